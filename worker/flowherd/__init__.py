@@ -1,0 +1,1 @@
+"""Runs Python activities on many processes."""
