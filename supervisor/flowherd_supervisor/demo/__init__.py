@@ -1,0 +1,1 @@
+"""`flowherd demo`: a real workload on real programs in one command; nothing else may import it."""

@@ -1,0 +1,129 @@
+"""`flowherd demo`: the direct computation, one process, all processes, the comparison; it only orchestrates.
+
+It starts engine and supervisor as programs and looks at them from outside, as a user would.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+from rich.console import Console
+
+from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.demo import corpus, programs
+from flowherd_supervisor.demo.chaos import SEED, Chaos
+from flowherd_supervisor.demo.interruption import InterruptedDemoError, Interruption
+from flowherd_supervisor.demo.phase import Phase, Work, run_phase
+from flowherd_supervisor.demo.progress import Screen
+from flowherd_supervisor.demo.report import Report, Result, document, summary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REFERENCE_S = 20.0
+"""What a slow machine does not compute directly in this time is left out of the demo altogether."""
+
+_ENGINE_EXTRA = ("aiosqlite", "fastapi", "jwt", "yaml")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What `flowherd demo` was asked for.
+
+    `processes` None means all usable CPUs; `limit` bounds the number of activities and has no flag.
+    """
+
+    processes: int | None = None
+    chaos: bool = False
+    json: bool = False
+    limit: int | None = None
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Run the demo and return its exit code: 0 only if every answer was right and nothing was lost.
+
+    1 is a wrong or missing answer or a program that did not start, 2 a missing extra, 130 Ctrl-C.
+    """
+    screen = Screen()
+    missing = [name for name in _ENGINE_EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        screen.say("The demo needs the embedded engine:", "  pip install 'flowherd[engine]'")
+        return 2
+    try:
+        with Interruption() as interruption, programs.home() as folder:
+            with screen:
+                report = _demonstrate(options, screen, interruption, folder)
+            _print(report, as_json=options.json)
+    except InterruptedDemoError as interrupted:
+        screen.say(f"Demo {interrupted}; everything it started has ended.")
+        return 128 + interrupted.signal_number
+    except KeyboardInterrupt:
+        screen.say("Demo stopped at once; everything it started has been killed.")
+        return 130
+    except (programs.ProgramError, httpx.HTTPError) as error:
+        screen.say("The demo could not run:", str(error))
+        return 1
+    return 0 if report.good else 1
+
+
+def _demonstrate(options: DemoOptions, screen: Screen, interruption: Interruption, folder: Path) -> Report:
+    cpus = usable_cpus()
+    processes = options.processes or cpus
+    root = corpus.stdlib()
+    chunks = corpus.chunks(root, options.limit)
+    files = len({chunk.path for chunk in chunks})
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    screen.say(
+        f"flowherd demo: {len(chunks)} activities analyse {files} files of the {python} standard library",
+        "A real engine, supervisor and worker processes, all on this machine. No other engine is touched.",
+        "",
+    )
+    began_s = time.monotonic()
+    work = _reference(root, chunks, screen, interruption)
+    reference_s = time.monotonic() - began_s
+
+    def phase(count: int, chaos: Chaos | None) -> Result:
+        title = "on 1 process" if count == 1 else f"on {count} processes"
+        own = folder / f"{count}"
+        own.mkdir()
+        (own / "run").mkdir(mode=0o700)
+        return run_phase(Phase(work, count, own, screen.stage(title, len(work.chunks)), interruption, chaos))
+
+    chaos = Chaos() if options.chaos else None
+    baseline = phase(1, chaos if processes == 1 else None)
+    main = baseline if processes == 1 else phase(processes, chaos)
+    return Report(baseline, main, cpus, files, reference_s, SEED if options.chaos else None)
+
+
+def _reference(root: Path, chunks: list[corpus.Chunk], screen: Screen, interruption: Interruption) -> Work:
+    """Compute the answer here, without flowherd; what was computed in time is the work of the demo."""
+    stage = screen.stage("directly, without flowherd", len(chunks))
+    began_s = drawn_s = time.monotonic()
+    findings = []
+    for chunk in chunks:
+        interruption.check()
+        findings.append((chunk, corpus.compute(root, chunk)))
+        now = time.monotonic()
+        if now - drawn_s > 0.1:
+            stage.update(len(findings))
+            drawn_s = now
+        if now - began_s > REFERENCE_S:
+            break
+    answer = json.loads(json.dumps(corpus.merge(findings)))
+    elapsed_s = time.monotonic() - began_s
+    stage.finish(len(findings), f"{len(findings) / elapsed_s:.1f}/s, {elapsed_s:.1f} s")
+    return Work(root, [chunk for chunk, _ in findings], answer)
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        os.write(1, (json.dumps(document(report)) + "\n").encode())
+    else:
+        Console().print(summary(report))

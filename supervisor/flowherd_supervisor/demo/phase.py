@@ -1,0 +1,162 @@
+"""One phase of the demo: the whole work on N processes of a fresh engine, watched from outside."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flowherd_supervisor.demo import corpus, journal, programs
+from flowherd_supervisor.demo.client import EngineApi, read_status
+from flowherd_supervisor.demo.report import Result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flowherd_supervisor.demo.chaos import Chaos
+    from flowherd_supervisor.demo.interruption import Interruption
+    from flowherd_supervisor.demo.progress import Stage
+
+POLL_S = 0.25  # the picture costs CPU that the activities could use
+LAST_POLL_S = 0.05  # near the end: the last completion is timed by it
+STALL_S = 30.0  # without any progress: what is missing then counts as lost
+SLOTS_EACH = 4  # the next activity is there when one ends
+_CHUNK_INPUT = ("root", "path", "part", "parts", "key", "journal")
+_MERGE_INPUT = ("measured", "fingerprinted", "key", "journal")
+_MERGE_KEY = "merge"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be computed, and the answer that must come out."""
+
+    root: Path
+    chunks: list[corpus.Chunk]
+    expected: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase works with; `folder` is its own."""
+
+    work: Work
+    processes: int
+    folder: Path
+    stage: Stage
+    interruption: Interruption
+    chaos: Chaos | None = None
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal"
+
+
+@dataclass(frozen=True)
+class _Settled:
+    completed: int
+    failed: int
+    ended_s: float
+
+
+def run_phase(phase: Phase) -> Result:
+    """Run the whole work once and return what came of it; both programs have ended when it returns."""
+    with ExitStack() as stack:
+        url = stack.enter_context(programs.engine(phase.folder))
+        api = stack.enter_context(EngineApi(url))
+        workflows = _submit(phase, api)
+        options = ["-c", str(SLOTS_EACH * phase.processes)]
+        if phase.chaos is not None:
+            options += ["--poison-after", "0"]  # a random victim is no evidence against its activities
+        program = stack.enter_context(programs.supervisor(phase.folder, url, phase.processes, *options))
+        settled = _watch(phase, api, program)
+        began_s = time.monotonic()
+        answer = _reduce(phase, api, program, workflows) if settled.completed == len(workflows) else {}
+        merge_s = time.monotonic() - began_s
+    return _count(phase, settled, answer, merge_s)
+
+
+def _submit(phase: Phase, api: EngineApi) -> list[str]:
+    """Queue all activities while nobody takes any; return the workflows in the order of the chunks."""
+    versions = {
+        kind: api.deploy(f"demo-{kind}", f"{kind}_source", _CHUNK_INPUT)
+        for kind in ("measure", "fingerprint")
+    }
+    workflows = []
+    for chunk in phase.work.chunks:
+        phase.interruption.check()
+        where = {"root": str(phase.work.root), "key": chunk.key, "journal": str(phase.journal)}
+        parameters = where | {"path": chunk.path, "part": chunk.part, "parts": chunk.parts}
+        workflows.append(api.submit(f"demo-{chunk.kind}", versions[chunk.kind], parameters))
+        if len(workflows) % 50 == 0:
+            phase.stage.update(0, f"queueing {len(workflows)}")
+    phase.stage.update(0, "starting")
+    return workflows
+
+
+def _watch(phase: Phase, api: EngineApi, program: programs.Program) -> _Settled:
+    """Draw the progress until every workflow has ended, or nothing has for `STALL_S`."""
+    total, began_s = len(phase.work.chunks), time.monotonic()
+    socket = programs.status_socket(phase.folder, program)
+    moved_s, before = began_s, 0
+    while True:
+        completed, failed, now = api.total("completed"), api.total("failed"), time.monotonic()
+        if completed + failed > before:
+            moved_s, before = now, completed + failed
+        if before >= total or now - moved_s > STALL_S:
+            return _Settled(completed, failed, now)
+        rate = before / (now - began_s) if before else 0.0
+        status = read_status(socket)
+        if status is not None:
+            phase.stage.update(completed, f"{rate:.0f}/s" if rate else "", status.children)
+            if phase.chaos is not None:
+                phase.chaos.act(status, now)
+        _pause(phase, program, (total - before) / rate if rate else POLL_S)
+
+
+def _pause(phase: Phase, program: programs.Program, remaining_s: float) -> None:
+    """Wait until the next look, sooner near the end; the supervisor's end and signals are exceptions."""
+    program.wait(min(POLL_S, max(LAST_POLL_S, remaining_s / 2)))
+    program.check()
+    phase.interruption.check()
+
+
+def _reduce(phase: Phase, api: EngineApi, program: programs.Program, workflows: list[str]) -> dict[str, Any]:
+    """Collect the outputs, have them merged by one more activity, and return its answer."""
+    findings = []
+    for chunk, workflow in zip(phase.work.chunks, workflows, strict=True):
+        phase.interruption.check()
+        findings.append((chunk, api.output(workflow) or {}))
+    phase.stage.update(len(workflows), "merging")
+    version = api.deploy("demo-merge", "merge_findings", _MERGE_INPUT)
+    parameters = {**corpus.by_kind(findings), "key": _MERGE_KEY, "journal": str(phase.journal)}
+    workflow = api.submit("demo-merge", version, parameters)
+    deadline_s = time.monotonic() + STALL_S
+    while api.status(workflow) not in {"completed", "failed"} and time.monotonic() < deadline_s:
+        _pause(phase, program, LAST_POLL_S)
+    return api.output(workflow) or {}
+
+
+def _count(phase: Phase, settled: _Settled, answer: dict[str, Any], merge_s: float) -> Result:
+    """Compare the engine's word with the journal and the answer with the direct computation."""
+    keys = [chunk.key for chunk in phase.work.chunks]
+    kills = phase.chaos.kills if phase.chaos is not None else {}
+    ran = journal.executions(phase.journal)
+    tally = journal.tally(ran, [*keys, _MERGE_KEY] if answer else keys, kills)
+    started_s = min((execution.started_s for execution in ran), default=settled.ended_s)
+    result = Result(
+        processes=phase.processes,
+        activities=len(keys),
+        completed=settled.completed,
+        failed=settled.failed,
+        lost=max(len(keys) - settled.completed - settled.failed, tally.never),
+        duplicates=tally.duplicates,
+        after_kill=tally.after_kill,
+        kills=len(kills),
+        wall_s=settled.ended_s - started_s,
+        merge_s=merge_s,
+        correct=answer == phase.work.expected,
+        answer=answer,
+    )
+    phase.stage.finish(result.completed, f"{result.activities_per_s:.1f}/s, {result.wall_s:.1f} s")
+    return result

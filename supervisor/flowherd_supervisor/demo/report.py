@@ -1,0 +1,158 @@
+"""What the demo found out, as a small table for people and as one JSON document; it runs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+NEXT = (
+    ("flowherd engine", "an engine of your own on this machine, for trying things out"),
+    ("flowherd run my_app:registry -p 4", "your activities on four processes"),
+    ("flowherd submit my_activity -P name=value", "queue one and wait for its output"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One phase: the whole work on a number of processes. Times in seconds."""
+
+    processes: int
+    activities: int
+    completed: int
+    failed: int
+    lost: int  # neither completed nor failed, or completed without ever having run
+    duplicates: int  # accepted twice, or run again without a kill that explains it
+    after_kill: int  # run again because the process was killed
+    kills: int
+    wall_s: float  # from the first start of an activity to the last completion
+    merge_s: float
+    correct: bool
+    answer: dict[str, Any] = field(repr=False)
+
+    @property
+    def activities_per_s(self) -> float:
+        return self.completed / self.wall_s if self.wall_s > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole demo: the phase on one process, the phase on all, and what was computed without flowherd."""
+
+    baseline: Result
+    main: Result
+    usable_cpus: int
+    files: int
+    reference_s: float
+    seed: int | None
+
+    @property
+    def speedup(self) -> float:
+        """How many times more activities a second than on one process."""
+        base = self.baseline.activities_per_s
+        return self.main.activities_per_s / base if base > 0 else 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether both answers are right and nothing was lost."""
+        return all(phase.correct and phase.lost == 0 for phase in (self.baseline, self.main))
+
+
+def document(report: Report) -> dict[str, Any]:
+    """Return the document of `flowherd demo --json` (interface.md, Outputs)."""
+    return {
+        **_figures(report.main),
+        "baseline_one_process": _figures(report.baseline),
+        "speedup": round(report.speedup, 3),
+        "usable_cpus": report.usable_cpus,
+        "files": report.files,
+        "reference_s": round(report.reference_s, 3),
+        "seed": report.seed,
+        "answer": report.main.answer,
+    }
+
+
+def summary(report: Report) -> RenderableType:
+    """Return what a person reads at the end."""
+    return Padding(Group(_table(report), "", *_sentences(report), "", _next()), (1, 2))
+
+
+def _figures(phase: Result) -> dict[str, Any]:
+    return {
+        "processes": phase.processes,
+        "activities": phase.activities,
+        "completed": phase.completed,
+        "failed": phase.failed,
+        "lost": phase.lost,
+        "duplicates": phase.duplicates,
+        "wall_s": round(phase.wall_s, 3),
+        "activities_per_s": round(phase.activities_per_s, 2),
+        "kills": phase.kills,
+        "repeated_after_kill": phase.after_kill,
+        "merge_s": round(phase.merge_s, 3),
+        "correct": phase.correct,
+    }
+
+
+def _table(report: Report) -> Table:
+    phases = [report.main] if report.main is report.baseline else [report.baseline, report.main]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("")
+    for phase in phases:
+        table.add_column(
+            "1 process" if phase.processes == 1 else f"{phase.processes} processes", justify="right"
+        )
+
+    def row(name: str, cells: list[str], style: str = "") -> None:
+        table.add_row(name, *cells, style=style)
+
+    row("completed", [f"{phase.completed} of {phase.activities}" for phase in phases])
+    if any(phase.failed for phase in phases):
+        row("failed", [str(phase.failed) for phase in phases], "red")
+    row("lost", [str(phase.lost) for phase in phases], "red" if any(p.lost for p in phases) else "")
+    row("duplicates", [str(phase.duplicates) for phase in phases])
+    if report.seed is not None:
+        row("processes killed", [str(phase.kills) for phase in phases])
+        row("repeated after a kill", [str(phase.after_kill) for phase in phases])
+    row("seconds", [f"{phase.wall_s:.1f}" for phase in phases])
+    row("activities/s", [f"{phase.activities_per_s:.1f}" for phase in phases])
+    row("answer", ["correct" if phase.correct else "WRONG" for phase in phases])
+    if len(phases) > 1:
+        row("speed-up", ["", f"{report.speedup:.2f} x"], "bold")
+    return table
+
+
+def _sentences(report: Report) -> list[Text]:
+    answer = report.main.answer
+    lines = []
+    if report.main.correct and answer["most_complex"]:
+        score, path, name, line = answer["most_complex"][0]
+        lines.append(
+            f"Found: {answer['near_duplicates']} near-duplicate pairs of functions across files; "
+            f"most complex of {answer['sizes']['functions']:,}: {name} ({path}:{line}) with {score} paths."
+        )
+    if report.good:
+        lines.append(
+            f"Equal to a direct computation without flowherd, which took {report.reference_s:.1f} s."
+        )
+    else:
+        lines.append("Not what a direct computation gives: this is a bug in flowherd, please report it.")
+    if report.usable_cpus == 1:
+        lines.append("Only one CPU is usable here, so no speed-up is to be expected.")
+    return [Text(line) for line in lines]
+
+
+def _next() -> Table:
+    table = Table.grid(padding=(0, 3))
+    table.add_row(Text("Next", style="bold"), "")
+    for command, what in NEXT:
+        table.add_row(Text(command, style="cyan"), Text(what, style="dim"))
+    return table
