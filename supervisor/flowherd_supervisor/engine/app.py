@@ -1,0 +1,143 @@
+"""The HTTP application: which path leads where, in which order the layers answer (protocol.md §1.1, §1.2)."""
+
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from .engine import Engine
+from .files import FilesApi
+from .gate import Gate
+from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, not_found
+from .system_api import SystemApi
+from .worker_api import WorkerApi
+from .workflow_api import WorkflowApi
+
+__all__ = ["build_app"]
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_log = logging.getLogger(__name__)
+_API = "/api/v1"
+_ACTIVITY = f"{_API}/activities/{{activity_id}}"
+_WORKFLOW = f"{_API}/workflows/{{workflow_id}}"
+_FILE = f"{_WORKFLOW}/activities/{{activity_key}}/files/{{filename}}"
+
+
+def build_app(engine: Engine) -> ASGIApp:
+    """The ASGI application of `engine`."""
+    app = FastAPI(
+        title="flowherd embedded engine",
+        openapi_url=f"{_API}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers={
+            ApiError: _refused,
+            TextError: _refused,
+            ClientDisconnect: _gone,
+            sqlite3.Error: _store_failed,
+            Exception: _broken,
+        },
+    )
+    app.router.redirect_slashes = False
+    for method, path, handler in _public(engine):
+        app.add_api_route(path, _plain(handler), methods=[method], name=handler.__name__)
+    for method, path, handler in _protected(engine):
+        app.add_api_route(path, _guarded(engine, handler), methods=[method], name=handler.__name__)
+    app.add_exception_handler(HTTPException, _unrouted(engine))
+    return Gate(app, engine.settings)
+
+
+def _public(engine: Engine) -> list[tuple[str, str, Handler]]:
+    system = SystemApi(engine)
+    return [
+        ("GET", "/health", system.health),
+        ("GET", "/health/ready", system.ready),
+        ("GET", f"{_API}/info", system.info),
+        ("POST", f"{_API}/oauth/token", system.token),
+    ]
+
+
+def _protected(engine: Engine) -> list[tuple[str, str, Handler]]:
+    worker, workflow, files = WorkerApi(engine), WorkflowApi(engine), FilesApi(engine)
+    return [
+        ("POST", f"{_API}/workers/poll", worker.poll),
+        ("POST", f"{_ACTIVITY}/complete", worker.complete),
+        ("POST", f"{_ACTIVITY}/heartbeat", worker.heartbeat),
+        ("POST", f"{_ACTIVITY}/fail", worker.fail),
+        ("POST", f"{_ACTIVITY}/ws/token", worker.stream_token),
+        ("POST", f"{_ACTIVITY}/ws/complete", worker.stream_complete),
+        ("POST", f"{_ACTIVITY}/ws/error", worker.stream_error),
+        ("GET", f"{_ACTIVITY}/ws/subscribers", worker.stream_subscribers),
+        ("POST", f"{_API}/workflow_definitions", workflow.deploy),
+        ("GET", f"{_API}/workflow_definitions", workflow.definitions),
+        ("GET", f"{_API}/workflow_definitions/{{name}}", workflow.definition),
+        ("POST", f"{_API}/workflows", workflow.submit),
+        ("GET", f"{_API}/workflows", workflow.listing),
+        ("GET", _WORKFLOW, workflow.status),
+        ("POST", f"{_WORKFLOW}/signal", workflow.signal),
+        ("GET", f"{_WORKFLOW}/output", workflow.output),
+        ("GET", f"{_WORKFLOW}/activities/{{activity_key}}/output", workflow.activity_output),
+        ("POST", _FILE, files.upload),
+        ("GET", _FILE, files.download),
+    ]
+
+
+def _plain(handler: Handler) -> Handler:
+    async def endpoint(request: Request) -> Response:
+        return await handler(request)
+
+    return endpoint
+
+
+def _guarded(engine: Engine, handler: Handler) -> Handler:
+    """Auth, then the shutdown check, then the handler (protocol.md §1.2)."""
+
+    async def endpoint(request: Request) -> Response:
+        engine.authority.check(request.headers.get("authorization"))
+        if engine.draining:
+            return SHUTTING_DOWN
+        return await handler(request)
+
+    return endpoint
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError | TextError)
+    return error.reply()
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return EMPTY  # nobody reads it
+
+
+async def _store_failed(_request: Request, error: Exception) -> Response:
+    _log.error("the database refused a request: %s", error)
+    return ApiError(500, "DATABASE_ERROR", f"Database error: {error}").reply()
+
+
+async def _broken(_request: Request, _error: Exception) -> Response:
+    return ApiError(500, "INTERNAL_ERROR", "Internal server error").reply()
+
+
+def _unrouted(engine: Engine) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """404 needs no token; a wrong method on a protected path is 401 first, then an empty 405."""
+    public = {path for _, path, _ in _public(engine)}
+
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code != 405:
+            return not_found("The requested resource was not found").reply()
+        if request.url.path not in public:
+            try:
+                engine.authority.check(request.headers.get("authorization"))
+            except ApiError as refusal:
+                return refusal.reply()
+        return Response(b"", 405, dict(error.headers or {}))
+
+    return answer

@@ -1,0 +1,74 @@
+"""The engine without its HTTP: one database, one clock, and the parts that work on them, wired together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from typing import TYPE_CHECKING
+
+from .auth import Authority
+from .catalog import Catalog
+from .clock import Clock
+from .journal import Journal
+from .queue import Queue
+from .scheduling import Scheduler
+from .storage import open_database
+from .sweep import Sweeper
+from .workflows import Workflows
+
+if TYPE_CHECKING:
+    from .settings import EngineSettings
+    from .storage import Database
+
+__all__ = ["Engine"]
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """What the routes work with; `draining` turns protected routes into 503 (protocol.md §1.4 C)."""
+
+    def __init__(self, settings: EngineSettings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self.clock = Clock()
+        self.journal = Journal(enabled=settings.test_hooks)
+        self.authority = Authority(settings, self.clock)
+        self.catalog = Catalog()
+        scheduler = Scheduler(self.catalog)
+        self.queue = Queue(self.clock, self.catalog, scheduler, self.journal)
+        self.workflows = Workflows(
+            self.clock, self.catalog, scheduler, settings.default_lease_s, settings.default_max_retries
+        )
+        self._sweeper = Sweeper(
+            self.clock, self.catalog, scheduler, self.journal, settings.workflow_timeout_s
+        )
+        self.draining = False
+
+    @classmethod
+    async def open(cls, settings: EngineSettings) -> Engine:
+        """Open the store and return a working engine; `close` it afterwards.
+
+        Raises:
+            DatabaseUnusable: see `open_database`.
+
+        """
+        return cls(settings, await open_database(settings.db))
+
+    async def close(self) -> None:
+        """Close the store."""
+        await self.database.close()
+
+    async def sweep(self) -> None:
+        """Do now what time has made due."""
+        await self.database.transact(self._sweeper.sweep)
+
+    async def sweep_forever(self) -> None:
+        """Sweep each `sweep_interval_s` until cancelled."""
+        while True:
+            await asyncio.sleep(self.settings.sweep_interval_s)
+            try:
+                await self.sweep()
+            except sqlite3.OperationalError as error:
+                _log.warning("the sweep waits for its next turn: %s", error)

@@ -1,0 +1,304 @@
+"""The expression inside `{{…}}`: parsing and evaluating one of them; it has no state and does no I/O.
+
+The server renders with minijinja in strict mode; this is the part of its language that definitions use: dotted
+names, indices, literals, comparisons, `and`/`or`/`not`, and the filters in `FILTERS`.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["FILTERS", "UNDEFINED", "TemplateError", "evaluate", "text"]
+
+
+class TemplateError(ValueError):
+    """An expression that cannot be parsed or names something undefined."""
+
+
+class _Undefined:
+    def __repr__(self) -> str:
+        return "undefined"
+
+
+UNDEFINED = _Undefined()
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
+    |(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:-[A-Za-z_][A-Za-z0-9_]*)*)
+    |(?P<op>==|!=|<=|>=|[<>.\[\](),|~+*/%-]))""",
+    re.VERBOSE,
+)
+_MAX_EXPRESSION = 4096
+_LITERALS = {
+    "true": True,
+    "True": True,
+    "false": False,
+    "False": False,
+    "none": None,
+    "None": None,
+    "null": None,
+}
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "in": lambda item, container: item in container,
+}
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "%": operator.mod,
+    "~": lambda left, right: text(left) + text(right),
+}
+
+
+def _default(value: Any, fallback: Any = "") -> Any:
+    return fallback if value is UNDEFINED else value
+
+
+def _coalesce(value: Any, fallback: Any) -> Any:
+    return fallback if value is UNDEFINED or value is None else value
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "coalesce": _coalesce,
+    "default": _default,
+    "first": lambda value: value[0] if value else UNDEFINED,
+    "float": float,
+    "int": int,
+    "join": lambda value, by="": by.join(text(item) for item in value),
+    "last": lambda value: value[-1] if value else UNDEFINED,
+    "length": len,
+    "lower": lambda value: text(value).lower(),
+    "string": lambda value: text(value),
+    "tojson": lambda value: msgspec.json.encode(value).decode(),
+    "trim": lambda value: text(value).strip(),
+    "upper": lambda value: text(value).upper(),
+}
+_TAKES_UNDEFINED = {"default", "coalesce"}
+
+
+def text(value: Any) -> str:
+    """`value` as it reads inside a longer string."""
+    match value:
+        case str():
+            return value
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case _:
+            return msgspec.json.encode(value).decode()
+
+
+def evaluate(expression: str, scope: Mapping[str, Any]) -> Any:
+    """The value of one expression, e.g. `fetch.image` or `check.status == "ok"`.
+
+    Raises:
+        TemplateError: see `resolve`.
+
+    """
+    parser = _Parser(expression, scope)
+    try:
+        value = parser.parse()
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        if isinstance(error, TemplateError):
+            raise
+        raise TemplateError(f"cannot evaluate '{expression.strip()}': {error}") from error
+    if value is UNDEFINED:
+        raise TemplateError(f"'{expression.strip()}' is undefined")
+    return value
+
+
+class _Parser:
+    """Recursive descent that evaluates as it goes: every expression is used once."""
+
+    def __init__(self, expression: str, scope: Mapping[str, Any]) -> None:
+        self._source = expression.strip()
+        self._scope = scope
+        self._tokens = _tokens(self._source)
+        self._at = 0
+
+    def parse(self) -> Any:
+        value = self._or()
+        if self._at < len(self._tokens):
+            raise TemplateError(f"cannot parse '{self._source}' at '{self._tokens[self._at][1]}'")
+        return value
+
+    def _peek(self) -> str:
+        """The next operator or name, empty at the end or at a literal."""
+        if self._at < len(self._tokens):
+            kind, word = self._tokens[self._at]
+            return word if kind in {"op", "name"} else ""
+        return ""
+
+    def _take(self, *words: str) -> str:
+        word = self._peek()
+        if word and word in words:
+            self._at += 1
+            return word
+        return ""
+
+    def _expect(self, word: str) -> None:
+        if not self._take(word):
+            raise TemplateError(f"cannot parse '{self._source}': '{word}' expected")
+
+    def _or(self) -> Any:
+        value = self._and()
+        while self._take("or"):
+            right = self._and()
+            value = value if _defined(value, self._source) else right
+        return value
+
+    def _and(self) -> Any:
+        value = self._not()
+        while self._take("and"):
+            right = self._not()
+            value = right if _defined(value, self._source) else value
+        return value
+
+    def _not(self) -> Any:
+        if self._take("not"):
+            return not _defined(self._not(), self._source)
+        return self._comparison()
+
+    def _comparison(self) -> Any:
+        left = self._sum()
+        while word := self._take(*_COMPARISONS):
+            right = self._sum()
+            left = _COMPARISONS[word](_defined(left, self._source), _defined(right, self._source))
+        return left
+
+    def _sum(self) -> Any:
+        left = self._product()
+        while word := self._take("+", "-", "~"):
+            right = self._product()
+            left = _ARITHMETIC[word](_defined(left, self._source), _defined(right, self._source))
+        return left
+
+    def _product(self) -> Any:
+        left = self._filtered()
+        while word := self._take("*", "/", "%"):
+            right = self._filtered()
+            left = _ARITHMETIC[word](_defined(left, self._source), _defined(right, self._source))
+        return left
+
+    def _filtered(self) -> Any:
+        value = self._postfix()
+        while self._take("|"):
+            name = self._peek()
+            self._at += 1
+            if name not in FILTERS:
+                raise TemplateError(
+                    f"filter '{name}' is not one of the embedded engine's: {', '.join(FILTERS)}"
+                )
+            arguments = self._arguments() if self._take("(") else []
+            if name not in _TAKES_UNDEFINED:
+                _defined(value, self._source)
+            value = FILTERS[name](value, *arguments)
+        return value
+
+    def _arguments(self) -> list[Any]:
+        values: list[Any] = []
+        while not self._take(")"):
+            values.append(self._or())
+            if not self._take(","):
+                self._expect(")")
+                break
+        return values
+
+    def _postfix(self) -> Any:
+        value = self._primary()
+        while word := self._take(".", "["):
+            if word == ".":
+                kind, member = self._next()
+                key: Any = int(member) if kind == "number" else member
+            else:
+                key = self._or()
+                self._expect("]")
+            value = _member(_defined(value, self._source), key)
+        return value
+
+    def _next(self) -> tuple[str, str]:
+        if self._at >= len(self._tokens):
+            raise TemplateError(f"cannot parse '{self._source}': it ends too early")
+        self._at += 1
+        return self._tokens[self._at - 1]
+
+    def _primary(self) -> Any:
+        kind, word = self._next()
+        match kind, word:
+            case "number", _:
+                return float(word) if any(mark in word for mark in ".eE") else int(word)
+            case "string", _:
+                return re.sub(r"\\(.)", r"\1", word[1:-1])
+            case "op", "(":
+                value = self._or()
+                self._expect(")")
+                return value
+            case "op", "[":
+                return self._list()
+            case "op", "-":
+                return -self._primary()
+            case "name", _ if word in _LITERALS:
+                return _LITERALS[word]
+            case "name", _:
+                return self._scope.get(word, UNDEFINED)
+            case _:
+                raise TemplateError(f"cannot parse '{self._source}' at '{word}'")
+
+    def _list(self) -> list[Any]:
+        values: list[Any] = []
+        while not self._take("]"):
+            values.append(self._or())
+            if not self._take(","):
+                self._expect("]")
+                break
+        return values
+
+
+def _tokens(source: str) -> list[tuple[str, str]]:
+    if len(source) > _MAX_EXPRESSION:
+        raise TemplateError(f"an expression may have at most {_MAX_EXPRESSION} characters")
+    found: list[tuple[str, str]] = []
+    at = 0
+    while at < len(source):
+        token = _TOKEN.match(source, at)
+        if token is None or token.lastgroup is None:
+            raise TemplateError(f"cannot parse '{source}' at '{source[at:]}'")
+        found.append((token.lastgroup, token.group(token.lastgroup)))
+        at = token.end()
+    if not found:
+        raise TemplateError("an empty expression")
+    return found
+
+
+def _defined(value: Any, source: str) -> Any:
+    if value is UNDEFINED:
+        raise TemplateError(f"'{source}' is undefined")
+    return value
+
+
+def _member(value: Any, key: Any) -> Any:
+    match value:
+        case dict():
+            return value.get(key, UNDEFINED)
+        case list() | str() if isinstance(key, int) and -len(value) <= key < len(value):
+            return value[key]
+        case _:
+            return UNDEFINED

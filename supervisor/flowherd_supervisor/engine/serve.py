@@ -1,0 +1,129 @@
+"""Running the embedded engine as a program: bind, say where, serve until told to stop; it parses no flags."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from .settings import EngineSettings, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["EngineSettings", "SettingsError", "serve"]
+
+MISSING = "the embedded engine needs more packages ({}): pip install 'flowherd[engine]'"
+BACKLOG = 2048
+GRACE_S = 1
+
+
+def serve(settings: EngineSettings) -> int:
+    """Serve until SIGTERM or SIGINT; call it from the main thread of a program of its own.
+
+    One line on stdout says that connections are accepted:
+    ``flowherd engine listening on http://127.0.0.1:PORT``. Errors are one line on stderr.
+
+    Returns:
+        0 after a clean stop; 2 for settings, an address or a database that cannot be used.
+
+    """
+    try:
+        settings.check()
+        with _listener(settings) as listener:
+            return _run(settings, listener)
+    except SettingsError as error:
+        return _refuse(str(error))
+    except ModuleNotFoundError as error:
+        return _refuse(MISSING.format(error.name))
+
+
+def _refuse(text: str) -> int:
+    print(f"flowherd engine: {text}", file=sys.stderr)
+    return 2
+
+
+def _listener(settings: EngineSettings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except BaseException:
+            listener.close()
+            raise
+    except (OSError, OverflowError) as error:
+        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+    return listener
+
+
+def _run(settings: EngineSettings, listener: socket.socket) -> int:
+    import uvloop  # noqa: PLC0415 - a missing extra must become one clear line
+
+    from .storage import DatabaseUnusable  # noqa: PLC0415 - as above
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, listener))
+    except DatabaseUnusable as error:
+        return _refuse(str(error))
+    return 0
+
+
+async def _serve(settings: EngineSettings, listener: socket.socket) -> None:
+    import uvicorn  # noqa: PLC0415 - a missing extra must become one clear line
+
+    from .app import build_app  # noqa: PLC0415 - as above
+    from .engine import Engine  # noqa: PLC0415 - as above
+
+    engine = await Engine.open(settings)
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """Unlike uvicorn's own, does not raise the signal again: a stop that was asked for exits 0."""
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+            yield
+
+        def stop(self) -> None:
+            engine.draining = True
+            self.should_exit = True
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(f"flowherd engine listening on {_url(listener)}", flush=True)
+
+    config = uvicorn.Config(
+        build_app(engine),
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    sweeping = asyncio.create_task(engine.sweep_forever())
+    try:
+        await Server(config).serve([listener])
+    finally:
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
+        await engine.close()
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

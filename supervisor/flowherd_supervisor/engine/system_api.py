@@ -1,0 +1,65 @@
+"""The public routes: health, info and the token endpoint (protocol.md §2.3, §13)."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from . import bodies
+from .replies import json_reply
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from .engine import Engine
+
+__all__ = ["SystemApi"]
+
+
+class SystemApi:
+    """Answers without a token."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def health(self, _request: Request) -> Response:
+        """The process answers."""
+        return json_reply(self._marked({"status": "ok"}))
+
+    async def ready(self, _request: Request) -> Response:
+        """The store answers too."""
+        await self._engine.database.transact(_nothing)
+        checks = dict.fromkeys(("database", "event_source", "queue", "orchestrator"), "ok")
+        return json_reply(self._marked({"status": "ready", "checks": checks}))
+
+    async def info(self, _request: Request) -> Response:
+        """Who this is."""
+        try:
+            number = version("flowherd")
+        except PackageNotFoundError:
+            number = "0"
+        features = {"embedded": True, "test_hooks": self._engine.settings.test_hooks}
+        document = {
+            "version": number,
+            "build_timestamp": "unknown",
+            "build_git_hash": "unknown",
+            "api_version": "v1",
+            "features": features,
+        }
+        return json_reply(self._marked(document))
+
+    def _marked(self, document: dict[str, Any]) -> dict[str, Any]:
+        """`insecure_dev` is there only when it is true (protocol.md §2.2)."""
+        return {**document, "insecure_dev": True} if self._engine.authority.open else document
+
+    async def token(self, request: Request) -> Response:
+        """Grant a token for client credentials (protocol.md §2.3)."""
+        body = await bodies.read_body(request)
+        return self._engine.authority.token(request.headers.get("content-type", ""), body)
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    connection.execute("SELECT 1").fetchone()

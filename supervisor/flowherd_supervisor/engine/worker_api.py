@@ -1,0 +1,182 @@
+"""The routes a worker calls: poll, heartbeat, complete, fail (protocol.md §4-§7) and token streaming (§10)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from . import bodies
+from .queue import Failure, Report, Verdict
+from .replies import (
+    ACKNOWLEDGED,
+    BEATING,
+    EMPTY,
+    WILL_FAIL,
+    WILL_RETRY,
+    ApiError,
+    conflict,
+    invalid,
+    json_bytes,
+    not_found,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from .engine import Engine
+
+__all__ = ["WorkerApi"]
+
+_POLL = msgspec.json.Decoder(bodies.Poll)
+_HEARTBEAT = msgspec.json.Decoder(bodies.Heartbeat)
+_COMPLETE = msgspec.json.Decoder(bodies.Complete)
+_FAIL = msgspec.json.Decoder(bodies.Fail)
+_IDLE = json_bytes(b'{"activities":[],"count":0}')
+_NO_WORKER_ID = "Worker ID cannot be empty"
+
+
+class _StreamToken(msgspec.Struct):
+    text: str
+    index: bodies.U32
+
+
+class _StreamResult(msgspec.Struct):
+    result: Any
+
+
+class _StreamError(msgspec.Struct):
+    error: str
+
+
+_TOKEN = msgspec.json.Decoder(_StreamToken)
+_RESULT = msgspec.json.Decoder(_StreamResult)
+_ERROR = msgspec.json.Decoder(_StreamError)
+
+
+class WorkerApi:
+    """The hot routes: one decode, one transaction, one prebuilt reply."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._queue = engine.queue
+        self._database = engine.database
+
+    async def poll(self, request: Request) -> Response:
+        """Claim at most `max_activities`; returns at once (protocol.md §4)."""
+        wanted, _ = await bodies.read_json(request, _POLL)
+        errors: dict[str, list[str]] = {}
+        if not wanted.worker:
+            errors["worker"] = ["Worker type cannot be empty"]
+        if not wanted.worker_id:
+            errors["worker_id"] = [_NO_WORKER_ID]
+        if wanted.max_activities == 0:
+            errors["max_activities"] = ["max_activities must be at least 1"]
+        if wanted.max_activities > 100:
+            errors["max_activities"] = ["max_activities must be at most 100"]
+        if errors:
+            raise invalid(errors)
+        claims = await self._database.transact(
+            self._queue.claim, wanted.worker, wanted.worker_id, wanted.max_activities
+        )
+        if not claims:
+            return _IDLE
+        items = ",".join([claim.document for claim in claims])
+        return json_bytes(f'{{"activities":[{items}],"count":{len(claims)}}}'.encode())
+
+    async def heartbeat(self, request: Request) -> Response:
+        """Extend a lease (protocol.md §5)."""
+        activity_id = bodies.path_uuid(request, "activity_id")
+        beat, _ = await bodies.read_json(request, _HEARTBEAT)
+        if not beat.worker_id:
+            raise invalid({"worker_id": [_NO_WORKER_ID]})
+        verdict = await self._database.transact(self._queue.heartbeat, activity_id, beat.worker_id)
+        return _answer(activity_id, verdict, {Verdict.ACCEPTED: BEATING})
+
+    async def complete(self, request: Request) -> Response:
+        """Report a success (protocol.md §6)."""
+        activity_id = bodies.path_uuid(request, "activity_id")
+        report, body = await bodies.read_json(request, _COMPLETE)
+        errors: dict[str, list[str]] = {}
+        if not report.worker_id:
+            errors["worker_id"] = [_NO_WORKER_ID]
+        if not isinstance(report.output, dict):
+            errors["output"] = ["Output must be a JSON object"]
+        cost, usage = bodies.cost_of(report.cost_usd, report.usage, errors)
+        if errors:
+            raise invalid(errors)
+        bodies.refuse_nul(body, "output")
+        outputs = msgspec.json.encode(report.output).decode()
+        verdict = await self._database.transact(
+            self._queue.complete, activity_id, report.worker_id, outputs, Report(cost, usage)
+        )
+        return _answer(activity_id, verdict, {Verdict.ACCEPTED: ACKNOWLEDGED})
+
+    async def fail(self, request: Request) -> Response:
+        """Report a failure (protocol.md §7)."""
+        activity_id = bodies.path_uuid(request, "activity_id")
+        report, body = await bodies.read_json(request, _FAIL)
+        errors: dict[str, list[str]] = {}
+        if not report.worker_id:
+            errors["worker_id"] = [_NO_WORKER_ID]
+        if not report.error.code:
+            errors["error.code"] = ["Error code cannot be empty"]
+        if not report.error.message:
+            errors["error.message"] = ["Error message cannot be empty"]
+        cost, usage = bodies.cost_of(report.cost_usd, report.usage, errors)
+        if errors:
+            raise invalid(errors)
+        bodies.refuse_nul(body, "error")
+        failure = Failure(report.error.code, report.error.message, report.error.retryable)
+        verdict = await self._database.transact(
+            self._queue.fail, activity_id, report.worker_id, failure, Report(cost, usage)
+        )
+        return _answer(
+            activity_id, verdict, {Verdict.WILL_RETRY: WILL_RETRY, Verdict.ACCEPTED: WILL_FAIL}
+        )
+
+    @staticmethod
+    async def stream_token(request: Request) -> Response:
+        """Take a streamed token; nobody can subscribe to this engine (protocol.md §10)."""
+        bodies.path_uuid(request, "activity_id")
+        await bodies.read_json(request, _TOKEN)
+        return json_bytes(b'{"subscribers":0}')
+
+    @staticmethod
+    async def stream_complete(request: Request) -> Response:
+        """End a stream; an empty 200."""
+        bodies.path_uuid(request, "activity_id")
+        await bodies.read_json(request, _RESULT)
+        return EMPTY
+
+    @staticmethod
+    async def stream_error(request: Request) -> Response:
+        """End a stream with an error; an empty 200."""
+        bodies.path_uuid(request, "activity_id")
+        await bodies.read_json(request, _ERROR)
+        return EMPTY
+
+    @staticmethod
+    async def stream_subscribers(request: Request) -> Response:
+        """Count subscribers: none."""
+        bodies.path_uuid(request, "activity_id")
+        return json_bytes(b'{"count":0}')
+
+
+def _answer(activity_id: str, verdict: Verdict, accepted: Mapping[Verdict, Response]) -> Response:
+    reply = accepted.get(verdict)
+    if reply is None:
+        raise _refusal(activity_id, verdict)
+    return reply
+
+
+def _refusal(activity_id: str, verdict: Verdict) -> ApiError:
+    match verdict:
+        case Verdict.UNKNOWN:
+            return not_found(f"Activity '{activity_id}' not found")
+        case Verdict.SETTLED:
+            return conflict("Activity already completed")
+        case _:
+            return conflict("Activity claimed by different worker")

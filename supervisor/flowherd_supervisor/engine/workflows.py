@@ -1,0 +1,131 @@
+"""Submitting workflows and signalling their activities (protocol.md §8.3, §12); it knows no HTTP."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .clock import iso, uuid7
+from .replies import conflict, not_found
+from .scheduling import Run, write
+
+if TYPE_CHECKING:
+    from .catalog import Catalog
+    from .clock import Clock
+    from .scheduling import Scheduler
+
+__all__ = ["Submission", "Workflows"]
+
+
+class Submission(NamedTuple):
+    """A request to run a definition; `input_json` is an encoded object."""
+
+    definition_name: str
+    version: str | None
+    input_json: str
+    unique_key: str | None
+
+
+class Workflows:
+    """Runs on the database thread, each method inside one transaction."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        catalog: Catalog,
+        scheduler: Scheduler,
+        default_lease_s: float,
+        default_retries: int,
+    ) -> None:
+        self._clock = clock
+        self._catalog = catalog
+        self._scheduler = scheduler
+        self._default_lease_s = default_lease_s
+        self._default_retries = default_retries
+
+    def submit(self, connection: sqlite3.Connection, wanted: Submission) -> dict[str, Any]:
+        """Create a workflow and launch its first activities.
+
+        Raises:
+            ApiError: 404 for an unknown definition, 409 for a unique_key in use.
+
+        """
+        deployed = self._catalog.find(connection, wanted.definition_name, wanted.version)
+        if deployed is None:
+            detail = (
+                f"'{wanted.definition_name}' not found. No versions deployed."
+                if wanted.version is None
+                else f"'{wanted.definition_name}' version '{wanted.version}' not found"
+            )
+            raise not_found(f"Workflow definition {detail}")
+        now_s = self._clock.now_s()
+        definition = self._catalog.load(connection, deployed.seq)
+        workflow_id = uuid7()
+        try:
+            cursor = connection.execute(
+                "INSERT INTO workflows (id, definition_seq, definition_name, definition_version, status, input,"
+                " unique_key, open_count, created_s, updated_s) VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
+                (
+                    workflow_id,
+                    deployed.seq,
+                    deployed.name,
+                    deployed.version,
+                    wanted.input_json,
+                    wanted.unique_key,
+                    len(definition.steps),
+                    now_s,
+                    now_s,
+                ),
+            )
+        except sqlite3.IntegrityError as error:
+            raise conflict(f"Workflow with unique_key '{wanted.unique_key}' already exists") from error
+        run = Run(cursor.lastrowid or 0, workflow_id, definition)
+        self._lay_out(connection, run, deployed.seq)
+        self._scheduler.start(connection, run, now_s)
+        return {
+            "workflow_id": workflow_id,
+            "definition_name": deployed.name,
+            "definition_version": deployed.version,
+            "status": "created",
+            "created_at": iso(now_s),
+        }
+
+    def _lay_out(self, connection: sqlite3.Connection, run: Run, definition_seq: int) -> None:
+        rows = []
+        for step in run.definition.steps:
+            timeout_s, retry = step.settings.timeout_seconds, step.settings.retry
+            rows.append(
+                (
+                    run.seq,
+                    definition_seq,
+                    step.key,
+                    step.worker,
+                    len(step.upstream),
+                    self._default_lease_s if timeout_s is None else timeout_s,
+                    self._default_retries if retry is None else max(retry.max_attempts - 1, 0),
+                )
+            )
+        connection.executemany(
+            "INSERT INTO activities (workflow_seq, definition_seq, key, worker, open_dependencies, lease_s,"
+            " max_retries) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    def signal(
+        self, connection: sqlite3.Connection, workflow_id: str, key: str, event: str, data: Any
+    ) -> bool:
+        """Hand `data` to the activity that waits for `event`; False if none does (protocol.md §8.3)."""
+        row = connection.execute(
+            "SELECT w.seq, w.definition_seq FROM workflows w JOIN activities a ON a.workflow_seq = w.seq"
+            " WHERE w.id = ? AND w.status = 'running' AND a.key = ? AND a.status = 'waiting' AND a.signal_event = ?",
+            (workflow_id, key, event),
+        ).fetchone()
+        if row is None:
+            return False
+        now_s = self._clock.now_s()
+        run = Run(row[0], workflow_id, self._catalog.load(connection, row[1]))
+        launch = self._scheduler.launch(connection, run, run.definition.by_key[key], now_s, signal=data)
+        write(connection, [launch])
+        if launch.status == "failed":
+            self._scheduler.settle(connection, run, [(key, "failed")], now_s)
+        return True
