@@ -20,9 +20,9 @@ class _Mount(NamedTuple):
 def usable_cpus(*, affinity: int | None = None, root: Path = Path("/")) -> int:
     """Return how many processes can compute at the same time here, at least 1.
 
-    The smaller of `affinity` (CPUs in the mask, read from the kernel when not given) and the tightest CPU quota
-    of this process's cgroup and all its ancestors, versions 1 and 2. A quota of 1.5 CPUs counts as 2: the second
-    process still finds half a CPU to run on. `root` is another folder than `/` only in tests.
+    The smaller of `affinity` (CPUs in the mask, read from the kernel when not given) and the tightest CPU
+    quota of this process's cgroup and all its ancestors, versions 1 and 2. A quota of 1.5 CPUs counts as 2:
+    the second process still finds half a CPU to run on. `root` is another folder than `/` only in tests.
     """
     if affinity is None:
         affinity = len(os.sched_getaffinity(0))

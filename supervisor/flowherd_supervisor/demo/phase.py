@@ -12,6 +12,7 @@ from flowherd_supervisor.demo.client import EngineApi, read_status
 from flowherd_supervisor.demo.report import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from flowherd_supervisor.demo.chaos import Chaos
@@ -61,19 +62,24 @@ class _Settled:
 
 def run_phase(phase: Phase) -> Result:
     """Run the whole work once and return what came of it; both programs have ended when it returns."""
+    options = ["-c", str(SLOTS_EACH * phase.processes)]
+    if phase.chaos is not None:
+        options += ["--poison-after", "0"]  # a random victim is no evidence against its activities
     with ExitStack() as stack:
         url = stack.enter_context(programs.engine(phase.folder))
         api = stack.enter_context(EngineApi(url))
-        workflows = _submit(phase, api)
-        options = ["-c", str(SLOTS_EACH * phase.processes)]
-        if phase.chaos is not None:
-            options += ["--poison-after", "0"]  # a random victim is no evidence against its activities
-        program = stack.enter_context(programs.supervisor(phase.folder, url, phase.processes, *options))
-        settled = _watch(phase, api, program)
-        began_s = time.monotonic()
-        answer = _reduce(phase, api, program, workflows) if settled.completed == len(workflows) else {}
-        merge_s = time.monotonic() - began_s
-    return _count(phase, settled, answer, merge_s)
+        supervisor = programs.supervisor(phase.folder, url, phase.processes, *options)
+        return work_through(phase, api, lambda: stack.enter_context(supervisor))
+
+
+def work_through(phase: Phase, api: EngineApi, start: Callable[[], programs.Program]) -> Result:
+    """Queue everything, start the supervisor, watch, merge and count."""
+    workflows = _submit(phase, api)
+    program = start()
+    settled = _watch(phase, api, program)
+    began_s = time.monotonic()
+    answer = _reduce(phase, api, program, workflows) if settled.completed == len(workflows) else {}
+    return _count(phase, settled, answer, time.monotonic() - began_s)
 
 
 def _submit(phase: Phase, api: EngineApi) -> list[str]:

@@ -1,0 +1,137 @@
+"""The demo as a user runs it: real engine, real supervisor, real processes, on a small part of the work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.fork, pytest.mark.timeout(120)]
+
+_RUN = (
+    "import sys; from flowherd_supervisor.demo.driver import DemoOptions, run_demo;"
+    "sys.exit(run_demo(DemoOptions({})))"
+)
+_FIGURES = {
+    "processes",
+    "activities",
+    "completed",
+    "failed",
+    "lost",
+    "duplicates",
+    "wall_s",
+    "activities_per_s",
+}
+
+
+class Demo:
+    """One demo in a process of its own; everything it starts inherits a mark by which it is found again."""
+
+    def __init__(self, folder: Path, options: str) -> None:
+        self._mark = uuid.uuid4().hex
+        hostile = {
+            "KRUXIAFLOW_API_URL": "http://127.0.0.1:9",
+            "KRUXIAFLOW_CLIENT_ID": "production",
+            "KRUXIAFLOW_CLIENT_SECRET": "production",
+            "KRUXIAFLOW_WORKER": "another",
+            "KRUXIAFLOW_WORKER_PROCESSES": "no number",
+            "KRUXIAFLOW_WORKER_CONFIG": "/nowhere/flowherd.toml",
+            "HTTP_PROXY": "http://127.0.0.1:9",
+        }
+        (folder / "flowherd.toml").write_text("this is = not [toml")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _RUN.format(options)],
+            cwd=folder,
+            env={**os.environ, **hostile, "DEMO_TEST_MARK": self._mark},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=110)
+        return self.process.returncode, out, err
+
+    def running(self) -> list[psutil.Process]:
+        """Everything of this demo that still runs."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                marked = process.environ().get("DEMO_TEST_MARK") == self._mark
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+            if marked and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        return found
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Callable[[str], Demo]]:
+    begun: list[Demo] = []
+
+    def start(options: str) -> Demo:
+        begun.append(Demo(tmp_path, options))
+        return begun[-1]
+
+    yield start
+    for each in begun:
+        for process in each.running():
+            process.kill()
+        each.process.communicate()
+
+
+def document(output: str) -> dict[str, Any]:
+    assert output.count("\n") == 1, "one document, and nothing but it"
+    return dict(json.loads(output))
+
+
+def test_two_processes_give_the_answer_of_none_and_lose_nothing(demo: Callable[[str], Demo]) -> None:
+    """The first thing a newcomer sees must be right, whatever is exported or lies in the folder."""
+    run = demo("processes=2, json=True, limit=60")
+    code, out, err = run.finish()
+    assert code == 0, err
+    shown = document(out)
+    assert _FIGURES | {"baseline_one_process", "speedup"} <= shown.keys()
+    for phase, processes in ((shown, 2), (shown["baseline_one_process"], 1)):
+        assert phase.keys() >= _FIGURES
+        assert phase["processes"] == processes
+        assert (phase["activities"], phase["completed"]) == (60, 60)
+        assert (phase["failed"], phase["lost"], phase["duplicates"]) == (0, 0, 0)
+        assert phase["correct"] is True
+    assert "on 2 processes: 60/60" in err
+    assert run.running() == []
+
+
+def test_killed_processes_change_nothing_about_the_answer(demo: Callable[[str], Demo]) -> None:
+    """SIGKILL at any moment: the work comes back, runs again, and is accepted once (faults of group C)."""
+    code, out, err = demo("processes=1, json=True, limit=200, chaos=True").finish()
+    assert code == 0, err
+    shown = document(out)
+    assert shown["kills"] >= 1
+    assert (shown["completed"], shown["failed"], shown["lost"], shown["duplicates"]) == (200, 0, 0, 0)
+    assert shown["correct"] is True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_demo_leaves_nothing_behind(demo: Callable[[str], Demo], number: signal.Signals) -> None:
+    """Ctrl-C in the middle is how most people end a demo; engine and workers must not live on."""
+    run = demo("processes=2, limit=300")
+    assert run.process.stderr is not None
+    while "on 1 process" not in run.process.stderr.readline():
+        assert run.process.poll() is None
+    run.process.send_signal(number)
+    code, out, err = run.finish()
+    assert code == 128 + number
+    assert (out, err) == ("", f"Demo stopped by {number.name}; everything it started has ended.\n")
+    assert run.running() == []
