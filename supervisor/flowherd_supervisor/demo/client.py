@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WORKER = "flowherd-demo"
 STEP = "work"
-LEASE_S = 60
+LEASE_S = 10  # what was claimed by a process killed in that very moment comes back after it (faults.md C2)
 # A kill costs an attempt: far more than `--chaos` can spend on one activity.
 _SETTINGS = {
     "timeout_seconds": LEASE_S,

@@ -109,14 +109,15 @@ def _watch(phase: Phase, api: EngineApi, program: programs.Program) -> _Settled:
         completed, failed, now = api.total("completed"), api.total("failed"), time.monotonic()
         if completed + failed > before:
             moved_s, before = now, completed + failed
-        if before >= total or now - moved_s > STALL_S:
-            return _Settled(completed, failed, now)
+        ended = before >= total or now - moved_s > STALL_S
         rate = before / (now - began_s) if before else 0.0
         status = read_status(socket)
         if status is not None:
             phase.stage.update(completed, f"{rate:.0f}/s" if rate else "", status.children)
-            if phase.chaos is not None:
-                phase.chaos.act(status, now)
+        if ended:
+            return _Settled(completed, failed, now)
+        if status is not None and phase.chaos is not None:
+            phase.chaos.act(status, now)
         _pause(phase, program, (total - before) / rate if rate else POLL_S)
 
 

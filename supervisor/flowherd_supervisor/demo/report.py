@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 NEXT = (
-    ("flowherd engine", "an engine of your own on this machine, for trying things out"),
-    ("flowherd run my_app:registry -p 4", "your activities on four processes"),
-    ("flowherd submit my_activity -P name=value", "queue one and wait for its output"),
+    ("flowherd engine", "a local engine to try things on"),
+    ("flowherd run my_app:registry -p 4", "your activities, four processes"),
+    ("flowherd submit my_activity -P name=value", "queue one, wait for its output"),
 )
 
 
