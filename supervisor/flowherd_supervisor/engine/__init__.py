@@ -1,0 +1,5 @@
+"""The embedded engine: Kruxia Flow's worker API on SQLite, for first use, tests and demos; never for production.
+
+`serve.serve(EngineSettings(…))` runs it as a program; `engine.Engine` and `app.build_app` embed it in a test.
+Known differences to the server are listed in `tests/contract/differences.toml`.
+"""

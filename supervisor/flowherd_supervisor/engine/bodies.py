@@ -1,4 +1,4 @@
-"""Reading request bodies as the server does: size, content type, JSON, types, in this order (protocol.md §1.4)."""
+"""Reading request bodies as the server does, in its order: type, size, JSON, fields (protocol.md §1.4)."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ async def read_body(request: Request) -> bytes:
     """The whole body.
 
     Raises:
-        TextError: 413 beyond BODY_LIMIT; the rest is read and dropped first, so that a client which writes before
-            it reads gets the answer.
+        TextError: 413 beyond BODY_LIMIT; the rest is read and dropped first, so that a client which writes
+            before it reads gets the answer.
 
     """
     first = await request.receive()

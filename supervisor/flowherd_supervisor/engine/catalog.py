@@ -34,7 +34,7 @@ class Catalog:
     def deploy(
         self, connection: sqlite3.Connection, definition: Definition, now_s: float
     ) -> tuple[Deployed, bool]:
-        """Store `definition` unless an equal one is there; the flag says whether it is new (protocol.md §11.1)."""
+        """Store `definition` unless an equal one is there; the flag says if it is new (protocol.md §11.1)."""
         digest = hashlib.sha256(definition.document).digest()
         row = connection.execute(
             "SELECT seq, name, version, created_s FROM definitions WHERE name = ? AND digest = ?",
@@ -63,12 +63,11 @@ class Catalog:
 
     def find(self, connection: sqlite3.Connection, name: str, version: str | None) -> Deployed | None:
         """The given version, or the one deployed last."""
-        if version is None:
-            query = "SELECT seq, name, version, created_s FROM definitions WHERE name = ? ORDER BY seq DESC LIMIT 1"
-            row = connection.execute(query, (name,)).fetchone()
-        else:
-            query = "SELECT seq, name, version, created_s FROM definitions WHERE name = ? AND version = ?"
-            row = connection.execute(query, (name, version)).fetchone()
+        row = connection.execute(
+            "SELECT seq, name, version, created_s FROM definitions"
+            " WHERE name = :name AND (:version IS NULL OR version = :version) ORDER BY seq DESC LIMIT 1",
+            {"name": name, "version": version},
+        ).fetchone()
         return None if row is None else Deployed(*row)
 
     def load(self, connection: sqlite3.Connection, seq: int) -> Definition:

@@ -13,7 +13,7 @@ from . import documents
 from .templates import has_template
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["Definition", "DefinitionInvalid", "Dependency", "Step", "parse", "restore"]
 
@@ -181,18 +181,23 @@ def _check_names(raw: documents.Workflow, errors: dict[str, list[str]]) -> None:
         if activity.key in seen:
             add(f"activities[{index}].key", f"Duplicate activity key: {activity.key}")
         seen.add(activity.key)
-        if not activity.key:
-            add(f"activities[{index}].key", "Activity key cannot be empty")
-        if not _IDENTIFIER.fullmatch(activity.key):
-            add(f"activities[{index}].key", "Activity key must be a valid identifier")
-        if not activity.worker:
-            add(f"activities[{index}].worker", "Activity worker cannot be empty")
-        settings = activity.settings
-        if settings and settings.delay is not None and settings.scheduled_for is not None:
-            add(
-                f"activity.{activity.key}.settings",
-                "Cannot specify both 'delay' and 'scheduled_for' - these fields are mutually exclusive",
-            )
+        for field, message in _activity_faults(activity, f"activities[{index}]"):
+            add(field, message)
+
+
+def _activity_faults(activity: documents.Activity, at: str) -> Iterator[tuple[str, str]]:
+    if not activity.key:
+        yield f"{at}.key", "Activity key cannot be empty"
+    if not _IDENTIFIER.fullmatch(activity.key):
+        yield f"{at}.key", "Activity key must be a valid identifier"
+    if not activity.worker:
+        yield f"{at}.worker", "Activity worker cannot be empty"
+    settings = activity.settings
+    if settings and settings.delay is not None and settings.scheduled_for is not None:
+        yield (
+            f"activity.{activity.key}.settings",
+            "Cannot specify both 'delay' and 'scheduled_for' - these fields are mutually exclusive",
+        )
 
 
 def _check_references(raw: documents.Workflow, errors: dict[str, list[str]]) -> None:

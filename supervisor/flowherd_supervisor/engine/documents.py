@@ -1,4 +1,4 @@
-"""What a definition's text may say: its typed form, and reading YAML or JSON into it; no rules beyond types."""
+"""What a definition may say: its typed form, and reading YAML or JSON into it; no rules beyond types."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 _Loader.add_constructor(
     "tag:yaml.org,2002:int",
-    lambda loader, node: int(node.value, 16 if node.value.startswith("0x") else 10),
+    lambda _loader, node: int(node.value, 16 if node.value.startswith("0x") else 10),
 )
 
 

@@ -1,33 +1,33 @@
 """The expression inside `{{…}}`: parsing and evaluating one of them; it has no state and does no I/O.
 
-The server renders with minijinja in strict mode; this is the part of its language that definitions use: dotted
-names, indices, literals, comparisons, `and`/`or`/`not`, and the filters in `FILTERS`.
+The server renders with minijinja in strict mode; this is the part of its language that definitions use:
+dotted names, indices, literals, comparisons, `and`/`or`/`not`, and the filters in filters.py.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
+from .filters import FILTERS, UNDEFINED, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-__all__ = ["FILTERS", "UNDEFINED", "TemplateError", "evaluate", "text"]
+__all__ = ["Names", "TemplateError", "evaluate"]
+
+
+class Names(Protocol):
+    """Where an expression finds its top-level names: a dict, or something that reads them when asked."""
+
+    def get(self, key: str, default: Any, /) -> Any:
+        """The value of `key`, or `default`."""
 
 
 class TemplateError(ValueError):
     """An expression that cannot be parsed or names something undefined."""
 
-
-class _Undefined:
-    def __repr__(self) -> str:
-        return "undefined"
-
-
-UNDEFINED = _Undefined()
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
@@ -65,48 +65,10 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _default(value: Any, fallback: Any = "") -> Any:
-    return fallback if value is UNDEFINED else value
-
-
-def _coalesce(value: Any, fallback: Any) -> Any:
-    return fallback if value is UNDEFINED or value is None else value
-
-
-FILTERS: dict[str, Callable[..., Any]] = {
-    "coalesce": _coalesce,
-    "default": _default,
-    "first": lambda value: value[0] if value else UNDEFINED,
-    "float": float,
-    "int": int,
-    "join": lambda value, by="": by.join(text(item) for item in value),
-    "last": lambda value: value[-1] if value else UNDEFINED,
-    "length": len,
-    "lower": lambda value: text(value).lower(),
-    "string": lambda value: text(value),
-    "tojson": lambda value: msgspec.json.encode(value).decode(),
-    "trim": lambda value: text(value).strip(),
-    "upper": lambda value: text(value).upper(),
-}
 _TAKES_UNDEFINED = {"default", "coalesce"}
 
 
-def text(value: Any) -> str:
-    """`value` as it reads inside a longer string."""
-    match value:
-        case str():
-            return value
-        case None:
-            return "none"
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return str(value)
-        case _:
-            return msgspec.json.encode(value).decode()
-
-
-def evaluate(expression: str, scope: Mapping[str, Any]) -> Any:
+def evaluate(expression: str, scope: Names) -> Any:
     """The value of one expression, e.g. `fetch.image` or `check.status == "ok"`.
 
     Raises:
@@ -128,7 +90,7 @@ def evaluate(expression: str, scope: Mapping[str, Any]) -> Any:
 class _Parser:
     """Recursive descent that evaluates as it goes: every expression is used once."""
 
-    def __init__(self, expression: str, scope: Mapping[str, Any]) -> None:
+    def __init__(self, expression: str, scope: Names) -> None:
         self._source = expression.strip()
         self._scope = scope
         self._tokens = _tokens(self._source)
@@ -244,23 +206,21 @@ class _Parser:
         kind, word = self._next()
         match kind, word:
             case "number", _:
-                return float(word) if any(mark in word for mark in ".eE") else int(word)
+                value: Any = float(word) if any(mark in word for mark in ".eE") else int(word)
             case "string", _:
-                return re.sub(r"\\(.)", r"\1", word[1:-1])
+                value = re.sub(r"\\(.)", r"\1", word[1:-1])
             case "op", "(":
                 value = self._or()
                 self._expect(")")
-                return value
             case "op", "[":
-                return self._list()
+                value = self._list()
             case "op", "-":
-                return -self._primary()
-            case "name", _ if word in _LITERALS:
-                return _LITERALS[word]
+                value = -self._primary()
             case "name", _:
-                return self._scope.get(word, UNDEFINED)
+                value = _LITERALS[word] if word in _LITERALS else self._scope.get(word, UNDEFINED)
             case _:
                 raise TemplateError(f"cannot parse '{self._source}' at '{word}'")
+        return value
 
     def _list(self) -> list[Any]:
         values: list[Any] = []

@@ -1,4 +1,4 @@
-"""Files of activities: raw upload, streamed download (protocol.md §9); the content lives in the database in chunks."""
+"""Files of activities: raw upload, streamed download (protocol.md §9); the content lies in the database."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FilesApi:
         workflow_id, key, filename = _address(request)
         content_type = request.headers.get("content-type")
         now_s = self._clock.now_s()
-        seq = await self._database.transact(_begin, workflow_id, key, filename, content_type, now_s)
+        seq = await self._database.transact(_begin, (workflow_id, key, filename), content_type, now_s)
         try:
             size = await self._receive(request, seq)
         except BaseException:
@@ -133,16 +133,12 @@ def _disposition(filename: str) -> str:
 
 
 def _begin(
-    connection: sqlite3.Connection,
-    workflow_id: str,
-    key: str,
-    filename: str,
-    content_type: str | None,
-    now_s: float,
+    connection: sqlite3.Connection, address: tuple[str, str, str], content_type: str | None, now_s: float
 ) -> int:
     cursor = connection.execute(
-        "INSERT INTO files (workflow_id, activity_key, filename, content_type, created_s) VALUES (?, ?, ?, ?, ?)",
-        (workflow_id, key, filename, content_type, now_s),
+        "INSERT INTO files (workflow_id, activity_key, filename, content_type, created_s)"
+        " VALUES (?, ?, ?, ?, ?)",
+        (*address, content_type, now_s),
     )
     return cursor.lastrowid or 0
 

@@ -1,6 +1,7 @@
 """The life of a queue row: claim, heartbeat, complete, fail, sweep (protocol.md §3-§7); it knows no HTTP.
 
-Every method runs on the database thread inside one transaction; the only fence is `claimed_by` (protocol.md §0.8).
+Every method runs on the database thread inside one transaction; the only fence is `claimed_by`
+(protocol.md §0, fact 8).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
 from .documents import Retry
+from .journal import Entry
 
 if TYPE_CHECKING:
     import sqlite3
@@ -101,7 +103,7 @@ class Queue:
         self._journal = journal
 
     def claim(self, connection: sqlite3.Connection, worker: str, worker_id: str, limit: int) -> list[Claim]:
-        """Hand out at most `limit` activities of type `worker`, oldest first; a lapsed lease is taken over with +1."""
+        """Hand out at most `limit` activities, oldest first; takes over lapsed leases with +1 (§3, §4)."""
         now_s = self._clock.now_s()
         rows = connection.execute(
             _CLAIM, {"worker": worker, "worker_id": worker_id, "limit": limit, "now_s": now_s}
@@ -109,7 +111,8 @@ class Queue:
         claims = sorted(map(Claim._make, rows))
         for claim in claims:
             self._journal.write(
-                connection, now_s, "claim", claim.activity_id, worker_id, claim.retry_count + 1, "accepted"
+                connection,
+                Entry(now_s, "claim", claim.activity_id, worker_id, claim.retry_count + 1, "accepted"),
             )
         return claims
 
@@ -125,13 +128,15 @@ class Queue:
             verdict = self._refusal(connection, activity_id, worker_id)
             if self._is_over(connection, activity_id):
                 verdict = Verdict.ACCEPTED
-        self._note(connection, now_s, "heartbeat", activity_id, worker_id, verdict)
+        self._journal.write(
+            connection, Entry(now_s, "heartbeat", activity_id, worker_id, None, verdict.name.lower())
+        )
         return verdict
 
     def complete(
         self, connection: sqlite3.Connection, activity_id: str, worker_id: str, outputs: str, report: Report
     ) -> Verdict:
-        """Accept the first completion, write it and schedule what follows; repeat it idempotently (protocol.md §6)."""
+        """Accept the first completion and schedule what follows; a repeated one changes nothing (§6)."""
         now_s = self._clock.now_s()
         row = connection.execute(
             _COMPLETE,
@@ -140,14 +145,14 @@ class Queue:
         if row is not None:
             workflow_seq, definition_seq, key, retry_count = row
             self._journal.write(
-                connection, now_s, "complete", activity_id, worker_id, retry_count + 1, "accepted"
+                connection, Entry(now_s, "complete", activity_id, worker_id, retry_count + 1, "accepted")
             )
             _add_cost(connection, activity_id, report)
             self._scheduler.ended(connection, (workflow_seq, definition_seq, key), "completed", now_s)
             return Verdict.ACCEPTED
         verdict = self._refusal(connection, activity_id, worker_id)
         word = "repeated" if verdict is Verdict.ACCEPTED else verdict.name.lower()
-        self._journal.write(connection, now_s, "complete", activity_id, worker_id, None, word)
+        self._journal.write(connection, Entry(now_s, "complete", activity_id, worker_id, None, word))
         return verdict
 
     def fail(
@@ -168,18 +173,17 @@ class Queue:
         if row is None:
             verdict = self._refusal(connection, activity_id, worker_id)
             verdict = Verdict.SETTLED if verdict is Verdict.ACCEPTED else verdict
-            self._note(connection, now_s, "fail", activity_id, worker_id, verdict)
+            self._journal.write(
+                connection, Entry(now_s, "fail", activity_id, worker_id, None, verdict.name.lower())
+            )
             return verdict
         seq, workflow_seq, definition_seq, key, retry_count, max_retries = row
         retry = failure.retryable and retry_count < max_retries
         self._journal.write(
             connection,
-            now_s,
-            "fail",
-            activity_id,
-            worker_id,
-            retry_count + 1,
-            "will_retry" if retry else "failed",
+            Entry(
+                now_s, "fail", activity_id, worker_id, retry_count + 1, "will_retry" if retry else "failed"
+            ),
         )
         _add_cost(connection, activity_id, report)
         if retry:
@@ -209,17 +213,6 @@ class Queue:
                 return Verdict.SETTLED
             case _:
                 return Verdict.OTHER_WORKER
-
-    def _note(
-        self,
-        connection: sqlite3.Connection,
-        now_s: float,
-        event: str,
-        activity_id: str,
-        worker_id: str,
-        verdict: Verdict,
-    ) -> None:
-        self._journal.write(connection, now_s, event, activity_id, worker_id, None, verdict.name.lower())
 
 
 def _add_cost(connection: sqlite3.Connection, activity_id: str, report: Report) -> None:

@@ -1,19 +1,18 @@
-"""When activities start: launching ready ones, skipping unreachable ones, ending workflows (protocol.md §11.3).
+"""When activities start: launching what is ready, skipping the rest, ending workflows (protocol.md §11.3).
 
 Every function runs inside the caller's transaction, so that a completion and the next step appear at once.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .clock import uuid7
-from .expressions import UNDEFINED
+from .filters import UNDEFINED
+from .scope import Run, Scope, scheduled_for
 from .templates import TemplateError, resolve, truth
 
 if TYPE_CHECKING:
@@ -21,25 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .catalog import Catalog
-    from .definitions import Definition, Step
+    from .definitions import Step
 
-__all__ = ["TERMINAL", "Launch", "Run", "Scheduler", "write"]
+__all__ = ["TERMINAL", "Launch", "Scheduler", "write"]
 
 TERMINAL = ("completed", "failed", "skipped")
-_DELAY = re.compile(r"(\d{1,9})(ms|s|mi|mo|m|h|d|w|y)")
-# months and years of average length: this engine lives for a demo
-_UNIT_S = {
-    "ms": 0.001,
-    "s": 1,
-    "m": 60,
-    "mi": 60,
-    "h": 3600,
-    "d": 86_400,
-    "w": 604_800,
-    "mo": 2_629_746,
-    "y": 31_556_952,
-}
-
 _LAUNCH = (
     "UPDATE activities SET status = :status, id = coalesce(:id, id), claim_document = :claim_document,"
     " scheduled_for_s = :scheduled_for_s, signal_event = :signal_event, signal_due_s = :signal_due_s,"
@@ -58,15 +43,6 @@ _CLOSE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A running workflow as the scheduler needs it."""
-
-    seq: int
-    id: str
-    definition: Definition
-
-
 @dataclass(slots=True)
 class Launch:
     """What becomes of one activity when its turn comes; the fields are columns."""
@@ -82,41 +58,6 @@ class Launch:
     signal_due_s: float | None = None
     error: str | None = None
     completed_s: float | None = None
-
-
-class Scope:
-    """The names a template sees, read from the database when they are used."""
-
-    def __init__(self, connection: sqlite3.Connection, run: Run, signal: Any = UNDEFINED) -> None:
-        self._connection = connection
-        self._run = run
-        self._signal = signal
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value of a top-level name (protocol.md §11.3)."""
-        match name:
-            case "INPUT":
-                row = self._connection.execute("SELECT input FROM workflows WHERE seq = ?", (self._run.seq,))
-                return msgspec.json.decode(row.fetchone()[0])
-            case "WORKFLOW":
-                return {"id": self._run.id, "status": "running"}
-            case "SIGNAL":
-                return self._signal
-            case "SECRET":
-                return {}
-            case _:
-                return self._activity(name, default)
-
-    def _activity(self, key: str, default: Any) -> Any:
-        row = self._connection.execute(
-            "SELECT status, outputs FROM activities WHERE workflow_seq = ? AND key = ?", (self._run.seq, key)
-        ).fetchone()
-        if row is None:
-            return default
-        status, outputs = row
-        found = {} if outputs is None else msgspec.json.decode(outputs)
-        # an output of that name is hidden, as on the server (protocol.md §6.5)
-        return {**found, "status": "pending" if status == "running" else status}
 
 
 class Scheduler:
@@ -213,7 +154,7 @@ class Scheduler:
             parameters = step.fixed_parameters
             if parameters is None:
                 parameters = msgspec.json.encode(resolve(step.parameters, scope)).decode()
-            scheduled_for_s = _scheduled_for(step, scope, now_s)
+            scheduled_for_s = scheduled_for(step, scope, now_s)
         except (TemplateError, msgspec.MsgspecError, OverflowError) as error:
             return _failed(run, step, error, now_s)
         activity_id = uuid7()
@@ -252,23 +193,3 @@ def _close(connection: sqlite3.Connection, workflow_seq: int, statuses: Iterable
     connection.execute(
         _CLOSE, {"closed": len(ended), "failed": ended.count("failed"), "now_s": now_s, "seq": workflow_seq}
     )
-
-
-def _scheduled_for(step: Step, scope: Scope, now_s: float) -> float:
-    """The moment a step may be claimed: `delay` or `scheduled_for`, both may be templates (protocol.md §8.1)."""
-    if step.settings.delay is not None:
-        written = str(resolve(step.settings.delay, scope))
-        found = _DELAY.fullmatch(written)
-        if found is None:
-            raise TemplateError(f"Invalid duration format: '{written}'")
-        return now_s + int(found[1]) * _UNIT_S[found[2]]
-    if step.settings.scheduled_for is not None:
-        written = str(resolve(step.settings.scheduled_for, scope))
-        try:
-            moment = datetime.fromisoformat(written)
-        except ValueError as error:
-            raise TemplateError(f"Invalid ISO 8601 timestamp: {error}") from error
-        if moment.tzinfo is None:
-            raise TemplateError(f"Invalid ISO 8601 timestamp: '{written}' names no time zone")
-        return moment.timestamp()
-    return now_s

@@ -42,7 +42,7 @@ def serve(settings: EngineSettings) -> int:
 
 
 def _refuse(text: str) -> int:
-    print(f"flowherd engine: {text}", file=sys.stderr)
+    sys.stderr.write(f"flowherd engine: {text}\n")
     return 2
 
 
@@ -99,7 +99,8 @@ async def _serve(settings: EngineSettings, listener: socket.socket) -> None:
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            print(f"flowherd engine listening on {_url(listener)}", flush=True)
+            sys.stdout.write(f"flowherd engine listening on {_url(listener)}\n")
+            sys.stdout.flush()
 
     config = uvicorn.Config(
         build_app(engine),

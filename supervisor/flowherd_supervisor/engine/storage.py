@@ -77,7 +77,9 @@ class Database(aiosqlite.Connection):
         One hop between threads per call, whatever the number of statements. An exception rolls back and is
         raised to the caller.
         """
-        result: T = await self._execute(_in_transaction, self._conn, work, *args, **kwargs)
+        result: T = await self._execute(  # type: ignore[no-untyped-call]  # aiosqlite has no types here
+            _in_transaction, self._conn, work, *args, **kwargs
+        )
         return result
 
 
@@ -148,7 +150,8 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
         raise DatabaseUnusable(f"cannot use the database {path}: it belongs to another program")
     if format_ > FORMAT:
         raise DatabaseUnusable(
-            f"cannot use the database {path}: a newer flowherd wrote it (format {format_}, this one reads {FORMAT})"
+            f"cannot use the database {path}: a newer flowherd wrote it"
+            f" (format {format_}, this one reads {FORMAT})"
         )
     if path != ":memory:" and Path(path).exists():
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .scheduling import Launch, Run, write
+from .journal import Entry
+from .scheduling import Launch, write
+from .scope import Run
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,14 +45,16 @@ class Sweeper:
 
     def _lapse(self, connection: sqlite3.Connection, now_s: float) -> None:
         rows = connection.execute(
-            "SELECT seq, workflow_seq, definition_seq, key, id, claimed_by, retry_count, max_retries FROM activities"
-            " WHERE status = 'running' AND lease_ends_s < ?",
+            "SELECT seq, workflow_seq, definition_seq, key, id, claimed_by, retry_count, max_retries"
+            " FROM activities WHERE status = 'running' AND lease_ends_s < ?",
             (now_s,),
         ).fetchall()
         for seq, workflow_seq, definition_seq, key, activity_id, holder, retry_count, max_retries in rows:
             again = retry_count < max_retries
             verdict = "will_retry" if again else "failed"
-            self._journal.write(connection, now_s, "lapse", activity_id, holder, retry_count + 1, verdict)
+            self._journal.write(
+                connection, Entry(now_s, "lapse", activity_id, holder, retry_count + 1, verdict)
+            )
             if again:
                 # claimable at once: a lapsed lease has no backoff (protocol.md §3.2)
                 connection.execute(

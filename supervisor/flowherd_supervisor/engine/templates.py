@@ -1,14 +1,15 @@
-"""Templates in parameters and conditions: finding `{{…}}` in JSON values and filling it in; no state, no I/O."""
+"""Templates in parameters and conditions: finding `{{…}}` in JSON values, filling it in; no state, no I/O."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
-from .expressions import TemplateError, evaluate, text
+from .expressions import TemplateError, evaluate
+from .filters import text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from .expressions import Names
 
 __all__ = ["TemplateError", "has_template", "resolve", "truth"]
 
@@ -28,7 +29,7 @@ def has_template(value: Any) -> bool:
             return False
 
 
-def resolve(value: Any, scope: Mapping[str, Any]) -> Any:
+def resolve(value: Any, scope: Names) -> Any:
     """Replace every template in `value`; a string that is exactly one template keeps the value's type.
 
     Raises:
@@ -46,7 +47,7 @@ def resolve(value: Any, scope: Mapping[str, Any]) -> Any:
             return value
 
 
-def _render(template: str, scope: Mapping[str, Any]) -> Any:
+def _render(template: str, scope: Names) -> Any:
     whole = template.strip()
     if whole.startswith("{{") and whole.endswith("}}") and "{{" not in whole[2:-2]:
         return evaluate(whole[2:-2], scope)

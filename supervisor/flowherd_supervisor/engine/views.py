@@ -35,7 +35,8 @@ def status(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
 
     """
     row = connection.execute(
-        "SELECT seq, status, definition_name, created_s, updated_s, error_message FROM workflows WHERE id = ?",
+        "SELECT seq, status, definition_name, created_s, updated_s, error_message"
+        " FROM workflows WHERE id = ?",
         (workflow_id,),
     ).fetchone()
     if row is None:
@@ -52,7 +53,7 @@ def status(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
         "definition_name": name,
         "created_at": iso(created_s),
         "updated_at": iso(updated_s),
-        "activities": [_activity(*activity) for activity in activities],
+        "activities": [_activity(activity) for activity in activities],
         "error_message": error_message,
         "state_data": {},
     }
@@ -163,14 +164,8 @@ def _outputs(written: str | None) -> list[dict[str, Any]] | None:
     return [{"name": name, "type": "value", "value": value} for name, value in values.items()]
 
 
-def _activity(
-    key: str,
-    status: str,
-    outputs: str | None,
-    error: str | None,
-    started_s: float | None,
-    completed_s: float | None,
-) -> dict[str, Any]:
+def _activity(row: tuple[str, str, str | None, str | None, float | None, float | None]) -> dict[str, Any]:
+    key, status, outputs, error, started_s, completed_s = row
     return {
         "activity_key": key,
         "status": "pending" if status == "running" else status,

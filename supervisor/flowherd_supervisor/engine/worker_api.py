@@ -1,4 +1,4 @@
-"""The routes a worker calls: poll, heartbeat, complete, fail (protocol.md §4-§7) and token streaming (§10)."""
+"""The routes a worker calls: poll, heartbeat, complete, fail (protocol.md §4-§7), token streaming (§10)."""
 
 from __future__ import annotations
 
@@ -133,9 +133,7 @@ class WorkerApi:
         verdict = await self._database.transact(
             self._queue.fail, activity_id, report.worker_id, failure, Report(cost, usage)
         )
-        return _answer(
-            activity_id, verdict, {Verdict.WILL_RETRY: WILL_RETRY, Verdict.ACCEPTED: WILL_FAIL}
-        )
+        return _answer(activity_id, verdict, {Verdict.WILL_RETRY: WILL_RETRY, Verdict.ACCEPTED: WILL_FAIL})
 
     @staticmethod
     async def stream_token(request: Request) -> Response:

@@ -84,9 +84,7 @@ class WorkflowApi:
         """One version, by default the one deployed last."""
         name, version = request.path_params["name"], request.query_params.get("version")
         if version is not None and not _VERSION.fullmatch(version):
-            raise bad_request(
-                f"Invalid version format '{version}'. Expected format: YYYYmmdd.HHMMSS.uuuuuu"
-            )
+            raise bad_request(f"Invalid version format '{version}'. Expected format: YYYYmmdd.HHMMSS.uuuuuu")
         found = await self._database.transact(views.definition, name, version)
         if found is None:
             suffix = "" if version is None else f" version '{version}'"
@@ -163,7 +161,9 @@ class WorkflowApi:
         )
         message = "Activity signaled successfully"
         if not signaled:
-            message = f"No waiting activity found for workflow {workflow_id} with key '{key}' and event '{event}'"
+            message = (
+                f"No waiting activity found for workflow {workflow_id} with key '{key}' and event '{event}'"
+            )
         return json_reply({"signaled": signaled, "message": message})
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .clock import iso, uuid7
 from .replies import conflict, not_found
-from .scheduling import Run, write
+from .scheduling import write
+from .scope import Run
 
 if TYPE_CHECKING:
     from .catalog import Catalog
@@ -63,8 +64,9 @@ class Workflows:
         workflow_id = uuid7()
         try:
             cursor = connection.execute(
-                "INSERT INTO workflows (id, definition_seq, definition_name, definition_version, status, input,"
-                " unique_key, open_count, created_s, updated_s) VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
+                "INSERT INTO workflows (id, definition_seq, definition_name, definition_version, status,"
+                " input, unique_key, open_count, created_s, updated_s)"
+                " VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
                 (
                     workflow_id,
                     deployed.seq,
@@ -117,7 +119,8 @@ class Workflows:
         """Hand `data` to the activity that waits for `event`; False if none does (protocol.md §8.3)."""
         row = connection.execute(
             "SELECT w.seq, w.definition_seq FROM workflows w JOIN activities a ON a.workflow_seq = w.seq"
-            " WHERE w.id = ? AND w.status = 'running' AND a.key = ? AND a.status = 'waiting' AND a.signal_event = ?",
+            " WHERE w.id = ? AND w.status = 'running'"
+            " AND a.key = ? AND a.status = 'waiting' AND a.signal_event = ?",
             (workflow_id, key, event),
         ).fetchone()
         if row is None:
