@@ -1,1 +1,37 @@
-"""Runs Python activities on many processes."""
+"""Runs Python activities on many processes; this module offers the public names and does nothing."""
+
+from flowherd.activity import Usage
+from flowherd.context import ActivityContext, CancelReason, SyncActivityContext
+from flowherd.errors import (
+    ActivityError,
+    AppImportError,
+    ConfigurationError,
+    FlowherdError,
+    InvalidOutput,
+    InvalidParameters,
+    LeaseLost,
+    RegistryError,
+)
+from flowherd.outputs import ActivityResult
+from flowherd.registry import Registry, activity
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ActivityContext",
+    "ActivityError",
+    "ActivityResult",
+    "AppImportError",
+    "CancelReason",
+    "ConfigurationError",
+    "FlowherdError",
+    "InvalidOutput",
+    "InvalidParameters",
+    "LeaseLost",
+    "Registry",
+    "RegistryError",
+    "SyncActivityContext",
+    "Usage",
+    "__version__",
+    "activity",
+]

@@ -1,0 +1,104 @@
+"""Sums of tokens and money one attempt has spent; it must not price or report anything."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowherd.activity import Usage
+
+MAX_TOKENS = 2**32 - 1  # the engine's counters are unsigned 32-bit (protocol.md §6.1)
+MAX_COST_USD = Decimal(10) ** 12
+COST_STEP_USD = Decimal("1e-12")
+
+Money = Decimal | int | float | str
+
+
+class Costs:
+    """Collects usage per (provider, model) and costs that belong to no model."""
+
+    __slots__ = ("_cost_usd", "_usage")
+
+    def __init__(self) -> None:
+        self._cost_usd: Decimal | None = None
+        self._usage: dict[tuple[str, str, bool, int], Usage] = {}
+
+    @property
+    def cost_usd(self) -> str | None:
+        """The sum not covered by usage entries, as the engine reads it; None when nothing was recorded."""
+        return None if self._cost_usd is None else format(self._cost_usd, "f")
+
+    @property
+    def usage(self) -> tuple[Usage, ...]:
+        """One entry per provider and model, more when a counter would leave 32 bits."""
+        return tuple(self._usage.values())
+
+    def add_cost(self, usd: Money) -> None:
+        """Adds dollars that belong to no model; ValueError unless 0 ≤ usd ≤ 10¹²."""
+        self._cost_usd = (self._cost_usd or Decimal(0)) + checked_cost(usd)
+
+    def add_usage(self, usage: Usage) -> None:
+        """Adds to the sums of the entry's provider and model; ValueError for what the engine would refuse.
+
+        Priced and unpriced tokens are kept apart: the engine prices only entries without `cost_usd`.
+        """
+        _check_usage(usage)
+        page = 0
+        while True:
+            key = (usage.provider, usage.model, usage.cost_usd is None, page)
+            held = self._usage.get(key)
+            total = usage if held is None else _sum(held, usage)
+            if held is None or _counts_fit(total):
+                self._usage[key] = total
+                return
+            page += 1
+
+
+def checked_cost(usd: Money) -> Decimal:
+    """`usd` as an exact decimal; ValueError unless it is a number with 0 ≤ usd ≤ 10¹²."""
+    try:
+        cost = Decimal(str(usd))
+        fits = 0 <= cost <= MAX_COST_USD
+    except InvalidOperation:
+        fits = False
+    if not fits:
+        raise ValueError("a cost must be a number of US dollars between 0 and 10^12")
+    return cost.quantize(COST_STEP_USD).normalize() if cost.as_tuple().exponent < -12 else cost  # type: ignore[operator]
+
+
+def _check_usage(usage: Usage) -> None:
+    if not usage.provider or not usage.model:
+        raise ValueError("usage needs a provider and a model")
+    if not _counts_fit(usage):
+        raise ValueError("token counts must be whole numbers between 0 and 4294967295")
+    hours = usage.cache_storage_token_hours
+    if not math.isfinite(hours) or hours < 0:
+        raise ValueError("cache_storage_token_hours must be a finite number ≥ 0")
+
+
+def _counts(usage: Usage) -> tuple[int, int, int, int]:
+    return (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_creation_tokens)
+
+
+def _counts_fit(usage: Usage) -> bool:
+    return all(isinstance(count, int) and 0 <= count <= MAX_TOKENS for count in _counts(usage))
+
+
+def _sum(first: Usage, second: Usage) -> Usage:
+    inputs, outputs, reads, creations = (a + b for a, b in zip(_counts(first), _counts(second), strict=True))
+    return replace(
+        first,
+        input_tokens=inputs,
+        output_tokens=outputs,
+        cache_read_tokens=reads,
+        cache_creation_tokens=creations,
+        cache_storage_token_hours=first.cache_storage_token_hours + second.cache_storage_token_hours,
+        cost_usd=None if first.cost_usd is None else _sum_costs(first.cost_usd, second.cost_usd or "0"),
+    )
+
+
+def _sum_costs(first: str, second: str) -> str:
+    return format(Decimal(first) + Decimal(second), "f")

@@ -1,0 +1,128 @@
+"""Threads for handlers that block; it must not know activities or delay the end of a process."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextvars import copy_context
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ThreadPool:
+    """Daemon threads that are started on demand up to a limit and reused.
+
+    `concurrent.futures` joins its threads at exit, so one stuck handler would keep a worker from ending
+    (faults.md A16); and the loop's own executor is shared with code we do not know (A15).
+
+    Args:
+        limit: threads at most; work beyond it waits in order.
+        name: prefix of the thread names.
+
+    """
+
+    def __init__(self, limit: int, name: str = "activity") -> None:
+        if limit < 1:
+            raise ValueError("a thread pool needs at least one thread")
+        self._limit = limit
+        self._name = name
+        self._work: deque[Callable[[], object]] = deque()
+        self._change = threading.Condition()
+        self._threads = 0
+        self._idle = 0
+        self._started = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        busy = self._threads - self._idle
+        return f"<ThreadPool {busy} busy, {self._idle} idle, {len(self._work)} waiting, limit {self._limit}>"
+
+    @property
+    def threads(self) -> int:
+        """Threads that exist now."""
+        return self._threads
+
+    @property
+    def idle(self) -> int:
+        """Threads that wait for work."""
+        return self._idle
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work no thread has begun."""
+        return len(self._work)
+
+    def submit(self, work: Callable[[], object]) -> None:
+        """Runs `work` in a thread with a copy of the caller's context variables; never blocks.
+
+        Exceptions of `work` are its own affair: it must not let any escape. RuntimeError when there is
+        no thread and none can be had.
+        """
+        context = copy_context()
+        with self._change:
+            if self._closed:
+                raise RuntimeError("the thread pool is closed")
+            self._work.append(lambda: context.run(work))
+            if len(self._work) <= self._idle:
+                self._change.notify()
+            elif self._threads < self._limit:
+                self._start_thread()
+
+    def resize(self, limit: int) -> None:
+        """Sets the limit; surplus threads end when they are idle."""
+        if limit < 1:
+            raise ValueError("a thread pool needs at least one thread")
+        with self._change:
+            self._limit = limit
+            for _ in range(min(len(self._work) - self._idle, limit - self._threads)):
+                self._start_thread()
+            self._change.notify_all()
+
+    def close(self) -> None:
+        """Takes no more work and lets idle threads end; waits for nothing."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+    def _start_thread(self) -> None:
+        """Called with the lock held."""
+        self._started += 1
+        thread = threading.Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True)
+        self._threads += 1
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads -= 1
+            if not self._threads:
+                self._work.pop()
+                raise
+
+    def _serve(self) -> None:
+        while (work := self._next()) is not None:
+            try:
+                work()
+            except BaseException:
+                with self._change:
+                    self._threads -= 1
+                raise
+            finally:
+                del work  # an idle thread must not keep a handler's arguments alive
+
+    def _next(self) -> Callable[[], object] | None:
+        """The next piece of work, None when this thread shall end."""
+        with self._change:
+            self._idle += 1
+            try:
+                while self._threads <= self._limit:
+                    if self._work:
+                        return self._work.popleft()
+                    if self._closed:
+                        break
+                    self._change.wait()
+                self._threads -= 1
+                self._change.notify()  # it may have been woken for work that another one must take now
+                return None
+            finally:
+                self._idle -= 1
