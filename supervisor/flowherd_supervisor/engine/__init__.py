@@ -1,4 +1,4 @@
-"""The embedded engine: Kruxia Flow's worker API on SQLite, for first use, tests and demos; never for production.
+"""The embedded engine: Kruxia Flow's worker API on SQLite, for first use, tests and demos only.
 
 `serve.serve(EngineSettings(…))` runs it as a program; `engine.Engine` and `app.build_app` embed it in a test.
 Known differences to the server are listed in `tests/contract/differences.toml`.

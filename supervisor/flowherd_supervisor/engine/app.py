@@ -11,8 +11,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from .engine import Engine
+from .faults import FaultLayer, Script
 from .files import FilesApi
 from .gate import Gate
+from .hooks_api import HooksApi
+from .hot import HotRoutes
 from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, not_found
 from .system_api import SystemApi
 from .worker_api import WorkerApi
@@ -24,6 +27,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
 _API = "/api/v1"
+_KNOWN = (ApiError, TextError, ClientDisconnect, sqlite3.Error)
 _ACTIVITY = f"{_API}/activities/{{activity_id}}"
 _WORKFLOW = f"{_API}/workflows/{{workflow_id}}"
 _FILE = f"{_WORKFLOW}/activities/{{activity_key}}/files/{{filename}}"
@@ -36,21 +40,31 @@ def build_app(engine: Engine) -> ASGIApp:
         openapi_url=f"{_API}/openapi.json",
         docs_url=None,
         redoc_url=None,
-        exception_handlers={
-            ApiError: _refused,
-            TextError: _refused,
-            ClientDisconnect: _gone,
-            sqlite3.Error: _store_failed,
-            Exception: _broken,
-        },
+        exception_handlers=dict.fromkeys((*_KNOWN, Exception), _answer_error),
     )
     app.router.redirect_slashes = False
     for method, path, handler in _public(engine):
         app.add_api_route(path, _plain(handler), methods=[method], name=handler.__name__)
+    guarded: dict[str, Handler] = {}
     for method, path, handler in _protected(engine):
-        app.add_api_route(path, _guarded(engine, handler), methods=[method], name=handler.__name__)
+        guarded[handler.__name__] = _guarded(engine, handler)
+        app.add_api_route(path, guarded[handler.__name__], methods=[method], name=handler.__name__)
     app.add_exception_handler(HTTPException, _unrouted(engine))
-    return Gate(app, engine.settings)
+    hot = {verb: guarded[verb] for verb in ("poll", "heartbeat", "complete", "fail")}
+    gate = Gate(HotRoutes(app, hot, _reply_to), engine.settings)
+    if not engine.settings.test_hooks:
+        return gate
+    script = Script()
+    hooks = HooksApi(engine, script)
+    for name, methods in (
+        ("clock", "GET POST"),
+        ("faults", "GET POST DELETE"),
+        ("ledger", "GET"),
+        ("activities", "GET"),
+    ):
+        endpoint = _plain(getattr(hooks, name))
+        app.add_api_route(f"/__test__/{name}", endpoint, methods=methods.split(), include_in_schema=False)
+    return FaultLayer(gate, script)
 
 
 def _public(engine: Engine) -> list[tuple[str, str, Handler]]:
@@ -107,22 +121,22 @@ def _guarded(engine: Engine, handler: Handler) -> Handler:
     return endpoint
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError | TextError)
-    return error.reply()
+def _reply_to(error: Exception) -> Response:
+    match error:
+        case ApiError() | TextError():
+            return error.reply()
+        case ClientDisconnect():
+            return EMPTY  # nobody reads it
+        case sqlite3.Error():
+            _log.error("the database refused a request: %s", error)
+            return ApiError(500, "DATABASE_ERROR", f"Database error: {error}").reply()
+        case _:
+            _log.error("a request failed", exc_info=error)
+            return ApiError(500, "INTERNAL_ERROR", "Internal server error").reply()
 
 
-async def _gone(_request: Request, _error: Exception) -> Response:
-    return EMPTY  # nobody reads it
-
-
-async def _store_failed(_request: Request, error: Exception) -> Response:
-    _log.error("the database refused a request: %s", error)
-    return ApiError(500, "DATABASE_ERROR", f"Database error: {error}").reply()
-
-
-async def _broken(_request: Request, _error: Exception) -> Response:
-    return ApiError(500, "INTERNAL_ERROR", "Internal server error").reply()
+async def _answer_error(_request: Request, error: Exception) -> Response:
+    return _reply_to(error)
 
 
 def _unrouted(engine: Engine) -> Callable[[Request, Exception], Awaitable[Response]]:
