@@ -16,8 +16,9 @@ from .files import FilesApi
 from .gate import Gate
 from .hooks_api import HooksApi
 from .hot import HotRoutes
-from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, not_found
-from .system_api import SystemApi
+from .openapi import document
+from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, json_reply, not_found
+from .system_api import SystemApi, package_version
 from .worker_api import WorkerApi
 from .workflow_api import WorkflowApi
 
@@ -37,33 +38,46 @@ def build_app(engine: Engine) -> ASGIApp:
     """The ASGI application of `engine`."""
     app = FastAPI(
         title="flowherd embedded engine",
-        openapi_url=f"{_API}/openapi.json",
+        openapi_url=None,  # ours says what plain requests carry, which FastAPI cannot see
         docs_url=None,
         redoc_url=None,
         exception_handlers=dict.fromkeys((*_KNOWN, Exception), _answer_error),
     )
     app.router.redirect_slashes = False
-    for method, path, handler in _public(engine):
+    public, protected = _public(engine), _protected(engine)
+    for method, path, handler in public:
         app.add_api_route(path, _plain(handler), methods=[method], name=handler.__name__)
     guarded: dict[str, Handler] = {}
-    for method, path, handler in _protected(engine):
+    for method, path, handler in protected:
         guarded[handler.__name__] = _guarded(engine, handler)
         app.add_api_route(path, guarded[handler.__name__], methods=[method], name=handler.__name__)
-    app.add_exception_handler(HTTPException, _unrouted(engine))
+    app.add_exception_handler(HTTPException, _unrouted(engine, {path for _, path, _ in public}))
+    told = [(method, path, handler.__name__, False) for method, path, handler in public]
+    told += [(method, path, handler.__name__, True) for method, path, handler in protected]
+    described = json_reply(document(told, app.title, package_version()))
+
+    async def openapi(_request: Request) -> Response:
+        return described
+
+    app.add_api_route(f"{_API}/openapi.json", openapi, methods=["GET"])
     hot = {verb: guarded[verb] for verb in ("poll", "heartbeat", "complete", "fail")}
     gate = Gate(HotRoutes(app, hot, _reply_to), engine.settings)
     if not engine.settings.test_hooks:
         return gate
+    return _with_hooks(app, gate, engine)
+
+
+def _with_hooks(app: FastAPI, gate: ASGIApp, engine: Engine) -> ASGIApp:
     script = Script()
     hooks = HooksApi(engine, script)
-    for name, methods in (
-        ("clock", "GET POST"),
-        ("faults", "GET POST DELETE"),
-        ("ledger", "GET"),
-        ("activities", "GET"),
-    ):
-        endpoint = _plain(getattr(hooks, name))
-        app.add_api_route(f"/__test__/{name}", endpoint, methods=methods.split(), include_in_schema=False)
+    routes: list[tuple[str, list[str], Handler]] = [
+        ("clock", ["GET", "POST"], hooks.clock),
+        ("faults", ["GET", "POST", "DELETE"], hooks.faults),
+        ("ledger", ["GET"], hooks.ledger),
+        ("activities", ["GET"], hooks.activities),
+    ]
+    for name, methods, handler in routes:
+        app.add_api_route(f"/__test__/{name}", _plain(handler), methods=methods)
     return FaultLayer(gate, script)
 
 
@@ -139,9 +153,8 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
     return _reply_to(error)
 
 
-def _unrouted(engine: Engine) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _unrouted(engine: Engine, public: set[str]) -> Callable[[Request, Exception], Awaitable[Response]]:
     """404 needs no token; a wrong method on a protected path is 401 first, then an empty 405."""
-    public = {path for _, path, _ in _public(engine)}
 
     async def answer(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

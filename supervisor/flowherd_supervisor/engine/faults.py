@@ -36,8 +36,9 @@ class Fault(msgspec.Struct, kw_only=True):
     """One line of the script.
 
     `route` is a name of `_ROUTES` or `*`; `times` is how often it strikes (null: always), `probability` and
-    `seed` make it strike at random. First `delay_s` passes; then `status` answers without the engine, or `reset`
-    cuts the connection: `before` the engine has seen the call, `after` it has committed, or `amid` the reply.
+    `seed` make it strike at random. First `delay_s` passes; then `status` answers without the engine, or
+    `reset` cuts the connection: `before` the engine has seen the call, `after` it has committed, or `amid`
+    the reply.
     """
 
     route: str

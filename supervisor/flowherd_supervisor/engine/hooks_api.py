@@ -63,7 +63,7 @@ class HooksApi:
         return json_reply({"faults": self._script.faults})
 
     async def ledger(self, request: Request) -> Response:
-        """The journal after entry `after`, of one `activity_id` or all; waits up to `wait_s` for the first."""
+        """The journal after entry `after`, of one `activity_id` or all; waits `wait_s` for the first."""
         query = request.query_params
         try:
             after, wait_s = int(query.get("after", "0")), float(query.get("wait_s", "0"))
@@ -90,7 +90,8 @@ def _rows(connection: sqlite3.Connection, workflow_id: str | None) -> list[dict[
     names = ("workflow_id", "key", "activity_id", "status", "claimed_by", "retry_count", "lease_ends_s")
     rows = connection.execute(
         "SELECT w.id, a.key, a.id, a.status, a.claimed_by, a.retry_count, a.lease_ends_s"
-        " FROM activities a JOIN workflows w ON w.seq = a.workflow_seq WHERE (:id IS NULL OR w.id = :id) ORDER BY a.seq",
+        " FROM activities a JOIN workflows w ON w.seq = a.workflow_seq"
+        " WHERE (:id IS NULL OR w.id = :id) ORDER BY a.seq",
         {"id": workflow_id},
     )
     return [dict(zip(names, row, strict=True)) for row in rows]

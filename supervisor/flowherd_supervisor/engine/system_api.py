@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .engine import Engine
 
-__all__ = ["SystemApi"]
+__all__ = ["SystemApi", "package_version"]
 
 
 class SystemApi:
@@ -37,13 +37,9 @@ class SystemApi:
 
     async def info(self, _request: Request) -> Response:
         """Who this is."""
-        try:
-            number = version("flowherd")
-        except PackageNotFoundError:
-            number = "0"
         features = {"embedded": True, "test_hooks": self._engine.settings.test_hooks}
         document = {
-            "version": number,
+            "version": package_version(),
             "build_timestamp": "unknown",
             "build_git_hash": "unknown",
             "api_version": "v1",
@@ -63,3 +59,11 @@ class SystemApi:
 
 def _nothing(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT 1").fetchone()
+
+
+def package_version() -> str:
+    """The version of flowherd, or 0 in a clone that was not installed."""
+    try:
+        return version("flowherd")
+    except PackageNotFoundError:
+        return "0"

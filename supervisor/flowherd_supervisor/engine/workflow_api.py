@@ -11,7 +11,7 @@ import msgspec
 from . import bodies, files, views
 from .clock import iso
 from .definitions import DefinitionInvalid, parse
-from .replies import ApiError, TextError, bad_request, invalid, json_reply, not_found
+from .replies import TextError, bad_request, invalid, json_reply, not_found
 from .views import Filters
 from .workflows import Submission
 
@@ -107,7 +107,7 @@ class WorkflowApi:
             raise invalid(errors)
         bodies.refuse_nul(body, "input")
         if wanted.version is not None and not _VERSION.fullmatch(wanted.version):
-            raise ApiError(500, "INTERNAL_ERROR", "Internal server error")  # the server's own answer (§12)
+            raise bad_request(_malformed(wanted.version))  # the server says 500 (protocol.md §12)
         submission = Submission(
             wanted.definition_name,
             wanted.version,
@@ -165,6 +165,10 @@ class WorkflowApi:
                 f"No waiting activity found for workflow {workflow_id} with key '{key}' and event '{event}'"
             )
         return json_reply({"signaled": signaled, "message": message})
+
+
+def _malformed(version: str) -> str:
+    return f"Invalid version format '{version}'. Expected format: YYYYmmdd.HHMMSS.uuuuuu"
 
 
 def _filters(request: Request) -> Filters:
