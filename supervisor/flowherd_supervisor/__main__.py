@@ -1,0 +1,5 @@
+"""`python -m flowherd_supervisor` is `flowherd`."""
+
+from flowherd_supervisor.cli import main
+
+main()

@@ -1,0 +1,111 @@
+"""`flowherd`: turns words into settings and calls the part that does the work; it does none itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from flowherd import __version__
+from flowherd.errors import ConfigurationError
+from flowherd.exits import Exit
+from flowherd_supervisor import settings as settings_module
+from flowherd_supervisor.flags import RunFlags, given
+
+app = App(
+    name="flowherd",
+    version=__version__,
+    help="Run Python activities of a workflow engine on all cores.",
+    result_action="return_value",
+)
+_EVERY_FLAG = Parameter(name="*")
+
+
+@app.command
+def run(
+    app_name: Annotated[str, Parameter(help="module:attr: a registry, a module of activities, or a main()", name="APP")],
+    /,
+    *,
+    app_dir: Annotated[str, Parameter(help="goes first on the import path")] = ".",
+    config: Annotated[Path | None, Parameter(help="settings file [default: flowherd.toml] [env: KRUXIAFLOW_WORKER_CONFIG]")] = None,
+    flags: Annotated[RunFlags, _EVERY_FLAG] = RunFlags(),
+) -> int:
+    """Host APP's activities on several processes until told to stop."""
+    from flowherd_supervisor import hosting  # noqa: PLC0415 - `flowherd --help` needs none of it
+
+    loaded = settings_module.load(given(flags), config)
+    return hosting.run(hosting.App(app_name, app_dir), loaded.settings)
+
+
+@app.command
+def engine(
+    *,
+    host: Annotated[str, Parameter(help="address to listen on; another than loopback needs --client-id")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="0 picks a free one")] = 8080,
+    db: Annotated[str, Parameter(help="SQLite file that keeps the state")] = ":memory:",
+    client_id: Annotated[str | None, Parameter(help="enforce tokens; secret in KRUXIAFLOW_CLIENT_SECRET")] = None,
+    default_lease: Annotated[float, Parameter(help="seconds")] = 60.0,
+) -> int:
+    """Run the embedded engine alone, for first use and tests."""
+    from flowherd_supervisor.engine.serve import EngineSettings, serve  # noqa: PLC0415 - needs an extra
+
+    secret = os.environ.get("KRUXIAFLOW_CLIENT_SECRET") if client_id is not None else None
+    return serve(
+        EngineSettings(
+            host=host, port=port, db=db, client_id=client_id, client_secret=secret, default_lease_s=default_lease
+        )
+    )
+
+
+@app.command
+def demo(
+    *,
+    processes: Annotated[int | None, Parameter(name=["--processes", "-p"], help="[default: all usable CPUs]")] = None,
+    chaos: Annotated[bool, Parameter(help="kill a worker process now and then", negative="")] = False,
+    json: Annotated[bool, Parameter(help="one JSON document on stdout", negative="")] = False,
+) -> int:
+    """Show it: an engine, a supervisor and a real workload on 1 and on all processes."""
+    from flowherd_supervisor.demo.driver import DemoOptions, run_demo  # noqa: PLC0415 - as above
+
+    return run_demo(DemoOptions(processes=processes, chaos=chaos, json=json))
+
+
+@app.command
+def status(
+    *,
+    admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
+    pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
+    json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
+) -> int:
+    """Show how a running supervisor and its processes are."""
+    from flowherd_supervisor.views.status import show_status  # noqa: PLC0415 - as above
+
+    return show_status(admin=admin, pid=pid, as_json=json)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The `flowherd` program: exits with a code of `flowherd.exits`."""
+    sys.exit(_call(app, sys.argv[1:] if words is None else words))
+
+
+def main_supervisor() -> None:
+    """The `flowherd-supervisor` program: `flowherd-supervisor APP -p N` is `flowherd run APP -p N`."""
+    words = sys.argv[1:]
+    known = {name for name in app if not name.startswith("-")}
+    main(words if not words or words[0] in known or words[0].startswith("-") else ["run", *words])
+
+
+def _call(program: Callable[..., Any], words: Sequence[str]) -> int:
+    try:
+        result = program(words, exit_on_error=False, print_error=True)
+    except CycloptsError:
+        return Exit.USAGE
+    except ConfigurationError as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"flowherd: {line}\n")
+        return Exit.USAGE
+    return result if isinstance(result, int) else Exit.CLEAN

@@ -1,0 +1,88 @@
+"""Orders that the brain gives and the shell carries out; each names a seat and an incarnation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Make a process; the fact comes back as ChildForked or SpawnFailed. `limit` is its number of slots."""
+
+    seat: int
+    incarnation: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Let the worker finish within `within_s` seconds."""
+
+    seat: int
+    incarnation: int
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let the worker give everything back within `within_s` seconds."""
+
+    seat: int
+    incarnation: int
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPolling:
+    """Stop or resume polling."""
+
+    seat: int
+    incarnation: int
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FinishKeeper:
+    """Let the keeper settle what is left within `within_s` seconds and exit."""
+
+    incarnation: int
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL, for a process that has not been reaped. `ordered`: its end is no crash."""
+
+    seat: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Everything has ended: leave with this code."""
+
+    code: int
+
+
+class Level(Enum):
+    """How loud a note is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line for the log; `report` is a traceback to print once, as it is."""
+
+    event: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    level: Level = Level.INFO
+    report: str = ""
+
+
+Action = Spawn | Drain | Release | SwitchPolling | FinishKeeper | Kill | Exit | Note

@@ -1,0 +1,104 @@
+"""Facts in the past that the brain decides on; the shell makes them out of signals, messages and exits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+KEEPER = -1  # the keeper's number where workers have their seat's
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The supervisor is up; nothing has been forked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildForked:
+    """A process exists; it has said nothing yet."""
+
+    seat: int
+    incarnation: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """No process could be made (faults.md P12, P13), or no berth is free."""
+
+    seat: int
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildReady:
+    """The process does its work; a worker has said what it serves."""
+
+    seat: int
+    incarnation: int
+    worker_type: str = ""
+    activities: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BootFailed:
+    """The process has said that it cannot start."""
+
+    seat: int
+    incarnation: int
+    code: int
+    message: str
+    report: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStopped:
+    """A worker's last word after a drain."""
+
+    seat: int
+    incarnation: int
+    released: int
+    undelivered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildExited:
+    """`waitpid` has said so; `running` is how many activities ran when it ended."""
+
+    seat: int
+    incarnation: int
+    status: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsRefused:
+    """The token endpoint said 401 for the whole grace, and had never granted a token."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """TERM or INT; `times` is 2 for QUIT, which stands for two of them."""
+
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PollingSwitched:
+    """TSTP (off) or CONT (on)."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """A deadline may be due."""
+
+
+Event = (
+    Started | ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited
+    | CredentialsRefused | StopRequested | PollingSwitched | TimePassed
+)  # fmt: skip

@@ -1,0 +1,110 @@
+"""What the supervisor remembers between decisions: frozen data, and what follows from it by looking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from math import inf
+
+from flowherd_supervisor.core.events import KEEPER
+from flowherd_supervisor.core.plan import Plan
+
+
+class Phase(Enum):
+    """Where one seat stands.
+
+    WAITING → STARTING → RUNNING → DRAINING → STOPPED is the calm life. An end that nobody ordered leads through
+    BACKOFF to STARTING again. DYING has been sent SIGKILL and waits for its exit.
+    """
+
+    WAITING = "waiting"  # until the first seat has shown that the app boots
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    DYING = "dying"
+    BACKOFF = "backoff"
+    STOPPED = "stopped"
+
+
+ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.DRAINING, Phase.DYING})
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A place for one process at a time; its incarnations follow each other. Times are monotonic seconds."""
+
+    number: int
+    limit: int = 0
+    phase: Phase = Phase.WAITING
+    incarnation: int = 0
+    started_at: float = 0.0
+    ready_at: float | None = None
+    retry_at: float = inf
+    short_in_row: int = 0
+    restarts: int = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process of this seat exists, or is being made, and has not been reaped."""
+        return self.phase in ALIVE
+
+    def with_phase(self, phase: Phase) -> Seat:
+        """The same seat in another phase."""
+        return replace(self, phase=phase)
+
+
+class Mode(Enum):
+    """What the supervisor as a whole is doing."""
+
+    SERVING = "running"
+    DRAINING = "draining"
+    RELEASING = "releasing"
+    FINISHING = "finishing"  # only the keeper is left
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything `decide` knows. `deadline` is when the present mode's patience ends."""
+
+    plan: Plan
+    seats: tuple[Seat, ...]
+    keeper: Seat
+    mode: Mode = Mode.SERVING
+    deadline: float = inf
+    exit_code: int = 0
+    ever_ready: bool = False
+    polling: bool = True
+    short_ends: tuple[float, ...] = ()
+    keeper_ends: tuple[float, ...] = ()
+
+    @classmethod
+    def new(cls, plan: Plan) -> State:
+        """Before anything has been forked."""
+        seats = tuple(Seat(number, limit) for number, limit in enumerate(plan.shares))
+        return cls(plan, seats, Seat(KEEPER))
+
+    def seat(self, number: int) -> Seat:
+        """The seat, or the keeper's."""
+        return self.keeper if number == KEEPER else self.seats[number]
+
+    def with_seat(self, seat: Seat) -> State:
+        """The same state with one seat replaced."""
+        if seat.number == KEEPER:
+            return replace(self, keeper=seat)
+        return replace(self, seats=tuple(seat if old.number == seat.number else old for old in self.seats))
+
+    @property
+    def ready(self) -> int:
+        """How many workers do their work."""
+        return sum(seat.phase is Phase.RUNNING for seat in self.seats)
+
+    @property
+    def next_deadline(self) -> float:
+        """When time alone changes something; infinity if never."""
+        due = [self.deadline]
+        for seat in (*self.seats, self.keeper):
+            if seat.phase is Phase.BACKOFF:
+                due.append(seat.retry_at)
+            elif seat.phase is Phase.STARTING:
+                due.append(seat.started_at + self.plan.boot_timeout_s)
+        return min(due)

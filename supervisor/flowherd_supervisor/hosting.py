@@ -1,0 +1,113 @@
+"""Puts a host together for `flowherd run`: ledger, bells, sockets and what each process is born with."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from setproctitle import setproctitle
+
+from flowherd import __version__, child, logs
+from flowherd.bells import Bells
+from flowherd.ledger import Berth, Ledger, records_needed
+from flowherd.link import Link
+from flowherd_supervisor.admin import AdminSocket
+from flowherd_supervisor.core.actions import Spawn
+from flowherd_supervisor.core.events import KEEPER
+from flowherd_supervisor.core.plan import Plan
+from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.keeper import process as keeper
+from flowherd_supervisor.notes import Banner
+from flowherd_supervisor.processes import Birth
+from flowherd_supervisor.settings import Settings
+from flowherd_supervisor.supervisor import Supervisor
+
+FEWEST_SEATS = 64  # room for scaling up later without a new map
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Which app to host: `module:attr`, the folder that goes first on the path, and the type if it was chosen."""
+
+    name: str
+    folder: str
+
+
+def run(app: App, settings: Settings) -> int:
+    """Supervises `app` until told to stop; returns the exit code of interface.md."""
+    logs.setup(settings.log_level, settings.log_format)
+    plan = settings.plan()
+    setproctitle(f"flowherd: supervisor of {app.name}")
+    host = _Host(app, settings, plan)
+    try:
+        _banner(app, settings, plan, host).say(logs.style_of(settings.log_format))
+        return Supervisor(plan, host.ledger, host.bells, host.birth).run()
+    finally:
+        host.close()
+
+
+class _Host:
+    """Everything that exists before the first fork."""
+
+    def __init__(self, app: App, settings: Settings, plan: Plan) -> None:
+        self._app = app
+        self._settings = settings
+        self._plan = plan
+        self._started_at = time.monotonic()
+        self._pid = os.getpid()
+        self.config = settings.worker_config(plan.concurrency)
+        seats = max(FEWEST_SEATS, plan.processes)
+        self.ledger = Ledger(seats=seats, records=records_needed(plan.concurrency, settings.poll_max))
+        self.bells = Bells(len(self.ledger.berths))
+        self.admin = AdminSocket(settings.admin)
+
+    def birth(self, order: Spawn, berth: Berth | None) -> Birth:
+        """How to make the process that `order` names."""
+        if order.seat == KEEPER or berth is None:
+            return Birth("flowherd: keeper", (*self.bells.fds, *self.admin.fds), self._keeper, expendable=False)
+        setup = child.ChildSetup(
+            app=self._app.name,
+            app_dir=self._app.folder,
+            worker_type=self._settings.worker,
+            config=self.config.model_copy(update={"concurrency": order.limit}),
+            seat=order.seat,
+            processes=self._plan.processes,
+            ledger=self.ledger,
+            berth=berth,
+            bells=self.bells,
+        )
+        title = f"flowherd: process {order.seat} of {self._app.name}"
+        return Birth(title, self.bells.fds, lambda link: child.main(setup, link), expendable=True)
+
+    def _keeper(self, link: Link) -> int:
+        setup = keeper.KeeperSetup(
+            config=self.config,
+            ledger=self.ledger,
+            bells=self.bells,
+            sockets=self.admin.sockets,
+            version=__version__,
+            supervisor_pid=self._pid,
+            started_at=self._started_at,
+            auth_grace_s=self._settings.auth_grace,
+        )
+        return keeper.main(setup, link)
+
+    def close(self) -> None:
+        """Closes and removes what the host has made."""
+        self.admin.close()
+        self.bells.close()
+
+
+def _banner(app: App, settings: Settings, plan: Plan, host: _Host) -> Banner:
+    return Banner(
+        version=__version__,
+        app=app.name,
+        worker_type=settings.worker or "the app's own",
+        worker_id=host.config.worker_id,
+        api_url=settings.api_url,
+        shares=plan.shares,
+        usable_cpus=usable_cpus(),
+        automatic=settings.concurrency is None,
+        admin=host.admin.description,
+    )

@@ -1,0 +1,60 @@
+"""The one place where the supervisor waits: signals, messages and exits wake it; it decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+import socket
+from math import inf
+
+from flowherd.link import Link
+
+HEARD = (
+    signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
+    signal.SIGTSTP, signal.SIGCONT, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1,
+)  # fmt: skip
+_LONGEST_WAIT_S = 3600.0
+
+
+class Inbox:
+    """Signals arrive as bytes on a socket pair that Python's own handler writes to; nothing runs in a handler."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._woken = socket.socketpair()
+        for end in (self._wake, self._woken):
+            end.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _leave_it_to_the_wakeup) for number in HEARD}
+
+    def watch(self, link: Link) -> None:
+        """From now on a message on `link` wakes `wait`."""
+        self._selector.register(link, selectors.EVENT_READ)
+
+    def forget(self, link: Link) -> None:
+        """The link is at its end."""
+        with contextlib.suppress(KeyError):  # forgotten already, when its end of file was read
+            self._selector.unregister(link)
+
+    def wait(self, timeout_s: float) -> list[signal.Signals]:
+        """Returns after a signal, a message, an exit or `timeout_s`, with the signals since the last call."""
+        self._selector.select(min(max(timeout_s, 0.0), _LONGEST_WAIT_S) if timeout_s < inf else _LONGEST_WAIT_S)
+        try:
+            return [signal.Signals(number) for number in self._woken.recv(4096)]
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        """Gives signals back to whoever had them."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._selector.close()
+        self._wake.close()
+        self._woken.close()
+
+
+def _leave_it_to_the_wakeup(*_: object) -> None:
+    """A handler must exist for the wakeup descriptor to be written to."""

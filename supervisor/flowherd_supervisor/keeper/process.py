@@ -1,0 +1,206 @@
+"""What the keeper does after its fork: beats in this thread's loop, pages in another's; it never runs user code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from flowherd import logs
+from flowherd.auth import HostTokens
+from flowherd.bells import Bells
+from flowherd.config import WorkerConfig
+from flowherd.core.messages import (
+    CredentialsRefused,
+    Finish,
+    Ready,
+    SupervisorState,
+    WatchChild,
+    decode_downward,
+)
+from flowherd.core.retries import Backoff
+from flowherd.errors import EngineError, EngineUnauthorized
+from flowherd.exits import Exit
+from flowherd.kruxia import connect
+from flowherd.leases import LeaseKeeper
+from flowherd.ledger import Cause, Ledger, Life
+from flowherd.link import Link, LinkClosed
+from flowherd.loops import new_loop
+from flowherd.transport import new_client
+from flowherd_supervisor.keeper.pages import PagesThread
+from flowherd_supervisor.keeper.status import StatusBoard
+
+ORPHANS_KILLED_AFTER_S = 3.8  # workers end by themselves within 3 s of the supervisor (faults.md P1)
+ORPHANS_SETTLED_WITHIN_S = 0.9
+_CONNECTIONS = 16
+_LONGEST_TOKEN_NAP_S = 60.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperSetup:
+    """What a keeper is born with."""
+
+    config: WorkerConfig
+    ledger: Ledger
+    bells: Bells
+    sockets: Sequence[socket.socket]
+    version: str
+    supervisor_pid: int
+    started_at: float
+    auth_grace_s: float
+
+
+def main(setup: KeeperSetup, link: Link) -> int:
+    """Keeps until told to finish, or until the supervisor and all workers are gone; returns the exit code."""
+    logs.name_process(process="keeper")
+    with asyncio.Runner(loop_factory=new_loop(setup.config.loop)) as runner:
+        runner.run(_Keeper(setup, link).run())
+        os._exit(Exit.CLEAN)
+
+
+class _Keeper:
+    def __init__(self, setup: KeeperSetup, link: Link) -> None:
+        self._setup = setup
+        self._link = link
+        self._pidfds: dict[int, int] = {}
+        self._finish_by: float | None = None
+        self._ended = asyncio.Event()
+        self._refused_since: float | None = None
+        self._board = StatusBoard(setup.ledger, setup.config.api_url, setup.version, setup.supervisor_pid, setup.started_at)
+
+    async def run(self) -> None:
+        setup = self._setup
+        loop = asyncio.get_running_loop()
+        tokens = None
+        if setup.config.client_id:
+            tokens = HostTokens(setup.config, setup.ledger, new_client(setup.config.api_url, None, connections=2))
+        engine = connect(setup.config, tokens, connections=_CONNECTIONS)
+        leases = LeaseKeeper(engine, setup.ledger, setup.config, setup.bells.ring)
+        rung = asyncio.Event()
+
+        def heed_bell() -> None:
+            setup.bells.hush(setup.bells.keeper)
+            leases.woken.set()
+            rung.set()
+
+        loop.add_reader(setup.bells.keeper, heed_bell)
+        self._link.set_blocking(blocking=False)
+        loop.add_reader(self._link.fileno(), self._read_link)
+        PagesThread(self._board, setup.sockets).start()
+        work = [loop.create_task(leases.run())]
+        if tokens is not None:
+            work.append(loop.create_task(self._keep_token_fresh(tokens, rung)))
+        self._link.send(Ready())
+        ended = loop.create_task(self._ended.wait())
+        await asyncio.wait({*work, ended}, return_when=asyncio.FIRST_COMPLETED)
+        for task in work:
+            if task.done():
+                task.result()  # neither ends by itself: this raises what ended it
+        await self._settle_rest(leases)
+
+    def _read_link(self) -> None:
+        """Everything that waits on the link; its end means that the supervisor is gone."""
+        loop = asyncio.get_running_loop()
+        try:
+            while (received := self._link.receive()) is not None:
+                data, fds = received
+                match decode_downward(data):
+                    case WatchChild(berth):
+                        self._watch(berth, fds[0])
+                    case SupervisorState() as state:
+                        self._board.supervisor = state
+                    case Finish(within_s):
+                        self._finish_by = time.monotonic() + within_s
+                        self._ended.set()
+                    case message:
+                        log.warning("order_not_for_keepers", order=type(message).__name__)
+        except LinkClosed:
+            loop.remove_reader(self._link.fileno())
+            log.warning("supervisor_gone", note="settling its workers' activities")
+            loop.create_task(self._outlive_the_supervisor())  # noqa: RUF006 - this process ends with it
+
+    def _watch(self, berth: int, pidfd: int) -> None:
+        if (old := self._pidfds.pop(berth, None)) is not None:
+            os.close(old)
+        self._pidfds[berth] = pidfd
+
+    # The host's token
+
+    async def _keep_token_fresh(self, tokens: HostTokens, rung: asyncio.Event) -> None:
+        backoff, failures, rng = Backoff(base_s=0.5), 0, random.Random()  # noqa: S311 - jitter, no secret
+        while True:
+            rung.clear()
+            try:
+                nap_s = min(await tokens.refresh_if_wanted(), _LONGEST_TOKEN_NAP_S)
+                failures, self._refused_since = 0, None
+            except EngineError as error:
+                failures += 1
+                nap_s = backoff.delay_s(failures, rng)
+                if failures == 1:
+                    log.warning("token_not_granted", reason=str(error))
+                self._consider_giving_up(tokens, error)
+                await asyncio.sleep(nap_s)
+                continue
+            try:
+                async with asyncio.timeout(max(nap_s, 0.05)):
+                    await rung.wait()
+            except TimeoutError:
+                continue
+
+    def _consider_giving_up(self, tokens: HostTokens, error: EngineError) -> None:
+        """Refused from the first try on, for the whole grace: the credentials are wrong (exit code 4)."""
+        now = time.monotonic()
+        if tokens.ever_granted or not isinstance(error, EngineUnauthorized):
+            self._refused_since = None
+            return
+        self._refused_since = self._refused_since or now
+        if now - self._refused_since >= self._setup.auth_grace_s:
+            self._link.send(CredentialsRefused(str(error)))
+
+    # The end
+
+    async def _outlive_the_supervisor(self) -> None:
+        """Kills what is still there after 3.8 s, marks every berth as ended, and lets `run` settle the rest."""
+        deadline = time.monotonic() + ORPHANS_KILLED_AFTER_S
+        for berth in self._setup.ledger.berths:
+            if berth.life is Life.LIVE and (pidfd := self._pidfds.get(berth.number)) is not None:
+                if not await _ended(pidfd, deadline - time.monotonic()):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    await _ended(pidfd, 1.0)
+                berth.end(Cause.STOPPED)
+        self._finish_by = time.monotonic() + ORPHANS_SETTLED_WITHIN_S
+        self._ended.set()
+
+    async def _settle_rest(self, leases: LeaseKeeper) -> None:
+        """The last minute: settles all ended berths, at most until the time that was given."""
+        scanning = asyncio.get_running_loop().create_task(leases.run())
+        assert self._finish_by is not None
+        while not leases.settled and time.monotonic() < self._finish_by:
+            await asyncio.sleep(0.01)
+        if not leases.settled:
+            log.error("settlement_incomplete", note="these activities wait for the end of their leases")
+        scanning.cancel()
+
+
+async def _ended(pidfd: int, timeout_s: float) -> bool:
+    """Waits for the end of a process that is not our child."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        async with asyncio.timeout(max(timeout_s, 0.0)):
+            await ended.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True

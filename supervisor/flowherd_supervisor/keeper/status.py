@@ -1,0 +1,122 @@
+"""The status document: what the ledger and /proc say at this moment; it changes nothing (interface.md, Outputs)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import psutil
+
+from flowherd.core.messages import SupervisorState
+from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal
+
+GOOD_POLL_WITHIN_S = 15.0  # longer than any idle pause between polls
+
+
+class StatusBoard:
+    """Builds the document of `flowherd status --json` and `GET /api/status`.
+
+    Attributes:
+        supervisor: the supervisor's last word about itself, None before the first.
+    """
+
+    def __init__(self, ledger: Ledger, api_url: str, version: str, supervisor_pid: int, started_at: float) -> None:
+        self._ledger = ledger
+        self._api_url = api_url
+        self._version = version
+        self._supervisor_pid = supervisor_pid
+        self._started_at = started_at
+        self._processes: dict[int, psutil.Process] = {}
+        self.supervisor: SupervisorState | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The whole document; memory and CPU are read from outside, so that a blocked child is measured too."""
+        now = time.monotonic()
+        live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
+        children = sorted((self._child(berth, now) for berth in live), key=lambda row: (row["process"], row["incarnation"]))
+        told = self.supervisor
+        return {
+            "version": self._version,
+            "pid": self._supervisor_pid,
+            "state": told.state if told else "starting",
+            "uptime_s": round(now - self._started_at, 1),
+            "engine": self._engine(live, now),
+            "concurrency": {
+                "total": told.total_slots if told else 0,
+                "in_use": sum(row["in_flight"] for row in children),
+            },
+            "processes": {
+                "wanted": told.wanted if told else 0,
+                "ready": sum(row["phase"] == "running" for row in children),
+            },
+            "restarts": sum(told.restarts.values()) if told else 0,
+            "totals": self._totals(),
+            "children": children,
+        }
+
+    def is_ready(self) -> bool:
+        """Whether work gets done: a good poll lately, and a worker that is ready."""
+        now = time.monotonic()
+        live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
+        return any(_polled_lately(berth, now) for berth in live)
+
+    def _engine(self, live: list[Berth], now: float) -> dict[str, Any]:
+        latest = max(live, key=lambda berth: berth.clock(Clock.LAST_GOOD_POLL), default=None)
+        rtt_s = latest.clock(Clock.POLL_RTT_S) if latest else 0.0
+        return {
+            "url": self._api_url,
+            "reachable": any(_polled_lately(berth, now) for berth in live),
+            "rtt_ms": round(rtt_s * 1000, 2) if rtt_s else None,
+        }
+
+    def _totals(self) -> dict[str, int]:
+        names = {"claimed": Cell.CLAIMED, "completed": Cell.COMPLETED, "failed": Cell.FAILED, "lost": Cell.LOST}
+        totals = {
+            name: sum(_count(berth, cell) for berth in self._ledger.berths) + self._ledger.ended_total(SeatTotal[cell.name])
+            for name, cell in names.items()
+        }
+        return totals | {"settled_after_crash": self._ledger.get(Host.SETTLED)}
+
+    def _child(self, berth: Berth, now: float) -> dict[str, Any]:
+        seat, ready_at = berth.get(Cell.SEAT), berth.clock(Clock.READY_AT) if berth.readable else 0.0
+        restarts = self.supervisor.restarts.get(seat, 0) if self.supervisor else 0
+        return {
+            "process": seat,
+            "pid": berth.get(Cell.PID),
+            "incarnation": berth.get(Cell.INCARNATION),
+            "phase": "running" if ready_at else "starting",
+            "slots": berth.get(Cell.LIMIT) if berth.readable else 0,
+            "in_flight": berth.get(Cell.RUNNING) if berth.readable else 0,
+            "completed": _count(berth, Cell.COMPLETED) + self._ledger.seat_total(seat, SeatTotal.COMPLETED),
+            "failed": _count(berth, Cell.FAILED) + self._ledger.seat_total(seat, SeatTotal.FAILED),
+            "loop_lag_ms": round(berth.clock(Clock.LOOP_LAG_S) * 1000, 1) if berth.readable else 0.0,
+            **self._measure(berth.get(Cell.PID)),
+            "uptime_s": round(now - berth.clock(Clock.STARTED_AT), 1),
+            "restarts": restarts,
+        }
+
+    def _measure(self, pid: int) -> dict[str, float | None]:
+        """Resident and unique memory in MB and CPU in percent since the last look; None once the process is gone."""
+        nothing = {"rss_mb": None, "uss_mb": None, "cpu_percent": None}
+        if not pid:
+            return nothing
+        with contextlib.suppress(psutil.Error):
+            process = self._processes.setdefault(pid, psutil.Process(pid))
+            memory = process.memory_full_info()
+            return {
+                "rss_mb": round(memory.rss / 1e6, 1),
+                "uss_mb": round(memory.uss / 1e6, 1),
+                "cpu_percent": process.cpu_percent(),
+            }
+        self._processes.pop(pid, None)
+        return nothing
+
+
+def _polled_lately(berth: Berth, now: float) -> bool:
+    return berth.readable and 0 < now - berth.clock(Clock.LAST_GOOD_POLL) < GOOD_POLL_WITHIN_S
+
+
+def _count(berth: Berth, cell: Cell) -> int:
+    """A counter of the present incarnation; a free berth's has been added to its seat's total."""
+    return berth.get(cell) if berth.life is not Life.FREE and berth.readable else 0

@@ -1,0 +1,78 @@
+"""Says what happened: the banner once, then one line an event; it decides nothing and remembers nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from flowherd.statuses import describe_status
+from flowherd_supervisor.core.actions import Note
+from flowherd_supervisor.core.events import KEEPER
+
+log = structlog.stdlib.get_logger("flowherd")
+
+
+def say(note: Note) -> None:
+    """Logs one note; a traceback follows its line once, as it is."""
+    log.log(_LEVELS[note.level.value], note.event, **_readable(note.fields))
+    if note.report:
+        sys.stderr.write(note.report.rstrip() + "\n")
+        sys.stderr.flush()
+
+
+_LEVELS = {"info": 20, "warning": 30, "error": 40}
+
+
+def _readable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait statuses in words, and the keeper by its name."""
+    shown = dict(fields)
+    if "status" in shown:
+        shown["cause"] = describe_status(shown.pop("status"))
+    if shown.get("process") == KEEPER:
+        shown["process"] = "keeper"
+    return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """What a supervisor says once, before it starts."""
+
+    version: str
+    app: str
+    worker_type: str
+    worker_id: str
+    api_url: str
+    shares: tuple[int, ...]
+    usable_cpus: int
+    automatic: bool
+    admin: str
+
+    def say(self, style: str) -> None:
+        """As a few aligned lines in text mode, as one record in JSON mode."""
+        facts = {
+            "version": f"{self.version}, Python {platform.python_version()}, pid {os.getpid()}",
+            "app": self.app,
+            "engine": self.api_url,
+            "worker": f"{self.worker_type} as {self.worker_id}",
+            "processes": f"{len(self.shares)} of {self.usable_cpus} usable CPUs",
+            "concurrency": self._concurrency(),
+            "status": self.admin,
+        }
+        if style == "json":
+            log.info("starting", **facts)
+            return
+        width = max(map(len, facts))
+        lines = [f"  {name:<{width}}  {fact}" for name, fact in facts.items()]
+        sys.stderr.write("\n".join(["flowherd", *lines, ""]))
+        sys.stderr.flush()
+
+    def _concurrency(self) -> str:
+        total = sum(self.shares)
+        parts = "+".join(map(str, self.shares)) if len(self.shares) <= 8 else f"{len(self.shares)} shares"
+        return f"{total} = {parts}" + (" (auto)" if self.automatic else "")

@@ -1,0 +1,210 @@
+"""The loop: wait, decide, perform. No event loop, no thread, no HTTP, no user code: this process forks."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import msgspec
+import structlog
+
+from flowherd.bells import Bells
+from flowherd.core import messages
+from flowherd.ledger import Berth, Cause, Cell, Ledger
+from flowherd.ledger import State as RecordState
+from flowherd.link import LinkClosed
+from flowherd_supervisor import notes
+from flowherd_supervisor.core import actions, events
+from flowherd_supervisor.core.events import KEEPER, Event
+from flowherd_supervisor.core.machine import decide
+from flowherd_supervisor.core.plan import Plan
+from flowherd_supervisor.core.state import Mode, State
+from flowherd_supervisor.inbox import Inbox
+from flowherd_supervisor.processes import Birth, Handle, Processes
+
+Births = Callable[[actions.Spawn, Berth | None], Birth]
+
+log = structlog.stdlib.get_logger("flowherd")
+
+
+class Supervisor:
+    """Keeps a plan's processes alive until told to stop.
+
+    Args:
+        births: says how to make the process that a Spawn orders: the keeper, or the worker of a berth.
+    """
+
+    def __init__(self, plan: Plan, ledger: Ledger, bells: Bells, births: Births) -> None:
+        self._state = State.new(plan)
+        self._ledger = ledger
+        self._bells = bells
+        self._births = births
+        self._processes = Processes()
+        self._inbox = Inbox()
+        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._told: messages.SupervisorState | None = None
+        self._exit_code: int | None = None
+
+    def run(self) -> int:
+        """Supervises until everything has ended; returns the exit code."""
+        try:
+            self._feed(events.Started())
+            while self._exit_code is None:
+                heard = self._inbox.wait(self._state.next_deadline - time.monotonic())
+                for event in self._gather(heard):
+                    self._feed(event)
+                self._feed(events.TimePassed())
+            return self._exit_code
+        finally:
+            self._inbox.close()
+
+    # What happened
+
+    def _gather(self, heard: list[signal.Signals]) -> Iterator[Event]:
+        """Reaps, then reads all waiting messages, then tells of the exits: last words come before an end."""
+        ended = self._processes.reap()
+        for handle in (*self._processes, *(handle for handle, _ in ended)):
+            yield from self._read(handle)
+        for handle, status in ended:
+            yield self._bury(handle, status)
+        for number in heard:
+            yield from _SIGNALS.get(number, ())
+
+    def _read(self, handle: Handle) -> Iterator[Event]:
+        try:
+            while (received := handle.link.receive()) is not None:
+                event = _translate(handle, received[0])
+                if event is not None:
+                    yield event
+        except LinkClosed:
+            self._inbox.forget(handle.link)
+
+    def _bury(self, handle: Handle, status: int) -> Event:
+        """Ends the berth, so that the keeper settles it, and forgets the process."""
+        self._inbox.forget(handle.link)
+        running = 0
+        if handle.berth is not None:
+            running = sum(record.state is RecordState.RUNNING for record in handle.berth.records())
+            cause = Cause.CRASH if self._state.mode is Mode.SERVING else Cause.STOPPED
+            handle.berth.end(cause, status)
+            self._bells.ring_keeper()
+        handle.close()
+        return events.ChildExited(handle.seat, handle.incarnation, status, running)
+
+    # What follows
+
+    def _feed(self, event: Event) -> None:
+        """Decides on one event and on all that its actions bring about at once."""
+        waiting = deque([event])
+        while waiting:
+            self._state, orders = decide(self._state, waiting.popleft(), time.monotonic(), self._rng)
+            for order in orders:
+                waiting.extend(self._perform(order))
+        self._tell_keeper()
+
+    def _perform(self, order: actions.Action) -> list[Event]:
+        match order:
+            case actions.Spawn():
+                return [self._spawn(order)]
+            case actions.Note():
+                notes.say(order)
+            case actions.Exit(code):
+                self._exit_code = code
+            case actions.Kill(seat, incarnation):
+                if (handle := self._processes.find(seat, incarnation)) is not None:
+                    self._processes.kill(handle)
+            case actions.Drain(seat, incarnation, within_s):
+                self._send(seat, incarnation, messages.Drain(within_s))
+            case actions.Release(seat, incarnation, within_s):
+                self._send(seat, incarnation, messages.Release(within_s))
+            case actions.SwitchPolling(seat, incarnation, on):
+                self._send(seat, incarnation, messages.Resume() if on else messages.Quiet())
+            case actions.FinishKeeper(incarnation, within_s):
+                self._send(KEEPER, incarnation, messages.Finish(within_s))
+        return []
+
+    def _spawn(self, order: actions.Spawn) -> Event:
+        berth = None
+        if order.seat != KEEPER:
+            berth = self._ledger.free_berth()
+            if berth is None:
+                return events.SpawnFailed(order.seat, order.incarnation, "every berth is still being settled")
+            berth.open(seat=order.seat, incarnation=order.incarnation, now=time.monotonic())
+        try:
+            handle = self._processes.spawn(order.seat, order.incarnation, berth, self._births(order, berth))
+        except OSError as error:
+            if berth is not None:
+                berth.end(Cause.CLEAN)
+                self._bells.ring_keeper()
+            return events.SpawnFailed(order.seat, order.incarnation, f"{error.strerror} (errno {error.errno})")
+        self._inbox.watch(handle.link)
+        if berth is not None:
+            berth.put(Cell.PID, handle.pid)
+            self._introduce(handle)
+        else:
+            self._told = None
+            for other in self._processes:
+                self._introduce(other)
+        return events.ChildForked(order.seat, order.incarnation, handle.pid)
+
+    def _introduce(self, handle: Handle) -> None:
+        """Gives the keeper a worker's pidfd: it ends what outlives the supervisor."""
+        keeper = self._processes.find(KEEPER, self._state.keeper.incarnation)
+        if keeper is None or handle.berth is None:
+            return
+        try:
+            keeper.link.send(messages.WatchChild(handle.berth.number, handle.pid), [handle.pidfd])
+        except LinkClosed:
+            log.debug("keeper_not_told", pid=handle.pid)
+
+    def _send(self, seat: int, incarnation: int, message: messages.Message) -> None:
+        handle = self._processes.find(seat, incarnation)
+        if handle is None:
+            return
+        try:
+            handle.link.send(message)
+        except LinkClosed:
+            log.debug("order_not_sent", process=seat, order=type(message).__name__)
+
+    def _tell_keeper(self) -> None:
+        """Sends the keeper what `status` shows of the supervisor, when it has changed."""
+        state = self._state
+        told = messages.SupervisorState(
+            state=state.mode.value,
+            wanted=state.plan.processes,
+            total_slots=state.plan.concurrency,
+            restarts={seat.number: seat.restarts for seat in state.seats if seat.restarts},
+        )
+        if told != self._told:
+            self._told = told
+            self._send(KEEPER, state.keeper.incarnation, told)
+
+
+_SIGNALS: dict[signal.Signals, tuple[Event, ...]] = {
+    signal.SIGTERM: (events.StopRequested(),),
+    signal.SIGINT: (events.StopRequested(),),
+    signal.SIGQUIT: (events.StopRequested(times=2),),
+    signal.SIGTSTP: (events.PollingSwitched(on=False),),
+    signal.SIGCONT: (events.PollingSwitched(on=True),),
+}
+
+
+def _translate(handle: Handle, data: bytes) -> Event | None:
+    """A child's message as a fact; one that cannot be read is named and dropped."""
+    try:
+        message = messages.decode_upward(data)
+    except msgspec.DecodeError as error:
+        log.error("unreadable_message", process=handle.seat, reason=str(error))
+        return None
+    match message:
+        case messages.Ready(worker_type, activities):
+            return events.ChildReady(handle.seat, handle.incarnation, worker_type, activities)
+        case messages.BootFailed(code, text, report):
+            return events.BootFailed(handle.seat, handle.incarnation, code, text, report)
+        case messages.Stopped(released, undelivered):
+            return events.ChildStopped(handle.seat, handle.incarnation, released, undelivered)
+        case messages.CredentialsRefused(detail):
+            return events.CredentialsRefused(detail)

@@ -1,0 +1,82 @@
+"""What the engine hands out and what a handler makes of it: frozen values without behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One claimed attempt of an activity.
+
+    Attributes:
+        activity_id: the same for every attempt (protocol.md fact 9); the idempotency key.
+        key: the activity's key in its workflow.
+        name: chooses the handler; may be empty.
+        parameters: as the engine sent them; may hold secrets, so never logged (protocol.md R15).
+        worker_id: of the poll that brought it: the engine's only fence (protocol.md fact 8).
+        timeout_s: the definition's `timeout_seconds`, None when it set none (the lease is then 60 s or less).
+        attempt: how often this process has been given the activity; the engine does not say (fact 9).
+    """
+
+    activity_id: str
+    workflow_id: str
+    key: str
+    name: str
+    worker_type: str
+    worker_id: str
+    parameters: Any = field(repr=False)
+    timeout_s: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    output_definitions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    signal_data: Any = field(default=None, repr=False)
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and money spent at one provider's model (protocol.md §6.1); sums, not events.
+
+    `cost_usd` is a decimal string in US dollars, None when the engine shall price the tokens itself.
+    """
+
+    provider: str
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+    cache_storage_token_hours: float = 0.0
+    cost_usd: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The handler returned: `output` is a checked, encoded JSON object of at most 50 MB (protocol.md §6.5)."""
+
+    output: bytes = field(repr=False)
+    cost_usd: str | None = None
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The handler raised, ran out of time, or was given back; `message` is clean and at most 8 KiB (§7)."""
+
+    code: str
+    message: str
+    retryable: bool
+    cost_usd: str | None = None
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The lease is somebody else's: nothing may be reported (protocol.md fact 13)."""
+
+    reason: str
+
+
+Outcome = Completed | Failed | Lost

@@ -1,0 +1,125 @@
+"""All messages between the supervisor and its children on one screen: one JSON object each, at most 64 KiB."""
+
+from __future__ import annotations
+
+import msgspec
+
+MAX_BYTES = 64 * 1024
+_REPORT_CHARS = 12_000  # keeps a BootFailed below MAX_BYTES even when every character is escaped
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
+    """What travels on a link; the class name is its type."""
+
+
+# Up: from a child to the supervisor
+
+
+class Ready(Message, frozen=True):
+    """The child can do its work; a worker says what it serves: activity names with how each runs."""
+
+    worker_type: str = ""
+    activities: dict[str, str] = {}
+
+
+class BootFailed(Message, frozen=True):
+    """The child cannot start; `report` is the traceback, `code` the exit code it asks for."""
+
+    code: int
+    message: str
+    report: str = ""
+
+
+class Stopped(Message, frozen=True):
+    """A worker's last word: how many activities it gave back, and whose results it could not deliver."""
+
+    released: int
+    undelivered: tuple[str, ...] = ()
+
+
+class CredentialsRefused(Message, frozen=True):
+    """The keeper's token requests were refused for the whole grace, and none had ever been granted."""
+
+    detail: str
+
+
+# Down: from the supervisor to a child
+
+
+class SetSlots(Message, frozen=True):
+    """Run at most `limit` activities; answer by storing `n` in the berth."""
+
+    limit: int
+    n: int
+
+
+class Quiet(Message, frozen=True):
+    """Stop polling; go on with everything else."""
+
+
+class Resume(Message, frozen=True):
+    """Poll again."""
+
+
+class Drain(Message, frozen=True):
+    """Stop polling, finish within `within_s` seconds, give back the rest, exit."""
+
+    within_s: float
+
+
+class Release(Message, frozen=True):
+    """Give back everything within `within_s` seconds and exit."""
+
+    within_s: float
+
+
+class WatchChild(Message, frozen=True):
+    """To the keeper: the descriptor that comes along is the pidfd of the process in `berth`."""
+
+    berth: int
+    pid: int
+
+
+class SupervisorState(Message, frozen=True):
+    """To the keeper, for `status`: what only the supervisor knows."""
+
+    state: str
+    wanted: int
+    total_slots: int
+    restarts: dict[int, int]
+
+
+class Finish(Message, frozen=True):
+    """To the keeper: every worker has ended; settle what is left within `within_s` seconds and exit."""
+
+    within_s: float
+
+
+Upward = Ready | BootFailed | Stopped | CredentialsRefused
+Downward = SetSlots | Quiet | Resume | Drain | Release | WatchChild | SupervisorState | Finish
+
+_encoder = msgspec.json.Encoder()
+_upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)
+_downward: msgspec.json.Decoder[Downward] = msgspec.json.Decoder(Downward)
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of one message."""
+    data = _encoder.encode(message)
+    assert len(data) <= MAX_BYTES, type(message)
+    return data
+
+
+def boot_failed(code: int, message: str, report: str = "") -> BootFailed:
+    """A BootFailed whose texts fit into a message; the end of a traceback matters most."""
+    return BootFailed(code, message[:2000], report[-_REPORT_CHARS:])
+
+
+def decode_upward(data: bytes) -> Upward:
+    """A child's message; raises msgspec.DecodeError for anything else."""
+    return _upward.decode(data)
+
+
+def decode_downward(data: bytes) -> Downward:
+    """The supervisor's message; raises msgspec.DecodeError for anything else."""
+    return _downward.decode(data)

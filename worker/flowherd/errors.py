@@ -1,0 +1,106 @@
+"""The tree of everything flowherd raises on purpose; it must not import anything of ours.
+
+FlowherdError
+├── ConfigurationError         a flag, variable, file or module:attr is wrong: exit code 2
+│   └── RegistryError          an activity cannot be registered as it is written
+├── AppImportError             the user's module raised while it was imported: exit code 3
+├── ActivityError              raised by handlers: chooses code and retryability of the failure
+│   ├── InvalidParameters      the parameters do not fit the handler's annotations: terminal
+│   └── InvalidOutput          the output cannot be sent to the engine: terminal
+├── EngineError                the engine, or what stands between
+│   ├── EngineUnavailable      may pass: refused, reset, timed out, 5xx, 429
+│   ├── EngineUnauthorized     401 that a fresh token did not cure
+│   └── EngineMisconfigured    will not pass by itself: redirect, 403, 404 without envelope, 405
+└── LedgerFull                 no free record in this berth
+
+LeaseLost is no FlowherdError but a CancelledError: a handler that catches `Exception` must not swallow it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class FlowherdError(Exception):
+    """Anything flowherd raises on purpose."""
+
+
+class ConfigurationError(FlowherdError):
+    """A setting is wrong; the message names the place and the remedy (exit code 2)."""
+
+
+class RegistryError(ConfigurationError):
+    """An activity cannot be registered as it is written."""
+
+
+class AppImportError(FlowherdError):
+    """The user's module raised while it was imported (exit code 3).
+
+    `report` is the traceback to print, once.
+    """
+
+    def __init__(self, message: str, report: str) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class ActivityError(FlowherdError):
+    """Fails the activity with a code of the handler's own.
+
+    Args:
+        message: what the workflow's users see; never put parameters or secrets in it.
+        code: a non-empty name such as `OUT_OF_STOCK`; the engine has no taxonomy of its own (protocol.md §7).
+        retryable: whether the engine may hand the activity out again; costs one attempt.
+    """
+
+    def __init__(self, message: str, *, code: str = "ACTIVITY_ERROR", retryable: bool = True) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+
+
+class InvalidParameters(ActivityError):
+    """The parameters do not fit the handler's annotations; names field paths, never values (faults.md A11)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="INVALID_PARAMETERS", retryable=False)
+
+
+class InvalidOutput(ActivityError):
+    """The output cannot be sent to the engine; names the JSON path (protocol.md §6.5, faults.md A1, A2)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="INVALID_OUTPUT", retryable=False)
+
+
+class EngineError(FlowherdError):
+    """A call to the engine did not end in a verdict."""
+
+
+class EngineUnavailable(EngineError):
+    """The call may succeed later (protocol.md §1.5, class retry).
+
+    Args:
+        reason: one line without secrets.
+        retry_after_s: what the engine asked for, 0 when it asked for nothing.
+    """
+
+    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class EngineUnauthorized(EngineError):
+    """The engine refused our token, and the next one too."""
+
+
+class EngineMisconfigured(EngineError):
+    """The URL or what answers there is wrong: a redirect, 403, 405, or a 404 that is not the engine's."""
+
+
+class LedgerFull(FlowherdError):
+    """Every record of this berth is taken."""
+
+
+class LeaseLost(asyncio.CancelledError):
+    """The engine has given this activity to somebody else: stop; nothing will be reported."""

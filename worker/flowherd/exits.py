@@ -1,0 +1,17 @@
+"""The exit codes that people script against; nothing else."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What a flowherd program says with its exit code."""
+
+    CLEAN = 0
+    INTERNAL = 1
+    USAGE = 2
+    BOOT_FAILED = 3
+    CREDENTIALS_REFUSED = 4
+    CRASH_LOOP = 5
+    RELEASED = 6

@@ -1,0 +1,101 @@
+"""One event, one line, one write: structlog over the standard library's logging; it must not log anything itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+MAX_LINE_BYTES = 4096  # what a pipe takes in one piece, so that processes never interleave
+
+
+class LineHandler(logging.Handler):
+    """Writes each record with a single `os.write`; a full or closed pipe loses the line, never the caller."""
+
+    def __init__(self, fd: int = 2) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._fd = fd
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Formats and writes one record."""
+        try:
+            line = self.format(record).encode(errors="replace")
+            if len(line) >= MAX_LINE_BYTES:
+                line = _shorten(line)
+            os.write(self._fd, line + b"\n")
+        except OSError:
+            self.dropped += 1
+        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not take the caller down
+            self.handleError(record)
+
+
+def _shorten(line: bytes) -> bytes:
+    """Keeps JSON lines JSON: an over-long record becomes a record that holds its beginning."""
+    head = line[: MAX_LINE_BYTES // 2].decode(errors="ignore")
+    if not line.startswith(b"{"):
+        return line[: MAX_LINE_BYTES - 20].decode(errors="ignore").encode() + b" ... (cut)"
+    import msgspec  # noqa: PLC0415 - only for lines that are too long
+
+    return msgspec.json.encode({"event": "line_too_long", "bytes": len(line), "begins": head[:1500]})
+
+
+def _ids_first(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Names the process in every line; seats are called processes in what users read."""
+    return {**_process_label, **event}
+
+
+_process_label: dict[str, Any] = {}
+
+
+def name_process(**label: Any) -> None:
+    """Sets what every later line of this process carries, such as `process=2`."""
+    _process_label.clear()
+    _process_label.update(label)
+
+
+def style_of(style: Literal["text", "json"] | None) -> Literal["text", "json"]:
+    """The style itself, or the one that fits where stderr goes: text on a terminal, JSON elsewhere."""
+    return style or ("text" if sys.stderr.isatty() else "json")
+
+
+def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> None:
+    """Configures logging of this process; `style` None means text on a terminal and JSON elsewhere."""
+    style = style_of(style)
+    shared: list[Any] = [
+        _ids_first,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=style == "json", key="time"),
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer(default=repr)
+        if style == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)
+    )
+    tail = [structlog.processors.format_exc_info, renderer] if style == "json" else [renderer]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tail],
+    )
+    handler = LineHandler()
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("httpx", "httpcore", "uvicorn", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

@@ -1,0 +1,163 @@
+"""One complete worker: wires poller, slots, attempts and reporter, and ends them in four steps; no module state."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from flowherd.attempts import Attempts, Tools
+from flowherd.config import WorkerConfig
+from flowherd.core.messages import Stopped
+from flowherd.engine import Engine
+from flowherd.environment import RunEnvironment
+from flowherd.gate import Gate
+from flowherd.ledger import Cell, RecordBook
+from flowherd.offload import ThreadPool
+from flowherd.poller import Mode, Poller
+from flowherd.registry import Registry
+from flowherd.reporter import Reporter
+from flowherd.runner import Runner
+from flowherd.slots import Slots
+
+RELEASE_S = 0.8  # for giving work back once a drain's time is up
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _StopOrder:
+    """When the running work must have ended, and how long giving back the rest may take."""
+
+    finish_by: float
+    release_s: float
+
+
+class Worker:
+    """Polls an engine and runs activities until told to stop. Two workers can live in one process.
+
+    Args:
+        config: this worker's settings; `concurrency` is its first number of slots.
+        registry: the handlers.
+        engine: the client; the worker does not close it.
+        book: the pen of this worker's berth.
+        environment: what all runs share.
+    """
+
+    def __init__(
+        self, config: WorkerConfig, registry: Registry, engine: Engine, book: RecordBook, environment: RunEnvironment
+    ) -> None:
+        gate = Gate()
+        self._berth = book.berth
+        self._environment = environment
+        self._threads = ThreadPool(config.concurrency)
+        self._slots = Slots(config.concurrency, self._slots_changed)
+        tools = Tools(
+            engine=engine,
+            book=book,
+            slots=self._slots,
+            runner=Runner(registry, config, self._threads, environment),
+            reporter=Reporter(engine, gate, config.call_deadline_s),
+        )
+        self._attempts = Attempts(config, tools, self._acknowledged)
+        self._poller = Poller(config, engine, gate, self._slots, self._attempts, book.berth)
+        self._order: _StopOrder | None = None
+        self._ordered = asyncio.Event()
+        self._berth.put(Cell.LIMIT, config.concurrency)
+
+    def __repr__(self) -> str:
+        return f"<Worker {self._slots!r} {self._attempts!r}>"
+
+    # Orders
+
+    def set_slots(self, limit: int, n: int) -> None:
+        """Runs at most `limit` activities from now on, and says so by storing `n` in the berth."""
+        self._slots.resize(limit)
+        self._threads.resize(max(limit, 1))
+        self._berth.put(Cell.LIMIT, limit)
+        self._berth.put(Cell.LIMIT_APPLIED, n)
+
+    def quiet(self) -> None:
+        """Stops polling; everything else goes on."""
+        self._poller.set_mode(Mode.QUIET)
+
+    def resume(self) -> None:
+        """Polls again."""
+        self._poller.set_mode(Mode.POLLING)
+
+    def drain(self, within_s: float) -> None:
+        """Stops polling, lets the running work end within `within_s` seconds, and gives back the rest."""
+        if self._order is None:
+            self._give(_StopOrder(time.monotonic() + within_s, RELEASE_S))
+
+    def release(self, within_s: float) -> None:
+        """Gives everything back now, within `within_s` seconds."""
+        self._give(_StopOrder(time.monotonic(), within_s))
+
+    def heed_verdicts(self) -> None:
+        """The keeper rang: looks for leases that were lost."""
+        self._attempts.heed_verdicts()
+
+    def _give(self, order: _StopOrder) -> None:
+        self._order = order
+        self._ordered.set()
+
+    # Life
+
+    async def run(self) -> Stopped:
+        """Works until told to stop; returns when nothing is owed to the engine, or time is up."""
+        polling = asyncio.create_task(self._poller.run())
+        if self._order is None:
+            await self._wait(polling, None)
+        if self._order is None:
+            polling.result()  # the poller never ends by itself: this raises what ended it
+        return await self._stop(polling)
+
+    async def _stop(self, polling: asyncio.Task[None]) -> Stopped:
+        """Stop taking slots; await the poll; run to the end and deliver; give back the rest."""
+        self._poller.set_mode(Mode.STOPPING)
+        self._environment.shutdown.request()
+        await self._until_due(polling)
+        if not polling.done():
+            log.warning("poll_abandoned", worker_id=self._poller.in_flight, note="it may hold claims until their leases end")
+            polling.cancel()
+        ended = asyncio.create_task(self._attempts.all_ended())
+        await self._until_due(ended)
+        if not ended.done():
+            await self._attempts.release()
+            assert self._order is not None
+            await asyncio.wait({ended}, timeout=self._order.release_s)
+        undelivered = self._attempts.undelivered
+        for activity_id in undelivered:
+            log.error("result_undelivered", activity_id=activity_id)
+        ended.cancel()
+        return Stopped(self._attempts.released, undelivered)
+
+    async def _until_due(self, work: asyncio.Task[None]) -> None:
+        """Waits for `work`, at most until the present order's time is up; a stricter order shortens the wait."""
+        while not work.done():
+            assert self._order is not None
+            left_s = self._order.finish_by - time.monotonic()
+            if left_s <= 0:
+                return
+            await self._wait(work, left_s)
+
+    async def _wait(self, work: asyncio.Task[None], timeout_s: float | None) -> None:
+        """Waits for `work`, a new order, or the time-out, whichever is first."""
+        self._ordered.clear()
+        order = asyncio.ensure_future(self._ordered.wait())
+        await asyncio.wait({work, order}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        order.cancel()
+
+    # Notices from the parts
+
+    def _slots_changed(self) -> None:
+        self._berth.put(Cell.HELD, self._slots.held)
+        self._poller.slots_changed()
+
+    def _acknowledged(self) -> None:
+        self._poller.acknowledged()
+
+
