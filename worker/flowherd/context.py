@@ -15,7 +15,7 @@ from flowherd.errors import LeaseLost
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-    from flowherd.environment import RunEnvironment
+    from flowherd.environment import RunEnvironment, StockFiles
 
 YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn this often, not at each call
 
@@ -33,11 +33,12 @@ class CancelReason(Enum):
 class RunState:
     """What runner and context share about one attempt; written by the runner's loop, read by any thread."""
 
-    __slots__ = ("activity", "cancel_reason", "costs", "environment", "heartbeat_at", "logger")
+    __slots__ = ("activity", "cancel_reason", "costs", "environment", "heartbeat_at", "limit_s", "logger")
 
     def __init__(self, activity: Activity, environment: RunEnvironment) -> None:
         self.activity = activity
         self.environment = environment
+        self.limit_s = 0.0
         self.cancel_reason: CancelReason | None = None
         self.costs: Costs | None = None
         self.heartbeat_at = 0.0  # monotonic seconds of the handler's last heartbeat()
@@ -132,6 +133,16 @@ class BaseContext:
             }
             logger = self._state.logger = _ActivityLogger(_handler_log, ids)
         return logger
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds this attempt may take from its start."""
+        return self._state.limit_s
+
+    @property
+    def stock_files(self) -> StockFiles | None:
+        """File access for handlers written for the kruxiaflow SDK."""
+        return self._state.environment.stock_files
 
     @property
     def cancelled(self) -> bool:

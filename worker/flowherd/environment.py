@@ -6,10 +6,7 @@ import asyncio
 import contextlib
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from flowherd.activity import Activity
+from typing import Any, Protocol
 
 
 class ShutdownSignal:
@@ -59,10 +56,10 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 class StockFiles(Protocol):
-    """Makes the file client of a stock context; see `flowherd.adapt`."""
+    """Makes the API client behind the file methods of a stock context."""
 
-    def client(self, activity: Activity) -> Any:
-        """Returns an object with the `upload_file` and `download_file` of the stock SDK's API client."""
+    def client(self) -> Any:
+        """Returns an object with the `upload_file` and `download_file` of that SDK's API client."""
         ...
 
 

@@ -81,7 +81,7 @@ class Registry:
     @overload
     def activity(self, handler: Handler, /) -> Handler: ...
     @overload
-    def activity(self, **options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
+    def activity(self, /, **options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
     def activity(self, handler: Any = None, /, **options: Any) -> Any:
         """Like the function `activity`, and registers it here."""
 
@@ -103,6 +103,10 @@ class Registry:
             RegistryError: when it cannot be an activity or its name is taken.
 
         """
+        from flowherd import adapt  # noqa: PLC0415  # it builds on this module
+
+        if adapt.is_activity(handler):
+            return self.add(replace(adapt.definition_of(handler, worker), **options))
         found = definition_of(handler)
         if found is None:
             return self.add(define(handler, worker=worker, **options))

@@ -73,6 +73,7 @@ class Run:
         self.limit_s = limit_s
         self.dropped = False
         self._state = state
+        state.limit_s = limit_s
         self._grace_s = grace_s
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
