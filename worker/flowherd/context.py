@@ -4,45 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from flowherd.activity import Activity, Usage
+from flowherd.activity import Usage
 from flowherd.costs import Costs, Money, checked_cost
 from flowherd.errors import LeaseLost
+from flowherd.run_state import CancelReason, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-    from flowherd.environment import RunEnvironment, StockFiles
+    from flowherd.environment import StockFiles
 
 YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn this often, not at each call
 
+__all__ = ["ActivityContext", "BaseContext", "CancelReason", "RunState", "SyncActivityContext"]
+
 _handler_log = logging.getLogger("flowherd.activity")
-
-
-class CancelReason(Enum):
-    """Why a handler is told to stop."""
-
-    TIMEOUT = "timeout"
-    LEASE_LOST = "lease_lost"
-    SHUTDOWN = "shutdown"
-
-
-class RunState:
-    """What runner and context share about one attempt; written by the runner's loop, read by any thread."""
-
-    __slots__ = ("activity", "cancel_reason", "costs", "environment", "heartbeat_at", "limit_s", "logger")
-
-    def __init__(self, activity: Activity, environment: RunEnvironment) -> None:
-        self.activity = activity
-        self.environment = environment
-        self.limit_s = 0.0
-        self.cancel_reason: CancelReason | None = None
-        self.costs: Costs | None = None
-        self.heartbeat_at = 0.0  # monotonic seconds of the handler's last heartbeat()
-        self.logger: logging.LoggerAdapter[logging.Logger] | None = None
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):

@@ -1,0 +1,109 @@
+"""For tests: one handler without an engine, and an engine in memory; it must not be used in production."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flowherd import adapt
+from flowherd.activity import Activity, Completed, Failed, Outcome, Usage
+from flowherd.config import WorkerConfig
+from flowherd.environment import RunEnvironment
+from flowherd.fake_engine import Call, FakeEngine
+from flowherd.offload import ThreadPool
+from flowherd.registry import Registry
+from flowherd.runner import Runner
+
+if TYPE_CHECKING:
+    from flowherd.definition import ActivityDefinition
+
+__all__ = ["Call", "FakeEngine", "TestedRun", "make_activity", "run_activity", "run_activity_sync"]
+
+WORKFLOW_ID = str(UUID(int=1))
+
+
+def make_activity(name: str, parameters: Any = None, *, number: int = 1, **fields: Any) -> Activity:
+    """An activity as an engine hands it out; `number` makes its id, `fields` replace any other attribute."""
+    made = Activity(
+        activity_id=str(UUID(int=number)),
+        workflow_id=WORKFLOW_ID,
+        key=name or "unnamed",
+        name=name,
+        worker_type="py-std",
+        worker_id="test-worker",
+        parameters={} if parameters is None else parameters,
+    )
+    return replace(made, **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class TestedRun:
+    """What became of one attempt."""
+
+    __test__ = False  # pytest takes names that begin with Test for its own
+
+    outcome: Outcome
+
+    @property
+    def output(self) -> dict[str, Any]:
+        """The output as the engine would store it; AssertionError with the failure when there is none."""
+        assert isinstance(self.outcome, Completed), f"the activity did not complete: {self.outcome}"
+        output: dict[str, Any] = json.loads(self.outcome.output)
+        return output
+
+    @property
+    def failure(self) -> Failed:
+        """The failure; AssertionError when the activity did not fail."""
+        assert isinstance(self.outcome, Failed), f"the activity did not fail: {self.outcome}"
+        return self.outcome
+
+    @property
+    def usage(self) -> tuple[Usage, ...]:
+        """Tokens and money spent, whether it completed or failed."""
+        return () if not isinstance(self.outcome, Completed | Failed) else self.outcome.usage
+
+
+async def run_activity(
+    handler: Any,
+    params: Any = None,
+    *,
+    environment: RunEnvironment | None = None,
+    config: WorkerConfig | None = None,
+    **fields: Any,
+) -> TestedRun:
+    """Runs one handler exactly as a worker does, without an engine.
+
+    Args:
+        handler: a function, decorated or not, an object with `name` and `execute`, or a kruxiaflow activity.
+        params: the activity's parameters.
+        environment: state, seat and shutdown signal the handler sees.
+        config: limits, such as `activity_timeout_s` and `cancel_grace_s`.
+        fields: attributes of the activity, such as `key`, `signal_data`, `timeout_s`.
+
+    Returns:
+        The outcome, with `output` and `failure` to look at; a handler that did not end is not waited for.
+
+    Raises:
+        RegistryError: when the handler cannot be an activity.
+
+    """
+    definition = _definition_of(handler)
+    registry = Registry()
+    registry.add(definition)
+    config = config or WorkerConfig(worker_id="test")
+    runner = Runner(registry, config, ThreadPool(1), environment or RunEnvironment())
+    run = runner.start(make_activity(definition.name, params, **fields))
+    return TestedRun(await run.outcome())
+
+
+def run_activity_sync(handler: Any, params: Any = None, **options: Any) -> TestedRun:
+    """`run_activity` for tests that are not async."""
+    return asyncio.run(run_activity(handler, params, **options))
+
+
+def _definition_of(handler: Any) -> ActivityDefinition:
+    adapted = adapt.registry_of(handler)
+    return next(iter(adapted)) if adapted is not None else Registry().register(handler)
