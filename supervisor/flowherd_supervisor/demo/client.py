@@ -45,11 +45,42 @@ class Status:
     children: tuple[Child, ...]
 
 
-class EngineApi:
+class _Client:
+    """One connection that is kept: making a client costs more CPU than fifty calls."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+
+class StatusSocket(_Client):
+    """The supervisor's status on its unix socket (interface.md, Admin)."""
+
+    def __init__(self, path: Path) -> None:
+        transport = httpx.HTTPTransport(uds=str(path))
+        super().__init__(httpx.Client(base_url="http://supervisor", transport=transport, timeout=1.0))
+
+    def read(self) -> Status | None:
+        """Return the status, or None while nobody answers: nothing but the picture needs it."""
+        with contextlib.suppress(httpx.HTTPError):
+            reply = self._client.get("/api/status")
+            if reply.is_success:
+                return decode_status(reply.json())
+        return None
+
+
+class EngineApi(_Client):
     """The engine's workflow API for one-step definitions (protocol.md §11 to §13)."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=f"{url}/api/v1", trust_env=False, timeout=30.0)
+        super().__init__(httpx.Client(base_url=f"{url}/api/v1", trust_env=False, timeout=30.0))
 
     def deploy(self, name: str, activity: str, parameters: tuple[str, ...]) -> str:
         """Deploy the one-step definition of an activity and return its version."""
@@ -84,24 +115,6 @@ class EngineApi:
 
     def _json(self, method: str, path: str, body: Any = None) -> Any:
         return self._client.request(method, path, json=body).raise_for_status().json()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client.close()
-
-
-def read_status(socket: Path) -> Status | None:
-    """Return the supervisor's status, or None while it does not answer: nothing but the picture needs it."""
-    transport = httpx.HTTPTransport(uds=str(socket))
-    with contextlib.suppress(httpx.HTTPError), httpx.Client(transport=transport, timeout=1.0) as client:
-        reply = client.get("http://supervisor/api/status")
-        if reply.is_success:
-            return decode_status(reply.json())
-    return None
 
 
 def decode_status(document: Mapping[str, Any]) -> Status:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowherd_supervisor.demo import corpus, journal, programs
-from flowherd_supervisor.demo.client import EngineApi, read_status
+from flowherd_supervisor.demo.client import EngineApi, StatusSocket
 from flowherd_supervisor.demo.report import Result
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.demo.interruption import Interruption
     from flowherd_supervisor.demo.progress import Stage
 
-POLL_S = 0.25  # the picture costs CPU that the activities could use
+POLL_S = 0.3
 LAST_POLL_S = 0.05  # near the end: the last completion is timed by it
 STALL_S = 30.0  # without any progress: what is missing then counts as lost
 SLOTS_EACH = 4  # the next activity is there when one ends
@@ -103,22 +103,24 @@ def _submit(phase: Phase, api: EngineApi) -> list[str]:
 def _watch(phase: Phase, api: EngineApi, program: programs.Program) -> _Settled:
     """Draw the progress until every workflow has ended, or nothing has for `STALL_S`."""
     total, began_s = len(phase.work.chunks), time.monotonic()
-    socket = programs.status_socket(phase.folder, program)
-    moved_s, before = began_s, 0
-    while True:
-        completed, failed, now = api.total("completed"), api.total("failed"), time.monotonic()
-        if completed + failed > before:
-            moved_s, before = now, completed + failed
-        ended = before >= total or now - moved_s > STALL_S
-        rate = before / (now - began_s) if before else 0.0
-        status = read_status(socket)
-        if status is not None:
-            phase.stage.update(completed, f"{rate:.0f}/s" if rate else "", status.children)
-        if ended:
-            return _Settled(completed, failed, now)
-        if status is not None and phase.chaos is not None:
-            phase.chaos.act(status, now)
-        _pause(phase, program, (total - before) / rate if rate else POLL_S)
+    moved_s, completed, failed = began_s, 0, 0
+    with StatusSocket(programs.status_socket(phase.folder, program)) as socket:
+        while True:
+            before, completed, now = completed, api.total("completed"), time.monotonic()
+            if completed == before:  # only then: each question costs CPU that the activities could use
+                failed = api.total("failed")
+            else:
+                moved_s = now
+            done = completed + failed
+            rate = done / (now - began_s)
+            status = socket.read()
+            if status is not None:
+                phase.stage.update(completed, f"{rate:.0f}/s" if done else "", status.children)
+            if done >= total or now - moved_s > STALL_S:
+                return _Settled(completed, failed, now)
+            if status is not None and phase.chaos is not None:
+                phase.chaos.act(status, now)
+            _pause(phase, program, (total - done) / rate if done else POLL_S)
 
 
 def _pause(phase: Phase, program: programs.Program, remaining_s: float) -> None:
