@@ -14,6 +14,9 @@ from .settings import EngineSettings, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import uvicorn
+    from starlette.types import ASGIApp
+
 __all__ = ["EngineSettings", "SettingsError", "serve"]
 
 MISSING = "the embedded engine needs more packages ({}): pip install 'flowherd[engine]'"
@@ -102,8 +105,20 @@ async def _serve(settings: EngineSettings, listener: socket.socket) -> None:
             sys.stdout.write(f"flowherd engine listening on {_url(listener)}\n")
             sys.stdout.flush()
 
-    config = uvicorn.Config(
-        build_app(engine),
+    sweeping = asyncio.create_task(engine.sweep_forever())
+    try:
+        await Server(_config(build_app(engine))).serve([listener])
+    finally:
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
+        await engine.close()
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    import uvicorn  # noqa: PLC0415 - a missing extra must become one clear line
+
+    return uvicorn.Config(
+        app,
         loop="none",
         http="httptools",
         ws="none",
@@ -116,13 +131,6 @@ async def _serve(settings: EngineSettings, listener: socket.socket) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_S,
     )
-    sweeping = asyncio.create_task(engine.sweep_forever())
-    try:
-        await Server(config).serve([listener])
-    finally:
-        sweeping.cancel()
-        await asyncio.wait([sweeping])
-        await engine.close()
 
 
 def _url(listener: socket.socket) -> str:

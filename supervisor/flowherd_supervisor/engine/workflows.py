@@ -11,7 +11,7 @@ from .scheduling import write
 from .scope import Run
 
 if TYPE_CHECKING:
-    from .catalog import Catalog
+    from .catalog import Catalog, Deployed
     from .clock import Clock
     from .scheduling import Scheduler
 
@@ -60,37 +60,41 @@ class Workflows:
             )
             raise not_found(f"Workflow definition {detail}")
         now_s = self._clock.now_s()
-        definition = self._catalog.load(connection, deployed.seq)
-        workflow_id = uuid7()
-        try:
-            cursor = connection.execute(
-                "INSERT INTO workflows (id, definition_seq, definition_name, definition_version, status,"
-                " input, unique_key, open_count, created_s, updated_s)"
-                " VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?, ?)",
-                (
-                    workflow_id,
-                    deployed.seq,
-                    deployed.name,
-                    deployed.version,
-                    wanted.input_json,
-                    wanted.unique_key,
-                    len(definition.steps),
-                    now_s,
-                    now_s,
-                ),
-            )
-        except sqlite3.IntegrityError as error:
-            raise conflict(f"Workflow with unique_key '{wanted.unique_key}' already exists") from error
-        run = Run(cursor.lastrowid or 0, workflow_id, definition)
+        run = self._create(connection, wanted, deployed, now_s)
         self._lay_out(connection, run, deployed.seq)
         self._scheduler.start(connection, run, now_s)
         return {
-            "workflow_id": workflow_id,
+            "workflow_id": run.id,
             "definition_name": deployed.name,
             "definition_version": deployed.version,
             "status": "created",
             "created_at": iso(now_s),
         }
+
+    def _create(
+        self, connection: sqlite3.Connection, wanted: Submission, deployed: Deployed, now_s: float
+    ) -> Run:
+        definition = self._catalog.load(connection, deployed.seq)
+        row = {
+            "id": uuid7(),
+            "definition_seq": deployed.seq,
+            "name": deployed.name,
+            "version": deployed.version,
+            "input": wanted.input_json,
+            "unique_key": wanted.unique_key,
+            "open_count": len(definition.steps),
+            "now_s": now_s,
+        }
+        try:
+            cursor = connection.execute(
+                "INSERT INTO workflows (id, definition_seq, definition_name, definition_version, status,"
+                " input, unique_key, open_count, created_s, updated_s) VALUES (:id, :definition_seq, :name,"
+                " :version, 'running', :input, :unique_key, :open_count, :now_s, :now_s)",
+                row,
+            )
+        except sqlite3.IntegrityError as error:
+            raise conflict(f"Workflow with unique_key '{wanted.unique_key}' already exists") from error
+        return Run(cursor.lastrowid or 0, str(row["id"]), definition)
 
     def _lay_out(self, connection: sqlite3.Connection, run: Run, definition_seq: int) -> None:
         rows = []
