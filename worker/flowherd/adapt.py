@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from flowherd.definition import ActivityDefinition, Mode, origin_of
 from flowherd.errors import ActivityError
 from flowherd.handover import registries_of
-from flowherd.jsonable import is_plain
 from flowherd.outputs import ActivityResult
+from flowherd.plain import is_plain
 from flowherd.registry import Registry
 from flowherd.stock_context import make_context
 

@@ -181,9 +181,7 @@ def _adapter(name: str, annotation: Any) -> TypeAdapter[Any] | None:
         return TypeAdapter(annotation)
     except (PydanticUserError, TypeError, NameError, AttributeError) as exc:
         reason = str(exc).partition("\n")[0]
-        raise RegistryError(
-            f"the annotation of {name!r} cannot be validated ({reason}): use a type pydantic knows"
-        ) from exc
+        raise RegistryError(f"the annotation of {name!r} is nothing pydantic can validate: {reason}") from exc
 
 
 def _resolve(parameter: inspect.Parameter, handler: Callable[..., Any]) -> Any:

@@ -18,16 +18,10 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from flowherd.errors import InvalidOutput
-
-MAX_DEPTH = 119  # levels of an output: 120 with the envelope around it (protocol.md §6.5)
-MAX_NODES = 27_000_000  # more values than fit into the body; also ends a walk through shared containers
-MAX_INT, MIN_INT = 2**64 - 1, -(2**63)  # beyond these the engine rounds silently (protocol.md §6.5)
+from flowherd.plain import MAX_DEPTH, MAX_INT, MAX_NODES, MIN_INT, too_many
 
 Path = tuple["str | int", ...]
 
-_SCALARS = frozenset({str, int, float, bool, type(None)})
-_HARMLESS = frozenset({str, bool, type(None)})
-_ONLY_STR = {str}
 _WRITTEN_BY_PYDANTIC = (
     dt.date,
     dt.time,
@@ -55,54 +49,6 @@ def json_path(path: Path) -> str:
     return "".join(parts)
 
 
-def is_plain(output: dict[Any, Any]) -> bool:
-    """Whether every value is of a JSON type itself, finite, in range and not too deep; text is not looked at.
-
-    Containers are checked by C loops, so that a million numbers cost milliseconds. InvalidOutput when there
-    are more values than any body can hold.
-    """
-    waiting: list[Any] = [output]
-    nodes = 0
-    for _ in range(MAX_DEPTH):
-        deeper: list[Any] = []
-        for container in waiting:
-            nodes += len(container)
-            if nodes > MAX_NODES:
-                raise _too_many()
-            if type(container) is dict:
-                if set(map(type, container)) != _ONLY_STR and container:
-                    return False
-                values: Any = container.values()
-            else:
-                values = container
-            if not _plain_values(values, deeper):
-                return False
-        if not deeper:
-            return True
-        waiting = deeper
-    return False
-
-
-def _plain_values(values: Any, deeper: list[Any]) -> bool:
-    """Checks one container's values and adds the containers among them to `deeper`."""
-    kinds = set(map(type, values))
-    if kinds <= _HARMLESS:
-        return True
-    if float in kinds and not all(math.isfinite(value) for value in values if type(value) is float):
-        return False
-    if int in kinds:
-        numbers = [value for value in values if type(value) is int]
-        if max(numbers) > MAX_INT or min(numbers) < MIN_INT:
-            return False
-    kinds -= _SCALARS
-    if not kinds:
-        return True
-    if not kinds <= {dict, list, tuple}:
-        return False
-    deeper.extend(value for value in values if type(value) in kinds)
-    return True
-
-
 class Converter:
     """Makes plain copies, depth first, and names the path of what cannot be copied; for one output."""
 
@@ -116,7 +62,7 @@ class Converter:
         """Returns a plain JSON value; InvalidOutput names the path and, if there is one, the conversion."""
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise _too_many()
+            raise too_many()
         kind = type(value)
         if kind is str:
             return _checked_text(value, path)
@@ -176,10 +122,6 @@ def fields_of(value: Any, path: Path) -> Any:
         except Exception as exc:
             raise InvalidOutput(f"{json_path(path)}: {type(value).__name__} cannot be dumped") from exc
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-
-
-def _too_many() -> InvalidOutput:
-    return InvalidOutput("the output holds too many values for one reply: write them to a file")
 
 
 def _checked_text(value: str, path: Path) -> str:

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from flowherd.errors import InvalidOutput
 from flowherd.failures import clean_message, describe_exception
-from flowherd.jsonable import Converter, fields_of, is_plain
+from flowherd.jsonable import Converter, fields_of
+from flowherd.plain import check_unfolded, is_plain
 
 if TYPE_CHECKING:
     from flowherd.activity import Usage
@@ -101,6 +102,7 @@ def encode_output(value: Any) -> bytes:
     output = _as_object(value)
     plain = type(output) is dict and is_plain(output)
     if not plain:
+        check_unfolded(output)
         output = Converter().convert(output)
     try:
         body = _encode(output)

@@ -1,0 +1,94 @@
+"""Tells quickly whether an output is plain JSON already; it must not change or encode it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from flowherd.errors import InvalidOutput
+
+MAX_DEPTH = 119  # levels of an output: 120 with the envelope around it (protocol.md §6.5)
+MAX_NODES = 27_000_000  # more values than fit into the body; also ends a walk through shared containers
+WIDE = 50_000  # containers at one level from which on repeated ones are worth finding
+MAX_INT, MIN_INT = 2**64 - 1, -(2**63)  # beyond these the engine rounds silently (protocol.md §6.5)
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_HARMLESS = frozenset({str, bool, type(None)})
+_ONLY_STR = {str}
+
+
+def is_plain(output: dict[Any, Any]) -> bool:
+    """Whether every value is of a JSON type itself, finite, in range and not too deep; text is not looked at.
+
+    Containers are checked by C loops, so that a million numbers cost milliseconds. InvalidOutput when there
+    are more values than any body can hold.
+    """
+    waiting: list[Any] = [output]
+    nodes = 0
+    for _ in range(MAX_DEPTH):
+        deeper: list[Any] = []
+        for container in waiting:
+            nodes += len(container)
+            if nodes > MAX_NODES:
+                raise too_many()
+            if type(container) is dict:
+                if set(map(type, container)) != _ONLY_STR and container:
+                    return False
+                values: Any = container.values()
+            else:
+                values = container
+            if not _plain_values(values, deeper):
+                return False
+        if not deeper:
+            return True
+        waiting = _without_repeats(output, deeper) if len(deeper) > WIDE else deeper
+    return False
+
+
+def _without_repeats(output: Any, containers: list[Any]) -> list[Any]:
+    """Each container once; before any is left out, what they unfold to is counted."""
+    unique = list({id(container): container for container in containers}.values())
+    if len(unique) < len(containers):
+        check_unfolded(output)
+    return unique
+
+
+def check_unfolded(output: Any) -> None:
+    """Raises InvalidOutput when shared containers unfold to more values than any body can hold."""
+    if _unfolded(output, {}, MAX_DEPTH) > MAX_NODES:
+        raise too_many()
+
+
+def _unfolded(value: Any, known: dict[int, int], levels: int) -> int:
+    """How many values this one is on the wire; each container is looked at once."""
+    if type(value) not in {dict, list, tuple} or not levels:
+        return 1
+    if (count := known.get(id(value))) is None:
+        known[id(value)] = 1  # what contains itself is found by others
+        items = value.values() if type(value) is dict else value
+        count = known[id(value)] = 1 + sum(_unfolded(item, known, levels - 1) for item in items)
+    return count
+
+
+def _plain_values(values: Any, deeper: list[Any]) -> bool:
+    """Checks one container's values and adds the containers among them to `deeper`."""
+    kinds = set(map(type, values))
+    if kinds <= _HARMLESS:
+        return True
+    if float in kinds and not all(math.isfinite(value) for value in values if type(value) is float):
+        return False
+    if int in kinds:
+        numbers = [value for value in values if type(value) is int]
+        if max(numbers) > MAX_INT or min(numbers) < MIN_INT:
+            return False
+    kinds -= _SCALARS
+    if not kinds:
+        return True
+    if not kinds <= {dict, list, tuple}:
+        return False
+    deeper.extend(value for value in values if type(value) in kinds)
+    return True
+
+
+def too_many() -> InvalidOutput:
+    """The refusal of more values than any body can hold."""
+    return InvalidOutput("the output holds too many values for one reply: write them to a file")
