@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from contextvars import copy_context
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
 
 
 class ThreadPool:
@@ -57,8 +60,7 @@ class ThreadPool:
     def submit(self, work: Callable[[], object]) -> None:
         """Runs `work` in a thread with a copy of the caller's context variables; never blocks.
 
-        Exceptions of `work` are its own affair: it must not let any escape. RuntimeError when there is
-        no thread and none can be had.
+        What `work` raises is only logged. RuntimeError when there is no thread and none can be had.
         """
         context = copy_context()
         with self._change:
@@ -104,9 +106,7 @@ class ThreadPool:
             try:
                 work()
             except BaseException:
-                with self._change:
-                    self._threads -= 1
-                raise
+                _log.exception("thread_work_raised")  # a thread that ended here would still be counted
             finally:
                 del work  # an idle thread must not keep a handler's arguments alive
 
