@@ -44,9 +44,15 @@ def _shorten(line: bytes) -> bytes:
     return msgspec.json.encode({"event": "line_too_long", "bytes": len(line), "begins": head[:1500]})
 
 
-def _ids_first(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Names the process in every line; seats are called processes in what users read."""
+def _name_the_process(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Names the process in every line that does not speak of another one."""
     return {**_process_label, **event}
+
+
+def _familiar_order(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Time, level and event first, as eyes and grep expect."""
+    first = {name: event[name] for name in ("time", "level", "event", "process") if name in event}
+    return {**first, **event}
 
 
 _process_label: dict[str, Any] = {}
@@ -58,6 +64,13 @@ def name_process(**label: Any) -> None:
     _process_label.update(label)
 
 
+def _stamp(style: str) -> Any:
+    """UTC to the microsecond for machines, the local time of day for eyes."""
+    if style == "json":
+        return structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
+    return structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False, key="timestamp")
+
+
 def style_of(style: Literal["text", "json"] | None) -> Literal["text", "json"]:
     """The style itself, or the one that fits where stderr goes: text on a terminal, JSON elsewhere."""
     return style or ("text" if sys.stderr.isatty() else "json")
@@ -67,17 +80,17 @@ def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> 
     """Configures logging of this process; `style` None means text on a terminal and JSON elsewhere."""
     style = style_of(style)
     shared: list[Any] = [
-        _ids_first,
+        _name_the_process,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=style == "json", key="time"),
+        _stamp(style),
     ]
     renderer: Any = (
         structlog.processors.JSONRenderer(default=repr)
         if style == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)
     )
-    tail = [structlog.processors.format_exc_info, renderer] if style == "json" else [renderer]
+    tail = [structlog.processors.format_exc_info, _familiar_order, renderer] if style == "json" else [renderer]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

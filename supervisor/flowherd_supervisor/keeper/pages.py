@@ -33,7 +33,14 @@ class PagesThread:
 
     def _serve(self) -> None:
         config = uvicorn.Config(
-            self._app, lifespan="off", access_log=False, log_config=None, ws="none", server_header=False
+            self._app,
+            interface="asgi3",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            ws="none",
+            server_header=False,
+            proxy_headers=False,
         )
         try:
             asyncio.run(_Server(config).serve(sockets=self._sockets))

@@ -1,0 +1,38 @@
+"""System tests start real programs and send real signals; each has an engine of its own and a ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from harness import Engine, Host, running_engine, running_host
+
+pytestmark = pytest.mark.fork
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.fork)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """An embedded engine with the leases of a real one, 60 s."""
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def run_host(tmp_path: Path) -> Iterator[Callable[..., Host]]:
+    """Starts a supervisor and returns it when its workers are ready; ends it after the test."""
+    with ExitStack() as stack:
+
+        def start(app: str, *flags: str, processes: int = 2, url: str = "") -> Host:
+            host = stack.enter_context(running_host(tmp_path, app, "-p", str(processes), *flags, url=url))
+            return host.ready(processes)
+
+        yield start
