@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-KILL_EXPLAINS_S = 3.0
-"""A killed process explains a repeat of what it began at most so long before: activities take some 50 ms."""
+KILL_EXPLAINS_S = 5.0
+"""A killed process explains a repeat of what it began at most so long before: activities take some 50 ms, on a busy machine more."""
 
 
 class Execution(NamedTuple):

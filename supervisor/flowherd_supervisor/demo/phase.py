@@ -62,13 +62,10 @@ class _Settled:
 
 def run_phase(phase: Phase) -> Result:
     """Run the whole work once and return what came of it; both programs have ended when it returns."""
-    options = ["-c", str(SLOTS_EACH * phase.processes)]
-    if phase.chaos is not None:
-        options += ["--poison-after", "0"]  # a random victim is no evidence against its activities
     with ExitStack() as stack:
         url = stack.enter_context(programs.engine(phase.folder))
         api = stack.enter_context(EngineApi(url))
-        supervisor = programs.supervisor(phase.folder, url, phase.processes, *options)
+        supervisor = programs.supervisor(phase.folder, url, phase.processes, SLOTS_EACH * phase.processes)
         return work_through(phase, api, lambda: stack.enter_context(supervisor))
 
 

@@ -97,12 +97,19 @@ def engine(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def supervisor(folder: Path, url: str, processes: int, *options: str) -> Iterator[Program]:
+def supervisor(folder: Path, url: str, processes: int, slots: int) -> Iterator[Program]:
     """Run a supervisor with the demo's activities and yield it."""
-    arguments = ("run", "flowherd_supervisor.demo.activities:registry", "-p", str(processes))
+    arguments = (
+        "run",
+        "flowherd_supervisor.demo.activities:registry",
+        "-p",
+        str(processes),
+        "-c",
+        str(slots),
+    )
     engine_options = ("--api-url", url, "--worker", WORKER, "--admin", "off")
     log_options = ("--log-format", "json", "--log-level", "warning")
-    with _running("supervisor", folder, (*arguments, *engine_options, *log_options, *options)) as program:
+    with _running("supervisor", folder, (*arguments, *engine_options, *log_options)) as program:
         yield program
 
 
@@ -121,6 +128,8 @@ def environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
     return clean | {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path not in installed),
         "PYTHONUNBUFFERED": "1",
+        # A process that `--chaos` kills at random is no evidence against the activities it held.
+        "KRUXIAFLOW_WORKER_POISON_AFTER": "0",
         "XDG_RUNTIME_DIR": str(folder / "run"),
     }
 

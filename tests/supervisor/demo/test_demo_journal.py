@@ -53,7 +53,7 @@ def test_a_repeat_after_the_first_process_was_killed_at_work_is_explained() -> N
 
 def test_a_kill_long_after_or_before_the_execution_explains_nothing() -> None:
     """Else every activity a killed process ever ran could run twice unnoticed."""
-    ran = [Execution(1.0, 7, "a"), Execution(9.0, 8, "a")]
+    ran = [Execution(1.0, 7, "a"), Execution(99.0, 8, "a")]
     assert tally(ran, ["a"], {7: 1.0 + KILL_EXPLAINS_S + 0.1}).duplicates == 1
     assert tally(ran, ["a"], {7: 0.9}).duplicates == 1
 

@@ -53,7 +53,8 @@ def test_nothing_that_configures_a_worker_reaches_the_programs(tmp_path: Path) -
         "PYTHONPATH": f"lib{os.pathsep}/abs",
     }
     clean = environment(hostile, tmp_path)
-    assert clean.keys() == {"HOME", "PYTHONPATH", "PYTHONUNBUFFERED", "XDG_RUNTIME_DIR"}
+    ours = {"PYTHONPATH", "PYTHONUNBUFFERED", "XDG_RUNTIME_DIR", "KRUXIAFLOW_WORKER_POISON_AFTER"}
+    assert clean.keys() == {"HOME", *ours}
     assert clean["XDG_RUNTIME_DIR"].startswith(str(tmp_path))
     assert {str(Path("lib").absolute()), "/abs"} <= set(clean["PYTHONPATH"].split(os.pathsep))
 
