@@ -41,6 +41,7 @@ Unsigned = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Amount = str | int | float
 
 _STRINGS_AND_ATOMS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+', re.DOTALL)
+_PAIRS = re.compile(rb"\[\]|\{\}")
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -158,7 +159,7 @@ def _check_nesting(body: bytes) -> None:
         return
     brackets = _STRINGS_AND_ATOMS.sub(b"", body)
     for _ in range(MAX_NESTING):  # each pass removes the innermost level
-        shorter = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        shorter = _PAIRS.sub(b"", brackets)
         if not shorter or shorter == brackets:  # flat enough, or so broken that the decoder will say it
             return
         brackets = shorter

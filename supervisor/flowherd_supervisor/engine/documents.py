@@ -108,7 +108,7 @@ class Activity(msgspec.Struct, omit_defaults=True):
     """One activity as written."""
 
     key: str
-    worker: str = "std"
+    worker: str = msgspec.field(default_factory=lambda: "std")  # never omitted: one normal form
     activity_name: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: list[str | _Output] | None = None

@@ -161,7 +161,7 @@ class _Parser:
         return left
 
     def _filtered(self) -> Any:
-        value = self._postfix()
+        value = self._signed()
         while self._take("|"):
             name = self._peek()
             self._at += 1
@@ -183,6 +183,11 @@ class _Parser:
                 self._expect(")")
                 break
         return values
+
+    def _signed(self) -> Any:
+        if self._take("-"):
+            return -_defined(self._signed(), self._source)
+        return self._postfix()
 
     def _postfix(self) -> Any:
         value = self._primary()
@@ -214,8 +219,6 @@ class _Parser:
                 self._expect(")")
             case "op", "[":
                 value = self._list()
-            case "op", "-":
-                value = -self._primary()
             case "name", _:
                 value = _LITERALS[word] if word in _LITERALS else self._scope.get(word, UNDEFINED)
             case _:

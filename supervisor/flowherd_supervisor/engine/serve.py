@@ -45,7 +45,7 @@ def serve(settings: EngineSettings) -> int:
 
 
 def _refuse(text: str) -> int:
-    sys.stderr.write(f"flowherd engine: {text}\n")
+    sys.stderr.write(f"flowherd engine: {' '.join(text.split())}\n")
     return 2
 
 

@@ -107,8 +107,22 @@ async def open_database(path: str) -> Database:
             (faults.md S5).
 
     """
-    database = Database(lambda: _connect(path), 64)
-    return await database  # type: ignore[return-value]  # aiosqlite names its base class here
+    unusable: list[DatabaseUnusable] = []
+
+    def connect() -> sqlite3.Connection:
+        try:
+            return _connect(path)
+        except DatabaseUnusable as error:
+            # an exception here would leave aiosqlite's thread behind: give it something it can close
+            unusable.append(error)
+            return sqlite3.connect(":memory:")
+
+    database = Database(connect, 64)
+    await database
+    if unusable:
+        await database.close()
+        raise unusable[0]
+    return database
 
 
 def _connect(path: str) -> sqlite3.Connection:
