@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from flowherd import __version__
+from flowherd.config import DEFAULT_WORKER_TYPE
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
 from flowherd_supervisor import settings as settings_module
@@ -72,6 +73,25 @@ def demo(
     from flowherd_supervisor.demo.driver import DemoOptions, run_demo  # noqa: PLC0415 - as above
 
     return run_demo(DemoOptions(processes=processes, chaos=chaos, json=json))
+
+
+@app.command
+def submit(
+    *names: Annotated[str, Parameter(help="activity names", name="NAME")],
+    params: Annotated[list[str] | None, Parameter(name=["-P"], help="an input: key=json", negative="")] = None,
+    input_: Annotated[str | None, Parameter(name="--input", help="all inputs: a JSON object, or @file")] = None,
+    definition: Annotated[Path | None, Parameter(help="deploy and run this definition, YAML or JSON")] = None,
+    worker: Annotated[str, Parameter(help="worker type of the activities")] = DEFAULT_WORKER_TYPE,
+    api_url: Annotated[str | None, Parameter(help="the engine [env: KRUXIAFLOW_API_URL]")] = None,
+    wait: Annotated[bool, Parameter(help="wait for the outputs")] = True,
+    json: Annotated[bool, Parameter(help="one JSON line for each", negative="")] = False,
+) -> int:
+    """Queue activities, or a definition, on any engine and print the outputs."""
+    from flowherd_supervisor import submit as part  # noqa: PLC0415 - as above
+
+    config = settings_module.load({"api_url": api_url}).settings.worker_config(1)
+    inputs = part.read_inputs(params or (), input_)
+    return part.submit(part.Submission(names, inputs, definition, worker, wait, json), config)
 
 
 @app.command
