@@ -105,7 +105,7 @@ class ThreadPool:
         while (work := self._next()) is not None:
             try:
                 work()
-            except BaseException:
+            except BaseException:  # noqa: BLE001  # nothing may end the thread
                 _log.exception("thread_work_raised")  # a thread that ended here would still be counted
             finally:
                 del work  # an idle thread must not keep a handler's arguments alive
