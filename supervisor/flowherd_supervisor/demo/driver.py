@@ -52,12 +52,15 @@ class DemoOptions:
 def run_demo(options: DemoOptions) -> int:
     """Run the demo and return its exit code: 0 only if every answer was right and nothing was lost.
 
-    1 is a wrong or missing answer or a program that did not start, 2 a missing extra, 130 Ctrl-C.
+    1 is a wrong or missing answer or program, 2 a missing extra or no process, 130 Ctrl-C.
     """
     screen = Screen()
     missing = [name for name in _ENGINE_EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         screen.say("The demo needs the embedded engine:", "  pip install 'flowherd[engine]'")
+        return 2
+    if options.processes is not None and options.processes < 1:
+        screen.say("The demo needs at least one process: -p 1 or more.")
         return 2
     try:
         with Interruption() as interruption, programs.home() as folder:

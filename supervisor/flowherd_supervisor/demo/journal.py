@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILL_EXPLAINS_S = 5.0
-"""A killed process explains a repeat of what it began at most so long before: activities take some 50 ms, on a busy machine more."""
+"""How long before its end a killed process may have begun what runs again: 50 ms, more on a busy host."""
 
 
 class Execution(NamedTuple):

@@ -150,6 +150,9 @@ def _running(name: str, folder: Path, arguments: tuple[str, ...]) -> Iterator[Pr
     program = Program(name, process, log)
     try:
         yield program
+    except Exception:
+        program.check()  # its end explains the error better than a refused connection
+        raise
     finally:
         program.stop()
 

@@ -131,14 +131,7 @@ def _table(report: Report) -> Table:
 
 
 def _sentences(report: Report) -> list[Text]:
-    answer = report.main.answer
-    lines = []
-    if report.main.correct and answer["most_complex"]:
-        score, path, name, line = answer["most_complex"][0]
-        lines.append(
-            f"Found: {answer['near_duplicates']} near-duplicate pairs of functions across files; "
-            f"most complex of {answer['sizes']['functions']:,}: {name} ({path}:{line}) with {score} paths."
-        )
+    lines = _discoveries(report.main.answer) if report.main.correct else []
     if report.good:
         lines.append(
             f"Equal to a direct computation without flowherd, which took {report.reference_s:.1f} s."
@@ -148,6 +141,23 @@ def _sentences(report: Report) -> list[Text]:
     if report.usable_cpus == 1:
         lines.append("Only one CPU is usable here, so no speed-up is to be expected.")
     return [Text(line) for line in lines]
+
+
+def _discoveries(answer: dict[str, Any]) -> list[str]:
+    """Return what the analysis brought to light, a line each."""
+    lines = []
+    if answer["most_complex"]:
+        score, path, name, line = answer["most_complex"][0]
+        lines.append(
+            f"Most complex of {answer['sizes']['functions']:,} functions: {name} ({path}:{line}), {score}."
+        )
+    if answer["closest_pairs"]:
+        _, first, second = answer["closest_pairs"][0]
+        more = answer["near_duplicates"] - 1
+        lines.append(
+            f"Near-duplicates: {first} and {second}" + (f", and {more} pairs more." if more else ".")
+        )
+    return lines
 
 
 def _next() -> Table:

@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from flowherd_supervisor.demo import driver
 from flowherd_supervisor.demo.chaos import Chaos
 from flowherd_supervisor.demo.client import Child, Status, decode_status
 from flowherd_supervisor.demo.progress import Screen
 from flowherd_supervisor.demo.report import Report, Result, document, summary
 
-ANSWER = {"most_complex": [[9, "a.py", "f", 3]], "near_duplicates": 2, "sizes": {"functions": 1200}}
+ANSWER = {
+    "most_complex": [[9, "a.py", "f", 3]],
+    "near_duplicates": 3,
+    "closest_pairs": [[1.0, "a.py:3 f", "b.py:9 g"]],
+    "sizes": {"functions": 1200},
+}
 ONE = Result(1, 100, 100, 0, 0, 0, 0, 0, 10.0, 0.2, correct=True, answer=ANSWER)
 TWO = replace(ONE, processes=2, wall_s=5.5)
 REPORT = Report(ONE, TWO, usable_cpus=2, files=50, reference_s=9.0, seed=None)
@@ -59,7 +65,14 @@ def test_only_right_answers_without_losses_are_good() -> None:
 
 def test_the_summary_names_speed_up_answer_and_what_to_try_next() -> None:
     text = drawn(REPORT)
-    for word in ("1.82 x", "correct", "100 of 100", "f (a.py:3)", "flowherd run my_app:registry -p 4"):
+    for word in (
+        "1.82 x",
+        "correct",
+        "100 of 100",
+        "f (a.py:3), 9",
+        "a.py:3 f and b.py:9 g, and 2 pairs more",
+        "flowherd run my_app:registry -p 4",
+    ):
         assert word in text
     assert "processes killed" not in text
 
@@ -134,3 +147,22 @@ def test_a_kill_that_met_nobody_is_not_noted() -> None:
     chaos.act(status(row(0, 10)), 100.0)
     chaos.act(status(row(0, 10)), 103.0)
     assert chaos.kills == {}
+
+
+@pytest.mark.parametrize(
+    ("extra", "processes", "hint"),
+    [("no_such_module", 2, "pip install 'flowherd[engine]'"), ("json", 0, "-p 1")],
+)
+def test_what_cannot_run_says_what_to_do_and_starts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    extra: str,
+    processes: int,
+    hint: str,
+) -> None:
+    """The engine is an extra: the first command of a newcomer must not end in a traceback."""
+    monkeypatch.setattr(driver, "_ENGINE_EXTRA", (extra,))
+    assert driver.run_demo(driver.DemoOptions(processes=processes)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert hint in err
