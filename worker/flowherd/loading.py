@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_WORKER_TYPE = "py-std"
 KINDS = "a flowherd.Registry, a list or module of activities, or a kruxiaflow registry, activity or main()"
 
-_OWN_FOLDER = str(Path(__file__).parent)
+_NOT_THE_USERS = ("<frozen importlib", str(importlib.__file__), str(Path(__file__).parent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +191,7 @@ def _trimmed(exc: BaseException) -> str:
     whole = traceback.TracebackException.from_exception(exc)
     link: traceback.TracebackException | None = whole
     while link is not None:
-        own = [
-            frame for frame in link.stack if not frame.filename.startswith(("<frozen importlib", _OWN_FOLDER))
-        ]
+        own = [frame for frame in link.stack if not frame.filename.startswith(_NOT_THE_USERS)]
         link.stack = traceback.StackSummary.from_list(own)
         link = link.__cause__ or link.__context__
     return "".join(whole.format()).rstrip()
