@@ -1,0 +1,92 @@
+"""How users write handlers; checked by type checkers and never run."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, assert_type
+
+from pydantic import BaseModel
+
+from flowherd import (
+    ActivityContext,
+    ActivityError,
+    ActivityResult,
+    CancelReason,
+    Registry,
+    SyncActivityContext,
+    Usage,
+    activity,
+)
+from flowherd.activity import Outcome
+from flowherd.registry import ActivityDefinition
+from flowherd.testing import FakeEngine, TestedRun, make_activity, run_activity, run_activity_sync
+
+
+class Order(BaseModel):
+    item: str
+
+
+@activity
+async def bare(order: Order) -> dict[str, Any]:
+    return {"item": order.item}
+
+
+@activity()
+def plain(ctx: SyncActivityContext, n: int) -> int:
+    ctx.heartbeat("ignored", 3)
+    if ctx.cancelled and ctx.cancel_reason is CancelReason.TIMEOUT:
+        ctx.raise_if_cancelled()
+    assert_type(ctx.wait_for_shutdown(1.0), bool)
+    return n
+
+
+@activity(name="priced", offload="thread", timeout_s=3, max_concurrent=2, worker="py-ml")
+async def optioned(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
+    await ctx.heartbeat()
+    await ctx.wait_for_shutdown()
+    ctx.record_usage("anthropic", "model", input_tokens=3, cost_usd=Decimal("0.1"))
+    ctx.record_cost(0.5)
+    ctx.logger.info("working", extra={"seat": ctx.seat})
+    if ctx.attempt > 1:
+        raise ActivityError("no stock", code="OUT_OF_STOCK", retryable=False)
+    result = ActivityResult.values({"a": 1}, b=2).with_cost("0.1").with_usage(Usage("p", "m"))
+    assert_type(result, ActivityResult)
+    return result if params else ActivityResult.error("empty", "EMPTY", retryable=False)
+
+
+class Greet:
+    name = "greet"
+
+    async def execute(self, params: dict[str, Any], ctx: ActivityContext) -> None: ...
+
+
+registry = Registry("py-std")
+assert_type(registry.register(Greet()), ActivityDefinition)
+assert_type(registry.lookup("greet"), ActivityDefinition | None)
+assert_type(registry.names(), tuple[str, ...])
+
+
+@registry.activity
+async def registered(n: int) -> int:
+    return n
+
+
+@registry.activity(name="other", offload="process")
+def registered_too(n: int) -> int:
+    return n
+
+
+async def uses() -> None:
+    assert_type(await bare(Order(item="nail")), dict[str, Any])
+    assert_type(await registered(1), int)
+    assert_type(registered_too(1), int)
+    tested = await run_activity(bare, {"item": "nail"}, key="step")
+    assert_type(tested, TestedRun)
+    assert_type(tested.outcome, Outcome)
+    assert_type(tested.output, dict[str, Any])
+    FakeEngine().offer(make_activity("bare"))
+
+
+assert_type(run_activity_sync(plain, {"n": 1}), TestedRun)
+plain("text", 1)  # type: ignore[arg-type]  # the decorated function keeps its own types
+activity(nane="typo")  # type: ignore[call-overload]  # options are checked
