@@ -1,0 +1,100 @@
+"""The words of the ledger: states, verdicts, and who writes which cell; it knows no bytes and does nothing."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+
+
+class State(IntEnum):
+    """What a record says about its activity (design table: who beats it, who settles it)."""
+
+    FREE = 0
+    CLAIMED = 1  # waits for a slot; its limit has not begun
+    RUNNING = 2
+    REPORTING = 3  # outcome known, not yet accepted
+    ZOMBIE = 4  # reported or lost, but the handler has not ended: the slot is still held
+
+
+HELD = frozenset({State.CLAIMED, State.RUNNING, State.REPORTING})  # what the keeper beats and settles
+
+
+class Standing(IntEnum):
+    """The keeper's verdict on a record; it counts only for the sequence it was written with."""
+
+    UNKNOWN = 0
+    GOOD = 1
+    GONE = 2
+
+
+class Cause(IntEnum):
+    """Why an incarnation ended, as the supervisor knows it; decides the code of what the keeper settles."""
+
+    CLEAN = 0
+    CRASH = 1
+    STOPPED = 2  # killed at a drain limit, by a second signal, or after the supervisor had gone
+
+
+class Life(Enum):
+    """Where a berth stands in its life."""
+
+    FREE = "free"
+    LIVE = "live"
+    ENDED = "ended"
+
+
+class Host(IntEnum):
+    """Cells of the whole host."""
+
+    TOKEN_VERSION = 0  # keeper
+    KEEPER_TICK = 1  # keeper, monotonic microseconds
+    SETTLED = 2  # keeper: records of ended berths handed back or delivered
+    LEASES_LOST = 3  # keeper
+
+
+class SeatTotal(IntEnum):
+    """Counters of a seat's incarnations that have ended and been settled; all written by the keeper."""
+
+    CLAIMED = 0
+    COMPLETED = 1
+    FAILED = 2
+    LOST = 3
+
+
+class Cell(IntEnum):
+    """Cells of a berth that hold whole numbers."""
+
+    STARTED = 0  # supervisor
+    ENDED = 1  # supervisor
+    CAUSE = 2  # supervisor
+    EXIT_STATUS = 3  # supervisor, the wait status
+    SEAT = 4  # supervisor
+    INCARNATION = 5  # supervisor
+    PID = 6  # supervisor
+    SETTLED = 7  # keeper
+    SETTLED_RECORDS = 8  # keeper, of this incarnation
+    OPENED = 9  # worker, as all below
+    PHASE = 10
+    LIMIT = 11
+    LIMIT_APPLIED = 12
+    HELD = 13
+    RUNNING = 14
+    CLAIMED = 15
+    COMPLETED = 16
+    FAILED = 17
+    LOST = 18
+    POLLS = 19
+    EMPTY_POLLS = 20
+    HIGH_WATER = 21
+    TOKEN_REFUSED = 22
+    POLL_ERRORS = 23
+
+
+class Clock(IntEnum):
+    """Cells of a berth that hold monotonic seconds or a duration."""
+
+    STARTED_AT = 64  # supervisor
+    READY_AT = 65  # worker, as all below
+    LAST_GOOD_POLL = 66
+    LOOP_LAG_S = 67
+    TICK = 68
+    POLL_RTT_S = 69
