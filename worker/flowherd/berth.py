@@ -1,14 +1,17 @@
-"""The memory of one incarnation, as supervisor, keeper and everybody else see it; a worker's pen is `RecordBook`."""
+"""The memory of one incarnation, as all processes see it; it never writes records: that is `RecordBook`'s."""
 
 from __future__ import annotations
 
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flowherd.cells import Cause, Cell, Clock, Life, Standing, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RECORD_BYTES = 512
 JOURNAL_BYTES = 4096  # a larger kept completion is settled as a failure instead (faults.md decision 4)
@@ -96,7 +99,7 @@ def read_checked(map_: mmap.mmap, offset: int, limit: int) -> bytes | None:
 
 
 class Berth:
-    """The memory of one incarnation: what anybody may read, and the cells that supervisor and keeper write."""
+    """The memory of one incarnation: what anybody may read, and what supervisor and keeper write."""
 
     def __init__(self, map_: mmap.mmap, offset: int, layout: Layout, number: int) -> None:
         self.map = map_
@@ -189,8 +192,9 @@ class Berth:
     def record(self, index: int) -> Record | None:
         """One record, or None while it is free or being changed.
 
-        A place may be reused while it is read. So the body is read first, then state and times, then the body's head
-        again: a later record writes its body before its times, and an unchanged head means that none had begun to.
+        A place may be reused while it is read. So the body is read first, then state and times, then the
+        body's head again: a later record writes its body before its times, and an unchanged head means that
+        none had begun to.
         """
         start = self.offset + self.layout.bodies + index * RECORD_BYTES
         body = self.map[start : start + RECORD_BYTES]

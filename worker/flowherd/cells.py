@@ -1,4 +1,4 @@
-"""The words of the ledger: states, verdicts, and who writes which cell; it knows no bytes and does nothing."""
+"""The words of the ledger: states, verdicts, and who writes which cell; it does nothing."""
 
 from __future__ import annotations
 

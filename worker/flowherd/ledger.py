@@ -1,18 +1,18 @@
 """The shared-memory table of every lease of the host; it knows bytes and cells, never engines or processes.
 
-One anonymous map is made before the first fork. It holds a token area and an array of **berths**; a berth is the
-memory of one incarnation of a worker. Two laws of this map:
+One anonymous map is made before the first fork. It holds a token area and an array of **berths**; a berth is
+the memory of one incarnation of a worker. Two laws of this map:
 
-1. Every cell has a single writer, named in its enum, and is one aligned 8-byte store. Nothing is packed into the
-   map: `struct.pack_into` zeroes before it writes, and a concurrent reader sees the zeroes.
-2. A record is packed outside, sliced in with its CRC-32, and only then its state byte is stored. Readers copy,
-   check, and skip what does not fit until their next scan.
+1. Every cell has a single writer, named in its enum, and is one aligned 8-byte store. Nothing is packed into
+   the map: `struct.pack_into` zeroes before it writes, and a concurrent reader sees the zeroes.
+2. A record is packed outside, sliced in with its CRC-32, and only then its state byte is stored. Readers
+   copy, check, and skip what does not fit until their next scan.
 
 A berth's life is told by counters that only grow, so that no cell needs two writers:
 
     FREE  settled == ended == started        the supervisor may open it (started += 1)
     LIVE  started > ended                    its worker writes records once it has set `opened` to `started`
-    ENDED ended == started > settled         the supervisor has reaped it; the keeper settles, then settled = ended
+    ENDED ended == started > settled         its end is certain; the keeper settles it, then settled = ended
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Ledger:
         return sum(self._totals[total : len(SeatTotal) * self.seats : len(SeatTotal)])
 
     def absorb(self, berth: Berth) -> None:
-        """Adds an ended incarnation's counters to its seat's totals; only the keeper may, before `settled`."""
+        """Adds an ended incarnation's counters to its seat's; only the keeper may, before `settled`."""
         if berth.readable:
             for total in SeatTotal:
                 self._totals[len(SeatTotal) * berth.get(Cell.SEAT) + total] += berth.get(Cell[total.name])
@@ -106,7 +106,7 @@ class Ledger:
         self._cells[cell] = value
 
     def publish_token(self, token: str) -> int:
-        """Makes `token` the host's bearer and returns its version; only the keeper may (one token per host, R13).
+        """Makes `token` the host's bearer and returns its version; only the keeper may (protocol.md R13).
 
         Two areas take turns, so that a reader of the previous version is never overwritten.
 

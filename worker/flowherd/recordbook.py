@@ -92,7 +92,7 @@ class RecordBook:
         return self._times[2 * index], self._times[2 * index + 1]
 
     def reporting(self, index: int, completion: bytes | None) -> None:
-        """→ REPORTING; `completion` is what `complete` will send, kept if it fits: a crash cannot lose it then."""
+        """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
         if completion is not None and len(completion) <= JOURNAL_BYTES:
             start = self._journals + index * JOURNAL_AREA
             self._map[start : start + CHECKED.size + len(completion)] = (
