@@ -97,7 +97,14 @@ def test_what_is_no_activity_is_refused_with_words(handler, words):
 
 @pytest.mark.parametrize(
     "options",
-    [{"timeout_s": 0}, {"timeout_s": float("nan")}, {"max_concurrent": 0}, {"name": " "}, {"offload": "gpu"}],
+    [
+        {"timeout_s": 0},
+        {"timeout_s": float("nan")},
+        {"max_concurrent": 0},
+        {"timeout_s": "3"},
+        {"name": " "},
+        {"offload": "gpu"},
+    ],
 )
 def test_senseless_options_are_refused(options):
     async def work(): ...
@@ -189,3 +196,35 @@ def test_lookup_of_an_unknown_or_empty_name_finds_nothing():
 def test_a_built_in_cannot_be_decorated_but_registered():
     with pytest.raises(RegistryError, match=r"registry\.register"):
         activity(name="say")(print)
+
+
+def test_configuration_moves_and_bounds_any_activity():
+    """`[activities.work] offload = "process"`: ours or the stock SDK's, without touching the app."""
+
+    @activity(timeout_s=3)
+    async def work(): ...
+
+    @activity
+    async def other(): ...
+
+    configured = Registry.of([work, other]).configured({"work": {"offload": "process", "max_concurrent": 2}})
+    found = configured.lookup("work")
+    assert (found.mode, found.max_concurrent, found.timeout_s) == (Mode.PROCESS, 2, 3.0)
+    assert configured.lookup("other") == definition_of(other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"wrok": {}}, r"\[activities.wrok\] configures no activity"),
+        ({"work": {"offlaod": "thread"}}, "no option offlaod"),
+        ({"work": {"name": "x"}}, "no option name"),
+        ({"work": {"offload": "loop"}}, "make it async def"),
+        ({"work": {"max_concurrent": "2"}}, "whole number"),
+    ],
+)
+def test_configuration_that_fits_nothing_is_refused(changes, words):
+    def work(): ...
+
+    with pytest.raises(RegistryError, match=words):
+        Registry.of([work]).configured(changes)

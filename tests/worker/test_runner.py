@@ -585,3 +585,17 @@ async def test_every_value_and_exception_ends_in_exactly_one_outcome():
 
         result = await after(run_activity(activity(name="work")(work), {}))
         assert result.failure.code == "INVALID_OUTPUT"
+
+
+async def test_without_isolates_a_process_handler_runs_in_a_thread_and_the_log_says_so(caplog):
+    """A handler that asked for a process is likely to block: never on the loop."""
+    seen = []
+
+    @activity(offload="process")
+    async def work():
+        seen.append(threading.current_thread() is threading.main_thread())
+
+    run = Bench(work).start("work")
+    assert await after(run.outcome()) == Completed(b"{}")
+    assert seen == [False]
+    assert [record.getMessage() for record in caplog.records] == ["runs_in_a_thread"]

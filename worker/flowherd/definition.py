@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -92,26 +92,37 @@ def define(handler: Any, **options: Unpack[ActivityOptions]) -> ActivityDefiniti
         RegistryError: naming the function, its place and the remedy.
 
     """
-    unknown = options.keys() - ActivityOptions.__annotations__.keys()
-    if unknown:
-        raise RegistryError(f"@activity has no option {', '.join(sorted(unknown))}")
     function, found_name = _callable_of(handler)
     where = origin_of(function)
     is_async = _is_async(function, where)
-    timeout_s, max_concurrent = options.get("timeout_s"), options.get("max_concurrent")
-    if timeout_s is not None and not timeout_s > 0:
-        raise RegistryError(f"{where}: timeout_s must be more than 0 seconds")
-    if max_concurrent is not None and max_concurrent < 1:
-        raise RegistryError(f"{where}: max_concurrent must be at least 1")
-    return ActivityDefinition(
+    plain = ActivityDefinition(
         name=_name(found_name if options.get("name") is None else options["name"], where),
         handler=function,
-        mode=_mode(options, where, is_async=is_async),
-        timeout_s=None if timeout_s is None else float(timeout_s),
-        max_concurrent=max_concurrent,
-        worker_type=options.get("worker"),
+        mode=Mode.LOOP if is_async else Mode.THREAD,
         is_async=is_async,
         origin=where,
+    )
+    return adjusted(plain, options)
+
+
+def adjusted(definition: ActivityDefinition, options: ActivityOptions) -> ActivityDefinition:
+    """The definition with these options in place of its own; RegistryError for senseless ones."""
+    where = definition.origin or definition.name
+    unknown = options.keys() - ActivityOptions.__annotations__.keys()
+    if unknown:
+        raise RegistryError(f"{where}: activities have no option {', '.join(sorted(unknown))}")
+    timeout_s = options.get("timeout_s")
+    if timeout_s is not None and not (_is_number(timeout_s) and timeout_s > 0):
+        raise RegistryError(f"{where}: timeout_s must be a number of seconds above 0")
+    max_concurrent = options.get("max_concurrent")
+    if max_concurrent is not None and not (isinstance(max_concurrent, int) and max_concurrent >= 1):
+        raise RegistryError(f"{where}: max_concurrent must be a whole number of at least 1")
+    return replace(
+        definition,
+        mode=_mode(options, where, definition),
+        timeout_s=definition.timeout_s if timeout_s is None else float(timeout_s),
+        max_concurrent=max_concurrent or definition.max_concurrent,
+        worker_type=options.get("worker") or definition.worker_type,
     )
 
 
@@ -155,7 +166,11 @@ def _name(name: Any, where: str) -> str:
     return str(name)
 
 
-def _mode(options: ActivityOptions, where: str, *, is_async: bool) -> Mode:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _mode(options: ActivityOptions, where: str, definition: ActivityDefinition) -> Mode:
     """Where the handler runs: a plain `def` never on the loop."""
     offload, to_thread = options.get("offload"), options.get("offload_to_thread", False)
     if to_thread and offload not in {None, "thread"}:
@@ -163,10 +178,10 @@ def _mode(options: ActivityOptions, where: str, *, is_async: bool) -> Mode:
     if to_thread:
         return Mode.THREAD
     if offload is None:
-        return Mode.LOOP if is_async else Mode.THREAD
+        return definition.mode
     if offload not in {mode.value for mode in Mode}:
         raise RegistryError(f'{where}: offload must be "thread", "process" or None, not {offload!r}')
-    if offload == "loop" and not is_async:
+    if offload == "loop" and not definition.is_async:
         raise RegistryError(
             f'{where} is a plain def and would block the event loop: drop offload="loop" or make it async def'
         )

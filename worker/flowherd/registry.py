@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
 
-from flowherd.definition import ActivityDefinition, ActivityOptions, Mode, define
+from flowherd.definition import ActivityDefinition, ActivityOptions, Mode, adjusted, define
 from flowherd.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = ["ActivityDefinition", "ActivityOptions", "Mode", "Registry", "activity", "definition_of"]
 
@@ -106,7 +106,7 @@ class Registry:
         from flowherd import adapt  # noqa: PLC0415  # it builds on this module
 
         if adapt.is_activity(handler):
-            return self.add(replace(adapt.definition_of(handler, worker), **options))
+            return self.add(adjusted(adapt.definition_of(handler, worker), ActivityOptions(**options)))
         found = definition_of(handler)
         if found is None:
             return self.add(define(handler, worker=worker, **options))
@@ -151,6 +151,29 @@ class Registry:
             if found.worker_type in {None, worker_type}:
                 chosen.add(found)
         return chosen
+
+    def configured(self, changes: Mapping[str, Mapping[str, Any]]) -> Registry:
+        """A registry with options of some activities replaced, as `[activities.NAME]` of a config file does.
+
+        Args:
+            changes: activity name → `offload`, `timeout_s`, `max_concurrent`.
+
+        Raises:
+            RegistryError: for a name that is not here, an unknown option or a senseless value.
+
+        """
+        strangers = changes.keys() - set(self.names())
+        if strangers:
+            known = ", ".join(self.names())
+            raise RegistryError(f"[activities.{min(strangers)}] configures no activity of this app: {known}")
+        registry = Registry(self.worker_type)
+        for found in self:
+            change = changes.get(found.name, {})
+            misplaced = change.keys() - {"offload", "timeout_s", "max_concurrent"}
+            if misplaced:
+                raise RegistryError(f"[activities.{found.name}] has no option {', '.join(sorted(misplaced))}")
+            registry.add(adjusted(found, cast("ActivityOptions", change)))
+        return registry
 
     def check(self) -> None:
         """Makes every binding now; RegistryError for the first that cannot be made."""
