@@ -21,6 +21,7 @@ __all__ = ["EngineSettings", "SettingsError", "serve"]
 
 MISSING = "the embedded engine needs more packages ({}): pip install 'flowherd[engine]'"
 BACKLOG = 2048
+REFUSING_S = 0.2
 GRACE_S = 1
 
 
@@ -97,8 +98,11 @@ async def _serve(settings: EngineSettings, listener: socket.socket) -> None:
             yield
 
         def stop(self) -> None:
+            """First refuse with 503, so that clients hear it, then close; a second signal closes at once."""
+            if engine.draining:
+                self.should_exit = True
             engine.draining = True
-            self.should_exit = True
+            asyncio.get_running_loop().call_later(REFUSING_S, setattr, self, "should_exit", True)  # noqa: FBT003
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
