@@ -44,14 +44,22 @@ def clean_environment(**extra: str) -> dict[str, str]:
 class Engine:
     """An embedded engine in a process of its own, with test hooks; its journal is the oracle."""
 
-    def __init__(self, *flags: str, port: int = 0, db: str = ":memory:") -> None:
+    def __init__(
+        self, *flags: str, port: int = 0, db: str = ":memory:", credentials: tuple[str, str] | None = None
+    ) -> None:
         words = [sys.executable, "-m", "flowherd_supervisor.engine", "--port", str(port), "--db", db, "--test-hooks", *flags]
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=clean_environment())
+        words += ["--client-id", credentials[0]] if credentials else []
+        secret = {"KRUXIAFLOW_CLIENT_SECRET": credentials[1]} if credentials else {}
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=clean_environment(**secret))
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert "listening on" in line, f"the engine said {line!r}"
         self.url = line.split()[-1]
         self.http = httpx.Client(base_url=self.url, timeout=35, trust_env=False)
+        if credentials:
+            form = {"grant_type": "client_credentials", "client_id": credentials[0], "client_secret": credentials[1]}
+            token = self.http.post("/api/v1/oauth/token", data=form).json()["access_token"]
+            self.http.headers["authorization"] = f"Bearer {token}"
         self._definitions: set[str] = set()
         self._seen = 0
         self._journal: list[dict[str, Any]] = []

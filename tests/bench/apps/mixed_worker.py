@@ -1,0 +1,38 @@
+"""An unchanged stock worker with light and heavy activities; runs under `python` and under `flowherd run … :main`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from kruxiaflow.worker import ActivityContext, ActivityRegistry, ActivityResult, WorkerConfig, WorkerManager, activity
+
+
+@activity()
+async def light(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
+    """Waits 30 ms, as a short call to another service does."""
+    await asyncio.sleep(0.03)
+    return ActivityResult.value("result", 0)
+
+
+@activity()
+async def heavy(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
+    """Pure-Python CPU for as many seconds as it is told."""
+    total, stop_at = 0, time.process_time() + params["seconds"]
+    while time.process_time() < stop_at:
+        total += sum(number * number for number in range(2000))
+    return ActivityResult.value("result", total)
+
+
+async def main() -> None:
+    """The shape of every stock example."""
+    config = WorkerConfig()
+    registry = ActivityRegistry()
+    registry.register(light, "py-std")
+    registry.register(heavy, "py-std")
+    await WorkerManager(config, registry).run_until_shutdown()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
