@@ -8,6 +8,7 @@ def split(total: int, seats: int) -> tuple[int, ...]:
 
     Raises:
         ValueError: a seat would get nothing; fewer processes must start instead.
+
     """
     if not 1 <= seats <= total:
         raise ValueError(f"{total} slots cannot be split over {seats} processes")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 KEEPER = -1  # the keeper's number where workers have their seat's
 
@@ -98,7 +101,5 @@ class TimePassed:
     """A deadline may be due."""
 
 
-Event = (
-    Started | ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited
-    | CredentialsRefused | StopRequested | PollingSwitched | TimePassed
-)  # fmt: skip
+ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited
+Event = ChildEvent | Started | CredentialsRefused | StopRequested | PollingSwitched | TimePassed

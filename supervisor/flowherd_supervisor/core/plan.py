@@ -20,6 +20,7 @@ class Plan:
         concurrency: the host's slots, split evenly over them.
         graceful_timeout_s: what a drain may take before the rest is given back.
         boot_timeout_s: from fork to Ready.
+
     """
 
     processes: int
@@ -39,11 +40,12 @@ def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: in
 
     Raises:
         ValueError: both are explicit and a process would get no slot.
+
     """
     if processes is not None and concurrency is not None and concurrency < processes:
         raise ValueError(
-            f"--concurrency {concurrency} is less than --processes {processes}: a process would have no slot; "
-            f"use --concurrency {processes} or more, or --processes {concurrency} or fewer"
+            f"--concurrency {concurrency} is less than --processes {processes}: a process would have none. "
+            f"Use --concurrency {processes} or more, or --processes {concurrency} or fewer"
         )
     if processes is None:
         processes = usable_cpus if concurrency is None else min(usable_cpus, concurrency)

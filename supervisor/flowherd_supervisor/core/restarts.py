@@ -25,6 +25,7 @@ class RestartPolicy:
     Args:
         max_restarts: short ends over all seats that are tolerated in the window; 0 means never give up.
         window_s: length of that window.
+
     """
 
     max_restarts: int = 10
@@ -35,7 +36,7 @@ class RestartPolicy:
         return ready_at is None or (ended_at - ready_at < SHORT_S and not running)
 
     def wait_s(self, short_in_row: int, *, since_start_s: float, rng: Rng) -> float:
-        """Seconds until the next start: at once after a long life, 0, 0.5, 1 … 30 after short ones, with jitter.
+        """Seconds until the next start: at once after a long life; 0, 0.5, 1 … 30 after short ones, ± 20 %.
 
         No seat starts twice within a second, unless its first short end says that it may.
         """

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import inf
+from typing import TYPE_CHECKING
 
 from flowherd_supervisor.core.events import KEEPER
-from flowherd_supervisor.core.plan import Plan
+
+if TYPE_CHECKING:
+    from flowherd_supervisor.core.plan import Plan
 
 
 class Phase(Enum):
-    """Where one seat stands.
+    """Where one seat stands; DYING has been sent SIGKILL, or will be once it exists, and waits for its exit.
 
-    WAITING → STARTING → RUNNING → DRAINING → STOPPED is the calm life. An end that nobody ordered leads through
-    BACKOFF to STARTING again. DYING has been sent SIGKILL and waits for its exit.
+    WAITING → STARTING → RUNNING → DRAINING → STOPPED is the calm life. An end that nobody ordered leads
+    through BACKOFF to STARTING again.
     """
 
     WAITING = "waiting"  # until the first seat has shown that the app boots
@@ -37,6 +40,7 @@ class Seat:
     limit: int = 0
     phase: Phase = Phase.WAITING
     incarnation: int = 0
+    pid: int | None = None  # None while no process exists, also while it is being made
     started_at: float = 0.0
     ready_at: float | None = None
     retry_at: float = inf
@@ -47,6 +51,11 @@ class Seat:
     def alive(self) -> bool:
         """Whether a process of this seat exists, or is being made, and has not been reaped."""
         return self.phase in ALIVE
+
+    def boot_deadline(self, timeout_s: float) -> float:
+        """When the process should have been ready, counted from its fork; infinity once it is."""
+        booting = self.phase is Phase.STARTING and self.pid is not None
+        return self.started_at + timeout_s if booting else inf
 
     def with_phase(self, phase: Phase) -> Seat:
         """The same seat in another phase."""
@@ -60,17 +69,22 @@ class Mode(Enum):
     DRAINING = "draining"
     RELEASING = "releasing"
     FINISHING = "finishing"  # only the keeper is left
+    ENDED = "ended"  # Exit has been ordered
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything `decide` knows. `deadline` is when the present mode's patience ends."""
+    """Everything `decide` knows.
+
+    `deadline` is when the present mode's patience ends, infinity once it has; `stops` counts requests.
+    """
 
     plan: Plan
     seats: tuple[Seat, ...]
     keeper: Seat
     mode: Mode = Mode.SERVING
     deadline: float = inf
+    stops: int = 0
     exit_code: int = 0
     ever_ready: bool = False
     polling: bool = True
@@ -105,6 +119,6 @@ class State:
         for seat in (*self.seats, self.keeper):
             if seat.phase is Phase.BACKOFF:
                 due.append(seat.retry_at)
-            elif seat.phase is Phase.STARTING:
-                due.append(seat.started_at + self.plan.boot_timeout_s)
+            else:
+                due.append(seat.boot_deadline(self.plan.boot_timeout_s))
         return min(due)

@@ -1,0 +1,92 @@
+"""What follows the end of a process, as `waitpid` has told it; pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING
+
+from flowherd.exits import Exit as Code
+from flowherd_supervisor.core import events, stops
+from flowherd_supervisor.core.actions import Level
+from flowherd_supervisor.core.births import SPAWN_RETRY_S
+from flowherd_supervisor.core.events import KEEPER
+from flowherd_supervisor.core.state import Mode, Phase, Seat
+
+if TYPE_CHECKING:
+    from flowherd_supervisor.core.turn import Turn
+
+KEEPER_ENDS, KEEPER_WINDOW_S = 3, 10.0
+
+
+def stopped(turn: Turn, seat: Seat, event: events.ChildStopped) -> None:
+    """A worker says what it gave back at the end of a stop."""
+    if turn.state.mode is not Mode.SERVING and (event.released or event.undelivered):
+        turn.note(
+            "work_given_back",
+            Level.WARNING,
+            process=seat.number,
+            released=event.released,
+            undelivered=list(event.undelivered),
+        )
+        turn.blame(Code.RELEASED)
+
+
+def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
+    """There are three cases: the keeper; a worker during a stop; a worker that nobody told to end."""
+    seat = replace(seat, phase=Phase.STOPPED, pid=None)
+    turn.put(seat)
+    if seat.number == KEEPER:
+        _keeper_exited(turn, seat, status)
+    elif turn.state.mode is not Mode.SERVING:
+        turn.note("process_exited", process=seat.number, status=status, running=running)
+        if running:
+            turn.blame(Code.RELEASED)
+    else:
+        _crashed(turn, seat, status, running)
+
+
+def _crashed(turn: Turn, seat: Seat, status: int, running: int) -> None:
+    policy = turn.state.plan.restarts
+    short = policy.is_short(ready_at=seat.ready_at, ended_at=turn.now, running=running)
+    ends = policy.recent((*turn.state.short_ends, turn.now) if short else turn.state.short_ends, turn.now)
+    turn.state = replace(turn.state, short_ends=ends)
+    in_row = seat.short_in_row + 1 if short else 0
+    wait_s = policy.wait_s(in_row, since_start_s=turn.now - seat.started_at, rng=turn.rng)
+    turn.retry_in(replace(seat, short_in_row=in_row, restarts=seat.restarts + 1), wait_s)
+    turn.note(
+        "process_died",
+        Level.WARNING,
+        process=seat.number,
+        status=status,
+        running=running,
+        again_in_s=round(wait_s, 2),
+    )
+    if policy.gives_up(ends, turn.now):
+        turn.note("crash_loop", Level.ERROR, short_ends=len(ends), window_s=policy.window_s)
+        stops.begin_drain(turn, Code.CRASH_LOOP)
+    elif wait_s <= 0:
+        turn.spawn(turn.state.seat(seat.number))
+
+
+def _keeper_exited(turn: Turn, seat: Seat, status: int) -> None:
+    """A keeper restarts at once, also during a stop: somebody must settle. Three ends in 10 s are a defect.
+
+    After a defect it restarts more slowly, since a drain still needs its heartbeats.
+    """
+    state = turn.state
+    if state.mode is Mode.FINISHING and (status == 0 or not turn.now < state.deadline < inf):
+        turn.leave()
+        return
+    ends = tuple(at for at in (*state.keeper_ends, turn.now) if turn.now - at < KEEPER_WINDOW_S)
+    turn.state = replace(state, keeper_ends=ends)
+    turn.note("keeper_died", Level.ERROR, status=status)
+    seat = replace(seat, restarts=seat.restarts + 1)
+    if len(ends) < KEEPER_ENDS:
+        turn.spawn(seat)
+    elif state.mode is Mode.FINISHING:
+        turn.blame(Code.INTERNAL)
+        turn.leave()
+    else:
+        turn.retry_in(seat, SPAWN_RETRY_S)
+        stops.begin_drain(turn, Code.INTERNAL)

@@ -1,0 +1,68 @@
+"""One decision under way: the state and the orders so far; it holds no policy and does nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING
+
+from flowherd_supervisor.core.actions import Action, Exit, Kill, Level, Note, Spawn
+from flowherd_supervisor.core.state import Mode, Phase, Seat, State
+
+if TYPE_CHECKING:
+    from flowherd.exits import Exit as Code
+    from flowherd_supervisor.core.restarts import Rng
+
+
+class Turn:
+    """Collects what one event leads to; the functions of births, deaths and stops write on it."""
+
+    def __init__(self, state: State, now: float, rng: Rng) -> None:
+        self.state = state
+        self.now = now
+        self.rng = rng
+        self.actions: list[Action] = []
+
+    def note(self, event: str, level: Level = Level.INFO, report: str = "", **fields: object) -> None:
+        """Adds a line for the log."""
+        self.actions.append(Note(event, fields, level, report))
+
+    def put(self, seat: Seat) -> None:
+        """Remembers a seat."""
+        self.state = self.state.with_seat(seat)
+
+    def blame(self, code: Code) -> None:
+        """The first reason for a bad exit code stays."""
+        self.state = replace(self.state, exit_code=self.state.exit_code or code)
+
+    def spawn(self, seat: Seat) -> None:
+        """Orders the seat's next incarnation."""
+        assert not seat.alive, seat
+        seat = replace(
+            seat,
+            phase=Phase.STARTING,
+            incarnation=seat.incarnation + 1,
+            pid=None,
+            started_at=self.now,
+            ready_at=None,
+            retry_at=inf,
+        )
+        self.put(seat)
+        self.actions.append(Spawn(seat.number, seat.incarnation, seat.limit))
+
+    def retry_in(self, seat: Seat, wait_s: float) -> None:
+        """Leaves the seat empty for a while."""
+        self.put(replace(seat, phase=Phase.BACKOFF, pid=None, retry_at=self.now + wait_s))
+
+    def kill(self, seat: Seat) -> None:
+        """SIGKILL, once; a process that is still being made is killed as soon as it exists."""
+        if not seat.alive or seat.phase is Phase.DYING:
+            return
+        self.put(seat.with_phase(Phase.DYING))
+        if seat.pid is not None:
+            self.actions.append(Kill(seat.number, seat.incarnation))
+
+    def leave(self) -> None:
+        """The last order of all."""
+        self.state = replace(self.state, mode=Mode.ENDED, deadline=inf)
+        self.actions.append(Exit(self.state.exit_code))

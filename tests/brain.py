@@ -1,0 +1,79 @@
+"""The brain with a memory, a clock that tests turn by hand, and short words for facts; it asserts nothing."""
+
+from __future__ import annotations
+
+from random import Random
+
+from flowherd_supervisor.core import events
+from flowherd_supervisor.core.actions import Action, Exit, Note
+from flowherd_supervisor.core.events import KEEPER, Event
+from flowherd_supervisor.core.machine import decide
+from flowherd_supervisor.core.plan import Plan
+from flowherd_supervisor.core.state import Phase, State
+
+SIGKILLED, EXITED_1, EXITED_3 = 9, 1 << 8, 3 << 8
+
+
+class Brain:
+    """`decide` with a memory and a clock; 2 processes and 5 slots unless told otherwise."""
+
+    def __init__(self, processes: int = 2, **plan: object) -> None:
+        self.state = State.new(Plan(processes=processes, concurrency=5, **plan))  # type: ignore[arg-type]
+        self.now = 100.0
+        self.notes: list[Note] = []
+
+    def hears(self, *facts: Event, after: float = 0.0) -> list[Action]:
+        """The orders that follow; notes are kept apart."""
+        self.now += after
+        orders: list[Action] = []
+        for fact in facts:
+            self.state, new = decide(self.state, fact, self.now, Random(1))
+            orders += [order for order in new if not isinstance(order, Note)]
+            self.notes += [order for order in new if isinstance(order, Note)]
+        return orders
+
+    def at(self, seconds_later: float) -> list[Action]:
+        """Time passes, and nothing else."""
+        return self.hears(events.TimePassed(), after=seconds_later)
+
+    def serve(self) -> Brain:
+        """Keeper and all workers ready, as after a good start."""
+        self.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(0), ready(0))
+        for number in range(1, len(self.state.seats)):
+            self.hears(forked(number), ready(number))
+        return self
+
+    def phases(self) -> list[Phase]:
+        return [seat.phase for seat in self.state.seats]
+
+    def said(self, event: str) -> int:
+        return sum(note.event == event for note in self.notes)
+
+
+def forked(seat: int, incarnation: int = 1) -> Event:
+    return events.ChildForked(seat, incarnation, 1000 + seat)
+
+
+def ready(seat: int, incarnation: int = 1) -> Event:
+    return events.ChildReady(seat, incarnation, "py-std", {"add": "loop"})
+
+
+def exited(seat: int, incarnation: int = 1, *, status: int = EXITED_1, running: int = 0) -> Event:
+    return events.ChildExited(seat, incarnation, status, running)
+
+
+def boot_failed(seat: int, incarnation: int = 1, code: int = 3) -> Event:
+    return events.BootFailed(seat, incarnation, code, "no module named x", "Traceback")
+
+
+STOP, TWICE = events.StopRequested(), events.StopRequested(times=2)
+
+
+def leave(brain: Brain) -> int:
+    """Everybody ends calmly; the exit code."""
+    orders: list[Action] = []
+    for seat in (*brain.state.seats, brain.state.keeper):
+        if brain.state.seat(seat.number).alive:
+            orders += brain.hears(exited(seat.number, seat.incarnation, status=0))
+    (code,) = (order.code for order in orders if isinstance(order, Exit))
+    return code

@@ -1,0 +1,195 @@
+"""A model of the world around the brain: what exists, and whether an order makes sense; it forks nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from flowherd_supervisor.core import actions, events
+from flowherd_supervisor.core.events import KEEPER, Event
+from flowherd_supervisor.core.machine import decide
+from flowherd_supervisor.core.plan import Plan
+from flowherd_supervisor.core.restarts import RestartPolicy
+from flowherd_supervisor.core.state import Mode, Phase, State
+
+if TYPE_CHECKING:
+    import random
+
+BOOT_USAGE, BOOT_BAD, CREDENTIALS, CRASH_LOOP, RELEASED, INTERNAL = 2, 3, 4, 5, 6, 1
+SIGKILLED, EXITED_1 = 9, 1 << 8
+
+
+@dataclass
+class Process:
+    """One incarnation as the kernel and its own memory know it."""
+
+    seat: int
+    incarnation: int
+    forked: bool = False
+    forked_at: float = inf
+    ready_at: float | None = None
+    told_to_end: bool = False
+    kills: int = 0
+
+
+class World:
+    """What exists, what has happened, and what may follow; checks every order on arrival."""
+
+    def __init__(self, rng: random.Random) -> None:
+        processes = rng.randint(1, 5)
+        self.plan = Plan(
+            processes=processes,
+            concurrency=processes + rng.randint(0, 9),
+            graceful_timeout_s=rng.choice([0.0, 3.0, 30.0]),
+            boot_timeout_s=rng.choice([2.0, 30.0]),
+            restarts=RestartPolicy(max_restarts=rng.choice([0, 1, 3, 10])),
+        )
+        self.rng = rng
+        self.state = State.new(self.plan)
+        self.now = rng.uniform(0, 1e6)
+        self.forks_fail = rng.choice([0.0, 0.0, 0.3, 1.0])
+        self.forks_wait = rng.random() < 0.3  # as through a mold
+        self.living: dict[int, Process] = {}
+        self.past: list[tuple[int, int]] = []
+        self.causes: set[int] = set()
+        self.excuses: set[int] = set()  # codes that may be right, where 0 may be right as well
+        self.short_ends: list[float] = []
+        self.keeper_ends: list[float] = []
+        self.ever_ready = False
+        self.stops = 0
+        self.exit_code: int | None = None
+        self.log: list[str] = []
+
+    # From events to orders
+
+    def feed(self, event: Event) -> None:
+        """Decides on an event and performs what follows, as the shell does."""
+        waiting = [event]
+        while waiting:
+            event = waiting.pop(0)
+            self.log.append(f"{self.now:.2f} {event}")
+            self.state, orders = decide(self.state, event, self.now, self.rng)
+            for order in orders:
+                self.log.append(f"    {order}")
+                waiting += self.perform(order)
+        self.check()
+
+    def let_time_pass(self, seconds: float) -> None:
+        self.now += seconds
+        self.feed(events.TimePassed())
+        assert self.state.next_deadline > self.now, "the shell would spin"
+
+    def perform(self, order: actions.Action) -> list[Event]:
+        assert self.exit_code is None, f"{order} after Exit"
+        match order:
+            case actions.Spawn(seat, incarnation, limit):
+                assert seat not in self.living, f"two processes in seat {seat}"
+                assert seat == KEEPER or not self.stops, "a worker is born into a stop"
+                assert limit == (0 if seat == KEEPER else self.plan.shares[seat])
+                self.living[seat] = Process(seat, incarnation)
+                return [] if self.forks_wait else [self.answer_fork(self.living[seat])]
+            case actions.Kill(seat, incarnation):
+                process = self.reachable(seat, incarnation)
+                process.kills += 1
+                assert process.kills == 1, f"{process} was killed twice"
+                self.blame_kill(process)
+            case actions.Drain(seat, incarnation) | actions.Release(seat, incarnation):
+                self.reachable(seat, incarnation).told_to_end = True
+            case actions.SwitchPolling(seat, incarnation):
+                assert self.reachable(seat, incarnation).ready_at is not None
+            case actions.FinishKeeper(incarnation, within_s):
+                assert within_s >= 0
+                assert set(self.living) == {KEEPER}, "the keeper was told to finish while workers live"
+                self.reachable(KEEPER, incarnation).told_to_end = True
+            case actions.Exit(code):
+                assert not self.living, f"left {self.living} behind"
+                self.exit_code = code
+        return []
+
+    def reachable(self, seat: int, incarnation: int) -> Process:
+        process = self.living.get(seat)
+        assert process is not None, f"seat {seat} is empty"
+        assert process.incarnation == incarnation, f"{process} is not incarnation {incarnation}"
+        assert process.forked, f"{process} does not exist yet"
+        return process
+
+    def blame_kill(self, process: Process) -> None:
+        """What was killed had work, or could not settle, or never came up."""
+        boots_too_long = self.now - process.forked_at >= self.plan.boot_timeout_s
+        if process.seat == KEEPER:
+            (self.excuses if boots_too_long else self.causes).add(RELEASED)
+        elif process.ready_at is not None:
+            self.causes.add(RELEASED)
+        elif boots_too_long and not self.ever_ready:
+            self.causes.add(BOOT_BAD)
+
+    def check(self) -> None:
+        """What must hold after every event."""
+        state = self.state
+        if state.mode is Mode.SERVING:
+            for seat in (*state.seats, state.keeper):
+                waits = seat.phase is Phase.WAITING and not self.ever_ready
+                assert seat.alive or seat.retry_at < inf or waits, f"forgotten: {seat}"
+        elif state.mode is not Mode.ENDED:
+            for process in self.living.values():
+                told = process.told_to_end or process.kills or not process.forked
+                assert told or process.seat == KEEPER, f"nobody told {process} to end"
+        for seat in (*state.seats, state.keeper):
+            assert seat.alive == (seat.number in self.living), seat
+
+    # What processes do
+
+    def answer_fork(self, process: Process) -> Event:
+        if self.rng.random() < self.forks_fail:
+            del self.living[process.seat]
+            if process.seat == KEEPER and self.state.mode is Mode.FINISHING:
+                self.causes.add(RELEASED)
+            return events.SpawnFailed(process.seat, process.incarnation, "EAGAIN")
+        process.forked, process.forked_at = True, self.now
+        return events.ChildForked(process.seat, process.incarnation, self.rng.randint(2, 99_999))
+
+    def become_ready(self, process: Process) -> None:
+        process.ready_at = self.now
+        self.ever_ready |= process.seat != KEEPER
+        self.feed(events.ChildReady(process.seat, process.incarnation, "py-std"))
+
+    def fail_to_boot(self, process: Process) -> None:
+        code = self.rng.choice([BOOT_USAGE, BOOT_BAD])
+        if not self.ever_ready:
+            self.causes.add(code)
+        self.feed(events.BootFailed(process.seat, process.incarnation, code, "no", "Traceback"))
+        self.end(process, code << 8)
+
+    def stop_as_told(self, process: Process) -> None:
+        if process.seat != KEEPER and process.ready_at is not None:
+            released = self.rng.choice([0, 0, 2])
+            if released:
+                self.causes.add(RELEASED)
+            self.feed(events.ChildStopped(process.seat, process.incarnation, released, ()))
+        self.end(process, 0)
+
+    def end(self, process: Process, status: int, running: int = 0) -> None:
+        del self.living[process.seat]
+        self.past.append((process.seat, process.incarnation))
+        if process.seat == KEEPER:
+            self.remember_keeper_end(status)
+        elif self.state.mode is not Mode.SERVING:
+            self.causes |= {RELEASED} if running else set()
+        elif process.ready_at is None or (self.now - process.ready_at < 2 and not running):
+            self.remember_short_end()
+        self.feed(events.ChildExited(process.seat, process.incarnation, status, running))
+
+    def remember_short_end(self) -> None:
+        self.short_ends.append(self.now)
+        most = self.plan.restarts.max_restarts
+        if most and sum(self.now - at < 60 for at in self.short_ends) > most:
+            self.causes.add(CRASH_LOOP)
+
+    def remember_keeper_end(self, status: int) -> None:
+        self.keeper_ends.append(self.now)
+        if self.state.mode is Mode.FINISHING:
+            self.excuses |= {RELEASED, INTERNAL} if status else set()
+            return
+        if sum(self.now - at < 10 for at in self.keeper_ends) >= 3:
+            self.causes.add(INTERNAL)
