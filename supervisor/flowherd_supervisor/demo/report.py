@@ -148,9 +148,8 @@ def _discoveries(answer: dict[str, Any]) -> list[str]:
     lines = []
     if answer["most_complex"]:
         score, path, name, line = answer["most_complex"][0]
-        lines.append(
-            f"Most complex of {answer['sizes']['functions']:,} functions: {name} ({path}:{line}), {score}."
-        )
+        of = f"The most complex of {answer['sizes']['functions']:,} functions"
+        lines.append(f"{of} is {name} ({path}:{line}) with complexity {score}.")
     if answer["closest_pairs"]:
         _, first, second = answer["closest_pairs"][0]
         more = answer["near_duplicates"] - 1

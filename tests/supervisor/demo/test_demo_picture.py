@@ -69,7 +69,7 @@ def test_the_summary_names_speed_up_answer_and_what_to_try_next() -> None:
         "1.82 x",
         "correct",
         "100 of 100",
-        "f (a.py:3), 9",
+        "f (a.py:3) with complexity 9",
         "a.py:3 f and b.py:9 g, and 2 pairs more",
         "flowherd run my_app:registry -p 4",
     ):
