@@ -9,8 +9,9 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -40,6 +41,7 @@ from flowherd.link import Link, LinkClosed
 from flowherd.loading import choose_worker_type, load_app
 from flowherd.loops import new_loop
 from flowherd.registry import Registry
+from flowherd.stock_files import SdkFiles
 from flowherd.worker import Worker
 
 ORPHAN_RELEASE_S = 2.0  # the supervisor is gone: give everything back (faults.md P1)
@@ -91,11 +93,24 @@ def main(setup: ChildSetup, link: Link) -> int:
         return _refuse(link, Exit.BOOT_FAILED, str(error), error.report)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import is a boot failure
         return _refuse(link, Exit.BOOT_FAILED, f"{type(error).__name__}: {error}", traceback.format_exc())
-    with asyncio.Runner(loop_factory=new_loop(setup.config.loop)) as runner:
-        stopped = runner.run(_work(setup, registry, worker_type, link, orders))
-        _send_last(link, stopped)
-        _leave(Exit.CLEAN)
+    ignore_signals()  # again: the app may have installed handlers of its own
+    loop = new_loop(setup.config.loop)()
+    asyncio.set_event_loop(loop)
+    _send_last(link, _run_to_the_end(loop, _work(setup, registry, worker_type, link, orders)))
+    _leave(Exit.CLEAN)
     return Exit.CLEAN
+
+
+def _run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Stopped]) -> Stopped:
+    """Runs the loop until `work` has ended, also when a handler's own task calls `sys.exit` (faults.md C9)."""
+    task = loop.create_task(work)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            log.error("task_tried_to_exit", exception=repr(error), note="the process goes on")
 
 
 def _refuse(link: Link, code: Exit, message: str, report: str = "") -> int:
@@ -122,7 +137,9 @@ async def _work(setup: ChildSetup, registry: Registry, worker_type: str, link: L
     loop = asyncio.get_running_loop()
     tokens = LedgerTokens(setup.ledger, berth, bells.ring_keeper) if config.client_id else None
     engine = connect(config, tokens, connections=config.concurrency + 2)
-    environment = RunEnvironment(seat=setup.seat)
+    files = SdkFiles(config.api_url, tokens)
+    secret = config.client_secret.get_secret_value() if config.client_secret else ""
+    environment = RunEnvironment(seat=setup.seat, secrets=(secret,) if secret else (), stock_files=files)
     worker = Worker(config, registry, engine, RecordBook(berth), environment)
 
     def heed_bell() -> None:
@@ -137,6 +154,7 @@ async def _work(setup: ChildSetup, registry: Registry, worker_type: str, link: L
         return await worker.run()
     finally:
         loop.remove_reader(bells.of(berth.number))
+        await files.aclose()
         await engine.aclose()
 
 
