@@ -1,0 +1,68 @@
+"""What every test runs in: no settings of the user, quiet logs, printed seeds; it holds no helpers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+import structlog
+
+from flowherd.logs import LineHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What configures flowherd: everybody who runs the engine has some of these exported.
+_HOSTILE_PREFIX, _HOSTILE_NAMES = "KRUXIAFLOW_", {"FLOWHERD_SEAT", "FLOWHERD_PROCESSES", "WORKER_TYPE"}
+
+hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds our own switches."""
+    parser.addoption("--soak", action="store_true", help="run the long tests too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Takes the user's settings away before anything is imported that could read them."""
+    del config
+    for name in [name for name in os.environ if name.startswith(_HOSTILE_PREFIX) or name in _HOSTILE_NAMES]:
+        del os.environ[name]
+    hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_report_header() -> str:
+    """Says whether a failure can be repeated as it is."""
+    if os.environ.get("CI"):
+        return "random tests: fixed seeds only"
+    return "random tests: fixed and fresh seeds; a failure prints its own"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what takes minutes."""
+    if not config.getoption("--soak"):
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --soak"))
+
+
+@pytest.fixture(autouse=True)
+def _quiet_logs() -> Iterator[None]:
+    """Events go to logging, where caplog finds them, never to stdout; a test's own set-up ends with it."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    yield
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, LineHandler)]

@@ -1,0 +1,235 @@
+"""The laws of the house as functions over one source file each; `test_laws.py` applies them to all files."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 300, 50, 8
+SUPERVISOR, WORKER = "supervisor/flowherd_supervisor/", "worker/flowherd/"
+
+PROGRAMS = (
+    "demo/",
+    "dev/",
+    "dev.py",
+    "bench/",
+    "bench.py",
+    "reload.py",
+)  # start programs, beside any supervisor
+CLIENTS = (*PROGRAMS, "views/", "keeper/", "submit.py", "check.py", "advise.py", "ctl.py")
+LOOP = ("core/", "supervisor.py", "inbox.py", "processes.py", "mold.py", "admin.py", "notes.py", "hosting.py")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One Python file, by its path from the top of the repository."""
+
+    path: str
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @cached_property
+    def names(self) -> dict[str, int]:
+        """Every imported or used dotted name with its first line: `import os` and `os.fork` both count."""
+        found: dict[str, int] = {}
+        local: dict[str, str] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    found.setdefault(alias.name, node.lineno)
+                    local[alias.asname or alias.name.split(".")[0]] = (
+                        alias.name if alias.asname else alias.name.split(".")[0]
+                    )
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    found.setdefault(f"{node.module}.{alias.name}", node.lineno)
+                    local[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        for node in ast.walk(self.tree):
+            dotted = _dotted(node)
+            if dotted is not None and dotted[0] in local:
+                found.setdefault(".".join([local[dotted[0]], *dotted[1:]]), node.lineno)
+        return found
+
+    def within(self, root: str, *parts: str) -> bool:
+        """Whether the file is one of these files or in one of these folders of a source root."""
+        inside = self.path.removeprefix(root)
+        return self.path.startswith(root) and any(
+            inside.startswith(part) if part.endswith("/") else inside == part for part in parts or ("",)
+        )
+
+    def using(self, *forbidden: str) -> Iterator[str]:
+        """A complaint for each forbidden name, or anything below it."""
+        for name, line in self.names.items():
+            if any(name == one or name.startswith(one + ".") for one in forbidden):
+                yield f"{self.path}:{line}: {name}"
+
+
+def _dotted(node: ast.AST) -> list[str] | None:
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) and parts else None
+
+
+Law = Callable[[Source], Iterator[str]]
+
+
+def the_worker_knows_no_supervisor(source: Source) -> Iterator[str]:
+    """Law 1."""
+    if source.path.startswith(WORKER):
+        yield from source.using("flowherd_supervisor")
+
+
+def core_is_pure(source: Source) -> Iterator[str]:
+    """Law 2: time is the argument `now`, chance the argument `rng`."""
+    if "/core/" not in source.path:
+        return
+    yield from source.using(
+        "os", "time", "signal", "socket", "random", "asyncio", "httpx",
+        "threading", "subprocess", "datetime", "pathlib", "select", "selectors", "structlog", "logging",
+    )  # fmt: skip
+    for name, line in source.names.items():
+        ours = name.startswith(("flowherd.", "flowherd_supervisor."))
+        if ours and ".core" not in name and not name.startswith("flowherd.exits"):
+            yield f"{source.path}:{line}: {name} is not pure"
+
+
+def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
+    """Law 3."""
+    if not source.within(SUPERVISOR, "processes.py", "mold.py"):
+        yield from source.using(
+            "os.fork", "os.forkpty", "os.posix_spawn", "os.posix_spawnp", "os.system", "os.popen", "pty",
+            "os.wait", "os.wait3", "os.wait4", "os.waitid", "os.waitpid", "os.execv", "os.execve", "os.execvp",
+        )  # fmt: skip
+    if not source.within(SUPERVISOR, *PROGRAMS):
+        yield from source.using(
+            "subprocess", "asyncio.create_subprocess_exec", "asyncio.create_subprocess_shell"
+        )
+
+
+def few_files_kill(source: Source) -> Iterator[str]:
+    """Law 3: whoever reaps, and the keeper in its last minute."""
+    if not source.within(SUPERVISOR, "processes.py", "mold.py"):
+        yield from source.using("os.kill", "os.killpg")
+        if not source.within(SUPERVISOR, "keeper/process.py", "keeper/orphans.py"):
+            yield from source.using("signal.pidfd_send_signal")
+
+
+def few_files_touch_signals(source: Source) -> Iterator[str]:
+    """Law 3; the engine and the demo are programs of their own, not parts of the tree."""
+    if source.within(SUPERVISOR, "inbox.py", "engine/serve.py", *PROGRAMS) or source.within(
+        WORKER, "child.py"
+    ):
+        return
+    yield from source.using(
+        "signal.signal", "signal.set_wakeup_fd", "signal.pthread_sigmask", "signal.siginterrupt",
+        "signal.setitimer", "signal.alarm", "signal.sigwait", "signal.raise_signal",
+    )  # fmt: skip
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and node.attr in {"add_signal_handler", "remove_signal_handler"}:
+            yield f"{source.path}:{node.lineno}: {node.attr}"
+
+
+def http_stays_at_the_edge(source: Source) -> Iterator[str]:
+    """Law 3: nothing but these files speaks HTTP."""
+    if source.within(WORKER, "kruxia.py", "auth.py", "transport.py", "files.py", "leases.py"):
+        return
+    if not source.within(SUPERVISOR, *CLIENTS):
+        yield from source.using("httpx", "requests", "aiohttp", "http.client", "urllib.request", "urllib3")
+
+
+def the_supervisor_has_no_loop_thread_or_client(source: Source) -> Iterator[str]:
+    """Law 4: whoever forks must have no thread, and whoever has a loop gets threads."""
+    if not source.within(SUPERVISOR, *LOOP):
+        return
+    yield from source.using(
+        "asyncio", "uvloop", "httpx", "httpcore", "uvicorn", "concurrent", "subprocess", "queue"
+    )
+    for complaint in source.using("threading"):
+        if not complaint.endswith((": threading", ": threading.active_count")):
+            yield complaint
+
+
+def nothing_sleeps_deaf(source: Source) -> Iterator[str]:
+    """Law 6: a wake-up must reach every wait; executors are our own."""
+    yield from source.using("asyncio.to_thread", "asyncio.run_in_executor")
+    if not source.within(SUPERVISOR, "demo/activities.py"):
+        yield from source.using("time.sleep")
+
+
+def nothing_is_pickled_or_shared(source: Source) -> Iterator[str]:
+    """Law 7."""
+    yield from source.using(
+        "pickle", "marshal", "shelve", "dill", "cloudpickle", "multiprocessing",
+        "concurrent.futures.ProcessPoolExecutor", "concurrent.futures.process",
+    )  # fmt: skip
+
+
+def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
+    """Law 8: an undelivered success can never become a failure."""
+    if source.within(
+        WORKER, "runner.py", "invoke.py", "outputs.py", "failures.py", "activity.py", "offload.py"
+    ):
+        yield from source.using(
+            "flowherd.reporter", "flowherd.kruxia", "flowherd.transport", "flowherd.leases"
+        )
+    if source.within(WORKER, "reporter.py"):
+        yield from source.using("flowherd.runner", "flowherd.invoke", "flowherd.failures")
+
+
+def files_and_functions_are_short(source: Source) -> Iterator[str]:
+    """Law 5."""
+    lines = source.text.count("\n")
+    if lines > LONGEST_FILE:
+        yield f"{source.path}: {lines} lines"
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > LONGEST_FUNCTION:
+                yield f"{source.path}:{node.lineno}: {node.name} has {length} lines"
+
+
+def constructors_take_few_parameters(source: Source) -> Iterator[str]:
+    """Law 5: a config object and collaborators."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            parameters = len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs) - 1
+            if parameters > MOST_PARAMETERS:
+                yield f"{source.path}:{node.lineno}: {parameters} parameters"
+
+
+def modules_say_what_they_are(source: Source) -> Iterator[str]:
+    """Style: one sentence, which also says what the module must not do."""
+    if source.text.strip() and not ast.get_docstring(source.tree):
+        yield f"{source.path}: no docstring"
+
+
+def no_exception_is_swallowed(source: Source) -> Iterator[str]:
+    """Style: suppress with a reason, or handle."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ExceptHandler) and all(isinstance(one, ast.Pass) for one in node.body):
+            yield f"{source.path}:{node.lineno}: except: pass"
+
+
+LAWS: tuple[Law, ...] = (
+    the_worker_knows_no_supervisor,
+    core_is_pure,
+    one_file_forks_and_reaps,
+    few_files_kill,
+    few_files_touch_signals,
+    http_stays_at_the_edge,
+    the_supervisor_has_no_loop_thread_or_client,
+    nothing_sleeps_deaf,
+    nothing_is_pickled_or_shared,
+    an_outcome_knows_no_delivery,
+    files_and_functions_are_short,
+    constructors_take_few_parameters,
+    modules_say_what_they_are,
+    no_exception_is_swallowed,
+)

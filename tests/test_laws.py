@@ -1,0 +1,141 @@
+"""The laws of the house hold for every source file, and each of them can be broken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import laws
+import pytest
+from laws import LAWS, Law, Source
+
+TOP = Path(__file__).resolve().parent.parent
+ALLOWED_AT_THE_TOP = {
+    "pyproject.toml",
+    "supervisor",
+    "worker",
+    "tests",
+    "deploy",
+    "README.md",
+    "LICENSE",
+    "uv.lock",
+}
+S, W = laws.SUPERVISOR, laws.WORKER
+
+
+def sources() -> list[Source]:
+    files = [path for root in ("worker", "supervisor") for path in sorted((TOP / root).rglob("*.py"))]
+    return [Source(str(path.relative_to(TOP)), path.read_text(encoding="utf-8")) for path in files]
+
+
+SOURCES = sources()
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_every_source_file_keeps_the_law(law: Law) -> None:
+    """Design, section 3: each law is a test, not a wish."""
+    assert len(SOURCES) > 50
+    assert [complaint for source in SOURCES for complaint in law(source)] == []
+
+
+BROKEN: list[tuple[Law, str, str]] = [
+    (laws.the_worker_knows_no_supervisor, W + "child.py", "from flowherd_supervisor.core import events"),
+    (laws.the_worker_knows_no_supervisor, W + "child.py", "import flowherd_supervisor"),
+    (laws.core_is_pure, S + "core/x.py", "import time"),
+    (laws.core_is_pure, W + "core/x.py", "def f():\n    from random import random"),
+    (laws.core_is_pure, W + "core/x.py", "from flowherd.link import Link"),
+    (laws.core_is_pure, S + "core/x.py", "from asyncio import sleep as nap"),
+    (laws.one_file_forks_and_reaps, S + "supervisor.py", "import os\nos.fork()"),
+    (laws.one_file_forks_and_reaps, S + "keeper/process.py", "from os import waitpid"),
+    (laws.one_file_forks_and_reaps, W + "offload.py", "import subprocess as s"),
+    (laws.few_files_kill, S + "supervisor.py", "import os as o\no.kill(1, 9)"),
+    (laws.few_files_kill, W + "offload.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
+    (laws.few_files_kill, S + "keeper/process.py", "import os\nos.killpg(1, 9)"),
+    (laws.few_files_touch_signals, S + "supervisor.py", "import signal\nsignal.signal(2, print)"),
+    (laws.few_files_touch_signals, W + "worker.py", "loop.add_signal_handler(2, print)"),
+    (laws.http_stays_at_the_edge, W + "poller.py", "import httpx"),
+    (laws.http_stays_at_the_edge, S + "supervisor.py", "from urllib.request import urlopen"),
+    (laws.the_supervisor_has_no_loop_thread_or_client, S + "supervisor.py", "import asyncio"),
+    (
+        laws.the_supervisor_has_no_loop_thread_or_client,
+        S + "inbox.py",
+        "import threading\nthreading.Thread()",
+    ),
+    (laws.the_supervisor_has_no_loop_thread_or_client, S + "core/x.py", "from threading import Thread"),
+    (laws.the_supervisor_has_no_loop_thread_or_client, S + "mold.py", "import httpx"),
+    (laws.nothing_sleeps_deaf, W + "poller.py", "import time\ntime.sleep(1)"),
+    (laws.nothing_sleeps_deaf, W + "offload.py", "from asyncio import to_thread"),
+    (laws.nothing_is_pickled_or_shared, W + "offload.py", "import pickle"),
+    (laws.nothing_is_pickled_or_shared, S + "mold.py", "from multiprocessing import Queue"),
+    (laws.nothing_is_pickled_or_shared, W + "x.py", "from concurrent.futures import ProcessPoolExecutor"),
+    (laws.an_outcome_knows_no_delivery, W + "runner.py", "from flowherd.reporter import Reporter"),
+    (laws.an_outcome_knows_no_delivery, W + "reporter.py", "from flowherd import runner"),
+    (laws.files_and_functions_are_short, W + "x.py", "\n" * 301),
+    (laws.files_and_functions_are_short, W + "x.py", "async def f():\n" + "    x = 1\n" * 50),
+    (
+        laws.constructors_take_few_parameters,
+        W + "x.py",
+        "class A:\n def __init__(self, a, b, c, d, e, f, g, *, h, i): ...",
+    ),
+    (laws.modules_say_what_they_are, W + "x.py", "import os"),
+    (laws.no_exception_is_swallowed, W + "x.py", "try:\n    f()\nexcept OSError:\n    pass"),
+]
+
+
+@pytest.mark.parametrize(("law", "path", "text"), BROKEN)
+def test_a_breach_of_the_law_is_found(law: Law, path: str, text: str) -> None:
+    """A law that cannot be broken is no law."""
+    assert list(law(Source(path, text)))
+
+
+def test_every_law_has_been_broken_once() -> None:
+    """The table above forgets none."""
+    assert {law for law, _, _ in BROKEN} == set(LAWS)
+
+
+KEPT: list[tuple[Law, str, str]] = [
+    (laws.the_worker_knows_no_supervisor, S + "cli.py", "import flowherd_supervisor"),
+    (laws.core_is_pure, S + "core/x.py", "import math\nfrom flowherd.exits import Exit"),
+    (laws.one_file_forks_and_reaps, S + "processes.py", "import os\nos.fork()"),
+    (laws.few_files_kill, S + "keeper/process.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
+    (laws.few_files_touch_signals, W + "statuses.py", "import signal\nsignal.Signals(9).name"),
+    (laws.http_stays_at_the_edge, W + "kruxia.py", "import httpx"),
+    (
+        laws.the_supervisor_has_no_loop_thread_or_client,
+        S + "processes.py",
+        "import threading\nthreading.active_count()",
+    ),
+    (
+        laws.constructors_take_few_parameters,
+        W + "x.py",
+        "class A:\n def __init__(self, a, b, c, d, e, f, g, h): ...",
+    ),
+    (laws.files_and_functions_are_short, W + "x.py", "def f():\n" + "    x = 1\n" * 49),
+]
+
+
+@pytest.mark.parametrize(("law", "path", "text"), KEPT)
+def test_what_the_law_allows_is_not_complained_of(law: Law, path: str, text: str) -> None:
+    """A law that forbids what it needs would be switched off."""
+    assert list(law(Source(path, text))) == []
+
+
+def test_the_top_level_holds_what_was_agreed_and_nothing_else() -> None:
+    """Design, section 2: four folders, three files, and dot-files."""
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    assert {path.split("/")[0] for path in tracked if not path.startswith(".")} <= ALLOWED_AT_THE_TOP
+
+
+@pytest.mark.parametrize(
+    "module", ["flowherd_supervisor.hosting", "flowherd_supervisor.keeper.process", "flowherd.child"]
+)
+def test_p20_importing_starts_no_thread(module: str) -> None:
+    """Faults P20, law 4: what is imported before a fork must not have threads, nor a running loop."""
+    program = f"import os, {module}; print(len(os.listdir('/proc/self/task')))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
