@@ -51,6 +51,11 @@ def pytest_configure(config):
         )
 
 
+def pytest_collection_modifyitems(items):
+    """What stops the engine comes last."""
+    items.sort(key=lambda item: "stoppable" in getattr(item, "fixturenames", ()))
+
+
 @contextlib.contextmanager
 def embedded(*flags: str, secret: str = ""):
     """An embedded engine as a process: (process, URL)."""
@@ -81,6 +86,7 @@ class Flow:
         self.engine = engine
         self.workflow_id = workflow_id
         self.worker = worker
+        self._surplus: dict[str, list[dict]] = {}
 
     def poll(self, worker_id="w1", most=10):
         body = {"worker": self.worker, "worker_id": worker_id, "max_activities": most}
@@ -89,8 +95,10 @@ class Flow:
         return reply.json()["activities"]
 
     def claim(self, worker_id="w1"):
-        """The next activity, as soon as it is visible."""
-        return eventually(lambda: self.poll(worker_id, 1))[0]
+        """The next activity, as soon as it is visible; the server may hand out more than was asked for."""
+        held = self._surplus.setdefault(worker_id, [])
+        held += [] if held else eventually(lambda: self.poll(worker_id, 1))
+        return held.pop(0)
 
     def report(self, verb, activity, worker_id="w1", **fields):
         activity_id = activity if isinstance(activity, str) else activity["activity_id"]

@@ -23,6 +23,7 @@ __all__ = [
     "Heartbeat",
     "Poll",
     "Usage",
+    "as_stored",
     "cost_of",
     "path_uuid",
     "read_body",
@@ -41,6 +42,7 @@ Unsigned = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Amount = str | int | float
 
 _STRINGS_AND_ATOMS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+', re.DOTALL)
+_LONG_INTEGER = re.compile(rb"[0-9]{19}")
 _PAIRS = re.compile(rb"\[\]|\{\}")
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -172,6 +174,28 @@ def refuse_nul(body: bytes, field: str) -> None:
         raise invalid({field: ["the NUL character (\\u0000) cannot be stored"]})
 
 
+def as_stored(value: Any, body: bytes) -> Any:
+    """`value` with integers beyond 64 bits turned into floats, as the server does (protocol.md §6.5)."""
+    if not _LONG_INTEGER.search(body):
+        return value
+    try:
+        return _narrowed(value)
+    except OverflowError as error:
+        raise TextError(400, "Failed to parse the request body as JSON: number out of range") from error
+
+
+def _narrowed(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _narrowed(item) for key, item in value.items()}
+        case list():
+            return [_narrowed(item) for item in value]
+        case int() if not -(2**63) <= value < 2**64:
+            return float(value)
+        case _:
+            return value
+
+
 def cost_of(
     cost: Amount | None, usage: list[Usage] | None, errors: dict[str, list[str]]
 ) -> tuple[str, str | None]:
@@ -228,6 +252,4 @@ def path_uuid(request: Request, name: str) -> str:
     try:
         return str(UUID(written))
     except ValueError as error:
-        raise TextError(
-            400, f"Invalid URL: Cannot parse `{name}` with value `{written}` to a `Uuid`"
-        ) from error
+        raise TextError(400, f"Invalid URL: UUID parsing failed: `{name}` is `{written}`") from error

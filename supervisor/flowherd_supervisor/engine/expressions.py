@@ -69,10 +69,10 @@ _TAKES_UNDEFINED = {"default", "coalesce"}
 
 
 def evaluate(expression: str, scope: Names) -> Any:
-    """The value of one expression, e.g. `fetch.image` or `check.status == "ok"`.
+    """The value of one expression, e.g. `fetch.image` or `check.status == "ok"`; it may be UNDEFINED.
 
     Raises:
-        TemplateError: see `resolve`.
+        TemplateError: a broken expression, or something asked of an undefined value.
 
     """
     parser = _Parser(expression, scope)
@@ -82,8 +82,6 @@ def evaluate(expression: str, scope: Names) -> Any:
         if isinstance(error, TemplateError):
             raise
         raise TemplateError(f"cannot evaluate '{expression.strip()}': {error}") from error
-    if value is UNDEFINED:
-        raise TemplateError(f"'{expression.strip()}' is undefined")
     return value
 
 

@@ -86,7 +86,7 @@ class Sweeper:
                 case "skip":
                     launch = Launch(workflow_seq, key, "skipped")
                 case _:
-                    error = f"no signal '{wait.event_name if wait else ''}' arrived in time"
+                    error = f"Signal '{wait.event_name if wait else ''}' not received before timeout"
                     launch = Launch(workflow_seq, key, "failed", now_s, error=error, completed_s=now_s)
             write(connection, [launch])
             if launch.status != "pending":

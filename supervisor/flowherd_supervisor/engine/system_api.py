@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from . import bodies
-from .replies import json_reply
+from .replies import TextError, json_reply
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,7 +53,10 @@ class SystemApi:
 
     async def token(self, request: Request) -> Response:
         """Grant a token for client credentials (protocol.md §2.3)."""
-        body = await bodies.read_body(request)
+        try:
+            body = await bodies.read_body(request)
+        except TextError as error:  # here too large a body is called malformed
+            raise TextError(400, "Invalid JSON: Failed to buffer the request body") from error
         return self._engine.authority.token(request.headers.get("content-type", ""), body)
 
 

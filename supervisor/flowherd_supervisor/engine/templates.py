@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from .expressions import TemplateError, evaluate
-from .filters import text
+from .filters import UNDEFINED, text
 
 if TYPE_CHECKING:
     from .expressions import Names
@@ -32,8 +32,10 @@ def has_template(value: Any) -> bool:
 def resolve(value: Any, scope: Names) -> Any:
     """Replace every template in `value`; a string that is exactly one template keeps the value's type.
 
+    An undefined name is null where it is the whole string and an error within a longer one, as on the server.
+
     Raises:
-        TemplateError: an undefined name or a broken expression (protocol.md §11.3).
+        TemplateError: see above, or a broken expression.
 
     """
     match value:
@@ -50,10 +52,18 @@ def resolve(value: Any, scope: Names) -> Any:
 def _render(template: str, scope: Names) -> Any:
     whole = template.strip()
     if whole.startswith("{{") and whole.endswith("}}") and "{{" not in whole[2:-2]:
-        return evaluate(whole[2:-2], scope)
+        value = evaluate(whole[2:-2], scope)
+        return None if value is UNDEFINED else value
     if "{%" in template:
         raise TemplateError("statement tags {% … %} are not part of the embedded engine's templates")
-    return _HOLE.sub(lambda hole: text(evaluate(hole.group(1), scope)), template)
+    return _HOLE.sub(lambda hole: _inline(hole.group(1), scope), template)
+
+
+def _inline(expression: str, scope: Names) -> str:
+    value = evaluate(expression, scope)
+    if value is UNDEFINED:
+        raise TemplateError(f"'{expression.strip()}' is undefined")
+    return text(value)
 
 
 def truth(value: Any) -> bool:

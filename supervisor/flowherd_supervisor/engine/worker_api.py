@@ -108,7 +108,7 @@ class WorkerApi:
         if errors:
             raise invalid(errors)
         bodies.refuse_nul(body, "output")
-        outputs = msgspec.json.encode(report.output).decode()
+        outputs = msgspec.json.encode(bodies.as_stored(report.output, body)).decode()
         verdict = await self._database.transact(
             self._queue.complete, activity_id, report.worker_id, outputs, Report(cost, usage)
         )

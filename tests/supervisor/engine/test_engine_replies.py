@@ -167,6 +167,17 @@ async def test_nesting_ends_at_the_servers_depth(api, step):
     assert (await api.http.post(url, content=right, headers=JSON)).status_code == 200
 
 
+async def test_integers_beyond_64_bits_become_floats(api, step):
+    """protocol.md §6.5: silently, as on the server."""
+    workflow_id = await api.run(step())
+    numbers = [2**64 - 1, 2**64, -(2**63), -(2**63) - 1]
+    assert await api.complete(await api.claim(), n=numbers) == 200
+    (state,) = (await api.status(workflow_id))["activities"]
+    found = state["outputs"][0]["value"]
+    assert [type(number) for number in found] == [int, float, int, float]
+    assert found == [2**64 - 1, float(2**64), -(2**63), float(-(2**63) - 1)]
+
+
 async def test_nul_is_refused_where_the_server_would_hang(api, step):
     """protocol.md §0 fact 15; an escaped backslash before u0000 is no NUL."""
     await api.run(step())

@@ -40,6 +40,9 @@ SCOPE = {
         ("{{a.list}}!", "[1,2]!"),
         ("{{'it\\'s'}}", "it's"),
         ("{{-a.n | int}}", -3),
+        ("{{nowhere}}", None),
+        (" {{a.missing}} ", None),
+        ("{{a.list[9]}}", None),
         ({"k": ["{{a.n}}", 1]}, {"k": [3, 1]}),
         ("no template }}", "no template }}"),
     ],
@@ -52,11 +55,11 @@ def test_expressions_evaluate(template, value):
     "template",
     [
         "{{}}",
-        "{{nowhere}}",
-        "{{a.missing}}",
+        "x{{nowhere}}",
+        "x{{a.missing}}",
         "{{a.missing.deeper}}",
-        "{{a.n.x}}",
-        "{{a.list[9]}}",
+        "{{a.n.x.y}}",
+        "x{{a.list[9]}}",
         "{{a.n +}}",
         "{{a.s - 1}}",
         "{{1 / 0}}",
@@ -71,7 +74,7 @@ def test_expressions_evaluate(template, value):
     ],
 )
 def test_nonsense_is_a_template_error(template):
-    """protocol.md §11.3: undefined is strict."""
+    """protocol.md §11.3: undefined is strict within text."""
     with pytest.raises(TemplateError):
         resolve(template, SCOPE)
 

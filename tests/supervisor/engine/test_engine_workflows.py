@@ -70,7 +70,7 @@ async def test_conditions_choose_the_branch(api, step):
 @pytest.mark.parametrize("where", ["root", "dependent"])
 async def test_a_template_error_fails_its_own_step_at_once(api, step, where):
     """The server hangs here until its timeout (protocol.md §8.5); a known difference."""
-    broken = step("b", parameters={"x": "{{nowhere.y}}"}, depends_on=[] if where == "root" else ["a"])
+    broken = step("b", parameters={"x": "v={{nowhere.y}}"}, depends_on=[] if where == "root" else ["a"])
     workflow_id = await api.run(step("a"), broken)
     await api.complete(await api.claim())
     found = await api.status(workflow_id)
