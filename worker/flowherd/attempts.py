@@ -1,11 +1,11 @@
 """What this worker holds: each claimed activity from its claim to the engine's verdict; it never polls.
 
-A record of the ledger follows each attempt, and is written before the handler starts. When the engine hands out an
-activity that is held already there are four cases (protocol.md R11, faults.md E18):
+A record of the ledger follows each attempt, and is written before the handler starts. When the engine hands
+out an activity that is held already there are four cases (protocol.md R11, faults.md E18):
 
     CLAIMED, RUNNING        adopt: go on under the newest worker_id
     REPORTING a success     adopt: deliver the same output under the newest worker_id
-    REPORTING a failure     it has arrived: drop its delivery, run the new attempt
+    REPORTING a failure     it has arrived: withdraw its delivery, run the new attempt
     ZOMBIE                  run the new attempt when the old handler has really ended
 """
 
@@ -13,76 +13,62 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.activity import Activity, Completed, Failed, Lost, Outcome
-from flowherd.config import WorkerConfig
+from flowherd.activity import Activity, Completed, Failed, Lost
+from flowherd.attempt import Attempt, Tools, counter_of, kept_of
 from flowherd.context import CancelReason
-from flowherd.engine import Batch, Engine
 from flowherd.errors import LedgerFull
-from flowherd.ledger import JOURNAL_BYTES, Cell, RecordBook, Standing, State
-from flowherd.reporter import Delivery, Reporter
-from flowherd.runner import Run, Runner
-from flowherd.slots import Slots
+from flowherd.excuses import Excuses
+from flowherd.ledger import Cell, Standing, State
+from flowherd.reporter import Delivery
+from flowherd.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.config import WorkerConfig
+    from flowherd.engine import Batch
+    from flowherd.run import Run
 
 _SHUTDOWN = Failed("WORKER_SHUTDOWN", "the worker was stopped before the activity had ended", retryable=True)
-_LAST_CHANCE_S = 0.2  # for handlers that end by themselves when they are told that the worker stops
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One claimed activity; `state` is what its record says."""
-
-    activity: Activity
-    index: int
-    sequence: int
-    lease_s: float
-    state: State = State.CLAIMED
-    run: Run | None = None
-    outcome: Outcome | None = None
-    carrier: asyncio.Task[None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """The collaborators of `Attempts`."""
-
-    engine: Engine
-    book: RecordBook
-    slots: Slots
-    runner: Runner
-    reporter: Reporter
 
 
 class Attempts:
     """The table of what this worker holds.
 
     Args:
-        acknowledged: called after each outcome that the engine has taken; the poller polls soon.
+        config: leases.
+        tools: the collaborators.
+        acknowledged: called after each outcome that the engine has taken, and when there is room again.
+
     """
 
     def __init__(self, config: WorkerConfig, tools: Tools, acknowledged: Callable[[], None]) -> None:
         self._config = config
         self._tools = tools
+        self._book = tools.book
         self._acknowledged = acknowledged
         self._held: dict[str, Attempt] = {}
+        self._waiting: dict[str, Attempt] = {}
         self._zombies: dict[str, Attempt] = {}
-        self._waiting: deque[Attempt] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._tasks = Tasks()
+        self._excuses = Excuses(tools.reporter, tools.book.berth, self._note_what_is_owed)
+        self._nothing_owed = asyncio.Event()
+        self._nothing_owed.set()
         self._reporting = 0
+        self._is_releasing = False
+        self._is_abandoned = False
         self.released = 0
 
     def __repr__(self) -> str:
-        return f"<Attempts [{len(self._held)} held, {len(self._waiting)} waiting, {len(self._zombies)} zombies]>"
+        counts = f"{len(self._held)} held, {len(self._waiting)} waiting, {len(self._zombies)} zombies"
+        return f"<Attempts [{counts}]>"
 
     @property
     def undelivered(self) -> tuple[str, ...]:
@@ -92,219 +78,222 @@ class Attempts:
     @property
     def room(self) -> int:
         """How many more activities a poll may bring: free records, and none while deliveries pile up."""
-        return 0 if self._reporting > 4 * self._tools.slots.limit else self._tools.book.free
+        return 0 if self._reporting >= 4 * self._tools.slots.limit else self._book.free
 
     async def all_ended(self) -> None:
         """Returns when nothing is owed to the engine any more; zombies are not waited for."""
-        await self._empty.wait()
+        while self._held or self._excuses.owed:
+            await self._nothing_owed.wait()
+        await self._tools.reporter.calls_ended()
 
     # Claims
 
     def accept(self, batch: Batch, permits: int) -> int:
-        """Takes over what a poll brought, with `permits` slots taken for it; returns the permits left over."""
+        """Takes over what a poll brought; of the `permits` taken for it, returns those left over."""
         for item in batch.undecodable:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
-            self._spawn(self._report_only(item.activity_id, item.worker_id, failure))
+            self._count(Cell.CLAIMED)
+            self._excuses.give(item.activity_id, item.worker_id, failure)
         for activity in batch.activities:
-            self._tools.book.berth.add(Cell.CLAIMED)
-            if (held := self._held.get(activity.activity_id)) and self._adopt(held, activity):
+            held = self._held.get(activity.activity_id)
+            if held is not None and self._adopt(held, activity):
                 continue
             attempt = self._claim(activity)
             if attempt is None:
                 continue
-            if activity.activity_id in self._zombies:
-                self._spawn(self._start_after(self._zombies[activity.activity_id], attempt))
-            elif permits:
+            if self._is_releasing:
+                self._hand_back(attempt)
+            elif permits and activity.activity_id not in self._zombies:
                 permits -= 1
                 self._start(attempt)
             else:
-                self._waiting.append(attempt)
+                self._waiting[activity.activity_id] = attempt
+        self._note_what_is_owed()
         return permits
 
     def start_waiting(self) -> None:
-        """Starts what came without a slot, as slots get free."""
-        while self._waiting and self._tools.slots.take(1):
-            self._start(self._waiting.popleft())
+        """Starts what came without a slot, in order, as far as slots are free."""
+        if not self._waiting or not self._tools.slots.free:
+            return
+        ready = [attempt for id_, attempt in self._waiting.items() if id_ not in self._zombies]
+        for attempt in ready:
+            if not self._tools.slots.take(1):
+                return
+            del self._waiting[attempt.id]
+            self._start(attempt)
 
     def _claim(self, activity: Activity) -> Attempt | None:
+        self._count(Cell.CLAIMED)
         lease_s = self._config.lease_s(activity.timeout_s)
         try:
-            index, sequence = self._tools.book.claim(
+            index, sequence = self._book.claim(
                 activity.activity_id, activity.worker_id, activity.name, now=time.monotonic(), lease_s=lease_s
             )
         except LedgerFull as error:
             failure = Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
-            self._spawn(self._report_only(activity.activity_id, activity.worker_id, failure))
+            self._excuses.give(activity.activity_id, activity.worker_id, failure)
             return None
         attempt = self._held[activity.activity_id] = Attempt(activity, index, sequence, lease_s)
-        self._empty.clear()
         return attempt
 
     def _adopt(self, held: Attempt, activity: Activity) -> bool:
-        """Moves an attempt under the newest claim: a second record is written, then the first freed."""
+        """Moves an attempt under the newest claim; False when a new attempt has to run."""
+        if held.activity.worker_id == activity.worker_id:
+            return True  # twice in one poll
         if isinstance(held.outcome, Failed):
+            self._count(Cell.FAILED)
             self._forget(held)
-            if held.carrier is not None:
-                held.carrier.cancel()
             return False
-        book, old = self._tools.book, held.index
-        started_at, limit_s = book.times(old)
-        held.index, held.sequence = book.claim(
-            activity.activity_id, activity.worker_id, activity.name, now=time.monotonic(), lease_s=held.lease_s
-        )
         held.activity = replace(held.activity, worker_id=activity.worker_id)
-        if held.state is State.RUNNING:
-            book.running(held.index, now=started_at, limit_s=limit_s)
-        elif isinstance(held.outcome, Completed):
-            book.reporting(held.index, self._journal(held.activity.worker_id, held.outcome))
-        book.clear(old)
+        held.index, held.sequence = self._book.move(
+            held.index,
+            activity.worker_id,
+            now=time.monotonic(),
+            completion=kept_of(held, self._tools.engine),
+        )
         log.warning("activity_claimed_again", activity_id=activity.activity_id, state=held.state.name.lower())
         return True
 
     # The life of one attempt
 
     def _start(self, attempt: Attempt) -> None:
-        attempt.carrier = self._spawn(self._carry(attempt))
-
-    async def _start_after(self, zombie: Attempt, attempt: Attempt) -> None:
-        assert zombie.run is not None
-        await zombie.run.ended()
-        self._waiting.append(attempt)
-        self._acknowledged()
-
-    async def _carry(self, attempt: Attempt) -> None:
-        """Runs the handler in its slot and delivers what became of it."""
         run = attempt.run = self._tools.runner.start(attempt.activity)
         attempt.state = State.RUNNING
-        self._tools.book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s)
-        self._tools.book.berth.add(Cell.RUNNING)
-        outcome = await run.outcome()
-        await self._finish(attempt, run, outcome)
+        self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s)
+        self._book.berth.add(Cell.RUNNING)
+        attempt.carrier = self._tasks.spawn(self._carry(attempt, run))
 
-    async def _finish(self, attempt: Attempt, run: Run, outcome: Outcome) -> None:
-        slot_free = run.has_ended
-        if slot_free:
+    async def _carry(self, attempt: Attempt, run: Run) -> None:
+        """Runs the handler in its slot and delivers what became of it."""
+        outcome = await run.outcome()
+        if isinstance(outcome, Lost):
+            self._lose(attempt)
+        else:
+            self._leave_slot(attempt, run)
+            await self._report(attempt, outcome)
+
+    def _leave_slot(self, attempt: Attempt, run: Run) -> None:
+        """The outcome is known: frees the slot, or waits for a handler that outlived its outcome."""
+        if run.has_ended:
             self._free_slot()
         else:
-            self._zombies[attempt.activity.activity_id] = attempt
-            self._spawn(self._bury(attempt, run))
-        if isinstance(outcome, Lost):
-            self._count(Cell.LOST)
-        else:
-            await self._report(attempt, outcome)
-        self._forget(attempt)
-        if run.has_ended:
-            self._clear(attempt)
+            self._zombies[attempt.id] = attempt
+            self._tasks.spawn(self._bury(attempt, run))
+
+    async def _bury(self, attempt: Attempt, run: Run) -> None:
+        await run.ended()
+        del self._zombies[attempt.id]
+        self._clear_if_over(attempt)
+        self._free_slot()
+
+    def _free_slot(self) -> None:
+        self._book.berth.add(Cell.RUNNING, -1)
+        self._tools.slots.give_back()
+        self.start_waiting()
 
     async def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
         attempt.outcome, attempt.state = outcome, State.REPORTING
-        worker_id = attempt.activity.worker_id
-        kept = self._journal(worker_id, outcome) if isinstance(outcome, Completed) else None
-        self._tools.book.reporting(attempt.index, kept)
+        self._book.reporting(attempt.index, kept_of(attempt, self._tools.engine))
         self._reporting += 1
         try:
-            delivery = await self._tools.reporter.deliver(
-                attempt.activity.activity_id, lambda: attempt.activity.worker_id, outcome
-            )
+            delivery = await self._tools.reporter.deliver(attempt.id, lambda: self._fence(attempt), outcome)
         finally:
             self._reporting -= 1
-        if delivery is Delivery.GONE:
-            self._count(Cell.LOST)
-        else:
-            self._count(Cell.COMPLETED if isinstance(outcome, Completed) else Cell.FAILED)
+        if delivery is not Delivery.WITHDRAWN and attempt.is_owed:
+            self._count(counter_of(outcome, delivery))
+            self._forget(attempt)
         self._acknowledged()
 
-    async def _bury(self, attempt: Attempt, run: Run) -> None:
-        """Waits for a handler that outlived its outcome: only then its slot is free."""
-        await run.ended()
-        self._zombies.pop(attempt.activity.activity_id, None)
-        self._free_slot()
-        if attempt.state is State.ZOMBIE:
-            self._clear(attempt)
+    def _fence(self, attempt: Attempt) -> str | None:
+        return attempt.activity.worker_id if attempt.is_owed and not self._is_abandoned else None
 
     def _forget(self, attempt: Attempt) -> None:
         """Nothing is owed to the engine about it any more."""
-        if self._held.get(attempt.activity.activity_id) is attempt:
-            del self._held[attempt.activity.activity_id]
-        if not self._held:
-            self._empty.set()
+        if self._held.get(attempt.id) is attempt:
+            del self._held[attempt.id]
+        self._waiting.pop(attempt.id, None)
         attempt.state = State.ZOMBIE
-        self._tools.book.zombie(attempt.index)
+        self._book.zombie(attempt.index)
+        self._clear_if_over(attempt)
+        self._note_what_is_owed()
 
-    def _clear(self, attempt: Attempt) -> None:
-        if attempt.state is not State.FREE:
+    def _clear_if_over(self, attempt: Attempt) -> None:
+        if attempt.state is State.ZOMBIE and (attempt.run is None or attempt.run.has_ended):
             attempt.state = State.FREE
-            self._tools.book.clear(attempt.index)
+            self._book.clear(attempt.index)
 
-    def _free_slot(self) -> None:
-        self._tools.book.berth.add(Cell.RUNNING, -1)
-        self._tools.slots.give_back()
+    def _lose(self, attempt: Attempt) -> None:
+        """It is somebody else's: nothing is reported, and its slot is free when the handler has ended."""
+        if attempt.is_owed:
+            self._count(Cell.LOST)
+            if attempt.run is not None:
+                self._leave_slot(attempt, attempt.run)
+            self._forget(attempt)
+            self._acknowledged()
+
+    def _note_what_is_owed(self) -> None:
+        if self._held or self._excuses.owed:
+            self._nothing_owed.clear()
+        else:
+            self._nothing_owed.set()
 
     def _count(self, cell: Cell) -> None:
-        self._tools.book.berth.add(cell)
-
-    def _journal(self, worker_id: str, outcome: Completed) -> bytes | None:
-        if len(outcome.output) > JOURNAL_BYTES:
-            return None
-        return self._tools.engine.encode_completion(worker_id, outcome)
-
-    async def _report_only(self, activity_id: str, worker_id: str, failure: Failed) -> None:
-        """Says why an activity that never got a record cannot be run."""
-        log.error("activity_not_run", activity_id=activity_id, code=failure.code, reason=failure.message)
-        await self._tools.reporter.deliver(activity_id, lambda: worker_id, failure)
-        self._count(Cell.FAILED)
+        self._book.berth.add(cell)
 
     # Verdicts and the end
 
     def heed_verdicts(self) -> None:
         """Stops what the keeper has found to be somebody else's; nothing is reported about it."""
-        berth = self._tools.book.berth
+        berth = self._book.berth
         for attempt in list(self._held.values()):
             if berth.standing(attempt.index, attempt.sequence) is not Standing.GONE:
                 continue
             if attempt.state is State.RUNNING and attempt.run is not None:
                 attempt.run.cancel(CancelReason.LEASE_LOST)
-            elif attempt.state is State.CLAIMED and attempt in self._waiting:
-                self._waiting.remove(attempt)
-                self._forget(attempt)
-                self._clear(attempt)
-                self._count(Cell.LOST)
+                if isinstance(attempt.run.known_outcome, Lost):
+                    self._lose(attempt)
+            elif attempt.state is State.CLAIMED:
+                self._lose(attempt)
 
-    async def release(self) -> None:
-        """Gives back everything that has no outcome yet, as retryable WORKER_SHUTDOWN."""
-        running = [a for a in self._held.values() if a.run is not None and a.outcome is None]
+    async def release(self, last_chance_s: float) -> None:
+        """Gives back everything that has no outcome yet, as retryable WORKER_SHUTDOWN.
+
+        Args:
+            last_chance_s: for handlers that end by themselves when they are told that the worker stops.
+
+        """
+        self._is_releasing = True
+        for attempt in list(self._waiting.values()):
+            self._hand_back(attempt)
+        running = [attempt for attempt in self._held.values() if attempt.state is State.RUNNING]
         for attempt in running:
             assert attempt.run is not None
             attempt.run.cancel(CancelReason.SHUTDOWN)
-        while self._waiting:
-            self._hand_back(self._waiting.popleft())
-        if running:
-            await asyncio.wait([a.carrier for a in running if a.carrier], timeout=_LAST_CHANCE_S)
+        if carriers := [attempt.carrier for attempt in running if attempt.carrier is not None]:
+            await asyncio.wait(carriers, timeout=last_chance_s)
         for attempt in running:
-            if attempt.outcome is None and attempt.state is State.RUNNING and attempt.run is not None:
-                assert attempt.carrier is not None
-                attempt.carrier.cancel()
-                self.released += 1
-                attempt.carrier = self._spawn(self._finish(attempt, attempt.run, _SHUTDOWN))
-            elif isinstance(attempt.outcome, Failed) and attempt.outcome.code == _SHUTDOWN.code:
-                self.released += 1
+            self._give_up(attempt)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """Counts what has ended by itself as given back, and gives back what has not."""
+        assert attempt.run is not None
+        known = attempt.run.known_outcome
+        if isinstance(known, Failed) and known.code == _SHUTDOWN.code:
+            self.released += 1
+        if attempt.state is not State.RUNNING or known is not None:
+            return
+        assert attempt.carrier is not None
+        attempt.carrier.cancel()  # it waits for the outcome: no call is under way
+        self.released += 1
+        self._leave_slot(attempt, attempt.run)
+        attempt.carrier = self._tasks.spawn(self._report(attempt, _SHUTDOWN))
 
     def _hand_back(self, attempt: Attempt) -> None:
         self.released += 1
-        attempt.carrier = self._spawn(self._report_waiting(attempt))
+        self._waiting.pop(attempt.id, None)
+        attempt.carrier = self._tasks.spawn(self._report(attempt, _SHUTDOWN))
 
-    async def _report_waiting(self, attempt: Attempt) -> None:
-        await self._report(attempt, _SHUTDOWN)
-        self._forget(attempt)
-        self._clear(attempt)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("internal_error", exc_info=error)
+    def abandon(self) -> None:
+        """Time is up: deliveries end with their present call. The records stay, for the keeper to settle."""
+        self._is_abandoned = True
+        self._excuses.abandon()

@@ -9,6 +9,8 @@ FlowherdError
 │   └── InvalidOutput          the output cannot be sent to the engine: terminal
 ├── EngineError                the engine, or what stands between
 │   ├── EngineUnavailable      may pass: refused, reset, timed out, 5xx, 429
+│   │   ├── EngineDisconnected    the connection ended before the reply began
+│   │   └── ReplyTooLarge         it was not read to its end
 │   ├── EngineUnauthorized     401 that a fresh token did not cure
 │   └── EngineMisconfigured    will not pass by itself: redirect, 403, 404 without envelope, 405
 └── LedgerFull                 no free record in this berth
@@ -51,6 +53,7 @@ class ActivityError(FlowherdError):
         message: what the workflow's users see; never put parameters or secrets in it.
         code: a non-empty name such as `OUT_OF_STOCK`; the engine has no taxonomy of its own (protocol.md §7).
         retryable: whether the engine may hand the activity out again; costs one attempt.
+
     """
 
     def __init__(self, message: str, *, code: str = "ACTIVITY_ERROR", retryable: bool = True) -> None:
@@ -74,7 +77,12 @@ class InvalidOutput(ActivityError):
 
 
 class EngineError(FlowherdError):
-    """A call to the engine did not end in a verdict."""
+    """A call to the engine did not end in a verdict.
+
+    `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2).
+    """
+
+    in_doubt = False
 
 
 class EngineUnavailable(EngineError):
@@ -83,11 +91,22 @@ class EngineUnavailable(EngineError):
     Args:
         reason: one line without secrets.
         retry_after_s: what the engine asked for, 0 when it asked for nothing.
+        in_doubt: whether the call may have taken effect all the same.
+
     """
 
-    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
+    def __init__(self, reason: str, *, retry_after_s: float = 0.0, in_doubt: bool = False) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+        self.in_doubt = in_doubt
+
+
+class EngineDisconnected(EngineUnavailable):
+    """The connection ended before a byte of the reply: perhaps one the engine had given up (faults.md E4)."""
+
+
+class ReplyTooLarge(EngineUnavailable):
+    """The reply is larger than we are willing to hold in memory (faults.md E15)."""
 
 
 class EngineUnauthorized(EngineError):

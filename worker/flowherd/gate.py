@@ -1,19 +1,23 @@
-"""One retry gate per worker: while the engine is away a single call probes it, whatever else waits (faults.md E5)."""
+"""One retry gate per worker: while the engine is away one call probes it (E5); it knows no verbs."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from flowherd.core.retries import Backoff
-from flowherd.errors import EngineError, EngineUnavailable
+from flowherd.errors import EngineError, EngineMisconfigured, EngineUnauthorized, EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
+RECHECK_MISCONFIGURED_S = 30.0  # what does not pass by itself is looked at again this often (faults.md E10)
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -27,19 +31,39 @@ class Gate:
         self._backoff = backoff or Backoff()
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._probe = asyncio.Lock()
+        self._hurried = asyncio.Event()
         self._reopens_at = 0.0
         self._closed_at = 0.0
+        self._trouble: type[EngineError] | None = None
         self.failures = 0
 
+    def __repr__(self) -> str:
+        return f"<Gate [{self.failures} failures in a row]>" if self.failures else "<Gate [open]>"
+
     async def through(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Makes `call` when the gate lets it; its EngineError closes the gate and is raised."""
+        """Makes `call` when the gate lets it; its EngineError closes the gate and is raised.
+
+        Any other exception of `call` passes through and says nothing about the engine.
+        """
         while self.failures:
             async with self._probe:
                 if not self.failures:
                     break
-                await asyncio.sleep(self._reopens_at - time.monotonic())
+                await self._until_reopened()
                 return await self._attempt(call)
         return await self._attempt(call)
+
+    def hurry(self) -> None:
+        """Lets the next call pass at once: there is no time left to wait."""
+        self._reopens_at = 0.0
+        self._hurried.set()
+
+    async def _until_reopened(self) -> None:
+        while (left_s := self._reopens_at - _now()) > 0:
+            self._hurried.clear()
+            with contextlib.suppress(TimeoutError):  # the usual case
+                async with asyncio.timeout(left_s):
+                    await self._hurried.wait()
 
     async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
         failures_before = self.failures
@@ -55,13 +79,42 @@ class Gate:
 
     def _close(self, error: EngineError) -> None:
         self.failures += 1
-        now = time.monotonic()
-        asked_s = error.retry_after_s if isinstance(error, EngineUnavailable) else 0.0
-        self._reopens_at = now + self._backoff.delay_s(self.failures, self._rng, asked_s=asked_s)
+        now = _now()
+        self._reopens_at = now + self._delay_s(error)
         if self.failures == 1:
             self._closed_at = now
-            log.warning("engine_unreachable", reason=str(error))
+        trouble = _kind(error)
+        if trouble is not self._trouble:
+            self._trouble = trouble
+            _say(trouble, str(error))
+
+    def _delay_s(self, error: EngineError) -> float:
+        if isinstance(error, EngineMisconfigured):
+            return RECHECK_MISCONFIGURED_S * self._rng.uniform(0.9, 1.1)
+        asked_s = error.retry_after_s if isinstance(error, EngineUnavailable) else 0.0
+        return self._backoff.delay_s(self.failures, self._rng, asked_s=asked_s)
 
     def _open(self) -> None:
-        self.failures = 0
-        log.info("engine_reachable_again", after_s=round(time.monotonic() - self._closed_at, 1))
+        self.failures, self._trouble = 0, None
+        log.info("engine_reachable_again", after_s=round(_now() - self._closed_at, 1))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _kind(error: EngineError) -> type[EngineError]:
+    return next(
+        (kind for kind in (EngineMisconfigured, EngineUnauthorized) if isinstance(error, kind)),
+        EngineUnavailable,
+    )
+
+
+def _say(trouble: type[EngineError], reason: str) -> None:
+    """One line per change of state, not per try (faults.md E1)."""
+    if trouble is EngineMisconfigured:
+        log.error("engine_misconfigured", reason=reason, looked_at_again_in_s=RECHECK_MISCONFIGURED_S)
+    elif trouble is EngineUnauthorized:
+        log.warning("engine_refuses_our_token", reason=reason)
+    else:
+        log.warning("engine_unreachable", reason=reason)

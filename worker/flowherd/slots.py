@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Slots:
     """The child's semaphore: resizable permits, each held by one running activity or one place in a poll.
 
-    Unlike `asyncio.Semaphore` it can shrink below what is held (permits then disappear as they are given back),
-    and hands out several permits at once.
+    Unlike `asyncio.Semaphore` it can shrink below what is held (permits then disappear as they are given
+    back), and hands out several permits at once.
 
     Args:
         limit: how many may be held.
         changed: called after each change, to publish it and to wake whoever waits for a permit.
+
     """
 
     def __init__(self, limit: int, changed: Callable[[], None]) -> None:
@@ -47,8 +51,9 @@ class Slots:
     def take(self, most: int) -> int:
         """Takes up to `most` free permits at once and returns how many it got, 0 included."""
         taken = min(most, self.free)
-        self._held += taken
-        self._changed()
+        if taken:
+            self._held += taken
+            self._changed()
         return taken
 
     def give_back(self, count: int = 1) -> None:

@@ -1,26 +1,29 @@
-"""One complete worker: wires poller, slots, attempts and reporter, and ends them in four steps; no module state."""
+"""One complete worker: wires poller, slots, attempts and reporter, and ends them; it has no module state."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.attempts import Attempts, Tools
-from flowherd.config import WorkerConfig
+from flowherd.attempt import Tools
+from flowherd.attempts import Attempts
 from flowherd.core.messages import Stopped
-from flowherd.engine import Engine
-from flowherd.environment import RunEnvironment
 from flowherd.gate import Gate
 from flowherd.ledger import Cell, RecordBook
 from flowherd.offload import ThreadPool
 from flowherd.poller import Mode, Poller
-from flowherd.registry import Registry
 from flowherd.reporter import Reporter
 from flowherd.runner import Runner
 from flowherd.slots import Slots
+
+if TYPE_CHECKING:
+    from flowherd.config import WorkerConfig
+    from flowherd.engine import Engine
+    from flowherd.environment import RunEnvironment
+    from flowherd.registry import Registry
 
 RELEASE_S = 0.8  # for giving work back once a drain's time is up
 
@@ -44,12 +47,18 @@ class Worker:
         engine: the client; the worker does not close it.
         book: the pen of this worker's berth.
         environment: what all runs share.
+
     """
 
     def __init__(
-        self, config: WorkerConfig, registry: Registry, engine: Engine, book: RecordBook, environment: RunEnvironment
+        self,
+        config: WorkerConfig,
+        registry: Registry,
+        engine: Engine,
+        book: RecordBook,
+        environment: RunEnvironment,
     ) -> None:
-        gate = Gate()
+        gate = self._gate = Gate()
         self._berth = book.berth
         self._environment = environment
         self._threads = ThreadPool(config.concurrency)
@@ -62,7 +71,9 @@ class Worker:
             reporter=Reporter(engine, gate, config.call_deadline_s),
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
-        self._poller = Poller(config, engine, gate, self._slots, self._attempts, book.berth)
+        self._poller = Poller(
+            config, engine, gate, slots=self._slots, attempts=self._attempts, berth=book.berth
+        )
         self._order: _StopOrder | None = None
         self._ordered = asyncio.Event()
         self._berth.put(Cell.LIMIT, config.concurrency)
@@ -78,6 +89,7 @@ class Worker:
         self._threads.resize(max(limit, 1))
         self._berth.put(Cell.LIMIT, limit)
         self._berth.put(Cell.LIMIT_APPLIED, n)
+        self._attempts.start_waiting()
 
     def quiet(self) -> None:
         """Stops polling; everything else goes on."""
@@ -90,11 +102,11 @@ class Worker:
     def drain(self, within_s: float) -> None:
         """Stops polling, lets the running work end within `within_s` seconds, and gives back the rest."""
         if self._order is None:
-            self._give(_StopOrder(time.monotonic() + within_s, RELEASE_S))
+            self._give(_StopOrder(_now() + within_s, RELEASE_S))
 
     def release(self, within_s: float) -> None:
         """Gives everything back now, within `within_s` seconds."""
-        self._give(_StopOrder(time.monotonic(), within_s))
+        self._give(_StopOrder(_now(), within_s))
 
     def heed_verdicts(self) -> None:
         """The keeper rang: looks for leases that were lost."""
@@ -119,27 +131,45 @@ class Worker:
         """Stop taking slots; await the poll; run to the end and deliver; give back the rest."""
         self._poller.set_mode(Mode.STOPPING)
         self._environment.shutdown.request()
-        await self._until_due(polling)
-        if not polling.done():
-            log.warning("poll_abandoned", worker_id=self._poller.in_flight, note="it may hold claims until their leases end")
-            polling.cancel()
-        ended = asyncio.create_task(self._attempts.all_ended())
+        ended = asyncio.create_task(self._all_ended(polling))
         await self._until_due(ended)
         if not ended.done():
-            await self._attempts.release()
             assert self._order is not None
-            await asyncio.wait({ended}, timeout=self._order.release_s)
+            release_s = self._order.release_s
+            give_up_at = _now() + release_s
+            self._gate.hurry()
+            await self._attempts.release(last_chance_s=release_s / 4)
+            await asyncio.wait({ended}, timeout=give_up_at - _now())
+        self._end_polling(polling)
+        self._attempts.abandon()
+        self._threads.close()
         undelivered = self._attempts.undelivered
         for activity_id in undelivered:
-            log.error("result_undelivered", activity_id=activity_id)
+            log.error("outcome_undelivered", activity_id=activity_id)
         ended.cancel()
         return Stopped(self._attempts.released, undelivered)
 
+    def _end_polling(self, polling: asyncio.Task[None]) -> None:
+        if not polling.done():
+            log.warning(
+                "poll_abandoned",
+                worker_id=self._poller.in_flight,
+                note="what it may have claimed is handed out again when the leases end",
+            )
+            polling.cancel()
+        elif (error := polling.exception()) is not None:
+            log.error("internal_error", exc_info=error)
+
+    async def _all_ended(self, polling: asyncio.Task[None]) -> None:
+        """The poll first: what it brings is owed too."""
+        await asyncio.wait({polling})
+        await self._attempts.all_ended()
+
     async def _until_due(self, work: asyncio.Task[None]) -> None:
-        """Waits for `work`, at most until the present order's time is up; a stricter order shortens the wait."""
+        """Waits for `work` until the present order's time is up; a stricter order shortens the wait."""
         while not work.done():
             assert self._order is not None
-            left_s = self._order.finish_by - time.monotonic()
+            left_s = self._order.finish_by - _now()
             if left_s <= 0:
                 return
             await self._wait(work, left_s)
@@ -161,3 +191,5 @@ class Worker:
         self._poller.acknowledged()
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()

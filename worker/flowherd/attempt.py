@@ -1,0 +1,87 @@
+"""One claimed activity as its worker sees it, and who works on it: data without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowherd.activity import Completed
+from flowherd.ledger import HELD, JOURNAL_BYTES, Cell, State
+from flowherd.reporter import Delivery
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from flowherd.activity import Activity, Failed
+    from flowherd.engine import Engine
+    from flowherd.ledger import RecordBook
+    from flowherd.reporter import Reporter
+    from flowherd.run import Run
+    from flowherd.runner import Runner
+    from flowherd.slots import Slots
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One claimed activity.
+
+    Attributes:
+        activity: with the worker_id of the newest claim.
+        index: of its record.
+        sequence: of its record; a verdict with another one is about something else.
+        lease_s: from the claim, or the last heartbeat.
+        state: what its record says.
+        run: its handler's, once it has a slot.
+        outcome: what is being delivered.
+        carrier: the task that waits for the run and delivers its outcome.
+
+    """
+
+    activity: Activity
+    index: int
+    sequence: int
+    lease_s: float
+    state: State = State.CLAIMED
+    run: Run | None = None
+    outcome: Completed | Failed | None = None
+    carrier: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> str:
+        """The activity's id."""
+        return self.activity.activity_id
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the engine waits for its outcome."""
+        return self.state in HELD
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The collaborators of `Attempts`."""
+
+    engine: Engine
+    book: RecordBook
+    slots: Slots
+    runner: Runner
+    reporter: Reporter
+
+
+def kept_of(attempt: Attempt, engine: Engine) -> bytes | None:
+    """The completion the ledger shall keep against a crash; None for failures and large ones."""
+    outcome = attempt.outcome
+    if not isinstance(outcome, Completed) or len(outcome.output) > JOURNAL_BYTES:
+        return None
+    return engine.encode_completion(attempt.activity.worker_id, outcome)
+
+
+def counter_of(outcome: Completed | Failed, delivery: Delivery) -> Cell:
+    """Where a delivery is counted."""
+    match delivery:
+        case Delivery.ACCEPTED:
+            return Cell.COMPLETED if isinstance(outcome, Completed) else Cell.FAILED
+        case Delivery.REPLACED:
+            return Cell.FAILED
+        case _:
+            return Cell.LOST
