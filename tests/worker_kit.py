@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from flowherd.config import WorkerConfig
+from flowherd.leases import LeaseKeeper
+from flowherd.ledger import Ledger, RecordBook
+from flowherd.testing import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flowherd.ledger import Berth, Ledger, RecordBook
+    from flowherd.ledger import Berth
 
 
 def open_berth(ledger: Ledger, *, seat: int = 0, incarnation: int = 1) -> Berth:
@@ -40,3 +46,32 @@ def child_that(work: Callable[[], None]) -> Iterator[int]:
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+class LeasedHost:
+    """One worker's ledger with a keeper beside it, on the loop's clock."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.engine = FakeEngine()
+        self.ledger = Ledger(seats=1, records=200)
+        self.berth = open_berth(self.ledger)
+        self.book = RecordBook(self.berth)
+        self.rung: list[int] = []
+        self.config = WorkerConfig(**settings)
+        self.start_keeper()
+
+    def start_keeper(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.keeper = LeaseKeeper(self.engine, self.ledger, self.config, self.rung.append, loop.time)
+        self.running = loop.create_task(self.keeper.run())
+
+    def claim(
+        self, lease_s: float = 60.0, *, activity_id: str = "a-1", worker_id: str = "w-1"
+    ) -> tuple[int, int]:
+        return self.book.claim(
+            activity_id, worker_id, "resize", now=asyncio.get_running_loop().time(), lease_s=lease_s
+        )
+
+    @property
+    def beats(self) -> list[str]:
+        return [call.activity_id for call in self.engine.of("heartbeat")]

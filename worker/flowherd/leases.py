@@ -1,6 +1,7 @@
-"""Beats and settles a ledger's records: run by the keeper, or in a thread by `python -m flowherd`; no user code.
+"""Beats and settles a ledger's records: run by the keeper, or in a thread by `python -m flowherd`.
 
-It never changes a record: it tells the engine what the ledger says, and writes what the engine answers as verdicts.
+It runs no user code and never changes a record: it tells the engine what the ledger says, and writes what
+the engine answers as verdicts.
 """
 
 from __future__ import annotations
@@ -8,23 +9,30 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.activity import Failed
-from flowherd.config import WorkerConfig
 from flowherd.core.retries import Backoff
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineError
-from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Life, Record, Standing, State
-from flowherd.statuses import describe_status
+from flowherd.gate import Gate
+from flowherd.ledger import HELD, Berth, Host, Ledger, Life, Record, Standing
+from flowherd.settlement import Settlement
+from flowherd.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.config import WorkerConfig
 
 SCAN_EVERY_S = 0.2
 _SHORTEST_BEAT_S = 0.1  # a lease shorter than the round trip must not become a busy loop (faults.md E22)
-_SETTLE_AT_LEAST_S = 300.0  # how long a settlement is tried: the fence makes a late one harmless
+_AT_ONCE_BELOW_S = 2.0  # a shorter lease gets its first beat at once
+_LONGEST_BEAT_CALL_S = 10.0  # one hung probe must not keep all leases waiting
 _AT_ONCE = 16  # calls under way, so that a burst never opens a connection per activity
+_BACKOFF = Backoff(cap_s=2.0)  # leases wait: sooner than a worker's own calls
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,8 +43,7 @@ class _Watch:
 
     next_beat_at: float
     last_ok: float
-    beating: bool = False
-    failures: int = 0
+    is_beating: bool = False
 
 
 class LeaseKeeper:
@@ -45,6 +52,7 @@ class LeaseKeeper:
     Args:
         ring: wakes the worker in a berth, after a verdict.
         clock: monotonic seconds; the ledger's times are on the same clock.
+
     """
 
     def __init__(
@@ -61,10 +69,15 @@ class LeaseKeeper:
         self._ring = ring
         self._clock = clock
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
-        self._watched: dict[tuple[int, int], _Watch] = {}
-        self._settling: dict[int, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._calls = asyncio.Semaphore(_AT_ONCE)
+        self._gate = Gate(_BACKOFF)
+        self._settlement = Settlement(
+            engine, ledger, self._calls, deadline_s=config.call_deadline_s, clock=clock
+        )
+        self._watched: dict[tuple[int, int], _Watch] = {}
+        self._settling: set[int] = set()
+        self._short_leases: set[str] = set()
+        self._tasks = Tasks()
         self.woken = asyncio.Event()
 
     async def run(self) -> None:
@@ -96,131 +109,82 @@ class LeaseKeeper:
                             seen.add((berth.number, record.sequence))
                             self._beat_if_due(berth, record, now)
                 case Life.ENDED if berth.number not in self._settling:
-                    self._settling[berth.number] = self._spawn(self._settle(berth))
+                    self._settling.add(berth.number)
+                    self._tasks.spawn(self._settle(berth))
                 case _:
                     pass
         for key in self._watched.keys() - seen:
             del self._watched[key]
 
-    def _spawn(self, work: object) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    async def _settle(self, berth: Berth) -> None:
+        try:
+            await self._settlement.settle(berth)
+        finally:
+            self._settling.discard(berth.number)
 
     # Heartbeats
 
     def _beat_if_due(self, berth: Berth, record: Record, now: float) -> None:
-        key = (berth.number, record.sequence)
-        watch = self._watched.get(key)
+        watch = self._watched.get((berth.number, record.sequence))
         if watch is None:
-            first = record.claimed_at + self._interval_s(record)
-            watch = self._watched[key] = _Watch(max(first, now), record.claimed_at)
-        if not watch.beating and now >= watch.next_beat_at - SCAN_EVERY_S / 2:
-            watch.beating = True
-            self._spawn(self._beat(berth, record, watch))
+            watch = self._watched[berth.number, record.sequence] = self._first_watch(record, now)
+        if watch.is_beating or now < watch.next_beat_at - SCAN_EVERY_S / 2:
+            return
+        if berth.standing(record.index, record.sequence) is Standing.GONE:
+            return  # it is somebody else's: a late beat could only disturb them
+        watch.is_beating = True
+        self._tasks.spawn(self._beat(berth, record, watch))
+
+    def _first_watch(self, record: Record, now: float) -> _Watch:
+        """A beat is due an interval after the claim; at once for a short lease, or if the keeper comes late."""
+        first = record.claimed_at + self._interval_s(record)
+        return _Watch(now if record.lease_s < _AT_ONCE_BELOW_S else max(first, now), record.claimed_at)
 
     def _interval_s(self, record: Record) -> float:
         interval = max(self._config.beat_interval_s(record.lease_s), _SHORTEST_BEAT_S)
         return interval * self._rng.uniform(0.9, 1.0)
 
     async def _beat(self, berth: Berth, record: Record, watch: _Watch) -> None:
-        asked_at = self._clock()
+        wait_s = min(self._interval_s(record), _BACKOFF.cap_s)
         try:
-            async with self._calls:
-                answer = await self._engine.heartbeat(
-                    record.activity_id, record.worker_id, self._deadline_s(record)
-                )
+            answer, asked_at = await self._gate.through(lambda: self._ask(record))
         except EngineError as error:
-            watch.failures += 1
-            wait_s = min(self._interval_s(record), 0.25 * 2 ** min(watch.failures, 3))
-            if watch.failures == 1:
-                log.warning("heartbeat_failed", activity_id=record.activity_id, reason=str(error))
+            log.debug("heartbeat_failed", activity_id=record.activity_id, reason=str(error))
         else:
-            watch.failures = 0
-            wait_s = self._interval_s(record)
-            self._judge(berth, record, answer, watch, asked_at)
+            if self._judge(berth, record, answer, watch, asked_at):
+                wait_s = self._interval_s(record)
         finally:
-            watch.beating = False
-        watch.next_beat_at = self._clock() + wait_s
+            watch.is_beating = False
+            watch.next_beat_at = self._clock() + wait_s
 
-    def _deadline_s(self, record: Record) -> float:
-        return max(1.0, min(self._config.call_deadline_s, record.lease_s / 2))
+    async def _ask(self, record: Record) -> tuple[Answer, float]:
+        deadline_s = max(1.0, min(_LONGEST_BEAT_CALL_S, record.lease_s / 3))
+        async with self._calls:
+            asked_at = self._clock()
+            answer = await self._engine.heartbeat(record.activity_id, record.worker_id, deadline_s)
+        took_s = self._clock() - asked_at
+        if took_s > record.lease_s / 3 and record.name not in self._short_leases:
+            self._short_leases.add(record.name)
+            log.warning("lease_too_short", name=record.name, lease_s=record.lease_s, took_s=took_s)
+        return answer, asked_at
 
-    def _judge(self, berth: Berth, record: Record, answer: Answer, watch: _Watch, asked_at: float) -> None:
-        """Writes the verdict, unless the record has changed since the beat was sent."""
+    def _judge(self, berth: Berth, record: Record, answer: Answer, watch: _Watch, asked_at: float) -> bool:
+        """Writes the verdict, unless the record has changed since; False when the answer was none."""
         present = berth.record(record.index)
         if present is None or present.sequence != record.sequence or not berth.readable:
-            return
-        if answer.verdict in {Verdict.GONE, Verdict.UNKNOWN}:
-            berth.judge(record, Standing.GONE, watch.last_ok)
-            self._ledger.put(Host.LEASES_LOST, self._ledger.get(Host.LEASES_LOST) + 1)
-            log.warning("lease_lost", activity_id=record.activity_id, name=record.name, reason=answer.detail)
-            self._ring(berth.number)
-            return
-        watch.last_ok = asked_at
-        berth.judge(record, Standing.GOOD, asked_at)
-
-    # Settlement
-
-    async def _settle(self, berth: Berth) -> None:
-        """Gives an ended incarnation's work back, or delivers what it had finished; then frees the berth."""
-        try:
-            owed = [record for record in berth.records() if record.state in HELD]
-            await asyncio.gather(*(self._settle_one(berth, record) for record in owed))
-        finally:
-            self._ledger.absorb(berth)
-            berth.settled()
-            del self._settling[berth.number]
-
-    async def _settle_one(self, berth: Berth, record: Record) -> None:
-        give_up_at = self._clock() + max(record.lease_s, _SETTLE_AT_LEAST_S)
-        backoff, failures = Backoff(cap_s=5.0), 0
-        while True:
-            try:
-                async with self._calls:
-                    done = await self._tell_end(berth, record)
-            except EngineError as error:
-                failures += 1
-                if self._clock() > give_up_at:
-                    log.error("settlement_given_up", activity_id=record.activity_id, reason=str(error))
-                    return
-                await asyncio.sleep(backoff.delay_s(failures, self._rng))
-            else:
-                self._ledger.put(Host.SETTLED, self._ledger.get(Host.SETTLED) + 1)
+            return True
+        match answer.verdict:
+            case Verdict.ACCEPTED:
+                watch.last_ok = asked_at
+                berth.judge(record, Standing.GOOD, asked_at)
+            case Verdict.GONE | Verdict.UNKNOWN:
+                berth.judge(record, Standing.GONE, watch.last_ok)
+                self._ledger.put(Host.LEASES_LOST, self._ledger.get(Host.LEASES_LOST) + 1)
                 log.warning(
-                    "activity_settled", activity_id=record.activity_id, name=record.name, outcome=done,
-                    process=berth.get(Cell.SEAT), pid=berth.get(Cell.PID),
-                )  # fmt: skip
-                return
-
-    async def _tell_end(self, berth: Berth, record: Record) -> str:
-        """One try; says in a word or two what became of the activity."""
-        kept = berth.journal(record.index) if record.state is State.REPORTING else None
-        if kept is not None:
-            answer = await self._engine.complete(record.activity_id, kept, self._config.call_deadline_s)
-            if answer.verdict is not Verdict.REFUSED:
-                return (
-                    "its kept result was delivered"
-                    if answer.verdict is Verdict.ACCEPTED
-                    else "already settled"
+                    "lease_lost", activity_id=record.activity_id, name=record.name, reason=answer.detail
                 )
-        body = self._engine.encode_failure(record.worker_id, _failure(berth, record))
-        answer = await self._engine.fail(record.activity_id, body, self._config.call_deadline_s)
-        return (
-            "handed back"
-            if answer.verdict is Verdict.ACCEPTED
-            else f"already settled ({answer.verdict.value})"
-        )
-
-
-def _failure(berth: Berth, record: Record) -> Failed:
-    """The cause the supervisor wrote, as the engine's users shall read it (design §5, cause → code)."""
-    doing = {State.CLAIMED: "waited for a slot", State.REPORTING: "was being reported"}.get(
-        record.state, "ran"
-    )
-    who = f"worker process {berth.get(Cell.SEAT)} (pid {berth.get(Cell.PID)})"
-    if berth.get(Cell.CAUSE) == Cause.STOPPED:
-        return Failed("WORKER_SHUTDOWN", f"{who} was stopped while the activity {doing}", retryable=True)
-    how = describe_status(berth.get(Cell.EXIT_STATUS))
-    return Failed("WORKER_CRASHED", f"{who} {how} while the activity {doing}", retryable=True)
+                self._ring(berth.number)
+            case Verdict.REFUSED:
+                log.error("heartbeat_refused", activity_id=record.activity_id, reason=answer.detail)
+                return False
+        return True

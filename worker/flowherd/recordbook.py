@@ -87,10 +87,6 @@ class RecordBook:
         self._times[2 * index + 1] = limit_s
         self._states[index] = _RUNNING
 
-    def times(self, index: int) -> tuple[float, float]:
-        """When a RUNNING record's limit began, and its length in seconds."""
-        return self._times[2 * index], self._times[2 * index + 1]
-
     def reporting(self, index: int, completion: bytes | None) -> None:
         """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
         if completion is not None and len(completion) <= JOURNAL_BYTES:
@@ -105,6 +101,26 @@ class RecordBook:
             self._map[start : start + CHECKED.size] = _NOTHING_KEPT
             self._keeps[index] = 0
         self._states[index] = _REPORTING
+
+    def move(self, index: int, worker_id: str, *, now: float, completion: bytes | None) -> tuple[int, int]:
+        """Puts an activity under the worker_id of its newest claim; returns its new index and sequence.
+
+        The second record is written before the first is freed, so that a crash in between loses nothing.
+        With no other place free the first must go first: an instant without a record is the lesser evil.
+        """
+        old = self.berth.record(index)
+        assert old is not None, index
+        is_only_place = not self._free
+        if is_only_place:
+            self.clear(index)
+        place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s)
+        if old.state is State.RUNNING:
+            self.running(place[0], now=old.started_at, limit_s=old.limit_s)
+        elif old.state is State.REPORTING:
+            self.reporting(place[0], completion)
+        if not is_only_place:
+            self.clear(index)
+        return place
 
     def zombie(self, index: int) -> None:
         """→ ZOMBIE: nothing is owed to the engine any more, but the handler still runs."""

@@ -1,0 +1,290 @@
+"""Heartbeats: when they go out, what their answers mean, and what they survive."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+
+import pytest
+from structlog.testing import capture_logs
+from virtual_time import now, virtual_time
+from worker_kit import LeasedHost
+
+from flowherd.engine import Answer, Verdict
+from flowherd.errors import EngineUnavailable
+from flowherd.ledger import Host, Standing, State
+
+
+@pytest.mark.parametrize(
+    ("lease_s", "interval_s"), [(60.0, 20.0), (30.0, 10.0), (3.0, 1.0), (86_400.0, 20.0)]
+)
+@virtual_time
+async def test_a_lease_is_beaten_at_a_third_of_its_length_and_at_least_every_20_s(
+    lease_s: float, interval_s: float
+) -> None:
+    """protocol.md R6: the engine's own advice of 30 s is too slow for a lease of 30 s."""
+    host = LeasedHost()
+    host.claim(lease_s)
+    await asyncio.sleep(0.75 * interval_s)
+    assert host.beats == []
+    await asyncio.sleep(0.25 * interval_s + 0.2)
+    assert len(host.beats) == 1
+    await asyncio.sleep(9 * interval_s)
+    assert 9 <= len(host.beats) <= 12
+
+
+@virtual_time
+async def test_intervals_are_jittered() -> None:
+    """Leases claimed together must not beat together for ever."""
+    host = LeasedHost()
+    for number in range(100):
+        host.claim(activity_id=f"a-{number}")
+    await asyncio.sleep(18.6)
+    assert 5 < len(host.beats) < 95
+
+
+@virtual_time
+async def test_a_configured_interval_shortens_and_never_lengthens() -> None:
+    for heartbeat_interval_s, expected in ((2.0, range(9, 13)), (500.0, range(1, 2))):
+        host = LeasedHost(heartbeat_interval_s=heartbeat_interval_s)
+        host.claim()
+        await asyncio.sleep(20.2)
+        assert len(host.beats) in expected
+        host.running.cancel()
+
+
+@virtual_time
+async def test_claimed_running_and_reporting_records_are_beaten_and_zombies_are_not() -> None:
+    """Beats go on while an activity waits for a slot and while its result waits to be taken."""
+    host = LeasedHost()
+    indices = {}
+    for state in ("claimed", "running", "reporting", "zombie", "cleared"):
+        indices[state], _ = host.claim(activity_id=state)
+    host.book.running(indices["running"], now=now(), limit_s=300.0)
+    host.book.reporting(indices["reporting"], None)
+    host.book.zombie(indices["zombie"])
+    host.book.clear(indices["cleared"])
+    await asyncio.sleep(21.0)
+    assert sorted(host.beats) == ["claimed", "reporting", "running"]
+
+
+@virtual_time
+async def test_a_beat_carries_the_worker_id_of_the_record_and_its_answer_the_time_it_was_asked() -> None:
+    host = LeasedHost()
+    index, sequence = host.claim(worker_id="h-1-abc-7")
+    await asyncio.sleep(21.0)
+    (beat,) = host.engine.of("heartbeat")
+    assert beat.worker_id == "h-1-abc-7"
+    assert host.berth.standing(index, sequence) is Standing.GOOD
+    assert 1017.0 < host.berth.last_ok(index, sequence) <= 1020.2
+
+
+@pytest.mark.parametrize("verdict", [Verdict.GONE, Verdict.UNKNOWN])
+@virtual_time
+async def test_a_lost_lease_is_judged_rung_counted_and_said_once(verdict: Verdict) -> None:
+    """Faults E12: 409 (and 404) mean stop; beating on would only disturb whoever holds it now."""
+    host = LeasedHost()
+    index, sequence = host.claim()
+    host.engine.script("heartbeat", Answer(verdict, "claimed by different worker"))
+    with capture_logs() as logs:
+        await asyncio.sleep(200.0)
+    assert host.berth.standing(index, sequence) is Standing.GONE
+    assert host.rung == [host.berth.number]
+    assert host.ledger.get(Host.LEASES_LOST) == 1
+    assert host.beats == ["a-1"]
+    assert [entry["event"] for entry in logs] == ["lease_lost"]
+
+
+@virtual_time
+async def test_an_answer_about_a_record_that_has_changed_since_is_ignored() -> None:
+    """The activity was claimed again meanwhile: the 409 went to a worker_id that does not count any more."""
+    host = LeasedHost()
+    index, _ = host.claim()
+    new: list[tuple[int, int]] = []
+
+    async def adopt_meanwhile() -> Verdict:
+        new.append(host.book.move(index, "w-2", now=now(), completion=None))
+        return Verdict.GONE
+
+    host.engine.script("heartbeat", adopt_meanwhile)
+    await asyncio.sleep(21.0)
+    assert host.berth.standing(*new[0]) is Standing.UNKNOWN
+    assert host.rung == []
+    assert host.ledger.get(Host.LEASES_LOST) == 0
+
+
+class Outage:
+    """What a heartbeat meets: refused from `begins` to `ends`, accepted before and after."""
+
+    def __init__(self, host: LeasedHost, begins: float, ends: float) -> None:
+        self.tries = 0
+        self.accepted: dict[str, list[float]] = defaultdict(list)
+        self._host, self._begins, self._ends = host, begins, ends
+        host.engine.script("heartbeat", *[self.answer] * 1000)
+
+    async def answer(self) -> Verdict:
+        if self._begins <= now() < self._ends:
+            self.tries += 1
+            raise EngineUnavailable("connection refused")
+        self.accepted[self._host.beats[-1]].append(now())
+        return Verdict.ACCEPTED
+
+
+@virtual_time
+async def test_an_outage_is_probed_by_one_call_at_a_time_and_said_once() -> None:
+    """Faults E1, E5: one line per change of state, not per try, however many leases wait."""
+    host = LeasedHost()
+    outage = Outage(host, now() + 15.0, now() + 45.0)
+    for number in range(30):
+        host.claim(activity_id=f"a-{number}")
+    with capture_logs() as logs:
+        await asyncio.sleep(50.0)
+    assert 10 <= outage.tries <= 16 + 60
+    said = [entry["event"] for entry in logs if entry["log_level"] != "debug"]
+    assert said == ["engine_unreachable", "engine_reachable_again"]
+
+
+@virtual_time
+async def test_an_outage_of_a_third_of_the_lease_loses_no_lease() -> None:
+    host = LeasedHost()
+    begun = now()
+    outage = Outage(host, begun + 30.0, begun + 50.0)
+    for number in range(30):
+        host.claim(activity_id=f"a-{number}")
+    await asyncio.sleep(80.0)
+    assert len(outage.accepted) == 30
+    for times in outage.accepted.values():
+        gaps = [after - before for before, after in itertools.pairwise([begun, *times])]
+        assert max(gaps) < 60.0
+
+
+@virtual_time
+async def test_a_beat_that_hangs_is_not_sent_again_meanwhile() -> None:
+    host = LeasedHost()
+    host.claim()
+    answered = asyncio.Event()
+
+    async def hang() -> None:
+        await answered.wait()
+
+    host.engine.script("heartbeat", hang)
+    await asyncio.sleep(100.0)
+    assert len(host.beats) == 1
+    answered.set()
+    await asyncio.sleep(21.0)
+    assert len(host.beats) == 2
+
+
+@pytest.mark.parametrize("lease_s", [1.0, 0.1, 0.0])
+@virtual_time
+async def test_a_lease_shorter_than_the_round_trip_is_beaten_at_once_and_never_in_a_busy_loop(
+    lease_s: float,
+) -> None:
+    """Faults E22."""
+    host = LeasedHost()
+    with capture_logs() as logs:
+
+        async def slowly() -> None:
+            await asyncio.sleep(0.5)
+
+        host.engine.script("heartbeat", *[slowly] * 1000)
+        host.claim(lease_s)
+        await asyncio.sleep(0.21)
+        assert len(host.beats) == 1
+        await asyncio.sleep(10.0)
+    assert 10 <= len(host.beats) <= 25
+    assert [entry["event"] for entry in logs] == ["lease_too_short"]
+
+
+@virtual_time
+async def test_a_refused_heartbeat_is_no_confirmation() -> None:
+    host = LeasedHost()
+    index, sequence = host.claim()
+    host.engine.script("heartbeat", Answer(Verdict.REFUSED, "status 422"))
+    await asyncio.sleep(20.2)
+    assert host.berth.standing(index, sequence) is Standing.UNKNOWN
+
+
+@virtual_time
+async def test_a_new_keeper_goes_on_from_the_ledger_alone() -> None:
+    """A keeper that was killed left its watches behind: the leases are due by their claims."""
+    host = LeasedHost()
+    host.claim(activity_id="old")
+    await asyncio.sleep(15.0)
+    host.running.cancel()
+    await asyncio.sleep(10.0)
+    assert host.beats == []
+    host.claim(activity_id="new")
+    host.start_keeper()
+    await asyncio.sleep(0.5)
+    assert host.beats == ["old"]
+    await asyncio.sleep(20.0)
+    assert sorted(set(host.beats)) == ["new", "old"]
+
+
+@virtual_time
+async def test_a_new_keeper_does_not_beat_what_the_old_one_found_lost() -> None:
+    host = LeasedHost()
+    index, _ = host.claim()
+    record = host.berth.record(index)
+    assert record is not None
+    host.berth.judge(record, Standing.GONE, 0.0)
+    await asyncio.sleep(60.0)
+    assert host.beats == []
+
+
+@virtual_time
+async def test_the_keepers_tick_is_fresh_even_while_calls_hang() -> None:
+    """The supervisor replaces a keeper whose tick is old."""
+    host = LeasedHost()
+    host.claim(1.0)
+    host.engine.script("heartbeat", asyncio.Event().wait)
+    await asyncio.sleep(30.0)
+    assert host.ledger.get(Host.KEEPER_TICK) / 1e6 > now() - 0.3
+
+
+@virtual_time
+async def test_at_most_sixteen_calls_are_under_way() -> None:
+    """A burst of claims must not open a connection each."""
+    host = LeasedHost()
+    under_way, most = 0, 0
+
+    async def count() -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.1)
+        under_way -= 1
+
+    host.engine.script("heartbeat", *[count] * 200)
+    for number in range(150):
+        host.claim(1.0, activity_id=f"a-{number}")
+    await asyncio.sleep(2.0)
+    assert most == 16
+    assert len(set(host.beats)) == 150
+
+
+@virtual_time
+async def test_a_bug_in_one_beat_does_not_end_the_others() -> None:
+    host = LeasedHost()
+    host.engine.script("heartbeat", ZeroDivisionError("a bug"))
+    host.claim(activity_id="a-1")
+    host.claim(activity_id="a-2")
+    with capture_logs() as logs:
+        await asyncio.sleep(45.0)
+    assert host.beats.count("a-1") >= 2
+    assert host.beats.count("a-2") >= 2
+    assert "internal_error" in {entry["event"] for entry in logs}
+
+
+@virtual_time
+async def test_a_record_that_is_gone_is_forgotten() -> None:
+    host = LeasedHost()
+    for number in range(50):
+        index, _ = host.claim(activity_id=f"a-{number}")
+        await asyncio.sleep(0.3)
+        host.book.clear(index)
+    await asyncio.sleep(0.3)
+    assert host.keeper._watched == {}
+    assert host.berth.states[0] == State.FREE

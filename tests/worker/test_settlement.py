@@ -1,0 +1,267 @@
+"""Settlement: what an ended process held is given back or delivered; its berth is freed last."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+from structlog.testing import capture_logs
+from virtual_time import now, virtual_time
+from worker_kit import open_berth
+
+from flowherd.activity import Completed
+from flowherd.config import WorkerConfig
+from flowherd.engine import Answer, Verdict
+from flowherd.errors import EngineUnavailable
+from flowherd.leases import LeaseKeeper
+from flowherd.ledger import Berth, Cause, Cell, Host, Ledger, Life, RecordBook, SeatTotal
+from flowherd.testing import FakeEngine
+
+KEPT = FakeEngine().encode_completion("w-1", Completed(b'{"n":1}'))
+
+
+class DeadWorker:
+    """A berth with one record in each state, whose process has not ended yet, and a keeper."""
+
+    def __init__(self, *states: str) -> None:
+        self.engine = FakeEngine()
+        self.ledger = Ledger(seats=1, records=20)
+        self.berth = open_berth(self.ledger)
+        self.berth.put(Cell.PID, 4711)
+        self.book = RecordBook(self.berth)
+        for state in states:
+            self.hold(state)
+        self.start_keeper()
+
+    def hold(self, state: str) -> None:
+        index, _ = self.book.claim(state, "w-1", "resize", now=now(), lease_s=60.0)
+        match state:
+            case "running":
+                self.book.running(index, now=now(), limit_s=300.0)
+            case "kept":
+                self.book.reporting(index, KEPT)
+            case "failing" | "too large to keep":
+                self.book.reporting(index, None)
+            case "zombie":
+                self.book.zombie(index)
+
+    def start_keeper(self) -> None:
+        loop = asyncio.get_running_loop()
+        config = WorkerConfig()
+        self.keeper = LeaseKeeper(self.engine, self.ledger, config, lambda _: None, loop.time)
+        self.running = loop.create_task(self.keeper.run())
+
+    def end(self, cause: Cause = Cause.CRASH, status: int = signal.SIGKILL) -> None:
+        self.berth.end(cause, status)
+
+    def said(self, verb: str) -> dict[str, dict[str, object]]:
+        return {call.activity_id: call.body for call in self.engine.of(verb)}
+
+
+@virtual_time
+async def test_each_record_is_settled_by_its_state() -> None:
+    """The table of design §4: waiting and running work is handed back, a kept result delivered."""
+    dead = DeadWorker("claimed", "running", "kept", "failing", "zombie")
+    dead.end()
+    await asyncio.sleep(1.0)
+    assert set(dead.said("complete")) == {"kept"}
+    assert set(dead.said("fail")) == {"claimed", "running", "failing"}
+    assert dead.berth.life is Life.FREE
+    assert dead.ledger.get(Host.SETTLED) == 4
+
+
+@virtual_time
+async def test_a_kept_result_is_resent_with_the_bytes_and_the_worker_id_of_the_dead() -> None:
+    """Faults C6: `complete` is idempotent for the same worker_id, so it heals whatever was half done."""
+    dead = DeadWorker("kept")
+    dead.end()
+    await asyncio.sleep(1.0)
+    assert dead.said("complete") == {
+        "kept": {"worker_id": "w-1", "output": {"n": 1}, "cost_usd": None, "usage": []}
+    }
+    assert dead.engine.of("fail") == []
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "status", "code", "words"),
+    [
+        ("running", Cause.CRASH, signal.SIGKILL, "WORKER_CRASHED", "was killed by SIGKILL (out of memory?)"),
+        (
+            "running",
+            Cause.CRASH,
+            signal.SIGSEGV,
+            "WORKER_CRASHED",
+            "was killed by SIGSEGV while the activity ran",
+        ),
+        (
+            "claimed",
+            Cause.CRASH,
+            3 << 8,
+            "WORKER_CRASHED",
+            "exited with code 3 while the activity waited for a slot",
+        ),
+        (
+            "failing",
+            Cause.CRASH,
+            0,
+            "WORKER_CRASHED",
+            "exited with code 0 while the activity was being reported",
+        ),
+        ("running", Cause.STOPPED, signal.SIGKILL, "WORKER_SHUTDOWN", "was stopped while the activity ran"),
+        ("claimed", Cause.CLEAN, 0, "WORKER_CRASHED", "exited with code 0"),
+    ],
+)
+@virtual_time
+async def test_the_cause_decides_what_the_users_of_the_engine_read(
+    state: str, cause: Cause, status: int, code: str, words: str
+) -> None:
+    """Faults C4, C7, C8, C10: the message names the signal and the process; always retryable."""
+    dead = DeadWorker(state)
+    dead.end(cause, status)
+    await asyncio.sleep(1.0)
+    error = dead.said("fail")[state]["error"]
+    assert isinstance(error, dict)
+    assert (error["code"], error["retryable"]) == (code, True)
+    assert error["message"].startswith("worker process 0 (pid 4711) ")
+    assert words in error["message"]
+
+
+@virtual_time
+async def test_a_settlement_is_tried_through_an_outage_and_the_berth_stays_taken_meanwhile() -> None:
+    dead = DeadWorker("running", "kept")
+    for verb in ("fail", "complete"):
+        dead.engine.script(verb, *[EngineUnavailable("connection refused")] * 12)
+    dead.end()
+    await asyncio.sleep(5.0)
+    assert dead.berth.life is Life.ENDED
+    assert not dead.keeper.settled
+    await asyncio.sleep(120.0)
+    assert dead.keeper.settled
+    assert len(dead.engine.of("fail")) == 13
+    assert len({str(call.body) for call in dead.engine.of("complete")}) == 1
+
+
+@virtual_time
+async def test_a_settlement_is_given_up_in_the_end_so_that_the_berth_is_not_taken_for_ever() -> None:
+    dead = DeadWorker("running")
+    dead.engine.script("fail", *[EngineUnavailable("connection refused")] * 10_000)
+    dead.end()
+    with capture_logs() as logs:
+        await asyncio.sleep(290.0)
+        assert dead.berth.life is Life.ENDED
+        await asyncio.sleep(30.0)
+    assert dead.berth.life is Life.FREE
+    assert [entry["event"] for entry in logs] == ["settlement_delayed", "settlement_given_up"]
+    assert dead.ledger.get(Host.SETTLED) == 0
+
+
+@virtual_time
+async def test_a_keeper_that_dies_amid_a_settlement_leaves_the_berth_to_the_next_one() -> None:
+    """What is owed is the ledger's state, not a message: the new keeper finds the ended berth by itself."""
+    dead = DeadWorker("running")
+    dead.engine.script("fail", asyncio.Event().wait)
+    dead.end()
+    await asyncio.sleep(1.0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(0)
+    assert dead.berth.life is Life.ENDED
+    dead.start_keeper()
+    await asyncio.sleep(1.0)
+    assert dead.berth.life is Life.FREE
+    assert len(dead.engine.of("fail")) == 2
+
+
+@virtual_time
+async def test_two_scans_do_not_settle_a_berth_twice() -> None:
+    dead = DeadWorker("running")
+    asked = asyncio.Event()
+    dead.engine.script("fail", asked.wait)
+    dead.end()
+    for _ in range(20):
+        dead.keeper.scan()
+        await asyncio.sleep(0)
+    asked.set()
+    await asyncio.sleep(1.0)
+    assert len(dead.engine.of("fail")) == 1
+
+
+@virtual_time
+async def test_a_refused_kept_result_becomes_a_failure() -> None:
+    dead = DeadWorker("kept")
+    dead.engine.script("complete", Verdict.REFUSED)
+    dead.end()
+    await asyncio.sleep(1.0)
+    assert set(dead.said("fail")) == {"kept"}
+
+
+@pytest.mark.parametrize("verdict", [Verdict.GONE, Verdict.UNKNOWN])
+@virtual_time
+async def test_a_conflict_means_that_it_had_been_settled(verdict: Verdict) -> None:
+    """409 to a settlement means it had arrived; nothing more is said about it."""
+    dead = DeadWorker("running", "kept")
+    dead.engine.script("fail", Answer(verdict, "already completed"))
+    dead.engine.script("complete", Answer(verdict, "already completed"))
+    dead.end()
+    await asyncio.sleep(1.0)
+    assert dead.berth.life is Life.FREE
+    assert len(dead.engine.calls) == 2
+
+
+@virtual_time
+async def test_the_dead_are_not_beaten_any_more() -> None:
+    dead = DeadWorker("running")
+    dead.engine.script("fail", *[EngineUnavailable("connection refused")] * 30)
+    dead.end()
+    await asyncio.sleep(100.0)
+    assert dead.engine.of("heartbeat") == []
+
+
+@virtual_time
+async def test_the_counts_of_the_dead_go_to_their_seat_once() -> None:
+    dead = DeadWorker("running")
+    dead.berth.add(Cell.COMPLETED, 7)
+    dead.end()
+    await asyncio.sleep(1.0)
+    assert dead.ledger.seat_total(0, SeatTotal.COMPLETED) == 7
+
+
+@virtual_time
+async def test_a_bug_in_one_settlement_does_not_keep_the_others_from_theirs() -> None:
+    dead = DeadWorker("running", "claimed")
+    dead.engine.script("fail", ZeroDivisionError("a bug"))
+    dead.end()
+    with capture_logs() as logs:
+        await asyncio.sleep(1.0)
+    assert len(dead.engine.of("fail")) == 2
+    assert dead.berth.life is Life.FREE
+    assert "internal_error" in {entry["event"] for entry in logs}
+
+
+@virtual_time
+async def test_what_is_settled_is_said_in_one_line_with_its_id_and_cause() -> None:
+    dead = DeadWorker("running")
+    dead.end()
+    with capture_logs() as logs:
+        await asyncio.sleep(1.0)
+    (entry,) = logs
+    assert entry["event"] == "activity_settled"
+    assert (entry["activity_id"], entry["name"], entry["pid"]) == ("running", "resize", 4711)
+    assert entry["outcome"] == "handed back"
+
+
+def test_a_worker_that_never_opened_its_berth_owes_nothing() -> None:
+    """Faults C1: killed before its first poll."""
+    ledger = Ledger(seats=1, records=4)
+    berth: Berth = open_berth(ledger)
+
+    @virtual_time
+    async def settle() -> None:
+        keeper = LeaseKeeper(FakeEngine(), ledger, WorkerConfig(), lambda _: None)
+        berth.end(Cause.CRASH, signal.SIGKILL)
+        keeper.scan()
+        await asyncio.sleep(0.1)
+        assert keeper.settled
+
+    settle()
