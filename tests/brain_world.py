@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,15 @@ class Process:
     ready_at: float | None = None
     told_to_end: bool = False
     kills: int = 0
+    limit: int = 0
+    applied: int = 0
+    orders: list[tuple[int, int]] = field(default_factory=list)
+    held: int = 0
+
+    @property
+    def names(self) -> tuple[int, int]:
+        """What the brain calls it."""
+        return self.seat, self.incarnation
 
 
 class World:
@@ -50,7 +59,7 @@ class World:
         self.now = rng.uniform(0, 1e6)
         self.forks_fail = rng.choice([0.0, 0.0, 0.3, 1.0])
         self.forks_wait = rng.random() < 0.3  # as through a mold
-        self.living: dict[int, Process] = {}
+        self.living: dict[tuple[int, int], Process] = {}
         self.past: list[tuple[int, int]] = []
         self.causes: set[int] = set()
         self.excuses: set[int] = set()  # codes that may be right, where 0 may be right as well
@@ -84,11 +93,13 @@ class World:
         assert self.exit_code is None, f"{order} after Exit"
         match order:
             case actions.Spawn(seat, incarnation, limit):
-                assert seat not in self.living, f"two processes in seat {seat}"
+                for other in self.living.values():
+                    assert other.seat != seat or self.may_have_a_successor(other), f"two processes in seat {seat}"
                 assert seat == KEEPER or not self.stops, "a worker is born into a stop"
-                assert limit == (0 if seat == KEEPER else self.plan.shares[seat])
-                self.living[seat] = Process(seat, incarnation)
-                return [] if self.forks_wait else [self.answer_fork(self.living[seat])]
+                process = self.living[seat, incarnation] = Process(seat, incarnation, limit=limit)
+                return [] if self.forks_wait else [self.answer_fork(process)]
+            case actions.SetSlots(seat, incarnation, limit, n):
+                self.reachable(seat, incarnation).orders.append((limit, n))
             case actions.Kill(seat, incarnation):
                 process = self.reachable(seat, incarnation)
                 process.kills += 1
@@ -100,17 +111,21 @@ class World:
                 assert self.reachable(seat, incarnation).ready_at is not None
             case actions.FinishKeeper(incarnation, within_s):
                 assert within_s >= 0
-                assert set(self.living) == {KEEPER}, "the keeper was told to finish while workers live"
+                assert {seat for seat, _ in self.living} == {KEEPER}, "the keeper was told to finish while workers live"
                 self.reachable(KEEPER, incarnation).told_to_end = True
             case actions.Exit(code):
                 assert not self.living, f"left {self.living} behind"
                 self.exit_code = code
         return []
 
+    def may_have_a_successor(self, process: Process) -> bool:
+        """A worker that is ready and works on until the new one is, or one that was given up."""
+        given_up = process.kills or process.told_to_end or not process.forked
+        return process.seat != KEEPER and bool(given_up or process.ready_at is not None)
+
     def reachable(self, seat: int, incarnation: int) -> Process:
-        process = self.living.get(seat)
-        assert process is not None, f"seat {seat} is empty"
-        assert process.incarnation == incarnation, f"{process} is not incarnation {incarnation}"
+        process = self.living.get((seat, incarnation))
+        assert process is not None, f"there is no incarnation {incarnation} in seat {seat}"
         assert process.forked, f"{process} does not exist yet"
         return process
 
@@ -120,7 +135,7 @@ class World:
         if process.seat == KEEPER:
             (self.excuses if boots_too_long else self.causes).add(RELEASED)
         elif process.ready_at is not None:
-            self.causes.add(RELEASED)
+            (self.excuses if self.state.mode is Mode.SERVING else self.causes).add(RELEASED)
         elif boots_too_long and not self.ever_ready:
             self.causes.add(BOOT_BAD)
 
@@ -135,14 +150,16 @@ class World:
             for process in self.living.values():
                 told = process.told_to_end or process.kills or not process.forked
                 assert told or process.seat == KEEPER, f"nobody told {process} to end"
-        for seat in (*state.seats, state.keeper):
-            assert seat.alive == (seat.number in self.living), seat
+        for seat in (*state.workers, state.keeper):
+            assert seat.alive == ((seat.number, seat.incarnation) in self.living), seat
+        held = sum(process.held for process in self.living.values())
+        assert held <= self.plan.concurrency, f"{held} of {self.plan.concurrency} slots are in use"
 
     # What processes do
 
     def answer_fork(self, process: Process) -> Event:
         if self.rng.random() < self.forks_fail:
-            del self.living[process.seat]
+            del self.living[process.names]
             if process.seat == KEEPER and self.state.mode is Mode.FINISHING:
                 self.causes.add(RELEASED)
             return events.SpawnFailed(process.seat, process.incarnation, "EAGAIN")
@@ -153,6 +170,20 @@ class World:
         process.ready_at = self.now
         self.ever_ready |= process.seat != KEEPER
         self.feed(events.ChildReady(process.seat, process.incarnation, "py-std"))
+
+    def use_slots(self, process: Process) -> None:
+        """Applies the oldest order, takes or gives back slots, and is seen by the shell."""
+        rng = self.rng
+        if process.orders and rng.random() < 0.5:
+            process.limit, process.applied = process.orders.pop(0)
+        free = max(0, process.limit - process.held)
+        if rng.random() < 0.5 and not process.told_to_end:
+            process.held += rng.randint(0, free)
+        else:
+            process.held -= rng.randint(0, process.held)
+        if rng.random() < 0.5:
+            self.feed(events.SlotsSeen(*process.names, process.applied, process.held))
+        self.check()
 
     def fail_to_boot(self, process: Process) -> None:
         code = self.rng.choice([BOOT_USAGE, BOOT_BAD])
@@ -170,13 +201,16 @@ class World:
         self.end(process, 0)
 
     def end(self, process: Process, status: int, running: int = 0) -> None:
-        del self.living[process.seat]
-        self.past.append((process.seat, process.incarnation))
+        del self.living[process.names]
+        self.past.append(process.names)
+        present = self.state.seat(process.seat).incarnation if process.seat < len(self.state.seats) else 0
         if process.seat == KEEPER:
             self.remember_keeper_end(status)
         elif self.state.mode is not Mode.SERVING:
             self.causes |= {RELEASED} if running else set()
-        elif process.ready_at is None or (self.now - process.ready_at < 2 and not running):
+        elif process.incarnation == present and (
+            process.ready_at is None or (self.now - process.ready_at < 2 and not running)
+        ):
             self.remember_short_end()
         self.feed(events.ChildExited(process.seat, process.incarnation, status, running))
 

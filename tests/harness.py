@@ -142,12 +142,20 @@ REFUSED = frozenset({"gone", "conflict", "refused", "unknown", "not_found", "409
 class Host:
     """A `flowherd run` in a process of its own; its log is JSON lines in a file."""
 
-    def __init__(self, folder: Path, app: str, *flags: str, url: str = "", env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        app: str,
+        *flags: str,
+        url: str = "",
+        env: dict[str, str] | None = None,
+        app_dir: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.log_path = folder / "log.jsonl"
         runtime = folder / "r"
         runtime.mkdir(mode=0o700, exist_ok=True)
-        words = [sys.executable, "-m", "flowherd_supervisor", "run", app, "--app-dir", str(APPS), "--admin", "off"]
+        words = [sys.executable, "-m", "flowherd_supervisor", "run", app, "--app-dir", str(app_dir or APPS), "--admin", "off"]
         words += ["--log-format", "json", *(["--api-url", url] if url else []), *flags]
         environment = clean_environment(XDG_RUNTIME_DIR=str(runtime), **(env or {}))
         with self.log_path.open("wb") as log:

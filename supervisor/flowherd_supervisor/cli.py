@@ -38,8 +38,8 @@ def run(
     """Host APP's activities on several processes until told to stop."""
     from flowherd_supervisor import hosting  # noqa: PLC0415 - `flowherd --help` needs none of it
 
-    loaded = settings_module.load(given(flags), config)
-    return hosting.run(hosting.App(app_name, app_dir), loaded.settings)
+    chosen = given(flags)
+    return hosting.run(hosting.App(app_name, app_dir), lambda: settings_module.load(chosen, config).settings)
 
 
 @app.command

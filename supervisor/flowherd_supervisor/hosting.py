@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import structlog
 from setproctitle import setproctitle
 
 from flowherd import __version__, child, logs
 from flowherd.bells import Bells
+from flowherd.errors import ConfigurationError
 from flowherd.ledger import Berth, Ledger, records_needed
 from flowherd.link import Link
 from flowherd_supervisor.admin import AdminSocket
@@ -20,10 +23,12 @@ from flowherd_supervisor.cpus import usable_cpus
 from flowherd_supervisor.keeper import process as keeper
 from flowherd_supervisor.notes import Banner
 from flowherd_supervisor.processes import Birth
-from flowherd_supervisor.settings import Settings
+from flowherd_supervisor.settings import Settings, flag_of
 from flowherd_supervisor.supervisor import Supervisor
 
-FEWEST_SEATS = 64  # room for scaling up later without a new map
+UNCHANGEABLE = ("admin", "worker", "api_url", "client_id", "log_level", "log_format")
+
+log = structlog.stdlib.get_logger("flowherd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +39,21 @@ class App:
     folder: str
 
 
-def run(app: App, settings: Settings) -> int:
-    """Supervises `app` until told to stop; returns the exit code of interface.md."""
+def run(app: App, load: Callable[[], Settings]) -> int:
+    """Supervises `app` until told to stop; returns the exit code of interface.md.
+
+    Args:
+        load: reads the settings, now and at every HUP.
+
+    """
+    settings = load()
     logs.setup(settings.log_level, settings.log_format)
     plan = settings.plan()
     setproctitle(f"flowherd: supervisor of {app.name}")
-    host = _Host(app, settings, plan)
+    host = _Host(app, settings, load, plan)
     try:
         _banner(app, settings, plan, host).say(logs.style_of(settings.log_format))
-        return Supervisor(plan, host.ledger, host.bells, host.birth).run()
+        return Supervisor(plan, host.ledger, host.bells, host.birth, host.reread).run()
     finally:
         host.close()
 
@@ -50,15 +61,16 @@ def run(app: App, settings: Settings) -> int:
 class _Host:
     """Everything that exists before the first fork."""
 
-    def __init__(self, app: App, settings: Settings, plan: Plan) -> None:
+    def __init__(self, app: App, settings: Settings, load: Callable[[], Settings], plan: Plan) -> None:
         self._app = app
+        self._load = load
         self._settings = settings
         self._plan = plan
         self._started_at = time.monotonic()
         self._pid = os.getpid()
         self.config = settings.worker_config(plan.concurrency)
-        seats = max(FEWEST_SEATS, plan.processes)
-        self.ledger = Ledger(seats=seats, records=records_needed(plan.concurrency, settings.poll_max))
+        records = records_needed(plan.concurrency, settings.poll_max)
+        self.ledger = Ledger(seats=plan.most_processes, records=records)
         self.bells = Bells(len(self.ledger.berths))
         self.admin = AdminSocket(settings.admin)
 
@@ -70,7 +82,9 @@ class _Host:
             app=self._app.name,
             app_dir=self._app.folder,
             worker_type=self._settings.worker,
-            config=self.config.model_copy(update={"concurrency": order.limit}),
+            config=self.config.model_copy(update={"concurrency": max(order.limit, 1)}),
+            slots=order.limit,
+            most_slots=self._plan.concurrency,
             seat=order.seat,
             processes=self._plan.processes,
             ledger=self.ledger,
@@ -92,6 +106,23 @@ class _Host:
             auth_grace_s=self._settings.auth_grace,
         )
         return keeper.main(setup, link)
+
+    def reread(self) -> Plan | None:
+        """The settings as they are now; None, and why in one line, when they cannot be applied."""
+        try:
+            settings = self._load()
+        except ConfigurationError as error:
+            log.error("reload_refused", reason=str(error))
+            return None
+        for name in UNCHANGEABLE:
+            if getattr(settings, name) != getattr(self._settings, name):
+                log.error("reload_refused", reason=f"{flag_of(name)} cannot change while it runs: restart flowherd")
+                return None
+        self._settings, self._plan = settings, settings.plan()
+        self.config = settings.worker_config(self._plan.concurrency).model_copy(
+            update={"worker_id": self.config.worker_id}
+        )
+        return replace(self._plan, most_processes=self.ledger.seats)
 
     def close(self) -> None:
         """Closes and removes what the host has made."""

@@ -18,12 +18,15 @@ from flowherd.ledger import State as RecordState
 from flowherd.link import LinkClosed
 from flowherd_supervisor import notes
 from flowherd_supervisor.core import actions, events
+from flowherd_supervisor.core.budget import in_transit
 from flowherd_supervisor.core.events import KEEPER, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, State
 from flowherd_supervisor.inbox import Inbox
 from flowherd_supervisor.processes import Birth, Handle, Processes
+
+LOOK_AT_SLOTS_EVERY_S = 0.05
 
 Births = Callable[[actions.Spawn, Berth | None], Birth]
 
@@ -35,13 +38,18 @@ class Supervisor:
 
     Args:
         births: says how to make the process that a Spawn orders: the keeper, or the worker of a berth.
+        reread: reads the settings again for HUP; None when they are wrong or ask for what only a restart can do.
+
     """
 
-    def __init__(self, plan: Plan, ledger: Ledger, bells: Bells, births: Births) -> None:
+    def __init__(
+        self, plan: Plan, ledger: Ledger, bells: Bells, births: Births, reread: Callable[[], Plan | None]
+    ) -> None:
         self._state = State.new(plan)
         self._ledger = ledger
         self._bells = bells
         self._births = births
+        self._reread = reread
         self._processes = Processes()
         self._inbox = Inbox()
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
@@ -53,13 +61,18 @@ class Supervisor:
         try:
             self._feed(events.Started())
             while self._exit_code is None:
-                heard = self._inbox.wait(self._state.next_deadline - time.monotonic())
+                heard = self._inbox.wait(self._patience_s())
                 for event in self._gather(heard):
                     self._feed(event)
                 self._feed(events.TimePassed())
             return self._exit_code
         finally:
             self._inbox.close()
+
+    def _patience_s(self) -> float:
+        """Until time alone changes something; slots that change hands are looked at more often."""
+        left_s = self._state.next_deadline - time.monotonic()
+        return min(left_s, LOOK_AT_SLOTS_EVERY_S) if in_transit(self._state) else left_s
 
     # What happened
 
@@ -71,7 +84,27 @@ class Supervisor:
         for handle, status in ended:
             yield self._bury(handle, status)
         for number in heard:
-            yield from _SIGNALS.get(number, ())
+            yield from self._understand(number)
+        if in_transit(self._state):
+            yield from self._look_at_slots()
+
+    def _understand(self, number: signal.Signals) -> Iterator[Event]:
+        match number:
+            case signal.SIGHUP:
+                if (plan := self._reread()) is not None:
+                    yield events.ReloadRequested(plan)
+            case signal.SIGTTIN:
+                yield events.ScaleRequested(self._state.plan.processes + 1)
+            case signal.SIGTTOU:
+                yield events.ScaleRequested(self._state.plan.processes - 1)
+            case _:
+                yield from _SIGNALS.get(number, ())
+
+    def _look_at_slots(self) -> Iterator[Event]:
+        for handle in self._processes:
+            if (berth := handle.berth) is not None and berth.readable:
+                applied, held = berth.get(Cell.LIMIT_APPLIED), berth.get(Cell.HELD)
+                yield events.SlotsSeen(handle.seat, handle.incarnation, applied, held)
 
     def _read(self, handle: Handle) -> Iterator[Event]:
         try:
@@ -116,6 +149,11 @@ class Supervisor:
             case actions.Kill(seat, incarnation):
                 if (handle := self._processes.find(seat, incarnation)) is not None:
                     self._processes.kill(handle)
+            case actions.SetSlots(seat, incarnation, limit, n):
+                self._send(seat, incarnation, messages.SetSlots(limit, n))
+            case actions.DumpStacks():
+                for handle in self._processes:
+                    self._send(handle.seat, handle.incarnation, messages.DumpStacks())
             case actions.Drain(seat, incarnation, within_s):
                 self._send(seat, incarnation, messages.Drain(within_s))
             case actions.Release(seat, incarnation, within_s):
@@ -189,6 +227,7 @@ _SIGNALS: dict[signal.Signals, tuple[Event, ...]] = {
     signal.SIGQUIT: (events.StopRequested(times=2),),
     signal.SIGTSTP: (events.PollingSwitched(on=False),),
     signal.SIGCONT: (events.PollingSwitched(on=True),),
+    signal.SIGUSR1: (events.StacksRequested(),),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -55,6 +56,8 @@ class History(World):
     def live(self, process: Process) -> None:
         chance = self.rng.random()
         booting = process.ready_at is None
+        if not booting and process.seat != KEEPER:
+            self.use_slots(process)
         if chance < 0.6 and booting:
             self.become_ready(process)
         elif chance < 0.65 and booting and process.seat != KEEPER:
@@ -73,6 +76,11 @@ class History(World):
             if self.state.mode is Mode.SERVING:
                 self.causes.add(CREDENTIALS)
             self.feed(events.CredentialsRefused("401"))
+        elif chance < 0.3:
+            self.feed(events.ScaleRequested(self.rng.randint(0, 7)))
+        elif chance < 0.35:
+            plan = replace(self.plan, processes=self.rng.randint(1, min(5, self.plan.concurrency)))
+            self.feed(events.ReloadRequested(plan))
         elif chance < 0.5 and self.past:
             self.speak_after_the_end(*self.rng.choice(self.past))
         elif self.state.next_deadline < inf:
@@ -108,7 +116,7 @@ class History(World):
                 process = changing[0]
                 if not process.forked:
                     self.feed(self.answer_fork(process))
-                elif self.living.get(process.seat) is process:
+                elif self.living.get(process.names) is process:
                     self.end(process, SIGKILLED)
             else:
                 assert self.state.next_deadline < inf, f"waits for ever: {self.living}"

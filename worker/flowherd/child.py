@@ -22,6 +22,7 @@ from flowherd.config import WorkerConfig
 from flowherd.core.messages import (
     Downward,
     Drain,
+    DumpStacks,
     Message,
     Quiet,
     Ready,
@@ -41,9 +42,11 @@ from flowherd.link import Link, LinkClosed
 from flowherd.loading import choose_worker_type, load_app
 from flowherd.loops import new_loop
 from flowherd.registry import Registry
+from flowherd.stacks import dump_tasks, dump_threads
 from flowherd.stock_files import SdkFiles
 from flowherd.worker import Worker
 
+MOST_CONNECTIONS = 64
 ORPHAN_RELEASE_S = 2.0  # the supervisor is gone: give everything back (faults.md P1)
 ORPHAN_EXIT_S = 3.0  # ... and end, even with a blocked loop, well before the keeper kills at 4 s
 DEAF_SIGNALS = (
@@ -62,6 +65,8 @@ class ChildSetup:
     app_dir: str
     worker_type: str | None
     config: WorkerConfig
+    slots: int
+    most_slots: int
     seat: int
     processes: int
     ledger: Ledger
@@ -136,7 +141,7 @@ async def _work(setup: ChildSetup, registry: Registry, worker_type: str, link: L
     berth, bells = setup.berth, setup.bells
     loop = asyncio.get_running_loop()
     tokens = LedgerTokens(setup.ledger, berth, bells.ring_keeper) if config.client_id else None
-    engine = connect(config, tokens, connections=config.concurrency + 2)
+    engine = connect(config, tokens, connections=min(setup.most_slots, MOST_CONNECTIONS) + 2)
     files = SdkFiles(config.api_url, tokens)
     secret = config.client_secret.get_secret_value() if config.client_secret else ""
     environment = RunEnvironment(seat=setup.seat, secrets=(secret,) if secret else (), stock_files=files)
@@ -146,6 +151,7 @@ async def _work(setup: ChildSetup, registry: Registry, worker_type: str, link: L
         bells.hush(bells.of(berth.number))
         worker.heed_verdicts()
 
+    worker.set_slots(setup.slots, 0)
     loop.add_reader(bells.of(berth.number), heed_bell)
     orders.serve(worker, loop)
     berth.set_clock(Clock.READY_AT, time.monotonic())
@@ -183,6 +189,8 @@ class _Orders:
                 deliver(message)
 
     def _order(self, message: Downward) -> None:
+        if isinstance(message, DumpStacks):
+            dump_threads(log)  # from this thread: a blocked loop is what one wants to see
         with self._lock:
             if self._deliver is None:
                 self._early.append(message)
@@ -213,5 +221,7 @@ def obey(worker: Worker, message: Downward) -> None:
             worker.drain(within_s)
         case Release(within_s):
             worker.release(within_s)
+        case DumpStacks():
+            dump_tasks(log)
         case _:
             log.warning("order_not_for_workers", order=type(message).__name__)

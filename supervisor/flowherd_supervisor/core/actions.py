@@ -20,6 +20,21 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
+class SetSlots:
+    """Let the worker run at most `limit` activities; it answers with `n` in the ledger."""
+
+    seat: int
+    incarnation: int
+    limit: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStacks:
+    """Let every process write what it is doing to the log."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Let the worker finish within `within_s` seconds."""
 
@@ -87,4 +102,4 @@ class Note:
     report: str = ""
 
 
-Action = Spawn | Drain | Release | SwitchPolling | FinishKeeper | Kill | Exit | Note
+Action = Spawn | SetSlots | DumpStacks | Drain | Release | SwitchPolling | FinishKeeper | Kill | Exit | Note

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit as Code
-from flowherd_supervisor.core import events, stops
+from flowherd_supervisor.core import events, rolling, stops
 from flowherd_supervisor.core.actions import Kill, Level, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, Seat
@@ -58,6 +58,7 @@ def ready(turn: Turn, seat: Seat, event: events.ChildReady) -> None:
         return
     if not turn.state.polling:
         turn.actions.append(SwitchPolling(seat.number, seat.incarnation, on=False))
+    rolling.succeeded(turn, seat)
     if not turn.state.ever_ready:
         turn.state = replace(turn.state, ever_ready=True)
         turn.note("app_loaded", worker=event.worker_type, activities=dict(event.activities))

@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit as Code
-from flowherd_supervisor.core import events, stops
+from flowherd_supervisor.core import events, rolling, stops
 from flowherd_supervisor.core.actions import Level
 from flowherd_supervisor.core.births import SPAWN_RETRY_S
 from flowherd_supervisor.core.events import KEEPER
@@ -38,12 +38,17 @@ def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
     turn.put(seat)
     if seat.number == KEEPER:
         _keeper_exited(turn, seat, status)
-    elif turn.state.mode is not Mode.SERVING:
+    elif turn.state.mode is not Mode.SERVING or _was_retiring(turn, seat):
         turn.note("process_exited", process=seat.number, status=status, running=running)
-        if running:
+        if running and turn.state.mode is not Mode.SERVING:
             turn.blame(Code.RELEASED)
     else:
         _crashed(turn, seat, status, running)
+
+
+def _was_retiring(turn: Turn, seat: Seat) -> bool:
+    """Whether the process that has ended was not its seat's present one; its successor is there or on its way."""
+    return all((s.number, s.incarnation) != (seat.number, seat.incarnation) for s in turn.state.seats)
 
 
 def _crashed(turn: Turn, seat: Seat, status: int, running: int) -> None:
@@ -51,6 +56,9 @@ def _crashed(turn: Turn, seat: Seat, status: int, running: int) -> None:
     short = policy.is_short(ready_at=seat.ready_at, ended_at=turn.now, running=running)
     ends = policy.recent((*turn.state.short_ends, turn.now) if short else turn.state.short_ends, turn.now)
     turn.state = replace(turn.state, short_ends=ends)
+    if (predecessor := turn.state.predecessor(seat)) is not None:
+        rolling.successor_failed(turn, seat, predecessor)
+        return
     in_row = seat.short_in_row + 1 if short else 0
     wait_s = policy.wait_s(in_row, since_start_s=turn.now - seat.started_at, rng=turn.rng)
     turn.retry_in(replace(seat, short_in_row=in_row, restarts=seat.restarts + 1), wait_s)

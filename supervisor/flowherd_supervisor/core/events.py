@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowherd_supervisor.core.plan import Plan
+
 KEEPER = -1  # the keeper's number where workers have their seat's
 
 
@@ -97,9 +99,40 @@ class PollingSwitched:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadRequested:
+    """HUP: `plan` is what the settings say now."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRequested:
+    """TTIN, TTOU or `scale`: so many processes are wanted from now on."""
+
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StacksRequested:
+    """USR1."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsSeen:
+    """What a worker's cells in the ledger say: the last order it has applied, and the slots it holds."""
+
+    seat: int
+    incarnation: int
+    applied: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """A deadline may be due."""
 
 
-ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited
-Event = ChildEvent | Started | CredentialsRefused | StopRequested | PollingSwitched | TimePassed
+ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | SlotsSeen
+HostEvent = Started | CredentialsRefused | StopRequested | PollingSwitched | TimePassed
+Request = ReloadRequested | ScaleRequested | StacksRequested
+Event = ChildEvent | HostEvent | Request

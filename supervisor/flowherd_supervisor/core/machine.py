@@ -16,8 +16,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit as Code
-from flowherd_supervisor.core import births, deaths, events, stops
-from flowherd_supervisor.core.actions import Action, Level, SwitchPolling
+from flowherd_supervisor.core import births, budget, deaths, events, rolling, stops
+from flowherd_supervisor.core.actions import Action, DumpStacks, Level, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER, ChildEvent, Event
 from flowherd_supervisor.core.state import Mode, Phase, Seat, State
 from flowherd_supervisor.core.turn import Turn
@@ -53,12 +53,19 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
             _credentials_refused(turn, detail)
         case events.TimePassed():
             _time_passed(turn)
+        case events.ReloadRequested(plan):
+            rolling.reload_requested(turn, plan)
+        case events.ScaleRequested(processes):
+            rolling.scale_requested(turn, processes)
+        case events.StacksRequested():
+            turn.actions.append(DumpStacks())
         case _:
-            seat = state.seat(event.seat)
-            if seat.alive and seat.incarnation == event.incarnation:
+            seat = state.find(event.seat, event.incarnation)
+            if seat is not None:
                 _about_a_child(turn, seat, event)
             else:
                 turn.note("late_news", process=event.seat, incarnation=event.incarnation)
+    budget.rebalance(turn)
     stops.finish_if_empty(turn)
     return turn.state, turn.actions
 
@@ -77,6 +84,8 @@ def _about_a_child(turn: Turn, seat: Seat, event: ChildEvent) -> None:
             deaths.stopped(turn, seat, event)
         case events.ChildExited(status=status, running=running):
             deaths.exited(turn, seat, status, running)
+        case events.SlotsSeen():
+            budget.slots_seen(turn, seat, event)
 
 
 def _credentials_refused(turn: Turn, detail: str) -> None:
@@ -90,7 +99,7 @@ def _switch_polling(turn: Turn, *, on: bool) -> None:
     """Tells every worker, and those to come."""
     turn.state = replace(turn.state, polling=on)
     turn.note("polling_resumed" if on else "polling_paused")
-    for seat in turn.state.seats:
+    for seat in turn.state.workers:
         if seat.phase is Phase.RUNNING:
             turn.actions.append(SwitchPolling(seat.number, seat.incarnation, on=on))
 
@@ -104,5 +113,9 @@ def _time_passed(turn: Turn) -> None:
             turn.spawn(seat)
         elif turn.now >= seat.boot_deadline(boot_timeout_s):
             births.boot_timed_out(turn, seat)
+    for worker in turn.state.workers:
+        if worker.phase is Phase.DRAINING and turn.now >= worker.kill_at:
+            turn.note("process_killed", Level.WARNING, process=worker.number, reason="the time to retire is up")
+            turn.kill(worker)
     if turn.now >= turn.state.deadline:
         stops.patience_ended(turn)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flowherd_supervisor.core.budget import split
 from flowherd_supervisor.core.restarts import RestartPolicy
 
 SLOTS_PER_PROCESS = 4
 FEWEST_SLOTS = 16
+FEWEST_SEATS = 64  # room for scaling up later
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Plan:
         concurrency: the host's slots, split evenly over them.
         graceful_timeout_s: what a drain may take before the rest is given back.
         boot_timeout_s: from fork to Ready.
+        most_processes: what the ledger has room for.
 
     """
 
@@ -27,12 +28,30 @@ class Plan:
     concurrency: int
     graceful_timeout_s: float = 30.0
     boot_timeout_s: float = 30.0
+    most_processes: int = FEWEST_SEATS
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
+
+    def __post_init__(self) -> None:
+        """The ledger has room for at least what is wanted."""
+        object.__setattr__(self, "most_processes", max(self.most_processes, self.processes))
 
     @property
     def shares(self) -> tuple[int, ...]:
         """Slots of each seat."""
         return split(self.concurrency, self.processes)
+
+
+def split(total: int, seats: int) -> tuple[int, ...]:
+    """Even shares, the larger ones first: 10 over 4 is 3, 3, 2, 2 (faults.md P18).
+
+    Raises:
+        ValueError: a seat would get nothing; fewer processes must start instead.
+
+    """
+    if not 1 <= seats <= total:
+        raise ValueError(f"{total} slots cannot be split over {seats} processes")
+    share, rest = divmod(total, seats)
+    return tuple(share + (number < rest) for number in range(seats))
 
 
 def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: int) -> tuple[int, int]:

@@ -34,7 +34,11 @@ ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.DRAINING, Phase.DYING})
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A place for one process at a time; its incarnations follow each other. Times are monotonic seconds."""
+    """A place for one process at a time; its incarnations follow each other. Times are monotonic seconds.
+
+    `limit` is the number of slots granted last, by order `n`; until the process has applied that order it may
+    still use up to `ceiling`. `held` is how many it was last seen to hold.
+    """
 
     number: int
     limit: int = 0
@@ -44,8 +48,18 @@ class Seat:
     started_at: float = 0.0
     ready_at: float | None = None
     retry_at: float = inf
+    kill_at: float = inf  # for a process that ends while the others go on
     short_in_row: int = 0
     restarts: int = 0
+    ceiling: int = 0
+    n: int = 0
+    applied: int = 0
+    held: int = 0
+
+    @property
+    def charge(self) -> int:
+        """How much of the budget it may be using; a dead process's share is not moved while it restarts."""
+        return max(self.ceiling, self.held) if self.alive else self.limit
 
     @property
     def alive(self) -> bool:
@@ -77,6 +91,8 @@ class State:
     """Everything `decide` knows.
 
     `deadline` is when the present mode's patience ends, infinity once it has; `stops` counts requests.
+    `retiring` are processes that have a successor or whose seat is gone; `rolling` are the seats that a reload
+    has yet to replace.
     """
 
     plan: Plan
@@ -90,21 +106,41 @@ class State:
     polling: bool = True
     short_ends: tuple[float, ...] = ()
     keeper_ends: tuple[float, ...] = ()
+    retiring: tuple[Seat, ...] = ()
+    rolling: tuple[int, ...] = ()
 
     @classmethod
     def new(cls, plan: Plan) -> State:
         """Before anything has been forked."""
-        seats = tuple(Seat(number, limit) for number, limit in enumerate(plan.shares))
+        seats = tuple(Seat(number, limit, ceiling=limit) for number, limit in enumerate(plan.shares))
         return cls(plan, seats, Seat(KEEPER))
 
     def seat(self, number: int) -> Seat:
         """The seat, or the keeper's."""
         return self.keeper if number == KEEPER else self.seats[number]
 
+    @property
+    def workers(self) -> tuple[Seat, ...]:
+        """All of them: the seats as they are now, and what retires."""
+        return (*self.seats, *self.retiring)
+
+    def find(self, number: int, incarnation: int) -> Seat | None:
+        """The process that goes by these names, None if it belongs to the past."""
+        known = (self.keeper,) if number == KEEPER else self.workers
+        return next((s for s in known if (s.number, s.incarnation) == (number, incarnation) and s.alive), None)
+
+    def predecessor(self, seat: Seat) -> Seat | None:
+        """The process that still does the seat's work until its successor is ready."""
+        return next((s for s in self.retiring if s.number == seat.number and s.phase is Phase.RUNNING), None)
+
     def with_seat(self, seat: Seat) -> State:
-        """The same state with one seat replaced."""
+        """The same state with one seat replaced; what retires is forgotten once it has ended."""
         if seat.number == KEEPER:
             return replace(self, keeper=seat)
+        names = (seat.number, seat.incarnation)
+        if any((old.number, old.incarnation) == names for old in self.retiring):
+            kept = (seat if (old.number, old.incarnation) == names else old for old in self.retiring)
+            return replace(self, retiring=tuple(old for old in kept if old.alive))
         return replace(self, seats=tuple(seat if old.number == seat.number else old for old in self.seats))
 
     @property
@@ -116,9 +152,11 @@ class State:
     def next_deadline(self) -> float:
         """When time alone changes something; infinity if never."""
         due = [self.deadline]
-        for seat in (*self.seats, self.keeper):
+        for seat in (*self.workers, self.keeper):
             if seat.phase is Phase.BACKOFF:
                 due.append(seat.retry_at)
+            elif seat.phase is Phase.DRAINING:
+                due.append(seat.kill_at)
             else:
                 due.append(seat.boot_deadline(self.plan.boot_timeout_s))
         return min(due)

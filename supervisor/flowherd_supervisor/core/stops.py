@@ -45,7 +45,7 @@ def begin_drain(turn: Turn, code: Code) -> None:
     within_s = turn.state.plan.graceful_timeout_s
     turn.state = replace(turn.state, mode=Mode.DRAINING, deadline=turn.now + within_s + DRAIN_MARGIN_S)
     turn.note("draining", within_s=within_s)
-    for seat in turn.state.seats:
+    for seat in turn.state.workers:
         if seat.phase is Phase.RUNNING:
             turn.put(seat.with_phase(Phase.DRAINING))
             turn.actions.append(Drain(seat.number, seat.incarnation, within_s))
@@ -62,7 +62,7 @@ def begin_release(turn: Turn, code: Code) -> None:
         case Mode.SERVING | Mode.DRAINING:
             turn.state = replace(turn.state, mode=Mode.RELEASING, deadline=turn.now + RELEASE_WITHIN_S)
             turn.note("releasing", within_s=RELEASE_WITHIN_S)
-            for seat in turn.state.seats:
+            for seat in turn.state.workers:
                 if seat.phase in {Phase.RUNNING, Phase.DRAINING}:
                     turn.put(seat.with_phase(Phase.DRAINING))
                     turn.actions.append(Release(seat.number, seat.incarnation, RELEASE_WITHIN_S))
@@ -80,7 +80,7 @@ def _drop(turn: Turn, seat: Seat) -> None:
 
 def kill_workers(turn: Turn) -> None:
     """Ends every worker that is still there."""
-    for seat in turn.state.seats:
+    for seat in turn.state.workers:
         if seat.alive and seat.phase is not Phase.DYING:
             turn.note("process_killed", Level.WARNING, process=seat.number, reason="the time to stop is up")
             turn.blame(Code.RELEASED)
@@ -90,7 +90,7 @@ def kill_workers(turn: Turn) -> None:
 def finish_if_empty(turn: Turn) -> None:
     """Once no worker is left the keeper settles what they held, and ends."""
     state = turn.state
-    if state.mode not in {Mode.DRAINING, Mode.RELEASING} or any(seat.alive for seat in state.seats):
+    if state.mode not in {Mode.DRAINING, Mode.RELEASING} or any(seat.alive for seat in state.workers):
         return
     within_s = SETTLE_WITHIN_S if state.mode is Mode.DRAINING else SETTLE_IN_HURRY_S
     turn.state = replace(state, mode=Mode.FINISHING, deadline=turn.now + within_s + KEEPER_MARGIN_S)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd_supervisor.core.actions import Action, Exit, Kill, Level, Note, Spawn
+from flowherd_supervisor.core.actions import Action, Exit, Kill, Level, Note, SetSlots, Spawn
 from flowherd_supervisor.core.state import Mode, Phase, Seat, State
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class Turn:
             started_at=self.now,
             ready_at=None,
             retry_at=inf,
+            kill_at=inf,
+            ceiling=seat.limit,
+            n=0,
+            applied=0,
+            held=0,
         )
         self.put(seat)
         self.actions.append(Spawn(seat.number, seat.incarnation, seat.limit))
@@ -53,6 +58,15 @@ class Turn:
     def retry_in(self, seat: Seat, wait_s: float) -> None:
         """Leaves the seat empty for a while."""
         self.put(replace(seat, phase=Phase.BACKOFF, pid=None, retry_at=self.now + wait_s))
+
+    def grant(self, seat: Seat, limit: int) -> None:
+        """Changes a seat's number of slots; one that is just being forked is asked again once it exists."""
+        if not seat.alive:
+            self.put(replace(seat, limit=limit, ceiling=limit))
+        elif seat.pid is not None:
+            n = seat.n + 1
+            self.put(replace(seat, limit=limit, ceiling=max(seat.ceiling, limit), n=n))
+            self.actions.append(SetSlots(seat.number, seat.incarnation, limit, n))
 
     def kill(self, seat: Seat) -> None:
         """SIGKILL, once; a process that is still being made is killed as soon as it exists."""

@@ -19,6 +19,7 @@ from flowherd.bells import Bells
 from flowherd.config import WorkerConfig
 from flowherd.core.messages import (
     CredentialsRefused,
+    DumpStacks,
     Finish,
     Ready,
     SupervisorState,
@@ -33,6 +34,7 @@ from flowherd.leases import LeaseKeeper
 from flowherd.ledger import Cause, Ledger, Life
 from flowherd.link import Link, LinkClosed
 from flowherd.loops import new_loop
+from flowherd.stacks import dump_tasks, dump_threads
 from flowherd.transport import new_client
 from flowherd_supervisor.keeper.pages import PagesThread
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -121,6 +123,9 @@ class _Keeper:
                     case Finish(within_s):
                         self._finish_by = time.monotonic() + within_s
                         self._ended.set()
+                    case DumpStacks():
+                        dump_threads(log)
+                        dump_tasks(log)
                     case message:
                         log.warning("order_not_for_keepers", order=type(message).__name__)
         except LinkClosed:

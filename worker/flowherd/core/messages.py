@@ -73,6 +73,10 @@ class Release(Message, frozen=True):
     within_s: float
 
 
+class DumpStacks(Message, frozen=True):
+    """Write what every thread and task is doing to the log."""
+
+
 class WatchChild(Message, frozen=True):
     """To the keeper: the descriptor that comes along is the pidfd of the process in `berth`."""
 
@@ -96,7 +100,7 @@ class Finish(Message, frozen=True):
 
 
 Upward = Ready | BootFailed | Stopped | CredentialsRefused
-Downward = SetSlots | Quiet | Resume | Drain | Release | WatchChild | SupervisorState | Finish
+Downward = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | WatchChild | SupervisorState | Finish
 
 _encoder = msgspec.json.Encoder()
 _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)

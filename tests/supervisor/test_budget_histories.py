@@ -1,0 +1,100 @@
+"""Random histories of slots that change hands: whatever is scaled, reloaded or killed, the budget is never exceeded.
+
+Workers here are greedy: they fill every slot they may use, apply orders late, and give slots back when they like.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from brain_world import SIGKILLED, Process, World
+
+from flowherd_supervisor.core import events
+from flowherd_supervisor.core.events import KEEPER
+from flowherd_supervisor.core.restarts import RestartPolicy
+
+BLOCKS, PER_BLOCK, STEPS = 10, 30, 150
+
+
+class GreedyWorld(World):
+    """Nothing fails to boot; everything else happens often."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__(rng)
+        self.forks_fail, self.forks_wait = 0.0, False
+        self.plan = replace(self.plan, graceful_timeout_s=30.0, restarts=RestartPolicy(max_restarts=0))
+        self.state = replace(self.state, plan=self.plan)
+
+    def step(self) -> None:
+        """Somebody does something."""
+        chance = self.rng.random()
+        workers = [process for process in self.living.values() if process.seat != KEEPER]
+        if chance < 0.04:
+            self.feed(events.ScaleRequested(self.rng.randint(1, 7)))
+        elif chance < 0.08:
+            self.feed(events.ReloadRequested(self.state.plan))
+        elif chance < 0.10 and workers:
+            self.end(self.rng.choice(workers), SIGKILLED, running=1)
+        elif workers:
+            self.work(self.rng.choice(workers))
+        self.let_time_pass(0.01)
+
+    def work(self, process: Process) -> None:
+        """One thing a worker may do."""
+        if process.ready_at is None:
+            self.become_ready(process)
+            return
+        match self.rng.randint(0, 5):
+            case 0 if process.orders:
+                process.limit, process.applied = process.orders.pop(0)
+            case 1 | 2 if not process.told_to_end:
+                process.held = max(process.held, process.limit)
+            case 3:
+                process.held -= self.rng.randint(0, process.held)
+            case 4 if process.told_to_end and not process.held:
+                self.end(process, 0)
+                return
+            case _:
+                self.feed(events.SlotsSeen(*process.names, process.applied, process.held))
+        self.check()
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_no_more_slots_are_in_use_than_the_budget_has(block: int) -> None:
+    """faults.md I5, P6, P18."""
+    for seed in range(block * PER_BLOCK, (block + 1) * PER_BLOCK):
+        live_through(seed)
+
+
+def live_through(seed: int) -> GreedyWorld:
+    """One history; names its seed when the budget breaks."""
+    world = GreedyWorld(random.Random(seed))
+    try:
+        world.feed(events.Started())
+        for _ in range(STEPS):
+            world.step()
+    except AssertionError as error:
+        raise AssertionError("\n".join([f"seed {seed}: {error}", *world.log[-40:]])) from error
+    return world
+
+
+def test_when_everybody_has_answered_the_split_is_even_again() -> None:
+    """Caution must not become a leak: no slot is lost for good."""
+    for seed in range(40):
+        world = live_through(seed)
+        for _ in range(200):
+            for process in [process for process in world.living.values() if process.seat != KEEPER]:
+                process.held = 0
+                if process.told_to_end or process.kills:
+                    world.end(process, SIGKILLED if process.kills else 0)
+                    continue
+                if process.ready_at is None:
+                    world.become_ready(process)
+                while process.orders:
+                    process.limit, process.applied = process.orders.pop(0)
+                world.feed(events.SlotsSeen(*process.names, process.applied, 0))
+            world.let_time_pass(0.5)
+        limits = [seat.limit for seat in world.state.seats]
+        assert limits == list(world.state.plan.shares), f"seed {seed}"
