@@ -87,8 +87,8 @@ def _demonstrate(options: DemoOptions, screen: Screen, interruption: Interruptio
     files = len({chunk.path for chunk in chunks})
     python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     screen.say(
-        f"flowherd demo: {len(chunks)} activities analyse {files} files of the {python} standard library",
-        "A real engine, supervisor and worker processes, all on this machine. No other engine is touched.",
+        f"flowherd demo: {len(chunks)} activities analyse {files} files of the {python} library",
+        "A real engine and real worker processes on this machine; no other engine is touched.",
         "",
     )
     began_s = time.monotonic()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flowherd_supervisor.demo.chaos import Chaos
+    from flowherd_supervisor.demo.client import Status
     from flowherd_supervisor.demo.interruption import Interruption
     from flowherd_supervisor.demo.progress import Stage
 
@@ -76,7 +77,18 @@ def work_through(phase: Phase, api: EngineApi, start: Callable[[], programs.Prog
     settled = _watch(phase, api, program)
     began_s = time.monotonic()
     answer = _reduce(phase, api, program, workflows) if settled.completed == len(workflows) else {}
-    return _count(phase, settled, answer, time.monotonic() - began_s)
+    merge_s = time.monotonic() - began_s
+    with StatusSocket(programs.status_socket(phase.folder, program)) as socket:
+        twice = accepted_twice(socket.read(), settled.completed + bool(answer))
+    return _count(phase, settled, answer, merge_s, twice)
+
+
+def accepted_twice(status: Status | None, completed: int) -> int:
+    """Return how many outcomes the workers saw accepted beyond `completed`, what the engine says there is.
+
+    Another witness than the journal, which knows of starts only.
+    """
+    return max(0, status.completed - completed) if status is not None else 0
 
 
 def _submit(phase: Phase, api: EngineApi) -> list[str]:
@@ -143,7 +155,7 @@ def _reduce(phase: Phase, api: EngineApi, program: programs.Program, workflows: 
     return api.output(workflow) or {}
 
 
-def _count(phase: Phase, settled: _Settled, answer: dict[str, Any], merge_s: float) -> Result:
+def _count(phase: Phase, settled: _Settled, answer: dict[str, Any], merge_s: float, twice: int) -> Result:
     """Compare the engine's word with the journal and the answer with the direct computation."""
     keys = [chunk.key for chunk in phase.work.chunks]
     kills = phase.chaos.kills if phase.chaos is not None else {}
@@ -156,7 +168,7 @@ def _count(phase: Phase, settled: _Settled, answer: dict[str, Any], merge_s: flo
         completed=settled.completed,
         failed=settled.failed,
         lost=max(len(keys) - settled.completed - settled.failed, tally.never),
-        duplicates=tally.duplicates,
+        duplicates=max(tally.duplicates, twice),
         after_kill=tally.after_kill,
         kills=len(kills),
         wall_s=settled.ended_s - started_s,

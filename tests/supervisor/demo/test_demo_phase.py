@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FakeEngine(EngineApi):
-    """An engine and its workers in one object: each look at it runs two activities in this process."""
+    """An engine and its workers in one object: a look at it runs everything in this process."""
 
     def __init__(self, *, skip: str = "", twice: str = "", phantom: str = "", fail: str = "") -> None:
         self.submitted: list[tuple[str, dict[str, Any]]] = []
