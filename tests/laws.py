@@ -105,7 +105,7 @@ def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
     if not source.within(SUPERVISOR, "processes.py", "mold.py"):
         yield from source.using(
             "os.fork", "os.forkpty", "os.posix_spawn", "os.posix_spawnp", "os.system", "os.popen",
-            "pty", "os.wait", "os.wait3", "os.wait4", "os.waitid", "os.waitpid", "os.execv", "os.execve", "os.execvp",
+            "os.wait", "os.wait3", "os.wait4", "os.waitid", "os.waitpid", "os.execv", "os.execve", "pty",
         )  # fmt: skip
     if not source.within(SUPERVISOR, *PROGRAMS):
         yield from source.using(
