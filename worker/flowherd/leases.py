@@ -136,7 +136,7 @@ class LeaseKeeper:
         self._tasks.spawn(self._beat(berth, record, watch))
 
     def _first_watch(self, record: Record, now: float) -> _Watch:
-        """A beat is due an interval after the claim; at once for a short lease, or if the keeper comes late."""
+        """A beat is due an interval after the claim; at once for a short lease, or a keeper come late."""
         first = record.claimed_at + self._interval_s(record)
         return _Watch(now if record.lease_s < _AT_ONCE_BELOW_S else max(first, now), record.claimed_at)
 

@@ -1,0 +1,222 @@
+"""The retry gate: one probe while the engine is away, one line per change of state."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+
+import pytest
+from structlog.testing import capture_logs
+from virtual_time import now, virtual_time
+
+from flowherd.core.retries import Backoff
+from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable
+from flowherd.gate import Gate
+
+
+class Calls:
+    """A call that fails with the errors it is given, then succeeds; remembers when it was made."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.at: list[float] = []
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def __call__(self) -> str:
+        self.at.append(now())
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await asyncio.sleep(0.01)
+        self.under_way -= 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+def refused() -> EngineUnavailable:
+    return EngineUnavailable("connection refused")
+
+
+async def until_done(gate: Gate, call: Calls) -> str:
+    while True:
+        try:
+            return await gate.through(call)
+        except EngineUnavailable:
+            continue
+
+
+@virtual_time
+async def test_an_open_gate_lets_all_calls_through_together() -> None:
+    gate, call = Gate(), Calls()
+    assert await asyncio.gather(*(gate.through(call) for _ in range(20))) == ["done"] * 20
+    assert call.most_under_way == 20
+    assert repr(gate) == "<Gate [open]>"
+
+
+@virtual_time
+async def test_an_error_closes_the_gate_and_is_raised() -> None:
+    gate = Gate()
+    with pytest.raises(EngineUnavailable, match="refused"):
+        await gate.through(Calls(refused()))
+    assert gate.failures == 1
+    assert repr(gate) == "<Gate [1 failures in a row]>"
+
+
+@virtual_time
+async def test_calls_that_failed_together_count_once() -> None:
+    """One lost connection pool of 32 calls is one failure, not thirty-two."""
+    gate = Gate()
+    call = Calls(*[refused() for _ in range(32)])
+    results = await asyncio.gather(*(gate.through(call) for _ in range(32)), return_exceptions=True)
+    assert all(isinstance(result, EngineUnavailable) for result in results)
+    assert gate.failures == 1
+
+
+@virtual_time
+async def test_a_closed_gate_lets_one_call_through_at_a_time_whatever_else_waits() -> None:
+    """Faults E5: one retry gate per child, not per result."""
+    gate = Gate()
+    first = Calls(refused())
+    with pytest.raises(EngineUnavailable):
+        await gate.through(first)
+    call = Calls(*[refused() for _ in range(8)])
+    await asyncio.gather(*(until_done(gate, call) for _ in range(32)))
+    probes = call.at[:9]
+    assert len(call.at) == 8 + 32
+    assert all(later - earlier >= 0.01 for earlier, later in itertools.pairwise(probes))
+    assert now() - 1000.0 > 2.0
+
+
+@virtual_time
+async def test_probes_are_spaced_by_the_backoff_and_all_calls_flow_after_the_first_success() -> None:
+    gate = Gate(Backoff(base_s=1.0, cap_s=8.0), random.Random(4))
+    call = Calls(*[refused() for _ in range(6)])
+    await until_done(gate, call)
+    gaps = [round(later - earlier, 3) for earlier, later in itertools.pairwise(call.at)]
+    for gap, ceiling in zip(gaps, [1, 2, 4, 8, 8, 8], strict=True):
+        assert ceiling / 10 <= gap - 0.01 <= ceiling + 0.001
+    begun = now()
+    await asyncio.gather(*(gate.through(call) for _ in range(10)))
+    assert now() - begun < 0.02
+
+
+@virtual_time
+async def test_an_outage_of_20_s_costs_few_tries_and_ends_soon_after_the_engine_is_back() -> None:
+    """Scorecard M12: at most 15 tries a child with 32 results waiting; the first success within 10 s."""
+    for seed in range(20):
+        gate, back_at, tries = Gate(rng=random.Random(seed)), now() + 20.0, 0
+
+        async def call(gate: Gate = gate, back_at: float = back_at) -> None:
+            nonlocal tries
+            if now() < back_at:
+                tries += 1
+                raise refused()
+
+        async def deliver(gate: Gate = gate, call=call) -> None:
+            while True:
+                try:
+                    return await gate.through(call)
+                except EngineUnavailable:
+                    continue
+
+        await asyncio.gather(*(deliver() for _ in range(32)))
+        assert tries <= 32 + 15
+        assert now() - back_at <= 10.0
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "least_s", "most_s"), [(7.0, 7.0, 7.1), (1e9, 60.0, 60.1), (0.0, 0.01, 0.1)]
+)
+@virtual_time
+async def test_the_engines_wish_is_honoured_up_to_a_minute(
+    asked_s: float, least_s: float, most_s: float
+) -> None:
+    """Faults E7."""
+    gate = Gate()
+    call = Calls(EngineUnavailable("status 429", retry_after_s=asked_s))
+    await until_done(gate, call)
+    assert least_s - 0.001 <= call.at[1] - call.at[0] - 0.01 <= most_s + 0.001
+
+
+@virtual_time
+async def test_what_does_not_pass_by_itself_is_looked_at_again_every_half_minute() -> None:
+    """Faults E10."""
+    gate = Gate()
+    call = Calls(*[EngineMisconfigured("status 403") for _ in range(3)])
+    for _ in range(3):
+        with pytest.raises(EngineMisconfigured):
+            await gate.through(call)
+    assert await gate.through(call) == "done"
+    gaps = [later - earlier for earlier, later in itertools.pairwise(call.at)]
+    assert all(27.0 <= gap <= 33.1 for gap in gaps)
+
+
+@virtual_time
+async def test_one_line_is_logged_per_change_of_state() -> None:
+    """Faults E1: not one per try."""
+    gate = Gate()
+    call = Calls(
+        *[refused() for _ in range(5)],
+        EngineMisconfigured("POST http://x/api: status 302"),
+        EngineUnauthorized("status 401"),
+        *[refused() for _ in range(3)],
+    )
+    with capture_logs() as logs:
+        for _ in range(10):
+            with pytest.raises(Exception, match=r"refused|302|401"):
+                await gate.through(call)
+        await gate.through(call)
+        await gate.through(call)
+    assert [entry["event"] for entry in logs] == [
+        "engine_unreachable",
+        "engine_misconfigured",
+        "engine_refuses_our_token",
+        "engine_unreachable",
+        "engine_reachable_again",
+    ]
+    assert logs[1]["reason"] == "POST http://x/api: status 302"
+    assert logs[-1]["after_s"] > 27
+
+
+@virtual_time
+async def test_hurry_lets_the_next_call_pass_at_once() -> None:
+    """At the end of a drain there is no time left to wait for a Retry-After of a minute."""
+    gate = Gate()
+    call = Calls(EngineUnavailable("status 503", retry_after_s=60.0))
+    with pytest.raises(EngineUnavailable):
+        await gate.through(call)
+    waiting = asyncio.create_task(gate.through(call))
+    await asyncio.sleep(5.0)
+    assert len(call.at) == 1
+    gate.hurry()
+    assert await waiting == "done"
+    assert now() - 1000.0 < 5.1
+
+
+@virtual_time
+async def test_a_waiting_call_that_is_cancelled_leaves_the_probe_to_the_next() -> None:
+    gate = Gate()
+    call = Calls(EngineUnavailable("status 503", retry_after_s=10.0))
+    with pytest.raises(EngineUnavailable):
+        await gate.through(call)
+    first = asyncio.create_task(gate.through(call))
+    second = asyncio.create_task(gate.through(call))
+    await asyncio.sleep(1.0)
+    first.cancel()
+    assert await second == "done"
+    assert len(call.at) == 2
+
+
+@virtual_time
+async def test_an_exception_that_is_not_about_the_engine_neither_closes_nor_opens_the_gate() -> None:
+    gate = Gate()
+    with pytest.raises(ZeroDivisionError):
+        await gate.through(Calls(ZeroDivisionError()))
+    assert gate.failures == 0
+    with pytest.raises(EngineUnavailable):
+        await gate.through(Calls(refused()))
+    with pytest.raises(ZeroDivisionError):
+        await gate.through(Calls(ZeroDivisionError()))
+    assert gate.failures == 1
