@@ -141,6 +141,7 @@ def test_a_main_that_fails_before_it_starts_a_manager_has_failed_to_boot(app):
         (STOCK, "handler", "takes arguments"),
         (OURS, "registri", "did you mean registry"),
         (OURS, "number", "is a int: give a flowherd.Registry"),
+        (OURS, "holder", r"such as three = Three\(\)"),
         (OURS, "nothing", "holds no activities"),
         (OURS, "plain.x.y", "has no 'x'"),
         ("x = 1", "", "holds no activities"),

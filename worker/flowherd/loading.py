@@ -155,12 +155,16 @@ def _registry_of(found: Any, app: str) -> Registry:
         return Registry.of(_activities_in(found))
     if inspect.isfunction(found) and adapt.is_imported():
         return _from_main(found, app)
-    what = (
-        f"a plain function: decorate it with @activity, or give {KINDS}"
-        if inspect.isfunction(found)
-        else None
-    )
-    raise ConfigurationError(f"{app} is {what or f'a {type(found).__name__}: give {KINDS}'}")
+    raise ConfigurationError(f"{app} is {_misfit(found)}")
+
+
+def _misfit(found: Any) -> str:
+    if inspect.isfunction(found):
+        return f"a plain function: decorate it with @activity, or give {KINDS}"
+    if inspect.isclass(found) and hasattr(found, "execute"):
+        name = found.__name__
+        return f"a class: give an activity made of it, such as {name.lower()} = {name}() in the module"
+    return f"a {type(found).__name__}: give {KINDS}"
 
 
 def _activities_in(module: ModuleType) -> list[Any]:
