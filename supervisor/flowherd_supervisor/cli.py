@@ -23,16 +23,32 @@ app = App(
     help="Run Python activities of a workflow engine on all cores.",
     result_action="return_value",
 )
+config_app = App(name="config", help="Show settings.")
+app.command(config_app)
+
 _EVERY_FLAG = Parameter(name="*")
+AppName = Annotated[
+    str, Parameter(name="APP", help="module:attr: a registry, a list or module of activities, or a stock worker's main")
+]
+AppDir = Annotated[str, Parameter(help="goes first on the import path")]
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(
+        help="settings file [default: flowherd.toml] [env: KRUXIAFLOW_WORKER_CONFIG]",
+        env_var="KRUXIAFLOW_WORKER_CONFIG",
+        show_env_var=False,
+        show_default=False,
+    ),
+]
 
 
 @app.command
 def run(
-    app_name: Annotated[str, Parameter(help="module:attr: a registry, a module of activities, or a main()", name="APP")],
+    app_name: AppName,
     /,
     *,
-    app_dir: Annotated[str, Parameter(help="goes first on the import path")] = ".",
-    config: Annotated[Path | None, Parameter(help="settings file [default: flowherd.toml] [env: KRUXIAFLOW_WORKER_CONFIG]")] = None,
+    app_dir: AppDir = ".",
+    config: ConfigFile = None,
     flags: Annotated[RunFlags, _EVERY_FLAG] = RunFlags(),
 ) -> int:
     """Host APP's activities on several processes until told to stop."""
@@ -40,6 +56,42 @@ def run(
 
     chosen = given(flags)
     return hosting.run(hosting.App(app_name, app_dir), lambda: settings_module.load(chosen, config).settings)
+
+
+@app.command
+def check(
+    app_name: AppName,
+    /,
+    *,
+    app_dir: AppDir = ".",
+    config: ConfigFile = None,
+    flags: Annotated[RunFlags, _EVERY_FLAG] = RunFlags(),
+) -> int:
+    """Say what would keep APP from running well: settings, import, activities, times, engine, token."""
+    from flowherd_supervisor.check import check as part  # noqa: PLC0415 - as above
+
+    return part(app_name, app_dir, settings_module.load(given(flags), config))
+
+
+@config_app.command
+def show(
+    *,
+    config: ConfigFile = None,
+    json: Annotated[bool, Parameter(help="as one JSON object", negative="")] = False,
+    flags: Annotated[RunFlags, _EVERY_FLAG] = RunFlags(),
+) -> int:
+    """Show the effective settings and where each comes from."""
+    from flowherd_supervisor.views.config import show_config  # noqa: PLC0415 - as above
+
+    return show_config(settings_module.load(given(flags), config), as_json=json)
+
+
+@config_app.command
+def schema() -> int:
+    """Print the JSON schema of the settings file."""
+    from flowherd_supervisor.views.config import show_schema  # noqa: PLC0415 - as above
+
+    return show_schema()
 
 
 @app.command

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from flowherd_supervisor.settings import Settings, flag_of, variable_of
 
 _SHORT = {"processes": "-p", "concurrency": "-c"}
-_NO_FLAG = frozenset({"client_secret"})
+_NO_FLAG = frozenset({"client_secret", "activities"})
 
 
 def _flag(name: str) -> tuple[str, Any, Any]:

@@ -85,6 +85,7 @@ class _Host:
             config=self.config.model_copy(update={"concurrency": max(order.limit, 1)}),
             slots=order.limit,
             most_slots=self._plan.concurrency,
+            activities=self._settings.activity_options(),
             seat=order.seat,
             processes=self._plan.processes,
             ledger=self.ledger,

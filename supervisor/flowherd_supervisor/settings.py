@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -23,6 +24,7 @@ from flowherd_supervisor.core.plan import Plan, choose_sizes
 from flowherd_supervisor.core.restarts import RestartPolicy
 from flowherd_supervisor.cpus import usable_cpus
 
+_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too (interface.md, APP)
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -49,6 +51,16 @@ CountOrAuto = Annotated[int | None, BeforeValidator(_auto)]
 
 def _env(name: str, help_text: str, default: Any, **constraints: Any) -> Any:
     return Field(default, validation_alias=f"KRUXIAFLOW_{name}", description=help_text, **constraints)
+
+
+class ActivitySettings(BaseModel):
+    """`[activities.NAME]` of the file: how one activity runs, whatever its code says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    offload: Literal["loop", "thread", "process"] | None = None
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_concurrent: int | None = Field(default=None, ge=1)
 
 
 class Settings(BaseSettings):
@@ -91,6 +103,8 @@ class Settings(BaseSettings):
     admin: str = _env("WORKER_ADMIN", "where status is served besides the unix socket: HOST:PORT, unix:PATH or off", "127.0.0.1:9464")
     log_level: Literal["debug", "info", "warning", "error"] = _env("LOG_LEVEL", "debug, info, warning or error", "info")
     log_format: Literal["text", "json"] | None = _env("LOG_FORMAT", "text or json; text on a terminal, else json", None)
+
+    activities: dict[str, ActivitySettings] = Field(default={}, validation_alias="activities")
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -151,6 +165,10 @@ class Settings(BaseSettings):
             loop=self.loop,
         )
 
+    def activity_options(self) -> dict[str, dict[str, Any]]:
+        """What `Registry.configured` takes: only what the file says."""
+        return {name: options.model_dump(exclude_none=True) for name, options in self.activities.items()}
+
     def secret(self) -> SecretStr | None:
         """The client secret, from its variable or its file."""
         if self.client_secret or self.client_secret_file is None:
@@ -196,7 +214,7 @@ def flag_of(name: str) -> str:
 
 
 def variable_of(name: str) -> str:
-    """The environment variable of a field."""
+    """The environment variable of a field; of `activities`, which has none, its name."""
     return str(Settings.model_fields[name].validation_alias)
 
 
@@ -206,7 +224,10 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 
 def _from_environment() -> dict[str, tuple[Any, str]]:
     read = EnvSettingsSource(Settings)()
-    return {name: (read[key], key) for name in Settings.model_fields if (key := variable_of(name)) in read}
+    found = {name: (read[key], key) for name in Settings.model_fields if (key := variable_of(name)) in read}
+    if "worker" not in found and (worker_type := os.environ.get(_OTHER_WORKER_VARIABLE)):
+        found["worker"] = (worker_type, _OTHER_WORKER_VARIABLE)
+    return found
 
 
 def _from_file(named: Path | None) -> dict[str, tuple[Any, str]]:
@@ -229,6 +250,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _check_keys(table: Mapping[str, Any], place: str) -> dict[str, tuple[Any, str]]:
+    """Refuses what is no setting, with a suggestion (faults.md S12)."""
     for key in table:
         name = key.replace("-", "_")
         if name == "client_secret":

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,7 @@ class ChildSetup:
     config: WorkerConfig
     slots: int
     most_slots: int
+    activities: Mapping[str, Mapping[str, Any]]
     seat: int
     processes: int
     ledger: Ledger
@@ -91,7 +92,7 @@ def main(setup: ChildSetup, link: Link) -> int:
     try:
         app = load_app(setup.app, setup.app_dir)
         worker_type = choose_worker_type(app, setup.worker_type)
-        registry = app.for_type(worker_type)
+        registry = app.for_type(worker_type).configured(setup.activities)
     except ConfigurationError as error:
         return _refuse(link, Exit.USAGE, str(error))
     except AppImportError as error:
