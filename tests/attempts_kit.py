@@ -1,0 +1,158 @@
+"""A worker's table of attempts with scripted handlers and an engine in memory; it asserts only invariants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from worker_kit import open_berth
+
+from flowherd import Registry
+from flowherd.attempt import Tools
+from flowherd.attempts import Attempts
+from flowherd.config import WorkerConfig
+from flowherd.engine import Batch
+from flowherd.environment import RunEnvironment
+from flowherd.gate import Gate
+from flowherd.ledger import Cell, Ledger, RecordBook, Standing, State
+from flowherd.offload import ThreadPool
+from flowherd.reporter import Reporter
+from flowherd.runner import Runner
+from flowherd.slots import Slots
+from flowherd.testing import FakeEngine, make_activity
+
+if TYPE_CHECKING:
+    from flowherd.activity import Activity
+
+
+class Handlers:
+    """Handlers that end when they are told to; `begun` counts their starts by activity id."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.running: Counter[str] = Counter()
+        self.ends: dict[str, asyncio.Event] = {}
+        self.registry = Registry()
+        for handler in (self.work, self.fail, self.stubborn):
+            self.registry.register(_async_function(handler))
+
+    def end(self, *activity_ids: str) -> None:
+        for activity_id in activity_ids:
+            self.ends.setdefault(activity_id, asyncio.Event()).set()
+
+    @contextlib.contextmanager
+    def _noted(self, activity_id: str):
+        self.begun[activity_id] += 1
+        self.running[activity_id] += 1
+        try:
+            yield self.ends.setdefault(activity_id, asyncio.Event())
+        finally:
+            self.running[activity_id] -= 1
+
+    async def work(self, activity_id: str) -> dict[str, Any]:
+        """Completes when told to."""
+        with self._noted(activity_id) as end:
+            await end.wait()
+            return {"by": activity_id}
+
+    async def fail(self, activity_id: str) -> None:
+        """Fails when told to."""
+        with self._noted(activity_id) as end:
+            await end.wait()
+            raise ValueError("told to fail")
+
+    async def stubborn(self, activity_id: str) -> dict[str, Any]:
+        """Completes when told to, and hears nothing else."""
+        with self._noted(activity_id) as end:
+            while not end.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await end.wait()
+            return {"by": activity_id}
+
+
+def _async_function(method: Any) -> Any:
+    name = method.__name__
+
+    async def handler(ctx: Any, params: dict[str, Any]) -> Any:
+        del params
+        return await method(ctx.activity_id)
+
+    handler.__name__ = name
+    return handler
+
+
+class Table:
+    """`Attempts` with everything around it."""
+
+    def __init__(self, *, slots: int = 2, records: int = 20, **settings: Any) -> None:
+        self.engine = FakeEngine()
+        self.ledger = Ledger(seats=1, records=records)
+        self.berth = open_berth(self.ledger)
+        self.book = RecordBook(self.berth)
+        self.slots = Slots(slots, lambda: None)
+        self.handlers = Handlers()
+        self.acknowledged = 0
+        config = WorkerConfig(worker_id="t", concurrency=slots, **settings)
+        runner = Runner(self.handlers.registry, config, ThreadPool(1), RunEnvironment())
+        self.gate = Gate()
+        reporter = Reporter(self.engine, self.gate, config.call_deadline_s)
+        tools = Tools(self.engine, self.book, self.slots, runner, reporter)
+        self.attempts = Attempts(config, tools, self._acknowledge)
+        self._polls = 0
+
+    def _acknowledge(self) -> None:
+        self.acknowledged += 1
+
+    def bring(self, *activities: Activity, poll: str | None = None) -> str:
+        """A poll that brings `activities` to the free slots; returns its worker_id."""
+        self._polls += 1
+        worker_id = poll or f"t-{self._polls}"
+        permits = self.slots.take(max(1, len(activities)))
+        batch = Batch([replace(activity, worker_id=worker_id) for activity in activities])
+        self.slots.give_back(self.attempts.accept(batch, permits))
+        self.attempts.start_waiting()
+        return worker_id
+
+    def states(self) -> dict[str, State]:
+        """What the ledger says, by activity id."""
+        return {record.activity_id: record.state for record in self.berth.records()}
+
+    def lose(self, activity_id: str) -> None:
+        """The keeper finds the lease lost and rings."""
+        for record in self.berth.records():
+            if record.activity_id == activity_id:
+                self.berth.judge(record, Standing.GONE, 0.0)
+        self.attempts.heed_verdicts()
+
+    def told(self, verb: str) -> list[tuple[str, str]]:
+        """The calls of a verb: activity id and worker_id."""
+        return [(call.activity_id, call.worker_id) for call in self.engine.of(verb)]
+
+    def count(self, cell: Cell) -> int:
+        return self.berth.get(cell)
+
+    def check(self) -> None:
+        """What must hold at any time."""
+        records = list(self.berth.records())
+        running = self.count(Cell.RUNNING)
+        assert 0 <= running <= 10**6
+        assert running == sum(self.handlers.running.values()), (running, self.handlers.running)
+        assert self.slots.held >= running
+        assert self.book.free + len(records) == self.berth.capacity
+        held = [r for r in records if r.state is not State.ZOMBIE]
+        assert len({r.activity_id for r in held}) == len(held)
+        over = sum(self.count(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))
+        owed = len(held) + self.attempts._excuses.owed
+        assert self.count(Cell.CLAIMED) == over + owed
+
+    async def rest(self) -> None:
+        """Lets everything happen that needs no time to pass."""
+        for _ in range(30):
+            await asyncio.sleep(0)
+
+
+def an_activity(activity_id: str = "a-1", name: str = "work", **fields: Any) -> Activity:
+    return make_activity(name, activity_id=activity_id, **fields)
