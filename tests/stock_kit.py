@@ -41,8 +41,7 @@ class Wire:
             engine = address
             wire = self
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -60,6 +59,15 @@ class Wire:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(CEILING_S)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing when a worker that is being stopped cuts its connection."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Forward(BaseHTTPRequestHandler):
