@@ -94,7 +94,9 @@ class World:
         match order:
             case actions.Spawn(seat, incarnation, limit):
                 for other in self.living.values():
-                    assert other.seat != seat or self.may_have_a_successor(other), f"two processes in seat {seat}"
+                    assert other.seat != seat or self.may_have_a_successor(other), (
+                        f"two processes in seat {seat}"
+                    )
                 assert seat == KEEPER or not self.stops, "a worker is born into a stop"
                 process = self.living[seat, incarnation] = Process(seat, incarnation, limit=limit)
                 return [] if self.forks_wait else [self.answer_fork(process)]
@@ -111,7 +113,9 @@ class World:
                 assert self.reachable(seat, incarnation).ready_at is not None
             case actions.FinishKeeper(incarnation, within_s):
                 assert within_s >= 0
-                assert {seat for seat, _ in self.living} == {KEEPER}, "the keeper was told to finish while workers live"
+                assert {seat for seat, _ in self.living} == {KEEPER}, (
+                    "the keeper was told to finish while workers live"
+                )
                 self.reachable(KEEPER, incarnation).told_to_end = True
             case actions.Exit(code):
                 assert not self.living, f"left {self.living} behind"
@@ -146,14 +150,21 @@ class World:
             for seat in (*state.seats, state.keeper):
                 waits = seat.phase is Phase.WAITING and not self.ever_ready
                 assert seat.alive or seat.retry_at < inf or waits, f"forgotten: {seat}"
+            for process in self.living.values():
+                homeless = process.seat >= len(state.seats)
+                assert not homeless or self.was_told(process), f"nobody told {process} that its seat is gone"
         elif state.mode is not Mode.ENDED:
             for process in self.living.values():
-                told = process.told_to_end or process.kills or not process.forked
-                assert told or process.seat == KEEPER, f"nobody told {process} to end"
+                assert process.seat == KEEPER or self.was_told(process), f"nobody told {process} to end"
         for seat in (*state.workers, state.keeper):
             assert seat.alive == ((seat.number, seat.incarnation) in self.living), seat
         held = sum(process.held for process in self.living.values())
         assert held <= self.plan.concurrency, f"{held} of {self.plan.concurrency} slots are in use"
+
+    @staticmethod
+    def was_told(process: Process) -> bool:
+        """Whether it knows that it must end, or will be killed once it exists."""
+        return bool(process.told_to_end or process.kills or not process.forked)
 
     # What processes do
 
@@ -195,7 +206,7 @@ class World:
     def stop_as_told(self, process: Process) -> None:
         if process.seat != KEEPER and process.ready_at is not None:
             released = self.rng.choice([0, 0, 2])
-            if released:
+            if released and self.state.mode is not Mode.SERVING:
                 self.causes.add(RELEASED)
             self.feed(events.ChildStopped(process.seat, process.incarnation, released, ()))
         self.end(process, 0)

@@ -43,5 +43,7 @@ def in_transit(state: State) -> bool:
     """Whether slots are on their way from one process to another, so that the ledger must be looked at."""
     if state.mode is not Mode.SERVING:
         return False
-    shares_differ = any(seat.limit != share for seat, share in zip(state.seats, state.plan.shares, strict=True))
+    shares_differ = any(
+        seat.limit != share for seat, share in zip(state.seats, state.plan.shares, strict=True)
+    )
     return bool(state.retiring) or shares_differ or any(w.alive and w.applied < w.n for w in state.workers)

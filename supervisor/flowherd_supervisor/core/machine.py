@@ -115,7 +115,9 @@ def _time_passed(turn: Turn) -> None:
             births.boot_timed_out(turn, seat)
     for worker in turn.state.workers:
         if worker.phase is Phase.DRAINING and turn.now >= worker.kill_at:
-            turn.note("process_killed", Level.WARNING, process=worker.number, reason="the time to retire is up")
+            turn.note(
+                "process_killed", Level.WARNING, process=worker.number, reason="the time to retire is up"
+            )
             turn.kill(worker)
     if turn.now >= turn.state.deadline:
         stops.patience_ended(turn)

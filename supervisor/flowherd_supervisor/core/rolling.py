@@ -1,7 +1,7 @@
 """Replacing processes while the others work: reload, scaling, recycling; pure.
 
-Make before break: a process retires only when its successor is Ready. A successor that does not come up leaves the
-old process where it was.
+Make before break: a process retires only when its successor is Ready. A successor that does not come
+up leaves the old process where it was.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ def resize(turn: Turn, plan: Plan) -> None:
         if seat.alive:
             turn.state = replace(turn.state, retiring=(*turn.state.retiring, seat))
             retire(turn, seat) if seat.phase is Phase.RUNNING else turn.kill(seat)
+    for seat in state.retiring:
+        if seat.number >= plan.processes and seat.phase is Phase.RUNNING:
+            retire(turn, seat)  # it waited for a successor that will not come
     for number in range(len(state.seats), plan.processes):
         earlier = max((old.incarnation for old in turn.state.retiring if old.number == number), default=0)
         seat = Seat(number, incarnation=earlier)
@@ -97,7 +100,9 @@ def successor_failed(turn: Turn, seat: Seat, predecessor: Seat) -> None:
     retiring = tuple(old for old in turn.state.retiring if old is not predecessor)
     turn.state = replace(turn.state, retiring=retiring, rolling=())
     kept = replace(predecessor, short_in_row=seat.short_in_row, restarts=seat.restarts)
-    turn.state = replace(turn.state, seats=tuple(kept if s.number == seat.number else s for s in turn.state.seats))
+    turn.state = replace(
+        turn.state, seats=tuple(kept if s.number == seat.number else s for s in turn.state.seats)
+    )
 
 
 def retire(turn: Turn, seat: Seat) -> None:

@@ -91,8 +91,8 @@ class State:
     """Everything `decide` knows.
 
     `deadline` is when the present mode's patience ends, infinity once it has; `stops` counts requests.
-    `retiring` are processes that have a successor or whose seat is gone; `rolling` are the seats that a reload
-    has yet to replace.
+    `retiring` are processes that have a successor or whose seat is gone; `rolling` are the seats that a
+    reload has yet to replace.
     """
 
     plan: Plan
@@ -127,7 +127,9 @@ class State:
     def find(self, number: int, incarnation: int) -> Seat | None:
         """The process that goes by these names, None if it belongs to the past."""
         known = (self.keeper,) if number == KEEPER else self.workers
-        return next((s for s in known if (s.number, s.incarnation) == (number, incarnation) and s.alive), None)
+        return next(
+            (s for s in known if (s.number, s.incarnation) == (number, incarnation) and s.alive), None
+        )
 
     def predecessor(self, seat: Seat) -> Seat | None:
         """The process that still does the seat's work until its successor is ready."""
