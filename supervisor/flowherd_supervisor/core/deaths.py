@@ -47,7 +47,7 @@ def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
 
 
 def _was_retiring(turn: Turn, seat: Seat) -> bool:
-    """Whether the process that has ended was not its seat's present one; a successor is there or on its way."""
+    """Whether the process that has ended was not its seat's present one: a successor is there or coming."""
     return all((s.number, s.incarnation) != (seat.number, seat.incarnation) for s in turn.state.seats)
 
 
