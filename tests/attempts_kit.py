@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from virtual_time import now
 from worker_kit import open_berth
 
 from flowherd import Registry
@@ -23,9 +24,11 @@ from flowherd.reporter import Reporter
 from flowherd.runner import Runner
 from flowherd.slots import Slots
 from flowherd.testing import FakeEngine, make_activity
+from flowherd.worker import Worker
 
 if TYPE_CHECKING:
     from flowherd.activity import Activity
+    from flowherd.core.messages import Stopped
 
 
 class Handlers:
@@ -99,7 +102,7 @@ class Table:
         runner = Runner(self.handlers.registry, config, ThreadPool(1), RunEnvironment())
         self.gate = Gate()
         reporter = Reporter(self.engine, self.gate, config.call_deadline_s)
-        tools = Tools(self.engine, self.book, self.slots, runner, reporter)
+        tools = Tools(engine=self.engine, book=self.book, slots=self.slots, runner=runner, reporter=reporter)
         self.attempts = Attempts(config, tools, self._acknowledge)
         self._polls = 0
 
@@ -156,3 +159,43 @@ class Table:
 
 def an_activity(activity_id: str = "a-1", name: str = "work", **fields: Any) -> Activity:
     return make_activity(name, activity_id=activity_id, **fields)
+
+
+def surplus(*activity_ids: str) -> Any:
+    """A poll step that brings these whatever was asked for."""
+
+    async def step() -> Batch:
+        return Batch([replace(an_activity(id_), worker_id="p-1") for id_ in activity_ids])
+
+    return step
+
+
+class Rig:
+    """A worker that runs, with scripted handlers."""
+
+    def __init__(self, *, slots: int = 4, **settings: Any) -> None:
+        self.engine = FakeEngine()
+        self.berth = open_berth(Ledger(seats=1, records=60))
+        self.handlers = Handlers()
+        self.environment = RunEnvironment()
+        config = WorkerConfig(worker_id="host-1", concurrency=slots, **settings)
+        book = RecordBook(self.berth)
+        self.worker = Worker(config, self.handlers.registry, self.engine, book, self.environment)
+        self.task = asyncio.get_running_loop().create_task(self.worker.run())
+
+    async def begin(self, *activity_ids: str, name: str = "work") -> None:
+        """Offers activities and returns when their handlers run."""
+        self.engine.offer(*(an_activity(id_, name) for id_ in activity_ids))
+        await asyncio.sleep(0.5)
+        assert all(self.handlers.running[id_] for id_ in activity_ids)
+
+    async def stopped(self) -> tuple[Stopped, float]:
+        """The worker's last word, and how long it took."""
+        begun = now()
+        return await self.task, now() - begun
+
+    def codes(self) -> dict[str, str]:
+        return {call.activity_id: call.body["error"]["code"] for call in self.engine.of("fail")}
+
+    def states(self) -> list[State]:
+        return [record.state for record in self.berth.records()]
