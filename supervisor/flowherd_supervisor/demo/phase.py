@@ -125,7 +125,12 @@ def _watch(phase: Phase, api: EngineApi, program: programs.Program) -> _Settled:
             status = socket.read()
             if status is not None:
                 phase.stage.update(completed, f"{rate:.0f}/s" if done else "", status.children)
-            if done >= total or now - moved_s > STALL_S:
+            if done >= total:
+                return _Settled(completed, failed, now)
+            if now - moved_s > STALL_S:
+                phase.stage.warn(
+                    f"nothing has moved for {STALL_S:g} s; the supervisor last said:\n{program.tail()}"
+                )
                 return _Settled(completed, failed, now)
             if status is not None and phase.chaos is not None:
                 phase.chaos.act(status, now)

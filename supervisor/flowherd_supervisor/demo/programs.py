@@ -48,7 +48,7 @@ class Program(NamedTuple):
         """Raise ProgramError if the program has ended."""
         code = self.process.poll()
         if code is not None:
-            raise ProgramError(f"the {self.name} ended with code {code}:\n{self._tail()}")
+            raise ProgramError(f"the {self.name} ended with code {code}:\n{self.tail()}")
 
     def wait(self, pause_s: float) -> None:
         """Wait a moment, or until the program ends."""
@@ -73,9 +73,10 @@ class Program(NamedTuple):
                 return found.group(1)
             self.check()
             self.wait(0.05)
-        raise ProgramError(f"the {self.name} said nothing within {BOOT_S:g} s:\n{self._tail()}")
+        raise ProgramError(f"the {self.name} said nothing within {BOOT_S:g} s:\n{self.tail()}")
 
-    def _tail(self, lines: int = 15) -> str:
+    def tail(self, lines: int = 15) -> str:
+        """Return the last lines of what the program wrote."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 

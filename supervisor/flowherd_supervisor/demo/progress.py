@@ -89,6 +89,10 @@ class Stage:
         if not self._console.is_terminal:
             self._console.print(f"{self._title}: {done}/{self._total}, {note}", highlight=False)
 
+    def warn(self, text: str) -> None:
+        """Print a text above the bars that tells why this stage is not what it should be."""
+        self._console.print(Text(f"{self._title}: {text}"))
+
     def _add(self, description: str) -> TaskID:
         return self._progress.add_task(description, total=self._total, count="", note="")
 
