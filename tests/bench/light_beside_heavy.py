@@ -80,7 +80,7 @@ def measure(contender: Contender, seconds: float) -> dict[str, Any]:
     flags = ("--default-lease", str(LEASE_S), "--sweep-interval", "1")
     with running_engine(*flags, credentials=CREDENTIALS) as engine, running(contender, engine.url):
         engine.submit("light", 1)
-        engine.wait_for("complete", 1)
+        engine.wait_for("complete", 1, within_s=60)
         lights, heavies = _load(engine, seconds)
         expected = 1 + len(lights) + len(heavies)
         give_up_at = time.monotonic() + DRAIN_S

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flowherd.activity import Completed
 from flowherd.ledger import HELD, JOURNAL_BYTES, Cell, State
 from flowherd.reporter import Delivery
+from flowherd.stepping import LoopMeter
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,6 +31,7 @@ class Attempt:
         index: of its record.
         sequence: of its record; a verdict with another one is about something else.
         lease_s: from the claim, or the last heartbeat.
+        claimed_at: monotonic seconds.
         state: what its record says.
         run: its handler's, once it has a slot.
         outcome: what is being delivered.
@@ -41,6 +43,7 @@ class Attempt:
     index: int
     sequence: int
     lease_s: float
+    claimed_at: float
     state: State = State.CLAIMED
     run: Run | None = None
     outcome: Completed | Failed | None = None
@@ -66,6 +69,7 @@ class Tools:
     slots: Slots
     runner: Runner
     reporter: Reporter
+    meter: LoopMeter = field(default_factory=LoopMeter)
 
 
 def kept_of(attempt: Attempt, engine: Engine) -> bytes | None:

@@ -21,6 +21,7 @@ import structlog
 from flowherd.activity import Activity, Completed, Failed, Lost
 from flowherd.attempt import Attempt, Tools, counter_of, kept_of
 from flowherd.context import CancelReason
+from flowherd.core.pacing import claimable
 from flowherd.errors import LedgerFull
 from flowherd.excuses import Excuses
 from flowherd.ledger import Cell, Standing, State
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
     from flowherd.engine import Batch
     from flowherd.run import Run
+
+NEIGHBOURS_GET_S = 1.0  # what an activity that blocks the loop waits at most for those beside it
 
 _SHUTDOWN = Failed("WORKER_SHUTDOWN", "the worker was stopped before the activity had ended", retryable=True)
 
@@ -77,8 +80,14 @@ class Attempts:
 
     @property
     def room(self) -> int:
-        """How many more activities a poll may bring: free records, and none while deliveries pile up."""
-        return 0 if self._reporting >= 4 * self._tools.slots.limit else self._book.free
+        """How many more activities a poll may bring: those that can start soon, and none while deliveries pile up.
+
+        None either while an activity that blocks waits for its light neighbours to end: more of them would
+        only have it wait longer.
+        """
+        if self._reporting >= 4 * self._tools.slots.limit or any(map(self._blocks, self._waiting.values())):
+            return 0
+        return min(self._book.free, claimable(self._tools.meter.busy_mean_s))
 
     async def all_ended(self) -> None:
         """Returns when nothing is owed to the engine any more; zombies are not waited for."""
@@ -94,7 +103,7 @@ class Attempts:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
             self._count(Cell.CLAIMED)
             self._excuses.give(item.activity_id, item.worker_id, failure)
-        for activity in batch.activities:
+        for activity in sorted(batch.activities, key=lambda activity: self._tools.meter.blocks(activity.name)):
             held = self._held.get(activity.activity_id)
             if held is not None and self._adopt(held, activity):
                 continue
@@ -103,11 +112,13 @@ class Attempts:
                 continue
             if self._is_releasing:
                 self._hand_back(attempt)
-            elif permits and activity.activity_id not in self._zombies:
+            elif permits and self._may_start(attempt):
                 permits -= 1
                 self._start(attempt)
             else:
                 self._waiting[activity.activity_id] = attempt
+                if self._blocks(attempt):
+                    asyncio.get_running_loop().call_later(NEIGHBOURS_GET_S, self.start_waiting)
         self._note_what_is_owed()
         return permits
 
@@ -115,12 +126,25 @@ class Attempts:
         """Starts what came without a slot, in order, as far as slots are free."""
         if not self._waiting or not self._tools.slots.free:
             return
-        ready = [attempt for id_, attempt in self._waiting.items() if id_ not in self._zombies]
-        for attempt in ready:
-            if not self._tools.slots.take(1):
-                return
-            del self._waiting[attempt.id]
-            self._start(attempt)
+        for attempt in list(self._waiting.values()):
+            if self._may_start(attempt):
+                if not self._tools.slots.take(1):
+                    return
+                del self._waiting[attempt.id]
+                self._start(attempt)
+
+    def _may_start(self, attempt: Attempt) -> bool:
+        """Not while an earlier attempt is a zombie; one that blocks the loop lets light neighbours end first."""
+        if attempt.id in self._zombies:
+            return False
+        if not self._blocks(attempt) or time.monotonic() - attempt.claimed_at >= NEIGHBOURS_GET_S:
+            return True
+        on_loop = self._tools.runner.runs_on_loop
+        running = (other for other in self._held.values() if other.state is State.RUNNING)
+        return not any(on_loop(other.activity.name) and not self._blocks(other) for other in running)
+
+    def _blocks(self, attempt: Attempt) -> bool:
+        return self._tools.meter.blocks(attempt.activity.name)
 
     def _claim(self, activity: Activity) -> Attempt | None:
         self._count(Cell.CLAIMED)
@@ -133,7 +157,9 @@ class Attempts:
             failure = Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
             self._excuses.give(activity.activity_id, activity.worker_id, failure)
             return None
-        attempt = self._held[activity.activity_id] = Attempt(activity, index, sequence, lease_s)
+        attempt = self._held[activity.activity_id] = Attempt(
+            activity, index, sequence, lease_s, claimed_at=time.monotonic()
+        )
         return attempt
 
     def _adopt(self, held: Attempt, activity: Activity) -> bool:
@@ -151,6 +177,8 @@ class Attempts:
             now=time.monotonic(),
             completion=kept_of(held, self._tools.engine),
         )
+        if held.run is not None:
+            held.run.tag = held.index + 1
         log.warning("activity_claimed_again", activity_id=activity.activity_id, state=held.state.name.lower())
         return True
 
@@ -158,6 +186,7 @@ class Attempts:
 
     def _start(self, attempt: Attempt) -> None:
         run = attempt.run = self._tools.runner.start(attempt.activity)
+        run.tag = attempt.index + 1
         attempt.state = State.RUNNING
         self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s)
         self._book.berth.add(Cell.RUNNING)

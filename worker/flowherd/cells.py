@@ -71,7 +71,7 @@ class Cell(IntEnum):
     INCARNATION = 5  # supervisor
     PID = 6  # supervisor
     SETTLED = 7  # keeper
-    SETTLED_RECORDS = 8  # keeper, of this incarnation
+    GUILTY = 8  # supervisor: sequence of the record that hung its process, 0 if none did
     OPENED = 9  # worker, as all below
     PHASE = 10
     LIMIT = 11
@@ -87,6 +87,8 @@ class Cell(IntEnum):
     HIGH_WATER = 21
     TOKEN_REFUSED = 22
     POLL_ERRORS = 23
+    ON_LOOP = 24  # index + 1 of the record whose handler is on the loop, 0 for nobody
+    BLOCKS = 25  # how often a handler was found to keep the loop too long
 
 
 class Clock(IntEnum):

@@ -37,13 +37,15 @@ from flowherd.environment import RunEnvironment
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.exits import Exit
 from flowherd.kruxia import connect
-from flowherd.ledger import Berth, Clock, Ledger, RecordBook
+from flowherd.ledger import Berth, Cell, Clock, Ledger, RecordBook
 from flowherd.link import Link, LinkClosed
 from flowherd.loading import choose_worker_type, load_app
 from flowherd.loops import new_loop
 from flowherd.registry import Registry
 from flowherd.stacks import dump_tasks, dump_threads
+from flowherd.stepping import LoopMeter
 from flowherd.stock_files import SdkFiles
+from flowherd.watchdog import Watchdog
 from flowherd.worker import Worker
 
 MOST_CONNECTIONS = 64
@@ -145,7 +147,11 @@ async def _work(setup: ChildSetup, registry: Registry, worker_type: str, link: L
     engine = connect(config, tokens, connections=min(setup.most_slots, MOST_CONNECTIONS) + 2)
     files = SdkFiles(config.api_url, tokens)
     secret = config.client_secret.get_secret_value() if config.client_secret else ""
-    environment = RunEnvironment(seat=setup.seat, secrets=(secret,) if secret else (), stock_files=files)
+    meter = LoopMeter(lambda tag: berth.put(Cell.ON_LOOP, tag))
+    environment = RunEnvironment(
+        seat=setup.seat, secrets=(secret,) if secret else (), stock_files=files, meter=meter
+    )
+    Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
     worker = Worker(config, registry, engine, RecordBook(berth), environment)
 
     def heed_bell() -> None:

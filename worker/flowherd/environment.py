@@ -8,6 +8,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from flowherd.stepping import LoopMeter
+
 
 class ShutdownSignal:
     """Says once, to every loop and thread of this process, that the worker is stopping."""
@@ -73,6 +75,7 @@ class RunEnvironment:
         shutdown: set when the worker begins to drain.
         secrets: values that must not appear in messages or logs (faults.md A12).
         stock_files: file access for handlers written for the stock SDK, None without an engine.
+        meter: knows who is on the loop.
 
     """
 
@@ -81,3 +84,4 @@ class RunEnvironment:
     shutdown: ShutdownSignal = field(default_factory=ShutdownSignal)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     stock_files: StockFiles | None = None
+    meter: LoopMeter = field(default_factory=LoopMeter)

@@ -47,6 +47,7 @@ class Run:
         limit_s: seconds the handler may take from its start: the engine's `timeout_seconds`, or the handler's
             own `timeout_s` if that is less; without `timeout_seconds` the handler's own, else the worker's.
         dropped: whether a success came too late to be reported.
+        tag: what the loop meter marks while the handler is on the loop; 0 is nobody.
 
     """
 
@@ -64,6 +65,7 @@ class Run:
         "activity",
         "dropped",
         "limit_s",
+        "tag",
     )
 
     def __init__(
@@ -72,6 +74,7 @@ class Run:
         self.activity: Activity = state.activity
         self.limit_s = limit_s
         self.dropped = False
+        self.tag = 0
         self._state = state
         state.limit_s = limit_s
         self._grace_s = grace_s

@@ -67,6 +67,11 @@ class Runner:
             gate.enter(run, lambda: self._begin(run, definition, state))
         return run
 
+    def runs_on_loop(self, name: str) -> bool:
+        """Whether the handler of that name shares the event loop with others."""
+        definition = self._registry.lookup(name)
+        return definition is not None and definition.mode is Mode.LOOP
+
     def _limit_s(self, definition: ActivityDefinition | None, activity: Activity) -> float:
         own = None if definition is None else definition.timeout_s
         if own is None:
@@ -102,7 +107,8 @@ class Runner:
             if started:  # a task cancelled before its first step would never reach run.finish
                 task.cancel()
 
-        task = asyncio.get_running_loop().create_task(step())
+        work = self._environment.meter.stepped(step(), run.activity.name, lambda: run.tag)
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
         run.begin(stop)

@@ -69,6 +69,7 @@ class Worker:
             slots=self._slots,
             runner=Runner(registry, config, self._threads, environment),
             reporter=Reporter(engine, gate, config.call_deadline_s),
+            meter=environment.meter,
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
         self._poller = Poller(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from flowherd.core.retries import Rng
 
+SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling
 SOON_S = 0.002  # after work, or an acknowledged completion: that usually makes the next step ready
 IDLE_AFTER_S = 5.0  # without work for this long, polls spread out to the longest interval
 
@@ -24,6 +25,16 @@ class Pace:
     def after_completion(self, now: float) -> Pace:
         """The pace after the engine has acknowledged an outcome."""
         return Pace(0, now)
+
+
+def claimable(busy_mean_s: float) -> int:
+    """How many activities a poll may ask for, so that this loop can start them soon and siblings get the rest.
+
+    Args:
+        busy_mean_s: seconds of the loop that a recent activity took, on average.
+
+    """
+    return 100 if busy_mean_s <= 0 else max(1, min(100, int(SOON_STARTED_S / busy_mean_s)))
 
 
 def delay_s(pace: Pace, *, interval_s: float, interval_max_s: float, now: float, rng: Rng) -> float:

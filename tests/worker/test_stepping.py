@@ -1,0 +1,130 @@
+"""Who is on the loop, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from flowherd.stepping import BLOCKER_S, LoopMeter
+from flowherd.watchdog import BLOCKED_S, Watchdog
+
+
+class Marks:
+    """Remembers what was marked."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __call__(self, tag: int) -> None:
+        self.seen.append(tag)
+
+
+async def run(meter: LoopMeter, work: object, name: str = "job", tag: int = 7) -> None:
+    await asyncio.get_running_loop().create_task(meter.stepped(work, name, lambda: tag))  # type: ignore[arg-type]
+
+
+async def test_the_mark_stands_only_for_the_length_of_each_step() -> None:
+    """While a handler waits nobody is to blame for what the loop does."""
+    marks = Marks()
+    during: list[int] = []
+
+    async def work() -> None:
+        during.append(marks.seen[-1])
+        await asyncio.sleep(0)
+        during.append(marks.seen[-1])
+
+    await run(LoopMeter(marks), work())
+    assert during == [7, 7]
+    assert marks.seen == [7, 0, 7, 0]
+
+
+async def test_only_what_keeps_the_loop_is_a_blocker() -> None:
+    """Long waits are no long steps."""
+    meter = LoopMeter()
+
+    async def waits() -> None:
+        await asyncio.sleep(0.12)
+
+    async def blocks() -> None:
+        _spend(BLOCKER_S * 1.1)
+
+    await run(meter, waits(), "waits")
+    await run(meter, blocks(), "blocks")
+    assert not meter.blocks("waits")
+    assert meter.blocks("blocks")
+    assert not meter.blocks("never seen")
+
+
+async def test_a_handler_that_has_become_fast_is_forgiven() -> None:
+    """What was once slow, say on its first call, must not be set apart for ever."""
+    meter = LoopMeter()
+    meter.ended("job", 0.2, 0.2)
+    assert meter.blocks("job")
+    for _ in range(20):
+        meter.ended("job", 0.001, 0.001)
+    assert not meter.blocks("job")
+
+
+async def test_exceptions_and_cancellations_pass_through_unchanged() -> None:
+    """The wrapper is invisible to handlers."""
+    meter = LoopMeter()
+    caught: list[str] = []
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            caught.append("cancelled")
+            raise
+
+    async def fails() -> None:
+        raise ValueError("mine")
+
+    task = asyncio.get_running_loop().create_task(meter.stepped(stubborn(), "job", lambda: 1))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert caught == ["cancelled"]
+    with pytest.raises(ValueError, match="mine"):
+        await run(meter, fails())
+    assert not meter.stepping.is_set()
+
+
+async def test_the_watchdog_names_the_line_that_blocks_and_counts_each_step_once() -> None:
+    """C11: the first frame outside the standard library and installed packages."""
+    meter, found = LoopMeter(), []
+    watchdog = Watchdog(meter, threading.get_ident(), lambda: found.append(1))
+    places: list[str | None] = []
+
+    async def blocks() -> None:
+        looker = threading.Thread(target=lambda: places.extend(_look_twice(watchdog)))
+        looker.start()
+        _spend(BLOCKED_S * 2)
+        looker.join()
+
+    assert watchdog.look() is None
+    await run(meter, blocks())
+    assert places[0] is not None
+    assert places[0].startswith(__file__)
+    assert places[1] is None
+    assert found == [1]
+
+
+def _look_twice(watchdog: Watchdog) -> list[str | None]:
+    give_up_at = time.monotonic() + 5
+    first = None
+    while first is None and time.monotonic() < give_up_at:
+        first = watchdog.look()
+        threading.Event().wait(0.01)
+    return [first, watchdog.look()]
+
+
+def _spend(seconds: float) -> None:
+    """Keeps the loop, as a computation does."""
+    stop_at = time.perf_counter() + seconds
+    while time.perf_counter() < stop_at:
+        pass

@@ -1,0 +1,124 @@
+"""Which handler is on the loop now, and how long handlers keep it; it runs nothing of its own accord.
+
+Each handler that runs on the loop is stepped through a wrapper. For the length of a step the ledger's ON_LOOP cell
+holds the handler's record, so that the supervisor knows whom to blame when the loop never comes back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+BLOCKER_S = 0.1  # a step this long is felt by everything else on the loop
+_SLOWLY = 0.1  # weight of the newest activity in the mean
+
+
+class LoopMeter:
+    """Measures the steps of one worker's handlers.
+
+    Args:
+        mark: stores who is on the loop; 0 is nobody.
+
+    Attributes:
+        since: `perf_counter` seconds when the present step began, 0 between steps; read by the watchdog's thread.
+        name: the activity of the present step.
+        busy_mean_s: seconds of the loop that a recent activity took, on average.
+        stepping: set while there is a handler that has not ended.
+
+    """
+
+    def __init__(self, mark: Callable[[int], None] = lambda _: None) -> None:
+        self._mark = mark
+        self._longest: dict[str, float] = {}
+        self.since = 0.0
+        self.name = ""
+        self.busy_mean_s = 0.0
+        self.stepping = threading.Event()
+        self._alive = 0
+
+    def blocks(self, name: str) -> bool:
+        """Whether an activity of this name has lately kept the loop for so long that its neighbours felt it."""
+        return self._longest.get(name, 0.0) >= BLOCKER_S
+
+    def stepped(self, work: Coroutine[Any, Any, None], name: str, tag: Callable[[], int]) -> Stepped:
+        """The same work, measured; `tag` says what `mark` shall store while it is on the loop."""
+        self._alive += 1
+        if self._alive == 1:
+            self.stepping.set()
+        return Stepped(work, self, name, tag)
+
+    def enter(self, name: str, tag: int) -> float:
+        """A step begins."""
+        self._mark(tag)
+        self.name = name
+        self.since = now = perf_counter()
+        return now
+
+    def leave(self, began: float) -> float:
+        """The step has ended; returns its length in seconds."""
+        self.since = 0.0
+        self._mark(0)
+        return perf_counter() - began
+
+    def ended(self, name: str, busy_s: float, longest_s: float) -> None:
+        """A handler has ended: what it took is remembered, and forgotten slowly."""
+        self._alive -= 1
+        if not self._alive:
+            self.stepping.clear()
+        self.busy_mean_s += _SLOWLY * (busy_s - self.busy_mean_s)
+        self._longest[name] = max(longest_s, self._longest.get(name, 0.0) * (1 - _SLOWLY))
+
+
+class Stepped(Coroutine[Any, Any, None]):
+    """A coroutine that times each of its steps."""
+
+    __slots__ = ("__name__", "__qualname__", "_busy_s", "_longest_s", "_meter", "_name", "_tag", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, None], meter: LoopMeter, name: str, tag: Callable[[], int]) -> None:
+        self._work = work
+        self._meter = meter
+        self._name = name
+        self._tag = tag
+        self._busy_s = 0.0
+        self._longest_s = 0.0
+        self.__name__ = self.__qualname__ = name or "activity"
+
+    def send(self, value: Any) -> Any:
+        """One step."""
+        return self._step(self._work.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """One step that begins with an exception, such as a cancellation."""
+        return self._step(self._work.throw, *error)
+
+    def _step(self, step: Callable[..., Any], *value: Any) -> Any:
+        meter = self._meter
+        began = meter.enter(self._name, self._tag())
+        try:
+            waits_for = step(*value)
+        except BaseException:  # StopIteration is how a coroutine ends
+            self._took(meter.leave(began))
+            meter.ended(self._name, self._busy_s, self._longest_s)
+            raise
+        self._took(meter.leave(began))
+        return waits_for
+
+    def _took(self, step_s: float) -> None:
+        self._busy_s += step_s
+        self._longest_s = max(self._longest_s, step_s)
+
+    def close(self) -> None:
+        """Ends the work where it stands."""
+        self._work.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """As the work itself."""
+        return self._work.__await__()
+
+    @property
+    def cr_frame(self) -> FrameType | None:
+        """Where the work stands, for stacks of tasks."""
+        return getattr(self._work, "cr_frame", None)
