@@ -1,24 +1,31 @@
-"""The bearer token: who fetches it, who reads it, and what a 401 does; it never logs the form or the token."""
+"""The bearer token: who fetches it, who reads it, what a 401 does; it never logs the form or the token."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import re
 import time
-from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 import msgspec
 
-from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Berth, Cell, Host, Ledger
+from flowherd.transport import MAX_REPLY_BYTES, read_capped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from flowherd.config import WorkerConfig
 
 REFRESH_AT = 0.8  # of `expires_in` (protocol.md §2.3)
 TOKEN_ROUTE = "/api/v1/oauth/token"  # noqa: S105 - a path
 _TOKEN_DEADLINE_S = 15.0  # a token costs the engine 0.2-0.4 s of bcrypt (protocol.md §2.3)
 _LOOK_AGAIN_S = 0.02
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +49,14 @@ class TokenSource(Protocol):
 
 
 class BearerAuth(httpx.Auth):
-    """Puts the host's token on calls to one origin and replays a call once after a 401 (protocol.md §1.5, R12)."""
+    """Puts the host's token on calls to one origin, and replays a call once after a 401 (§1.5, R12)."""
 
     def __init__(self, tokens: TokenSource, origin: str) -> None:
         self._tokens = tokens
         self._origin = httpx.URL(origin)
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """httpx's hook: yields the request once, and again after a refusal."""
+        """The hook of httpx: yields the request once, and again after a refusal."""
         token = await self._tokens.current() if self._is_ours(request.url) else None
         if token is None:
             yield request
@@ -67,11 +74,12 @@ class BearerAuth(httpx.Auth):
 
 
 class LedgerTokens:
-    """A worker's source: reads what the keeper published, and rings for a new one after a 401 (design: one per host).
+    """A worker's source: reads what the keeper published, and rings for a new one after a 401.
 
     Args:
         ring: wakes the keeper.
         patience_s: how long a call waits for a token before it counts as failed.
+
     """
 
     def __init__(
@@ -93,12 +101,13 @@ class LedgerTokens:
         return await self._newer_than(refused.version)
 
     async def _newer_than(self, version: int) -> Token:
-        give_up_at = time.monotonic() + self._patience_s
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._patience_s
         while True:
             token = Token(*self._ledger.token())
             if token.version > version:
                 return token
-            if time.monotonic() > give_up_at:
+            if loop.time() > give_up_at:
                 raise EngineUnauthorized(f"no new access token within {self._patience_s:g} s")
             await asyncio.sleep(_LOOK_AGAIN_S)
 
@@ -116,6 +125,7 @@ class HostTokens:
     Args:
         http: a client without auth of its own, for `config.api_url`.
         clock: monotonic seconds.
+
     """
 
     def __init__(
@@ -130,9 +140,14 @@ class HostTokens:
         self._ledger = ledger
         self._http = http
         self._clock = clock
+        self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._single_flight = asyncio.Lock()
         self._refresh_at = 0.0
-        self.ever_granted = False
+
+    @property
+    def ever_granted(self) -> bool:
+        """Whether this host has ever had a token, from this keeper or one before."""
+        return self._ledger.get(Host.TOKEN_VERSION) > 0
 
     async def current(self) -> Token:
         """The published token, fetched first if there is none."""
@@ -154,9 +169,11 @@ class HostTokens:
         return max(self._refresh_at - self._clock(), 0.0)
 
     async def _at_least(self, version: int) -> Token:
-        async with self._single_flight:
-            if self._ledger.get(Host.TOKEN_VERSION) < version:
-                await self._publish()
+        """Whoever has what it needs waits for no request; the others wait for one."""
+        if self._ledger.get(Host.TOKEN_VERSION) < version:
+            async with self._single_flight:
+                if self._ledger.get(Host.TOKEN_VERSION) < version:
+                    await self._publish()
         return Token(*self._ledger.token())
 
     async def _publish(self) -> None:
@@ -165,28 +182,36 @@ class HostTokens:
             self._ledger.publish_token(granted.access_token)
         except ValueError as error:
             raise EngineUnavailable(f"token endpoint: {error}") from None
-        self.ever_granted = True
-        self._refresh_at = self._clock() + REFRESH_AT * max(granted.expires_in, 1.0)
+        lives_s = max(granted.expires_in, 1.0)
+        self._refresh_at = self._clock() + REFRESH_AT * lives_s * self._rng.uniform(0.95, 1.0)
 
     async def _ask(self) -> _Granted:
-        """One request; a 401 may be anything, an outage of the engine's database included (protocol.md fact 19)."""
-        secret = self._secret.get_secret_value() if self._secret else ""
+        """One request; a 401 may be anything, even an outage of the engine's database (fact 19)."""
         try:
             async with asyncio.timeout(_TOKEN_DEADLINE_S):
-                reply = await self._http.post(
-                    TOKEN_ROUTE,
-                    data=self._form | {"client_secret": secret},
-                    headers={"content-type": "application/x-www-form-urlencoded"},
-                )
+                status, body = await self._post_form()
         except (httpx.HTTPError, TimeoutError) as error:
             raise EngineUnavailable(f"token endpoint: {type(error).__name__}") from None
-        if reply.status_code == httpx.codes.UNAUTHORIZED:
+        if status == httpx.codes.UNAUTHORIZED:
             raise EngineUnauthorized(
                 "the token endpoint answered 401: check --client-id and KRUXIAFLOW_CLIENT_SECRET"
             )
-        if reply.status_code != httpx.codes.OK:
-            raise EngineUnavailable(f"token endpoint: status {reply.status_code}")
+        if status != httpx.codes.OK:
+            raise EngineUnavailable(f"token endpoint: status {status}")
         try:
-            return msgspec.json.decode(reply.content, type=_Granted)
-        except msgspec.DecodeError:
+            granted = msgspec.json.decode(body, type=_Granted)
+        except (msgspec.DecodeError, RecursionError):
             raise EngineUnavailable("token endpoint: a reply without access_token") from None
+        if not _SENDABLE.fullmatch(granted.access_token):
+            raise EngineUnavailable("token endpoint: an access_token that no header can carry")
+        return granted
+
+    async def _post_form(self) -> tuple[int, bytes]:
+        secret = self._secret.get_secret_value() if self._secret else ""
+        async with self._http.stream(
+            "POST",
+            TOKEN_ROUTE,
+            data=self._form | {"client_secret": secret},
+            headers={"content-type": "application/x-www-form-urlencoded"},
+        ) as response:
+            return response.status_code, await read_capped(response, MAX_REPLY_BYTES)

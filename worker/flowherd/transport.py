@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
-from flowherd.errors import EngineMisconfigured, EngineUnavailable
+from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
+_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +28,25 @@ class Reply:
 
 
 class Transport(Protocol):
-    """POSTs small JSON bodies to one origin."""
+    """POSTs JSON bodies to one origin."""
 
-    async def call(self, route: str, body: bytes, deadline_s: float) -> Reply:
+    async def call(
+        self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = MAX_REPLY_BYTES
+    ) -> Reply:
         """POSTs `body` to the path `route`.
 
         Args:
             route: an absolute path, already percent-encoded.
             body: JSON.
             deadline_s: seconds for everything: connect, send, and the last byte of the reply (faults.md E3).
+            max_reply_bytes: a longer reply raises instead of filling the memory.
 
         Raises:
-            EngineUnavailable: refused, reset, too slow, cut short, or a reply that is too large.
+            EngineDisconnected: the connection ended before a byte of the reply.
+            ReplyTooLarge: see `max_reply_bytes`.
+            EngineMisconfigured: TLS does not come about.
+            EngineUnavailable: refused, reset, too slow or cut short; `in_doubt` unless nothing was sent.
+
         """
         ...
 
@@ -64,40 +76,58 @@ class HttpxTransport:
 
     Args:
         client: from `new_client`, or a user's own.
-        max_reply_bytes: a longer reply raises instead of filling the memory (faults.md E15).
+
     """
 
-    def __init__(self, client: httpx.AsyncClient, *, max_reply_bytes: int) -> None:
+    def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
-        self._max_reply_bytes = max_reply_bytes
 
-    async def call(self, route: str, body: bytes, deadline_s: float) -> Reply:
+    async def call(
+        self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = MAX_REPLY_BYTES
+    ) -> Reply:
         """See `Transport.call`."""
+        has_begun = False
         try:
             async with asyncio.timeout(deadline_s):
                 async with self._client.stream("POST", route, content=body) as response:
-                    return await self._read(response)
+                    has_begun = True
+                    return Reply(
+                        response.status_code, response.headers, await read_capped(response, max_reply_bytes)
+                    )
         except TimeoutError:
-            raise EngineUnavailable(f"no complete reply within {deadline_s:g} s") from None
+            reason = f"no complete reply within {deadline_s:g} s"
+            raise EngineUnavailable(reason, in_doubt=True) from None
         except httpx.HTTPError as error:
-            if isinstance(error.__cause__, ssl.SSLError) or "CERTIFICATE" in str(error).upper():
-                raise EngineMisconfigured(f"TLS: {error}") from error
-            raise EngineUnavailable(f"{type(error).__name__}: {error}".rstrip(": ")) from error
-
-    async def _read(self, response: httpx.Response) -> Reply:
-        encoding = response.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise EngineUnavailable(f"a reply with content-encoding {encoding[:40]!r} that nobody asked for")
-        chunks, size = [], 0
-        async for chunk in response.aiter_raw():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > self._max_reply_bytes:
-                raise EngineUnavailable(
-                    f"a reply of more than {self._max_reply_bytes >> 20} MB: see --max-reply-mb"
-                )
-        return Reply(response.status_code, response.headers, b"".join(chunks))
+            raise _translated(error, has_begun=has_begun) from error
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
         await self._client.aclose()
+
+
+async def read_capped(response: httpx.Response, max_reply_bytes: int) -> bytes:
+    """The body as it was sent: never decompressed, never longer than was agreed."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        reason = f"a reply with content-encoding {encoding[:40]!r} that nobody asked for"
+        raise EngineUnavailable(reason, in_doubt=True)
+    chunks, size = [], 0
+    async for chunk in response.aiter_raw():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_reply_bytes:
+            raise ReplyTooLarge(f"a reply of more than {max_reply_bytes >> 20} MB", in_doubt=True)
+    return b"".join(chunks)
+
+
+def _translated(error: httpx.HTTPError, *, has_begun: bool) -> EngineUnavailable | EngineMisconfigured:
+    """Our error for httpx's; `has_begun`: the head of the reply had come."""
+    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return EngineMisconfigured(f"TLS: {words}")
+        cause = cause.__cause__ or cause.__context__
+    if not has_begun and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
+        return EngineDisconnected(words, in_doubt=True)
+    return EngineUnavailable(words, in_doubt=not isinstance(error, _NOTHING_SENT))
