@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import stat
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -13,12 +15,46 @@ import structlog
 from flowherd.errors import ConfigurationError
 
 DEFAULT_ADDRESS = "127.0.0.1:9464"
+_HIGHEST_PORT = 65535
 
 log = structlog.stdlib.get_logger("flowherd")
 
 
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """A host, and a port of which 0 means a free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def parse_address(text: str) -> Tcp | Path | None:
+    """What `--admin` takes: `HOST:PORT`, `unix:PATH`, or `off`, which is None.
+
+    Raises:
+        ValueError: it is none of these.
+
+    """
+    if text == "off":
+        return None
+    if text.startswith("unix:") and text != "unix:":
+        return Path(text.removeprefix("unix:"))
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > _HIGHEST_PORT:
+        raise ValueError(f"should be HOST:PORT, unix:PATH or off; such as {DEFAULT_ADDRESS}")
+    return Tcp(host.removeprefix("[").removesuffix("]"), int(port))
+
+
 def admin_folder() -> Path:
-    """`$XDG_RUNTIME_DIR/flowherd`, else a private folder of this user under the temp dir (interface.md, Admin)."""
+    """`$XDG_RUNTIME_DIR/flowherd`, else a folder of the user's own in the temp dir (interface.md, Admin)."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "flowherd"
@@ -30,22 +66,28 @@ def _private_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise ConfigurationError(f"{folder} is not a private folder of yours: remove it, or set XDG_RUNTIME_DIR")
+        raise ConfigurationError(
+            f"{folder} is not a private folder of yours: remove it, or set XDG_RUNTIME_DIR"
+        )
     return folder
 
 
 class AdminSocket:
-    """The unix socket `<pid>.sock` of this supervisor, mode 0600, and the TCP address that was asked for.
+    """The unix socket `<pid>.sock` of this supervisor, mode 0600, and the address that was asked for.
 
     Args:
         address: `HOST:PORT`, `unix:PATH` or `off`, as `--admin` takes it.
+
+    Raises:
+        ConfigurationError: it cannot be bound; only a default port that is taken is done without.
+
     """
 
     def __init__(self, address: str) -> None:
         self.path = _private_folder() / f"{os.getpid()}.sock"
         self.sockets = [_bind_unix(self.path)]
         self._paths = [self.path]
-        self._address = address
+        self._shown = ""
         try:
             self._bind(address)
         except BaseException:
@@ -53,20 +95,32 @@ class AdminSocket:
             raise
 
     def _bind(self, address: str) -> None:
-        if address == "off":
-            return
-        if address.startswith("unix:"):
-            path = Path(address.removeprefix("unix:"))
-            self.sockets.append(_bind_unix(path))
-            self._paths.append(path)
-            return
+        match parse_address(address):
+            case Tcp() as tcp:
+                self._bind_tcp(tcp, address)
+            case Path() as path:
+                self.sockets.append(_bind_unix(path))
+                self._paths.append(path)
+                self._shown = address
+            case None:
+                return
+
+    def _bind_tcp(self, tcp: Tcp, address: str) -> None:
         try:
-            self.sockets.append(_bind_tcp(address))
+            sock = _bind_tcp(tcp)
         except OSError as error:
             if address != DEFAULT_ADDRESS:
-                raise ConfigurationError(f"--admin {address}: {error.strerror}; choose another, or --admin off") from None
+                raise ConfigurationError(
+                    f"--admin {address}: {error.strerror}; choose another, or off"
+                ) from None
             log.warning("admin_port_taken", address=address, note="status is served on the unix socket alone")
-            self._address = "off"
+            return
+        self.sockets.append(sock)
+        self._shown = f"{address.rpartition(':')[0]}:{sock.getsockname()[1]}"
+        if not tcp.is_loopback:
+            log.warning(
+                "admin_not_loopback", address=self._shown, note="anybody who can reach it can read it"
+            )
 
     @property
     def fds(self) -> tuple[int, ...]:
@@ -76,7 +130,7 @@ class AdminSocket:
     @property
     def description(self) -> str:
         """Where to look, for the banner."""
-        return str(self.path) if self._address == "off" else f"{self._address} and {self.path}"
+        return f"{self._shown} and {self.path}" if self._shown else str(self.path)
 
     def close(self) -> None:
         """Closes the sockets and removes their files."""
@@ -87,28 +141,41 @@ class AdminSocket:
 
 
 def _bind_unix(path: Path) -> socket.socket:
-    """Binds a private socket; the file may be left over from a killed supervisor whose pid we have now."""
-    path.unlink(missing_ok=True)
+    """Binds a private socket."""
+    _clear(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         sock.bind(str(path))
     except OSError as error:
-        raise ConfigurationError(f"cannot bind {path}: {error.strerror or error}; set XDG_RUNTIME_DIR") from None
+        sock.close()
+        raise ConfigurationError(
+            f"cannot bind {path}: {error.strerror or error}; set XDG_RUNTIME_DIR"
+        ) from None
     finally:
         os.umask(before)
     return _listen(sock)
 
 
-def _bind_tcp(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigurationError(f"--admin {address}: expected HOST:PORT, unix:PATH or off")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _clear(path: Path) -> None:
+    """Removes the socket of a supervisor that was killed, and nothing else."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return  # nothing there; or binding will say what is wrong with its folder
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ConfigurationError(f"cannot bind {path}: there is something else than a socket")
+    if _answers(path):
+        raise ConfigurationError(f"cannot bind {path}: somebody serves there")
+    path.unlink(missing_ok=True)
+
+
+def _bind_tcp(tcp: Tcp) -> socket.socket:
+    family = socket.AF_INET6 if ":" in tcp.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind((host.strip("[]"), int(port)))
+        sock.bind((tcp.host, tcp.port))
     except BaseException:
         sock.close()
         raise
@@ -117,7 +184,7 @@ def _bind_tcp(address: str) -> socket.socket:
 
 def _listen(sock: socket.socket) -> socket.socket:
     sock.listen(64)
-    sock.setblocking(False)
+    sock.settimeout(0)
     return sock
 
 

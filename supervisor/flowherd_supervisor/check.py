@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -17,9 +17,14 @@ from flowherd.errors import AppImportError, ConfigurationError, EngineError, Eng
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
 from flowherd.loading import choose_worker_type, load_app
-from flowherd.registry import Registry
 from flowherd.transport import new_client
-from flowherd_supervisor.settings import Loaded, Settings, flag_of
+from flowherd_supervisor.sources import Loaded, flag_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowherd.registry import Registry
+    from flowherd_supervisor.settings import Settings
 
 _HEALTH_DEADLINE_S = 5.0
 
@@ -82,7 +87,9 @@ def _shadows(folder: Path) -> Iterator[Finding]:
 
 def _is_its_source(path: Path, distributions: list[str]) -> bool:
     """An editable install of the very folder is no clash."""
-    origins = [importlib.metadata.distribution(name).read_text("direct_url.json") or "" for name in distributions]
+    origins = [
+        importlib.metadata.distribution(name).read_text("direct_url.json") or "" for name in distributions
+    ]
     return any(str(path.resolve().parent) in origin for origin in origins)
 
 
@@ -92,16 +99,23 @@ def _times(loaded: Loaded) -> Iterator[Finding]:
     lease = settings.default_lease
     interval = settings.heartbeat_interval
     if interval is not None and interval > min(lease / 3, 20):
-        shown = f"{flag_of('heartbeat_interval')} {interval:g} is more than a third of the lease, or than 20 s"
+        shown = (
+            f"{flag_of('heartbeat_interval')} {interval:g} is more than a third of the lease, or than 20 s"
+        )
         yield Finding(Weight.WARNING, f"{shown}: {min(lease / 3, 20):g} s is used")
-    if settings.graceful_timeout < settings.activity_timeout and chosen & {"graceful_timeout", "activity_timeout"}:
+    if settings.graceful_timeout < settings.activity_timeout and chosen & {
+        "graceful_timeout",
+        "activity_timeout",
+    }:
         yield Finding(
             Weight.WARNING,
             f"--graceful-timeout {settings.graceful_timeout:g} is less than --activity-timeout "
             f"{settings.activity_timeout:g}: a stop gives back activities that run longer",
         )
     if lease < 2:
-        yield Finding(Weight.WARNING, f"--default-lease {lease:g}: a lease this short leaves no room for a lost beat")
+        yield Finding(
+            Weight.WARNING, f"--default-lease {lease:g}: a lease this short leaves no room for a lost beat"
+        )
     if settings.poll_interval_max < settings.poll_interval:
         yield Finding(Weight.WARNING, "--poll-interval-max is less than --poll-interval: the latter is used")
 
@@ -114,7 +128,13 @@ async def _engine(settings: Settings) -> list[Finding]:
             async with asyncio.timeout(_HEALTH_DEADLINE_S):
                 health = await http.get("/health")
         except (httpx.HTTPError, TimeoutError) as error:
-            return [Finding(Weight.WRONG, f"{config.api_url} does not answer: {error or type(error).__name__}", Exit.INTERNAL)]
+            return [
+                Finding(
+                    Weight.WRONG,
+                    f"{config.api_url} does not answer: {error or type(error).__name__}",
+                    Exit.INTERNAL,
+                )
+            ]
         if health.status_code != httpx.codes.OK:
             text = f"{config.api_url}/health answers {health.status_code}: is this the engine's address?"
             return [Finding(Weight.WRONG, text, Exit.INTERNAL)]

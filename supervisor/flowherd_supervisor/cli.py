@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -14,8 +13,11 @@ from flowherd import __version__
 from flowherd.config import DEFAULT_WORKER_TYPE
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
-from flowherd_supervisor import settings as settings_module
+from flowherd_supervisor import sources
 from flowherd_supervisor.flags import RunFlags, given
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 app = App(
     name="flowherd",
@@ -27,16 +29,19 @@ config_app = App(name="config", help="Show settings.")
 app.command(config_app)
 
 _EVERY_FLAG = Parameter(name="*")
+_NO_FLAGS = RunFlags()
 AppName = Annotated[
-    str, Parameter(name="APP", help="module:attr: a registry, a list or module of activities, or a stock worker's main")
+    str,
+    Parameter(
+        name="APP", help="module:attr: a registry, a list or module of activities, or a stock worker's main"
+    ),
 ]
 AppDir = Annotated[str, Parameter(help="goes first on the import path")]
 ConfigFile = Annotated[
     Path | None,
     Parameter(
-        help="settings file [default: flowherd.toml] [env: KRUXIAFLOW_WORKER_CONFIG]",
-        env_var="KRUXIAFLOW_WORKER_CONFIG",
-        show_env_var=False,
+        help=f"settings file [default: flowherd.toml] [env: {sources.CONFIG_VARIABLE}]",
+        metavar="FILE",
         show_default=False,
     ),
 ]
@@ -49,13 +54,13 @@ def run(
     *,
     app_dir: AppDir = ".",
     config: ConfigFile = None,
-    flags: Annotated[RunFlags, _EVERY_FLAG] = RunFlags(),
+    flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Host APP's activities on several processes until told to stop."""
     from flowherd_supervisor import hosting  # noqa: PLC0415 - `flowherd --help` needs none of it
 
     chosen = given(flags)
-    return hosting.run(hosting.App(app_name, app_dir), lambda: settings_module.load(chosen, config).settings)
+    return hosting.run(hosting.App(app_name, app_dir), lambda: sources.load(chosen, config).settings)
 
 
 @app.command
@@ -65,12 +70,12 @@ def check(
     *,
     app_dir: AppDir = ".",
     config: ConfigFile = None,
-    flags: Annotated[RunFlags, _EVERY_FLAG] = RunFlags(),
+    flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Say what would keep APP from running well: settings, import, activities, times, engine, token."""
     from flowherd_supervisor.check import check as part  # noqa: PLC0415 - as above
 
-    return part(app_name, app_dir, settings_module.load(given(flags), config))
+    return part(app_name, app_dir, sources.load(given(flags), config))
 
 
 @config_app.command
@@ -78,12 +83,12 @@ def show(
     *,
     config: ConfigFile = None,
     json: Annotated[bool, Parameter(help="as one JSON object", negative="")] = False,
-    flags: Annotated[RunFlags, _EVERY_FLAG] = RunFlags(),
+    flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Show the effective settings and where each comes from."""
     from flowherd_supervisor.views.config import show_config  # noqa: PLC0415 - as above
 
-    return show_config(settings_module.load(given(flags), config), as_json=json)
+    return show_config(sources.load(given(flags), config), as_json=json)
 
 
 @config_app.command
@@ -97,10 +102,14 @@ def schema() -> int:
 @app.command
 def engine(
     *,
-    host: Annotated[str, Parameter(help="address to listen on; another than loopback needs --client-id")] = "127.0.0.1",
+    host: Annotated[
+        str, Parameter(help="address to listen on; another than loopback needs --client-id")
+    ] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 picks a free one")] = 8080,
     db: Annotated[str, Parameter(help="SQLite file that keeps the state")] = ":memory:",
-    client_id: Annotated[str | None, Parameter(help="enforce tokens; secret in KRUXIAFLOW_CLIENT_SECRET")] = None,
+    client_id: Annotated[
+        str | None, Parameter(help="enforce tokens; secret in KRUXIAFLOW_CLIENT_SECRET")
+    ] = None,
     default_lease: Annotated[float, Parameter(help="seconds")] = 60.0,
 ) -> int:
     """Run the embedded engine alone, for first use and tests."""
@@ -109,7 +118,12 @@ def engine(
     secret = os.environ.get("KRUXIAFLOW_CLIENT_SECRET") if client_id is not None else None
     return serve(
         EngineSettings(
-            host=host, port=port, db=db, client_id=client_id, client_secret=secret, default_lease_s=default_lease
+            host=host,
+            port=port,
+            db=db,
+            client_id=client_id,
+            client_secret=secret,
+            default_lease_s=default_lease,
         )
     )
 
@@ -117,7 +131,9 @@ def engine(
 @app.command
 def demo(
     *,
-    processes: Annotated[int | None, Parameter(name=["--processes", "-p"], help="[default: all usable CPUs]")] = None,
+    processes: Annotated[
+        int | None, Parameter(name=["--processes", "-p"], help="[default: all usable CPUs]")
+    ] = None,
     chaos: Annotated[bool, Parameter(help="kill a worker process now and then", negative="")] = False,
     json: Annotated[bool, Parameter(help="one JSON document on stdout", negative="")] = False,
 ) -> int:
@@ -130,8 +146,12 @@ def demo(
 @app.command
 def submit(
     *names: Annotated[str, Parameter(help="activity names", name="NAME")],
-    params: Annotated[list[str] | None, Parameter(name=["-P"], help="an input: key=json", negative="")] = None,
-    input_: Annotated[str | None, Parameter(name="--input", help="all inputs: a JSON object, or @file")] = None,
+    params: Annotated[
+        list[str] | None, Parameter(name=["-P"], help="an input: key=json", negative="")
+    ] = None,
+    input_: Annotated[
+        str | None, Parameter(name="--input", help="all inputs: a JSON object, or @file")
+    ] = None,
     definition: Annotated[Path | None, Parameter(help="deploy and run this definition, YAML or JSON")] = None,
     worker: Annotated[str, Parameter(help="worker type of the activities")] = DEFAULT_WORKER_TYPE,
     api_url: Annotated[str | None, Parameter(help="the engine [env: KRUXIAFLOW_API_URL]")] = None,
@@ -141,7 +161,7 @@ def submit(
     """Queue activities, or a definition, on any engine and print the outputs."""
     from flowherd_supervisor import submit as part  # noqa: PLC0415 - as above
 
-    config = settings_module.load({"api_url": api_url}).settings.worker_config(1)
+    config = sources.load({"api_url": api_url}).settings.worker_config(1)
     inputs = part.read_inputs(params or (), input_)
     return part.submit(part.Submission(names, inputs, definition, worker, wait, json), config)
 
@@ -167,8 +187,8 @@ def main(words: Sequence[str] | None = None) -> None:
 def main_supervisor() -> None:
     """The `flowherd-supervisor` program: `flowherd-supervisor APP -p N` is `flowherd run APP -p N`."""
     words = sys.argv[1:]
-    known = {name for name in app if not name.startswith("-")}
-    main(words if not words or words[0] in known or words[0].startswith("-") else ["run", *words])
+    about_itself = not words or words[0] in {*app}
+    main(words if about_itself else ["run", *words])
 
 
 def _call(program: Callable[..., Any], words: Sequence[str]) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 from setproctitle import setproctitle
@@ -14,17 +14,22 @@ from flowherd import __version__, child, logs
 from flowherd.bells import Bells
 from flowherd.errors import ConfigurationError
 from flowherd.ledger import Berth, Ledger, records_needed
-from flowherd.link import Link
 from flowherd_supervisor.admin import AdminSocket
-from flowherd_supervisor.core.actions import Spawn
 from flowherd_supervisor.core.events import KEEPER
-from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.cpus import usable_cpus
 from flowherd_supervisor.keeper import process as keeper
 from flowherd_supervisor.notes import Banner
 from flowherd_supervisor.processes import Birth
-from flowherd_supervisor.settings import Settings, flag_of
+from flowherd_supervisor.sources import flag_of
 from flowherd_supervisor.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.link import Link
+    from flowherd_supervisor.core.actions import Spawn
+    from flowherd_supervisor.core.plan import Plan
+    from flowherd_supervisor.settings import Settings
 
 UNCHANGEABLE = ("admin", "worker", "api_url", "client_id", "log_level", "log_format")
 
@@ -33,7 +38,7 @@ log = structlog.stdlib.get_logger("flowherd")
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Which app to host: `module:attr`, the folder that goes first on the path, and the type if it was chosen."""
+    """Which app to host: `module:attr`, and the folder that goes first on the path."""
 
     name: str
     folder: str
@@ -43,6 +48,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     """Supervises `app` until told to stop; returns the exit code of interface.md.
 
     Args:
+        app: what to host.
         load: reads the settings, now and at every HUP.
 
     """
@@ -77,7 +83,9 @@ class _Host:
     def birth(self, order: Spawn, berth: Berth | None) -> Birth:
         """How to make the process that `order` names."""
         if order.seat == KEEPER or berth is None:
-            return Birth("flowherd: keeper", (*self.bells.fds, *self.admin.fds), self._keeper, expendable=False)
+            return Birth(
+                "flowherd: keeper", (*self.bells.fds, *self.admin.fds), self._keeper, expendable=False
+            )
         setup = child.ChildSetup(
             app=self._app.name,
             app_dir=self._app.folder,
@@ -113,11 +121,13 @@ class _Host:
         try:
             settings = self._load()
         except ConfigurationError as error:
-            log.error("reload_refused", reason=str(error))
+            log.error("reload_refused", reason=str(error))  # noqa: TRY400 - its text says all
             return None
         for name in UNCHANGEABLE:
             if getattr(settings, name) != getattr(self._settings, name):
-                log.error("reload_refused", reason=f"{flag_of(name)} cannot change while it runs: restart flowherd")
+                log.error(
+                    "reload_refused", reason=f"{flag_of(name)} cannot change while it runs: restart flowherd"
+                )
                 return None
         self._settings, self._plan = settings, settings.plan()
         self.config = settings.worker_config(self._plan.concurrency).model_copy(

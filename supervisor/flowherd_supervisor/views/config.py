@@ -1,8 +1,9 @@
-"""`flowherd config`: the effective settings with their origin, and the schema of the file; it never shows a secret."""
+"""`flowherd config`: the effective settings with their origin, and the file's schema; it never shows a secret."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import msgspec
 from pydantic import SecretStr
@@ -10,7 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flowherd.exits import Exit
-from flowherd_supervisor.settings import Loaded, Settings
+from flowherd_supervisor.settings import Settings
+
+if TYPE_CHECKING:
+    from flowherd_supervisor.sources import Loaded
 
 
 def show_config(loaded: Loaded, *, as_json: bool) -> int:
@@ -24,7 +28,7 @@ def show_config(loaded: Loaded, *, as_json: bool) -> int:
         return Exit.CLEAN
     table = Table("setting", "value", "origin", box=None, pad_edge=False, header_style="bold")
     for name, row in rows.items():
-        table.add_row(name, "-" if row["value"] is None else str(row["value"]), row["origin"])
+        table.add_row(name, "-" if row["value"] is None else str(row["value"]), str(row["origin"]))
     Console().print(table)
     return Exit.CLEAN
 
