@@ -1,4 +1,4 @@
-"""`flowherd config`: the effective settings with their origin, and the file's schema; it never shows a secret."""
+"""`flowherd config`: the effective settings with their origin, and the schema; it never shows a secret."""
 
 from __future__ import annotations
 
