@@ -1,0 +1,131 @@
+"""What can be known of deploy/ without systemd and Docker: the files parse, agree, and hold no secret."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flowherd_supervisor.cli import app as command_line
+from flowherd_supervisor.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+MARGIN_S = 5  # between the drain's limit and the kill: what giving back the rest may take
+OWN_VARIABLES = {str(field.validation_alias) for field in Settings.model_fields.values()}
+
+
+@pytest.fixture(scope="module")
+def unit() -> dict[str, list[str]]:
+    """The unit's settings, each with all its values, comments left out."""
+    found: dict[str, list[str]] = {}
+    for line in (DEPLOY / "systemd" / "flowherd.service").read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    """The services of the compose file."""
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+
+
+@pytest.fixture(scope="module")
+def image() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions with their arguments, in order."""
+    text = re.sub(r"\\\n\s*", "", (DEPLOY / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split()[0], line.partition(" ")[2].strip()) for line in lines]
+
+
+def seconds(text: str) -> float:
+    """`40` and `40s`."""
+    return float(text.removesuffix("s"))
+
+
+def test_systemd_signals_the_supervisor_alone_and_waits_longer_than_a_drain(
+    unit: dict[str, list[str]],
+) -> None:
+    """A stop that is cut short gives nothing back in order: what runs is lost until its lease ends."""
+    words = shlex.split(unit["ExecStart"][0])
+    graceful_s = float(words[words.index("--graceful-timeout") + 1])
+    assert unit["KillMode"] == ["mixed"]
+    assert unit["KillSignal"] == ["SIGTERM"]
+    assert seconds(unit["TimeoutStopSec"][0]) >= graceful_s + MARGIN_S
+
+
+def test_systemd_restarts_what_a_restart_can_cure(unit: dict[str, list[str]]) -> None:
+    """interface.md, exit codes: 1 and 5 may pass, 2 to 4 need a human; 6 is the end of a stop."""
+    assert unit["Restart"] == ["on-failure"]
+    assert set(unit["RestartPreventExitStatus"][0].split()) == {"2", "3", "4", "6"}
+    assert unit["OOMPolicy"] == ["continue"]
+
+
+def test_the_units_command_line_and_variables_are_ones_flowherd_knows(unit: dict[str, list[str]]) -> None:
+    """A unit with a flag of yesterday fails at the worst time."""
+    _, *words = shlex.split(unit["ExecStart"][0])
+    _, bound, _ = command_line.parse_args(words, print_error=False, exit_on_error=False)
+    assert bound.arguments
+    names = {value.partition("=")[0] for value in unit["Environment"]} - {"XDG_RUNTIME_DIR"}
+    assert names <= OWN_VARIABLES
+
+
+def test_every_service_says_how_long_its_stop_may_take(services: dict[str, dict[str, Any]]) -> None:
+    """Docker's default of 10 s is nobody's right number."""
+    assert all("stop_grace_period" in service for service in services.values())
+    host = services["flowherd"]
+    graceful_s = seconds(host["environment"]["KRUXIAFLOW_WORKER_SHUTDOWN_TIMEOUT"])
+    assert seconds(host["stop_grace_period"]) >= graceful_s + MARGIN_S
+    assert set(host["environment"]) <= OWN_VARIABLES
+
+
+def test_flowherd_is_stopped_before_the_engine_and_the_engine_before_its_database(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    """Compose stops in the reverse order of `depends_on`: work can be handed back."""
+    assert "engine" in services["flowherd"]["depends_on"]
+    assert "postgres" in services["engine"]["depends_on"]
+
+
+def test_engine_and_flowherd_are_told_the_same_lease(services: dict[str, dict[str, Any]]) -> None:
+    """The engine does not tell its default; a host that believes in a longer one loses work."""
+    leases = {
+        services[name]["environment"]["KRUXIAFLOW_QUEUE_DEFAULT_TIMEOUT"] for name in ("engine", "flowherd")
+    }
+    assert len(leases) == 1
+
+
+def test_the_image_runs_flowherd_itself_as_a_user_by_number(image: list[tuple[str, str]]) -> None:
+    """A shell as process 1 would swallow SIGTERM; a user by name cannot be checked to be no root."""
+    words = dict(image)
+    assert words["ENTRYPOINT"] == '["flowherd"]'
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", words["USER"])
+    assert words["STOPSIGNAL"] == "SIGTERM"
+    assert sum(instruction == "FROM" for instruction, _ in image) == 2
+
+
+def test_the_image_is_built_from_what_is_there(image: list[tuple[str, str]]) -> None:
+    """Every source of COPY exists and is let through by the ignore file."""
+    copied = [rest for instruction, rest in image if instruction == "COPY" and not rest.startswith("--from")]
+    sources = {source for rest in copied for source in rest.split()[:-1]}
+    allowed = {
+        line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    assert sources == allowed
+    assert all((ROOT / source).exists() for source in sources)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p for p in DEPLOY.rglob("*") if p.is_file()), ids=lambda path: path.name
+)
+def test_no_file_holds_a_secret(path: Path) -> None:
+    """Values of passwords and secrets are variables or files."""
+    given = re.findall(r"(?:PASSWORD|SECRET|TOKEN|PRIVATE_KEY\w*)\w*\s*[=:]\s*(\S+)", path.read_text())
+    assert all(re.match(r"[$%/?…]|client-secret:/|of$", value) for value in given), given
+    assert "BEGIN" not in path.read_text()
