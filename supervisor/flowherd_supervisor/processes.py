@@ -93,7 +93,14 @@ class Processes:
             _be_born(birth, theirs, parent)
         theirs.close()
         ours.set_blocking(blocking=False)
-        handle = self._handles[pid] = Handle(seat, incarnation, pid, os.pidfd_open(pid), ours, berth)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # nobody would know of it
+            os.waitpid(pid, 0)
+            ours.close()
+            raise
+        handle = self._handles[pid] = Handle(seat, incarnation, pid, pidfd, ours, berth)
         return handle
 
     def kill(self, handle: Handle) -> None:
@@ -134,15 +141,17 @@ def _be_born(birth: Birth, link: Link, parent: int) -> None:
     except BaseException:  # noqa: BLE001 - nothing may unwind into the parent's stack
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # also when nobody reads them any more (faults.md C27)
+            os._exit(code)
 
 
 def _close_all_but(keep: Sequence[int]) -> None:
     """Closes every descriptor but 0-2 and `keep`, and puts /dev/null in the place of stdin."""
     null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0, inheritable=False)
+    os.dup2(null, 0)  # inheritable: a handler's own programs need a stdin too
     first = _FIRST_CLOSED
     for fd in sorted(keep):
         os.closerange(first, fd)
