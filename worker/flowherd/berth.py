@@ -6,7 +6,7 @@ import mmap
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowherd.cells import Cause, Cell, Clock, Life, Standing, State
 
@@ -107,12 +107,12 @@ class Berth:
         self.layout = layout
         self.number = number
         self.capacity = layout.records
-        self._cells = self._view(0, 64, "Q")
-        self._clocks = self._view(0, 128, "d")
+        self._cells: memoryview[int] = self._view(0, 64, "Q")
+        self._clocks: memoryview[float] = self._view(0, 128, "d")
         self.states = memoryview(map_)[offset + layout.states :][: layout.records]
-        self._verdicts = self._view(layout.verdicts, layout.records, "Q")
-        self._last_ok = self._view(layout.last_ok, layout.records, "d")
-        self.times = self._view(layout.times, 2 * layout.records, "d")
+        self._verdicts: memoryview[int] = self._view(layout.verdicts, layout.records, "Q")
+        self._last_ok: memoryview[float] = self._view(layout.last_ok, layout.records, "d")
+        self.times: memoryview[float] = self._view(layout.times, 2 * layout.records, "d")
 
     def __repr__(self) -> str:
         get = self.get
@@ -121,9 +121,9 @@ class Berth:
             f"{sum(1 for _ in self.records())} records>"
         )
 
-    def _view(self, area: int, count: int, kind: str) -> memoryview:
+    def _view(self, area: int, count: int, kind: str) -> Any:
         start = self.offset + area
-        return memoryview(self.map)[start : start + 8 * count].cast(kind)  # type: ignore[call-overload, no-any-return]
+        return memoryview(self.map)[start : start + 8 * count].cast(kind)  # type: ignore[call-overload]
 
     def get(self, cell: Cell) -> int:
         """Reads a whole number."""
@@ -161,7 +161,7 @@ class Berth:
     def open(self, *, seat: int, incarnation: int, now: float) -> None:
         """FREE → LIVE, by the supervisor, before it forks."""
         assert self.life is Life.FREE, self
-        for cell in (Cell.CAUSE, Cell.EXIT_STATUS, Cell.PID):
+        for cell in (Cell.CAUSE, Cell.EXIT_STATUS, Cell.PID, Cell.GUILTY):
             self._cells[cell] = 0
         self._cells[Cell.SEAT] = seat
         self._cells[Cell.INCARNATION] = incarnation

@@ -1,4 +1,4 @@
-"""What a worker process does after its fork: link, app, loop, worker, exit code; it never forks and never reaps."""
+"""What a worker process does after its fork: link, app, loop, worker, exit code; it never forks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import contextlib
 import os
 import signal
 import threading
-import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from flowherd import logs
-from flowherd.auth import LedgerTokens
-from flowherd.bells import Bells
-from flowherd.config import WorkerConfig
+from flowherd.assembly import Assembly
 from flowherd.core.messages import (
     Downward,
     Drain,
@@ -33,22 +29,24 @@ from flowherd.core.messages import (
     boot_failed,
     decode_downward,
 )
-from flowherd.environment import RunEnvironment
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.exits import Exit
-from flowherd.kruxia import connect
-from flowherd.ledger import Berth, Cell, Clock, Ledger, RecordBook
 from flowherd.link import Link, LinkClosed
 from flowherd.loading import choose_worker_type, load_app
-from flowherd.loops import new_loop
-from flowherd.registry import Registry
+from flowherd.ledger import Cell
+from flowherd.loops import new_loop, run_to_the_end
+from flowherd.memory import resident_bytes
 from flowherd.stacks import dump_tasks, dump_threads
-from flowherd.stepping import LoopMeter
-from flowherd.stock_files import SdkFiles
-from flowherd.watchdog import Watchdog
-from flowherd.worker import Worker
 
-MOST_CONNECTIONS = 64
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowherd.bells import Bells
+    from flowherd.config import WorkerConfig
+    from flowherd.ledger import Berth, Ledger
+    from flowherd.registry import Registry
+    from flowherd.worker import Worker
+
 ORPHAN_RELEASE_S = 2.0  # the supervisor is gone: give everything back (faults.md P1)
 ORPHAN_EXIT_S = 3.0  # ... and end, even with a blocked loop, well before the keeper kills at 4 s
 DEAF_SIGNALS = (
@@ -78,7 +76,7 @@ class ChildSetup:
 
 
 def ignore_signals() -> None:
-    """Leaves every decision to the link; a handler that does nothing, since SIG_IGN would be inherited by programs."""
+    """Leaves every decision to the link; handlers that do nothing, since programs would inherit SIG_IGN."""
     signal.set_wakeup_fd(-1)
     for number in DEAF_SIGNALS:
         signal.signal(number, lambda *_: None)
@@ -104,21 +102,9 @@ def main(setup: ChildSetup, link: Link) -> int:
     ignore_signals()  # again: the app may have installed handlers of its own
     loop = new_loop(setup.config.loop)()
     asyncio.set_event_loop(loop)
-    _send_last(link, _run_to_the_end(loop, _work(setup, registry, worker_type, link, orders)))
+    _send_last(link, run_to_the_end(loop, _work(setup, registry, worker_type, link, orders)))
     _leave(Exit.CLEAN)
     return Exit.CLEAN
-
-
-def _run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Stopped]) -> Stopped:
-    """Runs the loop until `work` has ended, also when a handler's own task calls `sys.exit` (faults.md C9)."""
-    task = loop.create_task(work)
-    while True:
-        try:
-            return loop.run_until_complete(task)
-        except (SystemExit, KeyboardInterrupt) as error:
-            if task.done():
-                raise
-            log.error("task_tried_to_exit", exception=repr(error), note="the process goes on")
 
 
 def _refuse(link: Link, code: Exit, message: str, report: str = "") -> int:
@@ -138,37 +124,27 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-async def _work(setup: ChildSetup, registry: Registry, worker_type: str, link: Link, orders: _Orders) -> Stopped:
+async def _work(
+    setup: ChildSetup, registry: Registry, worker_type: str, link: Link, orders: _Orders
+) -> Stopped:
     """The worker's whole life on its loop."""
-    config = setup.config.model_copy(update={"worker_type": worker_type})
-    berth, bells = setup.berth, setup.bells
-    loop = asyncio.get_running_loop()
-    tokens = LedgerTokens(setup.ledger, berth, bells.ring_keeper) if config.client_id else None
-    engine = connect(config, tokens, connections=min(setup.most_slots, MOST_CONNECTIONS) + 2)
-    files = SdkFiles(config.api_url, tokens)
-    secret = config.client_secret.get_secret_value() if config.client_secret else ""
-    meter = LoopMeter(lambda tag: berth.put(Cell.ON_LOOP, tag))
-    environment = RunEnvironment(
-        seat=setup.seat, secrets=(secret,) if secret else (), stock_files=files, meter=meter
+    assembly = Assembly(
+        setup.config.model_copy(update={"worker_type": worker_type}),
+        registry,
+        ledger=setup.ledger,
+        berth=setup.berth,
+        bells=setup.bells,
+        seat=setup.seat,
+        most_slots=setup.most_slots,
     )
-    Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
-    worker = Worker(config, registry, engine, RecordBook(berth), environment)
-
-    def heed_bell() -> None:
-        bells.hush(bells.of(berth.number))
-        worker.heed_verdicts()
-
-    worker.set_slots(setup.slots, 0)
-    loop.add_reader(bells.of(berth.number), heed_bell)
-    orders.serve(worker, loop)
-    berth.set_clock(Clock.READY_AT, time.monotonic())
+    assembly.worker.set_slots(setup.slots, 0)
+    orders.serve(assembly.worker, asyncio.get_running_loop())
+    setup.berth.put(Cell.FRESH_BYTES, resident_bytes())
     link.send(Ready(worker_type, {definition.name: definition.mode.value for definition in registry}))
     try:
-        return await worker.run()
+        return await assembly.worker.run()
     finally:
-        loop.remove_reader(bells.of(berth.number))
-        await files.aclose()
-        await engine.aclose()
+        await assembly.aclose()
 
 
 class _Orders:

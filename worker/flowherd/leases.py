@@ -78,6 +78,7 @@ class LeaseKeeper:
         self._settling: set[int] = set()
         self._short_leases: set[str] = set()
         self._tasks = Tasks()
+        self._berth_settled = asyncio.Event()
         self.woken = asyncio.Event()
 
     async def run(self) -> None:
@@ -90,6 +91,13 @@ class LeaseKeeper:
                     await self.woken.wait()
             except TimeoutError:
                 continue
+
+    async def all_settled(self) -> None:
+        """Returns when no ended berth waits for its settlement any more; `run` must be running."""
+        self.woken.set()
+        while not self.settled:
+            self._berth_settled.clear()
+            await self._berth_settled.wait()
 
     @property
     def settled(self) -> bool:
@@ -121,6 +129,7 @@ class LeaseKeeper:
             await self._settlement.settle(berth)
         finally:
             self._settling.discard(berth.number)
+            self._berth_settled.set()
 
     # Heartbeats
 

@@ -1,12 +1,20 @@
-"""Chooses the event loop; nothing else."""
+"""Chooses the event loop and runs it to the end; it knows nothing of what runs on it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import structlog
 
 from flowherd.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 def new_loop(kind: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -20,3 +28,15 @@ def new_loop(kind: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], asyncio
             raise ConfigurationError("--loop uvloop: uvloop is not installed here; use --loop auto") from None
         return asyncio.new_event_loop
     return uvloop.new_event_loop
+
+
+def run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Runs the loop until `work` has ended, even when a handler's own task calls `sys.exit` (C9)."""
+    task = loop.create_task(work)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            log.error("task_tried_to_exit", exception=repr(error), note="the process goes on")  # noqa: TRY400 - one line
