@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import resource
 import signal
@@ -21,6 +22,7 @@ from flowherd.link import Link
 
 _OOM_ADJUSTMENT = 500  # the kernel takes a worker before the keeper or the supervisor
 _FIRST_CLOSED = 3
+_STACKS_BYTES, _STACK_LINES = 64 * 1024, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,18 @@ class Handle:
     pidfd: int
     link: Link
     berth: Berth | None
+    stacks: int  # a file in memory, where a crash leaves its stacks
+
+    def last_words(self) -> list[str]:
+        """The stacks that a fatal signal has left; empty for a calm end."""
+        text = os.pread(self.stacks, _STACKS_BYTES, 0).decode(errors="replace")
+        return [line.strip() for line in text.splitlines() if line.strip()][:_STACK_LINES]
 
     def close(self) -> None:
         """Closes what belongs to a reaped child."""
         self.link.close()
         os.close(self.pidfd)
+        os.close(self.stacks)
 
 
 class Processes:
@@ -82,15 +91,17 @@ class Processes:
         """
         assert threading.active_count() == 1, "forking with threads copies locked locks (faults.md P20)"
         ours, theirs = Link.pair()
+        stacks = os.memfd_create("stacks")
         parent = os.getpid()
         try:
             pid = os.fork()
         except OSError:
             ours.close()
             theirs.close()
+            os.close(stacks)
             raise
         if pid == 0:
-            _be_born(birth, theirs, parent)
+            _be_born(birth, theirs, stacks, parent)
         theirs.close()
         ours.set_blocking(blocking=False)
         try:
@@ -99,14 +110,20 @@ class Processes:
             os.kill(pid, signal.SIGKILL)  # nobody would know of it
             os.waitpid(pid, 0)
             ours.close()
+            os.close(stacks)
             raise
-        handle = self._handles[pid] = Handle(seat, incarnation, pid, pidfd, ours, berth)
+        handle = self._handles[pid] = Handle(seat, incarnation, pid, pidfd, ours, berth, stacks)
         return handle
 
     def kill(self, handle: Handle) -> None:
         """SIGKILL; the handle is in the table only while its process has not been reaped (faults.md P11)."""
         assert handle.pid in self._handles, handle
         os.kill(handle.pid, signal.SIGKILL)
+
+    def abort(self, handle: Handle) -> None:
+        """SIGABRT: faulthandler writes the stacks of all threads, also with the GIL held, and the process dies."""
+        assert handle.pid in self._handles, handle
+        os.kill(handle.pid, signal.SIGABRT)
 
     def reap(self) -> list[tuple[Handle, int]]:
         """Collects every child that has ended, with its wait status (faults.md P14)."""
@@ -124,13 +141,14 @@ class Processes:
         return ended
 
 
-def _be_born(birth: Birth, link: Link, parent: int) -> None:
+def _be_born(birth: Birth, link: Link, stacks: int, parent: int) -> None:
     """The first moments of a child; never returns."""
     code: int = Exit.INTERNAL
     try:
         os.setpgid(0, 0)
         ignore_signals()
-        _close_all_but((link.fileno(), *birth.keep))
+        _close_all_but((link.fileno(), stacks, *birth.keep))
+        faulthandler.enable(stacks)
         if os.getppid() != parent:
             os._exit(Exit.RELEASED)
         setproctitle(birth.title)

@@ -141,6 +141,12 @@ class Settings(BaseModel):
         "WORKER_MAX_RESTARTS", "short ends tolerated in the window; 0 = never give up", 10, ge=0
     )
     restart_window: PositiveSeconds = _env("WORKER_RESTART_WINDOW", "seconds of that window", 60.0)
+    max_tasks_per_child: int | None = _env(
+        "WORKER_MAX_TASKS_PER_CHILD", "activities after which a process is replaced", None, ge=1
+    )
+    max_memory_per_child: int | None = _env(
+        "WORKER_MAX_MEMORY_PER_CHILD", "growth in MB after which a process is replaced", None, ge=1
+    )
     boot_timeout: PositiveSeconds = _env("WORKER_BOOT_TIMEOUT", "seconds from fork to ready", 30.0)
     loop: Literal["auto", "uvloop", "asyncio"] = _env(
         "WORKER_LOOP", "event loop: auto, uvloop or asyncio", "auto"
@@ -206,6 +212,9 @@ class Settings(BaseModel):
             concurrency=concurrency,
             graceful_timeout_s=self.graceful_timeout,
             boot_timeout_s=self.boot_timeout,
+            cancel_grace_s=self.cancel_grace,
+            max_tasks_per_child=self.max_tasks_per_child,
+            max_memory_mb_per_child=self.max_memory_per_child,
             restarts=RestartPolicy(self.max_restarts, self.restart_window),
         )
 

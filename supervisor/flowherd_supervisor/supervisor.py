@@ -7,6 +7,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from math import inf
 
 import msgspec
 import structlog
@@ -18,15 +19,13 @@ from flowherd.ledger import State as RecordState
 from flowherd.link import LinkClosed
 from flowherd_supervisor import notes
 from flowherd_supervisor.core import actions, events
-from flowherd_supervisor.core.budget import in_transit
 from flowherd_supervisor.core.events import KEEPER, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, State
 from flowherd_supervisor.inbox import Inbox
 from flowherd_supervisor.processes import Birth, Handle, Processes
-
-LOOK_AT_SLOTS_EVERY_S = 0.05
+from flowherd_supervisor.watch import Watch
 
 Births = Callable[[actions.Spawn, Berth | None], Birth]
 
@@ -53,6 +52,8 @@ class Supervisor:
         self._processes = Processes()
         self._inbox = Inbox()
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._watch = Watch(ledger)
+        self._look_at = 0.0
         self._told: messages.SupervisorState | None = None
         self._exit_code: int | None = None
 
@@ -70,9 +71,8 @@ class Supervisor:
             self._inbox.close()
 
     def _patience_s(self) -> float:
-        """Until time alone changes something; slots that change hands are looked at more often."""
-        left_s = self._state.next_deadline - time.monotonic()
-        return min(left_s, LOOK_AT_SLOTS_EVERY_S) if in_transit(self._state) else left_s
+        """Until time alone changes something, or the next look at the ledger is due."""
+        return min(self._state.next_deadline, self._look_at) - time.monotonic()
 
     # What happened
 
@@ -85,8 +85,11 @@ class Supervisor:
             yield self._bury(handle, status)
         for number in heard:
             yield from self._understand(number)
-        if in_transit(self._state):
-            yield from self._look_at_slots()
+        now = time.monotonic()
+        if now >= self._look_at:
+            yield from self._watch.look(self._state, self._processes, now)
+            self._look_at = inf
+        self._look_at = min(self._look_at, now + self._watch.patience_s(self._state))
 
     def _understand(self, number: signal.Signals) -> Iterator[Event]:
         match number:
@@ -99,12 +102,6 @@ class Supervisor:
                 yield events.ScaleRequested(self._state.plan.processes - 1)
             case _:
                 yield from _SIGNALS.get(number, ())
-
-    def _look_at_slots(self) -> Iterator[Event]:
-        for handle in self._processes:
-            if (berth := handle.berth) is not None and berth.readable:
-                applied, held = berth.get(Cell.LIMIT_APPLIED), berth.get(Cell.HELD)
-                yield events.SlotsSeen(handle.seat, handle.incarnation, applied, held)
 
     def _read(self, handle: Handle) -> Iterator[Event]:
         try:
@@ -121,11 +118,17 @@ class Supervisor:
         running = 0
         if handle.berth is not None:
             running = sum(record.state is RecordState.RUNNING for record in handle.berth.records())
-            cause = Cause.CRASH if self._state.mode is Mode.SERVING else Cause.STOPPED
-            handle.berth.end(cause, status)
+            handle.berth.end(self._cause(handle.berth), status)
             self._bells.ring_keeper()
+        if stacks := handle.last_words():
+            log.error("stacks_of_dead_process", process=handle.seat, pid=handle.pid, stacks=stacks)
         handle.close()
         return events.ChildExited(handle.seat, handle.incarnation, status, running)
+
+    def _cause(self, berth: Berth) -> Cause:
+        if berth.get(Cell.GUILTY):
+            return Cause.HUNG
+        return Cause.CRASH if self._state.mode is Mode.SERVING else Cause.STOPPED
 
     # What follows
 
@@ -149,6 +152,10 @@ class Supervisor:
             case actions.Kill(seat, incarnation):
                 if (handle := self._processes.find(seat, incarnation)) is not None:
                     self._processes.kill(handle)
+            case actions.Abort(seat, incarnation, guilty):
+                if (handle := self._processes.find(seat, incarnation)) is not None and handle.berth is not None:
+                    handle.berth.put(Cell.GUILTY, guilty)
+                    self._processes.abort(handle)
             case actions.SetSlots(seat, incarnation, limit, n):
                 self._send(seat, incarnation, messages.SetSlots(limit, n))
             case actions.DumpStacks():

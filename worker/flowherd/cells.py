@@ -32,6 +32,7 @@ class Cause(IntEnum):
     CLEAN = 0
     CRASH = 1
     STOPPED = 2  # killed at a drain limit, by a second signal, or after the supervisor had gone
+    HUNG = 3  # ended by the supervisor: an activity had run past its limit and the grace
 
 
 class Life(Enum):
@@ -88,6 +89,7 @@ class Cell(IntEnum):
     TOKEN_REFUSED = 22
     POLL_ERRORS = 23
     ON_LOOP = 24  # index + 1 of the record whose handler is on the loop, 0 for nobody
+    FRESH_BYTES = 26  # resident memory when it was Ready
     BLOCKS = 25  # how often a handler was found to keep the loop too long
 
 

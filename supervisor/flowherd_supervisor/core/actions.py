@@ -78,6 +78,15 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Abort:
+    """SIGABRT: the process writes its stacks and dies; `guilty` is the record that hung it."""
+
+    seat: int
+    incarnation: int
+    guilty: int
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """Everything has ended: leave with this code."""
 
@@ -102,4 +111,4 @@ class Note:
     report: str = ""
 
 
-Action = Spawn | SetSlots | DumpStacks | Drain | Release | SwitchPolling | FinishKeeper | Kill | Exit | Note
+Action = Spawn | SetSlots | DumpStacks | Drain | Release | SwitchPolling | FinishKeeper | Kill | Abort | Exit | Note

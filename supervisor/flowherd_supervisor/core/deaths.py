@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit as Code
 from flowherd_supervisor.core import events, rolling, stops
-from flowherd_supervisor.core.actions import Level
+from flowherd_supervisor.core.actions import Abort, Level
 from flowherd_supervisor.core.births import SPAWN_RETRY_S
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, Seat
@@ -16,6 +16,8 @@ from flowherd_supervisor.core.state import Mode, Phase, Seat
 if TYPE_CHECKING:
     from flowherd_supervisor.core.turn import Turn
 
+ABORTS_APART_S = 60.0
+STACKS_WITHIN_S = 1.0  # for faulthandler, which works with the GIL held; then SIGKILL
 KEEPER_ENDS, KEEPER_WINDOW_S = 3, 10.0
 
 
@@ -44,6 +46,29 @@ def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
             turn.blame(Code.RELEASED)
     else:
         _crashed(turn, seat, status, running)
+
+
+def hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
+    """Ends a process that hangs, at most one of a seat in a minute: a slow machine must not become a massacre."""
+    if seat.phase not in {Phase.RUNNING, Phase.DRAINING} or turn.now - seat.aborted_at < ABORTS_APART_S:
+        return
+    turn.note(
+        "process_hangs",
+        Level.ERROR,
+        process=seat.number,
+        activity_id=event.activity_id,
+        name=event.name,
+        limit_s=event.limit_s,
+    )
+    turn.put(replace(seat, phase=Phase.ABORTING, kill_at=turn.now + STACKS_WITHIN_S, aborted_at=turn.now))
+    turn.actions.append(Abort(seat.number, seat.incarnation, event.sequence))
+
+
+def keeper_late(turn: Turn, seat: Seat, late_s: float) -> None:
+    """A keeper that does not beat is replaced; the ledger tells the next one everything."""
+    if seat.phase is Phase.RUNNING:
+        turn.note("keeper_late", Level.ERROR, late_s=round(late_s, 2))
+        turn.kill(seat)
 
 
 def _was_retiring(turn: Turn, seat: Seat) -> bool:

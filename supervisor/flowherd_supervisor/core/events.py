@@ -78,6 +78,36 @@ class ChildExited:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitOverdue:
+    """An activity has run past its limit and the grace: its loop is blocked, or it would have been reported."""
+
+    seat: int
+    incarnation: int
+    sequence: int
+    name: str
+    activity_id: str
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperLate:
+    """The keeper has not scanned for so long that leases are in danger."""
+
+    seat: int
+    incarnation: int
+    late_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUsedUp:
+    """A worker has done or grown as much as it may."""
+
+    seat: int
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialsRefused:
     """The token endpoint said 401 for the whole grace, and had never granted a token."""
 
@@ -132,7 +162,8 @@ class TimePassed:
     """A deadline may be due."""
 
 
-ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | SlotsSeen
+Found = SlotsSeen | LimitOverdue | KeeperLate | WorkerUsedUp
+ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | Found
 HostEvent = Started | CredentialsRefused | StopRequested | PollingSwitched | TimePassed
 Request = ReloadRequested | ScaleRequested | StacksRequested
 Event = ChildEvent | HostEvent | Request

@@ -86,6 +86,12 @@ def _about_a_child(turn: Turn, seat: Seat, event: ChildEvent) -> None:
             deaths.exited(turn, seat, status, running)
         case events.SlotsSeen():
             budget.slots_seen(turn, seat, event)
+        case events.LimitOverdue():
+            deaths.hangs(turn, seat, event)
+        case events.KeeperLate(late_s=late_s):
+            deaths.keeper_late(turn, seat, late_s)
+        case events.WorkerUsedUp(reason=reason):
+            rolling.recycle(turn, seat, reason)
 
 
 def _credentials_refused(turn: Turn, detail: str) -> None:
@@ -114,10 +120,8 @@ def _time_passed(turn: Turn) -> None:
         elif turn.now >= seat.boot_deadline(boot_timeout_s):
             births.boot_timed_out(turn, seat)
     for worker in turn.state.workers:
-        if worker.phase is Phase.DRAINING and turn.now >= worker.kill_at:
-            turn.note(
-                "process_killed", Level.WARNING, process=worker.number, reason="the time to retire is up"
-            )
+        if worker.phase in {Phase.DRAINING, Phase.ABORTING} and turn.now >= worker.kill_at:
+            turn.note("process_killed", Level.WARNING, process=worker.number, reason="its time to end is up")
             turn.kill(worker)
     if turn.now >= turn.state.deadline:
         stops.patience_ended(turn)

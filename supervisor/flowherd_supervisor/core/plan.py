@@ -20,6 +20,9 @@ class Plan:
         concurrency: the host's slots, split evenly over them.
         graceful_timeout_s: what a drain may take before the rest is given back.
         boot_timeout_s: from fork to Ready.
+        cancel_grace_s: from a handler's limit to the hang rule.
+        max_tasks_per_child: activities after which a worker is replaced, None for never.
+        max_memory_mb_per_child: growth in MB after which a worker is replaced, None for never.
         most_processes: what the ledger has room for.
 
     """
@@ -28,6 +31,9 @@ class Plan:
     concurrency: int
     graceful_timeout_s: float = 30.0
     boot_timeout_s: float = 30.0
+    cancel_grace_s: float = 5.0
+    max_tasks_per_child: int | None = None
+    max_memory_mb_per_child: int | None = None
     most_processes: int = FEWEST_SEATS
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
 

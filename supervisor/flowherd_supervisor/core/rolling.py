@@ -105,6 +105,15 @@ def successor_failed(turn: Turn, seat: Seat, predecessor: Seat) -> None:
     )
 
 
+def recycle(turn: Turn, seat: Seat, reason: str) -> None:
+    """Replaces a worker that has done or grown enough; never a crash, and not in the middle of a reload."""
+    state = turn.state
+    idle = state.mode is Mode.SERVING and not state.rolling and state.predecessor(seat) is None
+    if idle and seat.phase is Phase.RUNNING and seat in state.seats:
+        turn.note("recycling", process=seat.number, reason=reason)
+        supersede(turn, seat)
+
+
 def retire(turn: Turn, seat: Seat) -> None:
     """Takes a process's slots away and lets it finish what it has."""
     turn.grant(seat, 0)

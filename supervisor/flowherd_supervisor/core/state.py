@@ -24,12 +24,13 @@ class Phase(Enum):
     STARTING = "starting"
     RUNNING = "running"
     DRAINING = "draining"
+    ABORTING = "aborting"  # it hangs: it has been sent SIGABRT, to write its stacks
     DYING = "dying"
     BACKOFF = "backoff"
     STOPPED = "stopped"
 
 
-ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.DRAINING, Phase.DYING})
+ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.DRAINING, Phase.ABORTING, Phase.DYING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Seat:
     ready_at: float | None = None
     retry_at: float = inf
     kill_at: float = inf  # for a process that ends while the others go on
+    aborted_at: float = -inf  # when a process of this seat was last ended because it hung
     short_in_row: int = 0
     restarts: int = 0
     ceiling: int = 0
@@ -157,7 +159,7 @@ class State:
         for seat in (*self.workers, self.keeper):
             if seat.phase is Phase.BACKOFF:
                 due.append(seat.retry_at)
-            elif seat.phase is Phase.DRAINING:
+            elif seat.phase in {Phase.DRAINING, Phase.ABORTING}:
                 due.append(seat.kill_at)
             else:
                 due.append(seat.boot_deadline(self.plan.boot_timeout_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import time
@@ -69,3 +70,31 @@ async def kill_self(ctx: ActivityContext, number: int = signal.SIGKILL, journal:
 async def exit_quietly() -> None:
     """Leaves its process with a code that means success elsewhere."""
     os._exit(0)
+
+
+@registry.activity(timeout_s=1.0)
+async def hangs(ctx: ActivityContext, seconds: float, journal: str = "") -> float:
+    """Blocks its loop far beyond its own limit."""
+    note(journal, "start", ctx)
+    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    note(journal, "end", ctx)
+    return seconds
+
+
+@registry.activity
+async def hold_gil(ctx: ActivityContext, seconds: int, journal: str = "") -> int:
+    """Holds the GIL in C code, as a badly written extension does."""
+    note(journal, "start", ctx)
+    ctypes.PyDLL(None).sleep(seconds)
+    note(journal, "end", ctx)
+    return seconds
+
+
+@registry.activity
+async def grow(megabytes: int) -> int:
+    """Keeps memory for good."""
+    kept.append(bytearray(b"x" * (megabytes << 20)))
+    return len(kept)
+
+
+kept: list[bytearray] = []

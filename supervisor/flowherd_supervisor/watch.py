@@ -1,0 +1,100 @@
+"""What the ledger tells and nobody signals: slots on their way, a hung loop, a late keeper, a used-up worker.
+
+It looks and says; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from math import inf
+
+from flowherd.ledger import HELD, Berth, Cell, Host, Ledger, Record, State
+from flowherd.memory import resident_bytes
+from flowherd_supervisor.core import events
+from flowherd_supervisor.core.budget import in_transit
+from flowherd_supervisor.core.events import Event
+from flowherd_supervisor.core.plan import Plan
+from flowherd_supervisor.core.state import Phase
+from flowherd_supervisor.core.state import State as Brain
+from flowherd_supervisor.processes import Handle
+
+SLOTS_EVERY_S = 0.05
+WORKING_EVERY_S = 0.5
+IDLE_EVERY_S = 5.0
+HANG_MARGIN_S = 0.5  # the worker itself reports at limit + grace: a loop that still turns must win
+KEEPER_LATE_S = 2.0
+KEEPER_LATE_AT_LEAST_S = 1.0  # under load a scan may wait this long without anything being wrong
+MEMORY_SAMPLES = 3
+
+
+@dataclass(slots=True)
+class Watch:
+    """Looks at the ledger between the events that wake the supervisor by themselves."""
+
+    ledger: Ledger
+    _looked_at: float = inf
+    _too_large: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def patience_s(self, state: Brain) -> float:
+        """Seconds until the next look is worth its cost: idle is nearly free."""
+        if in_transit(state):
+            return SLOTS_EVERY_S
+        if state.plan.max_memory_mb_per_child:
+            return WORKING_EVERY_S
+        working = any(berth.readable and berth.get(Cell.HELD) for berth in self.ledger.berths)
+        return WORKING_EVERY_S if working else IDLE_EVERY_S
+
+    def look(self, state: Brain, handles: Iterable[Handle], now: float) -> Iterator[Event]:
+        """What has been found, as facts."""
+        was_asleep = now - self._looked_at > IDLE_EVERY_S + KEEPER_LATE_AT_LEAST_S
+        self._looked_at = now
+        shortest_lease_s = inf
+        for handle in handles:
+            berth = handle.berth
+            if berth is None or not berth.readable:
+                continue
+            yield events.SlotsSeen(handle.seat, handle.incarnation, berth.get(Cell.LIMIT_APPLIED), berth.get(Cell.HELD))
+            records = [record for record in berth.records() if record.state in HELD]
+            shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
+            yield from _hang(handle, berth, records, state.plan, now)
+            yield from self._used_up(handle, berth, state.plan)
+        if shortest_lease_s < inf and not was_asleep:
+            yield from self._keeper_late(state, shortest_lease_s, now)
+
+    def _keeper_late(self, state: Brain, shortest_lease_s: float, now: float) -> Iterator[Event]:
+        """A keeper that is frozen, blocked or slow while it holds leases (design: replaced in time)."""
+        keeper = state.keeper
+        if keeper.phase is not Phase.RUNNING or keeper.ready_at is None:
+            return
+        late_s = now - max(self.ledger.get(Host.KEEPER_TICK) / 1e6, keeper.ready_at)
+        if late_s > max(min(KEEPER_LATE_S, shortest_lease_s / 3), KEEPER_LATE_AT_LEAST_S):
+            yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)
+
+    def _used_up(self, handle: Handle, berth: Berth, plan: Plan) -> Iterator[Event]:
+        done = sum(berth.get(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))
+        if plan.max_tasks_per_child and done >= plan.max_tasks_per_child:
+            yield events.WorkerUsedUp(handle.seat, handle.incarnation, f"{done} activities")
+        if not plan.max_memory_mb_per_child:
+            return
+        grown_mb = (resident_bytes(handle.pid) - berth.get(Cell.FRESH_BYTES)) / 1e6
+        names = (handle.seat, handle.incarnation)
+        self._too_large[names] = self._too_large[names] + 1 if grown_mb > plan.max_memory_mb_per_child else 0
+        if self._too_large[names] >= MEMORY_SAMPLES:
+            yield events.WorkerUsedUp(*names, f"{grown_mb:.0f} MB more than when fresh")
+
+
+def _hang(handle: Handle, berth: Berth, records: list[Record], plan: Plan, now: float) -> Iterator[Event]:
+    """A record that runs past limit and grace; guilty is who is on the loop, else who is longest past its limit."""
+    patience_s = plan.cancel_grace_s + HANG_MARGIN_S
+    running = [record for record in records if record.state is State.RUNNING]
+    overdue = [record for record in running if now - record.started_at > record.limit_s + patience_s]
+    if not overdue:
+        return
+    on_loop = berth.get(Cell.ON_LOOP) - 1
+    guilty = next((record for record in overdue if record.index == on_loop), None)
+    guilty = guilty or max(overdue, key=lambda record: now - record.started_at - record.limit_s)
+    yield events.LimitOverdue(
+        handle.seat, handle.incarnation, guilty.sequence, guilty.name, guilty.activity_id, guilty.limit_s
+    )

@@ -1,0 +1,120 @@
+"""Leases that outlive everything: hung loops, a held GIL, frozen and killed processes of our own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import Engine, Host, eventually, running_engine
+
+APP = "sample_app:registry"
+SHORT_LEASE = ("--default-lease", "3", "--sweep-interval", "0.5")
+StartHost = Callable[..., Host]
+
+
+@pytest.mark.timeout(90)
+def test_a_loop_that_hangs_beyond_its_limit_is_ended_and_the_guilty_named(
+    engine: Engine, run_host: StartHost, tmp_path: Path
+) -> None:
+    """C11, C12: past limit and grace the process is ended; its neighbour is told that it was not its fault."""
+    journal = tmp_path / "journal"
+    host = run_host(APP, "--cancel-grace", "1", processes=1, url=engine.url)
+    [neighbour] = engine.submit("wait", 1, settings={"retry": {"max_attempts": 1}}, seconds=30, journal=str(journal))
+    eventually(journal.exists, "a running neighbour")
+    [guilty] = engine.submit("hangs", 1, settings={"retry": {"max_attempts": 1}}, seconds=60, journal=str(journal))
+    engine.wait_for("fail", 2)
+    assert "blocked worker process 0" in _error(engine, guilty)
+    assert "its limit of 1 s" in _error(engine, guilty)
+    assert "because activity 'hangs' blocked it" in _error(engine, neighbour)
+    [hung] = host.log("process_hangs")
+    assert hung["name"] == "hangs"
+    [stacks] = host.wait_for_log("stacks_of_dead_process")
+    assert any("sample_app.py" in line and "hangs" in line for line in stacks["stacks"])
+    host.wait_for_log("process_ready", 3)
+
+
+@pytest.mark.timeout(60)
+def test_the_line_that_blocks_a_loop_is_named(engine: Engine, run_host: StartHost) -> None:
+    """The watchdog: file and line, once, in the log."""
+    host = run_host(APP, processes=1, url=engine.url)
+    engine.submit("block_loop", 1, seconds=1)
+    engine.wait_for("complete", 1)
+    [blocked] = host.wait_for_log("loop_blocked")
+    assert "sample_app.py:" in blocked["place"]
+    assert blocked["name"] == "block_loop"
+
+
+@pytest.mark.timeout(90)
+def test_a_held_gil_loses_no_lease(run_host: StartHost, tmp_path: Path) -> None:
+    """M8: 8 s of a held GIL under a 3 s lease: nothing lost, nobody killed."""
+    journal = tmp_path / "journal"
+    with running_engine(*SHORT_LEASE) as engine:
+        host = run_host(APP, "--default-lease", "3", processes=1, url=engine.url)
+        engine.submit("hold_gil", 1, seconds=8, journal=str(journal))
+        engine.wait_for("complete", 1, within_s=30)
+        assert set(engine.claims_per_activity().values()) == {1}
+        assert not host.log("process_died")
+
+
+@pytest.mark.timeout(90)
+def test_a_frozen_keeper_is_replaced_before_a_lease_is_lost(run_host: StartHost, tmp_path: Path) -> None:
+    """A keeper that is stopped for good: 16 activities under a 6 s lease do not notice."""
+    journal = tmp_path / "journal"
+    with running_engine("--default-lease", "6", "--sweep-interval", "0.5") as engine:
+        host = run_host(APP, "--default-lease", "6", url=engine.url)
+        engine.submit("wait", 16, seconds=15, journal=str(journal))
+        eventually(lambda: journal.exists() and journal.read_text().count("start") == 16, "16 running activities")
+        os.kill(host.keeper(), signal.SIGSTOP)
+        engine.wait_for("complete", 16, within_s=40)
+        assert set(engine.claims_per_activity().values()) == {1}
+        assert host.log("keeper_late")
+        assert host.status()["totals"]["lost"] == 0
+
+
+@pytest.mark.timeout(90)
+def test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards(run_host: StartHost, tmp_path: Path) -> None:
+    """C25: stopped for longer than the lease, then continued; nobody else was given its work."""
+    journal = tmp_path / "journal"
+    with running_engine(*SHORT_LEASE) as engine:
+        host = run_host(APP, "--default-lease", "3", url=engine.url)
+        engine.submit("wait", 4, seconds=2, journal=str(journal))
+        eventually(lambda: journal.exists() and journal.read_text().count("start") == 4, "4 running activities")
+        victim = int(journal.read_text().split()[2])
+        os.kill(victim, signal.SIGSTOP)
+        engine.wait_for("heartbeat", 12)  # several leases long
+        os.kill(victim, signal.SIGCONT)
+        engine.wait_for("complete", 4)
+        assert set(engine.claims_per_activity().values()) == {1}
+        assert not host.log("process_died")
+
+
+@pytest.mark.timeout(90)
+def test_a_worker_that_has_done_its_share_is_replaced_without_a_crash(engine: Engine, run_host: StartHost) -> None:
+    """C26: --max-tasks-per-child, make before break."""
+    host = run_host(APP, "--max-tasks-per-child", "20", url=engine.url)
+    engine.submit("wait", 200, seconds=0.02)
+    engine.wait_for("complete", 200, within_s=60)
+    recycled = host.wait_for_log("recycling", 2)
+    assert "activities" in recycled[0]["reason"]
+    assert not host.log("process_died")
+    assert set(engine.claims_per_activity().values()) == {1}
+    assert host.status()["restarts"] == 0
+
+
+@pytest.mark.timeout(90)
+def test_a_worker_that_has_grown_is_replaced(engine: Engine, run_host: StartHost) -> None:
+    """C26: --max-memory-per-child, growth over the fresh process."""
+    host = run_host(APP, "--max-memory-per-child", "60", processes=1, url=engine.url)
+    engine.submit("wait", 1, seconds=20)  # keeps the supervisor looking
+    engine.submit("grow", 1, megabytes=100)
+    host.wait_for_log("recycling")
+    host.wait_for_log("process_ready", 3)
+    assert not host.log("process_died")
+
+
+def _error(engine: Engine, workflow: str) -> str:
+    return str(engine.workflow(workflow)["activities"][0]["error"])
