@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import httpx
 import msgspec
 
-from flowherd.errors import EngineUnauthorized, EngineUnavailable
+from flowherd.core.retries import Backoff
+from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Berth, Cell, Host, Ledger
 from flowherd.transport import MAX_REPLY_BYTES, read_capped
 
@@ -83,7 +84,7 @@ class LedgerTokens:
     """
 
     def __init__(
-        self, ledger: Ledger, berth: Berth, ring: Callable[[], None], *, patience_s: float = 10.0
+        self, ledger: Ledger, berth: Berth, ring: Callable[[], None], *, patience_s: float = 2.0
     ) -> None:
         self._ledger = ledger
         self._berth = berth
@@ -143,11 +144,20 @@ class HostTokens:
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._single_flight = asyncio.Lock()
         self._refresh_at = 0.0
+        self._backoff = Backoff(base_s=0.5)
+        self._failures = 0
+        self._trouble: EngineError | None = None
+        self._try_again_at = 0.0
 
     @property
     def ever_granted(self) -> bool:
         """Whether this host has ever had a token, from this keeper or one before."""
         return self._ledger.get(Host.TOKEN_VERSION) > 0
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the endpoint is asked again after a failure, 0 when it may be asked now."""
+        return max(self._try_again_at - self._clock(), 0.0)
 
     async def current(self) -> Token:
         """The published token, fetched first if there is none."""
@@ -173,8 +183,21 @@ class HostTokens:
         if self._ledger.get(Host.TOKEN_VERSION) < version:
             async with self._single_flight:
                 if self._ledger.get(Host.TOKEN_VERSION) < version:
-                    await self._publish()
+                    await self._try()
         return Token(*self._ledger.token())
+
+    async def _try(self) -> None:
+        """One request; whoever comes within the pause after a failed one shares its error (faults.md M11)."""
+        if self._trouble is not None and self.pause_s > 0:
+            raise self._trouble.with_traceback(None)
+        try:
+            await self._publish()
+        except EngineError as error:
+            self._failures += 1
+            self._trouble = error
+            self._try_again_at = self._clock() + self._backoff.delay_s(self._failures, self._rng)
+            raise
+        self._failures, self._trouble = 0, None
 
     async def _publish(self) -> None:
         granted = await self._ask()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import random
 import signal
 import socket
 import time
@@ -26,7 +26,6 @@ from flowherd.core.messages import (
     WatchChild,
     decode_downward,
 )
-from flowherd.core.retries import Backoff
 from flowherd.errors import EngineError, EngineUnauthorized
 from flowherd.exits import Exit
 from flowherd.kruxia import connect
@@ -42,7 +41,7 @@ from flowherd_supervisor.keeper.status import StatusBoard
 ORPHANS_KILLED_AFTER_S = 3.8  # workers end by themselves within 3 s of the supervisor (faults.md P1)
 ORPHANS_SETTLED_WITHIN_S = 0.9
 _CONNECTIONS = 16
-_LONGEST_TOKEN_NAP_S = 60.0
+_SHORTEST_TOKEN_NAP_S, _LONGEST_TOKEN_NAP_S = 0.05, 60.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -141,25 +140,24 @@ class _Keeper:
     # The host's token
 
     async def _keep_token_fresh(self, tokens: HostTokens, rung: asyncio.Event) -> None:
-        backoff, failures, rng = Backoff(base_s=0.5), 0, random.Random()  # noqa: S311 - jitter, no secret
+        troubled = False
         while True:
             rung.clear()
             try:
                 nap_s = min(await tokens.refresh_if_wanted(), _LONGEST_TOKEN_NAP_S)
-                failures, self._refused_since = 0, None
             except EngineError as error:
-                failures += 1
-                nap_s = backoff.delay_s(failures, rng)
-                if failures == 1:
+                if not troubled:
                     log.warning("token_not_granted", reason=str(error))
+                troubled = True
                 self._consider_giving_up(tokens, error)
-                await asyncio.sleep(nap_s)
+                await asyncio.sleep(max(tokens.pause_s, _SHORTEST_TOKEN_NAP_S))
                 continue
-            try:
-                async with asyncio.timeout(max(nap_s, 0.05)):
+            if troubled:
+                log.info("token_granted_again")
+            troubled, self._refused_since = False, None
+            with contextlib.suppress(TimeoutError):  # the usual case: nobody was refused meanwhile
+                async with asyncio.timeout(max(nap_s, _SHORTEST_TOKEN_NAP_S)):
                     await rung.wait()
-            except TimeoutError:
-                continue
 
     def _consider_giving_up(self, tokens: HostTokens, error: EngineError) -> None:
         """Refused from the first try on, for the whole grace: the credentials are wrong (exit code 4)."""
