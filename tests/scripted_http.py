@@ -1,0 +1,84 @@
+"""A web server with scripted answers that remembers what it was sent; it asserts nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it came."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a path is answered with."""
+
+    status: int = 200
+    body: Any = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ScriptedServer:
+    """Answers by path, whatever the method; an unscripted path is an empty 404."""
+
+    url: str
+    replies: dict[str, Reply] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+
+    def paths(self) -> set[str]:
+        """The paths that were asked for."""
+        return {request.path for request in self.seen}
+
+
+@contextmanager
+def scripted_server(replies: Mapping[str, Reply] | None = None) -> Iterator[ScriptedServer]:
+    """A server on loopback that ends with the block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    server.script = ScriptedServer(f"http://127.0.0.1:{server.server_port}", dict(replies or {}))  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.script  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _answer(self) -> None:
+        script: ScriptedServer = self.server.script  # type: ignore[attr-defined]
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        script.seen.append(Seen(self.command, self.path, headers, body))
+        reply = script.replies.get(self.path, Reply(404))
+        data = reply.body.encode() if isinstance(reply.body, str) else json.dumps(reply.body).encode()
+        self.send_response(reply.status)
+        for name, value in {"content-type": "application/json", **reply.headers}.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = _answer  # noqa: N815 - the base class names them so
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+        """Says nothing."""
