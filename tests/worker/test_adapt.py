@@ -6,8 +6,6 @@ import uuid
 from decimal import Decimal
 
 import pytest
-from kruxiaflow import worker as sdk
-from kruxiaflow.worker.client import PendingActivity
 
 from flowherd import CancelReason, LeaseLost, Registry, adapt
 from flowherd.activity import Completed
@@ -18,6 +16,7 @@ from flowherd.runner import Runner
 from flowherd.stock_files import SdkFiles
 from flowherd.testing import make_activity, run_activity
 
+sdk = pytest.importorskip("kruxiaflow.worker", reason="needs the stock SDK: pip install kruxiaflow==0.4.0")
 PARAMETERS = {"text": "hello", "n": 2}
 
 
@@ -125,7 +124,7 @@ async def stock_report(registry, name):
     """What the stock worker reports for one activity."""
     client = RecordingClient()
     config = sdk.WorkerConfig(api_url="http://127.0.0.1:1", client_id="x", client_secret="x")
-    pending = PendingActivity(
+    pending = sdk.PendingActivity(
         activity_id=uuid.UUID(int=1),
         workflow_id=uuid.UUID(int=1),
         activity_key=name,
