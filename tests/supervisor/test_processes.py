@@ -99,6 +99,9 @@ def test_a_program_that_a_handler_starts_has_a_stdin_that_ends() -> None:
 def test_a_child_has_its_own_group_no_core_and_volunteers_for_the_oom_killer() -> None:
     """Design: a terminal's Ctrl-C reaches the supervisor alone; faults S10."""
     out = run("""
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+
         def main(link):
             core = resource.getrlimit(resource.RLIMIT_CORE)[0]
             say(os.getpgid(0) == os.getpid(), core, open("/proc/self/oom_score_adj").read().strip() != "0")
