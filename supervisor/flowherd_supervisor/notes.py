@@ -33,10 +33,17 @@ def _readable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Wait statuses in words, and the keeper by its name."""
     shown = dict(fields)
     if "status" in shown:
-        shown["cause"] = describe_status(shown.pop("status"))
+        shown["cause"] = _cause(shown.pop("status"), ordered=shown.pop("ordered", False))
     if shown.get("process") == KEEPER:
         shown["process"] = "keeper"
     return shown
+
+
+def _cause(status: int, *, ordered: bool) -> str:
+    """Whom we have killed did not run out of memory."""
+    if ordered and os.WIFSIGNALED(status):
+        return "was killed by flowherd"
+    return describe_status(status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,13 @@ def test_p7_quiet_reaches_running_workers_and_those_to_come() -> None:
     assert brain.hears(forked(1, 3), ready(1, 3)) == []
 
 
+def test_cont_without_a_pause_changes_and_says_nothing() -> None:
+    """Service managers send CONT after each TERM."""
+    brain = Brain().serve()
+    assert brain.hears(events.PollingSwitched(on=True)) == []
+    assert not brain.said("polling_resumed")
+
+
 # The keeper
 
 

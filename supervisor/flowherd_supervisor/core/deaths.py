@@ -36,16 +36,17 @@ def stopped(turn: Turn, seat: Seat, event: events.ChildStopped) -> None:
 
 def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
     """There are three cases: the keeper; a worker during a stop; a worker that nobody told to end."""
+    ordered = seat.phase is Phase.DYING
     seat = replace(seat, phase=Phase.STOPPED, pid=None)
     turn.put(seat)
     if seat.number == KEEPER:
         _keeper_exited(turn, seat, status)
     elif turn.state.mode is not Mode.SERVING or _was_retiring(turn, seat):
-        turn.note("process_exited", process=seat.number, status=status, running=running)
+        turn.note("process_exited", process=seat.number, status=status, running=running, ordered=ordered)
         if running and turn.state.mode is not Mode.SERVING:
             turn.blame(Code.RELEASED)
     else:
-        _crashed(turn, seat, status, running)
+        _crashed(turn, seat, status, running, ordered=ordered)
 
 
 def hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
@@ -76,7 +77,7 @@ def _was_retiring(turn: Turn, seat: Seat) -> bool:
     return all((s.number, s.incarnation) != (seat.number, seat.incarnation) for s in turn.state.seats)
 
 
-def _crashed(turn: Turn, seat: Seat, status: int, running: int) -> None:
+def _crashed(turn: Turn, seat: Seat, status: int, running: int, *, ordered: bool) -> None:
     policy = turn.state.plan.restarts
     short = policy.is_short(ready_at=seat.ready_at, ended_at=turn.now, running=running)
     ends = policy.recent((*turn.state.short_ends, turn.now) if short else turn.state.short_ends, turn.now)
@@ -93,6 +94,7 @@ def _crashed(turn: Turn, seat: Seat, status: int, running: int) -> None:
         process=seat.number,
         status=status,
         running=running,
+        ordered=ordered,
         again_in_s=round(wait_s, 2),
     )
     if policy.gives_up(ends, turn.now):

@@ -102,7 +102,9 @@ def _credentials_refused(turn: Turn, detail: str) -> None:
 
 
 def _switch_polling(turn: Turn, *, on: bool) -> None:
-    """Tells every worker, and those to come."""
+    """Tells every worker, and those to come; CONT also follows a TERM, and then says nothing new."""
+    if on == turn.state.polling:
+        return
     turn.state = replace(turn.state, polling=on)
     turn.note("polling_resumed" if on else "polling_paused")
     for seat in turn.state.workers:
