@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from flowherd.statuses import describe_status
-from flowherd_supervisor.core.actions import Note
 from flowherd_supervisor.core.events import KEEPER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowherd_supervisor.core.actions import Note
 
 log = structlog.stdlib.get_logger("flowherd")
 
@@ -22,7 +26,13 @@ def say(note: Note) -> None:
     """Logs one note; a traceback follows its line once, as it is."""
     log.log(_LEVELS[note.level.value], note.event, **_readable(note.fields))
     if note.report:
-        sys.stderr.write(note.report.rstrip() + "\n")
+        _write(note.report.rstrip() + "\n")
+
+
+def _write(text: str) -> None:
+    """To stderr; nobody reading there is no reason to stop (faults.md C27)."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
         sys.stderr.flush()
 
 
@@ -76,8 +86,7 @@ class Banner:
             return
         width = max(map(len, facts))
         lines = [f"  {name:<{width}}  {fact}" for name, fact in facts.items()]
-        sys.stderr.write("\n".join(["flowherd", *lines, ""]))
-        sys.stderr.flush()
+        _write("\n".join(["flowherd", *lines, ""]))
 
     def _concurrency(self) -> str:
         total = sum(self.shares)
