@@ -21,19 +21,19 @@ from flowherd.core.messages import (
     DumpStacks,
     Message,
     Quiet,
-    Ready,
     Release,
     Resume,
     SetSlots,
     Stopped,
     boot_failed,
     decode_downward,
+    ready,
 )
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.exits import Exit
+from flowherd.ledger import Cell
 from flowherd.link import Link, LinkClosed
 from flowherd.loading import choose_worker_type, load_app
-from flowherd.ledger import Cell
 from flowherd.loops import new_loop, run_to_the_end
 from flowherd.memory import resident_bytes
 from flowherd.stacks import dump_tasks, dump_threads
@@ -140,7 +140,7 @@ async def _work(
     assembly.worker.set_slots(setup.slots, 0)
     orders.serve(assembly.worker, asyncio.get_running_loop())
     setup.berth.put(Cell.FRESH_BYTES, resident_bytes())
-    link.send(Ready(worker_type, {definition.name: definition.mode.value for definition in registry}))
+    link.send(ready(worker_type, {definition.name: definition.mode.value for definition in registry}))
     try:
         return await assembly.worker.run()
     finally:

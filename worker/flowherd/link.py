@@ -1,13 +1,16 @@
-"""One end of the message channel between the supervisor and a child; it carries messages and descriptors, no policy."""
+"""One end of the channel between the supervisor and a child: messages and descriptors, no policy."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from flowherd.core.messages import MAX_BYTES, Message, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MAX_FDS = 4
 
@@ -21,6 +24,7 @@ class Link:
 
     Args:
         sock: one end of `socketpair(AF_UNIX, SOCK_SEQPACKET)`.
+
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -48,13 +52,14 @@ class Link:
 
         Raises:
             LinkClosed: the other end is gone, or has not read for so long that the socket is full.
+
         """
         try:
             if fds:
                 socket.send_fds(self._sock, [encode(message)], list(fds))
             else:
                 self._sock.send(encode(message))
-        except (BrokenPipeError, ConnectionResetError, BlockingIOError) as error:
+        except OSError as error:  # also EBADF: a handler that closes everything (faults.md A14)
             raise LinkClosed(str(error)) from None
 
     def receive(self) -> tuple[bytes, list[int]] | None:
@@ -62,12 +67,13 @@ class Link:
 
         Raises:
             LinkClosed: the other end is gone.
+
         """
         try:
             data, fds, _, _ = socket.recv_fds(self._sock, MAX_BYTES, _MAX_FDS)
         except BlockingIOError:
             return None
-        except ConnectionResetError as error:
+        except OSError as error:  # as above
             raise LinkClosed(str(error)) from None
         if not data:
             for fd in fds:

@@ -1,14 +1,17 @@
-"""One event, one line, one write: structlog over the standard library's logging; it must not log anything itself."""
+"""One event, one line, one write: structlog over the standard library's logging; it logs nothing itself."""
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
-from collections.abc import MutableMapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
 
 MAX_LINE_BYTES = 4096  # what a pipe takes in one piece, so that processes never interleave
 
@@ -20,6 +23,8 @@ class LineHandler(logging.Handler):
         super().__init__()
         self.dropped = 0
         self._fd = fd
+        self._room = select.poll()
+        self._room.register(fd, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Formats and writes one record."""
@@ -27,7 +32,10 @@ class LineHandler(logging.Handler):
             line = self.format(record).encode(errors="replace")
             if len(line) >= MAX_LINE_BYTES:
                 line = _shorten(line)
-            os.write(self._fd, line + b"\n")
+            if self._room.poll(0):  # a pipe that has room has it for a whole line
+                os.write(self._fd, line + b"\n")
+            else:
+                self.dropped += 1
         except OSError:
             self.dropped += 1
         except Exception:  # noqa: BLE001 - a record that cannot be formatted must not take the caller down
@@ -53,6 +61,20 @@ def _familiar_order(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
     """Time, level and event first, as eyes and grep expect."""
     first = {name: event[name] for name in ("time", "level", "event", "process") if name in event}
     return {**first, **event}
+
+
+_CONTROLS = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(32), *range(127, 160), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Shows control characters of texts as escapes, so that a name cannot forge a line (faults.md S6)."""
+    return {
+        name: value.translate(_CONTROLS) if isinstance(value, str) and name != "exception" else value
+        for name, value in event.items()
+    }
 
 
 _process_label: dict[str, Any] = {}
@@ -90,7 +112,11 @@ def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> 
         if style == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)
     )
-    tail = [structlog.processors.format_exc_info, _familiar_order, renderer] if style == "json" else [renderer]
+    tail = (
+        [structlog.processors.format_exc_info, _familiar_order, renderer]
+        if style == "json"
+        else [_one_line, renderer]
+    )
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -1,11 +1,20 @@
-"""All messages between the supervisor and its children on one screen: one JSON object each, at most 64 KiB."""
+"""All messages between the supervisor and its children: one JSON object each, at most 64 KiB; no I/O."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
 MAX_BYTES = 64 * 1024
-_REPORT_CHARS = 12_000  # keeps a BootFailed below MAX_BYTES even when every character is escaped
+_MESSAGE_CHARS, _REPORT_CHARS = (
+    2_000,
+    8_000,
+)  # below MAX_BYTES even when each takes the six bytes of an escape
+_LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left out
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
@@ -116,7 +125,32 @@ def encode(message: Message) -> bytes:
 
 def boot_failed(code: int, message: str, report: str = "") -> BootFailed:
     """A BootFailed whose texts fit into a message; the end of a traceback matters most."""
-    return BootFailed(code, message[:2000], report[-_REPORT_CHARS:])
+    return BootFailed(code, _sendable(message[:_MESSAGE_CHARS]), _sendable(report[-_REPORT_CHARS:]))
+
+
+def ready(worker_type: str, activities: Mapping[str, str]) -> Ready:
+    """A Ready that names as many activities as fit."""
+    named = {_sendable(name): mode for name, mode in activities.items()}
+    return Ready(_sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)})
+
+
+def stopped(released: int, undelivered: Iterable[str]) -> Stopped:
+    """A Stopped that names as many undelivered activities as fit."""
+    return Stopped(released, tuple(_as_many_as_fit(undelivered)))
+
+
+def _sendable(text: str) -> str:
+    """JSON on the wire is UTF-8: lone surrogates, as in odd file names, become question marks."""
+    return text.encode(errors="replace").decode()
+
+
+def _as_many_as_fit(texts: Iterable[str]) -> Iterator[str]:
+    size = 0
+    for text in texts:
+        size += len(_encoder.encode(text)) + 16  # quotes, comma, colon and the mode
+        if size > _LISTED_BYTES:
+            return
+        yield text
 
 
 def decode_upward(data: bytes) -> Upward:

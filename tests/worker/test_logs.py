@@ -1,0 +1,191 @@
+"""The log: one event, one line, one write; it never blocks, never raises, and nobody can forge a line."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from flowherd import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Log:
+    """The process's logging, written into a pipe."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        self.handler = logs.LineHandler(self.writer)
+
+    def use(self, style: Any, level: str = "info") -> None:
+        logs.setup(level, style)
+        root = logging.getLogger()
+        self.handler.setFormatter(root.handlers[0].formatter)
+        root.handlers[:] = [self.handler]
+
+    def lines(self) -> list[str]:
+        try:
+            return os.read(self.reader, 1 << 20).decode().splitlines()
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        for fd in (self.reader, self.writer):
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """Puts everything back: logging is global."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    log = Log()
+    yield log
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+    logs.name_process()
+    log.close()
+
+
+def say(event: str, **data: Any) -> None:
+    structlog.stdlib.get_logger("flowherd.test").info(event, **data)
+
+
+def test_json_lines_say_when_how_bad_what_and_who(log: Log) -> None:
+    log.use("json")
+    logs.name_process(process=2)
+    say("activity_settled", activity_id="a-1")
+    (line,) = log.lines()
+    entry = json.loads(line)
+    assert list(entry)[:4] == ["time", "level", "event", "process"]
+    assert (entry["event"], entry["level"], entry["process"]) == ("activity_settled", "info", 2)
+    assert entry["activity_id"] == "a-1"
+    assert entry["time"].endswith("Z")
+
+
+def test_a_line_that_speaks_of_another_process_names_that_one(log: Log) -> None:
+    log.use("json")
+    logs.name_process(process="keeper")
+    say("activity_settled", process=3)
+    assert json.loads(log.lines()[0])["process"] == 3
+
+
+def test_the_standard_librarys_loggers_end_in_the_same_lines(log: Log) -> None:
+    """Handlers of users log with whatever they like."""
+    log.use("json")
+    logging.getLogger("theirs").warning("theirs %s", "too", extra={"order": 7})
+    entry = json.loads(log.lines()[0])
+    assert (entry["event"], entry["level"], entry["order"]) == ("theirs too", "warning", 7)
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "a\nERROR forged=1",
+        "a\r\nb",
+        "\x1b[2J\x1b[31mred",
+        "\x9b31m",
+        "a\u2028b",
+        "right\u202eto left",
+        "\0",
+        "\x85",
+    ],
+)
+def test_no_text_can_forge_a_line_or_steer_a_terminal(log: Log, style: str, evil: str) -> None:
+    """Faults S6: names and messages come from elsewhere."""
+    log.use(style)
+    structlog.stdlib.get_logger("x").info("event", name=evil, more=[evil])
+    logging.getLogger("x").warning("said %s", evil)
+    raw = os.read(log.reader, 1 << 16).decode()
+    assert raw.count("\n") == 2
+    assert raw.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_long_record_is_cut_to_what_a_pipe_takes_in_one_piece(log: Log, style: str) -> None:
+    """Processes share one pipe: longer writes would interleave."""
+    log.use(style)
+    for text in ("x" * 100_000, '"' * 100_000, "\U0001f600" * 20_000, "\\" * 50_000):
+        say("a long one", text=text)
+        raw = os.read(log.reader, 1 << 20)
+        assert len(raw) <= logs.MAX_LINE_BYTES
+        assert raw.endswith(b"\n")
+        if style == "json":
+            assert json.loads(raw)["event"] == "line_too_long"
+
+
+def test_a_full_pipe_loses_the_line_and_never_blocks(log: Log) -> None:
+    """Faults C27: nobody reads; the heartbeat must go on."""
+    log.use("json")
+    fcntl.fcntl(log.writer, 1031, 4096)  # F_SETPIPE_SZ
+    for _ in range(200):
+        say("event", text="x" * 1000)
+    assert log.handler.dropped >= 190
+    log.lines()
+    say("room again")
+    assert json.loads(log.lines()[-1])["event"] == "room again"
+
+
+@pytest.mark.parametrize("how", ["reader", "writer"])
+def test_a_closed_pipe_loses_the_line_and_raises_nothing(log: Log, how: str) -> None:
+    """Faults C27, A14."""
+    log.use("json")
+    os.close(getattr(log, how))
+    say("event")
+    assert log.handler.dropped == 1
+
+
+def test_a_record_that_cannot_be_formatted_does_not_take_the_caller_down(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    log.use("json")
+    logging.getLogger("x").warning("%d", "no number")
+    say("after")
+    assert "after" in log.lines()[-1]
+
+
+def test_below_the_level_nothing_is_written(log: Log) -> None:
+    log.use("json", level="warning")
+    say("event")
+    assert log.lines() == []
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpcore", "asyncio", "uvicorn"])
+def test_libraries_that_log_requests_stay_quiet_even_at_debug(log: Log, name: str) -> None:
+    """Faults S7: httpcore logs headers at debug, Authorization among them."""
+    log.use("json", level="debug")
+    logging.getLogger(name).info("authorization: Bearer canary")
+    assert log.lines() == []
+
+
+@pytest.mark.parametrize(
+    ("style", "expected"),
+    [("text", "text"), ("json", "json"), (None, "json")],
+    ids=["text", "json", "a pipe"],
+)
+def test_the_style_follows_the_flag_else_the_terminal(style: Any, expected: str) -> None:
+    assert logs.style_of(style) == expected
+
+
+def test_an_exception_is_in_the_record(log: Log) -> None:
+    log.use("json")
+    raising: Callable[[], float] = lambda: 1 / 0  # noqa: E731 - shorter so
+    try:
+        raising()
+    except ZeroDivisionError:
+        structlog.stdlib.get_logger("x").exception("it_broke")
+    assert "ZeroDivisionError" in json.loads(log.lines()[0])["exception"]

@@ -1,0 +1,88 @@
+"""Messages on a link: what is sent is what arrives, and everything fits."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowherd.core.messages import (
+    MAX_BYTES,
+    BootFailed,
+    CredentialsRefused,
+    Drain,
+    Finish,
+    Message,
+    Quiet,
+    Ready,
+    Release,
+    Resume,
+    SetSlots,
+    Stopped,
+    boot_failed,
+    decode_downward,
+    decode_upward,
+    encode,
+    ready,
+    stopped,
+)
+
+UP = [
+    Ready("py", {"resize": "loop"}),
+    BootFailed(3, "it broke", "Traceback"),
+    Stopped(2, ("a-1",)),
+    CredentialsRefused("401"),
+]
+DOWN = [SetSlots(4, 7), Quiet(), Resume(), Drain(30.0), Release(0.5), Finish(1.0)]
+
+
+@pytest.mark.parametrize("message", UP, ids=lambda message: type(message).__name__)
+def test_what_goes_up_arrives_as_it_was(message: Message) -> None:
+    assert decode_upward(encode(message)) == message
+
+
+@pytest.mark.parametrize("message", DOWN, ids=lambda message: type(message).__name__)
+def test_what_goes_down_arrives_as_it_was(message: Message) -> None:
+    assert decode_downward(encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b'{"type":"Explode"}', b"[]", encode(UP[0]), b'{"type":"Drain"}']
+)
+def test_what_is_no_order_is_refused(data: bytes) -> None:
+    """Also what only a child may say."""
+    with pytest.raises(msgspec.DecodeError):
+        decode_downward(data)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_any_boot_failure_can_be_sent(message: str, report: str) -> None:
+    """Its texts come from user code: control characters, astral ones, lone surrogates of odd file names."""
+    for times in (1, 2000):
+        sent = boot_failed(3, message * times, report * times)
+        assert len(encode(sent)) <= MAX_BYTES
+        assert decode_upward(encode(sent)) == sent
+
+
+@pytest.mark.parametrize("character", ["\0", "\U0001f600", "\udcff", '"', "\n", "a"])
+def test_the_end_of_a_long_traceback_is_kept_and_fits(character: str) -> None:
+    """The end of a traceback matters most."""
+    sent = boot_failed(3, character * 10_000, character * 100_000 + "ValueError: the end")
+    assert len(encode(sent)) <= MAX_BYTES
+    assert sent.report.endswith("ValueError: the end")
+
+
+def test_an_app_of_thousands_of_activities_can_say_that_it_is_ready() -> None:
+    names = {f"an_activity_with_a_rather_long_name_{number}\udcff": "thread" for number in range(5000)}
+    sent = ready("py\udcff", names)
+    assert len(encode(sent)) <= MAX_BYTES
+    assert 500 < len(sent.activities) < 5000
+    assert ready("py", {"a": "loop"}) == Ready("py", {"a": "loop"})
+
+
+def test_thousands_of_undelivered_results_do_not_keep_the_last_word_from_being_said() -> None:
+    sent = stopped(7, [f"0193a1b2-0000-7000-8000-{number:012x}" for number in range(5000)])
+    assert len(encode(sent)) <= MAX_BYTES
+    assert sent.released == 7
+    assert len(sent.undelivered) > 500
