@@ -1,0 +1,105 @@
+"""A whole worker with its real client against a scripted engine over loopback; it asserts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from scripted_engine import Play, ScriptedEngine
+from worker_kit import open_berth
+
+from flowherd import Registry
+from flowherd.config import WorkerConfig
+from flowherd.environment import RunEnvironment
+from flowherd.kruxia import connect
+from flowherd.leases import LeaseKeeper
+from flowherd.ledger import Ledger, RecordBook, records_needed
+from flowherd.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def item(number: int = 1, name: str = "echo", **fields: Any) -> dict[str, Any]:
+    """An activity as the engine hands it out."""
+    return {
+        "activity_id": str(UUID(int=number)),
+        "workflow_id": str(UUID(int=900)),
+        "activity_key": "step",
+        "worker": "py-std",
+        "activity_name": name,
+        "parameters": {"n": number},
+        "settings": {"cache": False},
+        "timeout_seconds": None,
+        **fields,
+    }
+
+
+def brings(*items: Any, **fields: Any) -> Play:
+    """A poll reply."""
+    return Play(200, {"activities": list(items), "count": len(items), **fields})
+
+
+class EngineRig:
+    """The worker and a keeper of its leases on the test's loop."""
+
+    def __init__(self, server: ScriptedEngine, **settings: Any) -> None:
+        self.server = server
+        self.begun: list[int] = []
+        self.held = asyncio.Event()
+        registry = Registry()
+        registry.register(self._handler("echo"))
+        registry.register(self._handler("hold"))
+        config = WorkerConfig(api_url=server.url, worker_id="rig", **{"concurrency": 4, **settings})
+        self.ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
+        self.berth = open_berth(self.ledger)
+        self.engine = connect(config, None, connections=8)
+        book = RecordBook(self.berth)
+        self.worker = Worker(config, registry, self.engine, book, RunEnvironment())
+        self.heeded = asyncio.Event()
+        self.keeper = LeaseKeeper(self.engine, self.ledger, config, self._ring)
+
+    def _ring(self, _: int) -> None:
+        self.worker.heed_verdicts()
+        self.heeded.set()
+
+    def _handler(self, name: str) -> Any:
+        async def handler(n: int) -> dict[str, int]:
+            self.begun.append(n)
+            if name == "hold":
+                await self.held.wait()
+            return {"n": n}
+
+        handler.__name__ = name
+        return handler
+
+    def told(self, verb: str) -> list[tuple[int, Any]]:
+        """The calls of a verb: the activity's number, and the body."""
+        return [(int(UUID(request.path.split("/")[-2])), request.json) for request in self.server.of(verb)]
+
+    def codes(self) -> dict[int, str]:
+        """The codes of failures by the activity's number."""
+        return {number: body["error"]["code"] for number, body in self.told("fail")}
+
+    def worker_ids(self) -> list[str]:
+        """Those of the polls."""
+        return [json.loads(request.body)["worker_id"] for request in self.server.of("poll")]
+
+
+@contextlib.asynccontextmanager
+async def working(server: ScriptedEngine, **settings: Any) -> AsyncIterator[EngineRig]:
+    """A rig that works until the block ends, then gives everything back."""
+    rig = EngineRig(server, **settings)
+    loop = asyncio.get_running_loop()
+    beating, work = loop.create_task(rig.keeper.run()), loop.create_task(rig.worker.run())
+    try:
+        async with asyncio.timeout(10.0):
+            yield rig
+    finally:
+        rig.worker.release(0.2)
+        await work
+        beating.cancel()
+        await rig.engine.aclose()
