@@ -63,7 +63,10 @@ def _listener(settings: EngineSettings) -> socket.socket:
             listener.close()
             raise
     except (OSError, OverflowError) as error:
-        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(
+            f"cannot listen on {settings.host}:{settings.port}: {reason}; choose another --host or --port"
+        ) from error
     return listener
 
 

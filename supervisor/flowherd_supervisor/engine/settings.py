@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 __all__ = ["EngineSettings", "SettingsError"]
 
+_LAST_PORT = 65_535
+
 
 class SettingsError(ValueError):
     """A combination of settings the engine refuses; the text is one line for the terminal."""
@@ -61,6 +63,9 @@ class EngineSettings:
                 f"refusing to listen on {self.host} without credentials: set --client-id and "
                 "KRUXIAFLOW_CLIENT_SECRET, or bind 127.0.0.1"
             )
+        if not 0 <= self.port <= _LAST_PORT:
+            raise SettingsError(f"--port {self.port}: a port is 1 to {_LAST_PORT}, or 0 for any free one")
         for name in ("default_lease_s", "sweep_interval_s", "workflow_timeout_s", "token_ttl_s"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise SettingsError(f"{name} must be a positive number of seconds")
+                flag = "--" + name.removesuffix("_s").replace("_", "-")
+                raise SettingsError(f"{flag} must be a positive number of seconds")

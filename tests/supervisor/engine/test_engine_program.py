@@ -77,7 +77,9 @@ def test_a_request_in_flight_is_answered_before_the_end():
 
 def test_a_port_in_use_is_exit_2(capfd):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        assert "cannot listen on 127.0.0.1" in refused(capfd, port=other.getsockname()[1])
+        said = refused(capfd, port=other.getsockname()[1])
+        assert "cannot listen on 127.0.0.1" in said
+        assert "choose another --host or --port" in said
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,9 @@ def test_a_port_in_use_is_exit_2(capfd):
         ({"host": "0.0.0.0"}, "refusing to listen on 0.0.0.0 without credentials"),
         ({"client_id": "c"}, "KRUXIAFLOW_CLIENT_SECRET is not set"),
         ({"client_id": "", "client_secret": "s"}, "must not be empty"),
-        ({"default_lease_s": 0.0}, "default_lease_s must be a positive number"),
+        ({"default_lease_s": 0.0}, "--default-lease must be a positive number"),
+        ({"port": 65_536}, "--port 65536: a port is 1 to 65535"),
+        ({"port": -1}, "or 0 for any free one"),
         (
             {"host": "no.such.host.invalid", "client_id": "c", "client_secret": "s"},
             "cannot listen on no.such",
