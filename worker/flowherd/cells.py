@@ -102,3 +102,4 @@ class Clock(IntEnum):
     LOOP_LAG_S = 67
     TICK = 68
     POLL_RTT_S = 69
+    LAST_BAD_POLL = 70

@@ -192,6 +192,7 @@ class Poller:
     def _note_failure(self, error: EngineError, worker_id: str, permits: int) -> None:
         """The gate tells of the outage; this tells what may have been claimed in it (faults.md E2, E15)."""
         self._berth.add(Cell.POLL_ERRORS)
+        self._berth.set_clock(Clock.LAST_BAD_POLL, time.monotonic())
         if isinstance(error, ReplyTooLarge):
             self._most = 1  # until one fits
         if error.in_doubt:

@@ -1,17 +1,19 @@
-"""The status document: what the ledger and /proc say at this moment; it changes nothing (interface.md, Outputs)."""
+"""The status document (interface.md): what the ledger and /proc say at this moment; it changes nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flowherd.core.messages import SupervisorState
 from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal
 
-GOOD_POLL_WITHIN_S = 15.0  # longer than any idle pause between polls
+if TYPE_CHECKING:
+    from flowherd.core.messages import SupervisorState
+
+GOOD_POLL_WITHIN_S = 15.0  # how long an outage of the engine lasts before no work is expected
 
 
 class StatusBoard:
@@ -19,9 +21,12 @@ class StatusBoard:
 
     Attributes:
         supervisor: the supervisor's last word about itself, None before the first.
+
     """
 
-    def __init__(self, ledger: Ledger, api_url: str, version: str, supervisor_pid: int, started_at: float) -> None:
+    def __init__(
+        self, ledger: Ledger, api_url: str, version: str, supervisor_pid: int, started_at: float
+    ) -> None:
         self._ledger = ledger
         self._api_url = api_url
         self._version = version
@@ -31,17 +36,19 @@ class StatusBoard:
         self.supervisor: SupervisorState | None = None
 
     def document(self) -> dict[str, Any]:
-        """The whole document; memory and CPU are read from outside, so that a blocked child is measured too."""
+        """The whole document; memory and CPU are read from outside: a blocked child is measured too."""
         now = time.monotonic()
         live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
-        children = sorted((self._child(berth, now) for berth in live), key=lambda row: (row["process"], row["incarnation"]))
+        children = sorted(
+            (self._child(berth, now) for berth in live), key=lambda row: (row["process"], row["incarnation"])
+        )
         told = self.supervisor
         return {
             "version": self._version,
             "pid": self._supervisor_pid,
             "state": told.state if told else "starting",
             "uptime_s": round(now - self._started_at, 1),
-            "engine": self._engine(live, now),
+            "engine": self._engine(live),
             "concurrency": {
                 "total": told.total_slots if told else 0,
                 "in_use": sum(row["in_flight"] for row in children),
@@ -56,24 +63,32 @@ class StatusBoard:
         }
 
     def is_ready(self) -> bool:
-        """Whether work gets done: a good poll lately, and a worker that is ready."""
+        """Whether work gets done: a ready worker whose polls are good, or fail only since a while."""
         now = time.monotonic()
         live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
-        return any(_polled_lately(berth, now) for berth in live)
+        return any(_gets_work(berth, now) for berth in live)
 
-    def _engine(self, live: list[Berth], now: float) -> dict[str, Any]:
-        latest = max(live, key=lambda berth: berth.clock(Clock.LAST_GOOD_POLL), default=None)
+    def _engine(self, live: list[Berth]) -> dict[str, Any]:
+        """The latest news of any worker counts; full slots make no poll, and no news is good news."""
+        heard = [berth for berth in live if berth.readable]
+        latest = max(heard, key=lambda berth: berth.clock(Clock.LAST_GOOD_POLL), default=None)
         rtt_s = latest.clock(Clock.POLL_RTT_S) if latest else 0.0
         return {
             "url": self._api_url,
-            "reachable": any(_polled_lately(berth, now) for berth in live),
+            "reachable": bool(rtt_s) and not _last_poll_failed(heard),
             "rtt_ms": round(rtt_s * 1000, 2) if rtt_s else None,
         }
 
     def _totals(self) -> dict[str, int]:
-        names = {"claimed": Cell.CLAIMED, "completed": Cell.COMPLETED, "failed": Cell.FAILED, "lost": Cell.LOST}
+        names = {
+            "claimed": Cell.CLAIMED,
+            "completed": Cell.COMPLETED,
+            "failed": Cell.FAILED,
+            "lost": Cell.LOST,
+        }
         totals = {
-            name: sum(_count(berth, cell) for berth in self._ledger.berths) + self._ledger.ended_total(SeatTotal[cell.name])
+            name: sum(_count(berth, cell) for berth in self._ledger.berths)
+            + self._ledger.ended_total(SeatTotal[cell.name])
             for name, cell in names.items()
         }
         return totals | {"settled_after_crash": self._ledger.get(Host.SETTLED)}
@@ -97,7 +112,7 @@ class StatusBoard:
         }
 
     def _measure(self, pid: int) -> dict[str, float | None]:
-        """Resident and unique memory in MB and CPU in percent since the last look; None once the process is gone."""
+        """Memory in MB and CPU in percent since the last look; None once the process is gone."""
         nothing = {"rss_mb": None, "uss_mb": None, "cpu_percent": None}
         if not pid:
             return nothing
@@ -113,8 +128,16 @@ class StatusBoard:
         return nothing
 
 
-def _polled_lately(berth: Berth, now: float) -> bool:
-    return berth.readable and 0 < now - berth.clock(Clock.LAST_GOOD_POLL) < GOOD_POLL_WITHIN_S
+def _last_poll_failed(berths: list[Berth]) -> bool:
+    """Whether the last poll of any of them failed; one that has not polled yet says nothing."""
+    good_at = max((berth.clock(Clock.LAST_GOOD_POLL) for berth in berths), default=0.0)
+    bad_at = max((berth.clock(Clock.LAST_BAD_POLL) for berth in berths), default=0.0)
+    return bad_at > good_at
+
+
+def _gets_work(berth: Berth, now: float) -> bool:
+    good_at = berth.clock(Clock.LAST_GOOD_POLL) if berth.readable else 0.0
+    return good_at > 0 and (not _last_poll_failed([berth]) or now - good_at < GOOD_POLL_WITHIN_S)
 
 
 def _count(berth: Berth, cell: Cell) -> int:
