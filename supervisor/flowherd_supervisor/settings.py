@@ -141,6 +141,9 @@ class Settings(BaseModel):
         "WORKER_MAX_RESTARTS", "short ends tolerated in the window; 0 = never give up", 10, ge=0
     )
     restart_window: PositiveSeconds = _env("WORKER_RESTART_WINDOW", "seconds of that window", 60.0)
+    poison_after: int = _env(
+        "WORKER_POISON_AFTER", "process deaths charged to one activity before it fails for good; 0 = never", 3, ge=0
+    )
     max_tasks_per_child: int | None = _env(
         "WORKER_MAX_TASKS_PER_CHILD", "activities after which a process is replaced", None, ge=1
     )
@@ -235,6 +238,7 @@ class Settings(BaseModel):
             heartbeat_interval_s=self.heartbeat_interval,
             graceful_timeout_s=self.graceful_timeout,
             cancel_grace_s=self.cancel_grace,
+            poison_after=self.poison_after,
             max_reply_mb=self.max_reply_mb,
             loop=self.loop,
         )

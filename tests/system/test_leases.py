@@ -118,3 +118,21 @@ def test_a_worker_that_has_grown_is_replaced(engine: Engine, run_host: StartHost
 
 def _error(engine: Engine, workflow: str) -> str:
     return str(engine.workflow(workflow)["activities"][0]["error"])
+
+
+@pytest.mark.timeout(120)
+def test_a_poison_is_found_among_its_neighbours_and_they_all_complete(engine: Engine, run_host: StartHost) -> None:
+    """C22, M10: neighbours have two attempts each: a healthy activity loses at most one to somebody else's crash."""
+    host = run_host(APP, "--poison-after", "3", processes=4, url=engine.url)
+    quickly = {"retry": {"max_attempts": 20, "strategy": "fixed", "base_seconds": 1}}
+    neighbourly = {"retry": {"max_attempts": 2, "strategy": "fixed", "base_seconds": 1}}
+    workflows = engine.submit("wait", 60, settings=neighbourly, seconds=0.1)
+    [poison] = engine.submit("kill_self", 1, settings=quickly)
+    workflows += engine.submit("wait", 60, settings=neighbourly, seconds=0.1)
+    engine.wait_for("complete", 120, within_s=60)
+    eventually(lambda: engine.workflow(poison)["status"] == "failed", "the end of the poison", within_s=30)
+    error = _error(engine, poison)
+    assert "3 processes died with it" in error
+    assert error.count("was killed by SIGKILL") == 3
+    assert len(host.log("process_died")) == 3
+    assert {engine.workflow(workflow)["status"] for workflow in workflows} == {"completed"}

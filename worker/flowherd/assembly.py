@@ -54,7 +54,7 @@ class Assembly:
         environment = RunEnvironment(
             seat=seat, secrets=(secret,) if secret else (), stock_files=self._files, meter=meter
         )
-        self.worker = Worker(config, registry, self._engine, RecordBook(berth), environment)
+        self.worker = Worker(config, registry, self._engine, RecordBook(berth), environment, ledger.suspects)
         asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
         berth.set_clock(Clock.READY_AT, time.monotonic())
 

@@ -9,6 +9,7 @@ from flowherd.activity import Completed
 from flowherd.ledger import HELD, JOURNAL_BYTES, Cell, State
 from flowherd.reporter import Delivery
 from flowherd.stepping import LoopMeter
+from flowherd.suspects import Suspects
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,6 +33,7 @@ class Attempt:
         sequence: of its record; a verdict with another one is about something else.
         lease_s: from the claim, or the last heartbeat.
         claimed_at: monotonic seconds.
+        is_suspect: whether a process has died while it ran: it runs alone.
         state: what its record says.
         run: its handler's, once it has a slot.
         outcome: what is being delivered.
@@ -44,6 +46,7 @@ class Attempt:
     sequence: int
     lease_s: float
     claimed_at: float
+    is_suspect: bool = False
     state: State = State.CLAIMED
     run: Run | None = None
     outcome: Completed | Failed | None = None
@@ -70,6 +73,7 @@ class Tools:
     runner: Runner
     reporter: Reporter
     meter: LoopMeter = field(default_factory=LoopMeter)
+    suspects: Suspects = field(default_factory=Suspects.none)
 
 
 def kept_of(attempt: Attempt, engine: Engine) -> bytes | None:

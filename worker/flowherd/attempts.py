@@ -29,7 +29,7 @@ from flowherd.reporter import Delivery
 from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flowherd.config import WorkerConfig
     from flowherd.engine import Batch
@@ -65,6 +65,7 @@ class Attempts:
         self._nothing_owed = asyncio.Event()
         self._nothing_owed.set()
         self._reporting = 0
+        self._suspects = 0
         self._is_releasing = False
         self._is_abandoned = False
         self.released = 0
@@ -82,11 +83,14 @@ class Attempts:
     def room(self) -> int:
         """How many more activities a poll may bring: those that can start soon, and none while deliveries pile up.
 
-        None either while an activity that blocks waits for its light neighbours to end: more of them would
-        only have it wait longer.
+        None either while an activity waits for its neighbours to end, since more of them would only have it
+        wait longer, or while a suspect runs: it runs alone.
         """
-        if self._reporting >= 4 * self._tools.slots.limit or any(map(self._blocks, self._waiting.values())):
+        apart = any(self._blocks(attempt) or attempt.is_suspect for attempt in self._waiting.values())
+        if apart or self._suspects or self._reporting >= 4 * self._tools.slots.limit:
             return 0
+        if self._tools.suspects.are_about:
+            return 1  # what is claimed beside a suspect would lose an attempt with it
         return min(self._book.free, claimable(self._tools.meter.busy_mean_s))
 
     async def all_ended(self) -> None:
@@ -103,7 +107,7 @@ class Attempts:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
             self._count(Cell.CLAIMED)
             self._excuses.give(item.activity_id, item.worker_id, failure)
-        for activity in sorted(batch.activities, key=lambda activity: self._tools.meter.blocks(activity.name)):
+        for activity in sorted(batch.activities, key=self._how_dangerous):
             held = self._held.get(activity.activity_id)
             if held is not None and self._adopt(held, activity):
                 continue
@@ -134,17 +138,33 @@ class Attempts:
                 self._start(attempt)
 
     def _may_start(self, attempt: Attempt) -> bool:
-        """Not while an earlier attempt is a zombie; one that blocks the loop lets light neighbours end first."""
-        if attempt.id in self._zombies:
+        """Not while an earlier attempt is a zombie, nor beside a suspect of a process's death.
+
+        One that blocks the loop lets its light neighbours end first.
+        """
+        if attempt.id in self._zombies or self._suspects:
             return False
+        if attempt.is_suspect:
+            others = (waiting for waiting in self._waiting.values() if not waiting.is_suspect)
+            return not self._zombies and not any(self._running()) and not any(others)
         if not self._blocks(attempt) or time.monotonic() - attempt.claimed_at >= NEIGHBOURS_GET_S:
             return True
         on_loop = self._tools.runner.runs_on_loop
-        running = (other for other in self._held.values() if other.state is State.RUNNING)
-        return not any(on_loop(other.activity.name) and not self._blocks(other) for other in running)
+        return not any(on_loop(o.activity.name) and not self._blocks(o) for o in self._running())
+
+    def _running(self) -> Iterator[Attempt]:
+        """Those whose handler is at work at this moment."""
+        for attempt in self._held.values():
+            if attempt.state is State.RUNNING and attempt.run is not None and not attempt.run.has_ended:
+                yield attempt
 
     def _blocks(self, attempt: Attempt) -> bool:
         return self._tools.meter.blocks(attempt.activity.name)
+
+    def _how_dangerous(self, activity: Activity) -> tuple[bool, bool]:
+        """What may take the process down starts last, and what keeps the loop for long before that."""
+        suspect = bool(self._tools.suspects.charges(activity.activity_id).count)
+        return suspect, self._tools.meter.blocks(activity.name)
 
     def _claim(self, activity: Activity) -> Attempt | None:
         self._count(Cell.CLAIMED)
@@ -158,7 +178,12 @@ class Attempts:
             self._excuses.give(activity.activity_id, activity.worker_id, failure)
             return None
         attempt = self._held[activity.activity_id] = Attempt(
-            activity, index, sequence, lease_s, claimed_at=time.monotonic()
+            activity,
+            index,
+            sequence,
+            lease_s,
+            claimed_at=time.monotonic(),
+            is_suspect=bool(self._tools.suspects.charges(activity.activity_id).count),
         )
         return attempt
 
@@ -188,6 +213,9 @@ class Attempts:
         run = attempt.run = self._tools.runner.start(attempt.activity)
         run.tag = attempt.index + 1
         attempt.state = State.RUNNING
+        if attempt.is_suspect:
+            self._suspects += 1
+            log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
         self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s)
         self._book.berth.add(Cell.RUNNING)
         attempt.carrier = self._tasks.spawn(self._carry(attempt, run))
@@ -204,7 +232,7 @@ class Attempts:
     def _leave_slot(self, attempt: Attempt, run: Run) -> None:
         """The outcome is known: frees the slot, or waits for a handler that outlived its outcome."""
         if run.has_ended:
-            self._free_slot()
+            self._free_slot(attempt)
         else:
             self._zombies[attempt.id] = attempt
             self._tasks.spawn(self._bury(attempt, run))
@@ -213,9 +241,11 @@ class Attempts:
         await run.ended()
         del self._zombies[attempt.id]
         self._clear_if_over(attempt)
-        self._free_slot()
+        self._free_slot(attempt)
 
-    def _free_slot(self) -> None:
+    def _free_slot(self, attempt: Attempt) -> None:
+        if attempt.is_suspect:
+            self._suspects -= 1
         self._book.berth.add(Cell.RUNNING, -1)
         self._tools.slots.give_back()
         self.start_waiting()

@@ -89,7 +89,7 @@ class Layout:
         return self.journals + pages(JOURNAL_AREA * self.records)
 
 
-def read_checked(map_: mmap.mmap, offset: int, limit: int) -> bytes | None:
+def read_checked(map_: mmap.mmap | bytes, offset: int, limit: int) -> bytes | None:
     """What was written with its length and CRC before it; None when it does not check."""
     length, crc = CHECKED.unpack(map_[offset : offset + CHECKED.size])
     if length > limit:

@@ -42,6 +42,7 @@ class WorkerConfig(BaseModel):
     heartbeat_interval_s: float | None = Field(default=None, gt=0)
     graceful_timeout_s: float = Field(default=30.0, ge=0)
     cancel_grace_s: float = Field(default=5.0, ge=0)
+    poison_after: int = Field(default=3, ge=0)
     call_deadline_s: float = Field(default=30.0, gt=0)
     max_reply_mb: int = Field(default=256, ge=1)
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"

@@ -72,7 +72,12 @@ class LeaseKeeper:
         self._calls = asyncio.Semaphore(_AT_ONCE)
         self._gate = Gate(_BACKOFF)
         self._settlement = Settlement(
-            engine, ledger, self._calls, deadline_s=config.call_deadline_s, clock=clock
+            engine,
+            ledger,
+            self._calls,
+            deadline_s=config.call_deadline_s,
+            poison_after=config.poison_after,
+            clock=clock,
         )
         self._watched: dict[tuple[int, int], _Watch] = {}
         self._settling: set[int] = set()

@@ -23,6 +23,7 @@ import zlib
 from flowherd.berth import CHECKED, JOURNAL_BYTES, RECORD_BYTES, Berth, Layout, Record, pages, read_checked
 from flowherd.cells import HELD, Cause, Cell, Clock, Host, Life, SeatTotal, Standing, State
 from flowherd.recordbook import RecordBook, records_needed
+from flowherd.suspects import AREA_BYTES, Suspects
 
 __all__ = [
     "HELD",
@@ -62,14 +63,16 @@ class Ledger:
         layout = Layout(records)
         berths = 2 * seats + 4  # an old and a new incarnation of each seat, and some that are being settled
         totals = pages(_PAGE + 2 * _TOKEN_AREA)
-        first = totals + pages(8 * len(SeatTotal) * seats)
+        suspects = totals + pages(8 * len(SeatTotal) * seats)
+        first = suspects + pages(AREA_BYTES)
         self._map = mmap.mmap(
             -1,
             first + berths * layout.size,
             flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
         )
         self._cells = memoryview(self._map).cast("Q")
-        self._totals = memoryview(self._map)[totals:first].cast("Q")
+        self._totals = memoryview(self._map)[totals:suspects].cast("Q")
+        self.suspects = Suspects(memoryview(self._map)[suspects : suspects + AREA_BYTES])
         self.seats = seats
         self.berths = tuple(
             Berth(self._map, first + number * layout.size, layout, number) for number in range(berths)

@@ -32,6 +32,7 @@ class Settlement:
     Args:
         calls: bounds the calls under way.
         deadline_s: seconds for each call.
+        poison_after: deaths charged to one activity before it fails for good, 0 for never.
         clock: monotonic seconds.
 
     """
@@ -43,12 +44,14 @@ class Settlement:
         calls: asyncio.Semaphore,
         *,
         deadline_s: float,
+        poison_after: int,
         clock: Callable[[], float],
     ) -> None:
         self._engine = engine
         self._ledger = ledger
         self._calls = calls
         self._deadline_s = deadline_s
+        self._poison_after = poison_after
         self._clock = clock
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
 
@@ -102,9 +105,30 @@ class Settlement:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
             if answer.verdict is not Verdict.REFUSED:
                 return _in_words(answer, "its kept result was delivered")
-        body = self._engine.encode_failure(record.worker_id, failure_of(berth, record))
+        failure = self._charged(berth, record, failure_of(berth, record))
+        body = self._engine.encode_failure(record.worker_id, failure)
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
         return _in_words(answer, "handed back")
+
+
+    def _charged(self, berth: Berth, record: Record, failure: Failed) -> Failed:
+        """The failure, or POISON when an activity has died alone and often enough (design: poison).
+
+        Only what ran in a process whose death nobody ordered is charged.
+        """
+        if record.state is not State.RUNNING or berth.get(Cell.CAUSE) != Cause.CRASH:
+            return failure
+        charges = self._ledger.suspects.charge(record.activity_id, failure.message, record.sequence)
+        if not self._poison_after or charges.count < self._poison_after or not _ran_alone(berth, record):
+            return failure
+        deaths = "; ".join(charges.deaths)
+        message = f"given up after {charges.count} processes died with it, the last time alone: {deaths}"
+        return Failed("POISON", message, retryable=False)
+
+
+def _ran_alone(berth: Berth, record: Record) -> bool:
+    busy = {State.RUNNING, State.ZOMBIE}
+    return not any(other.state in busy and other.sequence != record.sequence for other in berth.records())
 
 
 def _in_words(answer: Answer, accepted: str) -> str:

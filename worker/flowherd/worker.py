@@ -10,7 +10,7 @@ import structlog
 
 from flowherd.attempt import Tools
 from flowherd.attempts import Attempts
-from flowherd.core.messages import Stopped
+from flowherd.core.messages import Stopped, stopped
 from flowherd.gate import Gate
 from flowherd.ledger import Cell, RecordBook
 from flowherd.offload import ThreadPool
@@ -18,6 +18,7 @@ from flowherd.poller import Mode, Poller
 from flowherd.reporter import Reporter
 from flowherd.runner import Runner
 from flowherd.slots import Slots
+from flowherd.suspects import Suspects
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
@@ -47,6 +48,7 @@ class Worker:
         engine: the client; the worker does not close it.
         book: the pen of this worker's berth.
         environment: what all runs share.
+        suspects: the host's table of activities that processes have died with.
 
     """
 
@@ -57,6 +59,7 @@ class Worker:
         engine: Engine,
         book: RecordBook,
         environment: RunEnvironment,
+        suspects: Suspects | None = None,
     ) -> None:
         gate = self._gate = Gate()
         self._berth = book.berth
@@ -70,6 +73,7 @@ class Worker:
             runner=Runner(registry, config, self._threads, environment),
             reporter=Reporter(engine, gate, config.call_deadline_s),
             meter=environment.meter,
+            suspects=suspects or Suspects.none(),
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
         self._poller = Poller(
@@ -148,7 +152,7 @@ class Worker:
         for activity_id in undelivered:
             log.error("outcome_undelivered", activity_id=activity_id)
         ended.cancel()
-        return Stopped(self._attempts.released, undelivered)
+        return stopped(self._attempts.released, undelivered)
 
     def _end_polling(self, polling: asyncio.Task[None]) -> None:
         if not polling.done():

@@ -1,0 +1,86 @@
+"""Who has died with whom: the table that lets a second death name its culprit."""
+
+from __future__ import annotations
+
+import random
+import uuid
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowherd.ledger import Ledger
+from flowherd.suspects import AREA_BYTES, ENTRIES, FORGOTTEN_AFTER_S, Suspects
+
+
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def table(clock: Clock | None = None) -> Suspects:
+    return Suspects(memoryview(bytearray(AREA_BYTES)), clock or Clock())
+
+
+def test_deaths_add_up_and_are_named() -> None:
+    """The message of a poison names each death."""
+    suspects = table()
+    suspects.charge("a", "process 0 was killed by SIGKILL", 1)
+    charges = suspects.charge("a", "process 1 was killed by SIGSEGV", 2)
+    assert charges.count == 2
+    assert charges.deaths == ("process 0 was killed by SIGKILL", "process 1 was killed by SIGSEGV")
+    assert suspects.charges("a") == charges
+    assert suspects.charges("b").count == 0
+
+
+def test_one_death_is_charged_once_however_often_its_settlement_is_tried() -> None:
+    """A keeper that dies in the middle of a settlement is followed by another."""
+    suspects = table()
+    suspects.charge("a", "died", 7)
+    assert suspects.charge("a", "died", 7).count == 1
+
+
+def test_a_suspect_is_forgotten_after_an_hour() -> None:
+    """An activity that runs each day must not collect charges over months."""
+    clock = Clock()
+    suspects = table(clock)
+    suspects.charge("a", "died", 1)
+    clock.now += FORGOTTEN_AFTER_S + 1
+    assert suspects.charges("a").count == 0
+    assert suspects.charge("a", "died", 2).count == 1
+
+
+def test_the_oldest_entry_makes_room() -> None:
+    """256 suspects; the 257th pushes out the one that was charged longest ago."""
+    clock = Clock()
+    suspects = table(clock)
+    for number in range(ENTRIES + 1):
+        clock.now += 1
+        suspects.charge(str(number), "died", number + 1)
+    assert suspects.charges("0").count == 0
+    assert all(suspects.charges(str(number)).count == 1 for number in range(1, ENTRIES + 1))
+
+
+def test_all_processes_see_the_same_table() -> None:
+    """It lives in the map that is shared by fork."""
+    ledger = Ledger(seats=1, records=4)
+    ledger.suspects.charge("a", "died", 1)
+    assert ledger.suspects.charges("a").count == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32))
+def test_counts_match_a_dictionary(seed: int) -> None:
+    """Up to the table's size nothing is lost or mixed up."""
+    rng = random.Random(seed)
+    suspects, model = table(), {}
+    names = [str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(40)]
+    for sequence in range(1, 120):
+        name = rng.choice(names)
+        model[name] = model.get(name, 0) + 1
+        suspects.charge(name, "x" * rng.randint(0, 400), sequence)
+    assert {name: suspects.charges(name).count for name in model} == model
