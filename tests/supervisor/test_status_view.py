@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHILD = {
-    "process": 0, "pid": 4711, "incarnation": 1, "phase": "running", "slots": 4, "in_flight": 2, "completed": 17,
-    "failed": 3, "loop_lag_ms": 0.6, "rss_mb": 24.2, "uss_mb": 4.1, "cpu_percent": 97.0, "uptime_s": 12.5,
-    "restarts": 1,
+    "process": 0, "pid": 4711, "incarnation": 1, "phase": "running", "slots": 4, "in_flight": 2,
+    "completed": 17, "failed": 3, "loop_lag_ms": 0.6, "rss_mb": 24.2, "uss_mb": 4.1, "cpu_percent": 97.0,
+    "uptime_s": 12.5, "restarts": 1,
 }  # fmt: skip
 DOCUMENT: dict[str, Any] = {
     "version": "0.1.0",
@@ -77,16 +77,32 @@ def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
     """Interface, outputs: users read process, slots, restarts."""
     lines = shown(DOCUMENT)
     assert lines[:4] == [
-        "flowherd 0.1.0, pid 4710, running for 12 s",
+        "flowherd 0.1.0, pid 4710, running for 12s",
         "engine http://engine:8080: reachable, 3.1 ms",
         "3 of 4 processes ready, 7 of 16 slots in use, 1 restarts",
         "claimed 20, completed 17, failed 3, lost 0, settled after crash 1",
     ]
-    assert (
-        lines[4].split() == "process pid phase slots running done failed restarts CPU % own MB up s".split()
-    )
-    assert lines[5].split() == ["0", "4711", "running", "4", "2", "17", "3", "1", "97.0", "4.1", "12.5"]
-    assert lines[6].split() == ["1", "4711", "starting", "4", "2", "17", "3", "1", "-", "-", "12.5"]
+    assert " ".join(lines[4].split()) == "proc pid phase busy done failed restarts CPU% own MB up"
+    assert lines[5].split() == ["0", "4711", "running", "2/4", "17", "3", "1", "97.0", "4.1", "12s"]
+    assert lines[6].split() == ["1", "4711", "starting", "2/4", "17", "3", "1", "-", "-", "12s"]
+
+
+def test_nothing_is_cut_at_80_columns_after_a_long_life() -> None:
+    """Most terminals are 80 wide; counts and pids grow."""
+    old = CHILD | {"process": 63, "pid": 4_194_304, "phase": "starting", "slots": 128, "in_flight": 128}
+    old |= {"completed": 12_345_678, "failed": 123_456, "uss_mb": 12345.6, "cpu_percent": 100.0}
+    lines = shown(DOCUMENT | {"children": [old | {"uptime_s": 30 * 86_400.0, "restarts": 1234}]})
+    assert max(map(len, lines)) <= 80
+    values = ["63", "4194304", "starting", "128/128", "12345678", "123456", "1234", "100", "12346", "30d00h"]
+    assert lines[-1].split() == values
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0s"), (59.9, "59s"), (200, "3m20s"), (18_060, "5h01m"), (10**6, "11d13h")]
+)
+def test_ages_have_two_units_at_most(seconds: float, text: str) -> None:
+    """They must stay short however old a process gets."""
+    assert shown(DOCUMENT | {"children": [CHILD | {"uptime_s": seconds}]})[-1].split()[-1] == text
 
 
 def test_an_engine_that_does_not_answer_is_said_loudly() -> None:
@@ -140,10 +156,8 @@ def test_nobody_at_the_address_is_said_in_one_line(capsys: pytest.CaptureFixture
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     assert show_status(admin=address, pid=None, as_json=True) == Exit.INTERNAL
-    assert (
-        capsys.readouterr().err
-        == "flowherd: the supervisor does not answer: [Errno 111] Connection refused\n"
-    )
+    said = capsys.readouterr().err
+    assert said == f"flowherd: --admin {address}: no answer: [Errno 111] Connection refused\n"
 
 
 @pytest.mark.parametrize("address", ["off", "9464", "nonsense"])

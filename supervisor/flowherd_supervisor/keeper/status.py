@@ -113,7 +113,7 @@ class StatusBoard:
 
     def _measure(self, pid: int) -> dict[str, float | None]:
         """Memory in MB and CPU in percent since the last look; None once the process is gone."""
-        nothing = {"rss_mb": None, "uss_mb": None, "cpu_percent": None}
+        nothing: dict[str, float | None] = {"rss_mb": None, "uss_mb": None, "cpu_percent": None}
         if not pid:
             return nothing
         with contextlib.suppress(psutil.Error):

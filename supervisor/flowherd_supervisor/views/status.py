@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TIMEOUT_S = 5.0
+_WIDTH_OF_A_PIPE = 200  # nothing is cut for grep
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 
@@ -49,7 +50,8 @@ def show_status(*, admin: str | None, pid: int | None, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(reply.text + "\n")
     else:
-        Console(highlight=False).print(*render(document), sep="\n")
+        width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
+        Console(highlight=False, width=width).print(*render(document), sep="\n")
     return Exit.CLEAN
 
 
@@ -66,7 +68,7 @@ def open_admin(admin: str | None, pid: int | None) -> httpx.Client:
         return _through(admin.removeprefix("unix:"))
     host, _, port = admin.rpartition(":")
     if not host or not port.isdigit():
-        raise ConfigurationError(f"--admin {admin}: expected HOST:PORT or unix:PATH")
+        raise ConfigurationError(f"--admin {admin}: should be HOST:PORT or unix:PATH")
     return httpx.Client(base_url=f"http://{admin}", timeout=_TIMEOUT_S, trust_env=False)
 
 

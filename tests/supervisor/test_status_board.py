@@ -1,0 +1,50 @@
+"""How the status document says whether the engine can be reached and whether work gets done."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from flowherd.ledger import Cell, Clock, Ledger
+from flowherd_supervisor.keeper.status import GOOD_POLL_WITHIN_S, StatusBoard
+
+GOOD, BAD = Clock.LAST_GOOD_POLL, Clock.LAST_BAD_POLL
+
+
+def board(*berths: dict[Clock, float]) -> StatusBoard:
+    """The board of a ledger whose workers polled so many seconds ago."""
+    ledger = Ledger(seats=4, records=1)
+    for number, clocks in enumerate(berths):
+        berth = ledger.free_berth()
+        assert berth is not None
+        berth.open(seat=number, incarnation=1, now=0.0)
+        berth.put(Cell.OPENED, berth.get(Cell.STARTED))  # as the worker does
+        for clock, ago_s in clocks.items():
+            berth.set_clock(clock, time.monotonic() - ago_s)
+        berth.set_clock(Clock.POLL_RTT_S, 0.003 if GOOD in clocks else 0.0)
+    return StatusBoard(ledger, "http://127.0.0.1:8080", "0", 1, time.monotonic())
+
+
+@pytest.mark.parametrize(
+    ("berths", "reachable", "ready"),
+    [
+        ([], False, False),
+        ([{}], False, False),
+        ([{BAD: 1}], False, False),
+        ([{GOOD: 1}], True, True),
+        ([{GOOD: 3_600}], True, True),
+        ([{GOOD: 2, BAD: 1}], False, True),
+        ([{GOOD: 1, BAD: 2}], True, True),
+        ([{GOOD: GOOD_POLL_WITHIN_S + 1, BAD: 1}], False, False),
+        ([{GOOD: 1}, {GOOD: 60, BAD: 5}], True, True),
+        ([{GOOD: 60}, {BAD: 1}], False, True),
+    ],
+)
+def test_the_latest_news_counts_and_full_slots_are_no_outage(
+    berths: list[dict[Clock, float]], reachable: object, ready: object
+) -> None:
+    """A host whose slots are all taken by long work polls nobody, and is as ready as before."""
+    seen = board(*berths)
+    assert seen.document()["engine"]["reachable"] is reachable
+    assert seen.is_ready() is ready
