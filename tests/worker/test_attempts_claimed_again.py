@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from attempts_kit import Table, an_activity
+from structlog.testing import capture_logs
 from virtual_time import virtual_time
 
 from flowherd.engine import Verdict
@@ -17,8 +18,10 @@ AWAY = EngineUnavailable("connection refused")
 @virtual_time
 async def test_the_same_activity_twice_in_one_poll_runs_once() -> None:
     table = Table()
-    worker_id = table.bring(an_activity(), an_activity())
+    with capture_logs() as logs:
+        worker_id = table.bring(an_activity(), an_activity())
     await table.rest()
+    assert logs == []
     table.check()
     table.handlers.end("a-1")
     await table.rest()

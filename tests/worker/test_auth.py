@@ -55,6 +55,18 @@ async def test_the_first_token_is_fetched_once_for_all(herd: Herd) -> None:
     assert "authorization" not in request.headers
 
 
+async def test_calls_of_the_keeper_itself_share_one_request_too(server: ScriptedEngine) -> None:
+    """Single flight: its heartbeats ask for the token all at once."""
+    config = WorkerConfig(api_url=server.url, client_id="w1", client_secret=SecretStr(SECRET))
+    ledger = Ledger(seats=1, records=1)
+    async with new_client(server.url, None, connections=8) as http:
+        tokens = HostTokens(config, ledger, http)
+        first = await asyncio.gather(*(tokens.current() for _ in range(8)))
+        assert len(server.of("token")) == 1
+        await asyncio.gather(*(tokens.renewed(first[0]) for _ in range(8)))
+        assert len(server.of("token")) == 2
+
+
 async def test_an_expired_token_costs_one_request_for_eight_workers(herd: Herd) -> None:
     """Faults E8, scorecard M11."""
     await herd.all_beat()

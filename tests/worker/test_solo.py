@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -10,7 +11,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from engine_rig import brings, item
 from harness import APPS, CEILING_S, Engine, clean_environment, eventually, running_engine
+from scripted_engine import Play, scripted_engine
 
 from flowherd.exits import Exit
 
@@ -144,6 +147,23 @@ def test_a_lease_is_kept_while_handlers_work_longer_than_it(start: Callable[...,
         engine.wait_for("complete", 2)
         assert set(engine.claims_per_activity().values()) == {1}
         assert len(engine.entries("heartbeat")) >= 8
+
+
+async def test_a_result_it_could_not_deliver_is_delivered_by_its_keeper_at_the_end(
+    start: Callable[..., Solo],
+) -> None:
+    """Faults C6: the result is kept in the ledger, whoever sends it."""
+    async with scripted_engine() as server:
+        server.script("poll", brings(item(1, "noop")))
+        server.script("complete", *[Play(503, b"", {"retry-after": "60"})] * 2)
+        words = ("sample_app:registry", "--api-url", server.url, "--graceful-timeout", "0.3s")
+        solo = await asyncio.get_running_loop().run_in_executor(None, lambda: start(*words).ready())
+        await server.asked("complete")
+        solo.signal(signal.SIGTERM)
+        await server.asked("complete", 3)
+        assert await asyncio.get_running_loop().run_in_executor(None, solo.wait) == Exit.RELEASED
+        assert len({request.body for request in server.of("complete")}) == 1
+        assert server.of("fail") == []
 
 
 def test_it_fetches_one_token_and_says_nothing_of_the_secret(start: Callable[..., Solo]) -> None:
