@@ -7,8 +7,10 @@ import selectors
 import signal
 import socket
 from math import inf
+from typing import TYPE_CHECKING
 
-from flowherd.link import Link
+if TYPE_CHECKING:
+    from flowherd.link import Link
 
 HEARD = (
     signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
@@ -24,7 +26,7 @@ class Inbox:
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
         for end in (self._wake, self._woken):
-            end.setblocking(False)
+            end.settimeout(0)
         self._selector.register(self._woken, selectors.EVENT_READ)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, _leave_it_to_the_wakeup) for number in HEARD}
@@ -40,7 +42,9 @@ class Inbox:
 
     def wait(self, timeout_s: float) -> list[signal.Signals]:
         """Returns after a signal, a message, an exit or `timeout_s`, with the signals since the last call."""
-        self._selector.select(min(max(timeout_s, 0.0), _LONGEST_WAIT_S) if timeout_s < inf else _LONGEST_WAIT_S)
+        self._selector.select(
+            min(max(timeout_s, 0.0), _LONGEST_WAIT_S) if timeout_s < inf else _LONGEST_WAIT_S
+        )
         try:
             return [signal.Signals(number) for number in self._woken.recv(4096)]
         except BlockingIOError:
