@@ -18,7 +18,7 @@ PROGRAMS = (
     "bench.py",
     "reload.py",
 )  # start programs, beside any supervisor
-CLIENTS = (*PROGRAMS, "views/", "keeper/", "submit.py", "check.py", "advise.py", "ctl.py")
+CLIENTS = (*PROGRAMS, "views/", "keeper/", "submit.py", "workflow_client.py", "check.py", "advise.py", "ctl.py")
 LOOP = ("core/", "supervisor.py", "inbox.py", "processes.py", "mold.py", "admin.py", "notes.py", "hosting.py")
 
 

@@ -34,19 +34,22 @@ class Reply:
 
 @dataclass(slots=True)
 class ScriptedServer:
-    """Answers by path, whatever the method; an unscripted path is an empty 404."""
+    """Answers by path, whatever the method; of a list each once, the last for ever; else an empty 404."""
 
     url: str
-    replies: dict[str, Reply] = field(default_factory=dict)
+    replies: dict[str, Reply | list[Reply]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
 
-    def paths(self) -> set[str]:
-        """The paths that were asked for."""
-        return {request.path for request in self.seen}
+    def next_reply(self, path: str) -> Reply:
+        """What the next request for a path is answered with."""
+        reply = self.replies.get(path, Reply(404))
+        if isinstance(reply, list):
+            return reply.pop(0) if len(reply) > 1 else reply[0]
+        return reply
 
 
 @contextmanager
-def scripted_server(replies: Mapping[str, Reply] | None = None) -> Iterator[ScriptedServer]:
+def scripted_server(replies: Mapping[str, Reply | list[Reply]] | None = None) -> Iterator[ScriptedServer]:
     """A server on loopback that ends with the block."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
@@ -69,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         script.seen.append(Seen(self.command, self.path, headers, body))
-        reply = script.replies.get(self.path, Reply(404))
+        reply = script.next_reply(self.path)
         data = reply.body.encode() if isinstance(reply.body, str) else json.dumps(reply.body).encode()
         self.send_response(reply.status)
         for name, value in {"content-type": "application/json", **reply.headers}.items():
