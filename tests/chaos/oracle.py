@@ -1,0 +1,173 @@
+"""Judges a run by the engine's journal and the handlers' own notes; it never asks the code under test."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+Entry = dict[str, Any]
+OUTAGE_SLACK_S = 4.0  # a lease of 3 s that was last extended before an outage ends up to a sweep after it
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line of a handler."""
+
+    at_s: float
+    event: str
+    activity_id: str
+    pid: int
+    digest: str
+
+
+def read_notes(path: Path) -> list[Note]:
+    """The handlers' lines, in the order in which they were written."""
+    notes = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        at_s, event, activity_id, pid, digest = line.split()
+        notes.append(Note(float(at_s), event, activity_id, int(pid), digest))
+    return notes
+
+
+@dataclass
+class Facts:
+    """What happened. Times are wall-clock seconds.
+
+    Attributes:
+        journal: the engine's.
+        rows: the engine's queue at the end.
+        outputs: the digest the engine holds, by activity.
+        notes: the handlers'.
+        deaths: when a process was killed, by pid.
+        outages: when the engine was away, from and to.
+        lost_polls: the worker_ids of polls whose reply did not arrive.
+        submitted: the workflows.
+        budget: how many may run at a time.
+
+    """
+
+    journal: list[Entry]
+    rows: list[Entry]
+    outputs: dict[str, str]
+    notes: list[Note]
+    submitted: set[str]
+    budget: int
+    deaths: dict[int, float] = field(default_factory=dict)
+    outages: list[tuple[float, float]] = field(default_factory=list)
+    lost_polls: set[str] = field(default_factory=set)
+
+    @cached_property
+    def _accepted(self) -> Counter[str]:
+        return Counter(
+            e["activity_id"] for e in self.journal if e["event"] == "complete" and e["attempt"] is not None
+        )
+
+    # I1 to I5; each is a list of complaints
+
+    def lost(self) -> list[str]:
+        """I1: not ended, or ended twice, or ended as failed."""
+        found = [
+            f"{row['activity_id']} is {row['status']}" for row in self.rows if row["status"] != "completed"
+        ]
+        ends = Counter(e["activity_id"] for e in self.journal if e["verdict"] == "failed") + self._accepted
+        found += [f"{activity_id} ended {count} times" for activity_id, count in ends.items() if count != 1]
+        missing = self.submitted - {row["workflow_id"] for row in self.rows}
+        return found + [f"{workflow} has no activity" for workflow in missing]
+
+    def accepted_twice(self) -> list[str]:
+        """I2."""
+        return [f"{activity_id}: {count}" for activity_id, count in self._accepted.items() if count > 1]
+
+    def wrong_outputs(self) -> list[str]:
+        """I3: an output that no handler returned for this activity."""
+        returned = defaultdict(set)
+        for note in self.notes:
+            if note.event == "end" and note.digest != "-":
+                returned[note.activity_id].add(note.digest)
+        return [id_ for id_, digest in self.outputs.items() if digest not in returned[id_]]
+
+    def repeats(self) -> Iterator[tuple[Entry, Entry]]:
+        """Each claim that followed an earlier claim of the same activity, with that one."""
+        earlier: dict[str, Entry] = {}
+        for entry in self.journal:
+            if entry["event"] == "claim":
+                if (before := earlier.get(entry["activity_id"])) is not None:
+                    yield before, entry
+                earlier[entry["activity_id"]] = entry
+
+    def explanations(self) -> Counter[str]:
+        """Why activities were handed out again; the key '' counts those without a reason."""
+        return Counter(self._why(before, again) for before, again in self.repeats())
+
+    def unexplained(self) -> list[str]:
+        """I4: handed out or run again without a fault, or run without having been handed out."""
+        found = [
+            f"{again['activity_id']} of {before['worker_id']} at {before['at_s']:.3f}, "
+            f"again at {again['at_s']:.3f} to {again['worker_id']}"
+            for before, again in self.repeats()
+            if not self._why(before, again)
+        ]
+        claims = Counter((e["activity_id"], pid_of(e)) for e in self.journal if e["event"] == "claim")
+        starts = Counter((n.activity_id, n.pid) for n in self.notes if n.event == "start")
+        return found + [
+            f"{key} started {n} times, {claims[key]} claims" for key, n in starts.items() if n > claims[key]
+        ]
+
+    def _why(self, before: Entry, again: Entry) -> str:
+        died_at = self.deaths.get(pid_of(before))
+        if died_at is not None and died_at <= again["at_s"]:
+            return "process killed"
+        if before["worker_id"] in self.lost_polls:
+            return "poll reply lost"
+        if any(to > before["at_s"] - 1 and since < again["at_s"] for since, to in self.outages):
+            return "engine restarted"
+        return ""
+
+    def most_running(self) -> int:
+        """I5: how many handlers ran at a time, at most; those of a killed process end with it."""
+        events = [(note.at_s, note.event, note) for note in self.notes]
+        running: dict[tuple[str, int], Note] = {}
+        deaths = sorted((at_s, pid) for pid, at_s in self.deaths.items())
+        most = 0
+        for at_s, event, note in events:
+            while deaths and deaths[0][0] <= at_s:
+                _, dead = deaths.pop(0)
+                running = {key: n for key, n in running.items() if n.pid != dead}
+            key = (note.activity_id, note.pid)
+            if event == "end":
+                running.pop(key, None)
+            elif note.pid not in self.deaths or at_s < self.deaths[note.pid]:
+                running[key] = note
+            most = max(most, len(running))
+        return most
+
+    def tail(self) -> str:
+        """The last lines of the engine's journal, for a failure's text (rule 9)."""
+        return "\n".join(map(str, self.journal[-50:]))
+
+
+def pid_of(entry: Entry) -> int:
+    """The process that speaks under a worker_id, `<id>-<pid>-<nonce>-<n>`."""
+    return int(entry["worker_id"].rsplit("-", 3)[1])
+
+
+def bound(events: int) -> str:
+    """What nothing in so many tries says: at most 3/N, with 95 % confidence."""
+    return f"≤ {300 / events:.2g} % (95 %)" if events else "no tries"
+
+
+def median_and_most(values: Iterable[float]) -> str:
+    """Times as the scorecard gives them."""
+    ordered = sorted(values)
+    if not ordered:
+        return "none"
+    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    return (
+        f"p50 {ordered[len(ordered) // 2]:.3f} s, p99 {p99:.3f} s, max {ordered[-1]:.3f} s of {len(ordered)}"
+    )

@@ -1,0 +1,223 @@
+"""A proxy on loopback that resets, refuses and delays by a seeded chance; it changes no byte of what it passes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import re
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_VERB = re.compile(r"/api/v1/(?:activities/([^/]+)/(\w+)|workers/(poll)|oauth/(token))")
+_REFUSED = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: a close becomes a reset
+
+
+class Fate(Enum):
+    """What became of one call."""
+
+    PASSED = "passed"
+    SLOW = "slow"
+    REFUSED = "refused"  # 503, the engine has not seen it
+    RESET_BEFORE = "reset before"  # the engine has not seen it
+    RESET_AMID = "reset amid"  # the engine has answered, half of it arrived
+    RESET_AFTER = "reset after"  # the engine has answered, nothing arrived
+    UNREACHABLE = "unreachable"  # no engine
+    UNANSWERED = "unanswered"  # the engine went away with it
+
+
+REPLY_LOST = frozenset({Fate.RESET_AMID, Fate.RESET_AFTER, Fate.UNANSWERED})
+
+
+@dataclass(frozen=True, slots=True)
+class Toxics:
+    """Chances per call; a reset is before, amid or after the reply with equal chance."""
+
+    reset: float = 0.0
+    refuse: float = 0.0
+    slow: float = 0.0
+    slow_s: float = 0.5
+
+
+HARSH = Toxics(reset=0.05, refuse=0.02, slow=0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that came by; `at_s` is wall-clock time, as in the engine's journal."""
+
+    at_s: float
+    verb: str
+    activity_id: str
+    worker_id: str
+    fate: Fate
+
+
+class Proxy:
+    """Stands between workers and an engine, in a thread with a loop of its own.
+
+    Args:
+        upstream_port: the engine's, which may come and go.
+
+    Attributes:
+        calls: everything that came by, in the order in which it ended.
+
+    """
+
+    def __init__(self, upstream_port: int, toxics: Toxics | None = None, seed: int = 0) -> None:
+        self._upstream_port = upstream_port
+        self._rng = random.Random(seed)
+        self.toxics = toxics or Toxics()
+        self.calls: list[Call] = []
+        self._loop = asyncio.new_event_loop()
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
+        self._thread.start()
+        assert self._listening.wait(10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
+
+    @property
+    def url(self) -> str:
+        """Where workers find the engine."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def count(self, *verbs: str, since_s: float = 0.0) -> Counter[Fate]:
+        """How many calls met which fate."""
+        return Counter(c.fate for c in self.calls if c.at_s >= since_s and (not verbs or c.verb in verbs))
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._over = asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._port = server.sockets[0].getsockname()[1]
+        self._listening.set()
+        await self._over.wait()
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream = _Upstream(self._upstream_port)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            while await self._exchange(reader, writer, upstream):
+                pass
+        upstream.close()
+        writer.close()
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: _Upstream
+    ) -> bool:
+        """One request and its fate; False when the connection is over."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        request = head + await reader.readexactly(_length(head))
+        at_s, fate = time.time(), self._fate()
+        if fate is Fate.SLOW:
+            await asyncio.sleep(self.toxics.slow_s)
+        reply = b""
+        if fate not in {Fate.RESET_BEFORE, Fate.REFUSED}:
+            reply, trouble = await upstream.ask(request)
+            fate = trouble or fate
+        self.calls.append(_noted(at_s, head, request[len(head) :], fate))
+        match fate:
+            case Fate.PASSED | Fate.SLOW:
+                writer.write(reply)
+            case Fate.REFUSED:
+                writer.write(_REFUSED)
+            case Fate.RESET_AMID:
+                writer.write(reply[: len(reply) // 2])
+                await writer.drain()
+                await asyncio.sleep(0.01)  # the half must leave before the reset overtakes it
+                return _reset(writer)
+            case _:
+                return _reset(writer)
+        await writer.drain()
+        return True
+
+    def _fate(self) -> Fate:
+        toxics, chance = self.toxics, self._rng.random()
+        for share, fates in (
+            (toxics.reset, (Fate.RESET_BEFORE, Fate.RESET_AMID, Fate.RESET_AFTER)),
+            (toxics.refuse, (Fate.REFUSED,)),
+            (toxics.slow, (Fate.SLOW,)),
+        ):
+            if chance < share:
+                return self._rng.choice(fates)
+            chance -= share
+        return Fate.PASSED
+
+
+class _Upstream:
+    """One connection to the engine, made anew when it has gone."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: bytes) -> tuple[bytes, Fate | None]:
+        """The whole reply, or what went wrong."""
+        if self._streams is None or self._streams[0].at_eof():
+            self.close()
+            try:
+                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                return b"", Fate.UNREACHABLE
+        reader, writer = self._streams
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            return head + await reader.readexactly(_length(head)), None
+        except (OSError, asyncio.IncompleteReadError):
+            self.close()
+            return b"", Fate.UNANSWERED
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+def _reset(writer: asyncio.StreamWriter) -> bool:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
+    return False
+
+
+def _length(head: bytes) -> int:
+    found = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    assert b"chunked" not in head, head
+    return int(found[1]) if found else 0
+
+
+def _noted(at_s: float, head: bytes, body: bytes, fate: Fate) -> Call:
+    found = _VERB.search(head.split(b"\r\n", 1)[0].decode())
+    if found is None:
+        return Call(at_s, "other", "", "", fate)
+    activity_id, verb, poll, token = found.groups()
+    with contextlib.suppress(ValueError):  # a token request is a form
+        return Call(at_s, verb or poll, activity_id or "", str(json.loads(body).get("worker_id", "")), fate)
+    return Call(at_s, verb or poll or token, activity_id or "", "", fate)

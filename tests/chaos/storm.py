@@ -1,0 +1,215 @@
+"""The chaos soak (scorecard M1): a queue of work, processes and the engine killed at random, a poisoned network."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+from chaos.oracle import Facts, bound
+from chaos.proxy import HARSH, Toxics
+from chaos.world import CANARY, World, every
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harness import Host
+
+SLOTS = 32
+SECRET = "canary-5ecret-of-the-client"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How much of what; times in seconds, 0 for never."""
+
+    activities: int
+    lengths_s: tuple[float, float]
+    kill_every_s: float = 3.0
+    restart_engine_every_s: float = 30.0
+    harass_every_s: float = 0.0  # a random process of ours, the keeper too, is killed or frozen for a while
+    toxics: Toxics = HARSH
+    within_s: float = 600.0
+
+
+SHORT = Profile(400, (0.02, 0.8), restart_engine_every_s=5.0, within_s=60.0)
+LONG = Profile(3000, (0.02, 2.0))
+HARASSED = Profile(1500, (0.02, 2.0), 0.0, 0.0, harass_every_s=1.5)
+HARASSED_SHORT = Profile(
+    250, (0.02, 1.5), kill_every_s=0.0, restart_engine_every_s=0.0, harass_every_s=1.5, within_s=60.0
+)
+CALM = Profile(2000, (0.0, 0.05), 0.0, 0.0, toxics=Toxics())
+
+
+@dataclass
+class Judgement:
+    """What the oracle says of one run; every list is empty after a good one."""
+
+    facts: Facts
+    complaints: dict[str, list[str]]
+    counts: dict[str, int]
+    explanations: Counter[str]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing was found."""
+        return not any(self.complaints.values())
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name}: {len(found)}, such as {found[:5]}" for name, found in self.complaints.items() if found
+        ]
+        return "\n".join(
+            [*lines, f"counts {self.counts}", f"explained {dict(self.explanations)}", self.facts.tail()]
+        )
+
+    def summary(self) -> str:
+        """One line for the table."""
+        found = ", ".join(f"{name} {len(found)}" for name, found in self.complaints.items())
+        done = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in self.explanations.most_common())
+        worst = bound(self.counts["kills"] or self.counts["activities"])
+        return f"{found} — of {done}; handed out again: {reasons or 'none'}; loss per kill {worst}"
+
+
+def storm(folder: Path, profile: Profile, seed: int) -> Judgement:
+    """Runs a profile to its end and judges it."""
+    world = World(folder, profile.toxics, seed, credentials=("soak", SECRET))
+    try:
+        world.submit_work(profile.activities, profile.lengths_s)
+        world.start_host(slots=SLOTS)
+        secrets = _Secrets(world)
+        harasser = _Harasser(world)
+        world.until_done(profile.within_s, *_agents(world, profile, harasser), every(2.0, secrets.look))
+        harasser.leave_alone()
+        return _judge(world, secrets)
+    finally:
+        world.close()
+
+
+def _agents(world: World, profile: Profile, harasser: _Harasser) -> Iterator[object]:
+    if profile.kill_every_s:
+        yield every(profile.kill_every_s, world.kill_a_worker)
+    if profile.restart_engine_every_s:
+        yield every(profile.restart_engine_every_s, world.restart_engine)
+    if profile.harass_every_s:
+        yield every(profile.harass_every_s, harasser.strike)
+
+
+def _judge(world: World, secrets: _Secrets) -> Judgement:
+    assert world.host is not None
+    secrets.look()
+    world.host.signal(signal.SIGTERM)
+    exit_code = world.host.wait(40)
+    facts = world.facts(SLOTS)
+    most = facts.most_running()
+    fates = world.proxy.count()
+    return Judgement(
+        facts,
+        {
+            "lost": facts.lost(),
+            "accepted twice": facts.accepted_twice(),
+            "wrong outputs": facts.wrong_outputs(),
+            "unexplained repeats": facts.unexplained(),
+            "over budget": [f"{most} of {facts.budget} at a time"] * (most > facts.budget),
+            "leftovers": world.leftovers() + ([f"exit code {exit_code}"] if exit_code else []),
+            "secrets seen": secrets.hits(),
+            "causes misnamed": _misnamed(world.host, set(facts.deaths)),
+        },
+        {
+            "activities": len(facts.submitted),
+            "kills": len(facts.deaths),
+            "engine restarts": len(facts.outages),
+            "calls": sum(fates.values()),
+            "faults in the network": sum(count for fate, count in fates.items() if fate.value != "passed"),
+        },
+        facts.explanations(),
+    )
+
+
+def _misnamed(host: Host, killed: set[int]) -> list[str]:
+    """I8: each death is one line in the log, and there is none that we did not cause."""
+    present: dict[object, int] = {}
+    named: Counter[int] = Counter()
+    started: set[int] = set()
+    for line in host.log():
+        match line.get("event"):
+            case "process_started":
+                present[line["process"]] = line["pid"]
+                started.add(line["pid"])
+            case "process_died":
+                named[present[line["process"]]] += 1
+            case "keeper_died":
+                named[present["keeper"]] += 1
+            case _:
+                continue
+    found = [f"pid {pid} was not killed by us" for pid in named if pid not in killed]
+    return found + [f"pid {pid} named {named[pid]} times" for pid in killed & started if named[pid] != 1]
+
+
+class _Secrets:
+    """I7: looks for the canaries wherever a process of ours can be looked into from outside."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._hits: list[str] = []
+
+    def look(self) -> None:
+        """At command lines and the status page, now."""
+        host = self._world.host
+        assert host is not None
+        self._search("status", str(host.status()))
+        for pid in (host.pid, *host.tree()):
+            try:
+                self._search(f"command line of {pid}", " ".join(psutil.Process(pid).cmdline()))
+            except psutil.NoSuchProcess:
+                continue
+
+    def hits(self) -> list[str]:
+        """Where they were found, the log and the runtime folder included."""
+        host = self._world.host
+        assert host is not None
+        for path in host.folder.rglob("*"):
+            if path.is_file():
+                self._search(str(path), path.read_text(errors="replace"))
+        return self._hits
+
+    def _search(self, place: str, text: str) -> None:
+        self._hits += [f"{canary} in {place}" for canary in (SECRET, CANARY, "eyJ") if canary in text]
+
+
+class _Harasser:
+    """Kills or freezes any process below the supervisor; a frozen one goes on after a while."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._frozen: int | None = None
+
+    def strike(self) -> None:
+        """Thaws whom it froze the last time, then chooses anew."""
+        self.leave_alone()
+        host = self._world.host
+        assert host is not None
+        victim = self._world.rng.choice([*sorted(host.children().values()), host.keeper()])
+        if self._world.rng.random() < 0.5:
+            self._world.kill(victim)
+        else:
+            self._signal(victim, signal.SIGSTOP)
+            self._frozen = victim
+
+    def leave_alone(self) -> None:
+        """Thaws whom it froze."""
+        if self._frozen is not None:
+            self._signal(self._frozen, signal.SIGCONT)
+            self._frozen = None
+
+    @staticmethod
+    def _signal(pid: int, number: signal.Signals) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return  # the supervisor has replaced it

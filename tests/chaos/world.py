@@ -1,0 +1,189 @@
+"""A host, a proxy and an engine that can be killed, and whoever kills them; it judges nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from chaos.oracle import Facts, read_notes
+from chaos.proxy import REPLY_LOST, Proxy, Toxics
+from harness import REFUSED, Engine, Host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHAOS_APPS = Path(__file__).parent / "apps"
+ENGINE_FLAGS = ("--default-lease", "3", "--sweep-interval", "1", "--workflow-timeout", "3600")
+TICK_S = 0.05
+CANARY = "canary-5ecret-in-the-environment"
+
+
+class World:
+    """Everything of one run, in one folder.
+
+    Args:
+        folder: for the database, the notes, the log.
+        toxics: what the proxy does.
+
+    Attributes:
+        deaths: when we killed a process, by pid.
+        outages: when the engine was away.
+
+    """
+
+    def __init__(
+        self, folder: Path, toxics: Toxics, seed: int, credentials: tuple[str, str] | None = None
+    ) -> None:
+        self.folder = folder
+        self.rng = random.Random(seed)
+        self._credentials = credentials
+        self._db = str(folder / "engine.sqlite")
+        self.engine = Engine(*ENGINE_FLAGS, db=self._db, credentials=credentials)
+        self._port = int(self.engine.url.rsplit(":", 1)[1])
+        self.proxy = Proxy(self._port, toxics, seed)
+        self.submitted: set[str] = set()
+        self.deaths: dict[int, float] = {}
+        self.outages: list[tuple[float, float]] = []
+        self.host: Host | None = None
+
+    def submit_work(self, count: int, seconds: tuple[float, float], in_thread: float = 0.25) -> None:
+        """Queues activities of random length, some of which run in threads."""
+        retry = {"retry": {"max_attempts": 20}}
+        for number in range(count):
+            name = "work_in_thread" if self.rng.random() < in_thread else "work"
+            length_s = round(self.rng.uniform(*seconds), 3)
+            self.submitted |= set(
+                self.engine.submit(name, 1, settings=retry, number=number, seconds=length_s)
+            )
+
+    def start_host(
+        self, *flags: str, processes: int = 4, slots: int = 32, app: str = "chaos_app:registry"
+    ) -> Host:
+        """Starts `flowherd run` against the proxy, and waits until its workers are ready."""
+        folder = self.folder / "host"
+        (folder / "tmp").mkdir(parents=True)
+        env = {
+            "KRUXIAFLOW_WORKER_POISON_AFTER": "0",
+            "CHAOS_NOTES": str(self.notes_path),
+            "TMPDIR": str(folder / "tmp"),
+            "CHAOS_CANARY": CANARY,
+        }
+        words = ["-p", str(processes), "-c", str(slots), "--default-lease", "3", *flags]
+        if self._credentials:
+            words += ["--client-id", self._credentials[0]]
+            env["KRUXIAFLOW_CLIENT_SECRET"] = self._credentials[1]
+        self.host = Host(folder, app, *words, url=self.proxy.url, env=env, app_dir=CHAOS_APPS)
+        return self.host.ready(processes)
+
+    @property
+    def notes_path(self) -> Path:
+        """Where handlers write."""
+        return self.folder / "notes"
+
+    # Faults
+
+    def kill(self, pid: int) -> float:
+        """SIGKILL; returns when."""
+        at_s = self.deaths[pid] = time.time()
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+            os.kill(pid, signal.SIGKILL)
+        return at_s
+
+    def kill_a_worker(self) -> None:
+        """SIGKILL to a random worker."""
+        assert self.host is not None
+        if workers := sorted(self.host.children().values()):
+            self.kill(self.rng.choice(workers))
+
+    def restart_engine(self, away_s: float = 0.0) -> None:
+        """SIGKILL to the engine, and a new one on the same file and port."""
+        since_s = time.time()
+        self.engine.process.kill()
+        self.engine.process.wait()
+        assert self.engine.process.stdout is not None
+        self.engine.process.stdout.close()
+        self.engine.http.close()
+        if away_s:
+            threading.Event().wait(away_s)
+        self.engine = Engine(*ENGINE_FLAGS, port=self._port, db=self._db, credentials=self._credentials)
+        self.outages.append((since_s, time.time()))
+
+    def until_done(self, within_s: float, *agents: Callable[[float], None]) -> None:
+        """Lets the agents act until every submitted activity has ended; an agent is told the seconds passed."""
+        started_at = time.monotonic()
+        while self.ended() < len(self.submitted):
+            passed_s = time.monotonic() - started_at
+            if passed_s > within_s:
+                return  # the oracle names what is missing
+            for act in agents:
+                act(passed_s)
+            threading.Event().wait(TICK_S)
+
+    def ended(self) -> int:
+        """How many activities have ended, by the engine's journal."""
+        journal = self.engine.journal()
+        return sum(
+            (e["event"] == "complete" and e["attempt"] is not None) or e["verdict"] == "failed"
+            for e in journal
+        )
+
+    # The end
+
+    def facts(self, budget: int) -> Facts:
+        """What the engine, the handlers and the proxy know."""
+        rows = self.engine.http.get("/__test__/activities").json()["activities"]
+        return Facts(
+            journal=self.engine.journal(),
+            rows=rows,
+            outputs=dict(self._outputs(rows)),
+            notes=read_notes(self.notes_path),
+            submitted=self.submitted,
+            budget=budget,
+            deaths=self.deaths,
+            outages=self.outages,
+            lost_polls={c.worker_id for c in self.proxy.calls if c.verb == "poll" and c.fate in REPLY_LOST},
+        )
+
+    def _outputs(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+        for row in rows:
+            if row["status"] == "completed":
+                outputs = self.engine.output(row["workflow_id"])
+                yield row["activity_id"], str(outputs.get("digest", outputs))
+
+    def leftovers(self) -> list[str]:
+        """I6: processes, sockets and files of a host that has ended."""
+        assert self.host is not None
+        found = [f"process {pid}" for pid in self.host.tree()]
+        found += [str(path) for path in (self.host.folder / "tmp").rglob("*")]
+        return found + [str(path) for path in (self.host.folder / "r").rglob("*") if not path.is_dir()]
+
+    def close(self) -> None:
+        """Ends everything that is left."""
+        if self.host is not None:
+            self.host.stop()
+        with contextlib.suppress(httpx.HTTPError):
+            self.engine.stop()
+        self.proxy.__exit__(None, None, None)
+
+
+def every(period_s: float, act: Callable[[], None]) -> Callable[[float], None]:
+    """An agent that acts once a period."""
+    due_s = period_s
+
+    def agent(passed_s: float) -> None:
+        nonlocal due_s
+        if passed_s >= due_s:
+            due_s = passed_s + period_s
+            act()
+
+    return agent
+
+
+__all__ = ["CANARY", "REFUSED", "World", "every"]
