@@ -6,7 +6,6 @@ import contextlib
 import selectors
 import signal
 import socket
-from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,9 +41,7 @@ class Inbox:
 
     def wait(self, timeout_s: float) -> list[signal.Signals]:
         """Returns after a signal, a message, an exit or `timeout_s`, with the signals since the last call."""
-        self._selector.select(
-            min(max(timeout_s, 0.0), _LONGEST_WAIT_S) if timeout_s < inf else _LONGEST_WAIT_S
-        )
+        self._selector.select(min(max(timeout_s, 0.0), _LONGEST_WAIT_S))
         try:
             return [signal.Signals(number) for number in self._woken.recv(4096)]
         except BlockingIOError:
@@ -54,7 +51,8 @@ class Inbox:
         """Gives signals back to whoever had them."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # not installed from Python, so that Python cannot install it
+                signal.signal(number, handler)
         self._selector.close()
         self._wake.close()
         self._woken.close()

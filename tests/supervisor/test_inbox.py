@@ -103,11 +103,10 @@ def test_a_deadline_in_the_past_returns_at_once(inbox: Inbox, timeout_s: float) 
     assert time.monotonic() - started < CEILING_S
 
 
-def test_closing_gives_signals_back(inbox: Inbox) -> None:
+def test_closing_gives_signals_back() -> None:
     """`flowherd dev` and tests live on after it."""
-    del inbox
     before = {number: signal.getsignal(number) for number in HEARD}
-    another = Inbox()
+    inbox = Inbox()
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    another.close()
+    inbox.close()
     assert {number: signal.getsignal(number) for number in HEARD} == before

@@ -160,6 +160,7 @@ def test_s12_a_wrong_value_names_its_variable(name: str, monkeypatch: pytest.Mon
         ("boot-timeout = true", "flowherd.toml: boot-timeout: should be a number"),
         ("processes = true", "flowherd.toml: processes: should be a number"),
         ("boot_timeout = nan", "flowherd.toml: boot_timeout: should be "),
+        ("graceful_timeout = inf", "flowherd.toml: graceful_timeout: should be "),
         ("boot_timeout = [1]", "flowherd.toml: boot_timeout: should be a valid number"),
         ("procesess = 2", "flowherd.toml: unknown key 'procesess': did you mean 'processes'?"),
         ("colour = 'red'", "flowherd.toml: unknown key 'colour': flowherd config schema lists them all"),
