@@ -1,4 +1,4 @@
-"""Real programs for system tests: an embedded engine and a supervisor, started, watched and ended; it asserts nothing."""
+"""Real programs for system tests: an engine and a supervisor, started, watched and ended; it asserts nothing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 CEILING_S = 20.0
 LOOK_EVERY_S = 0.02
@@ -37,7 +39,11 @@ def eventually(look: Callable[[], T], what: str, within_s: float = CEILING_S) ->
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """This environment without anything that would configure flowherd."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KRUXIAFLOW_", "FLOWHERD_", "WORKER_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("KRUXIAFLOW_", "FLOWHERD_", "WORKER_"))
+    }
     return kept | extra
 
 
@@ -47,26 +53,46 @@ class Engine:
     def __init__(
         self, *flags: str, port: int = 0, db: str = ":memory:", credentials: tuple[str, str] | None = None
     ) -> None:
-        words = [sys.executable, "-m", "flowherd_supervisor.engine", "--port", str(port), "--db", db, "--test-hooks", *flags]
+        words = [
+            sys.executable,
+            "-m",
+            "flowherd_supervisor.engine",
+            "--port",
+            str(port),
+            "--db",
+            db,
+            "--test-hooks",
+            *flags,
+        ]
         words += ["--client-id", credentials[0]] if credentials else []
         secret = {"KRUXIAFLOW_CLIENT_SECRET": credentials[1]} if credentials else {}
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=clean_environment(**secret))
+        self.process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, text=True, env=clean_environment(**secret)
+        )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert "listening on" in line, f"the engine said {line!r}"
         self.url = line.split()[-1]
         self.http = httpx.Client(base_url=self.url, timeout=35, trust_env=False)
         if credentials:
-            form = {"grant_type": "client_credentials", "client_id": credentials[0], "client_secret": credentials[1]}
+            form = {
+                "grant_type": "client_credentials",
+                "client_id": credentials[0],
+                "client_secret": credentials[1],
+            }
             token = self.http.post("/api/v1/oauth/token", data=form).json()["access_token"]
             self.http.headers["authorization"] = f"Bearer {token}"
         self._definitions: set[str] = set()
         self._seen = 0
         self._journal: list[dict[str, Any]] = []
 
-    def submit(self, activity: str, count: int = 1, /, *, settings: dict[str, Any] | None = None, **params: Any) -> list[str]:
+    def submit(
+        self, activity: str, count: int = 1, /, *, settings: dict[str, Any] | None = None, **params: Any
+    ) -> list[str]:
         """Queues `count` one-step workflows that run `activity`, and returns the workflows' ids."""
-        definition = f"{activity}-{'-'.join(sorted(params))}" + (f"-{abs(hash(str(settings)))}" if settings else "")
+        definition = f"{activity}-{'-'.join(sorted(params))}" + (
+            f"-{abs(hash(str(settings)))}" if settings else ""
+        )
         if definition not in self._definitions:
             step = {"key": "step", "worker": "py-std", "activity_name": activity}
             step["parameters"] = {key: f"{{{{INPUT.{key}}}}}" for key in params}
@@ -99,12 +125,16 @@ class Engine:
             left_s = give_up_at - time.monotonic()
             if left_s <= 0:
                 tail = "\n".join(map(str, self._journal[-50:]))
-                raise AssertionError(f"{len(found)} of {count} {event} within {within_s} s; the journal ends:\n{tail}")
+                raise AssertionError(
+                    f"{len(found)} of {count} {event} within {within_s} s; the journal ends:\n{tail}"
+                )
             self.journal(wait_s=min(left_s, 5.0))
 
     def entries(self, event: str) -> list[dict[str, Any]]:
         """The accepted entries of a kind so far."""
-        return [entry for entry in self.journal() if entry["event"] == event and entry["verdict"] not in REFUSED]
+        return [
+            entry for entry in self.journal() if entry["event"] == event and entry["verdict"] not in REFUSED
+        ]
 
     def claims_per_activity(self) -> Counter[str]:
         """How often each activity was handed out."""
@@ -112,7 +142,9 @@ class Engine:
 
     def completions_per_activity(self) -> Counter[str]:
         """How often each activity's completion was accepted; a repeat of the same is no second one."""
-        return Counter(entry["activity_id"] for entry in self.entries("complete") if entry["attempt"] is not None)
+        return Counter(
+            entry["activity_id"] for entry in self.entries("complete") if entry["attempt"] is not None
+        )
 
     def workflow(self, workflow_id: str) -> dict[str, Any]:
         """The status document of a workflow."""
@@ -155,7 +187,17 @@ class Host:
         self.log_path = folder / "log.jsonl"
         runtime = folder / "r"
         runtime.mkdir(mode=0o700, exist_ok=True)
-        words = [sys.executable, "-m", "flowherd_supervisor", "run", app, "--app-dir", str(app_dir or APPS), "--admin", "off"]
+        words = [
+            sys.executable,
+            "-m",
+            "flowherd_supervisor",
+            "run",
+            app,
+            "--app-dir",
+            str(app_dir or APPS),
+            "--admin",
+            "off",
+        ]
         words += ["--log-format", "json", *(["--api-url", url] if url else []), *flags]
         environment = clean_environment(XDG_RUNTIME_DIR=str(runtime), **(env or {}))
         with self.log_path.open("wb") as log:
@@ -201,7 +243,9 @@ class Host:
         def look() -> list[dict[str, Any]]:
             found = self.log(event)
             if len(found) < count and self.process.poll() is not None:
-                raise AssertionError(f"the supervisor exited with {self.process.returncode}:\n{self.log_path.read_text()}")
+                raise AssertionError(
+                    f"the supervisor exited with {self.process.returncode}:\n{self.log_path.read_text()}"
+                )
             return found if len(found) >= count else []
 
         return eventually(look, f"{count} x {event} in {self.log_path}", within_s)

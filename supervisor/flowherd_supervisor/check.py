@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import msgspec
 
 from flowherd.auth import HostTokens
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
@@ -18,6 +19,7 @@ from flowherd.exits import Exit
 from flowherd.ledger import Ledger
 from flowherd.loading import choose_worker_type, load_app
 from flowherd.transport import new_client
+from flowherd_supervisor.cautions import cautions
 from flowherd_supervisor.sources import Loaded, flag_of
 
 if TYPE_CHECKING:
@@ -47,14 +49,28 @@ class Finding:
 
 
 def check(app_name: str, app_dir: str, loaded: Loaded) -> int:
-    """Prints what was found; returns 0, or the exit code that `flowherd run` would end with."""
+    """Prints what was found; returns 0, or the exit code of the first thing that is wrong."""
     settings = loaded.settings
-    findings = [*_shadows(Path(app_dir)), *_app(app_name, app_dir, settings), *_times(loaded)]
-    findings += asyncio.run(_engine(settings))
+    findings = [
+        _sizes(loaded),
+        *(Finding(Weight.WARNING, text) for text in cautions(settings)),
+        *_shadows(Path(app_dir)),
+        *_app(app_name, app_dir, settings),
+        *_times(loaded),
+        *asyncio.run(_engine(settings)),
+    ]
     for finding in findings:
         sys.stdout.write(f"{finding.weight.value:>7}  {finding.text}\n")
     wrong = [finding.code for finding in findings if finding.weight is Weight.WRONG]
     return wrong[0] if wrong else Exit.CLEAN
+
+
+def _sizes(loaded: Loaded) -> Finding:
+    plan = loaded.settings.plan()
+    said = ", ".join(dict.fromkeys(loaded.origins.values())) or "the defaults alone"
+    return Finding(
+        Weight.FINE, f"settings: {plan.processes} processes, {plan.concurrency} slots; from {said}"
+    )
 
 
 def _app(app_name: str, app_dir: str, settings: Settings) -> Iterator[Finding]:
@@ -76,13 +92,17 @@ def _listed(registry: Registry) -> str:
 
 
 def _shadows(folder: Path) -> Iterator[Finding]:
-    """Modules of the app's folder that hide an installed distribution's (faults.md S17)."""
+    """Modules of the app's folder that hide somebody else's (faults.md S17)."""
+    if not folder.is_dir():
+        yield Finding(Weight.WRONG, f"--app-dir {folder}: there is no such folder", Exit.USAGE)
+        return
     installed = importlib.metadata.packages_distributions()
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(folder.iterdir()):
         name = path.stem if path.suffix == ".py" else path.name if (path / "__init__.py").is_file() else ""
-        if name in installed and not _is_its_source(path, installed[name]):
-            distribution = installed[name][0]
-            yield Finding(Weight.WARNING, f"{path} hides the installed {distribution}: rename it")
+        if name in sys.stdlib_module_names:
+            yield Finding(Weight.WARNING, f"{path} hides the standard library's {name}: rename it")
+        elif name in installed and not _is_its_source(path, installed[name]):
+            yield Finding(Weight.WARNING, f"{path} hides the installed {installed[name][0]}: rename it")
 
 
 def _is_its_source(path: Path, distributions: list[str]) -> bool:
@@ -128,27 +148,46 @@ async def _engine(settings: Settings) -> list[Finding]:
             async with asyncio.timeout(_HEALTH_DEADLINE_S):
                 health = await http.get("/health")
         except (httpx.HTTPError, TimeoutError) as error:
+            text = f"{config.api_url} does not answer: {error or type(error).__name__}"
             return [
                 Finding(
                     Weight.WRONG,
-                    f"{config.api_url} does not answer: {error or type(error).__name__}",
+                    f"{text}; flowherd engine starts one, --api-url names another",
                     Exit.INTERNAL,
                 )
             ]
-        if health.status_code != httpx.codes.OK:
-            text = f"{config.api_url}/health answers {health.status_code}: is this the engine's address?"
+        said = _health(health)
+        if said is None:
+            text = f"{config.api_url}/health answers {health.status_code}: --api-url names no healthy engine"
             return [Finding(Weight.WRONG, text, Exit.INTERNAL)]
-        found = [Finding(Weight.FINE, f"the engine at {config.api_url} is healthy")]
-        open_to_all = b'"insecure_dev":true' in health.content.replace(b" ", b"")
-        if config.client_id is None:
-            if not open_to_all:
-                text = "the engine asks for tokens: set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
-                found.append(Finding(Weight.WRONG, text, Exit.CREDENTIALS_REFUSED))
-            return found
-        try:
-            await HostTokens(config, Ledger(seats=1, records=1), http).current()
-        except EngineUnauthorized as error:
-            return [*found, Finding(Weight.WRONG, str(error), Exit.CREDENTIALS_REFUSED)]
-        except EngineError as error:
-            return [*found, Finding(Weight.WRONG, str(error), Exit.INTERNAL)]
-        return [*found, Finding(Weight.FINE, f"client {config.client_id!r} was granted a token")]
+        found = Finding(Weight.FINE, f"the engine at {config.api_url} is healthy")
+        return [found, *await _token(config, http, open_to_all=said.insecure_dev)]
+
+
+class _Health(msgspec.Struct):
+    status: str
+    insecure_dev: bool = False
+
+
+def _health(reply: httpx.Response) -> _Health | None:
+    """What the engine says of itself; None from anything else that answers there."""
+    try:
+        return (
+            msgspec.json.decode(reply.content, type=_Health) if reply.status_code == httpx.codes.OK else None
+        )
+    except msgspec.DecodeError:
+        return None
+
+
+async def _token(config: WorkerConfig, http: httpx.AsyncClient, *, open_to_all: bool) -> list[Finding]:
+    if config.client_id is None:
+        text = "the engine asks for tokens: set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
+        return [] if open_to_all else [Finding(Weight.WRONG, text, Exit.USAGE)]
+    try:
+        await HostTokens(config, Ledger(seats=1, records=1), http).current()
+    except EngineUnauthorized as error:
+        hint = "; this engine needs no token: unset KRUXIAFLOW_CLIENT_ID" if open_to_all else ""
+        return [Finding(Weight.WRONG, f"{error}{hint}", Exit.CREDENTIALS_REFUSED)]
+    except EngineError as error:
+        return [Finding(Weight.WRONG, f"{config.api_url}: {error}", Exit.INTERNAL)]
+    return [Finding(Weight.FINE, f"client {config.client_id!r} was granted a token")]

@@ -121,7 +121,7 @@ class _Host:
         try:
             settings = self._load()
         except ConfigurationError as error:
-            log.error("reload_refused", reason=str(error))  # noqa: TRY400 - its text says all
+            log.error("reload_refused", reason=str(error))
             return None
         for name in UNCHANGEABLE:
             if getattr(settings, name) != getattr(self._settings, name):

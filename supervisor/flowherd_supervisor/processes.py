@@ -10,15 +10,20 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
 from flowherd.child import ignore_signals
 from flowherd.exits import Exit
-from flowherd.ledger import Berth
 from flowherd.link import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from flowherd.ledger import Berth
 
 _OOM_ADJUSTMENT = 500  # the kernel takes a worker before the keeper or the supervisor
 _FIRST_CLOSED = 3
@@ -34,6 +39,7 @@ class Birth:
         keep: descriptors that stay open besides 0-2 and the link.
         main: what the new process does; its result is the exit code.
         expendable: whether the kernel shall take it first when memory ends.
+
     """
 
     title: str
@@ -88,6 +94,7 @@ class Processes:
 
         Raises:
             OSError: no process, memory or descriptor is to be had (faults.md P12, P13).
+
         """
         assert threading.active_count() == 1, "forking with threads copies locked locks (faults.md P20)"
         ours, theirs = Link.pair()
@@ -179,5 +186,4 @@ def _close_all_but(keep: Sequence[int]) -> None:
 
 def _volunteer_for_the_oom_killer() -> None:
     with contextlib.suppress(OSError):  # not permitted in some containers: then the kernel chooses by size
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - a kernel file
-            file.write(str(_OOM_ADJUSTMENT))
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_ADJUSTMENT), encoding="ascii")

@@ -142,7 +142,10 @@ class Settings(BaseModel):
     )
     restart_window: PositiveSeconds = _env("WORKER_RESTART_WINDOW", "seconds of that window", 60.0)
     poison_after: int = _env(
-        "WORKER_POISON_AFTER", "process deaths charged to one activity before it fails for good; 0 = never", 3, ge=0
+        "WORKER_POISON_AFTER",
+        "process deaths charged to one activity before it fails for good; 0 = never",
+        3,
+        ge=0,
     )
     max_tasks_per_child: int | None = _env(
         "WORKER_MAX_TASKS_PER_CHILD", "activities after which a process is replaced", None, ge=1

@@ -8,11 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from math import inf
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
-from flowherd.bells import Bells
 from flowherd.core import messages
 from flowherd.ledger import Berth, Cause, Cell, Ledger
 from flowherd.ledger import State as RecordState
@@ -21,11 +21,14 @@ from flowherd_supervisor import notes
 from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import KEEPER, Event
 from flowherd_supervisor.core.machine import decide
-from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, State
 from flowherd_supervisor.inbox import Inbox
 from flowherd_supervisor.processes import Birth, Handle, Processes
 from flowherd_supervisor.watch import Watch
+
+if TYPE_CHECKING:
+    from flowherd.bells import Bells
+    from flowherd_supervisor.core.plan import Plan
 
 Births = Callable[[actions.Spawn, Berth | None], Birth]
 
@@ -51,7 +54,7 @@ class Supervisor:
         self._reread = reread
         self._processes = Processes()
         self._inbox = Inbox()
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._rng = random.Random()
         self._watch = Watch(ledger)
         self._look_at = 0.0
         self._told: messages.SupervisorState | None = None
@@ -149,27 +152,34 @@ class Supervisor:
                 notes.say(order)
             case actions.Exit(code):
                 self._exit_code = code
-            case actions.Kill(seat, incarnation):
-                if (handle := self._processes.find(seat, incarnation)) is not None:
-                    self._processes.kill(handle)
-            case actions.Abort(seat, incarnation, guilty):
-                if (handle := self._processes.find(seat, incarnation)) is not None and handle.berth is not None:
-                    handle.berth.put(Cell.GUILTY, guilty)
-                    self._processes.abort(handle)
-            case actions.SetSlots(seat, incarnation, limit, n):
-                self._send(seat, incarnation, messages.SetSlots(limit, n))
             case actions.DumpStacks():
                 for handle in self._processes:
-                    self._send(handle.seat, handle.incarnation, messages.DumpStacks())
-            case actions.Drain(seat, incarnation, within_s):
-                self._send(seat, incarnation, messages.Drain(within_s))
-            case actions.Release(seat, incarnation, within_s):
-                self._send(seat, incarnation, messages.Release(within_s))
-            case actions.SwitchPolling(seat, incarnation, on):
-                self._send(seat, incarnation, messages.Resume() if on else messages.Quiet())
-            case actions.FinishKeeper(incarnation, within_s):
-                self._send(KEEPER, incarnation, messages.Finish(within_s))
+                    self._send(handle, messages.DumpStacks())
+            case _:
+                child = self._processes.find(order.seat, order.incarnation)
+                if child is not None:
+                    self._perform_on(child, order)
         return []
+
+    def _perform_on(self, handle: Handle, order: actions.ToChild) -> None:
+        """An order to one process that has not been reaped."""
+        match order:
+            case actions.Kill():
+                self._processes.kill(handle)
+            case actions.Abort(guilty=guilty):
+                assert handle.berth is not None, "only workers hang"
+                handle.berth.put(Cell.GUILTY, guilty)
+                self._processes.abort(handle)
+            case actions.SetSlots(limit=limit, n=n):
+                self._send(handle, messages.SetSlots(limit, n))
+            case actions.Drain(within_s=within_s):
+                self._send(handle, messages.Drain(within_s))
+            case actions.Release(within_s=within_s):
+                self._send(handle, messages.Release(within_s))
+            case actions.SwitchPolling(on=on):
+                self._send(handle, messages.Resume() if on else messages.Quiet())
+            case actions.FinishKeeper(within_s=within_s):
+                self._send(handle, messages.Finish(within_s))
 
     def _spawn(self, order: actions.Spawn) -> Event:
         berth = None
@@ -184,7 +194,9 @@ class Supervisor:
             if berth is not None:
                 berth.end(Cause.CLEAN)
                 self._bells.ring_keeper()
-            return events.SpawnFailed(order.seat, order.incarnation, f"{error.strerror} (errno {error.errno})")
+            return events.SpawnFailed(
+                order.seat, order.incarnation, f"{error.strerror} (errno {error.errno})"
+            )
         self._inbox.watch(handle.link)
         if berth is not None:
             berth.put(Cell.PID, handle.pid)
@@ -205,14 +217,11 @@ class Supervisor:
         except LinkClosed:
             log.debug("keeper_not_told", pid=handle.pid)
 
-    def _send(self, seat: int, incarnation: int, message: messages.Message) -> None:
-        handle = self._processes.find(seat, incarnation)
-        if handle is None:
-            return
+    def _send(self, handle: Handle, message: messages.Message) -> None:
         try:
             handle.link.send(message)
         except LinkClosed:
-            log.debug("order_not_sent", process=seat, order=type(message).__name__)
+            log.debug("order_not_sent", process=handle.seat, order=type(message).__name__)
 
     def _tell_keeper(self) -> None:
         """Sends the keeper what `status` shows of the supervisor, when it has changed."""
@@ -223,9 +232,10 @@ class Supervisor:
             total_slots=state.plan.concurrency,
             restarts={seat.number: seat.restarts for seat in state.seats if seat.restarts},
         )
-        if told != self._told:
+        keeper = self._processes.find(KEEPER, state.keeper.incarnation)
+        if told != self._told and keeper is not None:
             self._told = told
-            self._send(KEEPER, state.keeper.incarnation, told)
+            self._send(keeper, told)
 
 
 _SIGNALS: dict[signal.Signals, tuple[Event, ...]] = {

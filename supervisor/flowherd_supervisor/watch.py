@@ -6,19 +6,23 @@ It looks and says; it decides nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf
+from typing import TYPE_CHECKING
 
 from flowherd.ledger import HELD, Berth, Cell, Host, Ledger, Record, State
 from flowherd.memory import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
-from flowherd_supervisor.core.events import Event
-from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Phase
 from flowherd_supervisor.core.state import State as Brain
-from flowherd_supervisor.processes import Handle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from flowherd_supervisor.core.events import Event
+    from flowherd_supervisor.core.plan import Plan
+    from flowherd_supervisor.processes import Handle
 
 SLOTS_EVERY_S = 0.05
 WORKING_EVERY_S = 0.5
@@ -55,7 +59,9 @@ class Watch:
             berth = handle.berth
             if berth is None or not berth.readable:
                 continue
-            yield events.SlotsSeen(handle.seat, handle.incarnation, berth.get(Cell.LIMIT_APPLIED), berth.get(Cell.HELD))
+            yield events.SlotsSeen(
+                handle.seat, handle.incarnation, berth.get(Cell.LIMIT_APPLIED), berth.get(Cell.HELD)
+            )
             records = [record for record in berth.records() if record.state in HELD]
             shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
             yield from _hang(handle, berth, records, state.plan, now)

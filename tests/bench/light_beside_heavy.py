@@ -18,16 +18,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from harness import Engine, clean_environment, running_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 APPS = Path(__file__).parent / "apps"
 LEASE_S = 3.0
@@ -60,7 +62,9 @@ def contenders(processes: int) -> list[Contender]:
 def running(contender: Contender, url: str) -> Iterator[None]:
     """The worker program, for as long as the block lasts."""
     with tempfile.TemporaryDirectory() as runtime:
-        environment = clean_environment(KRUXIAFLOW_API_URL=url, KRUXIAFLOW_WORKER="py-std", XDG_RUNTIME_DIR=runtime)
+        environment = clean_environment(
+            KRUXIAFLOW_API_URL=url, KRUXIAFLOW_WORKER="py-std", XDG_RUNTIME_DIR=runtime
+        )
         environment |= {"KRUXIAFLOW_CLIENT_ID": CREDENTIALS[0], "KRUXIAFLOW_CLIENT_SECRET": CREDENTIALS[1]}
         with open(os.devnull, "wb") as null:
             process = subprocess.Popen(contender.words, env=environment, stdout=null, stderr=null)
@@ -120,7 +124,9 @@ def _latency_ms(workflow: dict[str, Any]) -> float:
     ended = workflow["activities"][0]["completed_at"]
     if ended is None:
         return DRAIN_S * 1000
-    return (datetime.fromisoformat(ended) - datetime.fromisoformat(workflow["created_at"])).total_seconds() * 1000
+    return (
+        datetime.fromisoformat(ended) - datetime.fromisoformat(workflow["created_at"])
+    ).total_seconds() * 1000
 
 
 def main() -> None:
@@ -136,15 +142,20 @@ def main() -> None:
         for contender in contenders(options.processes):
             table.setdefault(contender.name, []).append(measure(contender, options.seconds))
     medians = {
-        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in table.items()
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        for name, runs in table.items()
     }
     if options.json:
-        print(json.dumps({"cores": os.cpu_count(), "repeat": options.repeat, "medians": medians, "runs": table}))
+        print(
+            json.dumps({"cores": os.cpu_count(), "repeat": options.repeat, "medians": medians, "runs": table})
+        )
         return
     print(f"{os.cpu_count()} cores, shared; medians of {options.repeat} runs of {options.seconds:g} s")
     print(f"{'':16}{'p50 ms':>10}{'p95 ms':>10}{'max ms':>10}{'ran twice':>11}")
     for name, row in medians.items():
-        print(f"{name:16}{row['p50_ms']:10.0f}{row['p95_ms']:10.0f}{row['max_ms']:10.0f}{row['ran_twice']:11.0f}")
+        print(
+            f"{name:16}{row['p50_ms']:10.0f}{row['p95_ms']:10.0f}{row['max_ms']:10.0f}{row['ran_twice']:11.0f}"
+        )
 
 
 if __name__ == "__main__":

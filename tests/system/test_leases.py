@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-
 from harness import Engine, Host, eventually, running_engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 APP = "sample_app:registry"
 SHORT_LEASE = ("--default-lease", "3", "--sweep-interval", "0.5")
@@ -23,9 +25,13 @@ def test_a_loop_that_hangs_beyond_its_limit_is_ended_and_the_guilty_named(
     """C11, C12: past limit and grace the process is ended; its neighbour is told that it was not its fault."""
     journal = tmp_path / "journal"
     host = run_host(APP, "--cancel-grace", "1", processes=1, url=engine.url)
-    [neighbour] = engine.submit("wait", 1, settings={"retry": {"max_attempts": 1}}, seconds=30, journal=str(journal))
+    [neighbour] = engine.submit(
+        "wait", 1, settings={"retry": {"max_attempts": 1}}, seconds=30, journal=str(journal)
+    )
     eventually(journal.exists, "a running neighbour")
-    [guilty] = engine.submit("hangs", 1, settings={"retry": {"max_attempts": 1}}, seconds=60, journal=str(journal))
+    [guilty] = engine.submit(
+        "hangs", 1, settings={"retry": {"max_attempts": 1}}, seconds=60, journal=str(journal)
+    )
     engine.wait_for("fail", 2)
     assert "blocked worker process 0" in _error(engine, guilty)
     assert "its limit of 1 s" in _error(engine, guilty)
@@ -67,7 +73,9 @@ def test_a_frozen_keeper_is_replaced_before_a_lease_is_lost(run_host: StartHost,
     with running_engine("--default-lease", "6", "--sweep-interval", "0.5") as engine:
         host = run_host(APP, "--default-lease", "6", url=engine.url)
         engine.submit("wait", 16, seconds=15, journal=str(journal))
-        eventually(lambda: journal.exists() and journal.read_text().count("start") == 16, "16 running activities")
+        eventually(
+            lambda: journal.exists() and journal.read_text().count("start") == 16, "16 running activities"
+        )
         os.kill(host.keeper(), signal.SIGSTOP)
         engine.wait_for("complete", 16, within_s=40)
         assert set(engine.claims_per_activity().values()) == {1}
@@ -82,7 +90,9 @@ def test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards(run_host: Start
     with running_engine(*SHORT_LEASE) as engine:
         host = run_host(APP, "--default-lease", "3", url=engine.url)
         engine.submit("wait", 4, seconds=2, journal=str(journal))
-        eventually(lambda: journal.exists() and journal.read_text().count("start") == 4, "4 running activities")
+        eventually(
+            lambda: journal.exists() and journal.read_text().count("start") == 4, "4 running activities"
+        )
         victim = int(journal.read_text().split()[2])
         os.kill(victim, signal.SIGSTOP)
         engine.wait_for("heartbeat", 12)  # several leases long
@@ -93,7 +103,9 @@ def test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards(run_host: Start
 
 
 @pytest.mark.timeout(90)
-def test_a_worker_that_has_done_its_share_is_replaced_without_a_crash(engine: Engine, run_host: StartHost) -> None:
+def test_a_worker_that_has_done_its_share_is_replaced_without_a_crash(
+    engine: Engine, run_host: StartHost
+) -> None:
     """C26: --max-tasks-per-child, make before break."""
     host = run_host(APP, "--max-tasks-per-child", "20", url=engine.url)
     engine.submit("wait", 200, seconds=0.02)
@@ -121,7 +133,9 @@ def _error(engine: Engine, workflow: str) -> str:
 
 
 @pytest.mark.timeout(120)
-def test_a_poison_is_found_among_its_neighbours_and_they_all_complete(engine: Engine, run_host: StartHost) -> None:
+def test_a_poison_is_found_among_its_neighbours_and_they_all_complete(
+    engine: Engine, run_host: StartHost
+) -> None:
     """C22, M10: neighbours have two attempts each: a healthy activity loses at most one to somebody else's crash."""
     host = run_host(APP, "--poison-after", "3", processes=4, url=engine.url)
     quickly = {"retry": {"max_attempts": 20, "strategy": "fixed", "base_seconds": 1}}

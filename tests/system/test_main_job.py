@@ -1,4 +1,4 @@
-"""The main job on real processes: work is done, crashes are healed, leases outlive blocked loops, stops lose nothing."""
+"""The main job on real processes: work is done, crashes heal, leases outlive blocked loops, stops lose nothing."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-
 from harness import Engine, Host, eventually, running_engine, running_host
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 APP = "sample_app:registry"
 StartHost = Callable[..., Host]
 
 
-def test_a_queue_of_real_activities_runs_to_its_end_on_both_processes(engine: Engine, run_host: StartHost) -> None:
+def test_a_queue_of_real_activities_runs_to_its_end_on_both_processes(
+    engine: Engine, run_host: StartHost
+) -> None:
     """The whole thread: submit, claim, run, report; nothing twice."""
     host = run_host(APP, url=engine.url)
     workflows = engine.submit("hello", 40, name="flowherd")
@@ -30,7 +34,9 @@ def test_a_queue_of_real_activities_runs_to_its_end_on_both_processes(engine: En
 
 
 @pytest.mark.timeout(150)
-def test_ten_thousand_noops_leave_no_descriptor_thread_or_file_behind(engine: Engine, run_host: StartHost) -> None:
+def test_ten_thousand_noops_leave_no_descriptor_thread_or_file_behind(
+    engine: Engine, run_host: StartHost
+) -> None:
     """faults.md M2, M17: nothing runs twice on a calm day, and nothing grows."""
     host = run_host(APP, "--poll-max", "50", "-c", "64", url=engine.url)
     engine.submit("noop", 200)
@@ -43,11 +49,15 @@ def test_ten_thousand_noops_leave_no_descriptor_thread_or_file_behind(engine: En
     assert set(engine.claims_per_activity().values()) == {1}
     assert set(engine.completions_per_activity().values()) == {1}
     assert {pid: _belongings(pid) for pid in host.children().values()} == before
-    assert all(_sockets(pid) <= 32 + 2 + 3 for pid in before)  # a connection a slot and two, link, wakeup pair
+    assert all(
+        _sockets(pid) <= 32 + 2 + 3 for pid in before
+    )  # a connection a slot and two, link, wakeup pair
     assert sorted(path.name for path in host.folder.rglob("*")) == files_before
 
 
-def test_the_work_of_a_killed_process_is_handed_back_at_once(engine: Engine, run_host: StartHost, tmp_path: Path) -> None:
+def test_the_work_of_a_killed_process_is_handed_back_at_once(
+    engine: Engine, run_host: StartHost, tmp_path: Path
+) -> None:
     """C4: one SIGKILL while 50 run; the lease is 60 s, the work is back in well under a second, nothing is lost."""
     host = run_host(APP, "-c", "50", "--poll-max", "50", url=engine.url)
     journal = tmp_path / "journal"
@@ -82,7 +92,9 @@ def test_a_crash_names_its_signal(engine: Engine, run_host: StartHost, number: s
     assert failure["attempt"] == 1
 
 
-def test_exit_0_of_a_process_that_was_not_told_to_stop_is_a_crash(engine: Engine, run_host: StartHost) -> None:
+def test_exit_0_of_a_process_that_was_not_told_to_stop_is_a_crash(
+    engine: Engine, run_host: StartHost
+) -> None:
     """C8, C23."""
     host = run_host(APP, url=engine.url)
     engine.submit("exit_quietly", settings={"retry": {"max_attempts": 1}})
@@ -92,7 +104,9 @@ def test_exit_0_of_a_process_that_was_not_told_to_stop_is_a_crash(engine: Engine
 
 
 @pytest.mark.timeout(90)
-def test_a_handler_that_blocks_its_loop_keeps_a_lease_a_quarter_as_long(run_host: StartHost, tmp_path: Path) -> None:
+def test_a_handler_that_blocks_its_loop_keeps_a_lease_a_quarter_as_long(
+    run_host: StartHost, tmp_path: Path
+) -> None:
     """C11, M8: 12 s of a blocked loop under a 3 s lease: beaten from another process, not run twice, nobody killed."""
     journal = tmp_path / "journal"
     with running_engine("--default-lease", "3", "--sweep-interval", "0.5") as engine:
@@ -106,7 +120,9 @@ def test_a_handler_that_blocks_its_loop_keeps_a_lease_a_quarter_as_long(run_host
         assert host.status()["totals"]["lost"] == 0
 
 
-def test_sigterm_lets_running_work_end_and_exits_0(engine: Engine, run_host: StartHost, tmp_path: Path) -> None:
+def test_sigterm_lets_running_work_end_and_exits_0(
+    engine: Engine, run_host: StartHost, tmp_path: Path
+) -> None:
     """P2, M6: nothing is given back, nothing runs twice."""
     journal = tmp_path / "journal"
     host = run_host(APP, "--graceful-timeout", "15", url=engine.url)
@@ -120,7 +136,9 @@ def test_sigterm_lets_running_work_end_and_exits_0(engine: Engine, run_host: Sta
     assert not host.tree()
 
 
-def test_at_the_drain_limit_the_rest_is_given_back_and_said(engine: Engine, run_host: StartHost, tmp_path: Path) -> None:
+def test_at_the_drain_limit_the_rest_is_given_back_and_said(
+    engine: Engine, run_host: StartHost, tmp_path: Path
+) -> None:
     """M7: 60 s handlers against a grace of 1 s; loop and thread alike."""
     journal = tmp_path / "journal"
     host = run_host(APP, "--graceful-timeout", "1", url=engine.url)
@@ -133,7 +151,9 @@ def test_at_the_drain_limit_the_rest_is_given_back_and_said(engine: Engine, run_
     assert not host.tree()
 
 
-def test_a_second_signal_gives_everything_back_at_once(engine: Engine, run_host: StartHost, tmp_path: Path) -> None:
+def test_a_second_signal_gives_everything_back_at_once(
+    engine: Engine, run_host: StartHost, tmp_path: Path
+) -> None:
     """P4: also what a blocked loop holds, since the keeper gives it back."""
     journal = tmp_path / "journal"
     host = run_host(APP, url=engine.url)
@@ -152,7 +172,9 @@ def test_a_second_signal_gives_everything_back_at_once(engine: Engine, run_host:
 
 
 @pytest.mark.parametrize("doing", ["nothing", "wait", "block_loop"])
-def test_no_process_outlives_a_killed_supervisor_by_5_s(engine: Engine, run_host: StartHost, tmp_path: Path, doing: str) -> None:
+def test_no_process_outlives_a_killed_supervisor_by_5_s(
+    engine: Engine, run_host: StartHost, tmp_path: Path, doing: str
+) -> None:
     """P1, M5: the workers give their work back, the keeper what they could not."""
     journal = tmp_path / "journal"
     host = run_host(APP, url=engine.url)
@@ -171,7 +193,9 @@ def test_an_app_that_cannot_be_imported_fails_once(tmp_path: Path) -> None:
     with running_host(tmp_path, "broken_app:registry", "-p", "4") as host:
         assert host.wait(within_s=5) == 3
         text = host.log_path.read_text()
-        assert text.count("ZeroDivisionError: division by zero") == 2  # its line in the log, and the traceback
+        assert (
+            text.count("ZeroDivisionError: division by zero") == 2
+        )  # its line in the log, and the traceback
         assert text.count("Traceback (most recent call last)") == 1
         assert len([line for line in host.log("process_started") if line["process"] != "keeper"]) == 1
         assert not host.tree()
@@ -183,7 +207,9 @@ def test_a_killed_keeper_is_replaced_and_beats_on(run_host: StartHost, tmp_path:
     with running_engine("--default-lease", "3", "--sweep-interval", "0.5") as engine:
         host = run_host(APP, "--default-lease", "3", url=engine.url)
         engine.submit("wait", 4, seconds=6, journal=str(journal))
-        eventually(lambda: journal.exists() and journal.read_text().count("start") == 4, "4 running activities")
+        eventually(
+            lambda: journal.exists() and journal.read_text().count("start") == 4, "4 running activities"
+        )
         os.kill(host.keeper(), signal.SIGKILL)
         engine.wait_for("complete", 4, within_s=20)
         assert set(engine.claims_per_activity().values()) == {1}
@@ -192,7 +218,9 @@ def test_a_killed_keeper_is_replaced_and_beats_on(run_host: StartHost, tmp_path:
 
 def _belongings(pid: int) -> tuple[list[str], int]:
     """What descriptors a process has, sockets apart, and how many threads."""
-    return sorted(target for target in _targets(pid) if not target.startswith("socket:")), len(os.listdir(f"/proc/{pid}/task"))
+    return sorted(target for target in _targets(pid) if not target.startswith("socket:")), len(
+        os.listdir(f"/proc/{pid}/task")
+    )
 
 
 def _sockets(pid: int) -> int:

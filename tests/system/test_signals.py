@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-
 from harness import APPS, Engine, Host, eventually, running_host
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 APP = "sample_app:registry"
 StartHost = Callable[..., Host]
@@ -35,7 +37,9 @@ def test_rolling_restarts_under_load_lose_nothing_and_keep_the_budget(
     assert host.wait() == 0
 
 
-def test_a_new_version_that_does_not_import_leaves_the_old_one_running(engine: Engine, tmp_path: Path) -> None:
+def test_a_new_version_that_does_not_import_leaves_the_old_one_running(
+    engine: Engine, tmp_path: Path
+) -> None:
     """C20: say so, and go on."""
     app = tmp_path / "apps"
     app.mkdir()
@@ -72,7 +76,9 @@ def test_ttin_and_ttou_change_the_number_of_processes_and_split_the_budget_anew(
     host.wait_for_log("scale_refused")
 
 
-def test_hup_applies_a_changed_file_and_refuses_what_only_a_restart_can_do(engine: Engine, tmp_path: Path) -> None:
+def test_hup_applies_a_changed_file_and_refuses_what_only_a_restart_can_do(
+    engine: Engine, tmp_path: Path
+) -> None:
     """A changed number of processes applies; another engine is refused in one line."""
     config = tmp_path / "flowherd.toml"
     config.write_text("processes = 2\nconcurrency = 6\n")
@@ -114,7 +120,8 @@ def test_usr1_shows_what_every_process_is_doing_also_a_blocked_one(
     eventually(journal.exists, "a blocked loop")
     host.signal(signal.SIGUSR1)
     seen = eventually(
-        lambda: [line for line in host.log("stack_of_thread") if "block_loop" in str(line["stack"])], "its stack"
+        lambda: [line for line in host.log("stack_of_thread") if "block_loop" in str(line["stack"])],
+        "its stack",
     )
     assert seen[0]["process"] in {0, 1}
 

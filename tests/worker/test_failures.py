@@ -29,7 +29,7 @@ def test_a_short_message_is_left_alone():
     assert clean_message("no answer in 30 s") == "no answer in 30 s"
 
 
-class _Mute(Exception):  # noqa: N818
+class _Mute(Exception):
     def __str__(self):
         raise SystemExit(1)
 

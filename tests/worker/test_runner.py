@@ -174,7 +174,7 @@ async def test_a_handler_that_cancels_its_own_task_fails():
     assert (await after(Bench(work).start("work").outcome())).code == "EXECUTION_ERROR"
 
 
-class _BreaksItsReport(Exception):  # noqa: N818
+class _BreaksItsReport(Exception):
     @property
     def __traceback__(self):
         raise SystemExit
@@ -394,7 +394,7 @@ async def test_a_lost_lease_is_known_at_once_and_nothing_is_reported(options):
             raise
 
     run = Bench(work).start("work")
-    while not begun.is_set():  # noqa: ASYNC110  # the handler may be in another thread
+    while not begun.is_set():  # noqa: ASYNC110 - the handler may be in another thread
         await asyncio.sleep(0)
     run.cancel(CancelReason.LEASE_LOST)
     assert isinstance(run.known_outcome, Lost)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Activity:
         worker_id: of the poll that brought it: the engine's only fence (protocol.md fact 8).
         timeout_s: the definition's `timeout_seconds`, None when it set none (the lease is then 60 s or less).
         attempt: how often this process has been given the activity; the engine does not say (fact 9).
+
     """
 
     activity_id: str

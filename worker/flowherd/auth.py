@@ -141,7 +141,7 @@ class HostTokens:
         self._ledger = ledger
         self._http = http
         self._clock = clock
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._rng = random.Random()
         self._single_flight = asyncio.Lock()
         self._refresh_at = 0.0
         self._backoff = Backoff(base_s=0.5)

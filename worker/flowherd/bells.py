@@ -11,6 +11,7 @@ class Bells:
 
     Args:
         berths: how many berths the ledger has.
+
     """
 
     def __init__(self, berths: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from flowherd.activity import Activity, Completed, Failed
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowherd.activity import Activity, Completed, Failed
 
 
 class Verdict(Enum):

@@ -29,7 +29,7 @@ class Gate:
 
     def __init__(self, backoff: Backoff | None = None, rng: random.Random | None = None) -> None:
         self._backoff = backoff or Backoff()
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._rng = rng or random.Random()
         self._probe = asyncio.Lock()
         self._hurried = asyncio.Event()
         self._reopens_at = 0.0

@@ -111,4 +111,4 @@ class LeaseThread:
                 await leases.all_settled()
         except TimeoutError:
             note = "these activities wait for the end of their leases"
-            log.error("settlement_incomplete", note=note)  # noqa: TRY400 - the time-out says nothing
+            log.error("settlement_incomplete", note=note)

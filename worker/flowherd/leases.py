@@ -68,7 +68,7 @@ class LeaseKeeper:
         self._config = config
         self._ring = ring
         self._clock = clock
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._rng = random.Random()
         self._calls = asyncio.Semaphore(_AT_ONCE)
         self._gate = Gate(_BACKOFF)
         self._settlement = Settlement(

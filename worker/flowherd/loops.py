@@ -39,4 +39,4 @@ def run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]
         except (SystemExit, KeyboardInterrupt) as error:
             if task.done():
                 raise
-            log.error("task_tried_to_exit", exception=repr(error), note="the process goes on")  # noqa: TRY400 - one line
+            log.error("task_tried_to_exit", exception=repr(error), note="the process goes on")

@@ -34,7 +34,7 @@ class Mode(Enum):
     STOPPING = "stopping"
 
 
-class _NotNow(Exception):  # noqa: N818 - a decision, not an error
+class _NotNow(Exception):
     """There is no reason to poll any more, now that the gate would allow it."""
 
 
@@ -65,7 +65,7 @@ class Poller:
         self._slots = slots
         self._attempts = attempts
         self._berth = berth
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._rng = random.Random()
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
         self._most = config.poll_max

@@ -106,7 +106,7 @@ class Registry:
         from flowherd import adapt  # noqa: PLC0415  # it builds on this module
 
         if adapt.is_activity(handler):
-            return self.add(adjusted(adapt.definition_of(handler, worker), ActivityOptions(**options)))
+            return self.add(adjusted(adapt.definition_of(handler, worker), cast("ActivityOptions", options)))
         found = definition_of(handler)
         if found is None:
             return self.add(define(handler, worker=worker, **options))

@@ -42,7 +42,7 @@ class Delivery(Enum):
     WITHDRAWN = "withdrawn"  # nobody wanted it to be delivered any more
 
 
-class _Withdrawn(Exception):  # noqa: N818 - a decision, not an error
+class _Withdrawn(Exception):
     """The fence has become None."""
 
 

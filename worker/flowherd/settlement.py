@@ -53,7 +53,7 @@ class Settlement:
         self._deadline_s = deadline_s
         self._poison_after = poison_after
         self._clock = clock
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._rng = random.Random()
 
     async def settle(self, berth: Berth) -> None:
         """Settles every record of an ended berth, then frees it; cancelled, it leaves the berth as it is."""
@@ -67,7 +67,7 @@ class Settlement:
             done = await self._until_told(berth, record)
         except EngineError as error:
             reason = str(error)  # one line: a traceback would say no more
-            log.error("settlement_given_up", activity_id=record.activity_id, reason=reason)  # noqa: TRY400 - as above
+            log.error("settlement_given_up", activity_id=record.activity_id, reason=reason)
             return
         except Exception:  # a berth must not stay taken for ever because of one record
             log.exception("internal_error", activity_id=record.activity_id)
@@ -110,7 +110,6 @@ class Settlement:
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
         return _in_words(answer, "handed back")
 
-
     def _charged(self, berth: Berth, record: Record, failure: Failed) -> Failed:
         """The failure, or POISON when an activity has died alone and often enough (design: poison).
 
@@ -144,7 +143,9 @@ def _hung(berth: Berth, record: Record, who: str) -> Failed:
     if record.sequence == berth.get(Cell.GUILTY):
         message = f"the handler blocked {who} for longer than its limit of {record.limit_s:g} s"
         return Failed("TIMEOUT", message, retryable=True)
-    beside = next((other.name for other in berth.records() if other.sequence == berth.get(Cell.GUILTY)), "another one")
+    beside = next(
+        (other.name for other in berth.records() if other.sequence == berth.get(Cell.GUILTY)), "another one"
+    )
     return Failed("WORKER_CRASHED", f"{who} was ended because activity {beside!r} blocked it", retryable=True)
 
 

@@ -6,8 +6,10 @@ import asyncio
 import sys
 import threading
 import traceback
+from typing import TYPE_CHECKING
 
-from structlog.stdlib import BoundLogger
+if TYPE_CHECKING:
+    from structlog.stdlib import BoundLogger
 
 _FRAMES = 25
 
@@ -16,7 +18,11 @@ def dump_threads(log: BoundLogger) -> None:
     """One record for each thread, also while another thread blocks the loop."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to see other threads
-        log.info("stack_of_thread", thread=names.get(ident, str(ident)), stack=_lines(traceback.extract_stack(frame)))
+        log.info(
+            "stack_of_thread",
+            thread=names.get(ident, str(ident)),
+            stack=_lines(traceback.extract_stack(frame)),
+        )
 
 
 def dump_tasks(log: BoundLogger) -> None:

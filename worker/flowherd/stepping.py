@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from time import perf_counter
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 BLOCKER_S = 0.1  # a step this long is felt by everything else on the loop
 _SLOWLY = 0.1  # weight of the newest activity in the mean
@@ -77,7 +79,9 @@ class Stepped(Coroutine[Any, Any, None]):
 
     __slots__ = ("__name__", "__qualname__", "_busy_s", "_longest_s", "_meter", "_name", "_tag", "_work")
 
-    def __init__(self, work: Coroutine[Any, Any, None], meter: LoopMeter, name: str, tag: Callable[[], int]) -> None:
+    def __init__(
+        self, work: Coroutine[Any, Any, None], meter: LoopMeter, name: str, tag: Callable[[], int]
+    ) -> None:
         self._work = work
         self._meter = meter
         self._name = name

@@ -40,6 +40,8 @@ def context_class(sdk: ModuleType) -> Any:
             """Seconds the attempt may take."""
             return float(self._flowherd.limit_s)
 
+        _file_executor: Any = PrivateAttr(default=None)
+
         async def heartbeat(self) -> None:
             """Gives other tasks a turn; raises LeaseLost when the activity is somebody else's."""
             await self._flowherd.heartbeat()

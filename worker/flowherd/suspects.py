@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from flowherd.berth import CHECKED, read_checked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENTRIES = 256
 FORGOTTEN_AFTER_S = 3600.0
@@ -97,7 +100,9 @@ class Suspects:
             self._hashes[index] = 0
         body = _encoder.encode(after)
         start = index * _ENTRY_BYTES
-        self._bodies[start : start + CHECKED.size + len(body)] = CHECKED.pack(len(body), zlib.crc32(body)) + body
+        self._bodies[start : start + CHECKED.size + len(body)] = (
+            CHECKED.pack(len(body), zlib.crc32(body)) + body
+        )
         self._times[index] = self._clock()
         self._hashes[index] = _hash(activity_id)
         return after

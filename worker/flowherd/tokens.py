@@ -37,7 +37,7 @@ class TokenKeeping:
         self._grace_s = grace_s
         self._give_up = give_up
         self._refused_since: float | None = None
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
+        self._rng = random.Random()
         self.rung = asyncio.Event()
 
     async def run(self) -> None:

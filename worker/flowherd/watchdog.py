@@ -7,19 +7,23 @@ import sysconfig
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.stepping import LoopMeter
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from flowherd.stepping import LoopMeter
 
 BLOCKED_S = 0.25
 _LOOK_EVERY_S = 0.1
 _SAY_AGAIN_AFTER_S = 60.0
 _NOT_THE_USERS = tuple(
-    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {str(Path(__file__).parent)}
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    | {str(Path(__file__).parent)}
 )
 
 log = structlog.stdlib.get_logger(__name__)
@@ -68,7 +72,9 @@ class Watchdog:
         self._found()
         if time.monotonic() - self._said.get(place, -_SAY_AGAIN_AFTER_S) >= _SAY_AGAIN_AFTER_S:
             self._said[place] = time.monotonic()
-            log.warning("loop_blocked", place=place, name=name, longer_than_s=BLOCKED_S, times=self.places[place])
+            log.warning(
+                "loop_blocked", place=place, name=name, longer_than_s=BLOCKED_S, times=self.places[place]
+            )
         return place
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from flowherd_supervisor.core.events import KEEPER
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -67,6 +69,7 @@ class FinishKeeper:
 
     incarnation: int
     within_s: float
+    seat: int = KEEPER
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +114,5 @@ class Note:
     report: str = ""
 
 
-Action = Spawn | SetSlots | DumpStacks | Drain | Release | SwitchPolling | FinishKeeper | Kill | Abort | Exit | Note
+ToChild = SetSlots | Drain | Release | SwitchPolling | FinishKeeper | Kill | Abort
+Action = Spawn | ToChild | DumpStacks | Exit | Note

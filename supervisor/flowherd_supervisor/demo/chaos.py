@@ -26,7 +26,7 @@ class Chaos:
 
     def __init__(self, seed: int = SEED, kill: Callable[[int, int], bool] | None = None) -> None:
         self.kills: dict[int, float] = {}
-        self._random = random.Random(seed)  # noqa: S311 - chance for a game, not for a secret
+        self._random = random.Random(seed)
         self._kill = kill_child if kill is None else kill
         self._next_s: float | None = None
 

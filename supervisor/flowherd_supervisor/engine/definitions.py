@@ -21,7 +21,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-class DefinitionInvalid(ValueError):  # noqa: N818 - the name states the fact
+class DefinitionInvalid(ValueError):
     """A definition that cannot run; `field_errors` goes into the 422 envelope as it is."""
 
     def __init__(self, field_errors: Mapping[str, list[str]]) -> None:

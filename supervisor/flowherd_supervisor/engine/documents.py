@@ -20,7 +20,7 @@ MAX_DEPTH = 100
 _UNREAD = object()
 
 
-class Unreadable(ValueError):  # noqa: N818 - the name states the fact
+class Unreadable(ValueError):
     """A text that is neither YAML nor JSON, or has the wrong types."""
 
 

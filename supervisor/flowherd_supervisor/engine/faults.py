@@ -66,7 +66,7 @@ class Script:
     def add(self, faults: list[Fault]) -> None:
         """Append to the script."""
         for fault in faults:
-            self._chances[id(fault)] = random.Random(fault.seed)  # noqa: S311 - a test wants it repeatable
+            self._chances[id(fault)] = random.Random(fault.seed)
             self.faults.append(fault)
 
     def clear(self) -> None:

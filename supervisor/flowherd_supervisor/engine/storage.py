@@ -62,7 +62,7 @@ CREATE TABLE journal (
 """
 
 
-class DatabaseUnusable(Exception):  # noqa: N818 - the name states the fact the user reads
+class DatabaseUnusable(Exception):
     """The file cannot serve as the engine's store; the text is one line for the terminal."""
 
 

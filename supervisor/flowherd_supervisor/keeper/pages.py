@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 import uvicorn
 
-from flowherd_supervisor.keeper.status import StatusBoard
+if TYPE_CHECKING:
+    import socket
+
+    from flowherd_supervisor.keeper.status import StatusBoard
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -44,7 +46,7 @@ class PagesThread:
         )
         try:
             asyncio.run(_Server(config).serve(sockets=self._sockets))
-        except Exception as error:  # noqa: BLE001 - a page must never take the heartbeats down
+        except Exception as error:
             log.error("pages_ended", exc_info=error)
 
     async def _app(self, scope: dict[str, Any], _receive: object, send: Send) -> None:

@@ -6,17 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
 from flowherd import logs
 from flowherd.auth import HostTokens
-from flowherd.bells import Bells
-from flowherd.config import WorkerConfig
 from flowherd.core.messages import (
     CredentialsRefused,
     DumpStacks,
@@ -37,6 +34,13 @@ from flowherd.stacks import dump_tasks, dump_threads
 from flowherd.transport import new_client
 from flowherd_supervisor.keeper.pages import PagesThread
 from flowherd_supervisor.keeper.status import StatusBoard
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from flowherd.bells import Bells
+    from flowherd.config import WorkerConfig
 
 ORPHANS_KILLED_AFTER_S = 3.8  # workers end by themselves within 3 s of the supervisor (faults.md P1)
 ORPHANS_SETTLED_WITHIN_S = 0.9
@@ -76,14 +80,18 @@ class _Keeper:
         self._finish_by: float | None = None
         self._ended = asyncio.Event()
         self._refused_since: float | None = None
-        self._board = StatusBoard(setup.ledger, setup.config.api_url, setup.version, setup.supervisor_pid, setup.started_at)
+        self._board = StatusBoard(
+            setup.ledger, setup.config.api_url, setup.version, setup.supervisor_pid, setup.started_at
+        )
 
     async def run(self) -> None:
         setup = self._setup
         loop = asyncio.get_running_loop()
         tokens = None
         if setup.config.client_id:
-            tokens = HostTokens(setup.config, setup.ledger, new_client(setup.config.api_url, None, connections=2))
+            tokens = HostTokens(
+                setup.config, setup.ledger, new_client(setup.config.api_url, None, connections=2)
+            )
         engine = connect(setup.config, tokens, connections=_CONNECTIONS)
         leases = LeaseKeeper(engine, setup.ledger, setup.config, setup.bells.ring)
         rung = asyncio.Event()
@@ -187,9 +195,10 @@ class _Keeper:
         """The last minute: settles all ended berths, at most until the time that was given."""
         scanning = asyncio.get_running_loop().create_task(leases.run())
         assert self._finish_by is not None
-        while not leases.settled and time.monotonic() < self._finish_by:
-            await asyncio.sleep(0.01)
-        if not leases.settled:
+        try:
+            async with asyncio.timeout(max(0.0, self._finish_by - time.monotonic())):
+                await leases.all_settled()
+        except TimeoutError:
             log.error("settlement_incomplete", note="these activities wait for the end of their leases")
         scanning.cancel()
 

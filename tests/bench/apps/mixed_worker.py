@@ -6,7 +6,14 @@ import asyncio
 import time
 from typing import Any
 
-from kruxiaflow.worker import ActivityContext, ActivityRegistry, ActivityResult, WorkerConfig, WorkerManager, activity
+from kruxiaflow.worker import (
+    ActivityContext,
+    ActivityRegistry,
+    ActivityResult,
+    WorkerConfig,
+    WorkerManager,
+    activity,
+)
 
 
 @activity()

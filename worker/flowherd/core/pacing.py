@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from flowherd.core.retries import Rng
+if TYPE_CHECKING:
+    from flowherd.core.retries import Rng
 
 SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling
 SOON_S = 0.002  # after work, or an acknowledged completion: that usually makes the next step ready
@@ -46,4 +48,4 @@ def delay_s(pace: Pace, *, interval_s: float, interval_max_s: float, now: float,
         return SOON_S
     idle_s = now - pace.last_work_at
     ceiling = interval_s if idle_s < IDLE_AFTER_S else min(interval_max_s, interval_s * idle_s / IDLE_AFTER_S)
-    return min(SOON_S * 2 ** min(pace.empty, 20), max(ceiling, interval_s)) * rng.uniform(0.8, 1.2)
+    return min(SOON_S * 2.0 ** min(pace.empty, 20), max(ceiling, interval_s)) * rng.uniform(0.8, 1.2)
