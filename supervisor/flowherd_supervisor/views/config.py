@@ -9,6 +9,7 @@ import msgspec
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flowherd.exits import Exit
 from flowherd_supervisor.settings import Settings
@@ -17,19 +18,28 @@ if TYPE_CHECKING:
     from flowherd_supervisor.sources import Loaded
 
 
+_SIZES = frozenset({"processes", "concurrency"})
+_WIDTH_OF_A_PIPE = 200  # nothing is cut for grep
+
+
 def show_config(loaded: Loaded, *, as_json: bool) -> int:
     """Prints every setting, its value and where the value came from."""
+    plan = loaded.settings.plan()
+    values = {name: _shown(getattr(loaded.settings, name)) for name in Settings.model_fields}
+    values |= {"processes": plan.processes, "concurrency": plan.concurrency}
     rows = {
-        name: {"value": _shown(getattr(loaded.settings, name)), "origin": loaded.origins.get(name, "default")}
-        for name in Settings.model_fields
+        name: {"value": value, "origin": loaded.origins.get(name, "default")}
+        for name, value in values.items()
     }
     if as_json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
         return Exit.CLEAN
     table = Table("setting", "value", "origin", box=None, pad_edge=False, header_style="bold")
     for name, row in rows.items():
-        table.add_row(name, "-" if row["value"] is None else str(row["value"]), str(row["origin"]))
-    Console().print(table)
+        automatic = " (auto)" if name in _SIZES and getattr(loaded.settings, name) is None else ""
+        value = "-" if row["value"] is None else f"{row['value']}{automatic}"
+        table.add_row(name, Text(value), Text(str(row["origin"])))
+    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE).print(table)
     return Exit.CLEAN
 
 
