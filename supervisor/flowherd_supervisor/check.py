@@ -25,6 +25,7 @@ from flowherd_supervisor.sources import Loaded, flag_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from flowherd.config import WorkerConfig
     from flowherd.registry import Registry
     from flowherd_supervisor.settings import Settings
 
