@@ -1,8 +1,9 @@
-"""One claimed activity as its worker sees it, and who works on it: data without behaviour."""
+"""One claimed activity as its worker sees it, its record, and who works on it; it decides nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flowherd.activity import Completed
@@ -62,6 +63,15 @@ class Attempt:
         """Whether the engine waits for its outcome."""
         return self.state in HELD
 
+    def move(self, worker_id: str, book: RecordBook, engine: Engine) -> None:
+        """Goes on under the newest claim of the same activity (protocol.md R11)."""
+        self.activity = replace(self.activity, worker_id=worker_id)
+        self.index, self.sequence = book.move(
+            self.index, worker_id, now=time.monotonic(), completion=kept_of(self, engine)
+        )
+        if self.run is not None:
+            self.run.tag = self.index + 1
+
 
 @dataclass(frozen=True, slots=True)
 class Tools:
@@ -74,6 +84,16 @@ class Tools:
     reporter: Reporter
     meter: LoopMeter = field(default_factory=LoopMeter)
     suspects: Suspects = field(default_factory=Suspects.none)
+
+
+def claim(activity: Activity, tools: Tools, lease_s: float) -> Attempt:
+    """Writes the record of a new attempt; LedgerFull when there is no room for it."""
+    now = time.monotonic()
+    index, sequence = tools.book.claim(
+        activity.activity_id, activity.worker_id, activity.name, now=now, lease_s=lease_s
+    )
+    is_suspect = bool(tools.suspects.charges(activity.activity_id).count)
+    return Attempt(activity, index, sequence, lease_s, claimed_at=now, is_suspect=is_suspect)
 
 
 def kept_of(attempt: Attempt, engine: Engine) -> bytes | None:

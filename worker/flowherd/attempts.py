@@ -13,29 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flowherd.activity import Activity, Completed, Failed, Lost
-from flowherd.attempt import Attempt, Tools, counter_of, kept_of
+from flowherd.admission import NEIGHBOURS_GET_S, Admission
+from flowherd.attempt import Attempt, Tools, claim, counter_of, kept_of
 from flowherd.context import CancelReason
-from flowherd.core.pacing import claimable
 from flowherd.errors import LedgerFull
 from flowherd.excuses import Excuses
 from flowherd.ledger import Cell, Standing, State
 from flowherd.reporter import Delivery
+from flowherd.run import Phase
 from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from flowherd.config import WorkerConfig
     from flowherd.engine import Batch
     from flowherd.run import Run
-
-NEIGHBOURS_GET_S = 1.0  # what an activity that blocks the loop waits at most for those beside it
 
 _SHUTDOWN = Failed("WORKER_SHUTDOWN", "the worker was stopped before the activity had ended", retryable=True)
 
@@ -65,7 +63,7 @@ class Attempts:
         self._nothing_owed = asyncio.Event()
         self._nothing_owed.set()
         self._reporting = 0
-        self._suspects = 0
+        self._admission = Admission(tools, self._held, self._waiting, self._zombies)
         self._is_releasing = False
         self._is_abandoned = False
         self.released = 0
@@ -81,17 +79,10 @@ class Attempts:
 
     @property
     def room(self) -> int:
-        """How many more activities a poll may bring: those that can start soon, and none while deliveries pile up.
-
-        None either while an activity waits for its neighbours to end, since more of them would only have it
-        wait longer, or while a suspect runs: it runs alone.
-        """
-        apart = any(self._blocks(attempt) or attempt.is_suspect for attempt in self._waiting.values())
-        if apart or self._suspects or self._reporting >= 4 * self._tools.slots.limit:
+        """How many more activities a poll may bring: none while deliveries pile up."""
+        if self._reporting >= 4 * self._tools.slots.limit:
             return 0
-        if self._tools.suspects.are_about:
-            return 1  # what is claimed beside a suspect would lose an attempt with it
-        return min(self._book.free, claimable(self._tools.meter.busy_mean_s))
+        return min(self._book.free, self._admission.room)
 
     async def all_ended(self) -> None:
         """Returns when nothing is owed to the engine any more; zombies are not waited for."""
@@ -99,15 +90,13 @@ class Attempts:
             await self._nothing_owed.wait()
         await self._tools.reporter.calls_ended()
 
-    # Claims
-
     def accept(self, batch: Batch, permits: int) -> int:
         """Takes over what a poll brought; of the `permits` taken for it, returns those left over."""
         for item in batch.undecodable:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
-            self._count(Cell.CLAIMED)
+            self._book.berth.add(Cell.CLAIMED)
             self._excuses.give(item.activity_id, item.worker_id, failure)
-        for activity in sorted(batch.activities, key=self._how_dangerous):
+        for activity in sorted(batch.activities, key=self._admission.danger):
             held = self._held.get(activity.activity_id)
             if held is not None and self._adopt(held, activity):
                 continue
@@ -116,12 +105,12 @@ class Attempts:
                 continue
             if self._is_releasing:
                 self._hand_back(attempt)
-            elif permits and self._may_start(attempt):
+            elif permits and self._admission.may_start(attempt):
                 permits -= 1
                 self._start(attempt)
             else:
                 self._waiting[activity.activity_id] = attempt
-                if self._blocks(attempt):
+                if self._admission.blocks(attempt):
                     asyncio.get_running_loop().call_later(NEIGHBOURS_GET_S, self.start_waiting)
         self._note_what_is_owed()
         return permits
@@ -131,60 +120,21 @@ class Attempts:
         if not self._waiting or not self._tools.slots.free:
             return
         for attempt in list(self._waiting.values()):
-            if self._may_start(attempt):
+            if self._admission.may_start(attempt):
                 if not self._tools.slots.take(1):
                     return
                 del self._waiting[attempt.id]
                 self._start(attempt)
 
-    def _may_start(self, attempt: Attempt) -> bool:
-        """Not while an earlier attempt is a zombie, nor beside a suspect of a process's death.
-
-        One that blocks the loop lets its light neighbours end first.
-        """
-        if attempt.id in self._zombies or self._suspects:
-            return False
-        if attempt.is_suspect:
-            others = (waiting for waiting in self._waiting.values() if not waiting.is_suspect)
-            return not self._zombies and not any(self._running()) and not any(others)
-        if not self._blocks(attempt) or time.monotonic() - attempt.claimed_at >= NEIGHBOURS_GET_S:
-            return True
-        on_loop = self._tools.runner.runs_on_loop
-        return not any(on_loop(o.activity.name) and not self._blocks(o) for o in self._running())
-
-    def _running(self) -> Iterator[Attempt]:
-        """Those whose handler is at work at this moment."""
-        for attempt in self._held.values():
-            if attempt.state is State.RUNNING and attempt.run is not None and not attempt.run.has_ended:
-                yield attempt
-
-    def _blocks(self, attempt: Attempt) -> bool:
-        return self._tools.meter.blocks(attempt.activity.name)
-
-    def _how_dangerous(self, activity: Activity) -> tuple[bool, bool]:
-        """What may take the process down starts last, and what keeps the loop for long before that."""
-        suspect = bool(self._tools.suspects.charges(activity.activity_id).count)
-        return suspect, self._tools.meter.blocks(activity.name)
-
     def _claim(self, activity: Activity) -> Attempt | None:
-        self._count(Cell.CLAIMED)
-        lease_s = self._config.lease_s(activity.timeout_s)
+        self._book.berth.add(Cell.CLAIMED)
         try:
-            index, sequence = self._book.claim(
-                activity.activity_id, activity.worker_id, activity.name, now=time.monotonic(), lease_s=lease_s
-            )
+            attempt = claim(activity, self._tools, self._config.lease_s(activity.timeout_s))
         except LedgerFull as error:
             failure = Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
             self._excuses.give(activity.activity_id, activity.worker_id, failure)
             return None
-        attempt = self._held[activity.activity_id] = Attempt(
-            activity,
-            index,
-            sequence,
-            lease_s,
-            claimed_at=time.monotonic(),
-            is_suspect=bool(self._tools.suspects.charges(activity.activity_id).count),
-        )
+        self._held[attempt.id] = attempt
         return attempt
 
     def _adopt(self, held: Attempt, activity: Activity) -> bool:
@@ -192,33 +142,31 @@ class Attempts:
         if held.activity.worker_id == activity.worker_id:
             return True  # twice in one poll
         if isinstance(held.outcome, Failed):
-            self._count(Cell.FAILED)
+            self._book.berth.add(Cell.FAILED)
             self._forget(held)
             return False
-        held.activity = replace(held.activity, worker_id=activity.worker_id)
-        held.index, held.sequence = self._book.move(
-            held.index,
-            activity.worker_id,
-            now=time.monotonic(),
-            completion=kept_of(held, self._tools.engine),
-        )
-        if held.run is not None:
-            held.run.tag = held.index + 1
+        held.move(activity.worker_id, self._book, self._tools.engine)
         log.warning("activity_claimed_again", activity_id=activity.activity_id, state=held.state.name.lower())
         return True
-
-    # The life of one attempt
 
     def _start(self, attempt: Attempt) -> None:
         run = attempt.run = self._tools.runner.start(attempt.activity)
         run.tag = attempt.index + 1
         attempt.state = State.RUNNING
         if attempt.is_suspect:
-            self._suspects += 1
+            self._admission.suspects_running += 1
             log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
-        self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s)
         self._book.berth.add(Cell.RUNNING)
+        if run.phase is Phase.WAITING:  # for another one of its kind: its limit has not begun
+            run.on_begin = lambda: self._note_begin(attempt, run)
+        else:
+            self._note_begin(attempt, run)
         attempt.carrier = self._tasks.spawn(self._carry(attempt, run))
+
+    def _note_begin(self, attempt: Attempt, run: Run) -> None:
+        """The limit begins, and with it what the hang rule counts."""
+        if attempt.state is State.RUNNING:
+            self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s)
 
     async def _carry(self, attempt: Attempt, run: Run) -> None:
         """Runs the handler in its slot and delivers what became of it."""
@@ -245,7 +193,7 @@ class Attempts:
 
     def _free_slot(self, attempt: Attempt) -> None:
         if attempt.is_suspect:
-            self._suspects -= 1
+            self._admission.suspects_running -= 1
         self._book.berth.add(Cell.RUNNING, -1)
         self._tools.slots.give_back()
         self.start_waiting()
@@ -259,7 +207,7 @@ class Attempts:
         finally:
             self._reporting -= 1
         if delivery is not Delivery.WITHDRAWN and attempt.is_owed:
-            self._count(counter_of(outcome, delivery))
+            self._book.berth.add(counter_of(outcome, delivery))
             self._forget(attempt)
         self._acknowledged()
 
@@ -284,7 +232,7 @@ class Attempts:
     def _lose(self, attempt: Attempt) -> None:
         """It is somebody else's: nothing is reported, and its slot is free when the handler has ended."""
         if attempt.is_owed:
-            self._count(Cell.LOST)
+            self._book.berth.add(Cell.LOST)
             if attempt.run is not None:
                 self._leave_slot(attempt, attempt.run)
             self._forget(attempt)
@@ -295,11 +243,6 @@ class Attempts:
             self._nothing_owed.clear()
         else:
             self._nothing_owed.set()
-
-    def _count(self, cell: Cell) -> None:
-        self._book.berth.add(cell)
-
-    # Verdicts and the end
 
     def heed_verdicts(self) -> None:
         """Stops what the keeper has found to be somebody else's; nothing is reported about it."""
@@ -322,8 +265,8 @@ class Attempts:
 
         """
         self._is_releasing = True
-        for attempt in list(self._waiting.values()):
-            self._hand_back(attempt)
+        for waiting in list(self._waiting.values()):
+            self._hand_back(waiting)
         running = [attempt for attempt in self._held.values() if attempt.state is State.RUNNING]
         for attempt in running:
             assert attempt.run is not None
@@ -343,9 +286,8 @@ class Attempts:
             return
         assert attempt.carrier is not None
         attempt.carrier.cancel()  # it waits for the outcome: no call is under way
-        self.released += 1
         self._leave_slot(attempt, attempt.run)
-        attempt.carrier = self._tasks.spawn(self._report(attempt, _SHUTDOWN))
+        self._hand_back(attempt)
 
     def _hand_back(self, attempt: Attempt) -> None:
         self.released += 1

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.core.retries import Backoff
 from flowherd.errors import EngineError, EngineUnauthorized
 
 if TYPE_CHECKING:
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
 
     from flowherd.auth import HostTokens
 
-_BACKOFF = Backoff(base_s=0.5)
 _LONGEST_NAP_S = 60.0
 _SHORTEST_NAP_S = 0.05
 
@@ -37,7 +34,6 @@ class TokenKeeping:
         self._grace_s = grace_s
         self._give_up = give_up
         self._refused_since: float | None = None
-        self._rng = random.Random()
         self.rung = asyncio.Event()
 
     async def run(self) -> None:
@@ -52,7 +48,7 @@ class TokenKeeping:
                 if failures == 1:
                     log.warning("token_not_granted", reason=str(error))
                 self._consider_giving_up(error)
-                await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
+                await asyncio.sleep(max(self._tokens.pause_s, _SHORTEST_NAP_S))
                 continue
             if failures:
                 log.info("token_granted", after_failures=failures)
