@@ -6,7 +6,8 @@ import random
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,9 @@ from flowherd_supervisor import notes
 from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import KEEPER, Event
 from flowherd_supervisor.core.machine import decide
-from flowherd_supervisor.core.state import Mode, State
+from flowherd_supervisor.core.state import Mode, Phase, State
 from flowherd_supervisor.inbox import Inbox
+from flowherd_supervisor.notify import ServiceManager
 from flowherd_supervisor.processes import Birth, Handle, Processes
 from flowherd_supervisor.watch import Watch
 
@@ -58,6 +60,7 @@ class Supervisor:
         self._watch = Watch(ledger)
         self._look_at = 0.0
         self._told: messages.SupervisorState | None = None
+        self._service_manager = ServiceManager()
         self._exit_code: int | None = None
 
     def run(self) -> int:
@@ -90,21 +93,24 @@ class Supervisor:
             yield from self._understand(number)
         now = time.monotonic()
         if now >= self._look_at:
-            yield from self._watch.look(self._state, self._processes, now)
+            yield from _contained(lambda: self._watch.look(self._state, self._processes, now))
             self._look_at = inf
         self._look_at = min(self._look_at, now + self._watch.patience_s(self._state))
 
     def _understand(self, number: signal.Signals) -> Iterator[Event]:
         match number:
             case signal.SIGHUP:
-                if (plan := self._reread()) is not None:
-                    yield events.ReloadRequested(plan)
+                yield from _contained(self._reload)
             case signal.SIGTTIN:
                 yield events.ScaleRequested(self._state.plan.processes + 1)
             case signal.SIGTTOU:
                 yield events.ScaleRequested(self._state.plan.processes - 1)
             case _:
                 yield from _SIGNALS.get(number, ())
+
+    def _reload(self) -> Iterator[Event]:
+        if (plan := self._reread()) is not None:
+            yield events.ReloadRequested(plan)
 
     def _read(self, handle: Handle) -> Iterator[Event]:
         try:
@@ -121,17 +127,20 @@ class Supervisor:
         running = 0
         if handle.berth is not None:
             running = sum(record.state is RecordState.RUNNING for record in handle.berth.records())
-            handle.berth.end(self._cause(handle.berth), status)
+            handle.berth.end(self._cause(handle, handle.berth), status)
             self._bells.ring_keeper()
         if stacks := handle.last_words():
             log.error("stacks_of_dead_process", process=handle.seat, pid=handle.pid, stacks=stacks)
         handle.close()
         return events.ChildExited(handle.seat, handle.incarnation, status, running)
 
-    def _cause(self, berth: Berth) -> Cause:
+    def _cause(self, handle: Handle, berth: Berth) -> Cause:
+        """Only a death that we did not order is charged to the activities that ran."""
         if berth.get(Cell.GUILTY):
             return Cause.HUNG
-        return Cause.CRASH if self._state.mode is Mode.SERVING else Cause.STOPPED
+        seat = self._state.find(handle.seat, handle.incarnation)
+        ordered = self._state.mode is not Mode.SERVING or (seat is not None and seat.phase is Phase.DYING)
+        return Cause.STOPPED if ordered else Cause.CRASH
 
     # What follows
 
@@ -141,8 +150,9 @@ class Supervisor:
         while waiting:
             self._state, orders = decide(self._state, waiting.popleft(), time.monotonic(), self._rng)
             for order in orders:
-                waiting.extend(self._perform(order))
+                waiting.extend(_contained(partial(self._perform, order)))
         self._tell_keeper()
+        self._tell_service_manager()
 
     def _perform(self, order: actions.Action) -> list[Event]:
         match order:
@@ -190,13 +200,11 @@ class Supervisor:
             berth.open(seat=order.seat, incarnation=order.incarnation, now=time.monotonic())
         try:
             handle = self._processes.spawn(order.seat, order.incarnation, berth, self._births(order, berth))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - the brain waits for an answer, whatever it is
             if berth is not None:
                 berth.end(Cause.CLEAN)
                 self._bells.ring_keeper()
-            return events.SpawnFailed(
-                order.seat, order.incarnation, f"{error.strerror} (errno {error.errno})"
-            )
+            return events.SpawnFailed(order.seat, order.incarnation, str(error) or repr(error))
         self._inbox.watch(handle.link)
         if berth is not None:
             berth.put(Cell.PID, handle.pid)
@@ -223,6 +231,16 @@ class Supervisor:
         except LinkClosed:
             log.debug("order_not_sent", process=handle.seat, order=type(message).__name__)
 
+    def _tell_service_manager(self) -> None:
+        state, wanted = self._state, self._state.plan.processes
+        status = f"STATUS={state.ready} of {wanted} processes ready"
+        if state.mode is not Mode.SERVING:
+            self._service_manager.say("STOPPING=1", f"STATUS={state.mode.value}")
+        elif state.ready >= wanted:
+            self._service_manager.say("READY=1", status)
+        else:
+            self._service_manager.say(status)
+
     def _tell_keeper(self) -> None:
         """Sends the keeper what `status` shows of the supervisor, when it has changed."""
         state = self._state
@@ -236,6 +254,15 @@ class Supervisor:
         if told != self._told and keeper is not None:
             self._told = told
             self._send(keeper, told)
+
+
+def _contained(work: Callable[[], Iterable[Event]]) -> list[Event]:
+    """The one catch-all: a defect of ours is logged, and the host goes on (faults.md P16)."""
+    try:
+        return list(work())
+    except Exception as error:  # noqa: BLE001 - see above
+        log.error("supervisor_error", note="please report this; the host goes on", exc_info=error)
+        return []
 
 
 _SIGNALS: dict[signal.Signals, tuple[Event, ...]] = {

@@ -5,6 +5,7 @@ It looks and says; it decides nothing.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
@@ -79,14 +80,23 @@ class Watch:
             yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)
 
     def _used_up(self, handle: Handle, berth: Berth, plan: Plan) -> Iterator[Event]:
+        """Enough activities, all slots held by handlers that do not end, or too much memory.
+
+        The numbers are spread by a tenth, so that workers that are alike are not replaced together.
+        """
+        names = (handle.seat, handle.incarnation)
+        spread = 0.9 + 0.2 * random.Random(str(names)).random()
         done = sum(berth.get(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))
-        if plan.max_tasks_per_child and done >= plan.max_tasks_per_child:
-            yield events.WorkerUsedUp(handle.seat, handle.incarnation, f"{done} activities")
+        if plan.max_tasks_per_child and done >= plan.max_tasks_per_child * spread:
+            yield events.WorkerUsedUp(*names, f"{done} activities")
+        zombies = sum(record.state is State.ZOMBIE for record in berth.records())
+        if zombies and zombies >= berth.get(Cell.LIMIT):
+            yield events.WorkerUsedUp(*names, f"all {zombies} slots are held by handlers that do not end")
         if not plan.max_memory_mb_per_child:
             return
+        most_mb = plan.max_memory_mb_per_child * spread
         grown_mb = (resident_bytes(handle.pid) - berth.get(Cell.FRESH_BYTES)) / 1e6
-        names = (handle.seat, handle.incarnation)
-        self._too_large[names] = self._too_large[names] + 1 if grown_mb > plan.max_memory_mb_per_child else 0
+        self._too_large[names] = self._too_large[names] + 1 if grown_mb > most_mb else 0
         if self._too_large[names] >= MEMORY_SAMPLES:
             yield events.WorkerUsedUp(*names, f"{grown_mb:.0f} MB more than when fresh")
 

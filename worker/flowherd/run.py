@@ -47,6 +47,7 @@ class Run:
         limit_s: seconds the handler may take from its start: the engine's `timeout_seconds`, or the handler's
             own `timeout_s` if that is less; without `timeout_seconds` the handler's own, else the worker's.
         dropped: whether a success came too late to be reported.
+        on_begin: called when the handler starts, if it has to wait for another one first.
         tag: what the loop meter marks while the handler is on the loop; 0 is nobody.
 
     """
@@ -65,6 +66,7 @@ class Run:
         "activity",
         "dropped",
         "limit_s",
+        "on_begin",
         "tag",
     )
 
@@ -75,6 +77,7 @@ class Run:
         self.limit_s = limit_s
         self.dropped = False
         self.tag = 0
+        self.on_begin: Callable[[], None] | None = None
         self._state = state
         state.limit_s = limit_s
         self._grace_s = grace_s
@@ -152,6 +155,8 @@ class Run:
         """Notes that the handler starts now; `stop` tells it to end and may be called more than once."""
         self._stop = stop
         self._phase = Phase.RUNNING
+        if self.on_begin is not None:
+            self.on_begin()
         self._set_timer(self.limit_s, self._limit_reached)
 
     def finish(self, outcome: Outcome) -> None:

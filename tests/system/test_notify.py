@@ -1,0 +1,33 @@
+"""What systemd is told, through a socket as it makes one."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+from harness import Engine, running_host
+
+
+def test_systemd_hears_of_ready_and_of_stopping(engine: Engine, tmp_path: Path) -> None:
+    """READY only when every process is."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(20)
+        env = {"NOTIFY_SOCKET": str(path)}
+        with running_host(tmp_path, "sample_app:registry", "-p", "3", url=engine.url, env=env) as host:
+            heard = _until(manager, "READY=1")
+            assert heard[-1].splitlines() == ["READY=1", "STATUS=3 of 3 processes ready"]
+            assert heard[0] == "STATUS=0 of 3 processes ready"
+            host.signal(signal.SIGTERM)
+            assert _until(manager, "STOPPING=1")[-1].startswith("STOPPING=1\nSTATUS=")
+            assert host.wait() == 0
+
+
+def _until(manager: socket.socket, word: str) -> list[str]:
+    heard: list[str] = []
+    while not heard or word not in heard[-1]:
+        heard.append(manager.recv(4096).decode())
+    return heard
+
