@@ -50,6 +50,7 @@ class Toxics:
     slow_s: float = 0.5
 
 
+CALM_NETWORK = Toxics()
 HARSH = Toxics(reset=0.05, refuse=0.02, slow=0.02)
 
 
@@ -75,12 +76,11 @@ class Proxy:
 
     """
 
-    def __init__(self, upstream_port: int, toxics: Toxics | None = None, seed: int = 0) -> None:
+    def __init__(self, upstream_port: int, toxics: Toxics = CALM_NETWORK, seed: int = 0) -> None:
         self._upstream_port = upstream_port
         self._rng = random.Random(seed)
-        self.toxics = toxics or Toxics()
+        self.toxics = toxics
         self.calls: list[Call] = []
-        self._loop = asyncio.new_event_loop()
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._thread.start()
@@ -105,21 +105,16 @@ class Proxy:
         return Counter(c.fate for c in self.calls if c.at_s >= since_s and (not verbs or c.verb in verbs))
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
+        with asyncio.Runner() as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
-        self._over = asyncio.Event()
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self._port = server.sockets[0].getsockname()[1]
         self._listening.set()
         await self._over.wait()
         server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream = _Upstream(self._upstream_port)

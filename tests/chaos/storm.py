@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psutil
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from harness import Host
 
 SLOTS = 32
 SECRET = "canary-5ecret-of-the-client"
@@ -49,7 +48,7 @@ CALM = Profile(2000, (0.0, 0.05), 0.0, 0.0, toxics=Toxics())
 class Judgement:
     """What the oracle says of one run; every list is empty after a good one."""
 
-    facts: Facts
+    facts: Facts = field(repr=False)
     complaints: dict[str, list[str]]
     counts: dict[str, int]
     explanations: Counter[str]
@@ -78,8 +77,7 @@ class Judgement:
 
 def storm(folder: Path, profile: Profile, seed: int) -> Judgement:
     """Runs a profile to its end and judges it."""
-    world = World(folder, profile.toxics, seed, credentials=("soak", SECRET))
-    try:
+    with World(folder, profile.toxics, seed, credentials=("soak", SECRET)) as world:
         world.submit_work(profile.activities, profile.lengths_s)
         world.start_host(slots=SLOTS)
         secrets = _Secrets(world)
@@ -87,8 +85,6 @@ def storm(folder: Path, profile: Profile, seed: int) -> Judgement:
         world.until_done(profile.within_s, *_agents(world, profile, harasser), every(2.0, secrets.look))
         harasser.leave_alone()
         return _judge(world, secrets)
-    finally:
-        world.close()
 
 
 def _agents(world: World, profile: Profile, harasser: _Harasser) -> Iterator[object]:
@@ -118,7 +114,7 @@ def _judge(world: World, secrets: _Secrets) -> Judgement:
             "over budget": [f"{most} of {facts.budget} at a time"] * (most > facts.budget),
             "leftovers": world.leftovers() + ([f"exit code {exit_code}"] if exit_code else []),
             "secrets seen": secrets.hits(),
-            "causes misnamed": _misnamed(world.host, set(facts.deaths)),
+            "causes misnamed": _misnamed(world),
         },
         {
             "activities": len(facts.submitted),
@@ -131,12 +127,14 @@ def _judge(world: World, secrets: _Secrets) -> Judgement:
     )
 
 
-def _misnamed(host: Host, killed: set[int]) -> list[str]:
+def _misnamed(world: World) -> list[str]:
     """I8: each death is one line in the log, and there is none that we did not cause."""
+    assert world.host is not None
+    killed = set(world.deaths)
     present: dict[object, int] = {}
     named: Counter[int] = Counter()
     started: set[int] = set()
-    for line in host.log():
+    for line in world.host.log():
         match line.get("event"):
             case "process_started":
                 present[line["process"]] = line["pid"]
@@ -147,7 +145,7 @@ def _misnamed(host: Host, killed: set[int]) -> list[str]:
                 named[present["keeper"]] += 1
             case _:
                 continue
-    found = [f"pid {pid} was not killed by us" for pid in named if pid not in killed]
+    found = [f"pid {pid} was not killed by us" for pid in named if pid not in killed | world.frozen]
     return found + [f"pid {pid} named {named[pid]} times" for pid in killed & started if named[pid] != 1]
 
 
@@ -200,6 +198,7 @@ class _Harasser:
         else:
             self._signal(victim, signal.SIGSTOP)
             self._frozen = victim
+            self._world.frozen.add(victim)
 
     def leave_alone(self) -> None:
         """Thaws whom it froze."""

@@ -9,18 +9,18 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-from chaos.oracle import Facts, read_notes
-from chaos.proxy import REPLY_LOST, Proxy, Toxics
-from harness import REFUSED, Engine, Host
+from chaos.oracle import Facts, Note, read_notes
+from chaos.proxy import CALM_NETWORK, REPLY_LOST, Proxy, Toxics
+from harness import Engine, Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHAOS_APPS = Path(__file__).parent / "apps"
-ENGINE_FLAGS = ("--default-lease", "3", "--sweep-interval", "1", "--workflow-timeout", "3600")
+SHORT_LEASE_S = 3.0
 TICK_S = 0.05
 CANARY = "canary-5ecret-in-the-environment"
 
@@ -31,31 +31,59 @@ class World:
     Args:
         folder: for the database, the notes, the log.
         toxics: what the proxy does.
+        lease_s: of the engine's and the host's activities.
 
     Attributes:
         deaths: when we killed a process, by pid.
+        frozen: the pids of those we stopped for a while.
         outages: when the engine was away.
 
     """
 
     def __init__(
-        self, folder: Path, toxics: Toxics, seed: int, credentials: tuple[str, str] | None = None
+        self,
+        folder: Path,
+        toxics: Toxics = CALM_NETWORK,
+        seed: int = 0,
+        *,
+        credentials: tuple[str, str] | None = None,
+        lease_s: float = SHORT_LEASE_S,
+        token_ttl_s: float = 86_400.0,
     ) -> None:
         self.folder = folder
         self.rng = random.Random(seed)
+        self.lease_s = lease_s
         self._credentials = credentials
         self._db = str(folder / "engine.sqlite")
-        self.engine = Engine(*ENGINE_FLAGS, db=self._db, credentials=credentials)
+        self._flags = (
+            "--default-lease",
+            f"{lease_s:g}",
+            "--sweep-interval",
+            "1",
+            "--workflow-timeout",
+            "3600",
+        )
+        self._flags += ("--token-ttl", f"{token_ttl_s:g}")
+        self.engine = Engine(*self._flags, db=self._db, credentials=credentials)
         self._port = int(self.engine.url.rsplit(":", 1)[1])
         self.proxy = Proxy(self._port, toxics, seed)
         self.submitted: set[str] = set()
         self.deaths: dict[int, float] = {}
+        self.frozen: set[int] = set()
         self.outages: list[tuple[float, float]] = []
         self.host: Host | None = None
 
-    def submit_work(self, count: int, seconds: tuple[float, float], in_thread: float = 0.25) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit_work(
+        self, count: int, seconds: tuple[float, float], in_thread: float = 0.25, max_attempts: int = 20
+    ) -> None:
         """Queues activities of random length, some of which run in threads."""
-        retry = {"retry": {"max_attempts": 20}}
+        retry = {"retry": {"max_attempts": max_attempts}}
         for number in range(count):
             name = "work_in_thread" if self.rng.random() < in_thread else "work"
             length_s = round(self.rng.uniform(*seconds), 3)
@@ -63,29 +91,33 @@ class World:
                 self.engine.submit(name, 1, settings=retry, number=number, seconds=length_s)
             )
 
-    def start_host(
-        self, *flags: str, processes: int = 4, slots: int = 32, app: str = "chaos_app:registry"
-    ) -> Host:
+    def start_host(self, *flags: str, processes: int = 4, slots: int = 32, poison_after: int = 0) -> Host:
         """Starts `flowherd run` against the proxy, and waits until its workers are ready."""
         folder = self.folder / "host"
         (folder / "tmp").mkdir(parents=True)
         env = {
-            "KRUXIAFLOW_WORKER_POISON_AFTER": "0",
+            "KRUXIAFLOW_WORKER_POISON_AFTER": str(poison_after),
             "CHAOS_NOTES": str(self.notes_path),
             "TMPDIR": str(folder / "tmp"),
             "CHAOS_CANARY": CANARY,
         }
-        words = ["-p", str(processes), "-c", str(slots), "--default-lease", "3", *flags]
+        words = ["-p", str(processes), "-c", str(slots), "--default-lease", f"{self.lease_s:g}", *flags]
         if self._credentials:
             words += ["--client-id", self._credentials[0]]
             env["KRUXIAFLOW_CLIENT_SECRET"] = self._credentials[1]
-        self.host = Host(folder, app, *words, url=self.proxy.url, env=env, app_dir=CHAOS_APPS)
+        self.host = Host(
+            folder, "chaos_app:registry", *words, url=self.proxy.url, env=env, app_dir=CHAOS_APPS
+        )
         return self.host.ready(processes)
 
     @property
     def notes_path(self) -> Path:
         """Where handlers write."""
         return self.folder / "notes"
+
+    def notes(self, event: str) -> list[Note]:
+        """The handlers' lines of a kind so far."""
+        return [note for note in read_notes(self.notes_path) if note.event == event]
 
     # Faults
 
@@ -112,7 +144,7 @@ class World:
         self.engine.http.close()
         if away_s:
             threading.Event().wait(away_s)
-        self.engine = Engine(*ENGINE_FLAGS, port=self._port, db=self._db, credentials=self._credentials)
+        self.engine = Engine(*self._flags, port=self._port, db=self._db, credentials=self._credentials)
         self.outages.append((since_s, time.time()))
 
     def until_done(self, within_s: float, *agents: Callable[[float], None]) -> None:
@@ -184,6 +216,3 @@ def every(period_s: float, act: Callable[[], None]) -> Callable[[float], None]:
             act()
 
     return agent
-
-
-__all__ = ["CANARY", "REFUSED", "World", "every"]

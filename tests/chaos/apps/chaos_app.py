@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import hashlib
 import os
+import signal
 import time
 
 from flowherd import ActivityContext, Registry, SyncActivityContext
@@ -45,3 +47,31 @@ def work_in_thread(ctx: SyncActivityContext, number: int, seconds: float) -> dic
     digest = digest_of(ctx.activity_id, number)
     note("end", ctx.activity_id, digest)
     return {"digest": digest}
+
+
+@registry.activity
+async def noop() -> None:
+    """Does nothing."""
+
+
+@registry.activity
+async def block_loop(ctx: ActivityContext, seconds: float) -> None:
+    """Blocks its event loop, as CPU-bound code does."""
+    note("start", ctx.activity_id)
+    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    note("end", ctx.activity_id)
+
+
+@registry.activity
+async def hold_gil(ctx: ActivityContext, seconds: int) -> None:
+    """Holds the GIL in C code, as a badly written extension does."""
+    note("start", ctx.activity_id)
+    ctypes.PyDLL(None).sleep(seconds)
+    note("end", ctx.activity_id)
+
+
+@registry.activity
+async def kill_self(ctx: ActivityContext) -> None:
+    """Takes its process down."""
+    note("start", ctx.activity_id)
+    os.kill(os.getpid(), signal.SIGKILL)

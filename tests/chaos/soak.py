@@ -1,0 +1,94 @@
+"""`python tests/chaos/soak.py`: storms and measures as one table, with the seed that repeats them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from chaos import endurance, measures, storm
+from chaos.measures import Row
+
+STORMS = {
+    "short": (("M1", storm.SHORT), ("M1f", storm.HARASSED_SHORT)),
+    "long": (("M1", storm.LONG), ("M1f", storm.HARASSED), ("M2", storm.CALM)),
+}
+NAMES = {"M1": "soak: kills, restarts, resets", "M1f": "soak: killed and frozen", "M2": "calm duplicates"}
+MEASURES = (
+    measures.kills,
+    measures.orphans,
+    measures.drains,
+    endurance.blocked,
+    endurance.poison,
+    endurance.tokens,
+    endurance.outage,
+    endurance.drift,
+)
+SCALES = {"short": measures.SHORT, "long": measures.LONG}
+
+
+def main() -> int:
+    """Runs a profile; returns 0 when every target was met."""
+    parser = argparse.ArgumentParser(description="The scorecard of faults.md, on this machine.")
+    parser.add_argument("--profile", choices=sorted(STORMS), default="short")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--only", default="", help="names of storms and measures, such as M1,kills,outage")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if not options.json:
+        print(f"profile {options.profile}, seed {options.seed}", flush=True)
+    rows = list(
+        _rows(options.profile, options.seed, set(filter(None, options.only.split(","))), quiet=options.json)
+    )
+    if options.json:
+        print(
+            json.dumps(
+                {"profile": options.profile, "seed": options.seed, "rows": [asdict(row) for row in rows]}
+            )
+        )
+    return 0 if all(row.is_met for row in rows) else 1
+
+
+def _rows(profile: str, seed: int, only: set[str], *, quiet: bool):
+    for name, wanted in STORMS[profile]:
+        if not only or name in only:
+            yield from _said(_storm(name, wanted, seed), quiet=quiet)
+    for measure in MEASURES:
+        if not only or measure.__name__ in only:
+            with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+                yield from _said(measure(Path(folder), SCALES[profile], seed), quiet=quiet)
+
+
+def _storm(name: str, profile: storm.Profile, seed: int) -> list[Row]:
+    started_at = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        judgement = storm.storm(Path(folder), profile, seed)
+    took = f" in {time.monotonic() - started_at:.0f} s"
+    if not judgement.is_good:
+        print(judgement, file=sys.stderr)
+    secrets = judgement.complaints["secrets seen"]
+    return [
+        Row(name, NAMES[name], judgement.summary() + took, "0 of everything", judgement.is_good),
+        Row("M18", "canary secrets seen", f"{len(secrets)} in {name}", "0", not secrets),
+    ]
+
+
+def _said(rows: list[Row], *, quiet: bool) -> list[Row]:
+    if not quiet:
+        for row in rows:
+            print(
+                f"{'ok  ' if row.is_met else 'MISS'} {row.id:4} {row.what:32} {row.result}  [{row.target}]",
+                flush=True,
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
