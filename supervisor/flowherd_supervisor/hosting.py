@@ -15,6 +15,7 @@ from flowherd.bells import Bells
 from flowherd.errors import ConfigurationError
 from flowherd.ledger import Berth, Ledger, records_needed
 from flowherd_supervisor.admin import AdminSocket
+from flowherd_supervisor.cautions import cautions
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.cpus import usable_cpus
 from flowherd_supervisor.keeper import process as keeper
@@ -59,6 +60,8 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     host = _Host(app, settings, load, plan)
     try:
         _banner(app, settings, plan, host).say(logs.style_of(settings.log_format))
+        for text in cautions(settings):
+            log.warning("unwise_setting", note=text)
         return Supervisor(plan, host.ledger, host.bells, host.birth, host.reread).run()
     finally:
         host.close()

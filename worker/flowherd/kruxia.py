@@ -12,6 +12,7 @@ from flowherd.engine import Answer, Batch, Verdict
 from flowherd.errors import (
     EngineDisconnected,
     EngineMisconfigured,
+    EngineUnauthorized,
     EngineUnavailable,
     ReplyTooLarge,
 )
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 API = "/api/v1"
 MAX_BODY_BYTES = 52_428_800  # protocol.md fact 16
+_UNAUTHORIZED = 401
+_CREDENTIALS_MISSING = "set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
 _json = msgspec.json.Encoder(order="deterministic")
 
 
@@ -31,7 +34,12 @@ def connect(config: WorkerConfig, tokens: TokenSource | None, *, connections: in
     """An engine client for `config.api_url`; without `tokens` it sends no Authorization header (§2.2)."""
     auth = BearerAuth(tokens, config.api_url) if tokens is not None else None
     client = new_client(config.api_url, auth, connections=connections)
-    return KruxiaEngine(HttpxTransport(client), api_url=config.api_url, max_reply_mb=config.max_reply_mb)
+    return KruxiaEngine(
+        HttpxTransport(client),
+        api_url=config.api_url,
+        max_reply_mb=config.max_reply_mb,
+        anonymous=tokens is None,
+    )
 
 
 class KruxiaEngine:
@@ -40,12 +48,16 @@ class KruxiaEngine:
     Args:
         api_url: named in errors.
         max_reply_mb: the largest reply to a poll.
+        anonymous: it has no credentials, so that a 401 names the settings that are missing.
 
     """
 
-    def __init__(self, transport: Transport, *, api_url: str = "", max_reply_mb: int = 256) -> None:
+    def __init__(
+        self, transport: Transport, *, api_url: str = "", max_reply_mb: int = 256, anonymous: bool = False
+    ) -> None:
         self._transport = transport
         self._api_url = api_url
+        self._anonymous = anonymous
         self._max_reply_mb = max_reply_mb
 
     async def poll(self, worker_type: str, worker_id: str, limit: int, deadline_s: float) -> Batch:
@@ -96,6 +108,8 @@ class KruxiaEngine:
     ) -> tuple[Answer, Reply]:
         route = f"{API}/{path}"
         reply = await self._transport.call(route, body, deadline_s, max_reply_bytes=max_reply_bytes)
+        if reply.status == _UNAUTHORIZED and self._anonymous:
+            raise EngineUnauthorized(f"{words_of(reply)}: {_CREDENTIALS_MISSING}")
         answer = sort_reply(reply)
         if answer is None:
             raise EngineMisconfigured(f"POST {self._api_url}{route}: {words_of(reply)}")
