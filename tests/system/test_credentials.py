@@ -70,7 +70,7 @@ def test_an_outage_of_the_token_route_after_the_first_grant_is_only_an_outage(tm
             assert len(host.log("token_not_granted")) == 1
             _script(engine)
             engine.wait_for("complete", 6)
-            host.wait_for_log("token_granted_again")
+            host.wait_for_log("token_granted")
             assert set(engine.completions_per_activity().values()) == {1}
             assert not host.log("credentials_refused")
 
