@@ -260,7 +260,7 @@ def _contained(work: Callable[[], Iterable[Event]]) -> list[Event]:
     """The one catch-all: a defect of ours is logged, and the host goes on (faults.md P16)."""
     try:
         return list(work())
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:
         log.error("supervisor_error", note="please report this; the host goes on", exc_info=error)
         return []
 
