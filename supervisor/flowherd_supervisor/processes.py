@@ -19,6 +19,7 @@ from setproctitle import setproctitle
 from flowherd.child import ignore_signals
 from flowherd.exits import Exit
 from flowherd.link import Link
+from flowherd_supervisor.oom import OomCounter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,7 @@ class Processes:
 
     def __init__(self) -> None:
         self._handles: dict[int, Handle] = {}
+        self._oom = OomCounter()
         self.strangers = 0  # reaped, but never ours: orphans of user code
 
     def __iter__(self) -> Iterator[Handle]:
@@ -133,7 +135,7 @@ class Processes:
         os.kill(handle.pid, signal.SIGABRT)
 
     def reap(self) -> list[tuple[Handle, int]]:
-        """Collects every child that has ended, with its wait status (faults.md P14)."""
+        """Collects every child that has ended, with its annotated wait status (faults.md P14; statuses.py)."""
         ended: list[tuple[Handle, int]] = []
         with contextlib.suppress(ChildProcessError):
             while True:
@@ -144,7 +146,7 @@ class Processes:
                 if handle is None:
                     self.strangers += 1
                 else:
-                    ended.append((handle, status))
+                    ended.append((handle, self._oom.annotate(status)))
         return ended
 
 

@@ -76,7 +76,7 @@ def test_the_work_of_a_killed_process_is_handed_back_at_once(
     assert {activity_id for activity_id, count in claims.items() if count == 2} == held
     assert set(engine.completions_per_activity().values()) == {1}
     [died] = host.log("process_died")
-    assert died["cause"] == "was killed by SIGKILL (out of memory?)"
+    assert died["cause"].startswith("was killed by SIGKILL")
     assert {line["activity_id"] for line in host.log("activity_settled")} == held
 
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import signal
 
+OUT_OF_MEMORY = 1 << 16  # beside the 16 bits of a wait status: the kernel has counted an out-of-memory kill
+NOT_OUT_OF_MEMORY = 1 << 17  # ... or has counted none, and would have
+
 
 def describe_status(status: int) -> str:
-    """A wait status in words, such as `was killed by SIGKILL (out of memory?)`."""
-    code = -(status & 0x7F) if status & 0x7F else status >> 8
+    """A wait status in words, such as `was killed by SIGKILL (out of memory)`.
+
+    Without a word from the kernel a SIGKILL may have been one: the question mark says so.
+    """
+    kind = status & 0xFFFF
+    code = -(kind & 0x7F) if kind & 0x7F else kind >> 8
     if code >= 0:
         return f"exited with code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    return f"was killed by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    if code != -signal.SIGKILL or status & NOT_OUT_OF_MEMORY:
+        return f"was killed by {name}"
+    return f"was killed by {name} (out of memory{'' if status & OUT_OF_MEMORY else '?'})"

@@ -1,0 +1,49 @@
+"""Whether a SIGKILL was the kernel's."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from flowherd.statuses import describe_status
+from flowherd_supervisor.oom import OomCounter
+
+
+def tree(root: Path, kills: int | None) -> Path:
+    (root / "proc/self").mkdir(parents=True, exist_ok=True)
+    (root / "proc/self/cgroup").write_text("0::/app.slice\n")
+    group = root / "sys/fs/cgroup/app.slice"
+    group.mkdir(parents=True, exist_ok=True)
+    if kills is not None:
+        (group / "memory.events").write_text(f"low 0\nhigh 0\nmax 3\noom 1\noom_kill {kills}\n")
+    return root
+
+
+def test_a_kill_that_the_kernel_has_counted_is_out_of_memory(tmp_path: Path) -> None:
+    """C10: named, not guessed."""
+    counter = OomCounter(tree(tmp_path, 2))
+    tree(tmp_path, 3)
+    assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL (out of memory)"
+
+
+def test_one_that_it_has_not_counted_is_somebody_elses(tmp_path: Path) -> None:
+    """`kill -9` by hand must not send anybody looking for memory; each count explains one death."""
+    counter = OomCounter(tree(tmp_path, 2))
+    assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL"
+    tree(tmp_path, 3)
+    counter.annotate(signal.SIGKILL)
+    assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL"
+
+
+def test_without_a_counter_the_question_stays(tmp_path: Path) -> None:
+    """The root group, cgroup v1, no /proc: say that it may have been."""
+    for counter in (OomCounter(tree(tmp_path / "a", None)), OomCounter(tmp_path / "nothing")):
+        assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL (out of memory?)"
+
+
+def test_other_ends_are_left_as_they_are(tmp_path: Path) -> None:
+    """Only SIGKILL is the out-of-memory killer's."""
+    counter = OomCounter(tree(tmp_path, 2))
+    tree(tmp_path, 3)
+    assert counter.annotate(signal.SIGSEGV) == signal.SIGSEGV
+    assert counter.annotate(3 << 8) == 3 << 8
