@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
@@ -23,7 +22,6 @@ from flowherd.core.messages import (
     WatchChild,
     decode_downward,
 )
-from flowherd.errors import EngineError, EngineUnauthorized
 from flowherd.exits import Exit
 from flowherd.kruxia import connect
 from flowherd.leases import LeaseKeeper
@@ -31,6 +29,7 @@ from flowherd.ledger import Cause, Ledger, Life
 from flowherd.link import Link, LinkClosed
 from flowherd.loops import new_loop
 from flowherd.stacks import dump_tasks, dump_threads
+from flowherd.tokens import TokenKeeping
 from flowherd.transport import new_client
 from flowherd_supervisor.keeper.pages import PagesThread
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 ORPHANS_KILLED_AFTER_S = 3.8  # workers end by themselves within 3 s of the supervisor (faults.md P1)
 ORPHANS_SETTLED_WITHIN_S = 0.9
 _CONNECTIONS = 16
-_SHORTEST_TOKEN_NAP_S, _LONGEST_TOKEN_NAP_S = 0.05, 60.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -79,7 +77,6 @@ class _Keeper:
         self._pidfds: dict[int, int] = {}
         self._finish_by: float | None = None
         self._ended = asyncio.Event()
-        self._refused_since: float | None = None
         self._board = StatusBoard(
             setup.ledger, setup.config.api_url, setup.version, setup.supervisor_pid, setup.started_at
         )
@@ -87,27 +84,27 @@ class _Keeper:
     async def run(self) -> None:
         setup = self._setup
         loop = asyncio.get_running_loop()
-        tokens = None
+        tokens = keeping = None
         if setup.config.client_id:
-            tokens = HostTokens(
-                setup.config, setup.ledger, new_client(setup.config.api_url, None, connections=2)
-            )
+            client = new_client(setup.config.api_url, None, connections=2)
+            tokens = HostTokens(setup.config, setup.ledger, client)
+            keeping = TokenKeeping(tokens, grace_s=setup.auth_grace_s, give_up=self._credentials_refused)
         engine = connect(setup.config, tokens, connections=_CONNECTIONS)
         leases = LeaseKeeper(engine, setup.ledger, setup.config, setup.bells.ring)
-        rung = asyncio.Event()
 
         def heed_bell() -> None:
             setup.bells.hush(setup.bells.keeper)
             leases.woken.set()
-            rung.set()
+            if keeping is not None:
+                keeping.rung.set()
 
         loop.add_reader(setup.bells.keeper, heed_bell)
         self._link.set_blocking(blocking=False)
         loop.add_reader(self._link.fileno(), self._read_link)
         PagesThread(self._board, setup.sockets).start()
         work = [loop.create_task(leases.run())]
-        if tokens is not None:
-            work.append(loop.create_task(self._keep_token_fresh(tokens, rung)))
+        if keeping is not None:
+            work.append(loop.create_task(keeping.run()))
         self._link.send(Ready())
         ended = loop.create_task(self._ended.wait())
         await asyncio.wait({*work, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -145,37 +142,9 @@ class _Keeper:
             os.close(old)
         self._pidfds[berth] = pidfd
 
-    # The host's token
-
-    async def _keep_token_fresh(self, tokens: HostTokens, rung: asyncio.Event) -> None:
-        troubled = False
-        while True:
-            rung.clear()
-            try:
-                nap_s = min(await tokens.refresh_if_wanted(), _LONGEST_TOKEN_NAP_S)
-            except EngineError as error:
-                if not troubled:
-                    log.warning("token_not_granted", reason=str(error))
-                troubled = True
-                self._consider_giving_up(tokens, error)
-                await asyncio.sleep(max(tokens.pause_s, _SHORTEST_TOKEN_NAP_S))
-                continue
-            if troubled:
-                log.info("token_granted_again")
-            troubled, self._refused_since = False, None
-            with contextlib.suppress(TimeoutError):  # the usual case: nobody was refused meanwhile
-                async with asyncio.timeout(max(nap_s, _SHORTEST_TOKEN_NAP_S)):
-                    await rung.wait()
-
-    def _consider_giving_up(self, tokens: HostTokens, error: EngineError) -> None:
-        """Refused from the first try on, for the whole grace: the credentials are wrong (exit code 4)."""
-        now = time.monotonic()
-        if tokens.ever_granted or not isinstance(error, EngineUnauthorized):
-            self._refused_since = None
-            return
-        self._refused_since = self._refused_since or now
-        if now - self._refused_since >= self._setup.auth_grace_s:
-            self._link.send(CredentialsRefused(str(error)))
+    def _credentials_refused(self, reason: str) -> None:
+        """The supervisor decides what follows (exit code 4)."""
+        self._link.send(CredentialsRefused(reason))
 
     # The end
 
