@@ -20,6 +20,7 @@ def board(*berths: dict[Clock, float]) -> StatusBoard:
         assert berth is not None
         berth.open(seat=number, incarnation=1, now=0.0)
         berth.put(Cell.OPENED, berth.get(Cell.STARTED))  # as the worker does
+        berth.set_clock(Clock.READY_AT, time.monotonic() - 1)
         for clock, ago_s in clocks.items():
             berth.set_clock(clock, time.monotonic() - ago_s)
         berth.set_clock(Clock.POLL_RTT_S, 0.003 if GOOD in clocks else 0.0)

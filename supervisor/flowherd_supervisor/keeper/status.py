@@ -39,6 +39,8 @@ class StatusBoard:
         """The whole document; memory and CPU are read from outside: a blocked child is measured too."""
         now = time.monotonic()
         live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
+        pids = {berth.get(Cell.PID) for berth in live}
+        self._processes = {pid: process for pid, process in self._processes.items() if pid in pids}
         children = sorted(
             (self._child(berth, now) for berth in live), key=lambda row: (row["process"], row["incarnation"])
         )
@@ -63,10 +65,15 @@ class StatusBoard:
         }
 
     def is_ready(self) -> bool:
-        """Whether work gets done: a ready worker whose polls are good, or fail only since a while."""
+        """Whether work gets done: half of the processes are ready (faults.md C21), and polls bring work.
+
+        Polls that fail since a short while are no reason to send the traffic elsewhere.
+        """
         now = time.monotonic()
         live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
-        return any(_gets_work(berth, now) for berth in live)
+        ready = {berth.get(Cell.SEAT) for berth in live if berth.readable and berth.clock(Clock.READY_AT)}
+        wanted = self.supervisor.wanted if self.supervisor else 1
+        return 2 * len(ready) >= wanted and any(_gets_work(berth, now) for berth in live)
 
     def _engine(self, live: list[Berth]) -> dict[str, Any]:
         """The latest news of any worker counts; full slots make no poll, and no news is good news."""
