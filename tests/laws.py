@@ -114,7 +114,9 @@ def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
 
 
 def few_files_kill(source: Source) -> Iterator[str]:
-    """Law 3: whoever reaps, and the keeper in its last minute."""
+    """Law 3: whoever reaps, the keeper in its last minute, and a crash point, which strikes itself."""
+    if source.within(WORKER, "crashpoints.py"):
+        return
     if not source.within(SUPERVISOR, "processes.py", "mold.py"):
         yield from source.using("os.kill", "os.killpg")
         if not source.within(SUPERVISOR, "keeper/process.py", "keeper/orphans.py"):

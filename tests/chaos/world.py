@@ -91,11 +91,18 @@ class World:
                 self.engine.submit(name, 1, settings=retry, number=number, seconds=length_s)
             )
 
-    def start_host(self, *flags: str, processes: int = 4, slots: int = 32, poison_after: int = 0) -> Host:
+    def start_host(
+        self,
+        *flags: str,
+        processes: int = 4,
+        slots: int = 32,
+        poison_after: int = 0,
+        env: dict[str, str] | None = None,
+    ) -> Host:
         """Starts `flowherd run` against the proxy, and waits until its workers are ready."""
         folder = self.folder / "host"
         (folder / "tmp").mkdir(parents=True)
-        env = {
+        env = (env or {}) | {
             "KRUXIAFLOW_WORKER_POISON_AFTER": str(poison_after),
             "CHAOS_NOTES": str(self.notes_path),
             "TMPDIR": str(folder / "tmp"),

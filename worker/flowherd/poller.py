@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd import crashpoints
 from flowherd.core.pacing import Pace, delay_s
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Berth, Cell, Clock
@@ -172,6 +173,7 @@ class Poller:
         worker_id = self.in_flight = f"{self._prefix}-{self._polls}"
         started_at = time.monotonic()
         config = self._config
+        crashpoints.reached("before_poll")
         try:
             batch = await self._engine.poll(config.worker_type, worker_id, permits, config.call_deadline_s)
         except EngineError as error:
@@ -179,6 +181,7 @@ class Poller:
             raise
         finally:
             self.in_flight = None
+        crashpoints.reached("after_poll")
         now = time.monotonic()
         self._berth.set_clock(Clock.LAST_GOOD_POLL, now)
         self._berth.set_clock(Clock.POLL_RTT_S, now - started_at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from flowherd import crashpoints
 from flowherd.berth import CHECKED, CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Berth
 from flowherd.cells import Cell, Clock, State
 from flowherd.errors import LedgerFull
@@ -79,6 +80,7 @@ class RecordBook:
             self._high_water = index + 1
             self.berth.put(Cell.HIGH_WATER, index + 1)
         self._states[index] = _CLAIMED
+        crashpoints.reached("after_claim")
         return index, sequence
 
     def running(self, index: int, *, now: float, limit_s: float) -> None:
@@ -89,6 +91,7 @@ class RecordBook:
 
     def reporting(self, index: int, completion: bytes | None) -> None:
         """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
+        crashpoints.reached("after_handler")
         if completion is not None and len(completion) <= JOURNAL_BYTES:
             start = self._journals + index * JOURNAL_AREA
             self._map[start : start + CHECKED.size + len(completion)] = (
@@ -101,6 +104,7 @@ class RecordBook:
             self._map[start : start + CHECKED.size] = _NOTHING_KEPT
             self._keeps[index] = 0
         self._states[index] = _REPORTING
+        crashpoints.reached("before_report")
 
     def move(self, index: int, worker_id: str, *, now: float, completion: bytes | None) -> tuple[int, int]:
         """Puts an activity under the worker_id of its newest claim; returns its new index and sequence.

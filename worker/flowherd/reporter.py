@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd import crashpoints
 from flowherd.activity import Completed, Failed
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineError
@@ -109,10 +110,13 @@ class Reporter:
         """
         try:
             if isinstance(outcome, Failed):
-                return await self._fail(activity_id, fence, outcome)
-            return await self._complete(activity_id, fence, outcome)
+                delivery = await self._fail(activity_id, fence, outcome)
+            else:
+                delivery = await self._complete(activity_id, fence, outcome)
         except _Withdrawn:
             return Delivery.WITHDRAWN
+        crashpoints.reached("after_report")
+        return delivery
 
     async def calls_ended(self) -> None:
         """Returns when no call is under way, as before a connection is closed."""
