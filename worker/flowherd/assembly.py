@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flowherd.auth import LedgerTokens
 from flowherd.environment import RunEnvironment
 from flowherd.kruxia import connect
+from flowherd.lag import LagProbe
 from flowherd.ledger import Berth, Cell, Clock, Ledger, RecordBook
 from flowherd.stepping import LoopMeter
 from flowherd.stock_files import SdkFiles
@@ -50,6 +51,9 @@ class Assembly:
         self._berth = berth
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
         meter = LoopMeter(lambda tag: berth.put(Cell.ON_LOOP, tag))
+        meter.on_busy = LagProbe(
+            meter.stepping.is_set, lambda lag_s: berth.set_clock(Clock.LOOP_LAG_S, lag_s)
+        ).start
         Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
         environment = RunEnvironment(
             seat=seat, secrets=(secret,) if secret else (), stock_files=self._files, meter=meter

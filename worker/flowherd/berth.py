@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowherd.cells import Cause, Cell, Clock, Life, Standing, State
+from flowherd.histogram import BUCKETS, bucket_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +129,20 @@ class Berth:
     def get(self, cell: Cell) -> int:
         """Reads a whole number."""
         return self._cells[cell]
+
+    @property
+    def run_times(self) -> tuple[int, ...]:
+        """How long this incarnation's activities ran, as counts by `flowherd.histogram`."""
+        return tuple(self._cells[Cell.RUN_TIMES : Cell.RUN_TIMES + BUCKETS])
+
+    def count_run_time(self, seconds: float) -> None:
+        """Adds one activity to the histogram; only the worker may."""
+        self._cells[Cell.RUN_TIMES + bucket_of(seconds)] += 1
+
+    def clear_run_times(self) -> None:
+        """Empties the histogram of the incarnation before; only the worker may."""
+        for bucket in range(BUCKETS):
+            self._cells[Cell.RUN_TIMES + bucket] = 0
 
     def put(self, cell: Cell, value: int) -> None:
         """Stores a whole number; only the cell's writer may."""

@@ -74,7 +74,6 @@ class Cell(IntEnum):
     SETTLED = 7  # keeper
     GUILTY = 8  # supervisor: sequence of the record that hung its process, 0 if none did
     OPENED = 9  # worker, as all below
-    PHASE = 10
     LIMIT = 11
     LIMIT_APPLIED = 12
     HELD = 13
@@ -89,8 +88,9 @@ class Cell(IntEnum):
     TOKEN_REFUSED = 22
     POLL_ERRORS = 23
     ON_LOOP = 24  # index + 1 of the record whose handler is on the loop, 0 for nobody
-    FRESH_BYTES = 26  # resident memory when it was Ready
     BLOCKS = 25  # how often a handler was found to keep the loop too long
+    FRESH_BYTES = 26  # resident memory when it was Ready
+    RUN_TIMES = 32  # the first of a histogram's buckets: how long activities ran
 
 
 class Clock(IntEnum):
@@ -100,6 +100,5 @@ class Clock(IntEnum):
     READY_AT = 65  # worker, as all below
     LAST_GOOD_POLL = 66
     LOOP_LAG_S = 67
-    TICK = 68
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70

@@ -29,6 +29,7 @@ class LoopMeter:
         name: the activity of the present step.
         busy_mean_s: seconds of the loop that a recent activity took, on average.
         stepping: set while there is a handler that has not ended.
+        on_busy: called when the first handler begins after a time without any.
 
     """
 
@@ -39,6 +40,7 @@ class LoopMeter:
         self.name = ""
         self.busy_mean_s = 0.0
         self.stepping = threading.Event()
+        self.on_busy: Callable[[], None] | None = None
         self._alive = 0
 
     def blocks(self, name: str) -> bool:
@@ -50,6 +52,8 @@ class LoopMeter:
         self._alive += 1
         if self._alive == 1:
             self.stepping.set()
+            if self.on_busy is not None:
+                self.on_busy()
         return Stepped(work, self, name, tag)
 
     def enter(self, name: str, tag: int) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from flowherd.histogram import quantile_s
 from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal
 
 if TYPE_CHECKING:
@@ -101,18 +102,15 @@ class StatusBoard:
         return totals | {"settled_after_crash": self._ledger.get(Host.SETTLED)}
 
     def _child(self, berth: Berth, now: float) -> dict[str, Any]:
-        seat, ready_at = berth.get(Cell.SEAT), berth.clock(Clock.READY_AT) if berth.readable else 0.0
+        seat = berth.get(Cell.SEAT)
         restarts = self.supervisor.restarts.get(seat, 0) if self.supervisor else 0
         return {
             "process": seat,
             "pid": berth.get(Cell.PID),
             "incarnation": berth.get(Cell.INCARNATION),
-            "phase": "running" if ready_at else "starting",
-            "slots": berth.get(Cell.LIMIT) if berth.readable else 0,
-            "in_flight": berth.get(Cell.RUNNING) if berth.readable else 0,
+            **_work_of(berth),
             "completed": _count(berth, Cell.COMPLETED) + self._ledger.seat_total(seat, SeatTotal.COMPLETED),
             "failed": _count(berth, Cell.FAILED) + self._ledger.seat_total(seat, SeatTotal.FAILED),
-            "loop_lag_ms": round(berth.clock(Clock.LOOP_LAG_S) * 1000, 1) if berth.readable else 0.0,
             **self._measure(berth.get(Cell.PID)),
             "uptime_s": round(now - berth.clock(Clock.STARTED_AT), 1),
             "restarts": restarts,
@@ -133,6 +131,24 @@ class StatusBoard:
             }
         self._processes.pop(pid, None)
         return nothing
+
+
+def _work_of(berth: Berth) -> dict[str, Any]:
+    """What an incarnation says of itself; one that has not opened its berth has said nothing yet."""
+    said = berth.readable
+    return {
+        "phase": "running" if said and berth.clock(Clock.READY_AT) else "starting",
+        "slots": berth.get(Cell.LIMIT) if said else 0,
+        "in_flight": berth.get(Cell.RUNNING) if said else 0,
+        "run_ms_p50": _milliseconds(quantile_s(berth.run_times, 0.5)) if said else None,
+        "run_ms_p99": _milliseconds(quantile_s(berth.run_times, 0.99)) if said else None,
+        "loop_lag_ms": _milliseconds(berth.clock(Clock.LOOP_LAG_S)) if said else 0.0,
+        "loops_blocked": berth.get(Cell.BLOCKS) if said else 0,
+    }
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
 
 
 def _last_poll_failed(berths: list[Berth]) -> bool:

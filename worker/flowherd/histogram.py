@@ -1,0 +1,32 @@
+"""How long activities ran, as counts in buckets that many processes can add up; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+BUCKETS = 16  # the first ends at 1 ms, each next one at twice that; the last has no end (16 s and more)
+_FIRST_S = 0.001
+
+
+def bucket_of(seconds: float) -> int:
+    """The bucket that a duration falls into."""
+    milliseconds = int(max(seconds, 0.0) / _FIRST_S)
+    return min(milliseconds.bit_length(), BUCKETS - 1)
+
+
+def upper_s(bucket: int) -> float:
+    """Where a bucket ends, in seconds."""
+    return _FIRST_S * 2.0**bucket if bucket < BUCKETS - 1 else float("inf")
+
+
+def quantile_s(counts: Sequence[int], share: float) -> float | None:
+    """An upper bound in seconds of the given share of all durations; None without any, or beyond the last bucket."""
+    total = sum(counts)
+    if not total:
+        return None
+    seen = 0
+    for bucket, count in enumerate(counts):
+        seen += count
+        if seen >= share * total:
+            return None if bucket == BUCKETS - 1 else upper_s(bucket)
+    return None
