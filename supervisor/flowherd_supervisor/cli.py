@@ -194,7 +194,9 @@ def main_supervisor() -> None:
 def _call(program: Callable[..., Any], words: Sequence[str]) -> int:
     try:
         result = program(words, exit_on_error=False, print_error=True)
-    except CycloptsError:
+    except CycloptsError as error:
+        command = " ".join(("flowherd", *(error.command_chain or ())))
+        sys.stderr.write(f"flowherd: {command} --help says how\n")
         return Exit.USAGE
     except ConfigurationError as error:
         for line in str(error).splitlines():
