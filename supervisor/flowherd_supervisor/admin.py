@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import stat
@@ -26,14 +25,6 @@ class Tcp:
 
     host: str
     port: int
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
 
 
 def parse_address(text: str) -> Tcp | Path | None:
@@ -117,10 +108,6 @@ class AdminSocket:
             return
         self.sockets.append(sock)
         self._shown = f"{address.rpartition(':')[0]}:{sock.getsockname()[1]}"
-        if not tcp.is_loopback:
-            log.warning(
-                "admin_not_loopback", address=self._shown, note="anybody who can reach it can read it"
-            )
 
     @property
     def fds(self) -> tuple[int, ...]:

@@ -106,8 +106,12 @@ class Settings(BaseModel):
         "CLIENT_SECRET", "the client's secret; never a flag, so that it never shows in a process list", None
     )
     client_secret_file: Path | None = _env("CLIENT_SECRET_FILE", "a file that holds the secret", None)
-    worker: str | None = _env("WORKER", "worker type to serve; else the app's only type, else py-std", None)
-    worker_id: str | None = _env("WORKER_ID", "begins every worker_id on the wire; else host-pid", None)
+    worker: str | None = _env(
+        "WORKER", "worker type to serve; else the app's only type, else py-std", None, min_length=1
+    )
+    worker_id: str | None = _env(
+        "WORKER_ID", "begins every worker_id on the wire; else host-pid", None, min_length=1, max_length=120
+    )
     poll_max: Count = _env(
         "WORKER_POLL_MAX_ACTIVITIES", "activities one poll may ask for, 1 to 100", 10, ge=1, le=MAX_POLL
     )
@@ -141,16 +145,16 @@ class Settings(BaseModel):
         "WORKER_MAX_RESTARTS", "short ends tolerated in the window; 0 = never give up", 10, ge=0
     )
     restart_window: PositiveSeconds = _env("WORKER_RESTART_WINDOW", "seconds of that window", 60.0)
-    poison_after: int = _env(
+    poison_after: Count = _env(
         "WORKER_POISON_AFTER",
         "process deaths charged to one activity before it fails for good; 0 = never",
         3,
         ge=0,
     )
-    max_tasks_per_child: int | None = _env(
+    max_tasks_per_child: Count | None = _env(
         "WORKER_MAX_TASKS_PER_CHILD", "activities after which a process is replaced", None, ge=1
     )
-    max_memory_per_child: int | None = _env(
+    max_memory_per_child: Count | None = _env(
         "WORKER_MAX_MEMORY_PER_CHILD", "growth in MB after which a process is replaced", None, ge=1
     )
     boot_timeout: PositiveSeconds = _env("WORKER_BOOT_TIMEOUT", "seconds from fork to ready", 30.0)
@@ -159,6 +163,9 @@ class Settings(BaseModel):
     )
     max_reply_mb: Count = _env(
         "WORKER_MAX_REPLY_MB", "largest reply of the engine, in MB", 256, ge=1, le=4096
+    )
+    max_file_mb: Count = _env(
+        "WORKER_MAX_FILE_MB", "largest file a handler may down- or upload, in MB", 5120, ge=1
     )
     admin: str = _env(
         "WORKER_ADMIN",
@@ -243,6 +250,7 @@ class Settings(BaseModel):
             cancel_grace_s=self.cancel_grace,
             poison_after=self.poison_after,
             max_reply_mb=self.max_reply_mb,
+            max_file_mb=self.max_file_mb,
             loop=self.loop,
         )
 

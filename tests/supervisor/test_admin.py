@@ -140,18 +140,6 @@ def test_the_default_port_that_is_taken_costs_a_warning(
     assert "admin_port_taken" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("address", "warned"),
-    [("0.0.0.0:0", True), ("127.0.0.1:0", False), ("localhost:0", False), ("127.9.9.9:0", False)],
-)
-def test_s1_an_address_that_others_can_reach_costs_a_warning(
-    bind: Callable[[str], AdminSocket], caplog: pytest.LogCaptureFixture, address: str, *, warned: bool
-) -> None:
-    """Faults S1."""
-    bind(address)
-    assert ("admin_not_loopback" in caplog.text) is warned
-
-
 def test_the_socket_of_a_killed_supervisor_is_replaced(
     bind: Callable[[str], AdminSocket], runtime: Path
 ) -> None:

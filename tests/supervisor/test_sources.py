@@ -130,6 +130,10 @@ WRONG = [
     ("admin", "9464", "HOST:PORT, unix:PATH or off"),
     ("admin", "localhost:99999", "127.0.0.1:9464"),
     ("max_reply_mb", "", "integer"),
+    ("max_tasks_per_child", "0", "greater than or equal to 1"),
+    ("poison_after", "-1", "0 = never"),
+    ("worker", "", "at least 1 character"),
+    ("worker_id", "x" * 121, "at most 120 characters"),
 ]
 
 
@@ -158,6 +162,7 @@ def test_s12_a_wrong_value_names_its_variable(name: str, monkeypatch: pytest.Mon
         ("poll_max = 0", "flowherd.toml: poll_max: should be greater than or equal to 1"),
         ("poll_max = true", "flowherd.toml: poll_max: should be a number"),
         ("boot-timeout = true", "flowherd.toml: boot-timeout: should be a number"),
+        ("max_tasks_per_child = true", "flowherd.toml: max_tasks_per_child: should be a number"),
         ("processes = true", "flowherd.toml: processes: should be a number"),
         ("boot_timeout = nan", "flowherd.toml: boot_timeout: should be "),
         ("graceful_timeout = inf", "flowherd.toml: graceful_timeout: should be "),

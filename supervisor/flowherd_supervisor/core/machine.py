@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.restarts import Rng
 
 
-def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Sequence[Action]]:  # noqa: C901 - one case a fact
+def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Sequence[Action]]:
     """What follows from one fact. News of a process that is gone belong to the past and change nothing.
 
     Args:
