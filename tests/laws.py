@@ -126,7 +126,7 @@ def few_files_kill(source: Source) -> Iterator[str]:
 def few_files_touch_signals(source: Source) -> Iterator[str]:
     """Law 3; the engine and the demo are programs of their own, not parts of the tree."""
     if source.within(SUPERVISOR, "inbox.py", "engine/serve.py", *PROGRAMS) or source.within(
-        WORKER, "child.py"
+        WORKER, "child.py", "solo.py"
     ):
         return
     yield from source.using(

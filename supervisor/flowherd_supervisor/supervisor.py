@@ -11,7 +11,6 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 
 from flowherd.core import messages
@@ -19,12 +18,13 @@ from flowherd.ledger import Berth, Cause, Cell, Ledger
 from flowherd.ledger import State as RecordState
 from flowherd.link import LinkClosed
 from flowherd_supervisor import notes
+from flowherd_supervisor.audience import Audience
 from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import KEEPER, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.state import Mode, Phase, State
+from flowherd_supervisor.facts import SIGNALS, fact_of
 from flowherd_supervisor.inbox import Inbox
-from flowherd_supervisor.notify import ServiceManager
 from flowherd_supervisor.processes import Birth, Handle, Processes
 from flowherd_supervisor.watch import Watch
 
@@ -59,8 +59,7 @@ class Supervisor:
         self._rng = random.Random()
         self._watch = Watch(ledger)
         self._look_at = 0.0
-        self._told: messages.SupervisorState | None = None
-        self._service_manager = ServiceManager()
+        self._audience = Audience(self._processes)
         self._exit_code: int | None = None
 
     def run(self) -> int:
@@ -105,8 +104,8 @@ class Supervisor:
                 yield events.ScaleRequested(self._state.plan.processes + 1)
             case signal.SIGTTOU:
                 yield events.ScaleRequested(self._state.plan.processes - 1)
-            case _:
-                yield from _SIGNALS.get(number, ())
+            case _ if number in SIGNALS:
+                yield SIGNALS[number]
 
     def _reload(self) -> Iterator[Event]:
         if (plan := self._reread()) is not None:
@@ -115,7 +114,7 @@ class Supervisor:
     def _read(self, handle: Handle) -> Iterator[Event]:
         try:
             while (received := handle.link.receive()) is not None:
-                event = _translate(handle, received[0])
+                event = fact_of(handle, received[0])
                 if event is not None:
                     yield event
         except LinkClosed:
@@ -151,8 +150,7 @@ class Supervisor:
             self._state, orders = decide(self._state, waiting.popleft(), time.monotonic(), self._rng)
             for order in orders:
                 waiting.extend(_contained(partial(self._perform, order)))
-        self._tell_keeper()
-        self._tell_service_manager()
+        self._audience.tell(self._state)
 
     def _perform(self, order: actions.Action) -> list[Event]:
         match order:
@@ -208,52 +206,14 @@ class Supervisor:
         self._inbox.watch(handle.link)
         if berth is not None:
             berth.put(Cell.PID, handle.pid)
-            self._introduce(handle)
-        else:
-            self._told = None
-            for other in self._processes:
-                self._introduce(other)
+        self._audience.introduce(self._state, handle)
         return events.ChildForked(order.seat, order.incarnation, handle.pid)
-
-    def _introduce(self, handle: Handle) -> None:
-        """Gives the keeper a worker's pidfd: it ends what outlives the supervisor."""
-        keeper = self._processes.find(KEEPER, self._state.keeper.incarnation)
-        if keeper is None or handle.berth is None:
-            return
-        try:
-            keeper.link.send(messages.WatchChild(handle.berth.number, handle.pid), [handle.pidfd])
-        except LinkClosed:
-            log.debug("keeper_not_told", pid=handle.pid)
 
     def _send(self, handle: Handle, message: messages.Message) -> None:
         try:
             handle.link.send(message)
         except LinkClosed:
             log.debug("order_not_sent", process=handle.seat, order=type(message).__name__)
-
-    def _tell_service_manager(self) -> None:
-        state, wanted = self._state, self._state.plan.processes
-        status = f"STATUS={state.ready} of {wanted} processes ready"
-        if state.mode is not Mode.SERVING:
-            self._service_manager.say("STOPPING=1", f"STATUS={state.mode.value}")
-        elif state.ready >= wanted:
-            self._service_manager.say("READY=1", status)
-        else:
-            self._service_manager.say(status)
-
-    def _tell_keeper(self) -> None:
-        """Sends the keeper what `status` shows of the supervisor, when it has changed."""
-        state = self._state
-        told = messages.SupervisorState(
-            state=state.mode.value,
-            wanted=state.plan.processes,
-            total_slots=state.plan.concurrency,
-            restarts={seat.number: seat.restarts for seat in state.seats if seat.restarts},
-        )
-        keeper = self._processes.find(KEEPER, state.keeper.incarnation)
-        if told != self._told and keeper is not None:
-            self._told = told
-            self._send(keeper, told)
 
 
 def _contained(work: Callable[[], Iterable[Event]]) -> list[Event]:
@@ -263,31 +223,3 @@ def _contained(work: Callable[[], Iterable[Event]]) -> list[Event]:
     except Exception as error:
         log.error("supervisor_error", note="please report this; the host goes on", exc_info=error)
         return []
-
-
-_SIGNALS: dict[signal.Signals, tuple[Event, ...]] = {
-    signal.SIGTERM: (events.StopRequested(),),
-    signal.SIGINT: (events.StopRequested(),),
-    signal.SIGQUIT: (events.StopRequested(times=2),),
-    signal.SIGTSTP: (events.PollingSwitched(on=False),),
-    signal.SIGCONT: (events.PollingSwitched(on=True),),
-    signal.SIGUSR1: (events.StacksRequested(),),
-}
-
-
-def _translate(handle: Handle, data: bytes) -> Event | None:
-    """A child's message as a fact; one that cannot be read is named and dropped."""
-    try:
-        message = messages.decode_upward(data)
-    except msgspec.DecodeError as error:
-        log.error("unreadable_message", process=handle.seat, reason=str(error))
-        return None
-    match message:
-        case messages.Ready(worker_type, activities):
-            return events.ChildReady(handle.seat, handle.incarnation, worker_type, activities)
-        case messages.BootFailed(code, text, report):
-            return events.BootFailed(handle.seat, handle.incarnation, code, text, report)
-        case messages.Stopped(released, undelivered):
-            return events.ChildStopped(handle.seat, handle.incarnation, released, undelivered)
-        case messages.CredentialsRefused(detail):
-            return events.CredentialsRefused(detail)

@@ -1,0 +1,77 @@
+"""Keeps the keeper and the service manager informed of what only the supervisor knows; it decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.core import messages
+from flowherd.link import LinkClosed
+from flowherd_supervisor.core.events import KEEPER
+from flowherd_supervisor.core.state import Mode
+from flowherd_supervisor.notify import ServiceManager
+
+if TYPE_CHECKING:
+    from flowherd_supervisor.core.state import State
+    from flowherd_supervisor.processes import Handle, Processes
+
+log = structlog.stdlib.get_logger("flowherd")
+
+
+class Audience:
+    """Who listens: the keeper, for `status` and for the day the supervisor dies, and systemd."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._told: messages.SupervisorState | None = None
+        self._service_manager = ServiceManager()
+
+    def introduce(self, state: State, handle: Handle) -> None:
+        """Gives the keeper a worker's pidfd, since it ends what outlives the supervisor; a new keeper gets all."""
+        if handle.berth is not None:
+            self._give_pidfd(state, handle)
+            return
+        self._told = None
+        for worker in self._processes:
+            if worker.berth is not None:
+                self._give_pidfd(state, worker)
+
+    def _give_pidfd(self, state: State, worker: Handle) -> None:
+        keeper = self._processes.find(KEEPER, state.keeper.incarnation)
+        if keeper is None or worker.berth is None:
+            return
+        try:
+            keeper.link.send(messages.WatchChild(worker.berth.number, worker.pid), [worker.pidfd])
+        except LinkClosed:
+            log.debug("keeper_not_told", pid=worker.pid)
+
+    def tell(self, state: State) -> None:
+        """Says what has changed, if anything."""
+        self._tell_keeper(state)
+        self._tell_service_manager(state)
+
+    def _tell_keeper(self, state: State) -> None:
+        told = messages.SupervisorState(
+            state=state.mode.value,
+            wanted=state.plan.processes,
+            total_slots=state.plan.concurrency,
+            restarts={seat.number: seat.restarts for seat in state.seats if seat.restarts},
+        )
+        keeper = self._processes.find(KEEPER, state.keeper.incarnation)
+        if told == self._told or keeper is None:
+            return
+        self._told = told
+        try:
+            keeper.link.send(told)
+        except LinkClosed:
+            log.debug("keeper_not_told", state=told.state)
+
+    def _tell_service_manager(self, state: State) -> None:
+        status = f"STATUS={state.ready} of {state.plan.processes} processes ready"
+        if state.mode is not Mode.SERVING:
+            self._service_manager.say("STOPPING=1", f"STATUS={state.mode.value}")
+        elif state.ready >= state.plan.processes:
+            self._service_manager.say("READY=1", status)
+        else:
+            self._service_manager.say(status)
