@@ -45,6 +45,7 @@ class WorkerConfig(BaseModel):
     poison_after: int = Field(default=3, ge=0)
     call_deadline_s: float = Field(default=30.0, gt=0)
     max_reply_mb: int = Field(default=256, ge=1)
+    max_file_mb: int = Field(default=5120, ge=1)
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
 
     @field_validator("api_url")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flowherd.activity import Usage
 from flowherd.costs import Costs, Money, checked_cost
 from flowherd.errors import LeaseLost
+from flowherd.file_context import AsyncFileContext, SyncFileContext
 from flowherd.run_state import CancelReason, RunState
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class BaseContext:
         return since
 
 
-class ActivityContext(BaseContext):
+class ActivityContext(AsyncFileContext, BaseContext):
     """The context of an `async def` handler."""
 
     __slots__ = ()
@@ -232,7 +233,7 @@ class ActivityContext(BaseContext):
         await self._state.environment.shutdown.wait()
 
 
-class SyncActivityContext(BaseContext):
+class SyncActivityContext(SyncFileContext, BaseContext):
     """The context of a plain `def` handler: the same names without `await`."""
 
     __slots__ = ()

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flowherd.stepping import LoopMeter
+
+if TYPE_CHECKING:
+    from flowherd.attempt_files import FileAccess
 
 
 class ShutdownSignal:
@@ -75,6 +78,7 @@ class RunEnvironment:
         shutdown: set when the worker begins to drain.
         secrets: values that must not appear in messages or logs (faults.md A12).
         stock_files: file access for handlers written for the stock SDK, None without an engine.
+        files: where handlers get files from and send them to, None without an engine.
         meter: knows who is on the loop.
 
     """
@@ -84,4 +88,5 @@ class RunEnvironment:
     shutdown: ShutdownSignal = field(default_factory=ShutdownSignal)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     stock_files: StockFiles | None = None
+    files: FileAccess | None = None
     meter: LoopMeter = field(default_factory=LoopMeter)

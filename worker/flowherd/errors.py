@@ -6,7 +6,14 @@ FlowherdError
 ├── AppImportError             the user's module raised while it was imported: exit code 3
 ├── ActivityError              raised by handlers: chooses code and retryability of the failure
 │   ├── InvalidParameters      the parameters do not fit the handler's annotations: terminal
-│   └── InvalidOutput          the output cannot be sent to the engine: terminal
+│   ├── InvalidOutput          the output cannot be sent to the engine: terminal
+│   └── FileError              a file could not be sent or fetched
+│       ├── InvalidFile           no such reference, name or regular file: terminal
+│       ├── FileMissing           the engine has no such file: terminal
+│       ├── FileTooLarge          see --max-file-mb: terminal
+│       ├── FileChanged           while it was uploaded
+│       ├── FileTransferFailed    every try failed on the way
+│       └── StorageFailed         this host's disk: full, read-only, broken
 ├── EngineError                the engine, or what stands between
 │   ├── EngineUnavailable      may pass: refused, reset, timed out, 5xx, 429
 │   │   ├── EngineDisconnected    the connection ended before the reply began
@@ -74,6 +81,51 @@ class InvalidOutput(ActivityError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="INVALID_OUTPUT", retryable=False)
+
+
+class FileError(ActivityError):
+    """A file could not be sent or fetched; each subclass has a code of its own and knows whether to retry."""
+
+    _code, _retryable = "FILE_ERROR", True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=self._code, retryable=self._retryable)
+
+
+class InvalidFile(FileError):
+    """A reference, name or path that can never be transferred (faults.md F1, F3)."""
+
+    _code, _retryable = "INVALID_FILE", False
+
+
+class FileMissing(FileError):
+    """The engine has no file of that reference."""
+
+    _code, _retryable = "FILE_NOT_FOUND", False
+
+
+class FileTooLarge(FileError):
+    """Larger than `--max-file-mb`, or than what stands between us and the engine lets through (faults.md F6)."""
+
+    _code, _retryable = "FILE_TOO_LARGE", False
+
+
+class FileChanged(FileError):
+    """The file was written to while it was uploaded; nothing was stored (faults.md F10)."""
+
+    _code = "FILE_CHANGED"
+
+
+class FileTransferFailed(FileError):
+    """The engine could not be reached, or cut the transfer short, several times in a row (faults.md F5, F7)."""
+
+    _code = "FILE_TRANSFER"
+
+
+class StorageFailed(FileError):
+    """The disk of this host is full, read-only or broken (faults.md F4)."""
+
+    _code = "STORAGE"
 
 
 class EngineError(FlowherdError):

@@ -168,6 +168,9 @@ class Run:
         self._settle(self._decided(outcome))
         self._phase = Phase.ENDED
         self._stop = None
+        self._state.has_ended = True
+        if self._state.files is not None:
+            self._state.files.close()
         _wake(self._end_waiters)
         self._on_end(self)
 

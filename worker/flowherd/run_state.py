@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import logging
 
     from flowherd.activity import Activity
+    from flowherd.attempt_files import AttemptFiles
     from flowherd.costs import Costs
     from flowherd.environment import RunEnvironment
 
@@ -24,13 +25,25 @@ class CancelReason(Enum):
 class RunState:
     """What runner and context share about one attempt; written by the runner's loop, read by any thread."""
 
-    __slots__ = ("activity", "cancel_reason", "costs", "environment", "heartbeat_at", "limit_s", "logger")
+    __slots__ = (
+        "activity",
+        "cancel_reason",
+        "costs",
+        "environment",
+        "files",
+        "has_ended",
+        "heartbeat_at",
+        "limit_s",
+        "logger",
+    )
 
     def __init__(self, activity: Activity, environment: RunEnvironment) -> None:
         self.activity = activity
         self.environment = environment
         self.limit_s = 0.0
         self.cancel_reason: CancelReason | None = None
+        self.has_ended = False  # the handler has: what it left behind gets nothing any more
         self.costs: Costs | None = None
+        self.files: AttemptFiles | None = None
         self.heartbeat_at = 0.0  # monotonic seconds of the handler's last heartbeat()
         self.logger: logging.LoggerAdapter[logging.Logger] | None = None

@@ -88,7 +88,7 @@ class Runner:
             run.begin(own_loop.stop)
             work = lambda: deliver(loop, run.finish, own_loop.run(definition, state))  # noqa: E731
         else:
-            run.begin(_let_it_notice)
+            run.begin(lambda: _let_it_notice(state))
             work = lambda: deliver(loop, run.finish, invoke_sync(definition, state))  # noqa: E731
         try:
             self._threads.submit(work)
@@ -158,5 +158,7 @@ class _Gate:
                 begin()
 
 
-def _let_it_notice() -> None:
-    """A plain function cannot be interrupted: it sees `ctx.cancelled`."""
+def _let_it_notice(state: RunState) -> None:
+    """A plain function cannot be interrupted, except where it waits for a file: it sees `ctx.cancelled`."""
+    if state.files is not None:
+        state.files.cancel()

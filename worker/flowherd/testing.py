@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flowherd import adapt
 from flowherd.activity import Activity, Completed, Failed, Outcome, Usage
+from flowherd.attempt_files import FileAccess
 from flowherd.config import WorkerConfig
 from flowherd.environment import RunEnvironment
 from flowherd.fake_engine import Call, FakeEngine
+from flowherd.memory_files import MemoryFiles
 from flowherd.offload import ThreadPool
 from flowherd.registry import Registry
 from flowherd.runner import Runner
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flowherd.definition import ActivityDefinition
 
 __all__ = ["Call", "FakeEngine", "TestedRun", "make_activity", "run_activity", "run_activity_sync"]
@@ -41,11 +45,17 @@ def make_activity(name: str, parameters: Any = None, *, number: int = 1, **field
 
 @dataclass(frozen=True, slots=True)
 class TestedRun:
-    """What became of one attempt."""
+    """What became of one attempt.
+
+    Attributes:
+        files: what was given and what the handler uploaded, by reference.
+
+    """
 
     __test__ = False  # pytest takes names that begin with Test for its own
 
     outcome: Outcome
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def output(self) -> dict[str, Any]:
@@ -72,6 +82,7 @@ async def run_activity(
     *,
     environment: RunEnvironment | None = None,
     config: WorkerConfig | None = None,
+    files: Mapping[str, bytes] | None = None,
     **fields: Any,
 ) -> TestedRun:
     """Runs one handler exactly as a worker does, without an engine.
@@ -81,6 +92,7 @@ async def run_activity(
         params: the activity's parameters.
         environment: state, seat and shutdown signal the handler sees.
         config: limits, such as `activity_timeout_s` and `cancel_grace_s`.
+        files: what can be downloaded, by reference; uploads are in the result's `files`.
         fields: attributes of the activity, such as `key`, `signal_data`, `timeout_s`.
 
     Returns:
@@ -94,9 +106,16 @@ async def run_activity(
     registry = Registry()
     registry.add(definition)
     config = config or WorkerConfig(worker_id="test")
-    runner = Runner(registry, config, ThreadPool(1), environment or RunEnvironment())
-    run = runner.start(make_activity(definition.name, params, **fields))
-    return TestedRun(await run.outcome())
+    memory = MemoryFiles(files or {})
+    access = FileAccess(lambda: memory, asyncio.new_event_loop, max_file_mb=config.max_file_mb)
+    seen = replace(environment or RunEnvironment(), files=access)
+    run = Runner(registry, config, ThreadPool(1), seen).start(
+        make_activity(definition.name, params, **fields)
+    )
+    try:
+        return TestedRun(await run.outcome(), memory.contents)
+    finally:
+        await access.aclose()
 
 
 def run_activity_sync(handler: Any, params: Any = None, **options: Any) -> TestedRun:

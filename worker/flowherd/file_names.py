@@ -1,0 +1,66 @@
+"""Which names files get on this host and at the engine; it touches no file (protocol.md §9.3, faults.md F1)."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from pathlib import PurePosixPath
+
+from flowherd.errors import InvalidFile
+
+MAX_NAME_BYTES = 255
+NEUTRAL = "file"
+_DIGEST_CHARS = 12  # 48 bits: a million iterations of one loop collide with a chance of 1 in 500
+_SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10})+", re.ASCII)
+_PORTS = {f"{port}{number}" for port in ("COM", "LPT") for number in range(10)}
+_RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *_PORTS}
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name means the same file, in the same folder, to every system and shell."""
+    return (
+        bool(name)
+        and name.isprintable()
+        and not {"/", "\\"} & set(name)
+        and not name.startswith("-")
+        and not name.endswith((".", " "))
+        and name.partition(".")[0].rstrip().upper() not in _RESERVED
+        and len(name.encode()) <= MAX_NAME_BYTES
+    )
+
+
+def local_name(name: str) -> str:
+    """What a downloaded file is called here: its own name if that is plain, else `file` and its suffix."""
+    return name if is_plain(name) else NEUTRAL + _suffix(name)
+
+
+def upload_name(name: str) -> str:
+    """The name a handler chose, as it is.
+
+    Raises:
+        InvalidFile: a file of that name could be dangerous where somebody downloads it.
+
+    """
+    if not isinstance(name, str) or not is_plain(name):
+        raise InvalidFile("filename should be one plain name without folders, at most 255 bytes long")
+    return name
+
+
+def default_upload_name(local: str, activity_id: str) -> str:
+    """The local file's name with a digest of the activity's id: `report-3f2a….csv`.
+
+    The engine keeps one file a key and name (protocol.md §9.1), so iterations of a loop, which differ in nothing
+    but the activity's id, would overwrite each other (faults.md F9). Attempts share the id: a repeated upload
+    replaces its own file. A name that the handler chose is not touched.
+    """
+    digest = sha256(activity_id.encode()).hexdigest()[:_DIGEST_CHARS]
+    suffix = _suffix(local)
+    stem = local.removesuffix(suffix) if is_plain(local) else NEUTRAL
+    room = MAX_NAME_BYTES - len(suffix) - len(digest) - 1
+    return f"{stem.encode()[:room].decode(errors='ignore')}-{digest}{suffix}"
+
+
+def _suffix(name: str) -> str:
+    """All that a reader recognises the kind of file by, such as `.tar.gz`; nothing when it is strange."""
+    suffix = "".join(PurePosixPath(name.replace("\\", "/").replace("\0", "")).suffixes[-2:])
+    return suffix if _SUFFIX.fullmatch(suffix) else ""
