@@ -156,11 +156,10 @@ class Attempts:
         if attempt.is_suspect:
             self._admission.suspects_running += 1
             log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
-        self._book.berth.add(Cell.RUNNING)
-        if run.phase is Phase.WAITING:  # for another one of its kind: its limit has not begun
-            run.on_begin = lambda: self._note_begin(attempt, run)
-        else:
-            self._note_begin(attempt, run)
+        self._count(Cell.RUNNING)
+        run.on_begin = lambda: self._note_begin(attempt, run)
+        if run.phase is not Phase.WAITING:  # for another one of its kind: then its limit has not begun
+            run.on_begin()
         attempt.carrier = self._tasks.spawn(self._carry(attempt, run))
 
     def _note_begin(self, attempt: Attempt, run: Run) -> None:
@@ -171,6 +170,7 @@ class Attempts:
     async def _carry(self, attempt: Attempt, run: Run) -> None:
         """Runs the handler in its slot and delivers what became of it."""
         outcome = await run.outcome()
+        self._book.ran(attempt.index, time.monotonic())
         if isinstance(outcome, Lost):
             self._lose(attempt)
         else:

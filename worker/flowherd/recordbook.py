@@ -42,6 +42,7 @@ class RecordBook:
         for clock in Clock:
             if clock > Clock.STARTED_AT:
                 berth.set_clock(clock, 0.0)
+        berth.clear_run_times()
         berth.put(Cell.OPENED, berth.get(Cell.STARTED))
 
     @property
@@ -88,6 +89,11 @@ class RecordBook:
         self._times[2 * index] = now
         self._times[2 * index + 1] = limit_s
         self._states[index] = _RUNNING
+
+    def ran(self, index: int, now: float) -> None:
+        """Counts how long a RUNNING record's handler took; one that has never begun took no time."""
+        if self._states[index] == _RUNNING:
+            self.berth.count_run_time(now - self._times[2 * index])
 
     def reporting(self, index: int, completion: bytes | None) -> None:
         """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
