@@ -156,7 +156,7 @@ class Attempts:
         if attempt.is_suspect:
             self._admission.suspects_running += 1
             log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
-        self._count(Cell.RUNNING)
+        self._book.berth.add(Cell.RUNNING)
         run.on_begin = lambda: self._note_begin(attempt, run)
         if run.phase is not Phase.WAITING:  # for another one of its kind: then its limit has not begun
             run.on_begin()

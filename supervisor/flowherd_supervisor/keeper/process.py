@@ -161,15 +161,13 @@ class _Keeper:
         self._ended.set()
 
     async def _settle_rest(self, leases: LeaseKeeper) -> None:
-        """The last minute: settles all ended berths, at most until the time that was given."""
-        scanning = asyncio.get_running_loop().create_task(leases.run())
+        """The last minute: lets the scan settle all ended berths, at most until the time that was given."""
         assert self._finish_by is not None
         try:
             async with asyncio.timeout(max(0.0, self._finish_by - time.monotonic())):
                 await leases.all_settled()
         except TimeoutError:
-            log.error("settlement_incomplete", note="these activities wait for the end of their leases")
-        scanning.cancel()
+            log.error("settlement_incomplete", note="what is left waits for the end of its leases")
 
 
 async def _ended(pidfd: int, timeout_s: float) -> bool:
