@@ -7,11 +7,15 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from flowherd.attempt_files import FileAccess
 from flowherd.auth import LedgerTokens
 from flowherd.environment import RunEnvironment
+from flowherd.files import EngineFiles
 from flowherd.kruxia import connect
 from flowherd.lag import LagProbe
 from flowherd.ledger import Berth, Cell, Clock, Ledger, RecordBook
+from flowherd.loops import new_loop
+from flowherd.scratch import begin_sweep
 from flowherd.stepping import LoopMeter
 from flowherd.stock_files import SdkFiles
 from flowherd.watchdog import Watchdog
@@ -46,7 +50,13 @@ class Assembly:
     ) -> None:
         tokens = LedgerTokens(ledger, berth, bells.ring_keeper) if config.client_id else None
         self._engine = connect(config, tokens, connections=min(most_slots, MOST_CONNECTIONS) + 2)
-        self._files = SdkFiles(config.api_url, tokens)
+        self._sdk_files = SdkFiles(config.api_url, tokens)
+        self._files = FileAccess(
+            lambda: EngineFiles(config.api_url, tokens),
+            new_loop(config.loop),
+            max_file_mb=config.max_file_mb,
+        )
+        begin_sweep()
         self._bells = bells
         self._berth = berth
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
@@ -56,7 +66,11 @@ class Assembly:
         ).start
         Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
         environment = RunEnvironment(
-            seat=seat, secrets=(secret,) if secret else (), stock_files=self._files, meter=meter
+            seat=seat,
+            secrets=(secret,) if secret else (),
+            stock_files=self._sdk_files,
+            files=self._files,
+            meter=meter,
         )
         self.worker = Worker(config, registry, self._engine, RecordBook(berth), environment, ledger.suspects)
         asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
@@ -70,4 +84,5 @@ class Assembly:
         """Ends listening and closes all connections."""
         asyncio.get_running_loop().remove_reader(self._bells.of(self._berth.number))
         await self._files.aclose()
+        await self._sdk_files.aclose()
         await self._engine.aclose()
