@@ -14,6 +14,7 @@ from flowherd import __version__, child, logs
 from flowherd.bells import Bells
 from flowherd.errors import ConfigurationError
 from flowherd.ledger import Berth, Ledger, records_needed
+from flowherd.warm import warm_up
 from flowherd_supervisor.admin import AdminSocket
 from flowherd_supervisor.cautions import cautions
 from flowherd_supervisor.core.events import KEEPER
@@ -62,6 +63,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
         _banner(app, settings, plan, host).say(logs.style_of(settings.log_format))
         for text in cautions(settings):
             log.warning("unwise_setting", note=text)
+        warm_up()
         return Supervisor(plan, host.ledger, host.bells, host.birth, host.reread).run()
     finally:
         host.close()

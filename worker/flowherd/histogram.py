@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BUCKETS = 16  # the first ends at 1 ms, each next one at twice that; the last has no end (16 s and more)
 _FIRST_S = 0.001
