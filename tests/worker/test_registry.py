@@ -199,7 +199,7 @@ def test_a_built_in_cannot_be_decorated_but_registered():
 
 
 def test_configuration_moves_and_bounds_any_activity():
-    """`[activities.work] offload = "process"`: ours or the stock SDK's, without touching the app."""
+    """`[activities.work] offload = "thread"`: ours or the stock SDK's, without touching the app."""
 
     @activity(timeout_s=3)
     async def work(): ...
@@ -207,9 +207,9 @@ def test_configuration_moves_and_bounds_any_activity():
     @activity
     async def other(): ...
 
-    configured = Registry.of([work, other]).configured({"work": {"offload": "process", "max_concurrent": 2}})
+    configured = Registry.of([work, other]).configured({"work": {"offload": "thread", "max_concurrent": 2}})
     found = configured.lookup("work")
-    assert (found.mode, found.max_concurrent, found.timeout_s) == (Mode.PROCESS, 2, 3.0)
+    assert (found.mode, found.max_concurrent, found.timeout_s) == (Mode.THREAD, 2, 3.0)
     assert configured.lookup("other") == definition_of(other)
 
 
@@ -219,6 +219,7 @@ def test_configuration_moves_and_bounds_any_activity():
         ({"wrok": {}}, r"\[activities.wrok\] configures no activity"),
         ({"work": {"offlaod": "thread"}}, "no option offlaod"),
         ({"work": {"name": "x"}}, "no option name"),
+        ({"work": {"offload": "process"}}, "not available in this version"),
         ({"work": {"offload": "loop"}}, "make it async def"),
         ({"work": {"max_concurrent": "2"}}, "whole number"),
     ],

@@ -587,15 +587,12 @@ async def test_every_value_and_exception_ends_in_exactly_one_outcome():
         assert result.failure.code == "INVALID_OUTPUT"
 
 
-async def test_without_isolates_a_process_handler_runs_in_a_thread_and_the_log_says_so(caplog):
-    """A handler that asked for a process is likely to block: never on the loop."""
-    seen = []
+async def test_a_handler_that_asks_for_a_process_is_refused_with_a_remedy():
+    """Running it elsewhere without a word would promise what is not there."""
 
     @activity(offload="process")
     async def work():
-        seen.append(threading.current_thread() is threading.main_thread())
+        """Never runs."""
 
-    run = Bench(work).start("work")
-    assert await after(run.outcome()) == Completed(b"{}")
-    assert seen == [False]
-    assert [record.getMessage() for record in caplog.records] == ["runs_in_a_thread"]
+    with pytest.raises(RegistryError, match=r'offload="process" is not available.*use "thread"'):
+        Bench(work)

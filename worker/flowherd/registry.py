@@ -173,12 +173,18 @@ class Registry:
             if misplaced:
                 raise RegistryError(f"[activities.{found.name}] has no option {', '.join(sorted(misplaced))}")
             registry.add(adjusted(found, cast("ActivityOptions", change)))
+        registry.check()
         return registry
 
     def check(self) -> None:
-        """Makes every binding now; RegistryError for the first that cannot be made."""
+        """Makes every binding now; RegistryError for the first that cannot be made, or cannot run here."""
         for found in self:
             _ = found.binding
+            if found.mode is Mode.PROCESS:
+                raise RegistryError(
+                    f'activity {found.name!r} ({found.origin}): offload="process" is not available in this version: '
+                    'use "thread", or leave it where it is and run more processes (-p)'
+                )
 
     @classmethod
     def of(cls, handlers: Iterable[Any], worker_type: str | None = None) -> Registry:

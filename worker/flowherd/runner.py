@@ -42,9 +42,6 @@ class Runner:
         self, registry: Registry, config: WorkerConfig, threads: ThreadPool, environment: RunEnvironment
     ) -> None:
         registry.check()
-        for found in registry:
-            if found.mode is Mode.PROCESS:  # nothing but a thread is safe where there are no isolates
-                _log.warning("runs_in_a_thread", extra={"activity_name": found.name, "wanted": "process"})
         self._registry = registry
         self._config = config
         self._threads = threads
