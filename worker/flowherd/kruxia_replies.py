@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # becomes a part of a path
+_LIST = re.compile(rb'\s*\{\s*"activities"\s*:\s*\[')
+_MARK = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)  # a whole string, or a single sign
+_UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
 _PASSING = frozenset({408, 425, 429})  # and every 5xx
 _NOT_DONE = frozenset({408, 425, 429, 503})  # the call has certainly not taken effect
 
@@ -61,7 +65,7 @@ def _envelope(reply: Reply) -> Mapping[str, Any] | None:
     """The engine's JSON error, None for text/plain, HTML and everything else (protocol.md §1.4)."""
     try:
         error = msgspec.json.decode(reply.body)["error"]
-    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError):
+    except _UNREADABLE:
         return None
     return error if isinstance(error, dict) else None
 
@@ -83,7 +87,7 @@ def _warnings(body: bytes) -> str:
         return ""
     try:
         return "; ".join(str(warning) for warning in msgspec.json.decode(body)["warnings"])[:500]
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except _UNREADABLE:
         return ""
 
 
@@ -105,12 +109,16 @@ def decode_batch(body: bytes, worker_id: str) -> Batch:
     """
     try:
         items = msgspec.json.decode(body)["activities"]
-    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
-        reason = f"an unreadable poll reply of {len(body)} bytes ({type(error).__name__})"
-        raise EngineUnavailable(reason, in_doubt=True) from None
-    if not isinstance(items, list):
-        raise EngineUnavailable("a poll reply whose activities are not a list", in_doubt=True)
-    decoded = [_decode_item(item, worker_id) for item in items]
+    except _UNREADABLE as error:
+        pieces = _pieces(body)
+        if pieces is None:
+            reason = f"an unreadable poll reply of {len(body)} bytes ({type(error).__name__})"
+            raise EngineUnavailable(reason, in_doubt=True) from None
+        decoded = [_decode_piece(piece, worker_id) for piece in pieces if piece.strip()]
+    else:
+        if not isinstance(items, list):
+            raise EngineUnavailable("a poll reply whose activities are not a list", in_doubt=True)
+        decoded = [_decode_item(item, worker_id) for item in items]
     if nameless := decoded.count(None):
         log.error("activities_without_id", count=nameless, worker_id=worker_id)
     return Batch(
@@ -119,12 +127,56 @@ def decode_batch(body: bytes, worker_id: str) -> Batch:
     )
 
 
+def _pieces(body: bytes) -> list[bytes] | None:
+    """The items of a reply that cannot be read whole, each as it was sent; None when it is not even balanced.
+
+    One number out of range, one half of a surrogate pair must not cost the batch (protocol.md R4).
+    """
+    head = _LIST.match(body)
+    if head is None:
+        return None
+    pieces, begin, open_ = [], head.end(), bytearray()
+    for mark in _MARK.finditer(body, begin):
+        sign = mark.group()
+        if sign in {b"[", b"{"}:
+            open_ += b"]" if sign == b"[" else b"}"
+        elif sign == b'"':
+            return None  # a string without an end
+        elif open_:
+            if sign in {b"]", b"}"} and open_.pop() != sign[0]:
+                return None
+        elif sign in {b",", b"]"}:
+            pieces.append(body[begin : mark.start()])
+            begin = mark.end()
+            if sign == b"]":
+                return pieces
+    return None
+
+
+def _decode_piece(piece: bytes, worker_id: str) -> Activity | Undecodable | None:
+    """One activity of a reply that cannot be read whole."""
+    try:
+        return _decode_item(msgspec.json.decode(piece), worker_id)
+    except _UNREADABLE as error:
+        reason = f"its JSON cannot be read ({type(error).__name__})"
+    try:  # more lenient, but slower; it is only asked for the id
+        item = json.loads(piece.decode(errors="replace"), strict=False, parse_int=str, parse_float=str)
+    except _UNREADABLE:
+        return None
+    activity_id = _id_of(item)
+    return None if activity_id is None else Undecodable(activity_id, worker_id, reason)
+
+
+def _id_of(item: Any) -> str | None:
+    """The id of an activity, None when nothing can be said to the engine about it."""
+    activity_id = item.get("activity_id") if isinstance(item, dict) else None
+    return activity_id if isinstance(activity_id, str) and _PLAIN_ID.match(activity_id) else None
+
+
 def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
     """One activity; None when not even its id is readable: nothing can be said to the engine about it."""
-    if not isinstance(item, dict):
-        return None
-    activity_id = item.get("activity_id")
-    if not isinstance(activity_id, str) or not _PLAIN_ID.match(activity_id):
+    activity_id = _id_of(item)
+    if activity_id is None:
         return None
     texts = [item.get(name) for name in ("workflow_id", "activity_key", "worker")]
     if not all(isinstance(text, str) for text in texts):
@@ -138,10 +190,10 @@ def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
     outputs = item.get("output_definitions")
     return Activity(
         activity_id=activity_id,
-        workflow_id=texts[0],  # type: ignore[arg-type]  # all three are strings: checked above
-        key=texts[1],  # type: ignore[arg-type]
+        workflow_id=texts[0],
+        key=texts[1],
         name=name,
-        worker_type=texts[2],  # type: ignore[arg-type]
+        worker_type=texts[2],
         worker_id=worker_id,
         parameters=item.get("parameters"),
         timeout_s=_timeout_s(item.get("timeout_seconds"), activity_id),
