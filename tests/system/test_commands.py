@@ -334,3 +334,20 @@ def test_what_is_unwise_is_a_warning_at_the_start(tmp_path: Path) -> None:
         assert notes[0].endswith(f"chmod 600 {secret}")
         assert "in the clear" in notes[1]
         host.ready(1)
+
+
+def test_dependencies_planted_beside_the_app_are_not_ours(engine: Engine, tmp_path: Path) -> None:
+    """S17: the app's folder goes first on the path only after our own imports."""
+    apps = tmp_path / "apps"
+    apps.mkdir()
+    (apps / "planted_app.py").write_text((APPS / "sample_app.py").read_text())
+    for name in ("httpx", "httpcore", "h11", "anyio", "msgspec", "structlog", "uvloop", "pydantic", "psutil"):
+        (apps / f"{name}.py").write_text(f"raise RuntimeError('planted {name}')")
+    with running_host(tmp_path, "planted_app:registry", "-p", "2", url=engine.url, app_dir=apps) as host:
+        engine.submit("hello", 4, name="x")
+        engine.submit("kill_self", settings={"retry": {"max_attempts": 1}})
+        engine.wait_for("complete", 4)
+        host.wait_for_log("process_ready", 4)
+        host.signal(signal.SIGTERM)
+        assert host.wait() == 0
+        assert "planted " not in host.log_path.read_text().replace("planted_app", "")
