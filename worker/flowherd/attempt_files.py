@@ -19,7 +19,7 @@ from flowherd.kruxia_files import FileReference
 from flowherd.scratch import Scratch, remove
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from concurrent.futures import Future
 
     from flowherd.activity import Activity
@@ -75,7 +75,7 @@ class FileAccess:
 
     async def aclose(self) -> None:
         """Removes all folders and closes the store, as far as that takes no longer than `CLOSE_S`."""
-        if not self.loop.started:
+        if not self.loop.is_used:
             return
         try:
             async with asyncio.timeout(CLOSE_S):
@@ -86,6 +86,7 @@ class FileAccess:
             self.loop.close()
 
     async def _end(self) -> None:
+        await _ended(asyncio.all_tasks() - {asyncio.current_task()})
         if self._store is not None:
             await self._store.aclose()
         self.scratch.close()
@@ -121,7 +122,7 @@ class AttemptFiles:
     def close(self) -> None:
         """The attempt has ended: ends what is under way and removes its folder, without waiting for it."""
         with self._lock:
-            was_used = not self._closed and self._access.loop.started
+            was_used = not self._closed and self._access.loop.is_used
             self._closed = True
         if was_used:
             try:
@@ -152,10 +153,7 @@ class AttemptFiles:
 
     async def _end(self) -> None:
         """First the writers, then what they write to."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _ended(self._tasks)
         if self._folder is not None:
             remove(self._folder)
 
@@ -183,6 +181,14 @@ class AttemptFiles:
         with Outgoing.opened(path, self._access.limit_bytes) as source:
             await self._access.store().send(reference, source, kind)
         return str(reference)
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels tasks and returns when they have ended."""
+    doomed = list(tasks)
+    for task in doomed:
+        task.cancel()
+    await asyncio.gather(*doomed, return_exceptions=True)
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:

@@ -80,20 +80,19 @@ class Outgoing:
             with storage_errors(f"reading {self._name!r}"):
                 chunk = os.pread(self._descriptor, min(CHUNK_BYTES, self.size - position), position)
             position += len(chunk)
-            if not chunk or position == self.size:
-                self._check_unchanged()
+            if not chunk or (position == self.size and self._look() != self._version):
+                raise self._changed()
             yield chunk
-        if not self.size:
-            self._check_unchanged()
+        if self._look() != self._version:
+            raise self._changed()
 
     def _look(self) -> tuple[int, int]:
         with storage_errors(f"reading {self._name!r}"):
             now = os.fstat(self._descriptor)
         return now.st_size, now.st_mtime_ns
 
-    def _check_unchanged(self) -> None:
-        if self._look() != self._version:
-            raise FileChanged(f"{self._name!r} changed while it was uploaded")
+    def _changed(self) -> FileChanged:
+        return FileChanged(f"{self._name!r} changed while it was uploaded")
 
 
 class Incoming:

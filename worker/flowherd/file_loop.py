@@ -33,9 +33,9 @@ class FileLoop:
         self._closed = False
 
     @property
-    def started(self) -> bool:
-        """Whether there has been any work."""
-        return self._loop is not None
+    def is_used(self) -> bool:
+        """Whether there has been any work, and may be more."""
+        return self._loop is not None and not self._closed
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Begins `work` there, from any thread; RuntimeError after `close`."""
