@@ -109,16 +109,27 @@ def _is_ownerless(entry: os.DirEntry[str]) -> bool:
 @contextlib.contextmanager
 def _locked(base: Path) -> Iterator[None]:
     """Makes `base` if need be and holds its lock; OSError if somebody else could reach into it."""
-    while True:
-        base.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(base, _FOLDER)
+    while True:  # until it is not removed by its last user between two steps
+        with contextlib.suppress(FileExistsError):
+            base.mkdir(mode=0o700)
+        try:
+            descriptor = os.open(base, _FOLDER)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            found = os.fstat(descriptor)
-            if found.st_nlink:  # 0: another process has removed it while we waited for the lock
+            if _is_at(base, descriptor):
+                found = os.fstat(descriptor)
                 if found.st_uid != os.getuid() or found.st_mode & 0o077:
                     raise PermissionError(errno.EPERM, f"{base} is not private to this user")
                 yield
                 return
         finally:
             os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
