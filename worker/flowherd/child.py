@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd import logs
+from flowherd import forks, logs
 from flowherd.assembly import Assembly
 from flowherd.core.messages import (
     Downward,
@@ -102,6 +102,7 @@ def main(setup: ChildSetup, link: Link) -> int:
     ignore_signals()  # again: the app may have installed handlers of its own
     loop = new_loop(setup.config.loop)()
     asyncio.set_event_loop(loop)
+    forks.guard(loop, link)
     _send_last(link, run_to_the_end(loop, _work(setup, registry, worker_type, link, orders)))
     _leave(Exit.CLEAN)
     return Exit.CLEAN

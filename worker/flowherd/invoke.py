@@ -12,6 +12,7 @@ from flowherd.context import ActivityContext, RunState, SyncActivityContext
 from flowherd.costs import Costs
 from flowherd.errors import ActivityError, InvalidOutput
 from flowherd.failures import clean_message, describe_exception, report
+from flowherd.forks import leave_if_copied
 from flowherd.outputs import ActivityResult, encode_output
 from flowherd.redaction import mask, secrets_in
 
@@ -43,6 +44,8 @@ async def invoke_async(definition: ActivityDefinition, state: RunState) -> Outco
         return outcome_of(value, state)
     except BaseException as exc:  # noqa: BLE001  # SystemExit and friends are failures of the handler alone
         return failure_of(exc, state, arguments)
+    finally:
+        leave_if_copied()
 
 
 def invoke_sync(definition: ActivityDefinition, state: RunState) -> Outcome:
@@ -58,6 +61,8 @@ def invoke_sync(definition: ActivityDefinition, state: RunState) -> Outcome:
         return outcome_of(value, state)
     except BaseException as exc:  # noqa: BLE001  # SystemExit and friends are failures of the handler alone
         return failure_of(exc, state, arguments)
+    finally:
+        leave_if_copied()
 
 
 class ThreadLoop:
