@@ -17,6 +17,7 @@ from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
 from flowherd_supervisor.core.state import Phase
 from flowherd_supervisor.core.state import State as Brain
+from flowherd_supervisor.descriptors import open_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ HANG_MARGIN_S = 0.5  # the worker itself reports at limit + grace: a loop that s
 KEEPER_LATE_S = 2.0
 KEEPER_LATE_AT_LEAST_S = 1.0  # under load a scan may wait this long without anything being wrong
 MEMORY_SAMPLES = 3
+FULL = 0.9  # of the descriptors a process may open: beyond it no connection can be had (faults.md C17)
 
 
 @dataclass(slots=True)
@@ -80,7 +82,7 @@ class Watch:
             yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)
 
     def _used_up(self, handle: Handle, berth: Berth, plan: Plan) -> Iterator[Event]:
-        """Enough activities, all slots held by handlers that do not end, or too much memory.
+        """Enough activities, all slots held by handlers that do not end, no descriptors left, or too much memory.
 
         The numbers are spread by a tenth, so that workers that are alike are not replaced together.
         """
@@ -92,6 +94,9 @@ class Watch:
         zombies = sum(record.state is State.ZOMBIE for record in berth.records())
         if zombies and zombies >= berth.get(Cell.LIMIT):
             yield events.WorkerUsedUp(*names, f"all {zombies} slots are held by handlers that do not end")
+        fds, most_fds = open_descriptors(handle.pid)
+        if fds > FULL * most_fds:
+            yield events.WorkerUsedUp(*names, f"{fds} of at most {most_fds} descriptors are open")
         if not plan.max_memory_mb_per_child:
             return
         most_mb = plan.max_memory_mb_per_child * spread
