@@ -94,6 +94,7 @@ class World:
     def start_host(
         self,
         *flags: str,
+        app: str = "chaos_app:registry",
         processes: int = 4,
         slots: int = 32,
         poison_after: int = 0,
@@ -112,9 +113,7 @@ class World:
         if self._credentials:
             words += ["--client-id", self._credentials[0]]
             env["KRUXIAFLOW_CLIENT_SECRET"] = self._credentials[1]
-        self.host = Host(
-            folder, "chaos_app:registry", *words, url=self.proxy.url, env=env, app_dir=CHAOS_APPS
-        )
+        self.host = Host(folder, app, *words, url=self.proxy.url, env=env, app_dir=CHAOS_APPS)
         return self.host.ready(processes)
 
     @property
