@@ -109,6 +109,7 @@ def test_two_processes_give_the_answer_of_none_and_lose_nothing(demo: Callable[[
         assert (phase["activities"], phase["completed"]) == (60, 60)
         assert (phase["failed"], phase["lost"], phase["duplicates"]) == (0, 0, 0)
         assert phase["correct"] is True
+    assert shown["answer"]["signatures"]["bytes"] > 100_000, "a file went through the engine"
     assert "on 2 processes: 60/60" in err
     assert run.running() == []
 

@@ -1,4 +1,4 @@
-"""The demo's application: three activities as a user would write them; the work itself is in analysis.py.
+"""The demo's application: four activities as a user would write them; the work itself is in analysis.py.
 
 `flowherd run flowherd_supervisor.demo.activities:registry` hosts them on any engine.
 """
@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from flowherd import Registry
+from flowherd import ActivityContext, Registry, SyncActivityContext
 from flowherd_supervisor.demo import analysis
 from flowherd_supervisor.demo.corpus import read_source
 from flowherd_supervisor.demo.journal import record
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 registry = Registry()
 
@@ -57,8 +61,29 @@ async def fingerprint_source(work: Part) -> dict[str, Any]:
 
 @registry.activity(name="merge_findings")
 def merge_findings(
-    measured: list[dict[str, Any]], fingerprinted: list[dict[str, Any]], key: str, journal: str
+    ctx: SyncActivityContext,
+    measured: list[dict[str, Any]],
+    fingerprinted: list[dict[str, Any]],
+    key: str,
+    journal: str,
 ) -> dict[str, Any]:
-    """Merge all findings to one answer: the reduce step, a plain function on a thread."""
+    """Merge all findings to one answer and a file of signatures: the reduce step, a plain function on a thread."""
     record(journal, key)
-    return analysis.merge(measured, fingerprinted)
+    with tempfile.NamedTemporaryFile(prefix="signatures-", suffix=".jsonl") as table:
+        table.write(analysis.signature_table(fingerprinted))
+        table.flush()
+        reference = ctx.upload_file(table.name, "signatures.jsonl")
+    return {**analysis.merge(measured, fingerprinted), "table": reference}
+
+
+@registry.activity(name="check_signatures")
+async def check_signatures(ctx: ActivityContext, table: str, key: str, journal: str) -> dict[str, Any]:
+    """Download the file of signatures and say what it holds."""
+    record(journal, key)
+    path = await ctx.download_file(table)
+    return await asyncio.get_running_loop().run_in_executor(_readers(), _facts, path)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as table:
+        return analysis.table_facts(iter(lambda: table.read(1 << 16), b""))

@@ -71,7 +71,9 @@ def compute(root: Path, chunk: Chunk) -> analysis.Findings:
 
 def merge(findings: list[tuple[Chunk, analysis.Findings]]) -> dict[str, Any]:
     """Reduce the findings of chunks to the one answer, in this process."""
-    return analysis.merge(**by_kind(findings))
+    parts = by_kind(findings)
+    table = analysis.signature_table(parts["fingerprinted"])
+    return {**analysis.merge(**parts), "signatures": analysis.table_facts([table])}
 
 
 def by_kind(findings: list[tuple[Chunk, analysis.Findings]]) -> dict[str, list[analysis.Findings]]:

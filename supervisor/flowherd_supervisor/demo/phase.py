@@ -26,7 +26,8 @@ STALL_S = 30.0  # without any progress: what is missing then counts as lost
 SLOTS_EACH = 4  # the next activity is there when one ends
 _CHUNK_INPUT = ("root", "path", "part", "parts", "key", "journal")
 _MERGE_INPUT = ("measured", "fingerprinted", "key", "journal")
-_MERGE_KEY = "merge"
+_CHECK_INPUT = ("table", "key", "journal")
+_REDUCE_KEYS = ("merge", "signatures")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def work_through(phase: Phase, api: EngineApi, start: Callable[[], programs.Prog
     answer = _reduce(phase, api, program, workflows) if settled.completed == len(workflows) else {}
     merge_s = time.monotonic() - began_s
     with StatusSocket(programs.status_socket(phase.folder, program)) as socket:
-        twice = accepted_twice(socket.read(), settled.completed + bool(answer))
+        twice = accepted_twice(socket.read(), settled.completed + len(_REDUCE_KEYS) * bool(answer))
     return _count(phase, settled, answer, merge_s, twice)
 
 
@@ -145,15 +146,26 @@ def _pause(phase: Phase, program: programs.Program, remaining_s: float) -> None:
 
 
 def _reduce(phase: Phase, api: EngineApi, program: programs.Program, workflows: list[str]) -> dict[str, Any]:
-    """Collect the outputs, have them merged by one more activity, and return its answer."""
+    """Collect the outputs, have one activity merge them and another look at its file, and return the answer."""
     findings = []
     for chunk, workflow in zip(phase.work.chunks, workflows, strict=True):
         phase.interruption.check()
         findings.append((chunk, api.output(workflow) or {}))
     phase.stage.update(len(workflows), "merging")
-    version = api.deploy("demo-merge", "merge_findings", _MERGE_INPUT)
-    parameters = {**corpus.by_kind(findings), "key": _MERGE_KEY, "journal": str(phase.journal)}
-    workflow = api.submit("demo-merge", version, parameters)
+    merge, check = _REDUCE_KEYS
+    version = api.deploy(f"demo-{merge}", "merge_findings", _MERGE_INPUT)
+    parameters = {**corpus.by_kind(findings), "key": merge, "journal": str(phase.journal)}
+    answer = _outcome(phase, api, program, api.submit(f"demo-{merge}", version, parameters))
+    if "table" not in answer:
+        return answer
+    version = api.deploy(f"demo-{check}", "check_signatures", _CHECK_INPUT)
+    parameters = {"table": answer.pop("table"), "key": check, "journal": str(phase.journal)}
+    facts = _outcome(phase, api, program, api.submit(f"demo-{check}", version, parameters))
+    return {**answer, "signatures": facts}
+
+
+def _outcome(phase: Phase, api: EngineApi, program: programs.Program, workflow: str) -> dict[str, Any]:
+    """Wait for one more activity and return its output, empty if there is none."""
     deadline_s = time.monotonic() + STALL_S
     while api.status(workflow) not in {"completed", "failed"} and time.monotonic() < deadline_s:
         _pause(phase, program, LAST_POLL_S)
@@ -165,7 +177,7 @@ def _count(phase: Phase, settled: _Settled, answer: dict[str, Any], merge_s: flo
     keys = [chunk.key for chunk in phase.work.chunks]
     kills = phase.chaos.kills if phase.chaos is not None else {}
     ran = journal.executions(phase.journal)
-    tally = journal.tally(ran, [*keys, _MERGE_KEY] if answer else keys, kills)
+    tally = journal.tally(ran, [*keys, *_REDUCE_KEYS] if answer else keys, kills)
     started_s = min((execution.started_s for execution in ran), default=settled.ended_s)
     result = Result(
         processes=phase.processes,

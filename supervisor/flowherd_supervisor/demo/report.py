@@ -156,6 +156,9 @@ def _discoveries(answer: dict[str, Any]) -> list[str]:
         lines.append(
             f"Near-duplicates: {first} and {second}" + (f", and {more} pairs more." if more else ".")
         )
+    if signatures := answer.get("signatures"):
+        table = f"{signatures['functions']:,} signatures, {signatures['bytes'] / 1e6:.1f} MB"
+        lines.append(f"A file of {table}, went to the engine and came back byte for byte.")
     return lines
 
 

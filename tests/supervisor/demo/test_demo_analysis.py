@@ -104,6 +104,20 @@ def test_a_copied_function_is_found_across_files_with_other_literals() -> None:
     assert answer["near_duplicates"] == 1
 
 
+def test_the_table_of_signatures_is_the_same_file_however_the_work_was_cut_and_its_facts_in_any_chunks() -> (
+    None
+):
+    """One process after another uploads and downloads it: byte for byte, or the check is worth nothing."""
+    parts = [analysis.fingerprint(name, LONG) for name in ("b.py", "a.py")]
+    table = analysis.signature_table(parts)
+    assert table == analysis.signature_table(reversed(parts))
+    assert [line.split(b'"')[1] for line in table.splitlines()] == [b"a.py", b"b.py"]
+    facts = analysis.table_facts([table])
+    assert facts == analysis.table_facts(table[n : n + 7] for n in range(0, len(table), 7))
+    assert (facts["functions"], facts["bytes"]) == (2, len(table))
+    assert facts != analysis.table_facts([table.replace(b"a.py", b"c.py")])
+
+
 def test_likeness_inside_one_file_and_of_short_functions_is_not_reported() -> None:
     """Overloads and properties resemble each other by nature."""
     short = "def f(self):\n    return self._f\n"

@@ -30,6 +30,7 @@ class FakeEngine(EngineApi):
         self.submitted: list[tuple[str, dict[str, Any]]] = []
         self.outputs: dict[str, dict[str, Any]] = {}
         self.failed: set[str] = set()
+        self.table = b""
         self._faults = {"skip": skip, "twice": twice, "phantom": phantom, "fail": fail}
 
     def deploy(self, name: str, activity: str, parameters: tuple[str, ...]) -> str:
@@ -67,7 +68,11 @@ class FakeEngine(EngineApi):
 
     def compute(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
         if name == "demo-merge":
-            return analysis.merge(given["measured"], given["fingerprinted"])
+            self.table = analysis.signature_table(given["fingerprinted"])
+            return {**analysis.merge(given["measured"], given["fingerprinted"]), "table": "its reference"}
+        if name == "demo-signatures":
+            assert given["table"] == "its reference"
+            return analysis.table_facts([self.table])
         kind, path, _ = given["key"].split(":")
         return corpus.compute(given["root"], corpus.Chunk(kind, path, given["part"], given["parts"]))
 
@@ -78,6 +83,13 @@ class Tampering(FakeEngine):
         if given["key"] == "measure:two.py:0":
             found["sizes"]["tokens"] += 1
         return found
+
+
+class Adding(FakeEngine):
+    def compute(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
+        if name == "demo-signatures":
+            self.table += b"\n"
+        return super().compute(name, given)
 
 
 @pytest.fixture
@@ -121,6 +133,11 @@ def test_one_token_counted_wrongly_makes_the_answer_wrong(run: Callable[[EngineA
     result = run(Tampering())
     assert not result.correct
     assert result.lost == 0
+
+
+def test_one_byte_too_many_in_the_file_makes_the_answer_wrong(run: Callable[[EngineApi], Result]) -> None:
+    """The file is compared byte for byte, by its digest."""
+    assert not run(Adding()).correct
 
 
 def test_an_activity_that_never_ends_is_lost(run: Callable[[EngineApi], Result]) -> None:

@@ -20,6 +20,7 @@ ANSWER = {
     "near_duplicates": 3,
     "closest_pairs": [[1.0, "a.py:3 f", "b.py:9 g"]],
     "sizes": {"functions": 1200},
+    "signatures": {"functions": 3061, "bytes": 2_254_350, "sha256": "21"},
 }
 ONE = Result(1, 100, 100, 0, 0, 0, 0, 0, 10.0, 0.2, correct=True, answer=ANSWER)
 TWO = replace(ONE, processes=2, wall_s=5.5)
@@ -71,6 +72,7 @@ def test_the_summary_names_speed_up_answer_and_what_to_try_next() -> None:
         "100 of 100",
         "f (a.py:3) with complexity 9",
         "a.py:3 f and b.py:9 g, and 2 pairs more",
+        "A file of 3,061 signatures, 2.3 MB, went to the engine and came back byte for byte.",
         "flowherd run my_app:registry -p 4",
     ):
         assert word in text
