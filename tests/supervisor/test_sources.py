@@ -130,6 +130,7 @@ WRONG = [
     ("admin", "9464", "HOST:PORT, unix:PATH or off"),
     ("admin", "localhost:99999", "127.0.0.1:9464"),
     ("max_reply_mb", "", "integer"),
+    ("max_file_mb", "0", "greater than or equal to 1"),
     ("max_tasks_per_child", "0", "greater than or equal to 1"),
     ("poison_after", "-1", "0 = never"),
     ("worker", "", "at least 1 character"),

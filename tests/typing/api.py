@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, assert_type
 
 from pydantic import BaseModel
@@ -34,6 +36,8 @@ async def bare(order: Order) -> dict[str, Any]:
 @activity()
 def plain(ctx: SyncActivityContext, n: int) -> int:
     ctx.heartbeat("ignored", 3)
+    assert_type(ctx.download_file("postgres://…"), Path)
+    assert_type(ctx.upload_file("out.csv", content_type="text/csv"), str)
     if ctx.cancelled and ctx.cancel_reason is CancelReason.TIMEOUT:
         ctx.raise_if_cancelled()
     assert_type(ctx.wait_for_shutdown(1.0), bool)
@@ -43,6 +47,8 @@ def plain(ctx: SyncActivityContext, n: int) -> int:
 @activity(name="priced", offload="thread", timeout_s=3, max_concurrent=2, worker="py-ml")
 async def optioned(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
     await ctx.heartbeat()
+    assert_type(await ctx.download_file("postgres://…"), Path)
+    assert_type(await ctx.upload_file(Path("out.csv"), "out.csv"), str)
     await ctx.wait_for_shutdown()
     ctx.record_usage("anthropic", "model", input_tokens=3, cost_usd=Decimal("0.1"))
     ctx.record_cost(0.5)
@@ -84,6 +90,7 @@ async def uses() -> None:
     assert_type(tested, TestedRun)
     assert_type(tested.outcome, Outcome)
     assert_type(tested.output, dict[str, Any])
+    assert_type((await run_activity(bare, files={"postgres://…": b""})).files, Mapping[str, bytes])
     FakeEngine().offer(make_activity("bare"))
 
 
