@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Self
 
@@ -33,11 +33,12 @@ class Fate(Enum):
     RESET_BEFORE = "reset before"  # the engine has not seen it
     RESET_AMID = "reset amid"  # the engine has answered, half of it arrived
     RESET_AFTER = "reset after"  # the engine has answered, nothing arrived
+    HELD = "held"  # the engine has answered, and the reply waits for ever
     UNREACHABLE = "unreachable"  # no engine
     UNANSWERED = "unanswered"  # the engine went away with it
 
 
-REPLY_LOST = frozenset({Fate.RESET_AMID, Fate.RESET_AFTER, Fate.UNANSWERED})
+REPLY_LOST = frozenset({Fate.HELD, Fate.RESET_AMID, Fate.RESET_AFTER, Fate.UNANSWERED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Proxy:
         upstream_port: the engine's, which may come and go.
 
     Attributes:
+        holds: the verbs whose replies are held back until their caller has gone.
         calls: everything that came by, in the order in which it ended.
 
     """
@@ -80,6 +82,7 @@ class Proxy:
         self._upstream_port = upstream_port
         self._rng = random.Random(seed)
         self.toxics = toxics
+        self.holds: set[str] = set()
         self.calls: list[Call] = []
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -137,7 +140,12 @@ class Proxy:
         if fate not in {Fate.RESET_BEFORE, Fate.REFUSED}:
             reply, trouble = await upstream.ask(request)
             fate = trouble or fate
-        self.calls.append(_noted(at_s, head, request[len(head) :], fate))
+        call = _noted(at_s, head, request[len(head) :], fate)
+        if call.verb in self.holds and reply:
+            self.calls.append(replace(call, fate=Fate.HELD))
+            await reader.read()
+            return False
+        self.calls.append(call)
         match fate:
             case Fate.PASSED | Fate.SLOW:
                 writer.write(reply)
