@@ -53,7 +53,9 @@ class EngineRig:
         registry = Registry()
         registry.register(self._handler("echo"))
         registry.register(self._handler("hold"))
-        config = WorkerConfig(api_url=server.url, worker_id="rig", **{"concurrency": 4, **settings})
+        config = WorkerConfig(
+            api_url=server.url, worker_id="rig", **{"concurrency": 4, **server.settings, **settings}
+        )
         self.ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
         self.berth = open_berth(self.ledger)
         self.engine = connect(config, None, connections=8)

@@ -25,7 +25,11 @@ class Herd:
     def __init__(self, server: ScriptedEngine, workers: int = 8) -> None:
         self.server = server
         self.config = WorkerConfig(
-            api_url=server.url, client_id="w1", client_secret=SecretStr(SECRET), call_deadline_s=5.0
+            api_url=server.url,
+            client_id="w1",
+            client_secret=SecretStr(SECRET),
+            call_deadline_s=5.0,
+            **server.settings,
         )
         self.ledger = Ledger(seats=workers, records=4)
         self.http = new_client(server.url, None, connections=2)

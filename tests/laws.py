@@ -18,7 +18,16 @@ PROGRAMS = (
     "bench.py",
     "reload.py",
 )  # start programs, beside any supervisor
-CLIENTS = (*PROGRAMS, "views/", "keeper/", "submit.py", "workflow_client.py", "check.py", "advise.py", "ctl.py")
+CLIENTS = (
+    *PROGRAMS,
+    "views/",
+    "keeper/",
+    "submit.py",
+    "workflow_client.py",
+    "check.py",
+    "advise.py",
+    "ctl.py",
+)
 LOOP = ("core/", "supervisor.py", "inbox.py", "processes.py", "mold.py", "admin.py", "notes.py", "hosting.py")
 
 
@@ -140,7 +149,9 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
 
 def http_stays_at_the_edge(source: Source) -> Iterator[str]:
     """Law 3: nothing but these files speaks HTTP."""
-    if source.within(WORKER, "kruxia.py", "auth.py", "transport.py", "files.py", "leases.py"):
+    if source.within(
+        WORKER, "kruxia.py", "auth.py", "transport.py", "files.py", "leases.py", "pool/httpx_face.py"
+    ):
         return
     if not source.within(SUPERVISOR, *CLIENTS):
         yield from source.using("httpx", "requests", "aiohttp", "http.client", "urllib.request", "urllib3")

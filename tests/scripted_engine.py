@@ -95,12 +95,14 @@ class ScriptedEngine:
 
     Attributes:
         requests: all requests so far, in order: what was committed, whatever became of the replies.
+        settings: what a test wants of the clients that are made for it.
     """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.connections = 0
         self.url = ""
+        self.settings: dict[str, Any] = {}
         self._scripts: defaultdict[str, deque[Play]] = defaultdict(deque)
         self._always: dict[str, Play] = {}
         self._changed = asyncio.Event()

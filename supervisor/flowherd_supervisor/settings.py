@@ -161,6 +161,11 @@ class Settings(BaseModel):
     loop: Literal["auto", "uvloop", "asyncio"] = _env(
         "WORKER_LOOP", "event loop: auto, uvloop or asyncio", "auto"
     )
+    transport: Literal["httpx", "httpx-pool", "direct"] = _env(
+        "WORKER_TRANSPORT",
+        "what carries calls to the engine: httpx, httpx-pool (httpx on our connections) or direct",
+        "httpx",
+    )
     max_reply_mb: Count = _env(
         "WORKER_MAX_REPLY_MB", "largest reply of the engine, in MB", 256, ge=1, le=4096
     )
@@ -252,6 +257,7 @@ class Settings(BaseModel):
             max_reply_mb=self.max_reply_mb,
             max_file_mb=self.max_file_mb,
             loop=self.loop,
+            transport=self.transport,
         )
 
     def activity_options(self) -> dict[str, dict[str, Any]]:

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 REFUSED = envelope(401, "UNAUTHORIZED", "Unauthorized: Invalid token")
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedEngine]:
+@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedEngine]:
+    """Whatever carries the calls, the same is expected."""
     async with scripted_engine() as server:
+        server.settings["transport"] = request.param
         yield server
 
 

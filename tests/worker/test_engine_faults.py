@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 CONFLICT = envelope(409, "CONFLICT", "Conflict: Activity claimed by different worker")
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedEngine]:
+@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedEngine]:
+    """Whatever carries the calls, the same is expected."""
     async with scripted_engine() as server:
+        server.settings["transport"] = request.param
         yield server
 
 

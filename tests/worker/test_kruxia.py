@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 ID = "0193a1b2-0000-7000-8000-000000000001"
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedEngine]:
+@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedEngine]:
+    """Whatever carries the calls, the same is expected."""
     async with scripted_engine() as server:
+        server.settings["transport"] = request.param
         yield server
 
 
 @pytest.fixture
 async def client(server: ScriptedEngine) -> AsyncIterator[KruxiaEngine]:
-    client = connect(WorkerConfig(api_url=server.url, max_reply_mb=1), None, connections=4)
+    client = connect(WorkerConfig(api_url=server.url, max_reply_mb=1, **server.settings), None, connections=4)
     yield client
     await client.aclose()
 

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
+from flowherd import transports
+from flowherd.config import WorkerConfig
 from flowherd.errors import (
     EngineDisconnected,
     EngineError,
@@ -18,13 +20,24 @@ from flowherd.errors import (
     EngineUnavailable,
     ReplyTooLarge,
 )
-from flowherd.transport import HttpxTransport, Reply, new_client
+from flowherd.transport import Reply, Transport, new_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 ROUTE = "/api/v1/activities/x/complete"
 ACCEPTED = Play(200, b'{"acknowledged":true}')
+
+
+@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
+def carrier(request: pytest.FixtureRequest) -> str:
+    """Whatever carries the calls, the same is expected."""
+    return str(request.param)
+
+
+def new_transport(carrier: str, url: str, *, connections: int = 1) -> Transport:
+    config = WorkerConfig(api_url=url, transport=carrier)  # type: ignore[arg-type]  # one of the three
+    return transports.new_transport(config, None, connections=connections)
 
 
 @pytest.fixture
@@ -34,17 +47,17 @@ async def server() -> AsyncIterator[ScriptedEngine]:
 
 
 @pytest.fixture
-async def transport(server: ScriptedEngine) -> AsyncIterator[HttpxTransport]:
-    transport = HttpxTransport(new_client(server.url, None, connections=4))
+async def transport(server: ScriptedEngine, carrier: str) -> AsyncIterator[Transport]:
+    transport = new_transport(carrier, server.url, connections=4)
     yield transport
     await transport.aclose()
 
 
-async def call(transport: HttpxTransport, deadline_s: float = 5.0, **options: int) -> Reply:
+async def call(transport: Transport, deadline_s: float = 5.0, **options: int) -> Reply:
     return await transport.call(ROUTE, b'{"worker_id":"w-1"}', deadline_s, **options)
 
 
-async def test_a_call_carries_bytes_there_and_back(server: ScriptedEngine, transport: HttpxTransport) -> None:
+async def test_a_call_carries_bytes_there_and_back(server: ScriptedEngine, transport: Transport) -> None:
     server.script("complete", Play(207, b"anything", {"x-request-id": "7"}))
     reply = await call(transport)
     assert (reply.status, reply.body, reply.headers["x-request-id"]) == (207, b"anything", "7")
@@ -53,7 +66,7 @@ async def test_a_call_carries_bytes_there_and_back(server: ScriptedEngine, trans
     assert "anything" not in repr(reply)
 
 
-async def test_connections_are_kept_and_bounded(server: ScriptedEngine, transport: HttpxTransport) -> None:
+async def test_connections_are_kept_and_bounded(server: ScriptedEngine, transport: Transport) -> None:
     await asyncio.gather(*(call(transport) for _ in range(40)))
     assert server.connections <= 4
     assert len(server.requests) == 40
@@ -66,9 +79,9 @@ def free_port() -> int:
         return port
 
 
-async def test_a_refused_connection_is_an_outage_and_nothing_is_in_doubt() -> None:
+async def test_a_refused_connection_is_an_outage_and_nothing_is_in_doubt(carrier: str) -> None:
     """Faults E1: nothing was sent."""
-    transport = HttpxTransport(new_client(f"http://127.0.0.1:{free_port()}", None, connections=1))
+    transport = new_transport(carrier, f"http://127.0.0.1:{free_port()}")
     with pytest.raises(EngineUnavailable) as raised:
         await call(transport)
     assert not raised.value.in_doubt
@@ -78,7 +91,7 @@ async def test_a_refused_connection_is_an_outage_and_nothing_is_in_doubt() -> No
 
 @pytest.mark.parametrize("how", ["reset_after", "close_after"])
 async def test_a_reply_cut_at_any_byte_is_an_outage_in_doubt_and_the_whole_one_is_read(
-    server: ScriptedEngine, transport: HttpxTransport, how: str
+    server: ScriptedEngine, transport: Transport, how: str
 ) -> None:
     """Faults E2: before, amid and after the reply, for every n."""
     whole = len(ACCEPTED.encoded("complete"))
@@ -100,13 +113,13 @@ async def test_a_reply_cut_at_any_byte_is_an_outage_in_doubt_and_the_whole_one_i
 
 
 @pytest.mark.parametrize(
-    "play", [Play(hold=asyncio.Event()), Play(trickle_s=0.05)], ids=["stalled", "trickle"]
+    "make", [lambda: Play(hold=asyncio.Event()), lambda: Play(trickle_s=0.05)], ids=["stalled", "trickle"]
 )
 async def test_a_reply_that_never_ends_meets_the_one_deadline(
-    server: ScriptedEngine, transport: HttpxTransport, play: Play
+    server: ScriptedEngine, transport: Transport, make: Callable[[], Play]
 ) -> None:
     """Faults E3: a byte a second would satisfy a time-out per read for ever."""
-    server.always("complete", play)
+    server.always("complete", make())
     begun = asyncio.get_running_loop().time()
     with pytest.raises(EngineUnavailable, match=r"no complete reply within 0\.3 s") as raised:
         await call(transport, 0.3)
@@ -115,7 +128,7 @@ async def test_a_reply_that_never_ends_meets_the_one_deadline(
 
 
 async def test_a_call_that_waits_for_a_connection_meets_its_deadline_too(
-    server: ScriptedEngine, transport: HttpxTransport
+    server: ScriptedEngine, transport: Transport
 ) -> None:
     server.always("complete", Play(hold=asyncio.Event()))
     results = await asyncio.gather(*(call(transport, 0.3) for _ in range(6)), return_exceptions=True)
@@ -132,16 +145,14 @@ async def test_a_call_that_waits_for_a_connection_meets_its_deadline_too(
         b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 200_000 + b"\r\n\r\n",
     ],
 )
-async def test_what_is_no_http_is_an_outage(
-    server: ScriptedEngine, transport: HttpxTransport, raw: bytes
-) -> None:
+async def test_what_is_no_http_is_an_outage(server: ScriptedEngine, transport: Transport, raw: bytes) -> None:
     """Faults E15."""
     server.script("complete", Play(raw=raw, close=True))
     with pytest.raises(EngineUnavailable):
         await call(transport)
 
 
-async def test_a_compressed_reply_is_not_unpacked(server: ScriptedEngine, transport: HttpxTransport) -> None:
+async def test_a_compressed_reply_is_not_unpacked(server: ScriptedEngine, transport: Transport) -> None:
     """Faults E15: a gzip bomb; we never ask for compression."""
     bomb = gzip.compress(b"\0" * (64 << 20))
     server.script("complete", Play(200, bomb, {"content-encoding": "gzip"}))
@@ -152,7 +163,7 @@ async def test_a_compressed_reply_is_not_unpacked(server: ScriptedEngine, transp
 
 @pytest.mark.parametrize("size", [1000, 1001])
 async def test_a_reply_is_read_up_to_its_limit_and_no_further(
-    server: ScriptedEngine, transport: HttpxTransport, size: int
+    server: ScriptedEngine, transport: Transport, size: int
 ) -> None:
     server.script("complete", Play(200, b"x" * size))
     if size <= 1000:
@@ -164,7 +175,7 @@ async def test_a_reply_is_read_up_to_its_limit_and_no_further(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_a_reply_like_any_other(
-    server: ScriptedEngine, transport: HttpxTransport, status: int
+    server: ScriptedEngine, transport: Transport, status: int
 ) -> None:
     """Faults E11."""
     async with scripted_engine() as other:
@@ -175,20 +186,20 @@ async def test_a_redirect_is_a_reply_like_any_other(
 
 
 async def test_proxies_of_the_environment_are_ignored(
-    server: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedEngine, carrier: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Faults E30: they would see the bearer."""
     async with scripted_engine() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, proxy.url)
-        transport = HttpxTransport(new_client(server.url, None, connections=1))
+        transport = new_transport(carrier, server.url)
         await call(transport)
         await transport.aclose()
         assert proxy.requests == []
         assert len(server.requests) == 1
 
 
-async def test_a_server_without_tls_is_said_to_be_one() -> None:
+async def test_a_server_without_tls_is_said_to_be_one(carrier: str) -> None:
     """Faults E24: https in the URL, http behind it."""
 
     async def answer_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -198,14 +209,14 @@ async def test_a_server_without_tls_is_said_to_be_one() -> None:
 
     server = await asyncio.start_server(answer_plainly, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    transport = HttpxTransport(new_client(f"https://127.0.0.1:{port}", None, connections=1))
+    transport = new_transport(carrier, f"https://127.0.0.1:{port}")
     with pytest.raises(EngineMisconfigured, match="TLS: "):
         await call(transport, 2.0)
     await transport.aclose()
     server.close()
 
 
-async def test_a_certificate_nobody_vouches_for_is_refused_by_name() -> None:
+async def test_a_certificate_nobody_vouches_for_is_refused_by_name(carrier: str) -> None:
     """Faults E24: the message says what is wrong, and that it is TLS."""
     trustme = pytest.importorskip("trustme")
     import ssl
@@ -216,7 +227,7 @@ async def test_a_certificate_nobody_vouches_for_is_refused_by_name() -> None:
     engine = ScriptedEngine()
     server = await asyncio.start_server(engine.serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    transport = HttpxTransport(new_client(f"https://127.0.0.1:{port}", None, connections=1))
+    transport = new_transport(carrier, f"https://127.0.0.1:{port}")
     with pytest.raises(EngineMisconfigured, match=r"TLS: .*CERTIFICATE_VERIFY_FAILED"):
         await call(transport, 2.0)
     await transport.aclose()
@@ -225,7 +236,7 @@ async def test_a_certificate_nobody_vouches_for_is_refused_by_name() -> None:
 
 
 async def test_a_cancelled_call_ends_at_once_and_leaves_the_pool_usable(
-    server: ScriptedEngine, transport: HttpxTransport
+    server: ScriptedEngine, transport: Transport
 ) -> None:
     server.script("complete", *[Play(hold=asyncio.Event())] * 4)
     calls = [asyncio.create_task(call(transport)) for _ in range(4)]

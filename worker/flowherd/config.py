@@ -47,6 +47,7 @@ class WorkerConfig(BaseModel):
     max_reply_mb: int = Field(default=256, ge=1)
     max_file_mb: int = Field(default=5120, ge=1)
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
+    transport: Literal["httpx", "httpx-pool", "direct"] = "httpx"
 
     @field_validator("api_url")
     @classmethod

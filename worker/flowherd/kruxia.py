@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.auth import BearerAuth, TokenSource
 from flowherd.engine import Answer, Batch, Verdict
 from flowherd.errors import (
     EngineDisconnected,
@@ -17,10 +16,12 @@ from flowherd.errors import (
     ReplyTooLarge,
 )
 from flowherd.kruxia_replies import decode_batch, sort_reply, words_of
-from flowherd.transport import MAX_REPLY_BYTES, HttpxTransport, Reply, Transport, new_client
+from flowherd.transport import MAX_REPLY_BYTES, Reply, Transport
+from flowherd.transports import new_transport
 
 if TYPE_CHECKING:
     from flowherd.activity import Completed, Failed, Usage
+    from flowherd.auth import TokenSource
     from flowherd.config import WorkerConfig
 
 API = "/api/v1"
@@ -32,10 +33,8 @@ _json = msgspec.json.Encoder(order="deterministic")
 
 def connect(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> KruxiaEngine:
     """An engine client for `config.api_url`; without `tokens` it sends no Authorization header (§2.2)."""
-    auth = BearerAuth(tokens, config.api_url) if tokens is not None else None
-    client = new_client(config.api_url, auth, connections=connections)
     return KruxiaEngine(
-        HttpxTransport(client),
+        new_transport(config, tokens, connections=connections),
         api_url=config.api_url,
         max_reply_mb=config.max_reply_mb,
         anonymous=tokens is None,

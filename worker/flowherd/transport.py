@@ -62,14 +62,24 @@ def tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def new_client(base_url: str, auth: httpx.Auth | None, *, connections: int) -> httpx.AsyncClient:
-    """An httpx client with our rules: no redirects, no proxies from the environment (protocol.md R12)."""
+def new_client(
+    base_url: str,
+    auth: httpx.Auth | None,
+    *,
+    connections: int,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> httpx.AsyncClient:
+    """An httpx client with our rules: no redirects, no proxies from the environment (protocol.md R12).
+
+    A `transport` of its own brings connections and TLS of its own.
+    """
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60
     )
     return httpx.AsyncClient(
         base_url=base_url,
         auth=auth,
+        transport=transport,
         verify=tls_context(),
         limits=limits,
         timeout=None,  # noqa: S113 - every call has a total deadline instead
@@ -113,12 +123,20 @@ class HttpxTransport:
         await self._client.aclose()
 
 
+def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:
+    """What to raise when the body is compressed: we never ask for that (faults.md E15)."""
+    encoding = headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return None
+    return EngineUnavailable(
+        f"a reply with content-encoding {encoding[:40]!r} that nobody asked for", in_doubt=True
+    )
+
+
 async def read_capped(response: httpx.Response, max_reply_bytes: int) -> bytes:
     """The body as it was sent: never decompressed, never longer than was agreed."""
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        reason = f"a reply with content-encoding {encoding[:40]!r} that nobody asked for"
-        raise EngineUnavailable(reason, in_doubt=True)
+    if refusal := unasked_encoding(response.headers):
+        raise refusal
     chunks, size = [], 0
     async for chunk in response.aiter_raw():
         chunks.append(chunk)

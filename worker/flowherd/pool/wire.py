@@ -1,0 +1,121 @@
+"""What may be put on the wire and what can go wrong there; pure, it opens nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import quote, urlsplit
+
+_TARGET = re.compile(rb"/[\x21-\x7e]*\Z")
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]+\Z")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class WireError(Exception):
+    """An exchange came to nothing; the faces translate it."""
+
+
+class ConnectError(WireError):
+    """No connection came about: nothing was sent."""
+
+
+class Disconnected(WireError):
+    """The connection ended before the reply did.
+
+    Args:
+        has_begun: a byte of the reply had come.
+
+    """
+
+    def __init__(self, reason: str, *, has_begun: bool) -> None:
+        super().__init__(reason)
+        self.has_begun = has_begun
+
+
+class MalformedReply(WireError):
+    """What came is no reply, or none that we ask for."""
+
+
+class OversizedReply(WireError):
+    """The body is longer than was agreed."""
+
+
+class Overdue(WireError):
+    """The deadline passed with the request on its way."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where connections lead; host names are ASCII, IPv6 addresses without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """That of an absolute URL.
+
+        Raises:
+            ValueError: there is none in it.
+
+        """
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if not host.isascii():
+            host = host.encode("idna").decode()
+        if parts.scheme not in _DEFAULT_PORTS or not _HOST.match(host):
+            raise ValueError(f"no http or https origin: {url[:80]!r}")
+        port = parts.port
+        return cls(parts.scheme, host, _DEFAULT_PORTS[parts.scheme] if port is None else port)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.scheme == "https"
+
+    @cached_property
+    def authority(self) -> bytes:
+        """The value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}").encode()
+
+
+def base_path_of(url: str) -> str:
+    """The path of a URL, percent-encoded, without a slash at its end."""
+    return quote(urlsplit(url).path, safe="/%:@!$&'()*+,;=~").rstrip("/")
+
+
+def checked_target(target: bytes) -> bytes:
+    """A request target that cannot end its line.
+
+    Raises:
+        ValueError: it could, or is no absolute path.
+
+    """
+    if _TARGET.match(target) is None:
+        raise ValueError(f"no request target: {target[:80]!r}")
+    return target
+
+
+def header_line(name: bytes, value: bytes) -> bytes:
+    """One header that stays one header.
+
+    Raises:
+        ValueError: the name or value would begin another.
+
+    """
+    if _NAME.match(name) is None or _VALUE.match(value) is None:
+        raise ValueError(f"no header can carry what was given for {name[:40]!r}")  # never the value: S7
+    return name + b": " + value + b"\r\n"
+
+
+def checked_method(method: str) -> bytes:
+    """A method that stays one word; raises ValueError as `checked_target` does."""
+    name = method.encode("ascii", "replace")
+    if _NAME.match(name) is None or name == b"CONNECT":
+        raise ValueError(f"no method: {name[:40]!r}")
+    return name
