@@ -1,0 +1,222 @@
+"""`python tests/chaos/mutations.py`: switches one protection off at a time, in a copy, and demands a red test (M19)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TOP = Path(__file__).parents[2]
+WORKER, SUPERVISOR = "worker/flowherd/", "supervisor/flowherd_supervisor/"
+SYSTEM, CHAOS, UNIT = "tests/system/", "tests/chaos/", "tests/worker/"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One protection, the text that switches it off, and the test that must notice."""
+
+    protection: str
+    path: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = (
+    Mutation(
+        "a worker_id for every poll",
+        WORKER + "poller.py",
+        'f"{self._prefix}-{self._polls}"',
+        'f"{self._prefix}-0"',
+        UNIT + "test_poller.py::test_every_poll_has_a_worker_id_of_its_own",
+    ),
+    Mutation(
+        "heartbeats of the keeper",
+        WORKER + "leases.py",
+        "self._beat_if_due(berth, record, now)",
+        "continue",
+        SYSTEM + "test_leases.py::test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards",
+    ),
+    Mutation(
+        "retries of complete",
+        WORKER + "reporter.py",
+        "            if answer is None:\n                continue\n            match",
+        "            if answer is None:\n                return Delivery.DROPPED\n            match",
+        CHAOS + "test_partitions.py::test_a_partition_within_the_lease_costs_nothing",
+    ),
+    Mutation(
+        "the check for NUL",
+        WORKER + "outputs.py",
+        'if b"\\\\u0000" in body and plain:',
+        "if False:",
+        UNIT + "test_outputs.py::test_what_the_engine_refuses_or_stores_wrongly_is_found_here",
+    ),
+    Mutation(
+        "the end of the link",
+        WORKER + "child.py",
+        "            self._order(Release(ORPHAN_RELEASE_S))\n            threading.Event().wait(ORPHAN_EXIT_S)",
+        "            return",
+        CHAOS + "test_orphans.py::test_workers_end_by_themselves_when_the_supervisor_is_gone",
+    ),
+    Mutation(
+        "the keeper's last minute",
+        SUPERVISOR + "keeper/process.py",
+        "signal.pidfd_send_signal(pidfd, signal.SIGKILL)",
+        "pass",
+        CHAOS + "test_orphans.py::test_the_keeper_ends_what_holds_the_gil",
+    ),
+    Mutation(
+        "settlement of what a dead process held",
+        WORKER + "leases.py",
+        "self._tasks.spawn(self._settle(berth))",
+        "pass",
+        CHAOS
+        + "test_crash_points.py::test_a_worker_that_dies_at_a_named_point_costs_at_most_an_attempt[after_claim]",
+    ),
+    Mutation(
+        "results kept in the ledger",
+        WORKER + "settlement.py",
+        "if record.state is State.REPORTING else None",
+        "if False else None",
+        CHAOS + "test_host_faults.py::test_a_worker_killed_in_mid_report_has_one_completion",
+    ),
+    Mutation(
+        "the record before the start",
+        WORKER + "recordbook.py",
+        "self._states[index] = _CLAIMED\n",
+        "self._states[index] = _FREE\n",
+        CHAOS
+        + "test_crash_points.py::test_a_worker_that_dies_at_a_named_point_costs_at_most_an_attempt[after_claim]",
+    ),
+    Mutation(
+        "the budget of the host",
+        SUPERVISOR + "core/budget.py",
+        "free = state.plan.concurrency - sum(worker.charge for worker in turn.state.workers)",
+        "free = state.plan.concurrency",
+        "tests/supervisor/test_budget_histories.py",
+    ),
+    Mutation(
+        "the hang rule",
+        SUPERVISOR + "watch.py",
+        "yield from _hang(handle, berth, records, state.plan, now)",
+        "pass",
+        SYSTEM + "test_leases.py::test_a_loop_that_hangs_beyond_its_limit_is_ended_and_the_guilty_named",
+    ),
+    Mutation(
+        "the watch over the keeper",
+        SUPERVISOR + "watch.py",
+        "yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)",
+        "return",
+        SYSTEM + "test_leases.py::test_a_frozen_keeper_is_replaced_before_a_lease_is_lost",
+    ),
+    Mutation(
+        "verdicts about lost leases",
+        WORKER + "attempts.py",
+        "is not Standing.GONE:\n                continue",
+        "is not Standing.GONE or True:\n                continue",
+        UNIT
+        + "test_attempts_lost.py::test_a_lost_lease_cancels_the_handler_reports_nothing_and_frees_the_slot",
+    ),
+    Mutation(
+        "poison",
+        WORKER + "settlement.py",
+        "if not self._poison_after or",
+        "if True or",
+        SYSTEM + "test_leases.py::test_a_poison_is_found_among_its_neighbours_and_they_all_complete",
+    ),
+    Mutation(
+        "delays of the retry gate",
+        WORKER + "gate.py",
+        "self._reopens_at = now + self._delay_s(error)",
+        "self._reopens_at = now",
+        CHAOS + "test_partitions.py::test_results_that_wait_for_the_engine_are_few_calls_and_all_delivered",
+    ),
+    Mutation(
+        "the end of copies made by a fork",
+        WORKER + "forks.py",
+        "        _is_copy = True",
+        "        _is_copy = False",
+        CHAOS + "test_hostile_activities.py::test_a_grandchild_that_returns_from_its_handler_ends_there",
+    ),
+    Mutation(
+        "the watch over descriptors",
+        SUPERVISOR + "watch.py",
+        "FULL = 0.9",
+        "FULL = 9.0",
+        CHAOS
+        + "test_hostile_activities.py::test_a_process_that_has_leaked_its_descriptors_is_named_and_replaced",
+    ),
+)
+
+
+def main() -> int:
+    """Tries every mutation; returns 0 when each made its test fail, and every test passes without one."""
+    parser = argparse.ArgumentParser(description="Which test notices which protection?")
+    parser.add_argument("--only", default="", help="a part of the protection's name")
+    options = parser.parse_args()
+    wanted = [mutation for mutation in MUTATIONS if options.only in mutation.protection]
+    with tempfile.TemporaryDirectory(prefix="mut-") as folder:
+        copy = Path(folder) / "c"
+        for name in ("worker", "supervisor", "tests", "pyproject.toml", "README.md"):
+            source = TOP / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
+            else:
+                copy.mkdir(exist_ok=True)
+                shutil.copy(source, copy / name)
+        results = [_tried(mutation, copy, Path(folder)) for mutation in wanted]
+    print(f"{sum(results)} of {len(results)} protections have a test that goes red without them")
+    return 0 if all(results) else 1
+
+
+def _tried(mutation: Mutation, copy: Path, folder: Path) -> bool:
+    path = copy / mutation.path
+    text = path.read_text()
+    if text.count(mutation.old) < 1:
+        print(f"STALE  {mutation.protection}: its text is not in {mutation.path} any more", flush=True)
+        return False
+    started_at = time.monotonic()
+    green = _passes(mutation.test, copy, folder)
+    path.write_text(text.replace(mutation.old, mutation.new, 1))
+    try:
+        red = green and not _passes(mutation.test, copy, folder)
+    finally:
+        path.write_text(text)
+    word = "red   " if red else "BROKEN" if not green else "GREEN "
+    print(
+        f"{word} {mutation.protection:40} {mutation.test}  ({time.monotonic() - started_at:.0f} s)",
+        flush=True,
+    )
+    return red
+
+
+def _passes(test: str, copy: Path, folder: Path) -> bool:
+    """Whether a test passes against the copy; anything but passed and failed is an error of this script."""
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={folder / 't'}",
+        test,
+    ]
+    paths = os.pathsep.join([str(copy / "worker"), str(copy / "supervisor")])
+    done = subprocess.run(
+        words, cwd=copy, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
+    if done.returncode not in {0, 1}:
+        sys.exit(f"{test} did not run:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
