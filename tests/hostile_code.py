@@ -131,13 +131,29 @@ class Code(Chance):
 
     def usage(self) -> dict[str, Any]:
         """Arguments of `ctx.record_usage`."""
-        counts = {name: self.choice(COUNTS) for name in ("input_tokens", "output_tokens")}
-        return {"provider": self.text(), "model": self.text(), "cost_usd": self.choice(COSTS), **counts}
+        arguments = {
+            "provider": self.text(),
+            "model": "m",
+            "cost_usd": None,
+            "input_tokens": 1,
+            "output_tokens": 1,
+        }
+        odd = {"model": self.text(), "cost_usd": self.choice(COSTS), "input_tokens": self.choice(COUNTS)}
+        odd["cache_storage_token_hours"] = self.choice(
+            [*COUNTS, "1", float("nan"), float("inf"), 1e300, 5e-324]
+        )
+        name = self.choice(list(odd))
+        return arguments | {name: odd[name]}
 
     def file_name(self) -> str:
         """A file's name, of which many lead elsewhere."""
         parts = ["a", "..", ".", "sub", "a.txt", "-", "_", "CON", "%2e%2e", "~", self.text(3), "x" * 300]
-        return "/".join(self.choices(parts, k=self.choice([1, 1, 2, 3, 5])))
+        climb = [
+            self.choice(["a", "sub", "_"]),
+            *[".."] * self.randint(1, 4),
+            self.choice(["x", "source", "tmp"]),
+        ]
+        return "/".join(self.choice([climb, [self.choice(parts)], self.choices(parts, k=self.randint(1, 5))]))
 
 
 def _invalid(text: str) -> ValidationError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 2**32 - 1  # the engine's counters are unsigned 32-bit (protocol.md §6.1)
 MAX_COST_USD = Decimal(10) ** 12
+MAX_HOURS = 1e12
 COST_STEP_USD = Decimal("1e-12")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # protocol.md §6.5
 
 Money = Decimal | int | float | str
 
@@ -46,6 +48,8 @@ class Costs:
         Priced and unpriced tokens are kept apart: the engine prices only entries without `cost_usd`.
         """
         _check_usage(usage)
+        if usage.cost_usd is not None:
+            usage = replace(usage, cost_usd=format(checked_cost(usage.cost_usd), "f"))
         page = 0
         while True:
             key = (usage.provider, usage.model, usage.cost_usd is None, page)
@@ -70,13 +74,16 @@ def checked_cost(usd: Money) -> Decimal:
 
 
 def _check_usage(usage: Usage) -> None:
-    if not usage.provider or not usage.model:
-        raise ValueError("usage needs a provider and a model")
+    for name in (usage.provider, usage.model):
+        if not isinstance(name, str) or not name or _UNSTORABLE.search(name):
+            raise ValueError(
+                "usage needs a provider and a model: text without NUL or halves of surrogate pairs"
+            )
     if not _counts_fit(usage):
         raise ValueError("token counts must be whole numbers between 0 and 4294967295")
     hours = usage.cache_storage_token_hours
-    if not math.isfinite(hours) or hours < 0:
-        raise ValueError("cache_storage_token_hours must be a finite number ≥ 0")
+    if type(hours) not in {int, float} or not 0 <= hours <= MAX_HOURS:
+        raise ValueError("cache_storage_token_hours must be a number between 0 and 10^12")
 
 
 def _counts(usage: Usage) -> tuple[int, int, int, int]:
@@ -84,7 +91,7 @@ def _counts(usage: Usage) -> tuple[int, int, int, int]:
 
 
 def _counts_fit(usage: Usage) -> bool:
-    return all(isinstance(count, int) and 0 <= count <= MAX_TOKENS for count in _counts(usage))
+    return all(type(count) is int and 0 <= count <= MAX_TOKENS for count in _counts(usage))
 
 
 def _sum(first: Usage, second: Usage) -> Usage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from flowherd.context import ActivityContext
+
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def make_context(sdk: ModuleType, ctx: ActivityContext) -> Any:
@@ -49,11 +53,21 @@ def context_class(sdk: ModuleType) -> Any:
         async def download_file(self, storage_path: str) -> str:
             """As the stock context; the file lives until the attempt ends."""
             self._open_files()
+            _check_file_name(storage_path.partition("://")[2].partition("/")[2].partition("/")[2])
             return str(await super().download_file(storage_path))
 
         async def upload_file(self, local_path: str, filename: str) -> str:
-            """As the stock context."""
+            """As the stock context, which looks at the name only once the file has been sent."""
             self._open_files()
+            sdk.storage.FileMetadata(
+                workflow_id=self.workflow_id,
+                activity_key=self.activity_key,
+                filename=filename,
+                size=0,
+                content_type=None,
+                created_at=_EPOCH,
+            )
+            _check_file_name(filename)
             return str(await super().upload_file(local_path, filename))
 
         async def close_files(self) -> None:
@@ -69,3 +83,12 @@ def context_class(sdk: ModuleType) -> Any:
 
     HostedContext.__name__ = HostedContext.__qualname__ = "ActivityContext"
     return HostedContext
+
+
+def _check_file_name(name: str) -> None:
+    """Refuses a path: it would lead out of the private directory, or to another route of the engine.
+
+    The SDK's pattern lets `a/../../x` pass, and the engine has no route for `a/x` (protocol.md §9.3).
+    """
+    if "/" in name:
+        raise ValueError("a file's name is one name, without a slash")
