@@ -29,6 +29,7 @@ def pytest_addoption(parser):
     group.addoption("--engine-pid", type=int, help="its process, which the test of C15 may stop")
     group.addoption("--engine-client-id", help="credentials of the engine, for C10")
     group.addoption("--engine-client-secret-file", help="file that holds the client's secret")
+    group.addoption("--engine-openapi", help="the real server's openapi.json, a file or URL: compare with it")
 
 
 def option(config, name):
@@ -134,9 +135,7 @@ class Contract:
     def __init__(self, http: httpx.Client, differences: dict) -> None:
         self.http = http
         self.url = str(http.base_url)
-        features = http.get("/api/v1/info").json().get("features") or {}
-        is_embedded = isinstance(features, dict) and features.get("embedded") is True
-        self.kind = "embedded" if is_embedded else "server"
+        self.kind = "embedded" if "embedded" in http.get("/api/v1/info").json()["features"] else "server"
         self._differences = differences
         self._prefix = f"contract-{secrets.token_hex(4)}"
         self._names = 0

@@ -32,12 +32,15 @@ class SystemApi:
     async def ready(self, _request: Request) -> Response:
         """The store answers too."""
         await self._engine.database.transact(_nothing)
-        checks = dict.fromkeys(("database", "event_source", "queue", "orchestrator"), "ok")
-        return json_reply(self._marked({"status": "ready", "checks": checks}))
+        parts = ("database", "event_source", "queue", "orchestrator")
+        checks = {part: {"status": "healthy"} for part in parts}
+        return json_reply({"status": "ready", "checks": checks})
 
     async def info(self, _request: Request) -> Response:
         """Who this is."""
-        features = {"embedded": True, "test_hooks": self._engine.settings.test_hooks}
+        features = ["workflows", "workers", "authentication", "embedded"]
+        features += ["test-hooks"] if self._engine.settings.test_hooks else []
+        features += ["insecure-dev"] if self._engine.authority.open else []
         document = {
             "version": package_version(),
             "build_timestamp": "unknown",
