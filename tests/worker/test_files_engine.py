@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -223,35 +225,54 @@ async def test_a_download_that_stalls_fails_its_try(server, scripted):
     assert len(server.of("report.csv")) == 2
 
 
-async def test_a_download_whose_bytes_move_may_take_longer_than_a_stall(tmp_path):
-    """The deadline follows the bytes, so that a size limit in time needs no guess."""
-    connections = []
+@contextlib.asynccontextmanager
+async def dripping(*downloads: tuple[int, int], every_s: float = 0.05):
+    """A server whose n-th download comes as so many drops of so many bytes; yields URL and connections."""
+    waiting, connections = list(downloads), []
 
     async def serve(reader, writer):
         connections.append(writer)
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 163840\r\n\r\n")
-        for _ in range(20):
-            await asyncio.sleep(0.05)
-            writer.write(b"x" * 8192)
-        await writer.drain()
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):  # the client gave up
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                drops, size = waiting.pop(0)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (drops * size))
+                for _ in range(drops):
+                    await asyncio.sleep(every_s)
+                    writer.write(b"x" * size)
+                    await writer.drain()
+        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with files_at(
-        f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path, stall_s=0.5
-    ) as files:
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", connections
+    finally:
+        server.close()
+
+
+async def test_a_download_whose_bytes_move_may_take_longer_than_a_stall(tmp_path):
+    """The deadline follows the bytes, so that a limit of size needs no limit of time."""
+    async with dripping((20, 8192)) as (url, connections), files_at(url, tmp_path, stall_s=0.5) as files:
         got = await files.context().download_file(REFERENCE)
         assert got.stat().st_size == 163_840
-    server.close()
-    assert len(connections) == 1
-    connections[0].close()
+        assert len(connections) == 1
 
 
-async def test_a_download_slower_than_the_least_rate_fails_its_try(server, tmp_path):
+async def test_a_download_slower_than_the_least_rate_fails_its_try(tmp_path):
     """Else a peer that sends a byte now and then would hold a transfer, and a transaction, for ever."""
-    server.script("report.csv", Play(200, b"drop" * 100, trickle_s=0.01), Play(200, b"whole"))
-    async with files_at(server.url, tmp_path / "temp", stall_s=0.2) as files:
-        assert (await files.context().download_file(REFERENCE)).read_bytes() == b"whole"
+    async with dripping((60, 1), (1, 5)) as (url, _), files_at(url, tmp_path, stall_s=0.5) as files:
+        got = await files.context().download_file(REFERENCE)
+        assert got.stat().st_size == 5
+
+
+async def test_waiting_for_a_turn_is_no_stall(tmp_path, caplog):
+    """More transfers than may be under way at once, each longer than a stall: nothing fails, nothing is repeated."""
+    many = [(12, 8192)] * (2 * MOST_TRANSFERS)
+    with caplog.at_level(logging.INFO):
+        async with dripping(*many) as (url, _), files_at(url, tmp_path, stall_s=0.4) as files:
+            ctx = files.context()
+            await asyncio.gather(*(ctx.download_file(REFERENCE) for _ in many))
+    assert "file_transfer_failed" not in caplog.text
 
 
 async def test_no_more_than_a_few_transfers_are_under_way_at_once(server, tmp_path):
