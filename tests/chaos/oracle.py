@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Entry = dict[str, Any]
-OUTAGE_SLACK_S = 4.0  # a lease of 3 s that was last extended before an outage ends up to a sweep after it
+OUTAGE_SLACK_S = 5.0  # a lease of 3 s, and a sweep that is a second late
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,17 @@ class Facts:
         return Counter(
             e["activity_id"] for e in self.journal if e["event"] == "complete" and e["attempt"] is not None
         )
+
+    @cached_property
+    def _lapses(self) -> dict[tuple[str, str], float]:
+        """When leases ended of which nothing was heard."""
+        return {(e["activity_id"], e["worker_id"]): e["at_s"] for e in self.journal if e["event"] == "lapse"}
+
+    @cached_property
+    def _handed_back(self) -> set[tuple[str, str]]:
+        return {
+            (e["activity_id"], e["worker_id"]) for e in self.journal if e["event"] == "fail" and e["attempt"]
+        }
 
     # I1 to I5; each is a list of complaints
 
@@ -125,7 +136,11 @@ class Facts:
             return "process killed"
         if before["worker_id"] in self.lost_polls:
             return "poll reply lost"
-        if any(to > before["at_s"] - 1 and since < again["at_s"] for since, to in self.outages):
+        key = (before["activity_id"], before["worker_id"])
+        if key not in self._handed_back and any(
+            before["at_s"] - 1 < to and since < self._lapses.get(key, again["at_s"]) < to + OUTAGE_SLACK_S
+            for since, to in self.outages
+        ):
             return "engine restarted"
         return ""
 
@@ -159,7 +174,7 @@ def pid_of(entry: Entry) -> int:
 
 def bound(events: int) -> str:
     """What nothing in so many tries says: at most 3/N, with 95 % confidence."""
-    return f"≤ {300 / events:.2g} % (95 %)" if events else "no tries"
+    return f"≤ {min(100.0, 300 / events):.2g} % (95 %)" if events else "no tries"
 
 
 def median_and_most(values: Iterable[float]) -> str:

@@ -119,6 +119,7 @@ def _judge(world: World, secrets: _Secrets) -> Judgement:
         {
             "activities": len(facts.submitted),
             "kills": len(facts.deaths),
+            "freezes": len(world.frozen),
             "engine restarts": len(facts.outages),
             "calls": sum(fates.values()),
             "faults in the network": sum(count for fate, count in fates.items() if fate.value != "passed"),
