@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from flowherd.context import ActivityContext
 
-
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -59,15 +58,7 @@ def context_class(sdk: ModuleType) -> Any:
         async def upload_file(self, local_path: str, filename: str) -> str:
             """As the stock context, which looks at the name only once the file has been sent."""
             self._open_files()
-            sdk.storage.FileMetadata(
-                workflow_id=self.workflow_id,
-                activity_key=self.activity_key,
-                filename=filename,
-                size=0,
-                content_type=None,
-                created_at=_EPOCH,
-            )
-            _check_file_name(filename)
+            _check_metadata(sdk, self, filename)
             return str(await super().upload_file(local_path, filename))
 
         async def close_files(self) -> None:
@@ -83,6 +74,19 @@ def context_class(sdk: ModuleType) -> Any:
 
     HostedContext.__name__ = HostedContext.__qualname__ = "ActivityContext"
     return HostedContext
+
+
+def _check_metadata(sdk: ModuleType, ctx: Any, name: str) -> None:
+    """Raises for a name what the SDK raises once the file has been sent."""
+    sdk.storage.FileMetadata(
+        workflow_id=ctx.workflow_id,
+        activity_key=ctx.activity_key,
+        filename=name,
+        size=0,
+        content_type=None,
+        created_at=_EPOCH,
+    )
+    _check_file_name(name)
 
 
 def _check_file_name(name: str) -> None:
