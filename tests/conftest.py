@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # What configures flowherd: everybody who runs the engine has some of these exported.
 _HOSTILE_PREFIX, _HOSTILE_NAMES = "KRUXIAFLOW_", {"FLOWHERD_SEAT", "FLOWHERD_PROCESSES", "WORKER_TYPE"}
 
+_PROCESSES = {"system", "chaos"}  # folders whose tests start programs
+
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
 
@@ -43,7 +45,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what takes minutes."""
+    """Marks what starts programs, and leaves out what takes minutes."""
+    for item in items:
+        if _PROCESSES & set(item.path.parts):
+            item.add_marker(pytest.mark.fork)
     if not config.getoption("--soak"):
         for item in items:
             if item.get_closest_marker("soak"):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowherd.statuses import describe_status
 from flowherd_supervisor.oom import OomCounter
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def tree(root: Path, kills: int | None) -> Path:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import Engine, running_host
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_systemd_hears_of_ready_and_of_stopping(engine: Engine, tmp_path: Path) -> None:
@@ -30,4 +33,3 @@ def _until(manager: socket.socket, word: str) -> list[str]:
     while not heard or word not in heard[-1]:
         heard.append(manager.recv(4096).decode())
     return heard
-

@@ -115,10 +115,10 @@ class Settlement:
 
         Only what ran in a process whose death nobody ordered is charged.
         """
-        if record.state is not State.RUNNING or berth.get(Cell.CAUSE) != Cause.CRASH:
+        if not self._poison_after or record.state is not State.RUNNING or berth.get(Cell.CAUSE) != Cause.CRASH:
             return failure
         charges = self._ledger.suspects.charge(record.activity_id, failure.message, record.sequence)
-        if not self._poison_after or charges.count < self._poison_after or not _ran_alone(berth, record):
+        if charges.count < self._poison_after or not _ran_alone(berth, record):
             return failure
         deaths = "; ".join(charges.deaths)
         message = f"given up after {charges.count} processes died with it, the last time alone: {deaths}"
