@@ -1,0 +1,122 @@
+"""`python tests/bench/transport_cost.py`: CPU per call of the three transports against a stub that costs next to none.
+
+The stub is a process of its own; what is measured is this process's CPU alone. Ratios hold, absolute figures are this
+machine's. It measures in turns, so that a noisy neighbour meets all three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from flowherd.config import WorkerConfig
+from flowherd.transports import new_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowherd.transport import Transport
+
+TRANSPORTS = ("httpx", "httpx-pool", "direct")
+CALLERS = 16
+REPLY = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 21\r\n"
+    b'date: Tue, 24 Nov 2026 10:00:00 GMT\r\n\r\n{"acknowledged":true}'
+)
+ROUTE = "/api/v1/activities/0193a1b2-0000-7000-8000-000000000001/complete"
+BODY = b'{"worker_id":"host-1234-12-1","output":{"answer":42}}'
+
+
+class Stub(asyncio.Protocol):
+    """Answers every request that arrives in one piece; it parses nothing."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if data.endswith(b"}"):  # httpx sends head and body in two pieces
+            self.transport.write(REPLY)
+
+
+@contextlib.contextmanager
+def stub() -> Iterator[str]:
+    """The URL of a stub in a forked process, ended with the block."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            uvloop.run(_serve(theirs))
+        finally:
+            os._exit(0)
+    port = os.read(ours, 16).decode()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+        os.close(ours)
+        os.close(theirs)
+
+
+async def _serve(tell: int) -> None:
+    server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", 0)
+    os.write(tell, str(server.sockets[0].getsockname()[1]).encode())
+    await server.serve_forever()
+
+
+async def cost_us(url: str, name: str, calls: int) -> tuple[float, float]:
+    """CPU µs per call, and calls per second, with `CALLERS` at once."""
+    config = WorkerConfig(api_url=url, transport=name)
+    transport: Transport = new_transport(config, None, connections=CALLERS)
+    await _call_often(transport, calls // 10)
+    cpu, begun = time.process_time(), time.perf_counter()
+    await _call_often(transport, calls)
+    cpu, took = time.process_time() - cpu, time.perf_counter() - begun
+    await transport.aclose()
+    return cpu / calls * 1e6, calls / took
+
+
+async def _call_often(transport: Transport, calls: int) -> None:
+    async def some() -> None:
+        for _ in range(max(calls // CALLERS, 1)):
+            await transport.call(ROUTE, BODY, 30.0)
+
+    await asyncio.gather(*(some() for _ in range(CALLERS)))
+
+
+def main() -> int:
+    """Prints one line for each transport."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--calls", type=int, default=4_000, help="of httpx; the others make more")
+    options.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
+    given = options.parse_args()
+    run = uvloop.run if given.loop == "uvloop" else asyncio.run
+    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in TRANSPORTS}
+    with stub() as url:
+        for _ in range(3):
+            for name in TRANSPORTS:
+                calls = given.calls * (1 if name == "httpx" else 5)
+                seen[name].append(run(cost_us(url, name, calls)))
+    base = statistics.median(cpu for cpu, _ in seen["httpx"])
+    print(f"{'transport':<12}{'CPU µs/call':>12}{'of httpx':>10}{'calls/s':>10}   spread")
+    for name, runs in seen.items():
+        costs = [cpu for cpu, _ in runs]
+        cpu, rate = statistics.median(costs), statistics.median(rate for _, rate in runs)
+        print(
+            f"{name:<12}{cpu:>12.1f}{'1/' + format(base / cpu, '.1f'):>10}{rate:>10,.0f}"
+            f"   {min(costs):.1f}-{max(costs):.1f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
