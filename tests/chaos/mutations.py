@@ -204,6 +204,7 @@ def _passes(test: str, copy: Path, folder: Path) -> bool:
         "pytest",
         "-q",
         "-x",
+        "-n0",
         "-p",
         "no:cacheprovider",
         f"--basetemp={folder / 't'}",
