@@ -77,6 +77,8 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "30s",
         seconds,
     )
+    carriers = WorkerConfig.model_fields["transport"]
+    add("--transport", "WORKER_TRANSPORT", "httpx, httpx-pool or direct", carriers.default)
     add("--log-level", "LOG_LEVEL", "debug, info, warning or error", "info")
     add("--log-format", "LOG_FORMAT", "text or json; text on a terminal, else json")
     return made
@@ -100,6 +102,7 @@ def _config(given: argparse.Namespace, environ: Mapping[str, str]) -> WorkerConf
         "poll_max": given.poll_max,
         "default_lease_s": given.default_lease,
         "graceful_timeout_s": given.graceful_timeout,
+        "transport": given.transport,
     }
     if given.worker_id:
         fields["worker_id"] = given.worker_id
