@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from flowherd.config import DEFAULT_WORKER_TYPE, MAX_POLL, WorkerConfig, default_worker_id
+from flowherd.config import DEFAULT_TRANSPORT, DEFAULT_WORKER_TYPE, MAX_POLL, WorkerConfig, default_worker_id
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.admin import DEFAULT_ADDRESS, parse_address
 from flowherd_supervisor.core.plan import Plan, choose_sizes
@@ -164,7 +164,7 @@ class Settings(BaseModel):
     transport: Literal["httpx", "httpx-pool", "direct"] = _env(
         "WORKER_TRANSPORT",
         "what carries calls to the engine: httpx, httpx-pool (httpx on our connections) or direct",
-        "httpx",
+        DEFAULT_TRANSPORT,
     )
     max_reply_mb: Count = _env(
         "WORKER_MAX_REPLY_MB", "largest reply of the engine, in MB", 256, ge=1, le=4096

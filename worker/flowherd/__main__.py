@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pydantic import ValidationError
 
 from flowherd import __version__, logs, solo
-from flowherd.config import WorkerConfig
+from flowherd.config import DEFAULT_TRANSPORT, WorkerConfig
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.exits import Exit
 
@@ -77,8 +77,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "30s",
         seconds,
     )
-    carriers = WorkerConfig.model_fields["transport"]
-    add("--transport", "WORKER_TRANSPORT", "httpx, httpx-pool or direct", carriers.default)
+    add("--transport", "WORKER_TRANSPORT", "httpx, httpx-pool or direct", DEFAULT_TRANSPORT)
     add("--log-level", "LOG_LEVEL", "debug, info, warning or error", "info")
     add("--log-format", "LOG_FORMAT", "text or json; text on a terminal, else json")
     return made

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 DEFAULT_WORKER_TYPE = "py-std"
+DEFAULT_TRANSPORT: Literal["httpx", "httpx-pool", "direct"] = "direct"
 MAX_POLL = 100  # activities a poll may ask for (protocol.md §4)
 LEASE_FALLBACK_S = 60.0  # what the engine uses where a definition names no timeout (protocol.md fact 3)
 MAX_BEAT_INTERVAL_S = 20.0  # protocol.md §5
@@ -47,7 +48,7 @@ class WorkerConfig(BaseModel):
     max_reply_mb: int = Field(default=256, ge=1)
     max_file_mb: int = Field(default=5120, ge=1)
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
-    transport: Literal["httpx", "httpx-pool", "direct"] = "httpx"
+    transport: Literal["httpx", "httpx-pool", "direct"] = DEFAULT_TRANSPORT
 
     @field_validator("api_url")
     @classmethod
