@@ -40,13 +40,14 @@ class Scale:
     noops: int
 
 
+BESIDE = 24  # activities at a time: slots stay free, so that a queue adds nothing to the times
 SHORT, LONG = Scale(6, 3, 8.0, 2_000), Scale(32, 10, 20.0, 10_000)
 
 
 def kills(folder: Path, scale: Scale, seed: int) -> list[Row]:
     """M3, M4, M4b: what a killed worker costs."""
     with World(folder, seed=seed) as world:
-        world.submit_work(scale.kills * 60, (0.2, 1.0))
+        world.submit_work(BESIDE, (0.2, 1.0))
         host = world.start_host()
         mature = _Mature(host)
 
@@ -54,7 +55,11 @@ def kills(folder: Path, scale: Scale, seed: int) -> list[Row]:
             if len(world.deaths) < scale.kills and (pids := mature.workers()):
                 world.kill(world.rng.choice(pids))
 
-        world.until_done(240, every(0.6, strike))
+        def top_up() -> None:
+            if len(world.deaths) < scale.kills:
+                world.submit_work(BESIDE - len(world.submitted) + world.ended(), (0.2, 1.0))
+
+        world.until_done(240, every(0.6, strike), every(0.1, top_up))
         replaced = [born - died for died, born in _replacements(host, world.deaths)]
         back = [
             e["at_s"] - world.deaths[pid_of(e)]
