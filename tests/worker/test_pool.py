@@ -10,17 +10,17 @@ import httpx
 import pytest
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
-from flowherd.auth import Token
+from flowherd.client.auth import Token
+from flowherd.client.pool.direct import DirectTransport
+from flowherd.client.pool.httpx_face import PoolTransport
+from flowherd.client.pool.pool import HttpPool
+from flowherd.client.pool.wire import ConnectError, Origin, header_line
 from flowherd.errors import EngineDisconnected, EngineUnavailable
-from flowherd.pool.direct import DirectTransport
-from flowherd.pool.httpx_face import PoolTransport
-from flowherd.pool.pool import HttpPool
-from flowherd.pool.wire import ConnectError, Origin, header_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from flowherd.pool.connection import HttpConnection
+    from flowherd.client.pool.connection import HttpConnection
 
 ROUTE = "/api/v1/activities/x/complete"
 
@@ -261,6 +261,8 @@ async def test_connections_a_restarted_engine_gave_up_cost_one_try(server: Scrip
 async def test_a_reply_that_comes_before_the_request_was_sent_is_read(server: ScriptedEngine) -> None:
     """E27: a proxy that refuses a large body says so at once."""
 
+    has_ended = asyncio.Event()
+
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
@@ -268,6 +270,7 @@ async def test_a_reply_that_comes_before_the_request_was_sent_is_read(server: Sc
             while await reader.read(1 << 16):
                 pass
         writer.close()
+        has_ended.set()
 
     hasty = await asyncio.start_server(refuse, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{hasty.sockets[0].getsockname()[1]}"
@@ -275,6 +278,7 @@ async def test_a_reply_that_comes_before_the_request_was_sent_is_read(server: Sc
     reply = await direct.call(ROUTE, b"x" * (32 << 20), 5.0)
     assert (reply.status, reply.body) == (413, b"big")
     await direct.aclose()
+    await has_ended.wait()
     hasty.close()
 
 
