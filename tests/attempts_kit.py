@@ -12,19 +12,19 @@ from virtual_time import now
 from worker_kit import open_berth
 
 from flowherd import Registry
-from flowherd.attempt import Tools
-from flowherd.attempts import Attempts
+from flowherd.client.gate import Gate
 from flowherd.config import WorkerConfig
 from flowherd.engine import Batch
-from flowherd.environment import RunEnvironment
-from flowherd.gate import Gate
 from flowherd.ledger import Cell, Ledger, RecordBook, Standing, State
-from flowherd.offload import ThreadPool
-from flowherd.reporter import Reporter
-from flowherd.runner import Runner
-from flowherd.slots import Slots
+from flowherd.running.environment import RunEnvironment
+from flowherd.running.offload import ThreadPool
+from flowherd.running.runner import Runner
 from flowherd.testing import FakeEngine, make_activity
-from flowherd.worker import Worker
+from flowherd.working.attempt import Tools
+from flowherd.working.attempts import Attempts
+from flowherd.working.reporter import Reporter
+from flowherd.working.slots import Slots
+from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
     from flowherd.activity import Activity

@@ -12,12 +12,12 @@ from scripted_engine import Play, ScriptedEngine
 from worker_kit import open_berth
 
 from flowherd import Registry
+from flowherd.client.kruxia import connect
 from flowherd.config import WorkerConfig
-from flowherd.environment import RunEnvironment
-from flowherd.kruxia import connect
-from flowherd.leases import LeaseKeeper
+from flowherd.leases.beats import LeaseKeeper
 from flowherd.ledger import Ledger, RecordBook, records_needed
-from flowherd.worker import Worker
+from flowherd.running.environment import RunEnvironment
+from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from flowherd import ActivityContext
-from flowherd.attempt_files import FileAccess
 from flowherd.core.retries import Backoff
-from flowherd.environment import RunEnvironment
-from flowherd.files import EngineFiles
-from flowherd.run_state import RunState
+from flowherd.files.attempt_files import FileAccess
+from flowherd.files.transfers import EngineFiles
+from flowherd.running.environment import RunEnvironment
+from flowherd.running.run_state import RunState
 from flowherd.testing import make_activity
 from flowherd_supervisor.engine.app import build_app
 from flowherd_supervisor.engine.engine import Engine
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from flowherd.auth import TokenSource
+    from flowherd.client.auth import TokenSource
 
 WORKFLOW = "01930000-0000-7000-8000-000000000000"
 SOON = Backoff(base_s=0.001)

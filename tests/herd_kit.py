@@ -8,12 +8,12 @@ from pydantic import SecretStr
 from scripted_engine import Play, ScriptedEngine
 from worker_kit import open_berth
 
-from flowherd.auth import HostTokens, LedgerTokens
+from flowherd.client.auth import HostTokens, LedgerTokens
+from flowherd.client.kruxia import KruxiaEngine, connect
+from flowherd.client.tokens import TokenKeeping
+from flowherd.client.transport import new_client
 from flowherd.config import WorkerConfig
-from flowherd.kruxia import KruxiaEngine, connect
 from flowherd.ledger import Ledger
-from flowherd.tokens import TokenKeeping
-from flowherd.transport import new_client
 
 ID = "0193a1b2-0000-7000-8000-000000000001"
 SECRET = "s3cret-canary"

@@ -124,7 +124,7 @@ def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
 
 def few_files_kill(source: Source) -> Iterator[str]:
     """Law 3: whoever reaps, the keeper in its last minute, and a crash point, which strikes itself."""
-    if source.within(WORKER, "crashpoints.py"):
+    if source.within(WORKER, "process/crashpoints.py"):
         return
     if not source.within(SUPERVISOR, "processes.py", "mold.py"):
         yield from source.using("os.kill", "os.killpg")
@@ -135,7 +135,7 @@ def few_files_kill(source: Source) -> Iterator[str]:
 def few_files_touch_signals(source: Source) -> Iterator[str]:
     """Law 3; the engine and the demo are programs of their own, not parts of the tree."""
     if source.within(SUPERVISOR, "inbox.py", "engine/serve.py", *PROGRAMS) or source.within(
-        WORKER, "child.py", "solo.py"
+        WORKER, "process/child.py", "process/solo.py"
     ):
         return
     yield from source.using(
@@ -150,7 +150,13 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
 def http_stays_at_the_edge(source: Source) -> Iterator[str]:
     """Law 3: nothing but these files speaks HTTP."""
     if source.within(
-        WORKER, "kruxia.py", "auth.py", "transport.py", "files.py", "leases.py", "pool/httpx_face.py"
+        WORKER,
+        "client/kruxia.py",
+        "client/auth.py",
+        "client/transport.py",
+        "files/transfers.py",
+        "leases/beats.py",
+        "client/pool/httpx_face.py",
     ):
         return
     if not source.within(SUPERVISOR, *CLIENTS):
@@ -187,13 +193,22 @@ def nothing_is_pickled_or_shared(source: Source) -> Iterator[str]:
 def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
     """Law 8: an undelivered success can never become a failure."""
     if source.within(
-        WORKER, "runner.py", "invoke.py", "outputs.py", "failures.py", "activity.py", "offload.py"
+        WORKER,
+        "running/runner.py",
+        "running/invoke.py",
+        "sdk/outputs.py",
+        "sdk/failures.py",
+        "activity.py",
+        "running/offload.py",
     ):
         yield from source.using(
-            "flowherd.reporter", "flowherd.kruxia", "flowherd.transport", "flowherd.leases"
+            "flowherd.working.reporter",
+            "flowherd.client.kruxia",
+            "flowherd.client.transport",
+            "flowherd.leases.beats",
         )
-    if source.within(WORKER, "reporter.py"):
-        yield from source.using("flowherd.runner", "flowherd.invoke", "flowherd.failures")
+    if source.within(WORKER, "working/reporter.py"):
+        yield from source.using("flowherd.running.runner", "flowherd.running.invoke", "flowherd.sdk.failures")
 
 
 def files_and_functions_are_short(source: Source) -> Iterator[str]:

@@ -40,21 +40,25 @@ def test_every_source_file_keeps_the_law(law: Law) -> None:
 
 
 BROKEN: list[tuple[Law, str, str]] = [
-    (laws.the_worker_knows_no_supervisor, W + "child.py", "from flowherd_supervisor.core import events"),
-    (laws.the_worker_knows_no_supervisor, W + "child.py", "import flowherd_supervisor"),
+    (
+        laws.the_worker_knows_no_supervisor,
+        W + "process/child.py",
+        "from flowherd_supervisor.core import events",
+    ),
+    (laws.the_worker_knows_no_supervisor, W + "process/child.py", "import flowherd_supervisor"),
     (laws.core_is_pure, S + "core/x.py", "import time"),
     (laws.core_is_pure, W + "core/x.py", "def f():\n    from random import random"),
-    (laws.core_is_pure, W + "core/x.py", "from flowherd.link import Link"),
+    (laws.core_is_pure, W + "core/x.py", "from flowherd.process.link import Link"),
     (laws.core_is_pure, S + "core/x.py", "from asyncio import sleep as nap"),
     (laws.one_file_forks_and_reaps, S + "supervisor.py", "import os\nos.fork()"),
     (laws.one_file_forks_and_reaps, S + "keeper/process.py", "from os import waitpid"),
-    (laws.one_file_forks_and_reaps, W + "offload.py", "import subprocess as s"),
+    (laws.one_file_forks_and_reaps, W + "running/offload.py", "import subprocess as s"),
     (laws.few_files_kill, S + "supervisor.py", "import os as o\no.kill(1, 9)"),
-    (laws.few_files_kill, W + "offload.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
+    (laws.few_files_kill, W + "running/offload.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
     (laws.few_files_kill, S + "keeper/process.py", "import os\nos.killpg(1, 9)"),
     (laws.few_files_touch_signals, S + "supervisor.py", "import signal\nsignal.signal(2, print)"),
-    (laws.few_files_touch_signals, W + "worker.py", "loop.add_signal_handler(2, print)"),
-    (laws.http_stays_at_the_edge, W + "poller.py", "import httpx"),
+    (laws.few_files_touch_signals, W + "working/worker.py", "loop.add_signal_handler(2, print)"),
+    (laws.http_stays_at_the_edge, W + "working/poller.py", "import httpx"),
     (laws.http_stays_at_the_edge, S + "supervisor.py", "from urllib.request import urlopen"),
     (laws.the_supervisor_has_no_loop_thread_or_client, S + "supervisor.py", "import asyncio"),
     (
@@ -64,13 +68,17 @@ BROKEN: list[tuple[Law, str, str]] = [
     ),
     (laws.the_supervisor_has_no_loop_thread_or_client, S + "core/x.py", "from threading import Thread"),
     (laws.the_supervisor_has_no_loop_thread_or_client, S + "mold.py", "import httpx"),
-    (laws.nothing_sleeps_deaf, W + "poller.py", "import time\ntime.sleep(1)"),
-    (laws.nothing_sleeps_deaf, W + "offload.py", "from asyncio import to_thread"),
-    (laws.nothing_is_pickled_or_shared, W + "offload.py", "import pickle"),
+    (laws.nothing_sleeps_deaf, W + "working/poller.py", "import time\ntime.sleep(1)"),
+    (laws.nothing_sleeps_deaf, W + "running/offload.py", "from asyncio import to_thread"),
+    (laws.nothing_is_pickled_or_shared, W + "running/offload.py", "import pickle"),
     (laws.nothing_is_pickled_or_shared, S + "mold.py", "from multiprocessing import Queue"),
     (laws.nothing_is_pickled_or_shared, W + "x.py", "from concurrent.futures import ProcessPoolExecutor"),
-    (laws.an_outcome_knows_no_delivery, W + "runner.py", "from flowherd.reporter import Reporter"),
-    (laws.an_outcome_knows_no_delivery, W + "reporter.py", "from flowherd import runner"),
+    (
+        laws.an_outcome_knows_no_delivery,
+        W + "running/runner.py",
+        "from flowherd.working.reporter import Reporter",
+    ),
+    (laws.an_outcome_knows_no_delivery, W + "working/reporter.py", "from flowherd.running import runner"),
     (laws.files_and_functions_are_short, W + "x.py", "\n" * 301),
     (laws.files_and_functions_are_short, W + "x.py", "async def f():\n" + "    x = 1\n" * 50),
     (
@@ -99,8 +107,8 @@ KEPT: list[tuple[Law, str, str]] = [
     (laws.core_is_pure, S + "core/x.py", "import math\nfrom flowherd.exits import Exit"),
     (laws.one_file_forks_and_reaps, S + "processes.py", "import os\nos.fork()"),
     (laws.few_files_kill, S + "keeper/process.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
-    (laws.few_files_touch_signals, W + "statuses.py", "import signal\nsignal.Signals(9).name"),
-    (laws.http_stays_at_the_edge, W + "kruxia.py", "import httpx"),
+    (laws.few_files_touch_signals, W + "process/statuses.py", "import signal\nsignal.Signals(9).name"),
+    (laws.http_stays_at_the_edge, W + "client/kruxia.py", "import httpx"),
     (
         laws.the_supervisor_has_no_loop_thread_or_client,
         S + "processes.py",
@@ -132,7 +140,7 @@ def test_the_top_level_holds_what_was_agreed_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["flowherd_supervisor.hosting", "flowherd_supervisor.keeper.process", "flowherd.child"]
+    "module", ["flowherd_supervisor.hosting", "flowherd_supervisor.keeper.process", "flowherd.process.child"]
 )
 def test_p20_importing_starts_no_thread(module: str) -> None:
     """Faults P20, law 4: what is imported before a fork must not have threads, nor a running loop."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.core import messages
-from flowherd.link import LinkClosed
+from flowherd.process.link import LinkClosed
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode
 from flowherd_supervisor.notify import ServiceManager

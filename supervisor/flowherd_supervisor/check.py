@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import httpx
 import msgspec
 
-from flowherd.auth import HostTokens
+from flowherd.client.auth import HostTokens
+from flowherd.client.transport import new_client
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
-from flowherd.loading import choose_worker_type, load_app
-from flowherd.transport import new_client
+from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd_supervisor.cautions import cautions
 from flowherd_supervisor.sources import Loaded, flag_of
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowherd.config import WorkerConfig
-    from flowherd.registry import Registry
+    from flowherd.sdk.registry import Registry
     from flowherd_supervisor.settings import Settings
 
 _HEALTH_DEADLINE_S = 5.0

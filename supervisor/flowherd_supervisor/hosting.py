@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import structlog
 from setproctitle import setproctitle
 
-from flowherd import __version__, child, logs
-from flowherd.bells import Bells
+from flowherd import __version__, logs
 from flowherd.errors import ConfigurationError
 from flowherd.ledger import Berth, Ledger, records_needed
-from flowherd.warm import warm_up
+from flowherd.process import child
+from flowherd.process.warm import warm_up
+from flowherd.shared.bells import Bells
 from flowherd_supervisor.admin import AdminSocket
 from flowherd_supervisor.cautions import cautions
 from flowherd_supervisor.core.events import KEEPER
@@ -28,7 +29,7 @@ from flowherd_supervisor.supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.link import Link
+    from flowherd.process.link import Link
     from flowherd_supervisor.core.actions import Spawn
     from flowherd_supervisor.core.plan import Plan
     from flowherd_supervisor.settings import Settings

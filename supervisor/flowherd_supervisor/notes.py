@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd.statuses import describe_status
+from flowherd.process.statuses import describe_status
 from flowherd_supervisor.core.events import KEEPER
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from flowherd.child import ignore_signals
 from flowherd.exits import Exit
-from flowherd.link import Link
+from flowherd.process.child import ignore_signals
+from flowherd.process.link import Link
 from flowherd_supervisor.oom import OomCounter
 
 if TYPE_CHECKING:

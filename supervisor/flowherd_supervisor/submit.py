@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.auth import BearerAuth, HostTokens
+from flowherd.client.auth import BearerAuth, HostTokens
+from flowherd.client.transport import new_client
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
-from flowherd.transport import new_client
 from flowherd_supervisor.workflow_client import Workflow, WorkflowClient
 
 if TYPE_CHECKING:

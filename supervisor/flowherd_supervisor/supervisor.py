@@ -16,7 +16,7 @@ import structlog
 from flowherd.core import messages
 from flowherd.ledger import Berth, Cause, Cell, Ledger
 from flowherd.ledger import State as RecordState
-from flowherd.link import LinkClosed
+from flowherd.process.link import LinkClosed
 from flowherd_supervisor import notes
 from flowherd_supervisor.audience import Audience
 from flowherd_supervisor.core import actions, events
@@ -29,7 +29,7 @@ from flowherd_supervisor.processes import Birth, Handle, Processes
 from flowherd_supervisor.watch import Watch
 
 if TYPE_CHECKING:
-    from flowherd.bells import Bells
+    from flowherd.shared.bells import Bells
     from flowherd_supervisor.core.plan import Plan
 
 Births = Callable[[actions.Spawn, Berth | None], Birth]

@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import HELD, Berth, Cell, Host, Ledger, Record, State
-from flowherd.memory import resident_bytes
+from flowherd.process.memory import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
 from flowherd_supervisor.core.state import Phase

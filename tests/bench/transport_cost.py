@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from flowherd.client.transports import new_transport
 from flowherd.config import WorkerConfig
-from flowherd.transports import new_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowherd.transport import Transport
+    from flowherd.client.transport import Transport
 
 TRANSPORTS = ("httpx", "httpx-pool", "direct")
 CALLERS = 16

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from chaos.oracle import pid_of
 
-from flowherd.crashpoints import POINTS, VARIABLE, bind, reached
+from flowherd.process.crashpoints import POINTS, VARIABLE, bind, reached
 
 if TYPE_CHECKING:
     from pathlib import Path

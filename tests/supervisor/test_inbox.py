@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flowherd.core.messages import Ready
-from flowherd.link import Link
+from flowherd.process.link import Link
 from flowherd_supervisor.inbox import HEARD, Inbox
 
 if TYPE_CHECKING:

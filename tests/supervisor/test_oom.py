@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from flowherd.statuses import describe_status
+from flowherd.process.statuses import describe_status
 from flowherd_supervisor.oom import OomCounter
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fork
 PRELUDE = """
 import functools, os, resource, select, signal, subprocess, sys, threading, time
 from flowherd.core.messages import Ready, decode_upward
-from flowherd.link import Link, LinkClosed
+from flowherd.process.link import Link, LinkClosed
 from flowherd_supervisor.processes import Birth, Processes
 
 processes = Processes()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flowherd.bells import Bells
 from flowherd.ledger import Cause, Cell, Ledger, Life
-from flowherd.link import Link
+from flowherd.process.link import Link
+from flowherd.shared.bells import Bells
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, Phase

@@ -23,10 +23,10 @@ MOST_GROWTH_KB = 16 << 10
 _TRANSFER = """
 import asyncio, json, pathlib, re, sys
 from flowherd import ActivityContext
-from flowherd.attempt_files import FileAccess
-from flowherd.environment import RunEnvironment
-from flowherd.files import EngineFiles
-from flowherd.run_state import RunState
+from flowherd.files.attempt_files import FileAccess
+from flowherd.running.environment import RunEnvironment
+from flowherd.files.transfers import EngineFiles
+from flowherd.running.run_state import RunState
 from flowherd.testing import make_activity
 
 url, folder = sys.argv[1], pathlib.Path(sys.argv[2])

@@ -20,7 +20,7 @@ from flowherd import (
     activity,
 )
 from flowherd.activity import Outcome
-from flowherd.registry import ActivityDefinition
+from flowherd.sdk.registry import ActivityDefinition
 from flowherd.testing import FakeEngine, TestedRun, make_activity, run_activity, run_activity_sync
 
 

@@ -7,13 +7,14 @@ from decimal import Decimal
 
 import pytest
 
-from flowherd import CancelReason, LeaseLost, Registry, adapt
+from flowherd import CancelReason, LeaseLost, Registry
 from flowherd.activity import Completed
 from flowherd.config import WorkerConfig
-from flowherd.environment import RunEnvironment
-from flowherd.offload import ThreadPool
-from flowherd.runner import Runner
-from flowherd.stock_files import SdkFiles
+from flowherd.running.environment import RunEnvironment
+from flowherd.running.offload import ThreadPool
+from flowherd.running.runner import Runner
+from flowherd.stock import adapt
+from flowherd.stock.stock_files import SdkFiles
 from flowherd.testing import make_activity, run_activity
 
 sdk = pytest.importorskip("kruxiaflow.worker", reason="needs the stock SDK: pip install kruxiaflow==0.4.0")
@@ -277,7 +278,7 @@ async def test_the_sdks_own_client_sends_the_hosts_token_and_none_where_none_is_
     """A token that is sent to an engine in development mode is checked (protocol.md §2.2)."""
     import httpx
 
-    from flowherd.auth import Token
+    from flowherd.client.auth import Token
 
     class Tokens:
         version = 1

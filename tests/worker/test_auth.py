@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 from worker_kit import open_berth
 
 from flowherd.activity import Completed
-from flowherd.auth import BearerAuth, HostTokens, LedgerTokens, Token
+from flowherd.client.auth import BearerAuth, HostTokens, LedgerTokens, Token
+from flowherd.client.transport import new_client
 from flowherd.config import WorkerConfig
 from flowherd.engine import Verdict
 from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Cell, Host, Ledger
-from flowherd.transport import new_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,7 +7,7 @@ import select
 
 import pytest
 
-from flowherd.bells import Bells
+from flowherd.shared.bells import Bells
 
 
 @pytest.fixture

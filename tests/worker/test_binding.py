@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import TypedDict
 
 from flowherd import ActivityContext, InvalidParameters, RegistryError, SyncActivityContext
-from flowherd.binding import Binding
+from flowherd.sdk.binding import Binding
 
 if TYPE_CHECKING:
     from collections import OrderedDict

@@ -9,9 +9,9 @@ from decimal import Decimal
 import pytest
 
 from flowherd import ActivityContext, CancelReason, LeaseLost, SyncActivityContext, Usage
-from flowherd.costs import Costs
-from flowherd.environment import RunEnvironment, ShutdownSignal
-from flowherd.run_state import RunState
+from flowherd.running.environment import RunEnvironment, ShutdownSignal
+from flowherd.running.run_state import RunState
+from flowherd.sdk.costs import Costs
 from flowherd.testing import make_activity
 
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from flowherd.failures import MAX_MESSAGE_BYTES, clean_message, describe_exception, report
-from flowherd.redaction import mask, secrets_in
+from flowherd.sdk.failures import MAX_MESSAGE_BYTES, clean_message, describe_exception, report
+from flowherd.sdk.redaction import mask, secrets_in
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)

@@ -12,7 +12,7 @@ import pytest
 from files_kit import WORKFLOW, cutting, engine_here, files_at
 from scripted_engine import Play, envelope, scripted_engine
 
-from flowherd.auth import Token
+from flowherd.client.auth import Token
 from flowherd.errors import (
     FileChanged,
     FileMissing,
@@ -21,7 +21,7 @@ from flowherd.errors import (
     InvalidFile,
     StorageFailed,
 )
-from flowherd.files import MOST_TRANSFERS, TRIES
+from flowherd.files.transfers import MOST_TRANSFERS, TRIES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +81,7 @@ async def test_f1_a_file_of_any_name_at_the_engine_is_stored_here_under_a_plain_
     """protocol.md §9.3: others name their files as they like; nothing is written outside the private folder."""
     import httpx
 
-    from flowherd.kruxia_files import FileReference
+    from flowherd.client.kruxia_files import FileReference
 
     async with httpx.AsyncClient(base_url=url) as http:
         sent = FileReference(WORKFLOW, "other", name)

@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
+from flowherd.client.gate import Gate
 from flowherd.core.retries import Backoff
 from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable
-from flowherd.gate import Gate
 
 
 class Calls:

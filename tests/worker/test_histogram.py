@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.histogram import BUCKETS, bucket_of, quantile_s, upper_s
 from flowherd.ledger import Ledger, RecordBook
+from flowherd.shared.histogram import BUCKETS, bucket_of, quantile_s, upper_s
 
 
 @given(st.floats(0, 1e9))

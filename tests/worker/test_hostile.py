@@ -17,14 +17,14 @@ from virtual_time import virtual_time
 from worker_kit import open_berth
 
 from flowherd import Registry
+from flowherd.client.kruxia import KruxiaEngine
+from flowherd.client.kruxia_replies import decode_batch
+from flowherd.client.transport import Reply
 from flowherd.config import WorkerConfig
-from flowherd.environment import RunEnvironment
 from flowherd.errors import EngineUnavailable
-from flowherd.kruxia import KruxiaEngine
-from flowherd.kruxia_replies import decode_batch
 from flowherd.ledger import Ledger, RecordBook, records_needed
-from flowherd.transport import Reply
-from flowherd.worker import Worker
+from flowherd.running.environment import RunEnvironment
+from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class ScriptedTransport:
     async def call(
         self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = 1 << 20
     ) -> Reply:
-        """See `flowherd.transport.Transport`."""
+        """See `flowherd.client.transport.Transport`."""
         await asyncio.sleep(0)
         sent = json.loads(body)
         if self.errors and self._chance.random() < 0.6:

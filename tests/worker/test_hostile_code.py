@@ -19,14 +19,14 @@ from worker_kit import open_berth
 
 from flowherd import ActivityContext, ActivityError, ActivityResult, Registry
 from flowherd.activity import Usage
-from flowherd.adapt import definition_of
+from flowherd.client.kruxia import KruxiaEngine
+from flowherd.client.transport import HttpxTransport
 from flowherd.config import WorkerConfig
-from flowherd.environment import RunEnvironment
-from flowherd.kruxia import KruxiaEngine
 from flowherd.ledger import Ledger, RecordBook, records_needed
-from flowherd.stock_files import SdkFiles
-from flowherd.transport import HttpxTransport
-from flowherd.worker import Worker
+from flowherd.running.environment import RunEnvironment
+from flowherd.stock.adapt import definition_of
+from flowherd.stock.stock_files import SdkFiles
+from flowherd.working.worker import Worker
 from flowherd_supervisor.engine.app import build_app
 from flowherd_supervisor.engine.engine import Engine
 from flowherd_supervisor.engine.settings import EngineSettings
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from flowherd.definition import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
 
 SEED = 20261124
 OUTPUTS, EXCEPTIONS, NAMES = 3_000, 2_000, 2_000

@@ -8,6 +8,7 @@ import pytest
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 
 from flowherd.activity import Completed, Failed, Usage
+from flowherd.client.kruxia import KruxiaEngine, connect
 from flowherd.config import WorkerConfig
 from flowherd.engine import Answer, Verdict
 from flowherd.errors import (
@@ -16,7 +17,6 @@ from flowherd.errors import (
     EngineUnauthorized,
     EngineUnavailable,
 )
-from flowherd.kruxia import KruxiaEngine, connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 from structlog.testing import capture_logs
 
+from flowherd.client.kruxia import KruxiaEngine, connect
+from flowherd.client.kruxia_replies import decode_batch
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineMisconfigured, EngineUnavailable, ReplyTooLarge
-from flowherd.kruxia import KruxiaEngine, connect
-from flowherd.kruxia_replies import decode_batch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

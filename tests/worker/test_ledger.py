@@ -8,7 +8,6 @@ import signal
 import pytest
 from worker_kit import child_that, claim, open_berth
 
-from flowherd.berth import CRC_BYTES, HEAD
 from flowherd.errors import LedgerFull
 from flowherd.ledger import (
     HELD,
@@ -21,6 +20,7 @@ from flowherd.ledger import (
     Standing,
     State,
 )
+from flowherd.shared.berth import CRC_BYTES, HEAD
 
 
 @pytest.fixture

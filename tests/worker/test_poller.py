@@ -14,7 +14,7 @@ from flowherd.config import WorkerConfig
 from flowherd.engine import Batch
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, State
-from flowherd.poller import Mode, Poller
+from flowherd.working.poller import Mode, Poller
 
 
 class Polling:

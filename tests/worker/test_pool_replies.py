@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from flowherd.pool.reply import MAX_HEAD_BYTES, MAX_HEADERS, MAX_INTERIM_REPLIES, ReplyReader, Stage
-from flowherd.pool.wire import MalformedReply, OversizedReply
+from flowherd.client.pool.reply import MAX_HEAD_BYTES, MAX_HEADERS, MAX_INTERIM_REPLIES, ReplyReader, Stage
+from flowherd.client.pool.wire import MalformedReply, OversizedReply
 
 SEED = 20_261_124
 CAP = 1000

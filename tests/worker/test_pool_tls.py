@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_engine import Play, ScriptedEngine
 
+from flowherd.client.pool.direct import DirectTransport
+from flowherd.client.pool.httpx_face import PoolTransport
+from flowherd.client.transport import HttpxTransport, Transport, new_client
 from flowherd.errors import EngineMisconfigured, EngineUnavailable
-from flowherd.pool.direct import DirectTransport
-from flowherd.pool.httpx_face import PoolTransport
-from flowherd.transport import HttpxTransport, Transport, new_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from flowherd import Registry, RegistryError, activity
-from flowherd.registry import Mode, definition_of
+from flowherd.sdk.registry import Mode, definition_of
 
 
 def test_a_decorated_function_stays_callable_and_carries_its_definition():

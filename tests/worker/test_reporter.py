@@ -10,11 +10,11 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
 from flowherd.activity import Completed, Failed
+from flowherd.client.gate import Gate
 from flowherd.engine import Answer, Verdict
 from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable
-from flowherd.gate import Gate
-from flowherd.reporter import FAIL_TRIES, Delivery, Reporter
 from flowherd.testing import FakeEngine
+from flowherd.working.reporter import FAIL_TRIES, Delivery, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

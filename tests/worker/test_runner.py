@@ -11,9 +11,9 @@ from pydantic import BaseModel, SecretStr
 from flowherd import ActivityError, ActivityResult, CancelReason, Registry, RegistryError, Usage, activity
 from flowherd.activity import Completed, Failed, Lost
 from flowherd.config import WorkerConfig
-from flowherd.environment import RunEnvironment
-from flowherd.offload import ThreadPool
-from flowherd.runner import Phase, Runner
+from flowherd.running.environment import RunEnvironment
+from flowherd.running.offload import ThreadPool
+from flowherd.running.runner import Phase, Runner
 from flowherd.testing import make_activity, run_activity
 
 SOON = 0.02  # seconds; limits in these tests run out at once

@@ -14,7 +14,7 @@ from flowherd.activity import Completed
 from flowherd.config import WorkerConfig
 from flowherd.engine import Answer, Verdict
 from flowherd.errors import EngineUnavailable
-from flowherd.leases import LeaseKeeper
+from flowherd.leases.beats import LeaseKeeper
 from flowherd.ledger import Berth, Cause, Cell, Host, Ledger, Life, RecordBook, SeatTotal
 from flowherd.testing import FakeEngine
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.slots import Slots
+from flowherd.working.slots import Slots
 
 
 class Changes:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from flowherd.statuses import describe_status
+from flowherd.process.statuses import describe_status
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from flowherd.stepping import BLOCKER_S, LoopMeter
-from flowherd.watchdog import BLOCKED_S, Watchdog
+from flowherd.running.stepping import BLOCKER_S, LoopMeter
+from flowherd.running.watchdog import BLOCKED_S, Watchdog
 
 
 class Marks:

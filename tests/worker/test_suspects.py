@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowherd.ledger import Ledger
-from flowherd.suspects import AREA_BYTES, ENTRIES, FORGOTTEN_AFTER_S, Suspects
+from flowherd.shared.suspects import AREA_BYTES, ENTRIES, FORGOTTEN_AFTER_S, Suspects
 
 
 class Clock:

@@ -8,8 +8,8 @@ from flowherd import ActivityContext, SyncActivityContext, activity
 from flowherd.activity import Completed, Failed, Usage
 from flowherd.config import WorkerConfig
 from flowherd.engine import Answer, Batch, Engine, Undecodable, Verdict
-from flowherd.environment import RunEnvironment
 from flowherd.errors import EngineUnavailable
+from flowherd.running.environment import RunEnvironment
 from flowherd.testing import FakeEngine, make_activity, run_activity, run_activity_sync
 
 

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
-from flowherd import transports
+from flowherd.client import transports
+from flowherd.client.transport import Reply, Transport, new_client
 from flowherd.config import WorkerConfig
 from flowherd.errors import (
     EngineDisconnected,
@@ -20,7 +21,6 @@ from flowherd.errors import (
     EngineUnavailable,
     ReplyTooLarge,
 )
-from flowherd.transport import Reply, Transport, new_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

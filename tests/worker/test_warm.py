@@ -16,12 +16,12 @@ def links():
             pass
     return found
 before = links(), len(os.listdir("/proc/self/task"))
-from flowherd.warm import warm_up
+from flowherd.process.warm import warm_up
 warm_up()
 import gc
 assert (links(), len(os.listdir("/proc/self/task"))) == before, "a socket or a thread would survive the fork"
 assert gc.get_freeze_count() > 0
-assert {"httpcore", "h11", "flowherd.assembly"} <= sys.modules.keys()
+assert {"httpcore", "h11", "flowherd.process.assembly"} <= sys.modules.keys()
 import asyncio
 assert asyncio._get_running_loop() is None
 """

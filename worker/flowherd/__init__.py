@@ -1,7 +1,6 @@
 """Runs Python activities on many processes; this module offers the public names and does nothing."""
 
 from flowherd.activity import Usage
-from flowherd.context import ActivityContext, CancelReason, SyncActivityContext
 from flowherd.errors import (
     ActivityError,
     AppImportError,
@@ -13,8 +12,9 @@ from flowherd.errors import (
     LeaseLost,
     RegistryError,
 )
-from flowherd.outputs import ActivityResult
-from flowherd.registry import Registry, activity
+from flowherd.sdk.context import ActivityContext, CancelReason, SyncActivityContext
+from flowherd.sdk.outputs import ActivityResult
+from flowherd.sdk.registry import Registry, activity
 
 __version__ = "0.1.0"
 

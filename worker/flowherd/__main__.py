@@ -1,4 +1,4 @@
-"""One worker, one process: turns words into settings; the work is done by `flowherd.solo`."""
+"""One worker, one process: turns words into settings; the work is done by `flowherd.process.solo`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
-from flowherd import __version__, logs, solo
+from flowherd import __version__, logs
 from flowherd.config import DEFAULT_TRANSPORT, WorkerConfig
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.exits import Exit
+from flowherd.process import solo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -20,10 +20,19 @@ from __future__ import annotations
 import mmap
 import zlib
 
-from flowherd.berth import CHECKED, JOURNAL_BYTES, RECORD_BYTES, Berth, Layout, Record, pages, read_checked
-from flowherd.cells import HELD, Cause, Cell, Clock, Host, Life, SeatTotal, Standing, State
-from flowherd.recordbook import RecordBook, records_needed
-from flowherd.suspects import AREA_BYTES, Suspects
+from flowherd.shared.berth import (
+    CHECKED,
+    JOURNAL_BYTES,
+    RECORD_BYTES,
+    Berth,
+    Layout,
+    Record,
+    pages,
+    read_checked,
+)
+from flowherd.shared.cells import HELD, Cause, Cell, Clock, Host, Life, SeatTotal, Standing, State
+from flowherd.shared.recordbook import RecordBook, records_needed
+from flowherd.shared.suspects import AREA_BYTES, Suspects
 
 __all__ = [
     "HELD",

@@ -8,21 +8,21 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flowherd import adapt
 from flowherd.activity import Activity, Completed, Failed, Outcome, Usage
-from flowherd.attempt_files import FileAccess
 from flowherd.config import WorkerConfig
-from flowherd.environment import RunEnvironment
 from flowherd.fake_engine import Call, FakeEngine
-from flowherd.memory_files import MemoryFiles
-from flowherd.offload import ThreadPool
-from flowherd.registry import Registry
-from flowherd.runner import Runner
+from flowherd.files.attempt_files import FileAccess
+from flowherd.files.memory_files import MemoryFiles
+from flowherd.running.environment import RunEnvironment
+from flowherd.running.offload import ThreadPool
+from flowherd.running.runner import Runner
+from flowherd.sdk.registry import Registry
+from flowherd.stock import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.definition import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
 
 __all__ = ["Call", "FakeEngine", "TestedRun", "make_activity", "run_activity", "run_activity_sync"]
 

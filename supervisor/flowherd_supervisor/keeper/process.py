@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import logs
-from flowherd.auth import HostTokens
+from flowherd.client.auth import HostTokens
+from flowherd.client.kruxia import connect
+from flowherd.client.tokens import TokenKeeping
+from flowherd.client.transport import new_client
 from flowherd.core.messages import (
     CredentialsRefused,
     DumpStacks,
@@ -23,14 +26,11 @@ from flowherd.core.messages import (
     decode_downward,
 )
 from flowherd.exits import Exit
-from flowherd.kruxia import connect
-from flowherd.leases import LeaseKeeper
+from flowherd.leases.beats import LeaseKeeper
 from flowherd.ledger import Cause, Ledger, Life
-from flowherd.link import Link, LinkClosed
-from flowherd.loops import new_loop
-from flowherd.stacks import dump_tasks, dump_threads
-from flowherd.tokens import TokenKeeping
-from flowherd.transport import new_client
+from flowherd.process.link import Link, LinkClosed
+from flowherd.process.loops import new_loop
+from flowherd.process.stacks import dump_tasks, dump_threads
 from flowherd_supervisor.keeper.pages import PagesThread
 from flowherd_supervisor.keeper.status import StatusBoard
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from flowherd.bells import Bells
     from flowherd.config import WorkerConfig
+    from flowherd.shared.bells import Bells
 
 ORPHANS_KILLED_AFTER_S = 3.8  # workers end by themselves within 3 s of the supervisor (faults.md P1)
 ORPHANS_SETTLED_WITHIN_S = 0.9

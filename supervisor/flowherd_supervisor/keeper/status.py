@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flowherd.histogram import quantile_s
 from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal
+from flowherd.shared.histogram import quantile_s
 
 if TYPE_CHECKING:
     from flowherd.core.messages import SupervisorState

@@ -1,0 +1,145 @@
+"""The engine's verbs over Kruxia Flow's REST; with `kruxia_replies` the only file that knows its words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from flowherd.client.kruxia_replies import decode_batch, sort_reply, words_of
+from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
+from flowherd.client.transports import new_transport
+from flowherd.engine import Answer, Batch, Verdict
+from flowherd.errors import (
+    EngineDisconnected,
+    EngineMisconfigured,
+    EngineUnauthorized,
+    EngineUnavailable,
+    ReplyTooLarge,
+)
+
+if TYPE_CHECKING:
+    from flowherd.activity import Completed, Failed, Usage
+    from flowherd.client.auth import TokenSource
+    from flowherd.config import WorkerConfig
+
+API = "/api/v1"
+MAX_BODY_BYTES = 52_428_800  # protocol.md fact 16
+_UNAUTHORIZED = 401
+_CREDENTIALS_MISSING = "set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
+_json = msgspec.json.Encoder(order="deterministic")
+
+
+def connect(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> KruxiaEngine:
+    """An engine client for `config.api_url`; without `tokens` it sends no Authorization header (§2.2)."""
+    return KruxiaEngine(
+        new_transport(config, tokens, connections=connections),
+        api_url=config.api_url,
+        max_reply_mb=config.max_reply_mb,
+        anonymous=tokens is None,
+    )
+
+
+class KruxiaEngine:
+    """`flowherd.engine.Engine` for Kruxia Flow.
+
+    Args:
+        api_url: named in errors.
+        max_reply_mb: the largest reply to a poll.
+        anonymous: it has no credentials, so that a 401 names the settings that are missing.
+
+    """
+
+    def __init__(
+        self, transport: Transport, *, api_url: str = "", max_reply_mb: int = 256, anonymous: bool = False
+    ) -> None:
+        self._transport = transport
+        self._api_url = api_url
+        self._anonymous = anonymous
+        self._max_reply_mb = max_reply_mb
+
+    async def poll(self, worker_type: str, worker_id: str, limit: int, deadline_s: float) -> Batch:
+        """See `Engine.poll`. Items are decoded one by one: a bad one never costs the batch (R4)."""
+        body = _json.encode({"worker": worker_type, "worker_id": worker_id, "max_activities": limit})
+        try:
+            answer, reply = await self._call(
+                "workers/poll", body, deadline_s, max_reply_bytes=self._max_reply_mb << 20
+            )
+        except ReplyTooLarge:
+            reason = (
+                f"{limit} activities of type {worker_type!r} are more than {self._max_reply_mb} MB: "
+                "see --max-reply-mb"
+            )
+            raise ReplyTooLarge(reason, in_doubt=True) from None
+        if answer.verdict is not Verdict.ACCEPTED:
+            raise EngineMisconfigured(f"{self._api_url} refuses to be polled: {answer.detail}")
+        return decode_batch(reply.body, worker_id)
+
+    async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:
+        """See `Engine.heartbeat`."""
+        body = _json.encode({"worker_id": worker_id})
+        return await self._tell_twice(activity_id, "heartbeat", body, deadline_s)
+
+    async def complete(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
+        """See `Engine.complete`."""
+        return await self._tell_twice(activity_id, "complete", body, deadline_s)
+
+    async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
+        """See `Engine.fail`."""
+        return await self._tell(activity_id, "fail", body, deadline_s)
+
+    async def _tell_twice(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
+        """Replays an idempotent call at once over a new connection: the old one may have gone idle (E4)."""
+        try:
+            return await self._tell(activity_id, verb, body, deadline_s)
+        except EngineDisconnected:
+            return await self._tell(activity_id, verb, body, deadline_s)
+
+    async def _tell(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
+        answer, reply = await self._call(f"activities/{activity_id}/{verb}", body, deadline_s)
+        if answer.verdict is Verdict.ACCEPTED and b'"acknowledged"' not in reply.body:
+            raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True)
+        return answer
+
+    async def _call(
+        self, path: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = MAX_REPLY_BYTES
+    ) -> tuple[Answer, Reply]:
+        route = f"{API}/{path}"
+        reply = await self._transport.call(route, body, deadline_s, max_reply_bytes=max_reply_bytes)
+        if reply.status == _UNAUTHORIZED and self._anonymous:
+            raise EngineUnauthorized(f"{words_of(reply)}: {_CREDENTIALS_MISSING}")
+        answer = sort_reply(reply)
+        if answer is None:
+            raise EngineMisconfigured(f"POST {self._api_url}{route}: {words_of(reply)}")
+        return answer, reply
+
+    def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
+        """See `Engine.encode_completion`; the output is spliced in as it was checked."""
+        head = b'{"worker_id":%b,"output":%b' % (_json.encode(worker_id), outcome.output)
+        return head + _spent(outcome) + b"}"
+
+    def encode_failure(self, worker_id: str, outcome: Failed) -> bytes:
+        """See `Engine.encode_failure`."""
+        error = {"code": outcome.code, "message": outcome.message, "retryable": outcome.retryable}
+        return (
+            b'{"worker_id":%b,"error":%b' % (_json.encode(worker_id), _json.encode(error))
+            + _spent(outcome)
+            + b"}"
+        )
+
+    async def aclose(self) -> None:
+        """See `Engine.aclose`."""
+        await self._transport.aclose()
+
+
+def _spent(outcome: Completed | Failed) -> bytes:
+    """The cost and usage members, with their leading comma, or nothing."""
+    cost = b',"cost_usd":%b' % _json.encode(outcome.cost_usd) if outcome.cost_usd is not None else b""
+    return cost + (
+        b',"usage":%b' % _json.encode([_usage(entry) for entry in outcome.usage]) if outcome.usage else b""
+    )
+
+
+def _usage(entry: Usage) -> dict[str, Any]:
+    return {name: value for name, value in asdict(entry).items() if value is not None}

@@ -1,0 +1,219 @@
+"""What Kruxia Flow's replies mean: verdicts, errors and activities; it sends nothing (protocol.md §1, §4)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from flowherd.activity import Activity
+from flowherd.engine import Answer, Batch, Undecodable, Verdict
+from flowherd.errors import EngineUnauthorized, EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowherd.client.transport import Reply
+
+_SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # becomes a part of a path
+_LIST = re.compile(rb'\s*\{\s*"activities"\s*:\s*\[')
+_MARK = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)  # a whole string, or a single sign
+_UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
+_PASSING = frozenset({408, 425, 429})  # and every 5xx
+_NOT_DONE = frozenset({408, 425, 429, 503})  # the call has certainly not taken effect
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def sort_reply(reply: Reply) -> Answer | None:
+    """Sorts a reply into the classes of protocol.md §1.5; None when no engine of ours can have said it.
+
+    What may pass is raised. 404 and 409 count only in the engine's own words: a proxy's must not cost a
+    result.
+    """
+    match reply.status:
+        case 200 | 201:
+            return Answer(Verdict.ACCEPTED, _warnings(reply.body))
+        case 409 if _message(reply):
+            return Answer(Verdict.GONE, words_of(reply))
+        case 404 if "Activity '" in _message(reply):
+            return Answer(Verdict.UNKNOWN, words_of(reply))
+        case 400 | 413 | 415 | 422:
+            return Answer(Verdict.REFUSED, words_of(reply))
+        case 401:
+            raise EngineUnauthorized(words_of(reply))
+        case status if status in _PASSING or status >= 500:
+            in_doubt = status not in _NOT_DONE
+            raise EngineUnavailable(words_of(reply), retry_after_s=_retry_after_s(reply), in_doubt=in_doubt)
+        case _:
+            return None
+
+
+def _message(reply: Reply) -> str:
+    """The message of the engine's JSON error, "" for text/plain, HTML and everything else."""
+    error = _envelope(reply)
+    return str(error.get("message", "")) if error else ""
+
+
+def _envelope(reply: Reply) -> Mapping[str, Any] | None:
+    """The engine's JSON error, None for text/plain, HTML and everything else (protocol.md §1.4)."""
+    try:
+        error = msgspec.json.decode(reply.body)["error"]
+    except _UNREADABLE:
+        return None
+    return error if isinstance(error, dict) else None
+
+
+def words_of(reply: Reply) -> str:
+    """What the engine said, on one line, at most 200 characters, no control characters (faults.md E15)."""
+    error = _envelope(reply)
+    text = str(error.get("message", "")) if error else reply.body[:200].decode(errors="replace")
+    if error and isinstance(details := error.get("details"), dict):
+        text += f" {details}"
+    target = reply.headers.get("location", "") if 300 <= reply.status < 400 else ""
+    line = " ".join(f"{text} {target}".split())
+    return f"status {reply.status}: " + "".join(c if c.isprintable() else "?" for c in line[:200])
+
+
+def _warnings(body: bytes) -> str:
+    """The engine's warnings about a completion; the usual short reply is not decoded (protocol.md §6.2)."""
+    if b'"warnings"' not in body:
+        return ""
+    try:
+        return "; ".join(str(warning) for warning in msgspec.json.decode(body)["warnings"])[:500]
+    except _UNREADABLE:
+        return ""
+
+
+def _retry_after_s(reply: Reply) -> float:
+    """Retry-After in seconds; dates and junk are ignored, the caller caps it (faults.md E7)."""
+    try:
+        wish = float(reply.headers.get("retry-after", "0"))
+    except ValueError:
+        return 0.0
+    return wish if math.isfinite(wish) and wish > 0 else 0.0
+
+
+def decode_batch(body: bytes, worker_id: str) -> Batch:
+    """A poll reply; `count` is ignored, the list counts (faults.md E20).
+
+    Raises:
+        EngineUnavailable: not a poll reply; whatever it claimed stays claimed until its lease ends (fact 2).
+
+    """
+    try:
+        items = msgspec.json.decode(body)["activities"]
+    except _UNREADABLE as error:
+        pieces = _pieces(body)
+        if pieces is None:
+            reason = f"an unreadable poll reply of {len(body)} bytes ({type(error).__name__})"
+            raise EngineUnavailable(reason, in_doubt=True) from None
+        decoded = [_decode_piece(piece, worker_id) for piece in pieces if piece.strip()]
+    else:
+        if not isinstance(items, list):
+            raise EngineUnavailable("a poll reply whose activities are not a list", in_doubt=True)
+        decoded = [_decode_item(item, worker_id) for item in items]
+    if nameless := decoded.count(None):
+        log.error("activities_without_id", count=nameless, worker_id=worker_id)
+    return Batch(
+        activities=[item for item in decoded if isinstance(item, Activity)],
+        undecodable=[item for item in decoded if isinstance(item, Undecodable)],
+    )
+
+
+def _pieces(body: bytes) -> list[bytes] | None:
+    """The items of a reply that cannot be read whole, each as it was sent; None when it is not even balanced.
+
+    One number out of range, one half of a surrogate pair must not cost the batch (protocol.md R4).
+    """
+    head = _LIST.match(body)
+    if head is None:
+        return None
+    pieces, begin, open_ = [], head.end(), bytearray()
+    for mark in _MARK.finditer(body, begin):
+        sign = mark.group()
+        if sign in {b"[", b"{"}:
+            open_ += b"]" if sign == b"[" else b"}"
+        elif sign == b'"':
+            return None  # a string without an end
+        elif open_:
+            if sign in {b"]", b"}"} and open_.pop() != sign[0]:
+                return None
+        elif sign in {b",", b"]"}:
+            pieces.append(body[begin : mark.start()])
+            begin = mark.end()
+            if sign == b"]":
+                return pieces
+    return None
+
+
+def _decode_piece(piece: bytes, worker_id: str) -> Activity | Undecodable | None:
+    """One activity of a reply that cannot be read whole."""
+    try:
+        return _decode_item(msgspec.json.decode(piece), worker_id)
+    except _UNREADABLE as error:
+        reason = f"its JSON cannot be read ({type(error).__name__})"
+    try:  # more lenient, but slower; it is only asked for the id
+        item = json.loads(piece.decode(errors="replace"), strict=False, parse_int=str, parse_float=str)
+    except _UNREADABLE:
+        return None
+    activity_id = _id_of(item)
+    return None if activity_id is None else Undecodable(activity_id, worker_id, reason)
+
+
+def _id_of(item: Any) -> str | None:
+    """The id of an activity, None when nothing can be said to the engine about it."""
+    activity_id = item.get("activity_id") if isinstance(item, dict) else None
+    return activity_id if isinstance(activity_id, str) and _PLAIN_ID.match(activity_id) else None
+
+
+def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
+    """One activity; None when not even its id is readable: nothing can be said to the engine about it."""
+    activity_id = _id_of(item)
+    if activity_id is None:
+        return None
+    texts = [item.get(name) for name in ("workflow_id", "activity_key", "worker")]
+    if not all(isinstance(text, str) for text in texts):
+        return Undecodable(
+            activity_id, worker_id, "workflow_id, activity_key or worker is missing or not a string"
+        )
+    name = item.get("activity_name") or ""
+    if not isinstance(name, str):
+        return Undecodable(activity_id, worker_id, "activity_name is not a string")
+    settings = item.get("settings")
+    outputs = item.get("output_definitions")
+    return Activity(
+        activity_id=activity_id,
+        workflow_id=texts[0],
+        key=texts[1],
+        name=name,
+        worker_type=texts[2],
+        worker_id=worker_id,
+        parameters=item.get("parameters"),
+        timeout_s=_timeout_s(item.get("timeout_seconds"), activity_id),
+        settings=settings if isinstance(settings, dict) else {},
+        output_definitions=tuple(o for o in outputs if isinstance(o, dict))
+        if isinstance(outputs, list)
+        else (),
+        signal_data=item.get("signal_data"),
+    )
+
+
+def _timeout_s(value: Any, activity_id: str) -> float | None:
+    """`timeout_seconds` as a lease; None when there is none, clamped to 1 s … 7 days (faults.md E23)."""
+    if value is None:
+        return None
+    seconds = math.nan
+    if not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            seconds = float(value)
+    clamped = None if math.isnan(seconds) else min(max(seconds, _SHORTEST_LEASE_S), _LONGEST_LEASE_S)
+    if clamped != seconds:
+        log.warning("timeout_out_of_range", activity_id=activity_id, taken_as_s=clamped)
+    return clamped

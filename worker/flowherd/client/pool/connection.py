@@ -1,0 +1,197 @@
+"""One HTTP/1.1 connection that carries one exchange at a time; it neither connects nor retries."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, cast
+
+from flowherd.client.pool.reply import ReplyReader, Stage
+from flowherd.client.pool.wire import Disconnected, MalformedReply, Overdue, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_READ_AHEAD = 256 << 10  # bytes that the reader of a stream may lag behind
+_UNBOUNDED = 1 << 62
+
+
+class HttpConnection(asyncio.Protocol):
+    """Whoever holds it begins an exchange, writes, waits for the reply, and gives it back to the pool.
+
+    Args:
+        on_lost: called once when the connection has ended.
+
+    """
+
+    def __init__(self, on_lost: Callable[[HttpConnection], None]) -> None:
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._can_write = True
+        self._is_streamed = False
+        self._exchanges = 0
+        self.reply = ReplyReader()
+        self.idle_since = 0.0
+
+    # The holder's side
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether an exchange may follow: the last one, if any, ended exactly where it should."""
+        transport, reply = self._transport, self.reply
+        return (
+            transport is not None
+            and not transport.is_closing()
+            and (reply.keep_alive or not self._exchanges)
+            and reply.fault is None
+            and (reply.stage is Stage.DONE or reply.stage is Stage.IDLE)
+            and not transport.get_write_buffer_size()
+        )
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing waits to be read: no end that the loop has yet to see, no bytes that would pass for a reply."""
+        return self._transport is not None and not self._transport.is_closing() and not self._unread.poll(0)
+
+    @property
+    def is_stale(self) -> bool:
+        """It had been kept, and ended before a byte of the reply (faults.md E4)."""
+        return self._exchanges > 1 and isinstance(self.reply.fault, Disconnected) and not self.reply.received
+
+    def begin(
+        self, most_bytes: int = _UNBOUNDED, *, is_streamed: bool = False, is_bodiless: bool = False
+    ) -> None:
+        """Begins an exchange; `is_streamed`: the body will be taken in chunks while it comes."""
+        self.reply.begin(most_bytes, is_bodiless=is_bodiless)
+        self._is_streamed = is_streamed
+        self._exchanges += 1
+        if self._transport is None or self._transport.is_closing():
+            self._fail(Disconnected("the connection had ended", has_begun=False))
+
+    def write(self, data: bytes) -> None:
+        """Sends; what the kernel does not take now is kept."""
+        if self._transport is not None and self.reply.fault is None:
+            self._transport.write(data)
+
+    async def drained(self) -> bool:
+        """Waits until more may be written; False when a reply or an error has made that pointless."""
+        while not self._can_write and self._is_silent:
+            await self._change()
+        return self._is_silent
+
+    @property
+    def _is_silent(self) -> bool:
+        return self.reply.stage is Stage.HEAD and self.reply.fault is None
+
+    async def whole_reply(self) -> bytes:
+        """The body; status and headers stand in `reply`.
+
+        Raises:
+            WireError: there is none.
+
+        """
+        reply = self.reply
+        while reply.stage is not Stage.DONE:
+            await self._progress()
+        chunks = reply.chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def reply_head(self) -> None:
+        """Returns when status and headers are there; raises as `whole_reply`."""
+        while self.reply.stage is Stage.HEAD:
+            await self._progress()
+
+    async def next_chunks(self) -> list[bytes]:
+        """What has come since the last call; empty at the end of the body; raises as `whole_reply`."""
+        reply = self.reply
+        while not reply.chunks and reply.stage is not Stage.DONE:
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+            await self._progress()
+        chunks, reply.chunks = reply.chunks, []
+        return chunks
+
+    def overdue(self) -> None:
+        """Ends an exchange that has not ended by itself."""
+        if self.reply.stage is not Stage.DONE:
+            self._fail(Overdue("no complete reply in time"))
+
+    def rest(self, now: float) -> None:
+        """Between two exchanges: whatever comes now is nobody's reply."""
+        self.reply.stage = Stage.IDLE
+        self.reply.chunks = []
+        self.idle_since = now
+
+    def abort(self) -> None:
+        """Closes at once; harmless when it is closed."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _progress(self) -> None:
+        if self.reply.fault is not None:
+            raise self.reply.fault
+        await self._change()
+
+    async def _change(self) -> None:
+        self._waiter = waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, fault: WireError) -> None:
+        if self.reply.fault is None:
+            self.reply.fault = fault
+        self.abort()
+        self._wake()
+
+    # The loop's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none of asyncio's classes
+        self._unread = select.poll()
+        self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        reply = self.reply
+        was_silent = reply.stage is Stage.IDLE
+        reply.feed(data)
+        if reply.stage is Stage.DONE:
+            self._wake()
+        elif was_silent:
+            self._fail(MalformedReply("bytes that nobody asked for"))
+        elif reply.fault is not None:
+            self._fail(reply.fault)
+        elif self._is_streamed:
+            self._wake()
+            if self._transport is not None and sum(map(len, reply.chunks)) > _READ_AHEAD:
+                self._transport.pause_reading()
+
+    def eof_received(self) -> None:  # half-closed is closed
+        self.reply.end()
+        if self.reply.stage is Stage.DONE:
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reply = self.reply
+        if reply.fault is None and reply.stage is not Stage.DONE:
+            how = f"{type(exc).__name__}: {exc}" if exc else "closed by the other side"
+            reply.fault = Disconnected(how, has_begun=reply.received > 0)
+            reply.fault.__cause__ = exc
+        reply.keep_alive = False
+        self._transport = None
+        self._wake()
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        self._can_write = False
+
+    def resume_writing(self) -> None:
+        self._can_write = True
+        self._wake()

@@ -1,0 +1,148 @@
+"""`Transport` on the pool itself: bytes in, status and bytes out; a bearer, and one replay after a 401."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+from flowherd.client.pool.pool import HttpPool
+from flowherd.client.pool.wire import (
+    ConnectError,
+    Disconnected,
+    Origin,
+    Overdue,
+    OversizedReply,
+    WireError,
+    base_path_of,
+    checked_target,
+    header_line,
+)
+from flowherd.client.transport import MAX_REPLY_BYTES, Reply, tls_context, unasked_encoding
+from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
+
+if TYPE_CHECKING:
+    from flowherd.client.auth import Token, TokenSource
+
+_UNAUTHORIZED = 401
+_COPY_UP_TO = 16 << 10  # bytes of body that are sent in one piece with the head
+
+
+class DirectTransport:
+    """See `flowherd.client.transport.Transport`.
+
+    Args:
+        url: the engine's; a path in it stands before every route.
+        tokens: None: no Authorization is sent (protocol.md §2.2).
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        tokens: TokenSource | None,
+        *,
+        connections: int,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        origin = Origin.of(url)
+        if origin.is_secure and tls is None:
+            tls = tls_context()
+        self._pool = HttpPool(origin, connections=connections, tls=tls)
+        self._tokens = tokens
+        self._base = base_path_of(url).encode()
+        self._common = b" HTTP/1.1\r\n" + b"".join(
+            header_line(name, value)
+            for name, value in (
+                (b"host", origin.authority),
+                (b"content-type", b"application/json"),
+                (b"accept", b"*/*"),
+                (b"accept-encoding", b"identity"),
+                (b"user-agent", b"flowherd"),
+            )
+        )
+        self._head_version = -1
+        self._head = self._common + b"content-length: "
+
+    async def call(
+        self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = MAX_REPLY_BYTES
+    ) -> Reply:
+        """See `Transport.call`.
+
+        Raises:
+            ValueError: a route that no request line can carry.
+
+        """
+        first = b"POST " + checked_target(self._base + route.encode())
+        deadline_at = asyncio.get_running_loop().time() + deadline_s
+        try:
+            if self._tokens is None:
+                return await self._exchange(first, None, body, deadline_at, max_reply_bytes)
+            async with asyncio.timeout_at(deadline_at):
+                token = await self._tokens.current()
+            reply = await self._exchange(first, token, body, deadline_at, max_reply_bytes)
+            if token is not None and reply.status == _UNAUTHORIZED:
+                async with asyncio.timeout_at(deadline_at):
+                    token = await self._tokens.renewed(token)
+                reply = await self._exchange(first, token, body, deadline_at, max_reply_bytes)
+            return reply
+        except (TimeoutError, Overdue) as late:
+            reason = f"no complete reply within {deadline_s:g} s"
+            raise EngineUnavailable(reason, in_doubt=isinstance(late, Overdue)) from None
+        except WireError as error:
+            raise _translated(error, max_reply_bytes) from error
+
+    async def aclose(self) -> None:
+        """See `Transport.aclose`."""
+        await self._pool.aclose()
+
+    async def _exchange(
+        self, first: bytes, token: Token | None, body: bytes, deadline_at: float, most_bytes: int
+    ) -> Reply:
+        head = b"%b%b%d\r\n\r\n" % (first, self._head_with(token), len(body))
+        connection = self._pool.take()
+        if connection is None:
+            async with asyncio.timeout_at(deadline_at):
+                connection = await self._pool.acquire()
+        timer = asyncio.get_running_loop().call_at(deadline_at, connection.overdue)
+        try:
+            connection.begin(most_bytes)
+            if len(body) > _COPY_UP_TO:
+                connection.write(head)
+                connection.write(body)
+            else:
+                connection.write(head + body)
+            data = await connection.whole_reply()
+            headers = {
+                name.decode("latin-1"): value.decode("latin-1") for name, value in connection.reply.headers
+            }
+            reply = Reply(connection.reply.status, headers, data)
+        finally:
+            timer.cancel()
+            self._pool.release(connection)
+        if "content-encoding" in headers and (refusal := unasked_encoding(headers)):
+            raise refusal
+        return reply
+
+    def _head_with(self, token: Token | None) -> bytes:
+        """The header block, made once for each token."""
+        if token is None or token.version == self._head_version:
+            return self._head
+        try:
+            bearer = header_line(b"authorization", b"Bearer " + token.value.encode())
+        except ValueError:
+            raise EngineUnavailable("an access token that no header can carry") from None
+        self._head = self._common + bearer + b"content-length: "
+        self._head_version = token.version
+        return self._head
+
+
+def _translated(error: WireError, max_reply_bytes: int) -> EngineUnavailable | EngineMisconfigured:
+    words = f"{type(error).__name__}: {error}"
+    if isinstance(error.__cause__, ssl.SSLError):
+        return EngineMisconfigured(f"TLS: {words}")
+    if isinstance(error, OversizedReply):
+        return ReplyTooLarge(f"a reply of more than {max_reply_bytes >> 20} MB", in_doubt=True)
+    if isinstance(error, Disconnected) and not error.has_begun:
+        return EngineDisconnected(words, in_doubt=True)
+    return EngineUnavailable(words, in_doubt=not isinstance(error, ConnectError))

@@ -1,0 +1,177 @@
+"""Bounded connections to one origin: the latest first, waiters in order; it sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING
+
+from flowherd.client.pool.connection import HttpConnection
+from flowherd.client.pool.wire import ConnectError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from flowherd.client.pool.wire import Origin
+
+IDLE_S = 60.0
+_CLOSE_S = 1.0
+
+
+class HttpPool:
+    """Every connection is idle, held by one caller, or being made for one; together at most `connections`.
+
+    Args:
+        tls: for an https origin; the name of the host is checked against it.
+        idle_s: after which a connection nobody used is closed.
+
+    """
+
+    def __init__(
+        self, origin: Origin, *, connections: int, tls: ssl.SSLContext | None = None, idle_s: float = IDLE_S
+    ) -> None:
+        self._origin = origin
+        self._tls = tls
+        self._most = connections
+        self._idle_s = idle_s
+        self._idle: deque[HttpConnection] = deque()  # the oldest first
+        self._waiters: deque[asyncio.Future[HttpConnection | None]] = deque()
+        self._held = 0  # and being made, or promised to a waiter
+        self._alive: set[HttpConnection] = set()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._ended = asyncio.Event()
+
+    def take(self) -> HttpConnection | None:
+        """An idle connection, if there is one; nobody can be waiting then."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_quiet:
+                self._held += 1
+                return connection
+            connection.abort()
+        return None
+
+    async def acquire(self) -> HttpConnection:
+        """A connection for the caller alone, who must give it to `release`.
+
+        Raises:
+            ConnectError: none comes about.
+
+        """
+        return await self.filled(await self.place())
+
+    async def place(self) -> HttpConnection | None:
+        """The first half of `acquire`: waits for a turn; what it returns must go to `filled` at once."""
+        connection = self.take()
+        if connection is None:
+            if self._held >= self._most:
+                return await self._turn()
+            self._held += 1
+        return connection
+
+    async def filled(self, connection: HttpConnection | None) -> HttpConnection:
+        """The second half: makes a connection, unless there is a good one."""
+        if connection is not None:
+            if connection.is_quiet:
+                return connection
+            connection.abort()
+        return await self._new()
+
+    def release(self, connection: HttpConnection) -> None:
+        """Keeps it for the next, or closes it when its exchange did not end as it should."""
+        if connection.is_reusable and not self._is_closed:
+            now = asyncio.get_running_loop().time()
+            connection.rest(now)
+            self._pass_on(connection)
+            return
+        connection.abort()
+        if connection.is_stale:  # the engine was restarted: its other idle connections are gone too
+            self._drop_idle()
+        self._pass_on(None)
+
+    def _pass_on(self, connection: HttpConnection | None) -> None:
+        """To the first who waits: the connection, or leave to make one."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._held -= 1
+        if connection is not None:
+            self._idle.append(connection)
+            if self._expiry is None:
+                self._expiry = asyncio.get_running_loop().call_later(self._idle_s, self._expire)
+
+    async def _turn(self) -> HttpConnection | None:
+        waiter: asyncio.Future[HttpConnection | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._pass_on(waiter.result())  # it was our turn when we left
+            raise
+
+    async def _new(self) -> HttpConnection:
+        """Makes one in a place that is already counted, and gives the place back when that fails."""
+        origin, loop = self._origin, asyncio.get_running_loop()
+        connection = None
+        try:
+            if self._is_closed:
+                raise ConnectError("the pool is closed")
+            _, connection = await loop.create_connection(
+                lambda: HttpConnection(self._forget),
+                origin.host,
+                origin.port,
+                ssl=self._tls if origin.is_secure else None,
+                server_hostname=origin.host if origin.is_secure else None,
+            )
+            self._alive.add(connection)
+        except (OSError, UnicodeError) as error:  # ssl.SSLError is one; an impossible name is the other
+            raise ConnectError(str(error) or type(error).__name__) from error
+        finally:
+            if connection is None:
+                self._pass_on(None)
+        if self._is_closed:
+            self.release(connection)
+            raise ConnectError("the pool is closed")
+        return connection
+
+    def _forget(self, connection: HttpConnection) -> None:
+        self._alive.discard(connection)
+        with contextlib.suppress(ValueError):  # it was held
+            self._idle.remove(connection)
+        if not self._alive:
+            self._ended.set()
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().abort()
+
+    def _expire(self) -> None:
+        self._expiry = None
+        loop = asyncio.get_running_loop()
+        while self._idle and self._idle[0].idle_since + self._idle_s <= loop.time():
+            self._idle.popleft().abort()
+        if self._idle:
+            self._expiry = loop.call_at(self._idle[0].idle_since + self._idle_s, self._expire)
+
+    async def aclose(self) -> None:
+        """Closes all connections, also those in use; returns when they have ended."""
+        self._is_closed = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._drop_idle()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(ConnectError("the pool is closed"))
+        self._waiters.clear()
+        self._ended.clear()
+        for connection in list(self._alive):
+            connection.abort()
+        if self._alive:
+            with contextlib.suppress(TimeoutError):  # a TLS peer may not answer; the sockets are closed
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._ended.wait()

@@ -1,0 +1,199 @@
+"""An attempt's files: its transfers and the folder that ends with it; it must not know handlers or HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+import os
+import re
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flowherd.client.kruxia_files import FileReference
+from flowherd.errors import FileTransferFailed, InvalidFile
+from flowherd.files.file_ends import Incoming, Outgoing, storage_errors
+from flowherd.files.file_loop import FileLoop
+from flowherd.files.file_names import default_upload_name, local_name, upload_name
+from flowherd.files.scratch import Scratch, remove
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from concurrent.futures import Future
+
+    from flowherd.activity import Activity
+    from flowherd.files.transfers import FileStore
+    from flowherd.running.run_state import RunState
+
+T = TypeVar("T")
+CLOSE_S = 1.0  # for removing files at a worker's end; what remains is swept at the next start
+_SENDABLE = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")  # a content type that a header can carry
+_UNKNOWN_TYPE = "application/octet-stream"
+
+
+class FileAccess:
+    """What all attempts of one worker share.
+
+    Args:
+        open_store: makes the store; called on the file loop, when a handler first touches a file.
+        new_loop: makes the loop that files are transferred on.
+        max_file_mb: larger files are refused, both ways.
+        base: the temporary folder all processes of this user share.
+
+    """
+
+    def __init__(
+        self,
+        open_store: Callable[[], FileStore],
+        new_loop: Callable[[], asyncio.AbstractEventLoop],
+        *,
+        max_file_mb: int,
+        base: Path | None = None,
+    ) -> None:
+        self._open_store = open_store
+        self._store: FileStore | None = None
+        self.limit_bytes = max_file_mb << 20
+        self.loop = FileLoop(new_loop)
+        self.scratch = Scratch(base)
+        self._lock = threading.Lock()
+
+    def of(self, state: RunState) -> AttemptFiles:
+        """The files of one attempt; FileTransferFailed once it has ended."""
+        with self._lock:
+            if state.has_ended:
+                raise FileTransferFailed("no files any more: the attempt has ended")
+            if state.files is None:
+                state.files = AttemptFiles(state.activity, self)
+            return state.files
+
+    def store(self) -> FileStore:
+        """The store; on the file loop only."""
+        if self._store is None:
+            self._store = self._open_store()
+        return self._store
+
+    async def aclose(self) -> None:
+        """Removes all folders and closes the store, as far as that takes no longer than `CLOSE_S`."""
+        if not self.loop.is_used:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.wrap_future(self.loop.submit(self._end()))
+        except TimeoutError:
+            return
+        finally:
+            self.loop.close()
+
+    async def _end(self) -> None:
+        await _ended(asyncio.all_tasks() - {asyncio.current_task()})
+        if self._store is not None:
+            await self._store.aclose()
+        self.scratch.close()
+
+
+class AttemptFiles:
+    """The transfers of one attempt; its methods may be called from any thread."""
+
+    def __init__(self, activity: Activity, access: FileAccess) -> None:
+        self._activity = activity
+        self._access = access
+        self._lock = threading.Lock()
+        self._running: set[Future[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._folder: Path | None = None
+        self._closed = False
+
+    def download(self, reference: str) -> Future[Path]:
+        """Begins a download; the result is the path of the whole file."""
+        return self._begin(lambda: self._download(reference))
+
+    def upload(self, path: Path, filename: str | None, content_type: str | None) -> Future[str]:
+        """Begins an upload; the result is the reference."""
+        return self._begin(lambda: self._upload(path, filename, content_type))
+
+    def cancel(self) -> None:
+        """Ends what is under way: whoever waits for it gets a CancelledError."""
+        with self._lock:
+            running = list(self._running)
+        for future in running:
+            future.cancel()
+
+    def close(self) -> None:
+        """The attempt has ended: ends what is under way and removes its folder, without waiting for it."""
+        with self._lock:
+            was_used = not self._closed and self._access.loop.is_used
+            self._closed = True
+        if was_used:
+            try:
+                self._access.loop.submit(self._end())
+            except RuntimeError:
+                return  # the worker has ended before it, and removed everything
+
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        with self._lock:
+            if self._closed:
+                raise FileTransferFailed("no files any more: the attempt has ended")
+            try:
+                future = self._access.loop.submit(self._tracked(work))
+            except RuntimeError as error:
+                raise FileTransferFailed(f"no files any more: {error}") from None
+            self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
+
+    async def _tracked(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            return await work()
+        finally:
+            self._tasks.discard(task)
+
+    async def _end(self) -> None:
+        """First the writers, then what they write to."""
+        await _ended(self._tasks)
+        if self._folder is not None:
+            remove(self._folder)
+
+    async def _download(self, text: str) -> Path:
+        reference = FileReference.parse(text)
+        with Incoming.created(self._fresh_path(reference.name), self._access.limit_bytes) as sink:
+            await self._access.store().receive(reference, sink)
+        return sink.path
+
+    def _fresh_path(self, name: str) -> Path:
+        """In a folder of its own: two files of one name do not meet, and nobody can have been there before."""
+        if self._folder is None:
+            self._folder = self._access.scratch.folder()
+        with storage_errors("making a temporary folder"):
+            return Path(tempfile.mkdtemp(dir=self._folder)) / local_name(name)
+
+    async def _upload(self, path: Path, filename: str | None, content_type: str | None) -> str:
+        activity = self._activity
+        own = default_upload_name(path.name, activity.activity_id)
+        name = own if filename is None else upload_name(filename)
+        kind = content_type or mimetypes.guess_type(name)[0] or _UNKNOWN_TYPE
+        if not _SENDABLE.fullmatch(kind):
+            raise InvalidFile("content_type should be one line of ASCII")
+        reference = FileReference.parse(str(FileReference(activity.workflow_id, activity.key, name)))
+        with Outgoing.opened(path, self._access.limit_bytes) as source:
+            await self._access.store().send(reference, source, kind)
+        return str(reference)
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels tasks and returns when they have ended."""
+    doomed = list(tasks)
+    for task in doomed:
+        task.cancel()
+    await asyncio.gather(*doomed, return_exceptions=True)
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """The path as the handler meant it, whatever the working directory is later."""
+    try:
+        return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a symlink, which F3 forbids
+    except (TypeError, ValueError):
+        raise InvalidFile("path should be a string or a Path") from None

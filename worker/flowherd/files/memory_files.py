@@ -1,0 +1,49 @@
+"""Files kept in memory, for tests of handlers; it must not be used in production."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowherd.client.kruxia_files import FileReference
+from flowherd.errors import FileMissing
+from flowherd.files.file_ends import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowherd.files.file_ends import Incoming, Outgoing
+
+
+class MemoryFiles:
+    """`flowherd.files.transfers.FileStore` without an engine.
+
+    Args:
+        contents: what can be downloaded, by reference, with or without the scheme.
+
+    Attributes:
+        contents: the same and what was uploaded.
+        content_types: of what was uploaded.
+
+    """
+
+    def __init__(self, contents: Mapping[str, bytes]) -> None:
+        self.contents = {str(FileReference.parse(text)): bytes(content) for text, content in contents.items()}
+        self.content_types: dict[str, str] = {}
+
+    async def send(self, reference: FileReference, source: Outgoing, content_type: str) -> None:
+        """See `FileStore.send`."""
+        self.contents[str(reference)] = b"".join(source.chunks())
+        self.content_types[str(reference)] = content_type
+
+    async def receive(self, reference: FileReference, sink: Incoming) -> None:
+        """See `FileStore.receive`."""
+        content = self.contents.get(str(reference))
+        if content is None:
+            raise FileMissing(f"Not found: File {reference.name!r} not found")
+        sink.begin(len(content))
+        for start in range(0, len(content), CHUNK_BYTES):
+            sink.write(content[start : start + CHUNK_BYTES])
+        sink.finish()
+
+    async def aclose(self) -> None:
+        """See `FileStore.aclose`."""

@@ -1,0 +1,1 @@
+"""Heartbeats and settlements out of the shared ledger; run by the keeper, no user code."""

@@ -1,0 +1,166 @@
+"""Settles what an ended process held: gives it back or delivers it; it never judges the living."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.activity import Failed
+from flowherd.core.retries import Backoff
+from flowherd.engine import Answer, Engine, Verdict
+from flowherd.errors import EngineError
+from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, State
+from flowherd.process.statuses import describe_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless
+_BACKOFF = Backoff(cap_s=5.0)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Settlement:
+    """Settles ended berths, one activity at a time for each of a few connections.
+
+    What is owed is the ledger's state, not a message: whoever starts anew finds it again.
+
+    Args:
+        calls: bounds the calls under way.
+        deadline_s: seconds for each call.
+        poison_after: deaths charged to one activity before it fails for good, 0 for never.
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        calls: asyncio.Semaphore,
+        *,
+        deadline_s: float,
+        poison_after: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._calls = calls
+        self._deadline_s = deadline_s
+        self._poison_after = poison_after
+        self._clock = clock
+        self._rng = random.Random()
+
+    async def settle(self, berth: Berth) -> None:
+        """Settles every record of an ended berth, then frees it; cancelled, it leaves the berth as it is."""
+        owed = [record for record in berth.records() if record.state in HELD]
+        await asyncio.gather(*(self._settle_one(berth, record) for record in owed))
+        self._ledger.absorb(berth)
+        berth.settled()
+
+    async def _settle_one(self, berth: Berth, record: Record) -> None:
+        try:
+            done = await self._until_told(berth, record)
+        except EngineError as error:
+            reason = str(error)  # one line: a traceback would say no more
+            log.error("settlement_given_up", activity_id=record.activity_id, reason=reason)
+            return
+        except Exception:  # a berth must not stay taken for ever because of one record
+            log.exception("internal_error", activity_id=record.activity_id)
+            return
+        self._ledger.put(Host.SETTLED, self._ledger.get(Host.SETTLED) + 1)
+        log.warning(
+            "activity_settled",
+            activity_id=record.activity_id,
+            name=record.name,
+            outcome=done,
+            process=berth.get(Cell.SEAT),
+            pid=berth.get(Cell.PID),
+        )
+
+    async def _until_told(self, berth: Berth, record: Record) -> str:
+        """Tries through outages; raises the last EngineError when it has been tried for long enough."""
+        give_up_at = self._clock() + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
+        failures = 0
+        while True:
+            try:
+                async with self._calls:
+                    return await self._tell(berth, record)
+            except EngineError as error:
+                failures += 1
+                if self._clock() > give_up_at:
+                    raise
+                if failures == 1:
+                    log.warning("settlement_delayed", activity_id=record.activity_id, reason=str(error))
+                await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
+
+    async def _tell(self, berth: Berth, record: Record) -> str:
+        """One try; says in a word or two what became of the activity."""
+        kept = berth.journal(record.index) if record.state is State.REPORTING else None
+        if kept is not None:
+            answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
+            if answer.verdict is not Verdict.REFUSED:
+                return _in_words(answer, "its kept result was delivered")
+        failure = self._charged(berth, record, failure_of(berth, record))
+        body = self._engine.encode_failure(record.worker_id, failure)
+        answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
+        return _in_words(answer, "handed back")
+
+    def _charged(self, berth: Berth, record: Record, failure: Failed) -> Failed:
+        """The failure, or POISON when an activity has died alone and often enough (design: poison).
+
+        Only what ran in a process whose death nobody ordered is charged.
+        """
+        if (
+            not self._poison_after
+            or record.state is not State.RUNNING
+            or berth.get(Cell.CAUSE) != Cause.CRASH
+        ):
+            return failure
+        charges = self._ledger.suspects.charge(record.activity_id, failure.message, record.sequence)
+        if charges.count < self._poison_after or not _ran_alone(berth, record):
+            return failure
+        deaths = "; ".join(charges.deaths)
+        message = f"given up after {charges.count} processes died with it, the last time alone: {deaths}"
+        return Failed("POISON", message, retryable=False)
+
+
+def _ran_alone(berth: Berth, record: Record) -> bool:
+    busy = {State.RUNNING, State.ZOMBIE}
+    return not any(other.state in busy and other.sequence != record.sequence for other in berth.records())
+
+
+def _in_words(answer: Answer, accepted: str) -> str:
+    if answer.verdict is Verdict.ACCEPTED:
+        return accepted
+    if answer.verdict is Verdict.GONE:
+        return "had been settled before"
+    return f"{answer.verdict.value}: {answer.detail}"
+
+
+def _hung(berth: Berth, record: Record, who: str) -> Failed:
+    """The guilty one has timed out; what ran beside it has lost its process and is told why."""
+    if record.sequence == berth.get(Cell.GUILTY):
+        message = f"the handler blocked {who} for longer than its limit of {record.limit_s:g} s"
+        return Failed("TIMEOUT", message, retryable=True)
+    beside = next(
+        (other.name for other in berth.records() if other.sequence == berth.get(Cell.GUILTY)), "another one"
+    )
+    return Failed("WORKER_CRASHED", f"{who} was ended because activity {beside!r} blocked it", retryable=True)
+
+
+def failure_of(berth: Berth, record: Record) -> Failed:
+    """The cause the supervisor wrote, as the engine's users shall read it (design §5, cause → code)."""
+    waiting = {State.CLAIMED: "waited for a slot", State.REPORTING: "was being reported"}
+    doing = waiting.get(record.state, "ran")
+    who = f"worker process {berth.get(Cell.SEAT)} (pid {berth.get(Cell.PID)})"
+    if berth.get(Cell.CAUSE) == Cause.STOPPED:
+        return Failed("WORKER_SHUTDOWN", f"{who} was stopped while the activity {doing}", retryable=True)
+    if berth.get(Cell.CAUSE) == Cause.HUNG:
+        return _hung(berth, record, who)
+    how = describe_status(berth.get(Cell.EXIT_STATUS))
+    return Failed("WORKER_CRASHED", f"{who} {how} while the activity {doing}", retryable=True)

@@ -1,0 +1,88 @@
+"""Puts one worker together: client, files, meter, worker; it neither loads apps nor runs loops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from flowherd.client.auth import LedgerTokens
+from flowherd.client.kruxia import connect
+from flowherd.files.attempt_files import FileAccess
+from flowherd.files.scratch import begin_sweep
+from flowherd.files.transfers import EngineFiles
+from flowherd.ledger import Berth, Cell, Clock, Ledger, RecordBook
+from flowherd.process.loops import new_loop
+from flowherd.running.environment import RunEnvironment
+from flowherd.running.lag import LagProbe
+from flowherd.running.stepping import LoopMeter
+from flowherd.running.watchdog import Watchdog
+from flowherd.stock.stock_files import SdkFiles
+from flowherd.working.worker import Worker
+
+if TYPE_CHECKING:
+    from flowherd.config import WorkerConfig
+    from flowherd.sdk.registry import Registry
+    from flowherd.shared.bells import Bells
+
+MOST_CONNECTIONS = 64
+
+
+class Assembly:
+    """A worker with its client and its bell; make it on the loop it will run on.
+
+    Args:
+        most_slots: how many activities it may ever run at once; bounds the connections.
+
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        registry: Registry,
+        *,
+        ledger: Ledger,
+        berth: Berth,
+        bells: Bells,
+        seat: int,
+        most_slots: int,
+    ) -> None:
+        tokens = LedgerTokens(ledger, berth, bells.ring_keeper) if config.client_id else None
+        self._engine = connect(config, tokens, connections=min(most_slots, MOST_CONNECTIONS) + 2)
+        self._sdk_files = SdkFiles(config.api_url, tokens)
+        self._files = FileAccess(
+            lambda: EngineFiles(config.api_url, tokens),
+            new_loop(config.loop),
+            max_file_mb=config.max_file_mb,
+        )
+        begin_sweep()
+        self._bells = bells
+        self._berth = berth
+        secret = config.client_secret.get_secret_value() if config.client_secret else ""
+        meter = LoopMeter(lambda tag: berth.put(Cell.ON_LOOP, tag))
+        meter.on_busy = LagProbe(
+            meter.stepping.is_set, lambda lag_s: berth.set_clock(Clock.LOOP_LAG_S, lag_s)
+        ).start
+        Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
+        environment = RunEnvironment(
+            seat=seat,
+            secrets=(secret,) if secret else (),
+            stock_files=self._sdk_files,
+            files=self._files,
+            meter=meter,
+        )
+        self.worker = Worker(config, registry, self._engine, RecordBook(berth), environment, ledger.suspects)
+        asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
+        berth.set_clock(Clock.READY_AT, time.monotonic())
+
+    def _heed_bell(self) -> None:
+        self._bells.hush(self._bells.of(self._berth.number))
+        self.worker.heed_verdicts()
+
+    async def aclose(self) -> None:
+        """Ends listening and closes all connections."""
+        asyncio.get_running_loop().remove_reader(self._bells.of(self._berth.number))
+        await self._files.aclose()
+        await self._sdk_files.aclose()
+        await self._engine.aclose()

@@ -1,0 +1,114 @@
+"""A keeper for one process: beats, settles and holds the token in a thread; it never runs user code."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from flowherd.client.auth import HostTokens
+from flowherd.client.kruxia import connect
+from flowherd.client.tokens import TokenKeeping
+from flowherd.client.transport import new_client
+from flowherd.leases.beats import LeaseKeeper
+from flowherd.process.loops import new_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.config import WorkerConfig
+    from flowherd.ledger import Ledger
+    from flowherd.shared.bells import Bells
+
+_CONNECTIONS = 16
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class LeaseThread:
+    """Beats are late while a handler holds the interpreter lock: `flowherd run` has a process for this.
+
+    Args:
+        refused: called from the thread when the credentials have been refused for `auth_grace_s`.
+        failed: called from the thread when it cannot go on.
+
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        ledger: Ledger,
+        bells: Bells,
+        *,
+        auth_grace_s: float,
+        refused: Callable[[str], None],
+        failed: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._bells = bells
+        self._auth_grace_s = auth_grace_s
+        self._refused = refused
+        self._failed = failed
+        self._loop = new_loop(config.loop)()
+        self._finishing: asyncio.Future[float] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        """Begins to keep."""
+        self._thread.start()
+
+    def finish(self, within_s: float) -> None:
+        """Settles what ended berths owe within `within_s` seconds; returns when the thread has ended."""
+        self._loop.call_soon_threadsafe(self._finishing.set_result, within_s)
+        self._thread.join(within_s + 1.0)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._keep())
+        except Exception:
+            log.exception("internal_error")
+            self._failed()
+
+    async def _keep(self) -> None:
+        config, loop = self._config, self._loop
+        http = new_client(config.api_url, None, connections=2)
+        tokens = HostTokens(config, self._ledger, http) if config.client_id else None
+        engine = connect(config, tokens, connections=_CONNECTIONS)
+        leases = LeaseKeeper(engine, self._ledger, config, self._bells.ring)
+        work = [loop.create_task(leases.run())]
+        keeping = None
+        if tokens is not None:
+            keeping = TokenKeeping(tokens, grace_s=self._auth_grace_s, give_up=self._refused)
+            work.append(loop.create_task(keeping.run()))
+
+        def heed_bell() -> None:
+            self._bells.hush(self._bells.keeper)
+            leases.woken.set()
+            if keeping is not None:
+                keeping.rung.set()
+
+        loop.add_reader(self._bells.keeper, heed_bell)
+        try:
+            waited_for: set[asyncio.Future[Any]] = {*work, self._finishing}
+            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            for task in work:
+                if task.done():
+                    task.result()  # neither ends by itself: this raises what ended it
+            await self._settle_rest(leases, self._finishing.result())
+        finally:
+            loop.remove_reader(self._bells.keeper)
+            for task in work:
+                task.cancel()
+            await engine.aclose()
+            await http.aclose()
+
+    async def _settle_rest(self, leases: LeaseKeeper, within_s: float) -> None:
+        try:
+            async with asyncio.timeout(within_s):
+                await leases.all_settled()
+        except TimeoutError:
+            note = "these activities wait for the end of their leases"
+            log.error("settlement_incomplete", note=note)

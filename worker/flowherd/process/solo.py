@@ -1,0 +1,138 @@
+"""One complete worker in one process: signals, worker, leases, exit code; it never forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.exits import Exit
+from flowherd.ledger import Cause, Ledger, records_needed
+from flowherd.process.assembly import Assembly
+from flowherd.process.lease_thread import LeaseThread
+from flowherd.process.loops import new_loop, run_to_the_end
+from flowherd.sdk.loading import choose_worker_type, load_app
+from flowherd.shared.bells import Bells
+
+if TYPE_CHECKING:
+    from flowherd.config import WorkerConfig
+    from flowherd.core.messages import Stopped
+    from flowherd.sdk.registry import Registry
+
+RELEASE_S = 0.5  # after a second signal (faults.md P4)
+SETTLE_S = 1.0  # for results the worker could not deliver
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SoloSetup:
+    """What `python -m flowherd` was told; `worker_type` None is inferred from the app."""
+
+    app: str
+    app_dir: str
+    worker_type: str | None
+    config: WorkerConfig
+    auth_grace_s: float = 30.0
+
+
+def run(setup: SoloSetup) -> int:
+    """Loads the app, works until told to stop, and returns the exit code.
+
+    Raises:
+        ConfigurationError: the app or the worker type cannot be found.
+        AppImportError: the app raised.
+
+    """
+    os.environ["FLOWHERD_SEAT"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
+    app = load_app(setup.app, setup.app_dir)
+    worker_type = choose_worker_type(app, setup.worker_type)
+    registry = app.for_type(worker_type)
+    config = setup.config.model_copy(update={"worker_type": worker_type})
+    loop = new_loop(config.loop)()
+    asyncio.set_event_loop(loop)
+    return run_to_the_end(loop, _Solo(config, registry, setup.auth_grace_s).run())
+
+
+class _Solo:
+    """One berth, opened by the process that works in it."""
+
+    def __init__(self, config: WorkerConfig, registry: Registry, auth_grace_s: float) -> None:
+        self._config = config
+        self._registry = registry
+        self._auth_grace_s = auth_grace_s
+        self._code = Exit.CLEAN
+        self._signals = 0
+
+    async def run(self) -> int:
+        """The process's whole life; a signal, refused credentials or a broken keeper end it."""
+        config, loop = self._config, asyncio.get_running_loop()
+        ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
+        bells = Bells(len(ledger.berths))
+        berth = ledger.berths[0]
+        berth.open(seat=0, incarnation=1, now=time.monotonic())
+        assembly = self._assembly = Assembly(
+            config,
+            self._registry,
+            ledger=ledger,
+            berth=berth,
+            bells=bells,
+            seat=0,
+            most_slots=config.concurrency,
+        )
+        leases = LeaseThread(
+            config,
+            ledger,
+            bells,
+            auth_grace_s=self._auth_grace_s,
+            refused=lambda reason: _tell(loop, self._end, Exit.CREDENTIALS_REFUSED, reason),
+            failed=lambda: _tell(loop, self._end, Exit.INTERNAL, "nobody keeps the leases any more"),
+        )
+        leases.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._heed_signal, number)
+        log.info(
+            "ready",
+            engine=config.api_url,
+            worker=config.worker_type,
+            concurrency=config.concurrency,
+            activities=list(self._registry.names()),
+        )
+        stopped = await assembly.worker.run()
+        berth.end(Cause.STOPPED)
+        await loop.run_in_executor(None, leases.finish, SETTLE_S)
+        await assembly.aclose()
+        return self._exit_code(stopped)
+
+    def _heed_signal(self, number: int) -> None:
+        """The first drains, the second gives back, the third ends at once."""
+        self._signals += 1
+        log.info("signal_received", signal=signal.Signals(number).name, count=self._signals)
+        if self._signals == 1:
+            self._assembly.worker.drain(self._config.graceful_timeout_s)
+        elif self._signals == 2:
+            self._assembly.worker.release(RELEASE_S)
+        else:
+            os._exit(Exit.RELEASED)
+
+    def _end(self, code: Exit, reason: str) -> None:
+        """There is no use in going on: gives everything back."""
+        if self._code is Exit.CLEAN:
+            self._code = code
+            log.error("giving_up", reason=reason, exit_code=int(code))
+            self._assembly.worker.release(RELEASE_S)
+
+    def _exit_code(self, stopped: Stopped) -> int:
+        log.info("stopped", released=stopped.released, undelivered=len(stopped.undelivered))
+        if self._code is not Exit.CLEAN:
+            return self._code
+        return Exit.RELEASED if stopped.released or stopped.undelivered else Exit.CLEAN
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: object, *arguments: object) -> None:
+    loop.call_soon_threadsafe(what, *arguments)  # type: ignore[arg-type]  # checked where it is called

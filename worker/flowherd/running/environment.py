@@ -1,0 +1,92 @@
+"""What every run of one worker shares: seat, state, the shutdown signal; it must not know runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flowherd.running.stepping import LoopMeter
+
+if TYPE_CHECKING:
+    from flowherd.files.attempt_files import FileAccess
+
+
+class ShutdownSignal:
+    """Says once, to every loop and thread of this process, that the worker is stopping."""
+
+    __slots__ = ("_event", "_lock", "_waiters")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether the worker has been told to stop."""
+        return self._event.is_set()
+
+    def request(self) -> None:
+        """Sets the signal and wakes every waiter, in whatever loop or thread it waits."""
+        with self._lock:
+            self._event.set()
+            waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            with contextlib.suppress(RuntimeError):  # a handler's own loop may be closed by now
+                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
+    async def wait(self) -> None:
+        """Waits on the running loop until the worker is told to stop."""
+        with self._lock:
+            if self._event.is_set():
+                return
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def wait_in_thread(self, timeout_s: float | None = None) -> bool:
+        """Blocks the calling thread until the worker is told to stop; False when `timeout_s` passed first."""
+        return self._event.wait(timeout_s)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class StockFiles(Protocol):
+    """Makes the API client behind the file methods of a stock context."""
+
+    def client(self) -> Any:
+        """Returns an object with the `upload_file` and `download_file` of that SDK's API client."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnvironment:
+    """What a handler may see of its process.
+
+    Attributes:
+        seat: number of this process among its siblings, from 0; gives one GPU a process.
+        state: what the app's start-up made, shared by all handlers of this process.
+        shutdown: set when the worker begins to drain.
+        secrets: values that must not appear in messages or logs (faults.md A12).
+        stock_files: file access for handlers written for the stock SDK, None without an engine.
+        files: where handlers get files from and send them to, None without an engine.
+        meter: knows who is on the loop.
+
+    """
+
+    seat: int = 0
+    state: Any = None
+    shutdown: ShutdownSignal = field(default_factory=ShutdownSignal)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    stock_files: StockFiles | None = None
+    files: FileAccess | None = None
+    meter: LoopMeter = field(default_factory=LoopMeter)

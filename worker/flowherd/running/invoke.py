@@ -1,0 +1,181 @@
+"""One call of one handler, from parameters to outcome; it must not know time limits, slots or the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from flowherd.activity import Completed, Failed, Outcome
+from flowherd.errors import ActivityError, InvalidOutput
+from flowherd.process.forks import leave_if_copied
+from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
+from flowherd.sdk.costs import Costs
+from flowherd.sdk.failures import clean_message, describe_exception, report
+from flowherd.sdk.outputs import ActivityResult, encode_output
+from flowherd.sdk.redaction import mask, secrets_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.sdk.definition import ActivityDefinition
+
+MAX_CODE_CHARS = 100
+
+_log = logging.getLogger(__name__)
+
+_HINTS = {
+    "asyncio.run() cannot be called from a running event loop": 'await it, or use offload="thread"',
+    "this event loop is already running": 'await it, or use offload="thread"',
+    "attached to a different loop": "make clients and locks inside a handler that runs in a thread",
+    "is bound to a different event loop": "make clients and locks inside a handler that runs in a thread",
+}
+
+
+async def invoke_async(definition: ActivityDefinition, state: RunState) -> Outcome:
+    """Awaits the handler on the running loop and never raises, whatever it does (faults.md A3, A4)."""
+    arguments: list[Any] = []
+    try:
+        if state.cancel_reason is not None:
+            return stopped(state, "it had not begun")
+        arguments, keywords = definition.binding.bind(state.activity.parameters, ActivityContext(state))
+        value = await definition.handler(*arguments, **keywords)
+        return outcome_of(value, state)
+    except BaseException as exc:  # noqa: BLE001  # SystemExit and friends are failures of the handler alone
+        return failure_of(exc, state, arguments)
+    finally:
+        leave_if_copied()
+
+
+def invoke_sync(definition: ActivityDefinition, state: RunState) -> Outcome:
+    """Calls a plain handler in the calling thread and never raises."""
+    arguments: list[Any] = []
+    try:
+        if state.cancel_reason is not None:
+            return stopped(state, "it had not begun")
+        arguments, keywords = definition.binding.bind(state.activity.parameters, SyncActivityContext(state))
+        value = definition.handler(*arguments, **keywords)
+        if inspect.iscoroutine(value):  # an async def behind a plain decorator
+            value = asyncio.run(value)
+        return outcome_of(value, state)
+    except BaseException as exc:  # noqa: BLE001  # SystemExit and friends are failures of the handler alone
+        return failure_of(exc, state, arguments)
+    finally:
+        leave_if_copied()
+
+
+class ThreadLoop:
+    """Runs an async handler on a loop of its own thread and can be told to stop from another one."""
+
+    __slots__ = ("_loop", "_task")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Outcome] | None = None
+
+    def run(self, definition: ActivityDefinition, state: RunState) -> Outcome:
+        """Returns when the handler has ended; never raises."""
+        try:
+            return asyncio.run(self._invoke(definition, state))
+        except BaseException as exc:  # noqa: BLE001  # a task the handler left behind may end the loop
+            return failure_of(exc, state, ())
+
+    def stop(self) -> None:
+        """Cancels the handler; callable from any thread, without effect before it began or after it ended."""
+        if self._loop is not None and self._task is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._task.cancel)
+            except RuntimeError:
+                _log.debug("handler_ended_before_it_was_cancelled")
+
+    async def _invoke(self, definition: ActivityDefinition, state: RunState) -> Outcome:
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        return await invoke_async(definition, state)
+
+
+def outcome_of(value: Any, state: RunState) -> Outcome:
+    """The outcome for what a handler returned; raises InvalidOutput."""
+    if not isinstance(value, ActivityResult):
+        return Completed(encode_output(value), *spent(state))
+    _take_costs(value, state)
+    if value.failure is None:
+        return Completed(encode_output(value), *spent(state))
+    code, message, retryable = value.failure
+    return failed(state, code, mask(str(message), state.environment.secrets), retryable=bool(retryable))
+
+
+def failure_of(exc: BaseException, state: RunState, arguments: Any) -> Outcome:
+    """The outcome for what a handler raised; an unexpected exception's traceback goes to the log, once."""
+    try:
+        return _failure_of(exc, state, arguments)
+    except BaseException:  # noqa: BLE001  # an exception or a log handler that breaks whoever describes it
+        return failed(
+            state, "EXECUTION_ERROR", f"{type(exc).__name__} that cannot be described", retryable=True
+        )
+
+
+def _failure_of(exc: BaseException, state: RunState, arguments: Any) -> Outcome:
+    if state.cancel_reason is not None:
+        return stopped(state, describe_exception(exc))
+    secrets = (*state.environment.secrets, *secrets_in(arguments))
+    message = mask(describe_exception(exc), secrets)
+    if isinstance(exc, ActivityError):
+        _note(logging.INFO, "activity_failed", state, code=_code(exc.code), reason=message)
+        return failed(state, exc.code, message, retryable=bool(exc.retryable))
+    if isinstance(exc, asyncio.CancelledError):
+        message = "the handler raised CancelledError although nobody had cancelled it"
+    elif isinstance(exc, RuntimeError):
+        message += next((f" ({remedy})" for words, remedy in _HINTS.items() if words in message), "")
+    _note(logging.ERROR, "activity_raised", state, reason=message, exception=mask(report(exc), secrets))
+    return failed(state, "EXECUTION_ERROR", message, retryable=True)
+
+
+def stopped(state: RunState, detail: str) -> Failed:
+    """What an attempt that was told to stop ends with; the run puts its own outcome in its place."""
+    return failed(state, "CANCELLED", detail, retryable=True)
+
+
+def spent(state: RunState) -> tuple[str | None, tuple[Any, ...]]:
+    """Cost and usage recorded so far."""
+    return (None, ()) if state.costs is None else (state.costs.cost_usd, state.costs.usage)
+
+
+def deliver(loop: asyncio.AbstractEventLoop, end: Callable[[Outcome], None], outcome: Outcome) -> None:
+    """Hands an outcome from a thread to the loop, which may be closed by now."""
+    try:
+        loop.call_soon_threadsafe(end, outcome)
+    except RuntimeError:
+        _log.debug("handler_ended_after_its_worker")
+
+
+def failed(state: RunState, code: Any, message: str, *, retryable: bool) -> Failed:
+    """A failure with cleaned words and what was spent until now."""
+    return Failed(_code(code), clean_message(message), retryable, *spent(state))
+
+
+def _code(code: Any) -> str:
+    return (
+        clean_message(code)[:MAX_CODE_CHARS] if isinstance(code, str) and code.strip() else "ACTIVITY_ERROR"
+    )
+
+
+def _take_costs(result: ActivityResult, state: RunState) -> None:
+    if result.cost_usd is None and not result.usage:
+        return
+    costs = state.costs = state.costs or Costs()
+    try:
+        if result.cost_usd is not None:
+            costs.add_cost(result.cost_usd)
+        for usage in result.usage:
+            costs.add_usage(usage)
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise InvalidOutput(f"cost or usage of the result: {describe_exception(exc)}") from exc
+
+
+def _note(level: int, event: str, state: RunState, **data: Any) -> None:
+    activity = state.activity
+    _log.log(
+        level, event, extra={"activity_id": activity.activity_id, "activity_name": activity.name, **data}
+    )

@@ -1,0 +1,224 @@
+"""One attempt from its start until its handler has really ended; it must not call handlers or the engine.
+
+An attempt has two ends, and they may lie far apart:
+
+    outcome known    the handler returned or raised, or was told to stop and its grace is over
+    ended            the handler does not run any more: only now its slot is free
+
+Between the two it is a zombie (faults.md A8). What a handler does after it was told to stop changes nothing:
+a late success is dropped (A9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from flowherd.activity import Completed, Lost, Outcome
+from flowherd.running.invoke import failed
+from flowherd.sdk.context import CancelReason, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.activity import Activity
+
+
+_log = logging.getLogger(__name__)
+
+
+class Phase(Enum):
+    """Where an attempt stands."""
+
+    WAITING = "waiting"  # for another attempt of an activity with max_concurrent to end
+    RUNNING = "running"
+    STOPPING = "stopping"  # told to stop, within its grace
+    ZOMBIE = "zombie"
+    ENDED = "ended"
+
+
+class Run:
+    """One attempt; all methods must be called on its loop.
+
+    Attributes:
+        activity: what was claimed.
+        limit_s: seconds the handler may take from its start: the engine's `timeout_seconds`, or the handler's
+            own `timeout_s` if that is less; without `timeout_seconds` the handler's own, else the worker's.
+        dropped: whether a success came too late to be reported.
+        on_begin: called when the handler starts, if it has to wait for another one first.
+        tag: what the loop meter marks while the handler is on the loop; 0 is nobody.
+
+    """
+
+    __slots__ = (
+        "_end_waiters",
+        "_grace_s",
+        "_loop",
+        "_on_end",
+        "_outcome",
+        "_outcome_waiters",
+        "_phase",
+        "_state",
+        "_stop",
+        "_timer",
+        "activity",
+        "dropped",
+        "limit_s",
+        "on_begin",
+        "tag",
+    )
+
+    def __init__(
+        self, state: RunState, limit_s: float, grace_s: float, on_end: Callable[[Run], None]
+    ) -> None:
+        self.activity: Activity = state.activity
+        self.limit_s = limit_s
+        self.dropped = False
+        self.tag = 0
+        self.on_begin: Callable[[], None] | None = None
+        self._state = state
+        state.limit_s = limit_s
+        self._grace_s = grace_s
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._phase = Phase.WAITING
+        self._outcome: Outcome | None = None
+        self._stop: Callable[[], object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._outcome_waiters: list[asyncio.Future[None]] = []
+        self._end_waiters: list[asyncio.Future[None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Run {self.activity.name} {self.activity.activity_id} {self._phase.value}>"
+
+    @property
+    def phase(self) -> Phase:
+        """Where the attempt stands."""
+        return self._phase
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the handler has really ended."""
+        return self._phase is Phase.ENDED
+
+    @property
+    def is_zombie(self) -> bool:
+        """Whether the outcome is known although the handler still runs."""
+        return self._phase is Phase.ZOMBIE
+
+    @property
+    def known_outcome(self) -> Outcome | None:
+        """The outcome if it is known."""
+        return self._outcome
+
+    @property
+    def heartbeat_at(self) -> float:
+        """Monotonic seconds of the handler's last heartbeat(), 0 before the first."""
+        return self._state.heartbeat_at
+
+    async def outcome(self) -> Outcome:
+        """Waits until the outcome is known; cancelling the waiting changes nothing."""
+        while self._outcome is None:
+            await self._wait(self._outcome_waiters)
+        return self._outcome
+
+    async def ended(self) -> None:
+        """Waits until the handler has really ended; cancelling the waiting changes nothing."""
+        while self._phase is not Phase.ENDED:
+            await self._wait(self._end_waiters)
+
+    def cancel(self, reason: CancelReason) -> None:
+        """Tells the handler to stop.
+
+        A lost lease makes the outcome Lost at once. Any other reason leaves the handler its grace; the first
+        reason given decides the outcome.
+        """
+        if self._phase is Phase.ENDED:
+            return
+        if reason is CancelReason.LEASE_LOST or self._state.cancel_reason is None:
+            self._state.cancel_reason = reason
+        if reason is CancelReason.LEASE_LOST:
+            self._settle(Lost("the lease is somebody else's"))
+        if self._stop is None:
+            self.finish(self._decided(None))
+            return
+        self._stop()
+        if self._phase is Phase.RUNNING:
+            self._phase = Phase.STOPPING
+            self._set_timer(self._grace_s, self._give_up)
+        if self._outcome is not None:
+            self._phase = Phase.ZOMBIE
+
+    def begin(self, stop: Callable[[], object]) -> None:
+        """Notes that the handler starts now; `stop` tells it to end and may be called more than once."""
+        self._stop = stop
+        self._phase = Phase.RUNNING
+        if self.on_begin is not None:
+            self.on_begin()
+        self._set_timer(self.limit_s, self._limit_reached)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Notes that the handler has ended, and with what."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.dropped = self._state.cancel_reason is not None and isinstance(outcome, Completed)
+        self._settle(self._decided(outcome))
+        self._phase = Phase.ENDED
+        self._stop = None
+        self._state.has_ended = True
+        if self._state.files is not None:
+            self._state.files.close()
+        _wake(self._end_waiters)
+        self._on_end(self)
+
+    def _limit_reached(self) -> None:
+        ids = {"activity_id": self.activity.activity_id, "activity_name": self.activity.name}
+        _log.warning("activity_timed_out", extra={**ids, "limit_s": self.limit_s})
+        self.cancel(CancelReason.TIMEOUT)
+
+    def _give_up(self) -> None:
+        """The grace is over: says what is known and asks once more."""
+        self._timer = None
+        if self._outcome is None:
+            self._settle(self._decided(None))
+        self._phase = Phase.ZOMBIE
+        if self._stop is not None:
+            self._stop()
+
+    def _decided(self, outcome: Outcome | None) -> Outcome:
+        match self._state.cancel_reason:
+            case CancelReason.TIMEOUT:
+                message = f"the handler took longer than its limit of {self.limit_s:g} s"
+                return failed(self._state, "TIMEOUT", message, retryable=True)
+            case CancelReason.SHUTDOWN:
+                message = "the worker was stopped before the handler had ended"
+                return failed(self._state, "WORKER_SHUTDOWN", message, retryable=True)
+            case CancelReason.LEASE_LOST:
+                return Lost("the lease is somebody else's")
+        assert outcome is not None
+        return outcome
+
+    def _settle(self, outcome: Outcome) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            _wake(self._outcome_waiters)
+
+    def _set_timer(self, delay_s: float, then: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(delay_s, then)
+
+    async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
+        waiter = self._loop.create_future()
+        waiters.append(waiter)
+        await waiter
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()

@@ -1,0 +1,161 @@
+"""Starts attempts where their handlers belong; it must not raise, report or know the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from flowherd.activity import Activity, Failed, Outcome
+from flowherd.running.invoke import ThreadLoop, deliver, invoke_async, invoke_sync
+from flowherd.running.run import Phase, Run
+from flowherd.sdk.context import CancelReason, RunState
+from flowherd.sdk.definition import ActivityDefinition, Mode
+from flowherd.sdk.failures import clean_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.config import WorkerConfig
+    from flowherd.running.environment import RunEnvironment
+    from flowherd.running.offload import ThreadPool
+    from flowherd.sdk.registry import Registry
+
+__all__ = ["CancelReason", "Phase", "Run", "Runner"]
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Runs claimed activities of one worker.
+
+    Args:
+        registry: the activities of this worker's type; RegistryError comes here for what cannot be bound.
+        config: time limits and the grace of cancelled handlers.
+        threads: where handlers that block run.
+        environment: what handlers see of this process.
+
+    """
+
+    def __init__(
+        self, registry: Registry, config: WorkerConfig, threads: ThreadPool, environment: RunEnvironment
+    ) -> None:
+        registry.check()
+        self._registry = registry
+        self._config = config
+        self._threads = threads
+        self._environment = environment
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gates: dict[str, _Gate] = {}
+        self.dropped = 0  # successes that came after their outcome was decided (faults.md A9)
+
+    def start(self, activity: Activity) -> Run:
+        """Starts an attempt on the running loop, or lets it wait for another one (`max_concurrent`)."""
+        definition = self._registry.lookup(activity.name)
+        state = RunState(activity, self._environment)
+        run = Run(state, self._limit_s(definition, activity), self._config.cancel_grace_s, self._ended)
+        if definition is None:
+            run.finish(self._unknown(activity))
+        elif definition.max_concurrent is None:
+            self._begin(run, definition, state)
+        else:
+            gate = self._gates.setdefault(definition.name, _Gate(definition.max_concurrent))
+            gate.enter(run, lambda: self._begin(run, definition, state))
+        return run
+
+    def runs_on_loop(self, name: str) -> bool:
+        """Whether the handler of that name shares the event loop with others."""
+        definition = self._registry.lookup(name)
+        return definition is not None and definition.mode is Mode.LOOP
+
+    def _limit_s(self, definition: ActivityDefinition | None, activity: Activity) -> float:
+        own = None if definition is None else definition.timeout_s
+        if own is None:
+            return self._config.limit_s(activity.timeout_s)
+        return own if activity.timeout_s is None else min(own, activity.timeout_s)
+
+    def _begin(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
+        if definition.mode is Mode.LOOP:
+            self._begin_on_loop(run, definition, state)
+            return
+        loop = asyncio.get_running_loop()
+        if definition.is_async:
+            own_loop = ThreadLoop()
+            run.begin(own_loop.stop)
+            work = lambda: deliver(loop, run.finish, own_loop.run(definition, state))  # noqa: E731
+        else:
+            run.begin(lambda: _let_it_notice(state))
+            work = lambda: deliver(loop, run.finish, invoke_sync(definition, state))  # noqa: E731
+        try:
+            self._threads.submit(work)
+        except RuntimeError as exc:
+            run.finish(Failed("WORKER_OVERLOADED", clean_message(str(exc)), retryable=True))
+
+    def _begin_on_loop(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
+        started = False
+
+        async def step() -> None:
+            nonlocal started
+            started = True
+            run.finish(await invoke_async(definition, state))
+
+        def stop() -> None:
+            if started:  # a task cancelled before its first step would never reach run.finish
+                task.cancel()
+
+        work = self._environment.meter.stepped(step(), run.activity.name, lambda: run.tag)
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # the loop itself keeps only weak references
+        task.add_done_callback(self._tasks.discard)
+        run.begin(stop)
+
+    def _ended(self, run: Run) -> None:
+        if run.dropped:
+            self.dropped += 1
+            _log.warning(
+                "late_success_dropped",
+                extra={"activity_id": run.activity.activity_id, "activity_name": run.activity.name},
+            )
+        gate = self._gates.get(run.activity.name)
+        if gate is not None:
+            gate.leave(run)
+
+    def _unknown(self, activity: Activity) -> Outcome:
+        known = ", ".join(self._registry.names()) or "none"
+        named = f"is named {activity.name!r}" if activity.name else "has no name"
+        message = f"the activity {named}; this worker knows: {known}"
+        return Failed("UNKNOWN_ACTIVITY", clean_message(message), retryable=True)
+
+
+class _Gate:
+    """Lets at most so many attempts of one activity run at a time; the others begin in order."""
+
+    __slots__ = ("_inside", "_limit", "_waiting")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside: set[Run] = set()
+        self._waiting: deque[tuple[Run, Callable[[], None]]] = deque()
+
+    def enter(self, run: Run, begin: Callable[[], None]) -> None:
+        if len(self._inside) < self._limit:
+            self._inside.add(run)
+            begin()
+        else:
+            self._waiting.append((run, begin))
+
+    def leave(self, run: Run) -> None:
+        """The attempt has ended, whether it had begun or was cancelled while it waited."""
+        self._inside.discard(run)
+        while self._waiting and len(self._inside) < self._limit:
+            following, begin = self._waiting.popleft()
+            if following.phase is Phase.WAITING:
+                self._inside.add(following)
+                begin()
+
+
+def _let_it_notice(state: RunState) -> None:
+    """A plain function cannot be interrupted, except where it waits for a file: it sees `ctx.cancelled`."""
+    if state.files is not None:
+        state.files.cancel()

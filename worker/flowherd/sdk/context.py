@@ -1,0 +1,252 @@
+"""What a handler sees of its attempt; it must not call the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from flowherd.activity import Usage
+from flowherd.errors import LeaseLost
+from flowherd.files.file_context import AsyncFileContext, SyncFileContext
+from flowherd.running.run_state import CancelReason, RunState
+from flowherd.sdk.costs import Costs, Money, checked_cost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    from flowherd.running.environment import StockFiles
+
+YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn this often, not at each call
+
+__all__ = ["ActivityContext", "BaseContext", "CancelReason", "RunState", "SyncActivityContext"]
+
+_handler_log = logging.getLogger("flowherd.activity")
+
+
+class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
+    """Adds the attempt's ids to every record and keeps the caller's own `extra`."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+class BaseContext:
+    """The names that async and sync handlers share."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.activity_name} {self.activity_id} attempt {self.attempt}>"
+
+    @property
+    def activity_id(self) -> str:
+        """The same for every attempt of this activity."""
+        return self._state.activity.activity_id
+
+    @property
+    def workflow_id(self) -> str:
+        """The workflow instance this activity belongs to."""
+        return self._state.activity.workflow_id
+
+    @property
+    def activity_key(self) -> str:
+        """The activity's key in its workflow."""
+        return self._state.activity.key
+
+    @property
+    def activity_name(self) -> str:
+        """The name that chose this handler."""
+        return self._state.activity.name
+
+    @property
+    def worker(self) -> str:
+        """The worker type that was polled, such as `py-std`."""
+        return self._state.activity.worker_type
+
+    @property
+    def attempt(self) -> int:
+        """How often this process was given the activity; the engine does not say (protocol.md fact 9)."""
+        return self._state.activity.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """Give this to whatever must not happen twice: stable over attempts (protocol.md R17)."""
+        return self._state.activity.activity_id
+
+    @property
+    def signal(self) -> Any:
+        """Data of the signal the activity has waited for, None without one."""
+        return self._state.activity.signal_data
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The activity's settings as its workflow definition gives them (protocol.md §8.1)."""
+        return self._state.activity.settings
+
+    @property
+    def state(self) -> Any:
+        """What the app's start-up made, shared by all handlers of this process."""
+        return self._state.environment.state
+
+    @property
+    def seat(self) -> int:
+        """Number of this process among its siblings, from 0."""
+        return self._state.environment.seat
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A standard logger that adds the attempt's ids to every record."""
+        logger = self._state.logger
+        if logger is None:
+            activity = self._state.activity
+            ids = {
+                "activity_id": activity.activity_id,
+                "workflow_id": activity.workflow_id,
+                "activity_key": activity.key,
+                "activity_name": activity.name,
+            }
+            logger = self._state.logger = _ActivityLogger(_handler_log, ids)
+        return logger
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds this attempt may take from its start."""
+        return self._state.limit_s
+
+    @property
+    def stock_files(self) -> StockFiles | None:
+        """File access for handlers written for the kruxiaflow SDK."""
+        return self._state.environment.stock_files
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this attempt's outcome is decided already: stop soon, what is returned is dropped."""
+        return self._state.cancel_reason is not None
+
+    @property
+    def cancel_reason(self) -> CancelReason | None:
+        """Why `cancelled` is true; None while it is not."""
+        return self._state.cancel_reason
+
+    def raise_if_cancelled(self) -> None:
+        """Raises LeaseLost when the lease is lost, a plain CancelledError for any other reason."""
+        reason = self._state.cancel_reason
+        if reason is None:
+            return
+        if reason is CancelReason.LEASE_LOST:
+            raise LeaseLost(f"activity {self.activity_id} is somebody else's now")
+        raise asyncio.CancelledError(reason.value)
+
+    @property
+    def shutdown_requested(self) -> bool:
+        """Whether the worker drains: finish, or save progress and raise a retryable ActivityError."""
+        return self._state.environment.shutdown.requested
+
+    def record_usage(
+        self,
+        provider: str,
+        model: str,
+        *,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cache_read_tokens: int = 0,
+        cache_creation_tokens: int = 0,
+        cache_storage_token_hours: float = 0.0,
+        cost_usd: Money | None = None,
+    ) -> None:
+        """Adds tokens to this attempt's sums; sent with the outcome, also when the handler fails.
+
+        Args:
+            provider: such as `anthropic`.
+            model: the provider's name of the model.
+            input_tokens: and the other counts: whole numbers ≥ 0.
+            output_tokens: tokens the model wrote.
+            cache_read_tokens: input tokens read from the provider's cache.
+            cache_creation_tokens: input tokens written to it.
+            cache_storage_token_hours: tokens times hours they stayed there.
+            cost_usd: US dollars; None lets the engine price the tokens.
+
+        Raises:
+            ValueError: for what the engine would refuse (protocol.md §6.1).
+
+        """
+        usage = Usage(
+            provider=provider,
+            model=model,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cache_read_tokens=cache_read_tokens,
+            cache_creation_tokens=cache_creation_tokens,
+            cache_storage_token_hours=cache_storage_token_hours,
+            cost_usd=None if cost_usd is None else format(checked_cost(cost_usd), "f"),
+        )
+        self._costs().add_usage(usage)
+
+    def record_cost(self, usd: Money) -> None:
+        """Adds US dollars that belong to no model; ValueError unless 0 ≤ usd ≤ 10¹²."""
+        self._costs().add_cost(usd)
+
+    def _costs(self) -> Costs:
+        if self._state.costs is None:
+            self._state.costs = Costs()
+        return self._state.costs
+
+    def _progressed(self) -> float:
+        """Marks progress and returns the seconds since the last mark."""
+        state = self._state
+        if state.cancel_reason is CancelReason.LEASE_LOST:
+            self.raise_if_cancelled()
+        now = monotonic()
+        since = now - state.heartbeat_at
+        if since >= YIELD_EVERY_S:
+            state.heartbeat_at = now
+        return since
+
+
+class ActivityContext(AsyncFileContext, BaseContext):
+    """The context of an `async def` handler."""
+
+    __slots__ = ()
+
+    async def heartbeat(self, *_details: object) -> None:
+        """Gives other tasks a turn and notices a lost lease; the lease itself is extended without your help.
+
+        Details are accepted and dropped: the engine has no place for them (faults.md A19).
+
+        Raises:
+            LeaseLost: the engine has given the activity to somebody else.
+
+        """
+        if self._progressed() >= YIELD_EVERY_S:
+            await asyncio.sleep(0)
+            if self._state.cancel_reason is CancelReason.LEASE_LOST:
+                self.raise_if_cancelled()
+
+    async def wait_for_shutdown(self) -> None:
+        """Returns when the worker begins to drain."""
+        await self._state.environment.shutdown.wait()
+
+
+class SyncActivityContext(SyncFileContext, BaseContext):
+    """The context of a plain `def` handler: the same names without `await`."""
+
+    __slots__ = ()
+
+    def heartbeat(self, *_details: object) -> None:
+        """Notices a lost lease; the lease itself is extended without your help.
+
+        Raises:
+            LeaseLost: the engine has given the activity to somebody else.
+
+        """
+        self._progressed()
+
+    def wait_for_shutdown(self, timeout_s: float | None = None) -> bool:
+        """Blocks until the worker begins to drain; False when `timeout_s` passed first."""
+        return self._state.environment.shutdown.wait_in_thread(timeout_s)

@@ -1,0 +1,195 @@
+"""Which activities an app offers, by name; it must not load apps or run handlers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
+
+from flowherd.errors import RegistryError
+from flowherd.sdk.definition import ActivityDefinition, ActivityOptions, Mode, adjusted, define
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+__all__ = ["ActivityDefinition", "ActivityOptions", "Mode", "Registry", "activity", "definition_of"]
+
+MARK = "__flowherd_activity__"
+
+Handler = TypeVar("Handler", bound="Callable[..., Any]")
+
+
+class HandlerDecorator(Protocol):
+    """What `@activity(…)` is: it returns the very function it was given."""
+
+    def __call__(self, handler: Handler, /) -> Handler: ...
+
+
+@overload
+def activity(handler: Handler, /) -> Handler: ...
+@overload
+def activity(**options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
+def activity(handler: Any = None, /, **options: Unpack[ActivityOptions]) -> Any:
+    """Marks a function as an activity and returns it unchanged, so that it can still be called.
+
+    Args:
+        handler: an `async def` or `def`.
+        options: see `ActivityOptions`.
+
+    Raises:
+        RegistryError: when it cannot be an activity; names the function, its place and the remedy.
+
+    """
+
+    def mark(function: Any) -> Any:
+        definition = define(function, **options)
+        try:
+            setattr(function, MARK, definition)
+        except (AttributeError, TypeError) as exc:
+            raise RegistryError(f"{definition.origin} cannot be decorated: use registry.register(…)") from exc
+        return function
+
+    return mark if handler is None else mark(handler)
+
+
+def definition_of(candidate: Any) -> ActivityDefinition | None:
+    """The definition a decorated function carries, None for anything else."""
+    found = getattr(candidate, "__dict__", {}).get(MARK)
+    return found if isinstance(found, ActivityDefinition) else None
+
+
+class Registry:
+    """The activities of an app.
+
+    Args:
+        worker_type: serves all activities that name no type of their own, None for any type.
+
+    """
+
+    def __init__(self, worker_type: str | None = None) -> None:
+        self.worker_type = worker_type
+        self._definitions: dict[tuple[str | None, str], ActivityDefinition] = {}
+
+    def __repr__(self) -> str:
+        return f"<Registry {self.worker_type or 'any type'}: {', '.join(self.names()) or 'empty'}>"
+
+    def __len__(self) -> int:
+        return len(self._definitions)
+
+    def __iter__(self) -> Iterator[ActivityDefinition]:
+        return iter(self._definitions.values())
+
+    @overload
+    def activity(self, handler: Handler, /) -> Handler: ...
+    @overload
+    def activity(self, /, **options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
+    def activity(self, handler: Any = None, /, **options: Any) -> Any:
+        """Like the function `activity`, and registers it here."""
+
+        def register(function: Any) -> Any:
+            self.add(activity(**options)(function).__dict__[MARK])
+            return function
+
+        return register if handler is None else register(handler)
+
+    def register(self, handler: Any, worker: str | None = None, **options: Any) -> ActivityDefinition:
+        """Adds a decorated function, a plain one, or an object with `name` and `execute`.
+
+        Args:
+            handler: what to run.
+            worker: the worker type, where the stock SDK's registry takes it.
+            options: as for `activity`; not for a decorated function, which brings its own.
+
+        Raises:
+            RegistryError: when it cannot be an activity or its name is taken.
+
+        """
+        from flowherd.stock import adapt  # noqa: PLC0415  # it builds on this module
+
+        if adapt.is_activity(handler):
+            return self.add(adjusted(adapt.definition_of(handler, worker), cast("ActivityOptions", options)))
+        found = definition_of(handler)
+        if found is None:
+            return self.add(define(handler, worker=worker, **options))
+        if options:
+            raise RegistryError(
+                f"{found.origin} is decorated already: give its @activity {', '.join(options)}"
+            )
+        return self.add(found if worker is None else replace(found, worker_type=worker))
+
+    def add(self, definition: ActivityDefinition) -> ActivityDefinition:
+        """Adds a definition; RegistryError when another one of that name serves the same worker type."""
+        if definition.worker_type is None and self.worker_type is not None:
+            definition = replace(definition, worker_type=self.worker_type)
+        for held in self._definitions.values():
+            types = {held.worker_type, definition.worker_type}
+            if held.name == definition.name and (len(types) == 1 or None in types):
+                raise RegistryError(
+                    f"two activities are named {definition.name!r}: {held.origin} and {definition.origin}; "
+                    f'give one @activity(name="…")'
+                )
+        self._definitions[definition.worker_type, definition.name] = definition
+        return definition
+
+    def lookup(self, name: str) -> ActivityDefinition | None:
+        """The first activity of that name; `for_type` leaves only one."""
+        by_name = self._definitions
+        exact = by_name.get((self.worker_type, name)) or by_name.get((None, name))
+        return exact or next((found for found in by_name.values() if found.name == name), None)
+
+    def names(self) -> tuple[str, ...]:
+        """Names in the order of registration, each once."""
+        return tuple(dict.fromkeys(found.name for found in self._definitions.values()))
+
+    def worker_types(self) -> tuple[str, ...]:
+        """The worker types that activities name, each once, in the order of registration."""
+        return tuple(dict.fromkeys(found.worker_type for found in self if found.worker_type is not None))
+
+    def for_type(self, worker_type: str) -> Registry:
+        """A registry of what a worker of that type serves, each with its type filled in."""
+        chosen = Registry(worker_type)
+        for found in self:
+            if found.worker_type in {None, worker_type}:
+                chosen.add(found)
+        return chosen
+
+    def configured(self, changes: Mapping[str, Mapping[str, Any]]) -> Registry:
+        """A registry with options of some activities replaced, as `[activities.NAME]` of a config file does.
+
+        Args:
+            changes: activity name → `offload`, `timeout_s`, `max_concurrent`.
+
+        Raises:
+            RegistryError: for a name that is not here, an unknown option or a senseless value.
+
+        """
+        strangers = changes.keys() - set(self.names())
+        if strangers:
+            known = ", ".join(self.names())
+            raise RegistryError(f"[activities.{min(strangers)}] configures no activity of this app: {known}")
+        registry = Registry(self.worker_type)
+        for found in self:
+            change = changes.get(found.name, {})
+            misplaced = change.keys() - {"offload", "timeout_s", "max_concurrent"}
+            if misplaced:
+                raise RegistryError(f"[activities.{found.name}] has no option {', '.join(sorted(misplaced))}")
+            registry.add(adjusted(found, cast("ActivityOptions", change)))
+        registry.check()
+        return registry
+
+    def check(self) -> None:
+        """Makes every binding now; RegistryError for the first that cannot be made, or cannot run here."""
+        for found in self:
+            _ = found.binding
+            if found.mode is Mode.PROCESS:
+                raise RegistryError(
+                    f'activity {found.name!r} ({found.origin}): offload="process" is not available in this version: '
+                    'use "thread", or leave it where it is and run more processes (-p)'
+                )
+
+    @classmethod
+    def of(cls, handlers: Iterable[Any], worker_type: str | None = None) -> Registry:
+        """A registry of these handlers; RegistryError as `register`."""
+        registry = cls(worker_type)
+        for handler in handlers:
+            registry.register(handler)
+        return registry

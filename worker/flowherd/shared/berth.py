@@ -1,0 +1,258 @@
+"""The memory of one incarnation, as all processes see it; it never writes records: that is `RecordBook`'s."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowherd.shared.cells import Cause, Cell, Clock, Life, Standing, State
+from flowherd.shared.histogram import BUCKETS, bucket_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RECORD_BYTES = 512
+JOURNAL_BYTES = 4096  # a larger kept completion is settled as a failure instead (faults.md decision 4)
+CHECKED = struct.Struct("<II")  # length, CRC-32: precedes what `read_checked` reads
+JOURNAL_AREA = CHECKED.size + JOURNAL_BYTES
+CRC_BYTES = 8  # 4 would do; 8 keep what follows aligned
+HEAD = struct.Struct("<HHHxxQdd")  # lengths of id, worker_id and name; sequence, claimed_at, lease_s
+_TEXT_AT = CRC_BYTES + HEAD.size
+_PAGE = mmap.PAGESIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A consistent copy of one record. Times are seconds of the monotonic clock, which all processes share.
+
+    `started_at` and `limit_s` mean something from RUNNING on; both are 0 before.
+    """
+
+    index: int
+    state: State
+    sequence: int
+    activity_id: str
+    worker_id: str
+    name: str
+    claimed_at: float
+    lease_s: float
+    started_at: float
+    limit_s: float
+
+
+def pages(size: int) -> int:
+    """`size` rounded up to whole pages."""
+    return -(-size // _PAGE) * _PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Byte offsets inside a berth of `records` records; every area begins on a page of its own."""
+
+    records: int
+
+    @property
+    def states(self) -> int:
+        """One byte a record."""
+        return _PAGE
+
+    @property
+    def verdicts(self) -> int:
+        """Sequence and standing in one word."""
+        return self.states + pages(self.records)
+
+    @property
+    def last_ok(self) -> int:
+        """When the engine last confirmed the lease."""
+        return self.verdicts + pages(8 * self.records)
+
+    @property
+    def times(self) -> int:
+        """When the limit began, and the limit."""
+        return self.last_ok + pages(8 * self.records)
+
+    @property
+    def bodies(self) -> int:
+        """CRC, head and texts."""
+        return self.times + pages(16 * self.records)
+
+    @property
+    def journals(self) -> int:
+        """Kept completions."""
+        return self.bodies + pages(RECORD_BYTES * self.records)
+
+    @property
+    def size(self) -> int:
+        """The whole berth."""
+        return self.journals + pages(JOURNAL_AREA * self.records)
+
+
+def read_checked(map_: mmap.mmap | bytes, offset: int, limit: int) -> bytes | None:
+    """What was written with its length and CRC before it; None when it does not check."""
+    length, crc = CHECKED.unpack(map_[offset : offset + CHECKED.size])
+    if length > limit:
+        return None
+    data = map_[offset + CHECKED.size : offset + CHECKED.size + length]
+    return data if zlib.crc32(data) == crc else None
+
+
+class Berth:
+    """The memory of one incarnation: what anybody may read, and what supervisor and keeper write."""
+
+    def __init__(self, map_: mmap.mmap, offset: int, layout: Layout, number: int) -> None:
+        self.map = map_
+        self.offset = offset
+        self.layout = layout
+        self.number = number
+        self.capacity = layout.records
+        self._cells: memoryview[int] = self._view(0, 64, "Q")
+        self._clocks: memoryview[float] = self._view(0, 128, "d")
+        self.states = memoryview(map_)[offset + layout.states :][: layout.records]
+        self._verdicts: memoryview[int] = self._view(layout.verdicts, layout.records, "Q")
+        self._last_ok: memoryview[float] = self._view(layout.last_ok, layout.records, "d")
+        self.times: memoryview[float] = self._view(layout.times, 2 * layout.records, "d")
+
+    def __repr__(self) -> str:
+        get = self.get
+        return (
+            f"<Berth {self.number} {self.life.value}, seat {get(Cell.SEAT)}.{get(Cell.INCARNATION)}, "
+            f"{sum(1 for _ in self.records())} records>"
+        )
+
+    def _view(self, area: int, count: int, kind: str) -> Any:
+        start = self.offset + area
+        return memoryview(self.map)[start : start + 8 * count].cast(kind)  # type: ignore[call-overload]
+
+    def get(self, cell: Cell) -> int:
+        """Reads a whole number."""
+        return self._cells[cell]
+
+    @property
+    def run_times(self) -> tuple[int, ...]:
+        """How long this incarnation's activities ran, as counts by `flowherd.shared.histogram`."""
+        return tuple(self._cells[Cell.RUN_TIMES : Cell.RUN_TIMES + BUCKETS])
+
+    def count_run_time(self, seconds: float) -> None:
+        """Adds one activity to the histogram; only the worker may."""
+        self._cells[Cell.RUN_TIMES + bucket_of(seconds)] += 1
+
+    def clear_run_times(self) -> None:
+        """Empties the histogram of the incarnation before; only the worker may."""
+        for bucket in range(BUCKETS):
+            self._cells[Cell.RUN_TIMES + bucket] = 0
+
+    def put(self, cell: Cell, value: int) -> None:
+        """Stores a whole number; only the cell's writer may."""
+        self._cells[cell] = value
+
+    def add(self, cell: Cell, amount: int = 1) -> None:
+        """Adds to a counter; only the cell's writer may."""
+        self._cells[cell] += amount
+
+    def clock(self, cell: Clock) -> float:
+        """Reads a time or duration in seconds."""
+        return self._clocks[cell]
+
+    def set_clock(self, cell: Clock, value: float) -> None:
+        """Stores a time or duration in seconds; only the cell's writer may."""
+        self._clocks[cell] = value
+
+    @property
+    def life(self) -> Life:
+        """FREE, LIVE or ENDED, from the three counters."""
+        started, ended = self._cells[Cell.STARTED], self._cells[Cell.ENDED]
+        if started != ended:
+            return Life.LIVE
+        return Life.FREE if self._cells[Cell.SETTLED] == ended else Life.ENDED
+
+    @property
+    def readable(self) -> bool:
+        """Whether the records belong to the present incarnation, and not to the one before."""
+        return self._cells[Cell.OPENED] == self._cells[Cell.STARTED]
+
+    def open(self, *, seat: int, incarnation: int, now: float) -> None:
+        """FREE → LIVE, by the supervisor, before it forks."""
+        assert self.life is Life.FREE, self
+        for cell in (Cell.CAUSE, Cell.EXIT_STATUS, Cell.PID, Cell.GUILTY):
+            self._cells[cell] = 0
+        self._cells[Cell.SEAT] = seat
+        self._cells[Cell.INCARNATION] = incarnation
+        self._clocks[Clock.STARTED_AT] = now
+        self._cells[Cell.STARTED] += 1
+
+    def end(self, cause: Cause, exit_status: int = 0) -> None:
+        """LIVE → ENDED, by the supervisor, once `waitpid` has said so."""
+        assert self.life is Life.LIVE, self
+        self._cells[Cell.CAUSE] = cause
+        self._cells[Cell.EXIT_STATUS] = exit_status
+        self._cells[Cell.ENDED] = self._cells[Cell.STARTED]
+
+    def settled(self) -> None:
+        """ENDED → FREE, by the keeper, once every record has its verdict."""
+        assert self.life is Life.ENDED, self
+        self._cells[Cell.SETTLED] = self._cells[Cell.ENDED]
+
+    def records(self) -> Iterator[Record]:
+        """Consistent copies of all records that are not FREE; torn ones are left for the next scan."""
+        if not self.readable:
+            return
+        states = bytes(self.states[: min(self._cells[Cell.HIGH_WATER], self.capacity)])
+        for index, state in enumerate(states):
+            if state and (record := self.record(index)) is not None:
+                yield record
+
+    def record(self, index: int) -> Record | None:
+        """One record, or None while it is free or being changed.
+
+        A place may be reused while it is read. So the body is read first, then state and times, then the
+        body's head again: a later record writes its body before its times, and an unchanged head means that
+        none had begun to.
+        """
+        start = self.offset + self.layout.bodies + index * RECORD_BYTES
+        body = self.map[start : start + RECORD_BYTES]
+        id_len, worker_len, name_len, sequence, claimed_at, lease_s = HEAD.unpack_from(body, CRC_BYTES)
+        end = _TEXT_AT + id_len + worker_len + name_len
+        if end > RECORD_BYTES or zlib.crc32(body[CRC_BYTES:end]) != int.from_bytes(
+            body[:CRC_BYTES], "little"
+        ):
+            return None
+        state = self.states[index]
+        started_at, limit_s = self.times[2 * index], self.times[2 * index + 1]
+        if not state or state > State.ZOMBIE or self.map[start : start + _TEXT_AT] != body[:_TEXT_AT]:
+            return None
+        has_begun = state >= State.RUNNING
+        text = body[_TEXT_AT:end]
+        return Record(
+            index=index,
+            state=State(state),
+            sequence=sequence,
+            activity_id=text[:id_len].decode(),
+            worker_id=text[id_len : id_len + worker_len].decode(),
+            name=text[id_len + worker_len :].decode(errors="replace"),
+            claimed_at=claimed_at,
+            lease_s=lease_s,
+            started_at=started_at if has_begun else 0.0,
+            limit_s=limit_s if has_begun else 0.0,
+        )
+
+    def journal(self, index: int) -> bytes | None:
+        """The kept completion of a REPORTING record, None when there is none or it does not check."""
+        start = self.offset + self.layout.journals + index * JOURNAL_AREA
+        return read_checked(self.map, start, JOURNAL_BYTES) or None
+
+    def judge(self, record: Record, standing: Standing, last_ok: float) -> None:
+        """Writes the keeper's verdict; `last_ok` is when the engine last confirmed the lease."""
+        self._last_ok[record.index] = last_ok
+        self._verdicts[record.index] = record.sequence << 2 | standing
+
+    def standing(self, index: int, sequence: int) -> Standing:
+        """The keeper's verdict on a record, UNKNOWN if it was about an earlier one in the same place."""
+        verdict = self._verdicts[index]
+        return Standing(verdict & 3) if verdict >> 2 == sequence else Standing.UNKNOWN
+
+    def last_ok(self, index: int, sequence: int) -> float:
+        """When the engine last confirmed this record's lease; 0 if the keeper has not judged it."""
+        return self._last_ok[index] if self._verdicts[index] >> 2 == sequence else 0.0

@@ -1,0 +1,147 @@
+"""The worker's pen: the only writer of its berth's records and worker cells; it never reads other berths."""
+
+from __future__ import annotations
+
+import zlib
+
+from flowherd.errors import LedgerFull
+from flowherd.process import crashpoints
+from flowherd.shared.berth import CHECKED, CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Berth
+from flowherd.shared.cells import Cell, Clock, State
+
+# Looking a member up in its enum costs as much as storing it: these four are stored for every activity.
+_FREE, _CLAIMED, _RUNNING, _REPORTING = (
+    int(state) for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING)
+)
+_NOTHING_KEPT = bytes(CHECKED.size)
+
+
+class RecordBook:
+    """Writes what one worker holds; making it opens the berth for readers.
+
+    Args:
+        berth: LIVE, and this process's own.
+
+    """
+
+    def __init__(self, berth: Berth) -> None:
+        self.berth = berth
+        self._map = berth.map
+        self._states = berth.states
+        self._times = berth.times
+        self._bodies = berth.offset + berth.layout.bodies
+        self._journals = berth.offset + berth.layout.journals
+        self._sequence = berth.get(Cell.STARTED) << 40  # no verdict of an earlier incarnation can match
+        self._free = list(range(berth.capacity - 1, -1, -1))
+        self._high_water = 0
+        self._keeps = bytearray(b"\1" * berth.capacity)  # 1: the journal may hold something
+        self._states[:] = bytes(berth.capacity)
+        for cell in Cell:
+            if cell > Cell.OPENED:
+                berth.put(cell, 0)
+        for clock in Clock:
+            if clock > Clock.STARTED_AT:
+                berth.set_clock(clock, 0.0)
+        berth.clear_run_times()
+        berth.put(Cell.OPENED, berth.get(Cell.STARTED))
+
+    @property
+    def free(self) -> int:
+        """How many more activities fit; a poll asks for at most this many."""
+        return len(self._free)
+
+    def claim(
+        self, activity_id: str, worker_id: str, name: str, *, now: float, lease_s: float
+    ) -> tuple[int, int]:
+        """Writes a CLAIMED record before the handler starts and returns its index and sequence.
+
+        Raises:
+            LedgerFull: no record is free, or the identifiers are longer than a record.
+
+        """
+        if not self._free:
+            raise LedgerFull(f"all {self.berth.capacity} records are taken")
+        id_bytes, worker_bytes = activity_id.encode(), worker_id.encode()
+        name_bytes = name.encode(errors="replace")
+        id_len, worker_len = len(id_bytes), len(worker_bytes)
+        room = RECORD_BYTES - CRC_BYTES - HEAD.size - id_len - worker_len
+        if room < len(name_bytes):
+            if room < 0:
+                raise LedgerFull(f"activity_id and worker_id of {id_len} + {worker_len} bytes are too long")
+            name_bytes = name_bytes[:room]
+        self._sequence = sequence = self._sequence + 1
+        body = HEAD.pack(id_len, worker_len, len(name_bytes), sequence, now, lease_s)
+        body += id_bytes + worker_bytes + name_bytes
+        index = self._free.pop()
+        start = self._bodies + index * RECORD_BYTES
+        self._map[start : start + CRC_BYTES + len(body)] = (
+            zlib.crc32(body).to_bytes(CRC_BYTES, "little") + body
+        )
+        if index >= self._high_water:
+            self._high_water = index + 1
+            self.berth.put(Cell.HIGH_WATER, index + 1)
+        self._states[index] = _CLAIMED
+        crashpoints.reached("after_claim")
+        return index, sequence
+
+    def running(self, index: int, *, now: float, limit_s: float) -> None:
+        """CLAIMED → RUNNING: the limit begins."""
+        self._times[2 * index] = now
+        self._times[2 * index + 1] = limit_s
+        self._states[index] = _RUNNING
+
+    def ran(self, index: int, now: float) -> None:
+        """Counts how long a RUNNING record's handler took; one that has never begun took no time."""
+        if self._states[index] == _RUNNING:
+            self.berth.count_run_time(now - self._times[2 * index])
+
+    def reporting(self, index: int, completion: bytes | None) -> None:
+        """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
+        crashpoints.reached("after_handler")
+        if completion is not None and len(completion) <= JOURNAL_BYTES:
+            start = self._journals + index * JOURNAL_AREA
+            self._map[start : start + CHECKED.size + len(completion)] = (
+                CHECKED.pack(len(completion), zlib.crc32(completion)) + completion
+            )
+            if not self._keeps[index]:
+                self._keeps[index] = 1
+        elif self._keeps[index]:  # an earlier record's, in the same place
+            start = self._journals + index * JOURNAL_AREA
+            self._map[start : start + CHECKED.size] = _NOTHING_KEPT
+            self._keeps[index] = 0
+        self._states[index] = _REPORTING
+        crashpoints.reached("before_report")
+
+    def move(self, index: int, worker_id: str, *, now: float, completion: bytes | None) -> tuple[int, int]:
+        """Puts an activity under the worker_id of its newest claim; returns its new index and sequence.
+
+        The second record is written before the first is freed, so that a crash in between loses nothing.
+        With no other place free the first must go first: an instant without a record is the lesser evil.
+        """
+        old = self.berth.record(index)
+        assert old is not None, index
+        is_only_place = not self._free
+        if is_only_place:
+            self.clear(index)
+        place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s)
+        if old.state is State.RUNNING:
+            self.running(place[0], now=old.started_at, limit_s=old.limit_s)
+        elif old.state is State.REPORTING:
+            self.reporting(place[0], completion)
+        if not is_only_place:
+            self.clear(index)
+        return place
+
+    def zombie(self, index: int) -> None:
+        """→ ZOMBIE: nothing is owed to the engine any more, but the handler still runs."""
+        self._states[index] = State.ZOMBIE
+
+    def clear(self, index: int) -> None:
+        """→ FREE."""
+        self._states[index] = _FREE
+        self._free.append(index)
+
+
+def records_needed(concurrency: int, poll_max: int) -> int:
+    """Records per berth: running, queued, undelivered (4 x slots), and a surplus poll or two."""
+    return 5 * concurrency + 3 * poll_max

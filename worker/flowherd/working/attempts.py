@@ -1,0 +1,300 @@
+"""What this worker holds: each claimed activity from its claim to the engine's verdict; it never polls.
+
+A record of the ledger follows each attempt, and is written before the handler starts. When the engine hands
+out an activity that is held already there are four cases (protocol.md R11, faults.md E18):
+
+    CLAIMED, RUNNING        adopt: go on under the newest worker_id
+    REPORTING a success     adopt: deliver the same output under the newest worker_id
+    REPORTING a failure     it has arrived: withdraw its delivery, run the new attempt
+    ZOMBIE                  run the new attempt when the old handler has really ended
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.activity import Activity, Completed, Failed, Lost
+from flowherd.errors import LedgerFull
+from flowherd.ledger import Cell, Standing, State
+from flowherd.running.run import Phase
+from flowherd.sdk.context import CancelReason
+from flowherd.working.admission import NEIGHBOURS_GET_S, Admission
+from flowherd.working.attempt import Attempt, Tools, claim, counter_of, kept_of
+from flowherd.working.excuses import Excuses
+from flowherd.working.reporter import Delivery
+from flowherd.working.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.config import WorkerConfig
+    from flowherd.engine import Batch
+    from flowherd.running.run import Run
+
+_SHUTDOWN = Failed("WORKER_SHUTDOWN", "the worker was stopped before the activity had ended", retryable=True)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Attempts:
+    """The table of what this worker holds.
+
+    Args:
+        config: leases.
+        tools: the collaborators.
+        acknowledged: called after each outcome that the engine has taken, and when there is room again.
+
+    """
+
+    def __init__(self, config: WorkerConfig, tools: Tools, acknowledged: Callable[[], None]) -> None:
+        self._config = config
+        self._tools = tools
+        self._book = tools.book
+        self._acknowledged = acknowledged
+        self._held: dict[str, Attempt] = {}
+        self._waiting: dict[str, Attempt] = {}
+        self._zombies: dict[str, Attempt] = {}
+        self._tasks = Tasks()
+        self._excuses = Excuses(tools.reporter, tools.book.berth, self._note_what_is_owed)
+        self._nothing_owed = asyncio.Event()
+        self._nothing_owed.set()
+        self._reporting = 0
+        self._admission = Admission(tools, self._held, self._waiting, self._zombies)
+        self._is_releasing = False
+        self._is_abandoned = False
+        self.released = 0
+
+    def __repr__(self) -> str:
+        counts = f"{len(self._held)} held, {len(self._waiting)} waiting, {len(self._zombies)} zombies"
+        return f"<Attempts [{counts}]>"
+
+    @property
+    def undelivered(self) -> tuple[str, ...]:
+        """The activities whose outcome is known but not yet with the engine."""
+        return tuple(id_ for id_, attempt in self._held.items() if attempt.state is State.REPORTING)
+
+    @property
+    def room(self) -> int:
+        """How many more activities a poll may bring: none while deliveries pile up."""
+        if self._reporting >= 4 * self._tools.slots.limit:
+            return 0
+        return min(self._book.free, self._admission.room)
+
+    async def all_ended(self) -> None:
+        """Returns when nothing is owed to the engine any more; zombies are not waited for."""
+        while self._held or self._excuses.owed:
+            await self._nothing_owed.wait()
+        await self._tools.reporter.calls_ended()
+
+    def accept(self, batch: Batch, permits: int) -> int:
+        """Takes over what a poll brought; of the `permits` taken for it, returns those left over."""
+        for item in batch.undecodable:
+            failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
+            self._book.berth.add(Cell.CLAIMED)
+            self._excuses.give(item.activity_id, item.worker_id, failure)
+        for activity in sorted(batch.activities, key=self._admission.danger):
+            held = self._held.get(activity.activity_id)
+            if held is not None and self._adopt(held, activity):
+                continue
+            attempt = self._claim(activity)
+            if attempt is None:
+                continue
+            if self._is_releasing:
+                self._hand_back(attempt)
+            elif permits and self._admission.may_start(attempt):
+                permits -= 1
+                self._start(attempt)
+            else:
+                self._waiting[activity.activity_id] = attempt
+                if self._admission.blocks(attempt):
+                    asyncio.get_running_loop().call_later(NEIGHBOURS_GET_S, self.start_waiting)
+        self._note_what_is_owed()
+        return permits
+
+    def start_waiting(self) -> None:
+        """Starts what came without a slot, in order, as far as slots are free."""
+        if not self._waiting or not self._tools.slots.free:
+            return
+        for attempt in list(self._waiting.values()):
+            if self._admission.may_start(attempt):
+                if not self._tools.slots.take(1):
+                    return
+                del self._waiting[attempt.id]
+                self._start(attempt)
+
+    def _claim(self, activity: Activity) -> Attempt | None:
+        self._book.berth.add(Cell.CLAIMED)
+        try:
+            attempt = claim(activity, self._tools, self._config.lease_s(activity.timeout_s))
+        except LedgerFull as error:
+            failure = Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
+            self._excuses.give(activity.activity_id, activity.worker_id, failure)
+            return None
+        self._held[attempt.id] = attempt
+        return attempt
+
+    def _adopt(self, held: Attempt, activity: Activity) -> bool:
+        """Moves an attempt under the newest claim; False when a new attempt has to run."""
+        if held.activity.worker_id == activity.worker_id:
+            return True  # twice in one poll
+        if isinstance(held.outcome, Failed):
+            self._book.berth.add(Cell.FAILED)
+            self._forget(held)
+            return False
+        held.move(activity.worker_id, self._book, self._tools.engine)
+        log.warning("activity_claimed_again", activity_id=activity.activity_id, state=held.state.name.lower())
+        return True
+
+    def _start(self, attempt: Attempt) -> None:
+        run = attempt.run = self._tools.runner.start(attempt.activity)
+        run.tag = attempt.index + 1
+        attempt.state = State.RUNNING
+        if attempt.is_suspect:
+            self._admission.suspects_running += 1
+            log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
+        self._book.berth.add(Cell.RUNNING)
+        run.on_begin = lambda: self._note_begin(attempt, run)
+        if run.phase is not Phase.WAITING:  # for another one of its kind: then its limit has not begun
+            run.on_begin()
+        attempt.carrier = self._tasks.spawn(self._carry(attempt, run))
+
+    def _note_begin(self, attempt: Attempt, run: Run) -> None:
+        """The limit begins, and with it what the hang rule counts."""
+        if attempt.state is State.RUNNING:
+            self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s)
+
+    async def _carry(self, attempt: Attempt, run: Run) -> None:
+        """Runs the handler in its slot and delivers what became of it."""
+        outcome = await run.outcome()
+        self._book.ran(attempt.index, time.monotonic())
+        if isinstance(outcome, Lost):
+            self._lose(attempt)
+        else:
+            self._leave_slot(attempt, run)
+            await self._report(attempt, outcome)
+
+    def _leave_slot(self, attempt: Attempt, run: Run) -> None:
+        """The outcome is known: frees the slot, or waits for a handler that outlived its outcome."""
+        if run.has_ended:
+            self._free_slot(attempt)
+        else:
+            self._zombies[attempt.id] = attempt
+            self._tasks.spawn(self._bury(attempt, run))
+
+    async def _bury(self, attempt: Attempt, run: Run) -> None:
+        await run.ended()
+        del self._zombies[attempt.id]
+        self._clear_if_over(attempt)
+        self._free_slot(attempt)
+
+    def _free_slot(self, attempt: Attempt) -> None:
+        if attempt.is_suspect:
+            self._admission.suspects_running -= 1
+        self._book.berth.add(Cell.RUNNING, -1)
+        self._tools.slots.give_back()
+        self.start_waiting()
+
+    async def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
+        attempt.outcome, attempt.state = outcome, State.REPORTING
+        self._book.reporting(attempt.index, kept_of(attempt, self._tools.engine))
+        self._reporting += 1
+        try:
+            delivery = await self._tools.reporter.deliver(attempt.id, lambda: self._fence(attempt), outcome)
+        finally:
+            self._reporting -= 1
+        if delivery is not Delivery.WITHDRAWN and attempt.is_owed:
+            self._book.berth.add(counter_of(outcome, delivery))
+            self._forget(attempt)
+        self._acknowledged()
+
+    def _fence(self, attempt: Attempt) -> str | None:
+        return attempt.activity.worker_id if attempt.is_owed and not self._is_abandoned else None
+
+    def _forget(self, attempt: Attempt) -> None:
+        """Nothing is owed to the engine about it any more."""
+        if self._held.get(attempt.id) is attempt:
+            del self._held[attempt.id]
+        self._waiting.pop(attempt.id, None)
+        attempt.state = State.ZOMBIE
+        self._book.zombie(attempt.index)
+        self._clear_if_over(attempt)
+        self._note_what_is_owed()
+
+    def _clear_if_over(self, attempt: Attempt) -> None:
+        if attempt.state is State.ZOMBIE and (attempt.run is None or attempt.run.has_ended):
+            attempt.state = State.FREE
+            self._book.clear(attempt.index)
+
+    def _lose(self, attempt: Attempt) -> None:
+        """It is somebody else's: nothing is reported, and its slot is free when the handler has ended."""
+        if attempt.is_owed:
+            self._book.berth.add(Cell.LOST)
+            if attempt.run is not None:
+                self._leave_slot(attempt, attempt.run)
+            self._forget(attempt)
+            self._acknowledged()
+
+    def _note_what_is_owed(self) -> None:
+        if self._held or self._excuses.owed:
+            self._nothing_owed.clear()
+        else:
+            self._nothing_owed.set()
+
+    def heed_verdicts(self) -> None:
+        """Stops what the keeper has found to be somebody else's; nothing is reported about it."""
+        berth = self._book.berth
+        for attempt in list(self._held.values()):
+            if berth.standing(attempt.index, attempt.sequence) is not Standing.GONE:
+                continue
+            if attempt.state is State.RUNNING and attempt.run is not None:
+                attempt.run.cancel(CancelReason.LEASE_LOST)
+                if isinstance(attempt.run.known_outcome, Lost):
+                    self._lose(attempt)
+            elif attempt.state is State.CLAIMED:
+                self._lose(attempt)
+
+    async def release(self, last_chance_s: float) -> None:
+        """Gives back everything that has no outcome yet, as retryable WORKER_SHUTDOWN.
+
+        Args:
+            last_chance_s: for handlers that end by themselves when they are told that the worker stops.
+
+        """
+        self._is_releasing = True
+        for waiting in list(self._waiting.values()):
+            self._hand_back(waiting)
+        running = [attempt for attempt in self._held.values() if attempt.state is State.RUNNING]
+        for attempt in running:
+            assert attempt.run is not None
+            attempt.run.cancel(CancelReason.SHUTDOWN)
+        if carriers := [attempt.carrier for attempt in running if attempt.carrier is not None]:
+            await asyncio.wait(carriers, timeout=last_chance_s)
+        for attempt in running:
+            self._give_up(attempt)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """Counts what has ended by itself as given back, and gives back what has not."""
+        assert attempt.run is not None
+        known = attempt.run.known_outcome
+        if isinstance(known, Failed) and known.code == _SHUTDOWN.code:
+            self.released += 1
+        if attempt.state is not State.RUNNING or known is not None:
+            return
+        assert attempt.carrier is not None
+        attempt.carrier.cancel()  # it waits for the outcome: no call is under way
+        self._leave_slot(attempt, attempt.run)
+        self._hand_back(attempt)
+
+    def _hand_back(self, attempt: Attempt) -> None:
+        self.released += 1
+        self._waiting.pop(attempt.id, None)
+        attempt.carrier = self._tasks.spawn(self._report(attempt, _SHUTDOWN))
+
+    def abandon(self) -> None:
+        """Time is up: deliveries end with their present call. The records stay, for the keeper to settle."""
+        self._is_abandoned = True
+        self._excuses.abandon()

@@ -1,0 +1,200 @@
+"""One complete worker: wires poller, slots, attempts and reporter, and ends them; it has no module state."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.client.gate import Gate
+from flowherd.core.messages import Stopped, stopped
+from flowherd.ledger import Cell, RecordBook
+from flowherd.running.offload import ThreadPool
+from flowherd.running.runner import Runner
+from flowherd.shared.suspects import Suspects
+from flowherd.working.attempt import Tools
+from flowherd.working.attempts import Attempts
+from flowherd.working.poller import Mode, Poller
+from flowherd.working.reporter import Reporter
+from flowherd.working.slots import Slots
+
+if TYPE_CHECKING:
+    from flowherd.config import WorkerConfig
+    from flowherd.engine import Engine
+    from flowherd.running.environment import RunEnvironment
+    from flowherd.sdk.registry import Registry
+
+RELEASE_S = 0.8  # for giving work back once a drain's time is up
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _StopOrder:
+    """When the running work must have ended, and how long giving back the rest may take."""
+
+    finish_by: float
+    release_s: float
+
+
+class Worker:
+    """Polls an engine and runs activities until told to stop. Two workers can live in one process.
+
+    Args:
+        config: this worker's settings; `concurrency` is its first number of slots.
+        registry: the handlers.
+        engine: the client; the worker does not close it.
+        book: the pen of this worker's berth.
+        environment: what all runs share.
+        suspects: the host's table of activities that processes have died with.
+
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        registry: Registry,
+        engine: Engine,
+        book: RecordBook,
+        environment: RunEnvironment,
+        suspects: Suspects | None = None,
+    ) -> None:
+        gate = self._gate = Gate()
+        self._berth = book.berth
+        self._environment = environment
+        self._threads = ThreadPool(config.concurrency)
+        self._slots = Slots(config.concurrency, self._slots_changed)
+        tools = Tools(
+            engine=engine,
+            book=book,
+            slots=self._slots,
+            runner=Runner(registry, config, self._threads, environment),
+            reporter=Reporter(engine, gate, config.call_deadline_s),
+            meter=environment.meter,
+            suspects=suspects or Suspects.none(),
+        )
+        self._attempts = Attempts(config, tools, self._acknowledged)
+        self._poller = Poller(
+            config, engine, gate, slots=self._slots, attempts=self._attempts, berth=book.berth
+        )
+        self._order: _StopOrder | None = None
+        self._ordered = asyncio.Event()
+        self._berth.put(Cell.LIMIT, config.concurrency)
+
+    def __repr__(self) -> str:
+        return f"<Worker {self._slots!r} {self._attempts!r}>"
+
+    # Orders
+
+    def set_slots(self, limit: int, n: int) -> None:
+        """Runs at most `limit` activities from now on, and says so by storing `n` in the berth."""
+        self._slots.resize(limit)
+        self._threads.resize(max(limit, 1))
+        self._berth.put(Cell.LIMIT, limit)
+        self._berth.put(Cell.LIMIT_APPLIED, n)
+        self._attempts.start_waiting()
+
+    def quiet(self) -> None:
+        """Stops polling; everything else goes on."""
+        self._poller.set_mode(Mode.QUIET)
+
+    def resume(self) -> None:
+        """Polls again."""
+        self._poller.set_mode(Mode.POLLING)
+
+    def drain(self, within_s: float) -> None:
+        """Stops polling, lets the running work end within `within_s` seconds, and gives back the rest."""
+        if self._order is None:
+            self._give(_StopOrder(_now() + within_s, RELEASE_S))
+
+    def release(self, within_s: float) -> None:
+        """Gives everything back now, within `within_s` seconds."""
+        self._give(_StopOrder(_now(), within_s))
+
+    def heed_verdicts(self) -> None:
+        """The keeper rang: looks for leases that were lost."""
+        self._attempts.heed_verdicts()
+
+    def _give(self, order: _StopOrder) -> None:
+        self._order = order
+        self._ordered.set()
+
+    # Life
+
+    async def run(self) -> Stopped:
+        """Works until told to stop; returns when nothing is owed to the engine, or time is up."""
+        polling = asyncio.create_task(self._poller.run())
+        if self._order is None:
+            await self._wait(polling, None)
+        if self._order is None:
+            polling.result()  # the poller never ends by itself: this raises what ended it
+        return await self._stop(polling)
+
+    async def _stop(self, polling: asyncio.Task[None]) -> Stopped:
+        """Stop taking slots; await the poll; run to the end and deliver; give back the rest."""
+        self._poller.set_mode(Mode.STOPPING)
+        self._environment.shutdown.request()
+        ended = asyncio.create_task(self._all_ended(polling))
+        await self._until_due(ended)
+        if not ended.done():
+            assert self._order is not None
+            release_s = self._order.release_s
+            give_up_at = _now() + release_s
+            self._gate.hurry()
+            await self._attempts.release(last_chance_s=release_s / 4)
+            await asyncio.wait({ended}, timeout=give_up_at - _now())
+        self._end_polling(polling)
+        self._attempts.abandon()
+        self._threads.close()
+        undelivered = self._attempts.undelivered
+        for activity_id in undelivered:
+            log.error("outcome_undelivered", activity_id=activity_id)
+        ended.cancel()
+        return stopped(self._attempts.released, undelivered)
+
+    def _end_polling(self, polling: asyncio.Task[None]) -> None:
+        if not polling.done():
+            log.warning(
+                "poll_abandoned",
+                worker_id=self._poller.in_flight,
+                note="what it may have claimed is handed out again when the leases end",
+            )
+            polling.cancel()
+        elif (error := polling.exception()) is not None:
+            log.error("internal_error", exc_info=error)
+
+    async def _all_ended(self, polling: asyncio.Task[None]) -> None:
+        """The poll first: what it brings is owed too."""
+        await asyncio.wait({polling})
+        await self._attempts.all_ended()
+
+    async def _until_due(self, work: asyncio.Task[None]) -> None:
+        """Waits for `work` until the present order's time is up; a stricter order shortens the wait."""
+        while not work.done():
+            assert self._order is not None
+            left_s = self._order.finish_by - _now()
+            if left_s <= 0:
+                return
+            await self._wait(work, left_s)
+
+    async def _wait(self, work: asyncio.Task[None], timeout_s: float | None) -> None:
+        """Waits for `work`, a new order, or the time-out, whichever is first."""
+        self._ordered.clear()
+        order = asyncio.ensure_future(self._ordered.wait())
+        await asyncio.wait({work, order}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        order.cancel()
+
+    # Notices from the parts
+
+    def _slots_changed(self) -> None:
+        self._berth.put(Cell.HELD, self._slots.held)
+        self._poller.slots_changed()
+
+    def _acknowledged(self) -> None:
+        self._poller.acknowledged()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
