@@ -31,35 +31,35 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         "a worker_id for every poll",
-        WORKER + "poller.py",
+        WORKER + "working/poller.py",
         'f"{self._prefix}-{self._polls}"',
         'f"{self._prefix}-0"',
         UNIT + "test_poller.py::test_every_poll_has_a_worker_id_of_its_own",
     ),
     Mutation(
         "heartbeats of the keeper",
-        WORKER + "leases.py",
+        WORKER + "leases/beats.py",
         "self._beat_if_due(berth, record, now)",
         "continue",
         SYSTEM + "test_leases.py::test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards",
     ),
     Mutation(
         "retries of complete",
-        WORKER + "reporter.py",
+        WORKER + "working/reporter.py",
         "            if answer is None:\n                continue\n            match",
         "            if answer is None:\n                return Delivery.DROPPED\n            match",
         CHAOS + "test_partitions.py::test_a_partition_within_the_lease_costs_nothing",
     ),
     Mutation(
         "the check for NUL",
-        WORKER + "outputs.py",
+        WORKER + "sdk/outputs.py",
         'if b"\\\\u0000" in body and plain:',
         "if False:",
         UNIT + "test_outputs.py::test_what_the_engine_refuses_or_stores_wrongly_is_found_here",
     ),
     Mutation(
         "the end of the link",
-        WORKER + "child.py",
+        WORKER + "process/child.py",
         "            self._order(Release(ORPHAN_RELEASE_S))\n            threading.Event().wait(ORPHAN_EXIT_S)",
         "            return",
         CHAOS + "test_orphans.py::test_workers_end_by_themselves_when_the_supervisor_is_gone",
@@ -73,7 +73,7 @@ MUTATIONS = (
     ),
     Mutation(
         "settlement of what a dead process held",
-        WORKER + "leases.py",
+        WORKER + "leases/beats.py",
         "self._tasks.spawn(self._settle(berth))",
         "pass",
         CHAOS
@@ -81,14 +81,14 @@ MUTATIONS = (
     ),
     Mutation(
         "results kept in the ledger",
-        WORKER + "settlement.py",
+        WORKER + "leases/settlement.py",
         "if record.state is State.REPORTING else None",
         "if False else None",
         CHAOS + "test_host_faults.py::test_a_worker_killed_in_mid_report_has_one_completion",
     ),
     Mutation(
         "the record before the start",
-        WORKER + "recordbook.py",
+        WORKER + "shared/recordbook.py",
         "self._states[index] = _CLAIMED\n",
         "self._states[index] = _FREE\n",
         CHAOS
@@ -117,7 +117,7 @@ MUTATIONS = (
     ),
     Mutation(
         "verdicts about lost leases",
-        WORKER + "attempts.py",
+        WORKER + "working/attempts.py",
         "is not Standing.GONE:\n                continue",
         "is not Standing.GONE or True:\n                continue",
         UNIT
@@ -125,21 +125,21 @@ MUTATIONS = (
     ),
     Mutation(
         "poison",
-        WORKER + "settlement.py",
+        WORKER + "leases/settlement.py",
         "if not self._poison_after or",
         "if True or",
         SYSTEM + "test_leases.py::test_a_poison_is_found_among_its_neighbours_and_they_all_complete",
     ),
     Mutation(
         "delays of the retry gate",
-        WORKER + "gate.py",
+        WORKER + "client/gate.py",
         "self._reopens_at = now + self._delay_s(error)",
         "self._reopens_at = now",
         CHAOS + "test_partitions.py::test_results_that_wait_for_the_engine_are_few_calls_and_all_delivered",
     ),
     Mutation(
         "the end of copies made by a fork",
-        WORKER + "forks.py",
+        WORKER + "process/forks.py",
         "        _is_copy = True",
         "        _is_copy = False",
         CHAOS + "test_hostile_activities.py::test_a_grandchild_that_returns_from_its_handler_ends_there",
