@@ -124,6 +124,8 @@ def _time_passed(turn: Turn) -> None:
     for worker in turn.state.workers:
         if worker.phase in {Phase.DRAINING, Phase.ABORTING} and turn.now >= worker.kill_at:
             turn.note("process_killed", Level.WARNING, process=worker.number, reason="its time to end is up")
+            if turn.state.mode is not Mode.SERVING:
+                turn.blame(Code.RELEASED)
             turn.kill(worker)
     if turn.now >= turn.state.deadline:
         stops.patience_ended(turn)

@@ -53,8 +53,7 @@ def resize(turn: Turn, plan: Plan) -> None:
         if seat.number >= plan.processes and seat.phase is Phase.RUNNING:
             retire(turn, seat)  # it waited for a successor that will not come
     for number in range(len(state.seats), plan.processes):
-        earlier = max((old.incarnation for old in turn.state.retiring if old.number == number), default=0)
-        seat = Seat(number, incarnation=earlier)
+        seat = Seat(number)
         turn.state = replace(turn.state, seats=(*turn.state.seats, seat))
         if turn.state.ever_ready:
             turn.spawn(seat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from flowherd_supervisor.core.events import KEEPER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flowherd_supervisor.core.plan import Plan
 
 
@@ -94,7 +96,8 @@ class State:
 
     `deadline` is when the present mode's patience ends, infinity once it has; `stops` counts requests.
     `retiring` are processes that have a successor or whose seat is gone; `rolling` are the seats that a
-    reload has yet to replace.
+    reload has yet to replace. `incarnations` are
+    the newest of each seat, also of one that is gone: no name comes twice.
     """
 
     plan: Plan
@@ -110,6 +113,7 @@ class State:
     keeper_ends: tuple[float, ...] = ()
     retiring: tuple[Seat, ...] = ()
     rolling: tuple[int, ...] = ()
+    incarnations: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def new(cls, plan: Plan) -> State:

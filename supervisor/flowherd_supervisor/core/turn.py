@@ -38,10 +38,12 @@ class Turn:
     def spawn(self, seat: Seat) -> None:
         """Orders the seat's next incarnation."""
         assert not seat.alive, seat
+        incarnation = self.state.incarnations.get(seat.number, 0) + 1
+        self.state = replace(self.state, incarnations={**self.state.incarnations, seat.number: incarnation})
         seat = replace(
             seat,
             phase=Phase.STARTING,
-            incarnation=seat.incarnation + 1,
+            incarnation=incarnation,
             pid=None,
             started_at=self.now,
             ready_at=None,
