@@ -126,7 +126,7 @@ MUTATIONS = (
     Mutation(
         "poison",
         WORKER + "leases/settlement.py",
-        "if not self._poison_after or",
+        "if charges.count < self._poison_after or",
         "if True or",
         SYSTEM + "test_leases.py::test_a_poison_is_found_among_its_neighbours_and_they_all_complete",
     ),
