@@ -186,7 +186,7 @@ class Rig:
     async def begin(self, *activity_ids: str, name: str = "work") -> None:
         """Offers activities and returns when their handlers run."""
         self.engine.offer(*(an_activity(id_, name) for id_ in activity_ids))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # virtual time: see virtual_time.py
         assert all(self.handlers.running[id_] for id_ in activity_ids)
 
     async def stopped(self) -> tuple[Stopped, float]:

@@ -53,7 +53,7 @@ async def test_a_slot_is_free_as_soon_as_the_handler_has_ended_while_its_record_
     assert table.slots.held == 0
     assert table.states() == {"a-1": State.REPORTING}
     assert table.attempts.undelivered == ("a-1",)
-    await asyncio.sleep(30.0)
+    await asyncio.sleep(30.0)  # virtual time
     assert table.states() == {}
     assert table.attempts.undelivered == ()
 

@@ -90,7 +90,7 @@ async def test_reporting_a_success_the_same_output_is_delivered_under_the_newest
     table.handlers.end("a-1")
     await table.rest()
     newest = table.bring(an_activity())
-    await asyncio.sleep(30.0)
+    await asyncio.sleep(30.0)  # virtual time
     assert table.told("complete")[0] == ("a-1", first)
     assert table.told("complete")[-1] == ("a-1", newest)
     assert table.handlers.begun["a-1"] == 1
@@ -112,7 +112,7 @@ async def test_reporting_a_success_the_ledger_keeps_it_for_the_newest_worker_id(
     kept = table.berth.journal(record.index)
     assert kept is not None
     assert newest.encode() in kept
-    await asyncio.sleep(30.0)
+    await asyncio.sleep(30.0)  # virtual time
 
 
 @virtual_time
@@ -155,7 +155,7 @@ async def test_a_failure_call_under_way_is_not_cancelled_by_a_new_claim() -> Non
 
     async def hang() -> None:
         try:
-            await asyncio.sleep(5.0)
+            await asyncio.sleep(5.0)  # virtual time
             ended.append("answered")
         except asyncio.CancelledError:
             ended.append("cancelled")

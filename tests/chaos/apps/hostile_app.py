@@ -88,7 +88,7 @@ async def fork_and_exit(ctx: ActivityContext) -> str:
     """Forks, as multiprocessing does: the grandchild works for a moment and leaves by itself."""
     pid = os.fork()
     if pid == 0:
-        time.sleep(0.2)  # noqa: ASYNC251 - no loop of ours
+        time.sleep(0.2)  # noqa: ASYNC251 - outlives its parent's return; no loop of ours
         note("end", ctx.activity_id, "grandchild")
         os._exit(7)
     _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 - as users do

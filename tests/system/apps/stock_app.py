@@ -106,7 +106,7 @@ async def fails_once(params: dict[str, Any], ctx: ActivityContext) -> ActivityRe
 @activity()
 async def too_slow(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
     """Takes longer than its `timeout_seconds`."""
-    await asyncio.sleep(60)
+    await asyncio.sleep(60)  # longer than the limit it is to run into
     return ActivityResult()
 
 
