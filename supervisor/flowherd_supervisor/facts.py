@@ -43,3 +43,6 @@ def fact_of(handle: Handle, data: bytes) -> Event | None:
             return events.ChildStopped(handle.seat, handle.incarnation, released, undelivered)
         case messages.CredentialsRefused(detail):
             return events.CredentialsRefused(detail)
+        case _:
+            log.error("message_not_understood", process=handle.seat, message=type(message).__name__)
+            return None

@@ -13,12 +13,20 @@ from flowherd.core.messages import (
     CredentialsRefused,
     Drain,
     Finish,
+    Fork,
+    Forked,
+    ForkFailed,
+    IsolateEnded,
+    IsolateStarted,
+    KillIsolate,
     Message,
+    NeedIsolate,
     Quiet,
     Ready,
     Release,
     Resume,
     SetSlots,
+    StopIsolate,
     Stopped,
     boot_failed,
     decode_downward,
@@ -33,8 +41,14 @@ UP = [
     BootFailed(3, "it broke", "Traceback"),
     Stopped(2, ("a-1",)),
     CredentialsRefused("401"),
+    NeedIsolate(3),
+    StopIsolate(3),
+    KillIsolate(3),
+    Forked(2, 1, 4711),
+    ForkFailed(2, 1, "no memory", key=3),
 ]
 DOWN = [SetSlots(4, 7), Quiet(), Resume(), Drain(30.0), Release(0.5), Finish(1.0)]
+DOWN += [IsolateStarted(3, 4711), IsolateEnded(3, 9, "no memory"), Fork(2, 1, 5, 4, 8, key=3)]
 
 
 @pytest.mark.parametrize("message", UP, ids=lambda message: type(message).__name__)

@@ -52,6 +52,42 @@ class CredentialsRefused(Message, frozen=True):
     detail: str
 
 
+class NeedIsolate(Message, frozen=True):
+    """A worker wants an isolate; along come its ends: the channel's, and those of its stdout and stderr."""
+
+    key: int
+
+
+class StopIsolate(Message, frozen=True):
+    """A worker wants its isolate's process group to be sent SIGTERM."""
+
+    key: int
+
+
+class KillIsolate(Message, frozen=True):
+    """A worker wants its isolate's process group to be killed."""
+
+    key: int
+
+
+class Forked(Message, frozen=True):
+    """The mold's go-between says which process it has made, before that process can have ended."""
+
+    seat: int
+    incarnation: int
+    pid: int
+    key: int = 0
+
+
+class ForkFailed(Message, frozen=True):
+    """The mold could not make a process."""
+
+    seat: int
+    incarnation: int
+    reason: str
+    key: int = 0
+
+
 # Down: from the supervisor to a child
 
 
@@ -86,6 +122,36 @@ class DumpStacks(Message, frozen=True):
     """Write what every thread and task is doing to the log."""
 
 
+class IsolateStarted(Message, frozen=True):
+    """To a worker: its isolate exists."""
+
+    key: int
+    pid: int
+
+
+class IsolateEnded(Message, frozen=True):
+    """To a worker: its isolate has ended, with this annotated wait status, or could not be made, and why."""
+
+    key: int
+    status: int
+    reason: str = ""
+
+
+class Fork(Message, frozen=True):
+    """To the mold: make a worker, or an isolate of that worker where `key` is not 0.
+
+    Along come descriptors: for a worker its link and the file for its last words, for an isolate its channel,
+    its stdout, its stderr and the file for its last words.
+    """
+
+    seat: int
+    incarnation: int
+    berth: int
+    limit: int
+    processes: int
+    key: int = 0
+
+
 class WatchChild(Message, frozen=True):
     """To the keeper: the descriptor that comes along is the pidfd of the process in `berth`."""
 
@@ -108,8 +174,11 @@ class Finish(Message, frozen=True):
     within_s: float
 
 
-Upward = Ready | BootFailed | Stopped | CredentialsRefused
-Downward = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | WatchChild | SupervisorState | Finish
+FromWorker = NeedIsolate | StopIsolate | KillIsolate
+FromMold = Forked | ForkFailed
+Upward = Ready | BootFailed | Stopped | CredentialsRefused | FromWorker | FromMold
+ToWorker = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded
+Downward = ToWorker | Fork | WatchChild | SupervisorState | Finish
 
 _encoder = msgspec.json.Encoder()
 _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)
