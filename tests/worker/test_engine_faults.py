@@ -88,6 +88,21 @@ async def test_e4_connections_the_engine_gave_up_cost_a_completion_nothing(serve
     assert len(said(logs, "engine_unreachable")) <= 1
 
 
+@pytest.mark.parametrize("verb", ["complete", "fail"])
+async def test_e4_a_report_whose_connection_dies_is_repeated_at_once_and_is_no_outage(
+    server: ScriptedEngine, verb: str
+) -> None:
+    """Commit, then drop."""
+    server.script("poll", brings(item(1, "echo" if verb == "complete" else "nobody knows it")))
+    server.script(verb, Play(reset_after=0))
+    with capture_logs() as logs:
+        async with working(server):
+            await server.asked(verb, 2)
+    first, second = server.of(verb)
+    assert first.body == second.body
+    assert not said(logs, "engine_unreachable")
+
+
 async def test_e5_a_burst_of_503_keeps_results_and_fails_nothing(server: ScriptedEngine) -> None:
     server.script("poll", brings(*(item(number) for number in range(1, 5))))
     server.script("complete", *[Play(503, b"")] * 6)

@@ -12,7 +12,7 @@ from virtual_time import now, virtual_time
 from worker_kit import LeasedHost
 
 from flowherd.engine import Answer, Verdict
-from flowherd.errors import EngineUnavailable
+from flowherd.errors import EngineDisconnected, EngineUnavailable
 from flowherd.ledger import Host, Standing, State
 
 
@@ -157,6 +157,16 @@ async def test_an_outage_of_a_third_of_the_lease_loses_no_lease() -> None:
     for times in outage.accepted.values():
         gaps = [after - before for before, after in itertools.pairwise([begun, *times])]
         assert max(gaps) < 60.0
+
+
+@virtual_time
+async def test_a_beat_on_a_connection_that_had_gone_idle_is_repeated_at_the_next_scan() -> None:
+    """Faults E4: not after the pause that a failed beat else is followed by."""
+    host = LeasedHost()
+    host.claim()
+    host.engine.script("heartbeat", EngineDisconnected("closed by the other side", in_doubt=True))
+    await asyncio.sleep(20.5)
+    assert len(host.beats) == 2
 
 
 @virtual_time

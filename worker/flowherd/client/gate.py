@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from flowherd.core.retries import Backoff
-from flowherd.errors import EngineError, EngineMisconfigured, EngineUnauthorized, EngineUnavailable
+from flowherd.errors import (
+    EngineDisconnected,
+    EngineError,
+    EngineMisconfigured,
+    EngineUnauthorized,
+    EngineUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,6 +29,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 class Gate:
     """Open while calls succeed; after a failure calls pass one at a time, each after a jittered delay.
+
+    A connection that ends before the reply begins may only have been idle for too long (faults.md E4). The
+    gate closes for that too, but the next call need not wait: it finds out for all. So an engine that was
+    restarted costs no delay, and one that is gone is asked once more and not once more by everybody.
 
     `failures` counts failures in a row; calls that were under way together count once.
     """
@@ -84,19 +94,25 @@ class Gate:
         if self.failures == 1:
             self._closed_at = now
         trouble = _kind(error)
-        if trouble is not self._trouble:
+        if trouble is not self._trouble and not self._may_be_idleness(error):
             self._trouble = trouble
             _say(trouble, str(error))
 
+    def _may_be_idleness(self, error: EngineError) -> bool:
+        return self.failures == 1 and isinstance(error, EngineDisconnected)
+
     def _delay_s(self, error: EngineError) -> float:
+        if self._may_be_idleness(error):
+            return 0.0
         if isinstance(error, EngineMisconfigured):
             return RECHECK_MISCONFIGURED_S * self._rng.uniform(0.9, 1.1)
         asked_s = error.retry_after_s if isinstance(error, EngineUnavailable) else 0.0
         return self._backoff.delay_s(self.failures, self._rng, asked_s=asked_s)
 
     def _open(self) -> None:
+        if self._trouble is not None:
+            log.info("engine_reachable_again", after_s=round(_now() - self._closed_at, 1))
         self.failures, self._trouble = 0, None
-        log.info("engine_reachable_again", after_s=round(_now() - self._closed_at, 1))
 
 
 def _now() -> float:

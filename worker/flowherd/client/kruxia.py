@@ -11,13 +11,7 @@ from flowherd.client.kruxia_replies import decode_batch, sort_reply, words_of
 from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
 from flowherd.client.transports import new_transport
 from flowherd.engine import Answer, Batch, Verdict
-from flowherd.errors import (
-    EngineDisconnected,
-    EngineMisconfigured,
-    EngineUnauthorized,
-    EngineUnavailable,
-    ReplyTooLarge,
-)
+from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
     from flowherd.activity import Completed, Failed, Usage
@@ -79,22 +73,15 @@ class KruxiaEngine:
     async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:
         """See `Engine.heartbeat`."""
         body = _json.encode({"worker_id": worker_id})
-        return await self._tell_twice(activity_id, "heartbeat", body, deadline_s)
+        return await self._tell(activity_id, "heartbeat", body, deadline_s)
 
     async def complete(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
         """See `Engine.complete`."""
-        return await self._tell_twice(activity_id, "complete", body, deadline_s)
+        return await self._tell(activity_id, "complete", body, deadline_s)
 
     async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
         """See `Engine.fail`."""
         return await self._tell(activity_id, "fail", body, deadline_s)
-
-    async def _tell_twice(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
-        """Replays an idempotent call at once over a new connection: the old one may have gone idle (E4)."""
-        try:
-            return await self._tell(activity_id, verb, body, deadline_s)
-        except EngineDisconnected:
-            return await self._tell(activity_id, verb, body, deadline_s)
 
     async def _tell(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
         answer, reply = await self._call(f"activities/{activity_id}/{verb}", body, deadline_s)

@@ -17,7 +17,7 @@ import structlog
 from flowherd.client.gate import Gate
 from flowherd.core.retries import Backoff
 from flowherd.engine import Answer, Engine, Verdict
-from flowherd.errors import EngineError
+from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.settlement import Settlement
 from flowherd.ledger import HELD, Berth, Host, Ledger, Life, Record, Standing
 from flowherd.working.tasks import Tasks
@@ -163,6 +163,8 @@ class LeaseKeeper:
         try:
             answer, asked_at = await self._gate.through(lambda: self._ask(record))
         except EngineError as error:
+            if isinstance(error, EngineDisconnected):
+                wait_s = 0.0  # the gate knows how long (faults.md E4)
             log.debug("heartbeat_failed", activity_id=record.activity_id, reason=str(error))
         else:
             if self._judge(berth, record, answer, watch, asked_at):
