@@ -53,7 +53,7 @@ async def optioned(params: dict[str, Any], ctx: ActivityContext) -> ActivityResu
     ctx.record_usage("anthropic", "model", input_tokens=3, cost_usd=Decimal("0.1"))
     ctx.record_cost(0.5)
     ctx.logger.info("working", extra={"seat": ctx.seat})
-    if ctx.attempt > 1:
+    if ctx.cancelled:
         raise ActivityError("no stock", code="OUT_OF_STOCK", retryable=False)
     result = ActivityResult.values({"a": 1}, b=2).with_cost("0.1").with_usage(Usage("p", "m"))
     assert_type(result, ActivityResult)

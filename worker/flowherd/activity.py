@@ -20,7 +20,6 @@ class Activity:
         parameters: as the engine sent them; may hold secrets, so never logged (protocol.md R15).
         worker_id: of the poll that brought it: the engine's only fence (protocol.md fact 8).
         timeout_s: the definition's `timeout_seconds`, None when it set none (the lease is then 60 s or less).
-        attempt: how often this process has been given the activity; the engine does not say (fact 9).
 
     """
 
@@ -35,7 +34,6 @@ class Activity:
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     output_definitions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     signal_data: Any = field(default=None, repr=False)
-    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)

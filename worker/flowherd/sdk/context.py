@@ -42,7 +42,7 @@ class BaseContext:
         self._state = state
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.activity_name} {self.activity_id} attempt {self.attempt}>"
+        return f"<{type(self).__name__} {self.activity_name} {self.activity_id}>"
 
     @property
     def activity_id(self) -> str:
@@ -68,11 +68,6 @@ class BaseContext:
     def worker(self) -> str:
         """The worker type that was polled, such as `py-std`."""
         return self._state.activity.worker_type
-
-    @property
-    def attempt(self) -> int:
-        """How often this process was given the activity; the engine does not say (protocol.md fact 9)."""
-        return self._state.activity.attempt
 
     @property
     def idempotency_key(self) -> str:
