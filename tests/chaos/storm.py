@@ -132,18 +132,14 @@ def _misnamed(world: World) -> list[str]:
     """I8: each death is one line in the log, and there is none that we did not cause."""
     assert world.host is not None
     killed = set(world.deaths)
-    present: dict[object, int] = {}
     named: Counter[int] = Counter()
     started: set[int] = set()
     for line in world.host.log():
         match line.get("event"):
             case "process_started":
-                present[line["process"]] = line["pid"]
                 started.add(line["pid"])
-            case "process_died":
-                named[present[line["process"]]] += 1
-            case "keeper_died":
-                named[present["keeper"]] += 1
+            case "process_died" | "keeper_died":
+                named[line["pid"]] += 1
             case _:
                 continue
     found = [f"pid {pid} was not killed by us" for pid in named if pid not in killed | world.frozen]

@@ -50,6 +50,17 @@ def test_a_boot_failure_leaves_with_2_or_3_whatever_the_child_says(code: int, le
     assert brain.hears(exited(KEEPER, status=0)) == [Exit(left_with)]
 
 
+def test_whatever_is_said_of_an_end_names_the_pid() -> None:
+    """Else the line can be joined neither to the system's logs nor to what the keeper settles for it."""
+    brain = Brain().serve()
+    brain.hears(exited(0, running=1), exited(KEEPER), events.LimitOverdue(1, 1, 7, "slow", "a-1", 5.0))
+    brain.hears(STOP, exited(1))
+    said = {note.event: note.fields.get("pid") for note in brain.notes}
+    assert said["process_died"] == 1000
+    assert said["keeper_died"] == 1000 + KEEPER
+    assert said["process_hangs"] == said["process_exited"] == 1001
+
+
 def test_c20_a_boot_failure_after_a_ready_is_a_short_end() -> None:
     """Faults C20: the old ones go on working."""
     brain = Brain().serve()

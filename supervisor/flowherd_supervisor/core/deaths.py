@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowherd.exits import Exit as Code
 from flowherd_supervisor.core import events, rolling, stops
@@ -14,6 +14,8 @@ from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, Seat
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flowherd_supervisor.core.turn import Turn
 
 ABORTS_APART_S = 60.0
@@ -36,17 +38,23 @@ def stopped(turn: Turn, seat: Seat, event: events.ChildStopped) -> None:
 
 def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
     """There are three cases: the keeper; a worker during a stop; a worker that nobody told to end."""
-    ordered = seat.phase is Phase.DYING
+    said: dict[str, Any] = {
+        "process": seat.number,
+        "pid": seat.pid,
+        "status": status,
+        "running": running,
+        "ordered": seat.phase is Phase.DYING,
+    }
     seat = replace(seat, phase=Phase.STOPPED, pid=None)
     turn.put(seat)
     if seat.number == KEEPER:
-        _keeper_exited(turn, seat, status)
+        _keeper_exited(turn, seat, status, said["pid"])
     elif turn.state.mode is not Mode.SERVING or _was_retiring(turn, seat):
-        turn.note("process_exited", process=seat.number, status=status, running=running, ordered=ordered)
+        turn.note("process_exited", **said)
         if running and turn.state.mode is not Mode.SERVING:
             turn.blame(Code.RELEASED)
     else:
-        _crashed(turn, seat, status, running, ordered=ordered)
+        _crashed(turn, seat, running, said)
 
 
 def hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
@@ -57,6 +65,7 @@ def hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
         "process_hangs",
         Level.ERROR,
         process=seat.number,
+        pid=seat.pid,
         activity_id=event.activity_id,
         name=event.name,
         limit_s=event.limit_s,
@@ -68,7 +77,7 @@ def hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
 def keeper_late(turn: Turn, seat: Seat, late_s: float) -> None:
     """A keeper that does not beat is replaced; the ledger tells the next one everything."""
     if seat.phase is Phase.RUNNING:
-        turn.note("keeper_late", Level.ERROR, late_s=round(late_s, 2))
+        turn.note("keeper_late", Level.ERROR, pid=seat.pid, late_s=round(late_s, 2))
         turn.kill(seat)
 
 
@@ -77,7 +86,7 @@ def _was_retiring(turn: Turn, seat: Seat) -> bool:
     return all((s.number, s.incarnation) != (seat.number, seat.incarnation) for s in turn.state.seats)
 
 
-def _crashed(turn: Turn, seat: Seat, status: int, running: int, *, ordered: bool) -> None:
+def _crashed(turn: Turn, seat: Seat, running: int, said: Mapping[str, Any]) -> None:
     policy = turn.state.plan.restarts
     short = policy.is_short(ready_at=seat.ready_at, ended_at=turn.now, running=running)
     ends = policy.recent((*turn.state.short_ends, turn.now) if short else turn.state.short_ends, turn.now)
@@ -88,15 +97,7 @@ def _crashed(turn: Turn, seat: Seat, status: int, running: int, *, ordered: bool
     in_row = seat.short_in_row + 1 if short else 0
     wait_s = policy.wait_s(in_row, since_start_s=turn.now - seat.started_at, rng=turn.rng)
     turn.retry_in(replace(seat, short_in_row=in_row, restarts=seat.restarts + 1), wait_s)
-    turn.note(
-        "process_died",
-        Level.WARNING,
-        process=seat.number,
-        status=status,
-        running=running,
-        ordered=ordered,
-        again_in_s=round(wait_s, 2),
-    )
+    turn.note("process_died", Level.WARNING, **said, again_in_s=round(wait_s, 2))
     if policy.gives_up(ends, turn.now):
         turn.note("crash_loop", Level.ERROR, short_ends=len(ends), window_s=policy.window_s)
         stops.begin_drain(turn, Code.CRASH_LOOP)
@@ -104,7 +105,7 @@ def _crashed(turn: Turn, seat: Seat, status: int, running: int, *, ordered: bool
         turn.spawn(turn.state.seat(seat.number))
 
 
-def _keeper_exited(turn: Turn, seat: Seat, status: int) -> None:
+def _keeper_exited(turn: Turn, seat: Seat, status: int, pid: int | None) -> None:
     """A keeper restarts at once, also during a stop: somebody must settle. Three ends in 10 s are a defect.
 
     After a defect it restarts more slowly, since a drain still needs its heartbeats.
@@ -115,7 +116,7 @@ def _keeper_exited(turn: Turn, seat: Seat, status: int) -> None:
         return
     ends = tuple(at for at in (*state.keeper_ends, turn.now) if turn.now - at < KEEPER_WINDOW_S)
     turn.state = replace(state, keeper_ends=ends)
-    turn.note("keeper_died", Level.ERROR, status=status)
+    turn.note("keeper_died", Level.ERROR, pid=pid, status=status)
     seat = replace(seat, restarts=seat.restarts + 1)
     if len(ends) < KEEPER_ENDS:
         turn.spawn(seat)
