@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, assert_type
@@ -66,7 +67,12 @@ class Greet:
     async def execute(self, params: dict[str, Any], ctx: ActivityContext) -> None: ...
 
 
-registry = Registry("py-std")
+@asynccontextmanager
+async def pool() -> AsyncIterator[list[str]]:
+    yield []
+
+
+registry = Registry("py-std", lifespan=pool)
 assert_type(registry.register(Greet()), ActivityDefinition)
 assert_type(registry.lookup("greet"), ActivityDefinition | None)
 assert_type(registry.names(), tuple[str, ...])

@@ -10,6 +10,7 @@ from flowherd.errors import (
     InvalidOutput,
     InvalidParameters,
     LeaseLost,
+    LifespanFailed,
     RegistryError,
 )
 from flowherd.sdk.context import ActivityContext, CancelReason, SyncActivityContext
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidOutput",
     "InvalidParameters",
     "LeaseLost",
+    "LifespanFailed",
     "Registry",
     "RegistryError",
     "SyncActivityContext",

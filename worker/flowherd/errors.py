@@ -4,6 +4,7 @@ FlowherdError
 ├── ConfigurationError         a flag, variable, file or module:attr is wrong: exit code 2
 │   └── RegistryError          an activity cannot be registered as it is written
 ├── AppImportError             the user's module raised while it was imported: exit code 3
+│   └── LifespanFailed         the app's lifespan raised before it yielded
 ├── ActivityError              raised by handlers: chooses code and retryability of the failure
 │   ├── InvalidParameters      the parameters do not fit the handler's annotations: terminal
 │   ├── InvalidOutput          the output cannot be sent to the engine: terminal
@@ -51,6 +52,10 @@ class AppImportError(FlowherdError):
     def __init__(self, message: str, report: str) -> None:
         super().__init__(message)
         self.report = report
+
+
+class LifespanFailed(AppImportError):
+    """The app was imported, but its `lifespan` raised before it yielded (exit code 3)."""
 
 
 class ActivityError(FlowherdError):

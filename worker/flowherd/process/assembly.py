@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowherd.client.auth import LedgerTokens
 from flowherd.client.kruxia import connect
@@ -34,6 +34,7 @@ class Assembly:
 
     Args:
         most_slots: how many activities it may ever run at once; bounds the connections.
+        state: what the app's lifespan yielded.
 
     """
 
@@ -47,6 +48,7 @@ class Assembly:
         bells: Bells,
         seat: int,
         most_slots: int,
+        state: Any = None,
     ) -> None:
         tokens = LedgerTokens(ledger, berth, bells.ring_keeper) if config.client_id else None
         self._engine = connect(config, tokens, connections=min(most_slots, MOST_CONNECTIONS) + 2)
@@ -67,6 +69,7 @@ class Assembly:
         Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
         environment = RunEnvironment(
             seat=seat,
+            state=state,
             secrets=(secret,) if secret else (),
             stock_files=self._sdk_files,
             files=self._files,

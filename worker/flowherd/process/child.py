@@ -28,11 +28,12 @@ from flowherd.core.messages import (
     decode_downward,
     ready,
 )
-from flowherd.errors import AppImportError, ConfigurationError
+from flowherd.errors import AppImportError, ConfigurationError, LifespanFailed
 from flowherd.exits import Exit
 from flowherd.ledger import Cell
 from flowherd.process import forks
 from flowherd.process.assembly import Assembly
+from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.memory import resident_bytes
@@ -104,7 +105,11 @@ def main(setup: ChildSetup, link: Link) -> int:
     loop = new_loop(setup.config.loop)()
     asyncio.set_event_loop(loop)
     forks.guard(loop, link)
-    _send_last(link, run_to_the_end(loop, _work(setup, registry, worker_type, link, orders)))
+    try:
+        stopped = run_to_the_end(loop, _work(setup, registry, worker_type, link, orders))
+    except LifespanFailed as error:
+        return _refuse(link, Exit.BOOT_FAILED, str(error), error.report)
+    _send_last(link, stopped)
     _leave(Exit.CLEAN)
     return Exit.CLEAN
 
@@ -130,6 +135,7 @@ async def _work(
     setup: ChildSetup, registry: Registry, worker_type: str, link: Link, orders: _Orders
 ) -> Stopped:
     """The worker's whole life on its loop."""
+    lifespan = await enter(registry)
     assembly = Assembly(
         setup.config.model_copy(update={"worker_type": worker_type}),
         registry,
@@ -138,6 +144,7 @@ async def _work(
         bells=setup.bells,
         seat=setup.seat,
         most_slots=setup.most_slots,
+        state=lifespan.state,
     )
     assembly.worker.set_slots(setup.slots, 0)
     orders.serve(assembly.worker, asyncio.get_running_loop())
@@ -146,6 +153,7 @@ async def _work(
     try:
         return await assembly.worker.run()
     finally:
+        await lifespan.leave(assembly.worker.left_s + LEAVE_S)
         await assembly.aclose()
 
 

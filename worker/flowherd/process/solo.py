@@ -15,6 +15,7 @@ from flowherd.exits import Exit
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.process.assembly import Assembly
 from flowherd.process.lease_thread import LeaseThread
+from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.shared.bells import Bells
@@ -72,6 +73,7 @@ class _Solo:
     async def run(self) -> int:
         """The process's whole life; a signal, refused credentials or a broken keeper end it."""
         config, loop = self._config, asyncio.get_running_loop()
+        lifespan = await enter(self._registry)
         ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
         bells = Bells(len(ledger.berths))
         berth = ledger.berths[0]
@@ -84,6 +86,7 @@ class _Solo:
             bells=bells,
             seat=0,
             most_slots=config.concurrency,
+            state=lifespan.state,
         )
         leases = LeaseThread(
             config,
@@ -106,6 +109,7 @@ class _Solo:
         stopped = await assembly.worker.run()
         berth.end(Cause.STOPPED)
         await loop.run_in_executor(None, leases.finish, SETTLE_S)
+        await lifespan.leave(assembly.worker.left_s + LEAVE_S)
         await assembly.aclose()
         return self._exit_code(stopped)
 

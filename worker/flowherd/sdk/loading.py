@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 DEFAULT_WORKER_TYPE = "py-std"
 KINDS = "a flowherd.Registry, a list or module of activities, or a kruxiaflow registry, activity or main()"
 
-_NOT_THE_USERS = ("<frozen importlib", str(importlib.__file__), str(Path(__file__).parent))
+_NOT_THE_USERS = (
+    "<frozen importlib",
+    str(importlib.__file__),
+    str(contextlib.__file__),
+    str(Path(__file__).parents[1]),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +193,10 @@ def _from_main(main: Callable[..., Any], app: str) -> Registry:
 
 def _boot_error(name: str, exc: BaseException) -> AppImportError:
     line = traceback.format_exception_only(exc)[-1].strip()
-    return AppImportError(f"{name} could not be imported: {line}", _trimmed(exc))
+    return AppImportError(f"{name} could not be imported: {line}", users_traceback(exc))
 
 
-def _trimmed(exc: BaseException) -> str:
+def users_traceback(exc: BaseException) -> str:
     """The traceback without the frames of the import system and of flowherd: what is left is the user's."""
     whole = traceback.TracebackException.from_exception(exc)
     link: traceback.TracebackException | None = whole

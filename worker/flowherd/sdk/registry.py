@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast, overload
+from inspect import isasyncgenfunction
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
 
 from flowherd.errors import RegistryError
 from flowherd.sdk.definition import ActivityDefinition, ActivityOptions, Mode, adjusted, define
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
 __all__ = ["ActivityDefinition", "ActivityOptions", "Mode", "Registry", "activity", "definition_of"]
 
 MARK = "__flowherd_activity__"
+
+MakeLifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
@@ -62,11 +66,22 @@ class Registry:
 
     Args:
         worker_type: serves all activities that name no type of their own, None for any type.
+        lifespan: makes an async context manager that is entered in each process before it takes work, and left
+            when it has drained; what it yields is the handlers' `ctx.state`.
+
+    Raises:
+        RegistryError: the lifespan is no function that makes a context manager.
 
     """
 
-    def __init__(self, worker_type: str | None = None) -> None:
+    def __init__(self, worker_type: str | None = None, *, lifespan: MakeLifespan | None = None) -> None:
+        if lifespan is not None and (not callable(lifespan) or isasyncgenfunction(lifespan)):
+            raise RegistryError(
+                "lifespan must be a function that returns an async context manager: "
+                "decorate an async generator with @contextlib.asynccontextmanager"
+            )
         self.worker_type = worker_type
+        self.lifespan = lifespan
         self._definitions: dict[tuple[str | None, str], ActivityDefinition] = {}
 
     def __repr__(self) -> str:
@@ -146,7 +161,7 @@ class Registry:
 
     def for_type(self, worker_type: str) -> Registry:
         """A registry of what a worker of that type serves, each with its type filled in."""
-        chosen = Registry(worker_type)
+        chosen = Registry(worker_type, lifespan=self.lifespan)
         for found in self:
             if found.worker_type in {None, worker_type}:
                 chosen.add(found)
@@ -166,13 +181,13 @@ class Registry:
         if strangers:
             known = ", ".join(self.names())
             raise RegistryError(f"[activities.{min(strangers)}] configures no activity of this app: {known}")
-        registry = Registry(self.worker_type)
+        registry = Registry(self.worker_type, lifespan=self.lifespan)
         for found in self:
             change = changes.get(found.name, {})
             misplaced = change.keys() - {"offload", "timeout_s", "max_concurrent"}
             if misplaced:
                 raise RegistryError(f"[activities.{found.name}] has no option {', '.join(sorted(misplaced))}")
-            registry.add(adjusted(found, cast("ActivityOptions", change)))
+            registry.add(adjusted(found, cast("ActivityOptions", change)) if change else found)
         registry.check()
         return registry
 

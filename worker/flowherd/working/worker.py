@@ -121,6 +121,11 @@ class Worker:
         self._order = order
         self._ordered.set()
 
+    @property
+    def left_s(self) -> float:
+        """Seconds until the time of the present order to stop is up, 0 without one."""
+        return 0.0 if self._order is None else max(0.0, self._order.finish_by - _now())
+
     # Life
 
     async def run(self) -> Stopped:

@@ -1,0 +1,38 @@
+"""An app with a start-up and a clean-up of its own; both leave a line in the file that JOURNAL names."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+
+from flowherd import ActivityContext, Registry
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def note(event: str) -> None:
+    """Appends one line with a single write."""
+    fd = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, f"{event} {os.getpid()}\n".encode())
+    os.close(fd)
+
+
+@asynccontextmanager
+async def lifespan() -> AsyncIterator[str]:
+    """Makes one state a process."""
+    if os.environ.get("REFUSE"):
+        raise RuntimeError("no database here")
+    note("entered")
+    yield f"{os.environ['FLOWHERD_SEAT']} of {os.environ['FLOWHERD_PROCESSES']}, pid {os.getpid()}"
+    note("left")
+
+
+registry = Registry(lifespan=lifespan)
+
+
+@registry.activity
+async def look(ctx: ActivityContext) -> dict[str, object]:
+    """What the handler sees."""
+    return {"state": ctx.state, "expected": f"{ctx.seat} of 2, pid {os.getpid()}"}

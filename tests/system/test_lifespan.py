@@ -1,0 +1,45 @@
+"""An app's lifespan in real processes: once in each, before Ready, and left at the end of the drain."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from harness import running_host
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness import Engine
+
+APP = "lifespan_app:registry"
+
+
+def test_every_process_enters_and_leaves_it_and_handlers_see_its_state(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """One connection pool a process, made after the fork and closed after the last activity."""
+    journal = tmp_path / "journal"
+    with running_host(tmp_path, APP, "-p", "2", url=engine.url, env={"JOURNAL": str(journal)}) as host:
+        host.ready(2)
+        pids = set(host.children().values())
+        (workflow,) = engine.submit("look")
+        engine.wait_for("complete", 1)
+        output = engine.output(workflow)
+        assert output["state"] == output["expected"]
+        host.signal(signal.SIGTERM)
+        assert host.wait() == 0
+    expected = Counter(f"{event} {pid}" for pid in pids for event in ("entered", "left"))
+    assert Counter(journal.read_text().splitlines()) == expected
+
+
+def test_one_that_raises_ends_the_host_with_code_3_and_one_traceback(tmp_path: Path) -> None:
+    """C18: a boot failure like a failed import."""
+    with running_host(tmp_path, APP, "-p", "2", env={"JOURNAL": "/dev/null", "REFUSE": "1"}) as host:
+        assert host.wait() == 3
+        (failure,) = host.log("boot_failed")
+        assert "RuntimeError: no database here" in failure["reason"]
+        text = host.log_path.read_text()
+        assert text.count("Traceback (most recent call last)") == 1
+        assert "in lifespan" in text
