@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from flowherd import ActivityContext, Registry
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
