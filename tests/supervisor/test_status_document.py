@@ -103,7 +103,6 @@ def test_sums_never_fall_when_a_process_ends(ledger: Ledger, board: StatusBoard)
     berth.end(Cause.CRASH, 9)
     assert board.document()["totals"] == expected
     ledger.absorb(berth)
-    berth.settled()
     ledger.put(Host.SETTLED, 3)
     assert board.document()["totals"] == expected | {"settled_after_crash": 3}
     worker(ledger, 0, 2)

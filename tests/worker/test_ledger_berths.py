@@ -73,7 +73,6 @@ def test_a_child_that_dies_before_it_opens_leaves_nothing_to_settle_or_count(led
     berth.add(Cell.COMPLETED, 5)
     berth.end(Cause.CRASH)
     ledger.absorb(berth)
-    berth.settled()
     berth.open(seat=0, incarnation=2, now=2.0)
     berth.end(Cause.CRASH)
     assert list(berth.records()) == []
@@ -103,7 +102,6 @@ def test_a_seat_keeps_the_counts_of_all_its_incarnations(ledger: Ledger) -> None
         berth.add(Cell.LOST)
         berth.end(Cause.CLEAN)
         ledger.absorb(berth)
-        berth.settled()
     assert [ledger.seat_total(seat, SeatTotal.COMPLETED) for seat in (0, 1)] == [7, 10]
     assert ledger.ended_total(SeatTotal.COMPLETED) == 17
     assert ledger.ended_total(SeatTotal.LOST) == 3

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
+from typing import TYPE_CHECKING, TypeVar
 
 from flowherd.shared.berth import (
     CHECKED,
@@ -33,6 +34,12 @@ from flowherd.shared.berth import (
 from flowherd.shared.cells import HELD, Cause, Cell, Clock, Host, Life, SeatTotal, Standing, State
 from flowherd.shared.recordbook import RecordBook, records_needed
 from flowherd.shared.suspects import AREA_BYTES, Suspects
+from flowherd.shared.totals import SeatTotals, cells_needed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 __all__ = [
     "HELD",
@@ -72,7 +79,7 @@ class Ledger:
         layout = Layout(records)
         berths = 2 * seats + 4  # an old and a new incarnation of each seat, and some that are being settled
         totals = pages(_PAGE + 2 * _TOKEN_AREA)
-        suspects = totals + pages(8 * len(SeatTotal) * seats)
+        suspects = totals + pages(8 * cells_needed(seats, berths, len(SeatTotal)))
         first = suspects + pages(AREA_BYTES)
         self._map = mmap.mmap(
             -1,
@@ -80,7 +87,8 @@ class Ledger:
             flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
         )
         self._cells = memoryview(self._map).cast("Q")
-        self._totals = memoryview(self._map)[totals:suspects].cast("Q")
+        cells: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
+        self._totals = SeatTotals(cells, berths, len(SeatTotal))
         self.suspects = Suspects(memoryview(self._map)[suspects : suspects + AREA_BYTES])
         self.seats = seats
         self.berths = tuple(
@@ -93,17 +101,37 @@ class Ledger:
 
     def seat_total(self, seat: int, total: SeatTotal) -> int:
         """What the seat's settled incarnations have counted."""
-        return self._totals[len(SeatTotal) * seat + total]
+        return self._totals.total(seat, total)
 
     def ended_total(self, total: SeatTotal) -> int:
         """The same over all seats."""
-        return sum(self._totals[total : len(SeatTotal) * self.seats : len(SeatTotal)])
+        return sum(self.seat_total(seat, total) for seat in range(self.seats))
+
+    def count(self, berth: Berth, cell: Cell) -> int:
+        """A counter of a berth's present incarnation; 0 once it is part of its seat's total."""
+        is_counted = self._totals.has(berth.number, berth.get(Cell.STARTED))
+        return 0 if is_counted or not berth.readable else berth.get(cell)
 
     def absorb(self, berth: Berth) -> None:
-        """Adds an ended incarnation's counters to its seat's; only the keeper may, before `settled`."""
-        if berth.readable:
-            for total in SeatTotal:
-                self._totals[len(SeatTotal) * berth.get(Cell.SEAT) + total] += berth.get(Cell[total.name])
+        """ENDED → FREE: moves an ended incarnation's counters to its seat's; only the keeper may.
+
+        A keeper that dies in it leaves nothing that its successor could count twice.
+        """
+        said = berth.readable
+        counted = [berth.get(Cell[total.name]) if said else 0 for total in SeatTotal]
+        self._totals.move(berth.number, berth.get(Cell.ENDED), berth.get(Cell.SEAT), counted)
+        berth.settled()
+
+    def unmoved(self, read: Callable[[], T]) -> T:
+        """What `read` returns when no counter moves from a berth to its seat meanwhile.
+
+        Otherwise one would be counted twice or not at all, and a counter that falls is a reset to who reads it.
+        """
+        while True:
+            before = self._totals.mark
+            found = read()
+            if self._totals.mark == before:
+                return found
 
     def free_berth(self) -> Berth | None:
         """A berth for a new incarnation, None while all are in use or being settled."""

@@ -61,7 +61,7 @@ class StatusBoard:
                 "ready": sum(row["phase"] == "running" for row in children),
             },
             "restarts": sum(told.restarts.values()) if told else 0,
-            "totals": self._totals(),
+            "totals": self._ledger.unmoved(self._totals),
             "children": children,
         }
 
@@ -95,7 +95,7 @@ class StatusBoard:
             "lost": Cell.LOST,
         }
         totals = {
-            name: sum(_count(berth, cell) for berth in self._ledger.berths)
+            name: sum(self._ledger.count(berth, cell) for berth in self._ledger.berths)
             + self._ledger.ended_total(SeatTotal[cell.name])
             for name, cell in names.items()
         }
@@ -109,12 +109,19 @@ class StatusBoard:
             "pid": berth.get(Cell.PID),
             "incarnation": berth.get(Cell.INCARNATION),
             **_work_of(berth),
-            "completed": _count(berth, Cell.COMPLETED) + self._ledger.seat_total(seat, SeatTotal.COMPLETED),
-            "failed": _count(berth, Cell.FAILED) + self._ledger.seat_total(seat, SeatTotal.FAILED),
+            "completed": self._counted(berth, Cell.COMPLETED),
+            "failed": self._counted(berth, Cell.FAILED),
             **self._measure(berth.get(Cell.PID)),
             "uptime_s": round(now - berth.clock(Clock.STARTED_AT), 1),
             "restarts": restarts,
         }
+
+    def _counted(self, berth: Berth, cell: Cell) -> int:
+        """By this incarnation and those before it that have been settled."""
+        ledger, total = self._ledger, SeatTotal[cell.name]
+        return ledger.unmoved(
+            lambda: ledger.count(berth, cell) + ledger.seat_total(berth.get(Cell.SEAT), total)
+        )
 
     def _measure(self, pid: int) -> dict[str, float | None]:
         """Memory in MB and CPU in percent since the last look; None once the process is gone."""
@@ -161,8 +168,3 @@ def _last_poll_failed(berths: list[Berth]) -> bool:
 def _gets_work(berth: Berth, now: float) -> bool:
     good_at = berth.clock(Clock.LAST_GOOD_POLL) if berth.readable else 0.0
     return good_at > 0 and (not _last_poll_failed([berth]) or now - good_at < GOOD_POLL_WITHIN_S)
-
-
-def _count(berth: Berth, cell: Cell) -> int:
-    """A counter of the present incarnation; a free berth's has been added to its seat's total."""
-    return berth.get(cell) if berth.life is not Life.FREE and berth.readable else 0

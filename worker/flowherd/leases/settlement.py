@@ -60,7 +60,6 @@ class Settlement:
         owed = [record for record in berth.records() if record.state in HELD]
         await asyncio.gather(*(self._settle_one(berth, record) for record in owed))
         self._ledger.absorb(berth)
-        berth.settled()
 
     async def _settle_one(self, berth: Berth, record: Record) -> None:
         try:
