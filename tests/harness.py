@@ -207,12 +207,20 @@ class Host:
 
     def status(self) -> dict[str, Any]:
         """The status document; empty while nobody answers yet."""
+        try:
+            return self.get("/api/status").json()
+        except httpx.TransportError:
+            return {}
+
+    def get(self, path: str) -> httpx.Response:
+        """One of the admin pages, through the unix socket."""
+        return self.ask("GET", path)
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """A request to the unix socket."""
         transport = httpx.HTTPTransport(uds=str(self._socket))
         with httpx.Client(transport=transport, base_url="http://flowherd", timeout=5) as client:
-            try:
-                return client.get("/api/status").json()
-            except httpx.TransportError:
-                return {}
+            return client.request(method, path, **options)
 
     def ready(self, processes: int) -> Host:
         """Waits until so many workers are ready."""

@@ -57,6 +57,7 @@ class Audience:
             wanted=state.plan.processes,
             total_slots=state.plan.concurrency,
             restarts={seat.number: seat.restarts for seat in state.seats if seat.restarts},
+            causes={number: dict(counts) for number, counts in state.causes.items()},
         )
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)
         if told == self._told or keeper is None:

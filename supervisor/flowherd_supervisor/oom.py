@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from flowherd.process.statuses import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
+from flowherd.core.ends import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
 
 
 class OomCounter:

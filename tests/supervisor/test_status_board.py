@@ -34,7 +34,7 @@ def board(*berths: dict[Clock, float]) -> StatusBoard:
         ([{}], False, False),
         ([{BAD: 1}], False, False),
         ([{GOOD: 1}], True, True),
-        ([{GOOD: 3_600}], True, True),
+        ([{GOOD: 60}], True, True),
         ([{GOOD: 2, BAD: 1}], False, True),
         ([{GOOD: 1, BAD: 2}], True, True),
         ([{GOOD: GOOD_POLL_WITHIN_S + 1, BAD: 1}], False, False),

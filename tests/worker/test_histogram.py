@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.ledger import Ledger, RecordBook
+from flowherd.ledger import Ledger, RecordBook, Timing
 from flowherd.shared.histogram import BUCKETS, bucket_of, quantile_s, upper_s
 
 
@@ -40,7 +40,7 @@ def test_a_new_incarnation_begins_with_an_empty_histogram() -> None:
     index, _ = book.claim("a", "w", "n", now=1.0, lease_s=60)
     book.running(index, now=1.0, limit_s=60)
     book.ran(index, now=1.5)
-    assert sum(berth.run_times) == 1
-    assert berth.run_times[bucket_of(0.5)] == 1
+    assert sum(berth.counts(Timing.RUN)) == 1
+    assert berth.counts(Timing.RUN)[bucket_of(0.5)] == 1
     RecordBook(berth)
-    assert not sum(berth.run_times)
+    assert not sum(berth.counts(Timing.RUN))

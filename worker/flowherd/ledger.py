@@ -32,6 +32,7 @@ from flowherd.shared.berth import (
     read_checked,
 )
 from flowherd.shared.cells import HELD, Cause, Cell, Clock, Host, Life, SeatTotal, Standing, State
+from flowherd.shared.histogram import CELLS, Timing
 from flowherd.shared.recordbook import RecordBook, records_needed
 from flowherd.shared.suspects import AREA_BYTES, Suspects
 from flowherd.shared.totals import SeatTotals, cells_needed
@@ -57,6 +58,7 @@ __all__ = [
     "SeatTotal",
     "Standing",
     "State",
+    "Timing",
     "records_needed",
 ]
 
@@ -64,6 +66,7 @@ _TOKEN_BYTES = 16 * 1024
 _TOKEN_AREA = CHECKED.size + _TOKEN_BYTES
 _PAGE = mmap.PAGESIZE
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+_WIDTH = len(SeatTotal) + CELLS * len(Timing)  # what is added up for each seat: counters, then histograms
 
 
 class Ledger:
@@ -79,7 +82,7 @@ class Ledger:
         layout = Layout(records)
         berths = 2 * seats + 4  # an old and a new incarnation of each seat, and some that are being settled
         totals = pages(_PAGE + 2 * _TOKEN_AREA)
-        suspects = totals + pages(8 * cells_needed(seats, berths, len(SeatTotal)))
+        suspects = totals + pages(8 * cells_needed(seats, berths, _WIDTH))
         first = suspects + pages(AREA_BYTES)
         self._map = mmap.mmap(
             -1,
@@ -88,7 +91,7 @@ class Ledger:
         )
         self._cells = memoryview(self._map).cast("Q")
         cells: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
-        self._totals = SeatTotals(cells, berths, len(SeatTotal))
+        self._totals = SeatTotals(cells, berths, _WIDTH)
         self.suspects = Suspects(memoryview(self._map)[suspects : suspects + AREA_BYTES])
         self.seats = seats
         self.berths = tuple(
@@ -107,6 +110,16 @@ class Ledger:
         """The same over all seats."""
         return sum(self.seat_total(seat, total) for seat in range(self.seats))
 
+    def sums(self, seat: int) -> list[int]:
+        """Everything the seat's settled incarnations have counted: each `SeatTotal`, then `Berth.timings`."""
+        return [self._totals.total(seat, number) for number in range(_WIDTH)]
+
+    def counts(self, berth: Berth) -> list[int]:
+        """The same of a berth's present incarnation; nothing but 0 once it is part of its seat's sums."""
+        if not berth.readable or self._totals.has(berth.number, berth.get(Cell.STARTED)):
+            return [0] * _WIDTH
+        return [*(berth.get(Cell[total.name]) for total in SeatTotal), *berth.timings]
+
     def count(self, berth: Berth, cell: Cell) -> int:
         """A counter of a berth's present incarnation; 0 once it is part of its seat's total."""
         is_counted = self._totals.has(berth.number, berth.get(Cell.STARTED))
@@ -117,9 +130,7 @@ class Ledger:
 
         A keeper that dies in it leaves nothing that its successor could count twice.
         """
-        said = berth.readable
-        counted = [berth.get(Cell[total.name]) if said else 0 for total in SeatTotal]
-        self._totals.move(berth.number, berth.get(Cell.ENDED), berth.get(Cell.SEAT), counted)
+        self._totals.move(berth.number, berth.get(Cell.ENDED), berth.get(Cell.SEAT), self.counts(berth))
         berth.settled()
 
     def unmoved(self, read: Callable[[], T]) -> T:

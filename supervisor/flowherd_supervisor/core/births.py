@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.turn import Turn
 
 SPAWN_RETRY_S = 1.0
-_BOOT_CODES = frozenset({Code.USAGE, Code.BOOT_FAILED})
+BOOT_CODES = frozenset({Code.USAGE, Code.BOOT_FAILED})
 
 
 def forked(turn: Turn, seat: Seat, pid: int) -> None:
@@ -71,7 +71,7 @@ def boot_failed(turn: Turn, seat: Seat, event: events.BootFailed) -> None:
     """Before any worker was ever ready the app is bad: stop. Later it is a short end like others."""
     turn.note("boot_failed", Level.ERROR, event.report, process=seat.number, reason=event.message)
     if not turn.state.ever_ready or seat.number == KEEPER:
-        stops.begin_release(turn, Code(event.code) if event.code in _BOOT_CODES else Code.BOOT_FAILED)
+        stops.begin_release(turn, Code(event.code) if event.code in BOOT_CODES else Code.BOOT_FAILED)
 
 
 def boot_timed_out(turn: Turn, seat: Seat) -> None:

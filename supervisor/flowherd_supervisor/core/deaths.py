@@ -6,10 +6,11 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from flowherd.core.ends import kind_of
 from flowherd.exits import Exit as Code
 from flowherd_supervisor.core import events, rolling, stops
 from flowherd_supervisor.core.actions import Abort, Level
-from flowherd_supervisor.core.births import SPAWN_RETRY_S
+from flowherd_supervisor.core.births import BOOT_CODES, SPAWN_RETRY_S
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, Seat
 
@@ -45,6 +46,7 @@ def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
         "running": running,
         "ordered": seat.phase is Phase.DYING,
     }
+    kind = _kind_of(seat, status)
     seat = replace(seat, phase=Phase.STOPPED, pid=None)
     turn.put(seat)
     if seat.number == KEEPER:
@@ -54,7 +56,7 @@ def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
         if running and turn.state.mode is not Mode.SERVING:
             turn.blame(Code.RELEASED)
     else:
-        _crashed(turn, seat, running, said)
+        _crashed(turn, seat, kind, running, said)
 
 
 def hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
@@ -86,7 +88,17 @@ def _was_retiring(turn: Turn, seat: Seat) -> bool:
     return all((s.number, s.incarnation) != (seat.number, seat.incarnation) for s in turn.state.seats)
 
 
-def _crashed(turn: Turn, seat: Seat, running: int, said: Mapping[str, Any]) -> None:
+def _kind_of(seat: Seat, status: int) -> str:
+    """Why a worker ended that nobody told to, in a word of a closed list; `seat` is as it was."""
+    if seat.ready_at is None:
+        is_boot_failure = seat.phase is Phase.DYING or (
+            kind_of(status) == "exit" and status >> 8 in BOOT_CODES
+        )
+        return "boot" if is_boot_failure else kind_of(status)
+    return "hung" if seat.phase in {Phase.ABORTING, Phase.DYING} else kind_of(status)
+
+
+def _crashed(turn: Turn, seat: Seat, kind: str, running: int, said: Mapping[str, Any]) -> None:
     policy = turn.state.plan.restarts
     short = policy.is_short(ready_at=seat.ready_at, ended_at=turn.now, running=running)
     ends = policy.recent((*turn.state.short_ends, turn.now) if short else turn.state.short_ends, turn.now)
@@ -97,6 +109,7 @@ def _crashed(turn: Turn, seat: Seat, running: int, said: Mapping[str, Any]) -> N
     in_row = seat.short_in_row + 1 if short else 0
     wait_s = policy.wait_s(in_row, since_start_s=turn.now - seat.started_at, rng=turn.rng)
     turn.retry_in(replace(seat, short_in_row=in_row, restarts=seat.restarts + 1), wait_s)
+    turn.count(seat, kind)
     turn.note("process_died", Level.WARNING, **said, again_in_s=round(wait_s, 2))
     if policy.gives_up(ends, turn.now):
         turn.note("crash_loop", Level.ERROR, short_ends=len(ends), window_s=policy.window_s)

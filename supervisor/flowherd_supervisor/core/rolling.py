@@ -64,7 +64,7 @@ def go_on(turn: Turn) -> None:
     while turn.state.rolling:
         seat = turn.state.seats[turn.state.rolling[0]]
         if seat.phase is Phase.RUNNING:
-            supersede(turn, seat)
+            supersede(turn, seat, "reload")
             return
         if seat.phase is Phase.STARTING:
             return  # it may have imported the old code: its Ready brings us back here
@@ -72,8 +72,9 @@ def go_on(turn: Turn) -> None:
     turn.note("reloaded")
 
 
-def supersede(turn: Turn, seat: Seat) -> None:
+def supersede(turn: Turn, seat: Seat, cause: str) -> None:
     """Starts a successor; the process works on until that is Ready."""
+    turn.count(seat, cause)
     turn.state = replace(turn.state, retiring=(*turn.state.retiring, seat))
     successor = replace(seat, phase=Phase.WAITING, pid=None, limit=0)
     turn.state = replace(
@@ -110,7 +111,7 @@ def recycle(turn: Turn, seat: Seat, reason: str) -> None:
     idle = state.mode is Mode.SERVING and not state.rolling and state.predecessor(seat) is None
     if idle and seat.phase is Phase.RUNNING and seat in state.seats:
         turn.note("recycling", process=seat.number, reason=reason)
-        supersede(turn, seat)
+        supersede(turn, seat, "recycle")
 
 
 def retire(turn: Turn, seat: Seat) -> None:

@@ -97,7 +97,8 @@ class State:
     `deadline` is when the present mode's patience ends, infinity once it has; `stops` counts requests.
     `retiring` are processes that have a successor or whose seat is gone; `rolling` are the seats that a
     reload has yet to replace. `incarnations` are
-    the newest of each seat, also of one that is gone: no name comes twice.
+    the newest of each seat, also of one that is gone: no name comes twice. `causes` counts, by seat, why
+    processes were replaced; it never falls.
     """
 
     plan: Plan
@@ -114,6 +115,7 @@ class State:
     retiring: tuple[Seat, ...] = ()
     rolling: tuple[int, ...] = ()
     incarnations: Mapping[int, int] = field(default_factory=dict)
+    causes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
     @classmethod
     def new(cls, plan: Plan) -> State:

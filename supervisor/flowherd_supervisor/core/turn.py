@@ -35,6 +35,12 @@ class Turn:
         """The first reason for a bad exit code stays."""
         self.state = replace(self.state, exit_code=self.state.exit_code or code)
 
+    def count(self, seat: Seat, cause: str) -> None:
+        """Remembers why a worker was replaced; `cause` is one of a closed list (faults.md S2)."""
+        of_seat = self.state.causes.get(seat.number, {})
+        of_seat = {**of_seat, cause: of_seat.get(cause, 0) + 1}
+        self.state = replace(self.state, causes={**self.state.causes, seat.number: of_seat})
+
     def spawn(self, seat: Seat) -> None:
         """Orders the seat's next incarnation."""
         assert not seat.alive, seat

@@ -12,9 +12,12 @@ import msgspec
 import structlog
 import uvicorn
 
+from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
+
 if TYPE_CHECKING:
     import socket
 
+    from flowherd.ledger import Ledger
     from flowherd_supervisor.keeper.status import StatusBoard
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -25,8 +28,9 @@ log = structlog.stdlib.get_logger(__name__)
 class PagesThread:
     """Serves the pages on sockets that the supervisor has bound."""
 
-    def __init__(self, board: StatusBoard, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, ledger: Ledger, board: StatusBoard, sockets: Sequence[socket.socket]) -> None:
         self._board = board
+        self._metrics = HostMetrics(ledger, board)
         self._sockets = list(sockets)
 
     def start(self) -> None:
@@ -59,7 +63,9 @@ class PagesThread:
             case ("GET", "/readyz"):
                 ready = self._board.is_ready()
                 await _reply(send, 200 if ready else 503, b'{"ready":%b}' % (b"true" if ready else b"false"))
-            case (_, "/api/status" | "/livez" | "/readyz"):
+            case ("GET", "/metrics"):
+                await _reply(send, 200, self._metrics.page(), CONTENT_TYPE)
+            case (_, "/api/status" | "/livez" | "/readyz" | "/metrics"):
                 await _reply(send, 405, b'{"error":"GET only"}')
             case _:
                 await _reply(send, 404, b'{"error":"no such page"}')
@@ -73,9 +79,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _reply(send: Send, status: int, body: bytes) -> None:
+async def _reply(send: Send, status: int, body: bytes, content_type: str = "application/json") -> None:
     headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", content_type.encode()),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
     ]

@@ -101,7 +101,7 @@ class _Keeper:
         loop.add_reader(setup.bells.keeper, heed_bell)
         self._link.set_blocking(blocking=False)
         loop.add_reader(self._link.fileno(), self._read_link)
-        PagesThread(self._board, setup.sockets).start()
+        PagesThread(setup.ledger, self._board, setup.sockets).start()
         work = [loop.create_task(leases.run())]
         if keeping is not None:
             work.append(loop.create_task(keeping.run()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal
+from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal, Timing
 from flowherd.shared.histogram import quantile_s
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ class StatusBoard:
 
     Attributes:
         supervisor: the supervisor's last word about itself, None before the first.
+        version: of flowherd.
+        started_at: when the supervisor was, in monotonic seconds.
 
     """
 
@@ -30,9 +32,9 @@ class StatusBoard:
     ) -> None:
         self._ledger = ledger
         self._api_url = api_url
-        self._version = version
+        self.version = version
         self._supervisor_pid = supervisor_pid
-        self._started_at = started_at
+        self.started_at = started_at
         self._processes: dict[int, psutil.Process] = {}
         self.supervisor: SupervisorState | None = None
 
@@ -47,10 +49,10 @@ class StatusBoard:
         )
         told = self.supervisor
         return {
-            "version": self._version,
+            "version": self.version,
             "pid": self._supervisor_pid,
             "state": told.state if told else "starting",
-            "uptime_s": round(now - self._started_at, 1),
+            "uptime_s": round(now - self.started_at, 1),
             "engine": self._engine(live),
             "concurrency": {
                 "total": told.total_slots if told else 0,
@@ -75,6 +77,10 @@ class StatusBoard:
         ready = {berth.get(Cell.SEAT) for berth in live if berth.readable and berth.clock(Clock.READY_AT)}
         wanted = self.supervisor.wanted if self.supervisor else 1
         return 2 * len(ready) >= wanted and any(_gets_work(berth, now) for berth in live)
+
+    def is_reachable(self) -> bool:
+        """Whether the latest news of the engine is good."""
+        return bool(self._engine([b for b in self._ledger.berths if b.life is Life.LIVE])["reachable"])
 
     def _engine(self, live: list[Berth]) -> dict[str, Any]:
         """The latest news of any worker counts; full slots make no poll, and no news is good news."""
@@ -147,8 +153,8 @@ def _work_of(berth: Berth) -> dict[str, Any]:
         "phase": "running" if said and berth.clock(Clock.READY_AT) else "starting",
         "slots": berth.get(Cell.LIMIT) if said else 0,
         "in_flight": berth.get(Cell.RUNNING) if said else 0,
-        "run_ms_p50": _milliseconds(quantile_s(berth.run_times, 0.5)) if said else None,
-        "run_ms_p99": _milliseconds(quantile_s(berth.run_times, 0.99)) if said else None,
+        "run_ms_p50": _milliseconds(quantile_s(berth.counts(Timing.RUN), 0.5)) if said else None,
+        "run_ms_p99": _milliseconds(quantile_s(berth.counts(Timing.RUN), 0.99)) if said else None,
         "loop_lag_ms": _milliseconds(berth.clock(Clock.LOOP_LAG_S)) if said else 0.0,
         "loops_blocked": berth.get(Cell.BLOCKS) if said else 0,
     }

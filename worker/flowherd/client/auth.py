@@ -194,6 +194,7 @@ class HostTokens:
             await self._publish()
         except EngineError as error:
             self._failures += 1
+            self._ledger.put(Host.TOKEN_ERRORS, self._ledger.get(Host.TOKEN_ERRORS) + 1)
             self._trouble = error
             self._try_again_at = self._clock() + self._backoff.delay_s(self._failures, self._rng)
             raise

@@ -166,6 +166,7 @@ class SupervisorState(Message, frozen=True):
     wanted: int
     total_slots: int
     restarts: dict[int, int]
+    causes: dict[int, dict[str, int]] = {}
 
 
 class Finish(Message, frozen=True):

@@ -67,6 +67,7 @@ class Settlement:
         except EngineError as error:
             reason = str(error)  # one line: a traceback would say no more
             log.error("settlement_given_up", activity_id=record.activity_id, reason=reason)
+            self._ledger.put(Host.UNSETTLED, self._ledger.get(Host.UNSETTLED) + 1)
             return
         except Exception:  # a berth must not stay taken for ever because of one record
             log.exception("internal_error", activity_id=record.activity_id)

@@ -66,6 +66,7 @@ class Assembly:
         meter.on_busy = LagProbe(
             meter.stepping.is_set, lambda lag_s: berth.set_clock(Clock.LOOP_LAG_S, lag_s)
         ).start
+        meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))
         Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
         environment = RunEnvironment(
             seat=seat,

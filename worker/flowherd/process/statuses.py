@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 
-OUT_OF_MEMORY = 1 << 16  # beside the 16 bits of a wait status: the kernel has counted an out-of-memory kill
-NOT_OUT_OF_MEMORY = 1 << 17  # ... or has counted none, and would have
+from flowherd.core.ends import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
 
 
 def describe_status(status: int) -> str:

@@ -28,6 +28,7 @@ class LoopMeter:
         since: `perf_counter` seconds when the present step began, 0 between steps; read by the watchdog's thread.
         name: the activity of the present step.
         busy_mean_s: seconds of the loop that a recent activity took, on average.
+        on_long_step: called with the seconds of each step that was so long that its neighbours felt it.
         stepping: set while there is a handler that has not ended.
         on_busy: called when the first handler begins after a time without any.
 
@@ -41,6 +42,7 @@ class LoopMeter:
         self.busy_mean_s = 0.0
         self.stepping = threading.Event()
         self.on_busy: Callable[[], None] | None = None
+        self.on_long_step: Callable[[float], None] | None = None
         self._alive = 0
 
     def blocks(self, name: str) -> bool:
@@ -67,7 +69,10 @@ class LoopMeter:
         """The step has ended; returns its length in seconds."""
         self.since = 0.0
         self._mark(0)
-        return perf_counter() - began
+        took_s = perf_counter() - began
+        if took_s >= BLOCKER_S and self.on_long_step is not None:
+            self.on_long_step(took_s)
+        return took_s
 
     def ended(self, name: str, busy_s: float, longest_s: float) -> None:
         """A handler has ended: what it took is remembered, and forgotten slowly."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowherd.shared.cells import Cause, Cell, Clock, Life, Standing, State
-from flowherd.shared.histogram import BUCKETS, bucket_of
+from flowherd.shared.histogram import CELLS, Timing, bucket_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ JOURNAL_AREA = CHECKED.size + JOURNAL_BYTES
 CRC_BYTES = 8  # 4 would do; 8 keep what follows aligned
 HEAD = struct.Struct("<HHHxxQdd")  # lengths of id, worker_id and name; sequence, claimed_at, lease_s
 _TEXT_AT = CRC_BYTES + HEAD.size
+_TIMINGS_AT = 8 * 128  # behind cells and clocks, in the page of both
 _PAGE = mmap.PAGESIZE
 
 
@@ -110,6 +111,7 @@ class Berth:
         self.capacity = layout.records
         self._cells: memoryview[int] = self._view(0, 64, "Q")
         self._clocks: memoryview[float] = self._view(0, 128, "d")
+        self._timings: memoryview[int] = self._view(_TIMINGS_AT, CELLS * len(Timing), "Q")
         self.states = memoryview(map_)[offset + layout.states :][: layout.records]
         self._verdicts: memoryview[int] = self._view(layout.verdicts, layout.records, "Q")
         self._last_ok: memoryview[float] = self._view(layout.last_ok, layout.records, "d")
@@ -131,18 +133,24 @@ class Berth:
         return self._cells[cell]
 
     @property
-    def run_times(self) -> tuple[int, ...]:
-        """How long this incarnation's activities ran, as counts by `flowherd.shared.histogram`."""
-        return tuple(self._cells[Cell.RUN_TIMES : Cell.RUN_TIMES + BUCKETS])
+    def timings(self) -> memoryview[int]:
+        """The cells of all histograms: for each `Timing` its counts, then its time in microseconds."""
+        return self._timings
 
-    def count_run_time(self, seconds: float) -> None:
-        """Adds one activity to the histogram; only the worker may."""
-        self._cells[Cell.RUN_TIMES + bucket_of(seconds)] += 1
+    def counts(self, timing: Timing) -> tuple[int, ...]:
+        """How long this incarnation's activities took, as counts by `flowherd.shared.histogram`."""
+        return tuple(self._timings[CELLS * timing : CELLS * (timing + 1) - 1])
 
-    def clear_run_times(self) -> None:
-        """Empties the histogram of the incarnation before; only the worker may."""
-        for bucket in range(BUCKETS):
-            self._cells[Cell.RUN_TIMES + bucket] = 0
+    def count(self, timing: Timing, seconds: float) -> None:
+        """Adds one duration to a histogram; only the worker may."""
+        first = CELLS * timing
+        self._timings[first + bucket_of(seconds)] += 1
+        self._timings[first + CELLS - 1] += int(max(seconds, 0.0) * 1e6)
+
+    def clear_timings(self) -> None:
+        """Empties the histograms of the incarnation before; only the worker may."""
+        for cell in range(len(self._timings)):
+            self._timings[cell] = 0
 
     def put(self, cell: Cell, value: int) -> None:
         """Stores a whole number; only the cell's writer may."""

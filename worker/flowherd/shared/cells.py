@@ -50,6 +50,8 @@ class Host(IntEnum):
     KEEPER_TICK = 1  # keeper, monotonic microseconds
     SETTLED = 2  # keeper: records of ended berths handed back or delivered
     LEASES_LOST = 3  # keeper
+    UNSETTLED = 4  # keeper: records it could not tell the engine of, and has given up
+    TOKEN_ERRORS = 5  # keeper: requests for a token that were not granted
 
 
 class SeatTotal(IntEnum):
@@ -59,6 +61,11 @@ class SeatTotal(IntEnum):
     COMPLETED = 1
     FAILED = 2
     LOST = 3
+    POLLS = 4
+    EMPTY_POLLS = 5
+    POLL_ERRORS = 6
+    BLOCKS = 7
+    BLOCKED_US = 8
 
 
 class Cell(IntEnum):
@@ -90,7 +97,7 @@ class Cell(IntEnum):
     ON_LOOP = 24  # index + 1 of the record whose handler is on the loop, 0 for nobody
     BLOCKS = 25  # how often a handler was found to keep the loop too long
     FRESH_BYTES = 26  # resident memory when it was Ready
-    RUN_TIMES = 32  # the first of a histogram's buckets: how long activities ran
+    BLOCKED_US = 27  # microseconds that handlers kept the loop in steps that were too long
 
 
 class Clock(IntEnum):
@@ -102,3 +109,4 @@ class Clock(IntEnum):
     LOOP_LAG_S = 67
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70
+    FILL = 71  # what share of the slots that polls asked for was filled lately, 0 to 1

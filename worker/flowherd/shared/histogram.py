@@ -1,7 +1,8 @@
-"""How long activities ran, as counts in buckets that many processes can add up; pure."""
+"""How long things took, as counts in buckets that many processes can add up; pure."""
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,15 @@ if TYPE_CHECKING:
 
 BUCKETS = 16  # the first ends at 1 ms, each next one at twice that; the last has no end (16 s and more)
 _FIRST_S = 0.001
+CELLS = BUCKETS + 1  # the counts, and all the time together in microseconds
+
+
+class Timing(IntEnum):
+    """What is measured so in each worker."""
+
+    RUN = 0  # a handler, from its limit's begin to its outcome
+    REPORT = 1  # from an outcome to the engine's verdict on it, outages included
+    POLL = 2  # a poll that was answered
 
 
 def bucket_of(seconds: float) -> int:

@@ -8,6 +8,7 @@ from flowherd.errors import LedgerFull
 from flowherd.process import crashpoints
 from flowherd.shared.berth import CHECKED, CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Berth
 from flowherd.shared.cells import Cell, Clock, State
+from flowherd.shared.histogram import Timing
 
 # Looking a member up in its enum costs as much as storing it: these four are stored for every activity.
 _FREE, _CLAIMED, _RUNNING, _REPORTING = (
@@ -42,7 +43,7 @@ class RecordBook:
         for clock in Clock:
             if clock > Clock.STARTED_AT:
                 berth.set_clock(clock, 0.0)
-        berth.clear_run_times()
+        berth.clear_timings()
         berth.put(Cell.OPENED, berth.get(Cell.STARTED))
 
     @property
@@ -93,7 +94,7 @@ class RecordBook:
     def ran(self, index: int, now: float) -> None:
         """Counts how long a RUNNING record's handler took; one that has never begun took no time."""
         if self._states[index] == _RUNNING:
-            self.berth.count_run_time(now - self._times[2 * index])
+            self.berth.count(Timing.RUN, now - self._times[2 * index])
 
     def reporting(self, index: int, completion: bytes | None) -> None:
         """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""

@@ -19,7 +19,7 @@ import structlog
 
 from flowherd.activity import Activity, Completed, Failed, Lost
 from flowherd.errors import LedgerFull
-from flowherd.ledger import Cell, Standing, State
+from flowherd.ledger import Cell, Standing, State, Timing
 from flowherd.running.run import Phase
 from flowherd.sdk.context import CancelReason
 from flowherd.working.admission import NEIGHBOURS_GET_S, Admission
@@ -97,8 +97,7 @@ class Attempts:
             self._book.berth.add(Cell.CLAIMED)
             self._excuses.give(item.activity_id, item.worker_id, failure)
         for activity in sorted(batch.activities, key=self._admission.danger):
-            held = self._held.get(activity.activity_id)
-            if held is not None and self._adopt(held, activity):
+            if (held := self._held.get(activity.activity_id)) and self._adopt(held, activity):
                 continue
             attempt = self._claim(activity)
             if attempt is None:
@@ -201,13 +200,14 @@ class Attempts:
     async def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
         attempt.outcome, attempt.state = outcome, State.REPORTING
         self._book.reporting(attempt.index, kept_of(attempt, self._tools.engine))
-        self._reporting += 1
+        self._reporting, began = self._reporting + 1, time.monotonic()
         try:
             delivery = await self._tools.reporter.deliver(attempt.id, lambda: self._fence(attempt), outcome)
         finally:
             self._reporting -= 1
         if delivery is not Delivery.WITHDRAWN and attempt.is_owed:
             self._book.berth.add(counter_of(outcome, delivery))
+            self._book.berth.count(Timing.REPORT, time.monotonic() - began)
             self._forget(attempt)
         self._acknowledged()
 

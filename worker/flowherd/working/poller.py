@@ -14,7 +14,7 @@ import structlog
 
 from flowherd.core.pacing import Pace, delay_s
 from flowherd.errors import EngineError, ReplyTooLarge
-from flowherd.ledger import Berth, Cell, Clock
+from flowherd.ledger import Berth, Cell, Clock, Timing
 from flowherd.process import crashpoints
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from flowherd.engine import Batch, Engine
     from flowherd.working.attempts import Attempts
     from flowherd.working.slots import Slots
+
+_SLOWLY = 0.2  # weight of the newest poll in the fill ratio
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -186,11 +188,18 @@ class Poller:
         self._berth.set_clock(Clock.LAST_GOOD_POLL, now)
         self._berth.set_clock(Clock.POLL_RTT_S, now - started_at)
         self._berth.add(Cell.POLLS)
+        self._berth.count(Timing.POLL, now - started_at)
+        self._note_fill(min(len(batch.activities) / permits, 1.0))
         if batch.activities:
             self._most = config.poll_max
         else:
             self._berth.add(Cell.EMPTY_POLLS)
         return batch
+
+    def _note_fill(self, share: float) -> None:
+        """How much more work there is than slots: what scaling by demand goes by."""
+        fill = self._berth.clock(Clock.FILL)
+        self._berth.set_clock(Clock.FILL, fill + _SLOWLY * (share - fill))
 
     def _note_failure(self, error: EngineError, worker_id: str, permits: int) -> None:
         """The gate tells of the outage; this tells what may have been claimed in it (faults.md E2, E15)."""

@@ -1,0 +1,202 @@
+"""`/metrics`: the ledger as Prometheus text. Labels are from closed lists; it counts nothing itself.
+
+Names and units follow Prometheus' conventions. The label `process` is a process number, never a pid, so that the
+number of series is bounded by the number of processes (faults.md S2).
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from flowherd.ledger import Host, Ledger, SeatTotal, Timing
+from flowherd_supervisor.keeper.tallies import tallies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from prometheus_client import Metric
+
+    from flowherd_supervisor.keeper.status import StatusBoard
+    from flowherd_supervisor.keeper.tallies import Tally
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+STATES = ("starting", "running", "draining", "releasing", "finishing", "ended")
+OUTCOMES = {"completed": SeatTotal.COMPLETED, "failed": SeatTotal.FAILED, "lost": SeatTotal.LOST}
+_PROCESS = "process"
+
+_GAUGES: Mapping[str, tuple[str, Callable[[Tally], float]]] = {
+    "flowherd_slots": ("Activities the process may run at once.", lambda tally: tally.slots),
+    "flowherd_slots_held": (
+        "Slots taken by running activities, by a poll in flight, or by handlers that outlive their outcome.",
+        lambda tally: tally.held,
+    ),
+    "flowherd_activities_running": ("Activities whose handlers run.", lambda tally: tally.running),
+    "flowherd_demand_slots": (
+        "Busy slots, and the share of the free ones that polls fill.", lambda tally: tally.demand
+    ),
+    "flowherd_loop_lag_seconds": ("How late the event loop is.", lambda tally: tally.loop_lag_s),
+    "flowherd_process_resident_memory_bytes": ("Resident memory.", lambda tally: tally.memory_bytes),
+}  # fmt: skip
+_COUNTERS: Mapping[str, tuple[str, Callable[[Tally], float]]] = {
+    "flowherd_activities_claimed": (
+        "Activities the engine has handed out.", lambda tally: tally.total(SeatTotal.CLAIMED)
+    ),
+    "flowherd_loop_blocks": (
+        "Handlers found to keep the event loop for 0.25 s or more.", lambda tally: tally.total(SeatTotal.BLOCKS)
+    ),
+    "flowherd_loop_blocked_seconds": (
+        "Time that handlers kept the event loop in steps of 0.1 s or more.",
+        lambda tally: tally.total(SeatTotal.BLOCKED_US) / 1e6,
+    ),
+    "flowherd_process_cpu_seconds": ("CPU time of the present processes.", lambda tally: tally.cpu_s),
+}  # fmt: skip
+_HISTOGRAMS: Mapping[str, tuple[str, Timing]] = {
+    "flowherd_activity_run_seconds": ("How long handlers ran.", Timing.RUN),
+    "flowherd_report_seconds": ("From an outcome to the engine's verdict on it.", Timing.REPORT),
+    "flowherd_poll_seconds": ("How long the engine took to answer a poll.", Timing.POLL),
+}
+
+
+class HostMetrics(Collector):
+    """Everything `/metrics` shows, read anew for each scrape.
+
+    Args:
+        ledger: what workers and keeper have counted.
+        board: what it and the supervisor say of the whole.
+
+    """
+
+    def __init__(self, ledger: Ledger, board: StatusBoard) -> None:
+        self._ledger = ledger
+        self._board = board
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry need not know the names beforehand."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, as of one moment."""
+        rows = self._ledger.unmoved(lambda: tallies(self._ledger, self._board.supervisor))
+        yield from _of_each(rows)
+        yield from self._restarts(rows)
+        yield from self._host()
+
+    def page(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self._registry)
+
+    def _restarts(self, rows: list[Tally]) -> Iterator[Metric]:
+        told = self._board.supervisor
+        family = CounterMetricFamily(
+            "flowherd_process_restarts",
+            "Processes replaced after an end nobody ordered (exit, signal, out_of_memory, hung, boot), "
+            "or on purpose (reload, recycle).",
+            labels=[_PROCESS, "cause"],
+        )
+        for row in rows:
+            for cause, count in sorted((told.causes.get(row.process, {}) if told else {}).items()):
+                family.add_metric([str(row.process), cause], count)
+        yield family
+
+    def _host(self) -> Iterator[Metric]:
+        ledger, board, told = self._ledger, self._board, self._board.supervisor
+        yield _labelled(
+            "flowherd_build_info",
+            "Versions.",
+            ("version", "python"),
+            {(board.version, platform.python_version()): 1},
+        )
+        state = told.state if told else STATES[0]
+        yield _labelled(
+            "flowherd_state", "1 for the present state.", ("state",), {(one,): one == state for one in STATES}
+        )
+        for name, text, value in (
+            ("flowherd_ready", "Whether /readyz says so.", float(board.is_ready())),
+            ("flowherd_engine_reachable", "Whether the last poll was answered.", float(board.is_reachable())),
+            ("flowherd_processes_wanted", "Processes to keep alive.", told.wanted if told else 0),
+            ("flowherd_concurrency_slots", "Slots of the whole host.", told.total_slots if told else 0),
+            (
+                "flowherd_start_time_seconds",
+                "When it was started, in seconds since 1970.",
+                time.time() - time.monotonic() + board.started_at,
+            ),
+            (
+                "flowherd_lease_scan_age_seconds",
+                "Since leases were last looked through; 2 s and more endanger them.",
+                max(time.monotonic() - ledger.get(Host.KEEPER_TICK) / 1e6, 0.0),
+            ),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)
+        yield CounterMetricFamily(
+            "flowherd_leases_lost", "Leases the engine gave to somebody else.", ledger.get(Host.LEASES_LOST)
+        )
+        yield CounterMetricFamily(
+            "flowherd_token_errors",
+            "Requests for a token that were not granted.",
+            ledger.get(Host.TOKEN_ERRORS),
+        )
+        settled = CounterMetricFamily(
+            "flowherd_settlements",
+            "Activities of ended processes, told to the engine or given up.",
+            labels=["outcome"],
+        )
+        settled.add_metric(["told"], ledger.get(Host.SETTLED))
+        settled.add_metric(["given_up"], ledger.get(Host.UNSETTLED))
+        yield settled
+
+
+def _of_each(rows: list[Tally]) -> Iterator[Metric]:
+    """What there is of each process."""
+    for name, (text, value) in _GAUGES.items():
+        gauge = GaugeMetricFamily(name, text, labels=[_PROCESS])
+        for row in rows:
+            gauge.add_metric([str(row.process)], value(row))
+        yield gauge
+    for name, (text, value) in _COUNTERS.items():
+        counter = CounterMetricFamily(name, text, labels=[_PROCESS])
+        for row in rows:
+            counter.add_metric([str(row.process)], value(row))
+        yield counter
+    for name, (text, timing) in _HISTOGRAMS.items():
+        histogram = HistogramMetricFamily(name, text, labels=[_PROCESS])
+        for row in rows:
+            histogram.add_metric([str(row.process)], row.buckets(timing), row.total_s(timing))
+        yield histogram
+    yield from _by_outcome(rows)
+
+
+def _by_outcome(rows: list[Tally]) -> Iterator[Metric]:
+    ended = CounterMetricFamily(
+        "flowherd_activities",
+        "Activities that have ended, by what became of them.",
+        labels=[_PROCESS, "outcome"],
+    )
+    polls = CounterMetricFamily(
+        "flowherd_polls", "Polls, by what they brought.", labels=[_PROCESS, "outcome"]
+    )
+    for row in rows:
+        process, empty = str(row.process), row.total(SeatTotal.EMPTY_POLLS)
+        for outcome, total in OUTCOMES.items():
+            ended.add_metric([process, outcome], row.total(total))
+        polls.add_metric([process, "work"], row.total(SeatTotal.POLLS) - empty)
+        polls.add_metric([process, "empty"], empty)
+        polls.add_metric([process, "error"], row.total(SeatTotal.POLL_ERRORS))
+    yield ended
+    yield polls
+
+
+def _labelled(
+    name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
+) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(name, text, labels=labels)
+    for words, value in values.items():
+        gauge.add_metric(words, float(value))
+    return gauge

@@ -1,0 +1,61 @@
+"""Why a process was replaced, in a word: each cause is one of a closed list, and is counted by process."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from brain import EXITED_1, EXITED_3, Brain, exited, forked, ready
+
+from flowherd.core.ends import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
+from flowherd_supervisor.core import events
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [
+        (0, "exit"),
+        (EXITED_3, "exit"),
+        (signal.SIGSEGV, "signal"),
+        (signal.SIGKILL, "signal"),
+        (signal.SIGKILL | NOT_OUT_OF_MEMORY, "signal"),
+        (signal.SIGKILL | OUT_OF_MEMORY, "out_of_memory"),
+    ],
+)
+def test_the_end_of_a_worker_is_counted_by_its_kind(status: int, cause: str) -> None:
+    """Exit 3 of a process that was ready is no boot failure."""
+    brain = Brain().serve()
+    brain.hears(exited(1, status=status, running=1), after=10.0)
+    assert brain.state.causes == {1: {cause: 1}}
+
+
+def test_a_process_that_does_not_boot_is_counted_as_that() -> None:
+    """Also the one that said nothing and was killed for it."""
+    brain = Brain().serve()
+    brain.hears(exited(1), after=10.0)
+    brain.hears(forked(1, 2), exited(1, 2, status=EXITED_3), after=0.1)
+    brain.at(1.0)
+    brain.hears(forked(1, 3))
+    brain.at(brain.state.plan.boot_timeout_s + 1)
+    brain.hears(exited(1, 3, status=signal.SIGKILL))
+    assert brain.state.causes == {1: {"exit": 1, "boot": 2}}
+
+
+def test_a_process_that_hung_is_counted_as_that_whatever_signal_ended_it() -> None:
+    """SIGABRT for its stacks, SIGKILL if that was not enough."""
+    brain = Brain().serve()
+    overdue = events.LimitOverdue(0, 1, 5, "resize", "a-1", 60.0)
+    brain.hears(overdue, exited(0, status=signal.SIGABRT, running=1), after=100.0)
+    assert brain.state.causes == {0: {"hung": 1}}
+
+
+def test_a_reload_counts_every_process_once_and_a_stop_none() -> None:
+    """They are no crashes, and a dashboard wants to tell them apart."""
+    brain = Brain().serve()
+    brain.hears(events.ReloadRequested(brain.state.plan), after=10.0)
+    for seat in (0, 1):
+        brain.hears(forked(seat, 2), ready(seat, 2), exited(seat, 1, status=0))
+    brain.hears(events.WorkerUsedUp(0, 2, "5 activities"), after=10.0)
+    assert brain.state.causes == {0: {"reload": 1, "recycle": 1}, 1: {"reload": 1}}
+    brain.hears(events.StopRequested(), exited(1, 2, status=EXITED_1))
+    assert brain.state.causes[1] == {"reload": 1}

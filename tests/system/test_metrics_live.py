@@ -1,0 +1,45 @@
+"""What a running host's /metrics tells of work and of a death."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from harness import eventually, running_host
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness import Engine, Host
+
+
+def value(host: Host, name: str, **labels: str) -> float:
+    """The sum of the samples that match."""
+    families = text_string_to_metric_families(host.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+def test_work_is_counted_and_a_killed_process_is_named_with_its_cause(engine: Engine, tmp_path: Path) -> None:
+    """Issue: a `kill -9` is visible in metrics with the cause; counters go on across it."""
+    engine.submit("hello", 6, name="Ada")
+    with running_host(tmp_path, "sample_app:registry", "-p", "2", url=engine.url) as host:
+        host.ready(2)
+        engine.wait_for("complete", 6)
+        eventually(
+            lambda: value(host, "flowherd_activities_total", outcome="completed") == 6, "6 in /metrics"
+        )
+        assert value(host, "flowherd_activity_run_seconds_count") == 6
+        assert value(host, "flowherd_report_seconds_count") == 6
+        assert value(host, "flowherd_poll_seconds_count") >= 1
+        assert value(host, "flowherd_ready") == 1
+        assert value(host, "flowherd_process_resident_memory_bytes", process="1") > 1e6
+        os.kill(host.children()[1], signal.SIGKILL)
+        eventually(
+            lambda: value(host, "flowherd_process_restarts_total", process="1", cause="signal") == 1,
+            "the restart and its cause",
+            within_s=5.0,
+        )
+        assert value(host, "flowherd_activities_total", outcome="completed") == 6
