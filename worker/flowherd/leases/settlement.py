@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,10 +15,12 @@ from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, State
 from flowherd.process.statuses import describe_status
+from flowherd.sdk.sums import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.activity import Usage
 _TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless
 _BACKOFF = Backoff(cap_s=5.0)
 
@@ -73,6 +76,8 @@ class Settlement:
             log.exception("internal_error", activity_id=record.activity_id)
             return
         self._ledger.put(Host.SETTLED, self._ledger.get(Host.SETTLED) + 1)
+        cost_usd, usage = spent_of(berth, record)
+        spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}
         log.warning(
             "activity_settled",
             activity_id=record.activity_id,
@@ -80,6 +85,7 @@ class Settlement:
             outcome=done,
             process=berth.get(Cell.SEAT),
             pid=berth.get(Cell.PID),
+            **spent,
         )
 
     async def _until_told(self, berth: Berth, record: Record) -> str:
@@ -105,7 +111,10 @@ class Settlement:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
             if answer.verdict is not Verdict.REFUSED:
                 return _in_words(answer, "its kept result was delivered")
-        failure = self._charged(berth, record, failure_of(berth, record))
+        cost_usd, usage = spent_of(berth, record)
+        failure = replace(
+            self._charged(berth, record, failure_of(berth, record)), cost_usd=cost_usd, usage=usage
+        )
         body = self._engine.encode_failure(record.worker_id, failure)
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
         return _in_words(answer, "handed back")
@@ -140,6 +149,12 @@ def _in_words(answer: Answer, accepted: str) -> str:
     if answer.verdict is Verdict.GONE:
         return "had been settled before"
     return f"{answer.verdict.value}: {answer.detail}"
+
+
+def spent_of(berth: Berth, record: Record) -> tuple[str | None, tuple[Usage, ...]]:
+    """Cost and usage that the attempt had recorded before its process ended."""
+    sums = berth.spent(record.index, record.sequence)
+    return (None, ()) if sums is None else unpack(sums)
 
 
 def _hung(berth: Berth, record: Record, who: str) -> Failed:

@@ -11,7 +11,6 @@ from flowherd.activity import Completed, Failed, Outcome
 from flowherd.errors import ActivityError, InvalidOutput
 from flowherd.process.forks import leave_if_copied
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
-from flowherd.sdk.costs import Costs
 from flowherd.sdk.failures import clean_message, describe_exception, report
 from flowherd.sdk.outputs import ActivityResult, encode_output
 from flowherd.sdk.redaction import mask, secrets_in
@@ -19,6 +18,7 @@ from flowherd.sdk.redaction import mask, secrets_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.activity import Usage
     from flowherd.sdk.definition import ActivityDefinition
 
 MAX_CODE_CHARS = 100
@@ -137,7 +137,7 @@ def stopped(state: RunState, detail: str) -> Failed:
     return failed(state, "CANCELLED", detail, retryable=True)
 
 
-def spent(state: RunState) -> tuple[str | None, tuple[Any, ...]]:
+def spent(state: RunState) -> tuple[str | None, tuple[Usage, ...]]:
     """Cost and usage recorded so far."""
     return (None, ()) if state.costs is None else (state.costs.cost_usd, state.costs.usage)
 
@@ -164,7 +164,7 @@ def _code(code: Any) -> str:
 def _take_costs(result: ActivityResult, state: RunState) -> None:
     if result.cost_usd is None and not result.usage:
         return
-    costs = state.costs = state.costs or Costs()
+    costs = state.open_costs()
     try:
         if result.cost_usd is not None:
             costs.add_cost(result.cost_usd)

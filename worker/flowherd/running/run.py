@@ -17,14 +17,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from flowherd.activity import Completed, Lost, Outcome
-from flowherd.running.invoke import failed
+from flowherd.running.invoke import failed, spent
 from flowherd.sdk.context import CancelReason, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.activity import Activity
-
+    from flowherd.activity import Activity, Usage
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +117,16 @@ class Run:
         """Monotonic seconds of the handler's last heartbeat(), 0 before the first."""
         return self._state.heartbeat_at
 
+    @property
+    def has_costs(self) -> bool:
+        """Whether the handler has ever begun to record any; once it has ended, this does not change."""
+        return self._state.costs is not None
+
+    @property
+    def spent(self) -> tuple[str | None, tuple[Usage, ...]]:
+        """Cost and usage recorded so far."""
+        return spent(self._state)
+
     async def outcome(self) -> Outcome:
         """Waits until the outcome is known; cancelling the waiting changes nothing."""
         while self._outcome is None:
@@ -168,11 +177,21 @@ class Run:
         self._settle(self._decided(outcome))
         self._phase = Phase.ENDED
         self._stop = None
-        self._state.has_ended = True
+        self._state.end()
+        if isinstance(self._outcome, Lost) and self.has_costs:
+            self._say_what_was_spent()
         if self._state.files is not None:
             self._state.files.close()
         _wake(self._end_waiters)
         self._on_end(self)
+
+    def _say_what_was_spent(self) -> None:
+        """The engine takes nothing from an attempt that is not ours any more (protocol.md fact 13)."""
+        cost_usd, usage = self.spent
+        _log.warning(
+            "spent_by_lost_attempt",
+            extra={"activity_id": self.activity.activity_id, "cost_usd": cost_usd, "usage": list(usage)},
+        )
 
     def _limit_reached(self) -> None:
         ids = {"activity_id": self.activity.activity_id, "activity_name": self.activity.name}
@@ -204,6 +223,7 @@ class Run:
     def _settle(self, outcome: Outcome) -> None:
         if self._outcome is None:
             self._outcome = outcome
+            self._state.is_decided = True
             _wake(self._outcome_waiters)
 
     def _set_timer(self, delay_s: float, then: Callable[[], None]) -> None:

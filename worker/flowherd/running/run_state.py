@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from flowherd.sdk.costs import Costs
 
 if TYPE_CHECKING:
     import logging
@@ -11,7 +14,9 @@ if TYPE_CHECKING:
     from flowherd.activity import Activity
     from flowherd.files.attempt_files import AttemptFiles
     from flowherd.running.environment import RunEnvironment
-    from flowherd.sdk.costs import Costs
+    from flowherd.sdk.costs import SpendingKeeper
+
+_ending = threading.Lock()
 
 
 class CancelReason(Enum):
@@ -33,17 +38,38 @@ class RunState:
         "files",
         "has_ended",
         "heartbeat_at",
+        "is_decided",
+        "keeper",
         "limit_s",
         "logger",
     )
 
-    def __init__(self, activity: Activity, environment: RunEnvironment) -> None:
+    def __init__(
+        self, activity: Activity, environment: RunEnvironment, keeper: SpendingKeeper | None = None
+    ) -> None:
         self.activity = activity
         self.environment = environment
+        self.keeper = keeper  # of what is spent, None where a crash is nobody's to settle
         self.limit_s = 0.0
         self.cancel_reason: CancelReason | None = None
+        self.is_decided = False  # the outcome is known: what is spent from now on is not in it
         self.has_ended = False  # the handler has: what it left behind gets nothing any more
         self.costs: Costs | None = None
         self.files: AttemptFiles | None = None
         self.heartbeat_at = 0.0  # monotonic seconds of the handler's last heartbeat()
         self.logger: logging.LoggerAdapter[logging.Logger] | None = None
+
+    def open_costs(self) -> Costs:
+        """Where this attempt's spending is added up; from any thread."""
+        if self.costs is None:
+            with _ending:
+                if self.has_ended:
+                    return Costs()  # nobody asks for these sums any more
+                if self.costs is None:
+                    self.costs = Costs(self.keeper)
+        return self.costs
+
+    def end(self) -> None:
+        """The handler has ended: `costs` and `files` stay what they are."""
+        with _ending:
+            self.has_ended = True

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
     from flowherd.running.environment import RunEnvironment
     from flowherd.running.offload import ThreadPool
+    from flowherd.sdk.costs import SpendingKeeper
     from flowherd.sdk.registry import Registry
 
 __all__ = ["CancelReason", "Phase", "Run", "Runner"]
@@ -50,10 +51,16 @@ class Runner:
         self._gates: dict[str, _Gate] = {}
         self.dropped = 0  # successes that came after their outcome was decided (faults.md A9)
 
-    def start(self, activity: Activity) -> Run:
-        """Starts an attempt on the running loop, or lets it wait for another one (`max_concurrent`)."""
+    def start(self, activity: Activity, keeper: SpendingKeeper | None = None) -> Run:
+        """Starts an attempt on the running loop, or lets it wait for another one (`max_concurrent`).
+
+        Args:
+            activity: what was claimed.
+            keeper: of what the attempt spends.
+
+        """
         definition = self._registry.lookup(activity.name)
-        state = RunState(activity, self._environment)
+        state = RunState(activity, self._environment, keeper)
         run = Run(state, self._limit_s(definition, activity), self._config.cancel_grace_s, self._ended)
         if definition is None:
             run.finish(self._unknown(activity))

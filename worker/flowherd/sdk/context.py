@@ -11,7 +11,7 @@ from flowherd.activity import Usage
 from flowherd.errors import LeaseLost
 from flowherd.files.file_context import AsyncFileContext, SyncFileContext
 from flowherd.running.run_state import CancelReason, RunState
-from flowherd.sdk.costs import Costs, Money, checked_cost
+from flowherd.sdk.costs import Money, checked_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -155,7 +155,9 @@ class BaseContext:
         cache_storage_token_hours: float = 0.0,
         cost_usd: Money | None = None,
     ) -> None:
-        """Adds tokens to this attempt's sums; sent with the outcome, also when the handler fails.
+        """Adds tokens to this attempt's sums; call it as each paid call returns.
+
+        They are sent with the outcome, whatever it is, and also when this process dies before there is one.
 
         Args:
             provider: such as `anthropic`.
@@ -181,16 +183,18 @@ class BaseContext:
             cache_storage_token_hours=cache_storage_token_hours,
             cost_usd=None if cost_usd is None else format(checked_cost(cost_usd), "f"),
         )
-        self._costs().add_usage(usage)
+        self._state.open_costs().add_usage(usage)
+        self._note_if_late(usage.provider, usage.model)
 
     def record_cost(self, usd: Money) -> None:
-        """Adds US dollars that belong to no model; ValueError unless 0 ≤ usd ≤ 10¹²."""
-        self._costs().add_cost(usd)
+        """Adds US dollars that belong to no model, as `record_usage`; ValueError unless 0 ≤ usd ≤ 10¹²."""
+        self._state.open_costs().add_cost(usd)
+        self._note_if_late(str(usd))
 
-    def _costs(self) -> Costs:
-        if self._state.costs is None:
-            self._state.costs = Costs()
-        return self._state.costs
+    def _note_if_late(self, *what: str) -> None:
+        """Spending that comes after the outcome, as from a task the handler left behind, is in no report."""
+        if self._state.is_decided:
+            self.logger.warning("spent_after_the_outcome", extra={"spent": what})
 
     def _progressed(self) -> float:
         """Marks progress and returns the seconds since the last mark."""

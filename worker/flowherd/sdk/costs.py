@@ -1,16 +1,22 @@
-"""Sums of tokens and money one attempt has spent; it must not price or report anything."""
+"""Sums of tokens and money one attempt has spent; it must not price or report anything.
+
+Each change is given to whoever keeps the sums against a crash, before the handler goes on: money that was spent is
+sent whatever becomes of the attempt, and of its process.
+"""
 
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from flowherd.sdk.sums import MAX_TOKENS, pack
 
 if TYPE_CHECKING:
     from flowherd.activity import Usage
 
-MAX_TOKENS = 2**32 - 1  # the engine's counters are unsigned 32-bit (protocol.md §6.1)
 MAX_COST_USD = Decimal(10) ** 12
 MAX_HOURS = 1e12
 COST_STEP_USD = Decimal("1e-12")
@@ -19,14 +25,34 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # protocol.md §6.5
 Money = Decimal | int | float | str
 
 
+class SpendingKeeper(Protocol):
+    """Keeps an attempt's sums where a crash of its process does not reach them."""
+
+    @property
+    def room_for_sums(self) -> int:
+        """How many bytes `keep_spent` takes."""
+        ...
+
+    def keep_spent(self, sums: bytes) -> None:
+        """Keeps these in place of the ones before; called from any thread, without effect once the attempt is over."""
+        ...
+
+
 class Costs:
-    """Collects usage per (provider, model) and costs that belong to no model."""
+    """Collects usage per (provider, model) and costs that belong to no model; callable from any thread.
 
-    __slots__ = ("_cost_usd", "_usage")
+    Args:
+        keeper: gets the sums after each change, None where nobody settles for a process that has died.
 
-    def __init__(self) -> None:
+    """
+
+    __slots__ = ("_cost_usd", "_keeper", "_lock", "_usage")
+
+    def __init__(self, keeper: SpendingKeeper | None = None) -> None:
         self._cost_usd: Decimal | None = None
         self._usage: dict[tuple[str, str, bool, int], Usage] = {}
+        self._keeper = keeper
+        self._lock = threading.Lock()
 
     @property
     def cost_usd(self) -> str | None:
@@ -36,11 +62,15 @@ class Costs:
     @property
     def usage(self) -> tuple[Usage, ...]:
         """One entry per provider and model, more when a counter would leave 32 bits."""
-        return tuple(self._usage.values())
+        with self._lock:
+            return tuple(self._usage.values())
 
     def add_cost(self, usd: Money) -> None:
         """Adds dollars that belong to no model; ValueError unless 0 ≤ usd ≤ 10¹²."""
-        self._cost_usd = (self._cost_usd or Decimal(0)) + checked_cost(usd)
+        cost = checked_cost(usd)
+        with self._lock:
+            self._cost_usd = (self._cost_usd or Decimal(0)) + cost
+            self._keep()
 
     def add_usage(self, usage: Usage) -> None:
         """Adds to the sums of the entry's provider and model; ValueError for what the engine would refuse.
@@ -50,6 +80,11 @@ class Costs:
         _check_usage(usage)
         if usage.cost_usd is not None:
             usage = replace(usage, cost_usd=format(checked_cost(usage.cost_usd), "f"))
+        with self._lock:
+            self._add(usage)
+            self._keep()
+
+    def _add(self, usage: Usage) -> None:
         page = 0
         while True:
             key = (usage.provider, usage.model, usage.cost_usd is None, page)
@@ -59,6 +94,12 @@ class Costs:
                 self._usage[key] = total
                 return
             page += 1
+
+    def _keep(self) -> None:
+        if self._keeper is not None:
+            self._keeper.keep_spent(
+                pack(self._cost_usd, tuple(self._usage.values()), self._keeper.room_for_sums)
+            )
 
 
 def checked_cost(usd: Money) -> Decimal:

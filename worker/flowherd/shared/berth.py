@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.shared.cells import Cause, Cell, Clock, Life, Standing, State
 from flowherd.shared.histogram import CELLS, Timing, bucket_of
+from flowherd.shared.spendings import AREA_BYTES as SPENDINGS_BYTES
+from flowherd.shared.spendings import newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,9 +88,14 @@ class Layout:
         return self.bodies + pages(RECORD_BYTES * self.records)
 
     @property
+    def spendings(self) -> int:
+        """What attempts have spent."""
+        return self.journals + pages(JOURNAL_AREA * self.records)
+
+    @property
     def size(self) -> int:
         """The whole berth."""
-        return self.journals + pages(JOURNAL_AREA * self.records)
+        return self.spendings + pages(SPENDINGS_BYTES * self.records)
 
 
 def read_checked(map_: mmap.mmap | bytes, offset: int, limit: int) -> bytes | None:
@@ -250,6 +257,11 @@ class Berth:
         """The kept completion of a REPORTING record, None when there is none or it does not check."""
         start = self.offset + self.layout.journals + index * JOURNAL_AREA
         return read_checked(self.map, start, JOURNAL_BYTES) or None
+
+    def spent(self, index: int, sequence: int) -> bytes | None:
+        """The sums of money kept for that record, None when it has spent nothing."""
+        start = self.offset + self.layout.spendings + index * SPENDINGS_BYTES
+        return newest(self.map[start : start + SPENDINGS_BYTES], sequence)
 
     def judge(self, record: Record, standing: Standing, last_ok: float) -> None:
         """Writes the keeper's verdict; `last_ok` is when the engine last confirmed the lease."""

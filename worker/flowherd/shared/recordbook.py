@@ -9,6 +9,7 @@ from flowherd.process import crashpoints
 from flowherd.shared.berth import CHECKED, CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Berth
 from flowherd.shared.cells import Cell, Clock, State
 from flowherd.shared.histogram import Timing
+from flowherd.shared.spendings import AREA_BYTES, write_of
 
 # Looking a member up in its enum costs as much as storing it: these four are stored for every activity.
 _FREE, _CLAIMED, _RUNNING, _REPORTING = (
@@ -32,6 +33,7 @@ class RecordBook:
         self._times = berth.times
         self._bodies = berth.offset + berth.layout.bodies
         self._journals = berth.offset + berth.layout.journals
+        self._spendings = berth.offset + berth.layout.spendings
         self._sequence = berth.get(Cell.STARTED) << 40  # no verdict of an earlier incarnation can match
         self._free = list(range(berth.capacity - 1, -1, -1))
         self._high_water = 0
@@ -52,9 +54,18 @@ class RecordBook:
         return len(self._free)
 
     def claim(
-        self, activity_id: str, worker_id: str, name: str, *, now: float, lease_s: float
+        self,
+        activity_id: str,
+        worker_id: str,
+        name: str,
+        *,
+        now: float,
+        lease_s: float,
+        spent: bytes | None = None,
     ) -> tuple[int, int]:
         """Writes a CLAIMED record before the handler starts and returns its index and sequence.
+
+        `spent` is what the activity has spent already, under an earlier claim.
 
         Raises:
             LedgerFull: no record is free, or the identifiers are longer than a record.
@@ -81,6 +92,8 @@ class RecordBook:
         if index >= self._high_water:
             self._high_water = index + 1
             self.berth.put(Cell.HIGH_WATER, index + 1)
+        if spent is not None:
+            self.keep_spent(index, sequence, spent)
         self._states[index] = _CLAIMED
         crashpoints.reached("after_claim")
         return index, sequence
@@ -113,18 +126,26 @@ class RecordBook:
         self._states[index] = _REPORTING
         crashpoints.reached("before_report")
 
+    def keep_spent(self, index: int, sequence: int, sums: bytes) -> None:
+        """Keeps an attempt's sums of money in place of those before; one call at a time, from any thread."""
+        start = self._spendings + index * AREA_BYTES
+        offset, written = write_of(self._map[start : start + AREA_BYTES], sequence, sums)
+        self._map[start + offset : start + offset + len(written)] = written
+
     def move(self, index: int, worker_id: str, *, now: float, completion: bytes | None) -> tuple[int, int]:
         """Puts an activity under the worker_id of its newest claim; returns its new index and sequence.
 
-        The second record is written before the first is freed, so that a crash in between loses nothing.
+        The second record is written before the first is freed, so that a crash in between loses nothing: the
+        engine takes the report of the newest claim alone, with all that was spent under both.
         With no other place free the first must go first: an instant without a record is the lesser evil.
         """
         old = self.berth.record(index)
         assert old is not None, index
+        spent = self.berth.spent(index, old.sequence)
         is_only_place = not self._free
         if is_only_place:
             self.clear(index)
-        place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s)
+        place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s, spent=spent)
         if old.state is State.RUNNING:
             self.running(place[0], now=old.started_at, limit_s=old.limit_s)
         elif old.state is State.REPORTING:

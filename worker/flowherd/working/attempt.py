@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from flowherd.activity import Completed
+from flowherd.activity import Completed, Failed
 from flowherd.ledger import HELD, JOURNAL_BYTES, Cell, State
 from flowherd.running.stepping import LoopMeter
+from flowherd.shared.spendings import SUMS_BYTES
 from flowherd.shared.suspects import Suspects
 from flowherd.working.reporter import Delivery
 
 if TYPE_CHECKING:
     import asyncio
 
-    from flowherd.activity import Activity, Failed
+    from flowherd.activity import Activity, Usage
     from flowherd.engine import Engine
     from flowherd.ledger import RecordBook
     from flowherd.running.run import Run
     from flowherd.running.runner import Runner
     from flowherd.working.reporter import Reporter
     from flowherd.working.slots import Slots
+
+SHUTDOWN = "WORKER_SHUTDOWN"
+_moving = threading.Lock()  # of this process's own threads: a record has one place when its sums are written
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +35,7 @@ class Attempt:
 
     Attributes:
         activity: with the worker_id of the newest claim.
+        book: where its record is.
         index: of its record.
         sequence: of its record; a verdict with another one is about something else.
         lease_s: from the claim, or the last heartbeat.
@@ -43,6 +49,7 @@ class Attempt:
     """
 
     activity: Activity
+    book: RecordBook = field(repr=False)
     index: int
     sequence: int
     lease_s: float
@@ -63,14 +70,40 @@ class Attempt:
         """Whether the engine waits for its outcome."""
         return self.state in HELD
 
-    def move(self, worker_id: str, book: RecordBook, engine: Engine) -> None:
+    @property
+    def spent(self) -> tuple[str | None, tuple[Usage, ...]]:
+        """Cost and usage its handler has recorded so far."""
+        return (None, ()) if self.run is None else self.run.spent
+
+    @property
+    def room_for_sums(self) -> int:
+        """How many bytes of sums its record has room for."""
+        return SUMS_BYTES
+
+    def keep_spent(self, sums: bytes) -> None:
+        """Keeps what its handler has spent with its record, until that is somebody else's; from any thread."""
+        with _moving:
+            if self.state is not State.FREE:
+                self.book.keep_spent(self.index, self.sequence, sums)
+
+    def move(self, worker_id: str, engine: Engine) -> None:
         """Goes on under the newest claim of the same activity (protocol.md R11)."""
         self.activity = replace(self.activity, worker_id=worker_id)
-        self.index, self.sequence = book.move(
-            self.index, worker_id, now=time.monotonic(), completion=kept_of(self, engine)
-        )
+        with _moving:
+            self.index, self.sequence = self.book.move(
+                self.index, worker_id, now=time.monotonic(), completion=kept_of(self, engine)
+            )
         if self.run is not None:
             self.run.tag = self.index + 1
+
+    def clear(self) -> None:
+        """Gives its record back; nobody owes anything about it any more."""
+        if self.run is None or not self.run.has_costs:
+            self.state = State.FREE
+        else:  # what its handler left behind may be about to write more sums
+            with _moving:
+                self.state = State.FREE
+        self.book.clear(self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +126,14 @@ def claim(activity: Activity, tools: Tools, lease_s: float) -> Attempt:
         activity.activity_id, activity.worker_id, activity.name, now=now, lease_s=lease_s
     )
     is_suspect = bool(tools.suspects.charges(activity.activity_id).count)
-    return Attempt(activity, index, sequence, lease_s, claimed_at=now, is_suspect=is_suspect)
+    return Attempt(activity, tools.book, index, sequence, lease_s, claimed_at=now, is_suspect=is_suspect)
+
+
+def shutdown_of(attempt: Attempt) -> Failed:
+    """What gives an attempt back whose handler has not ended, with what it has spent."""
+    cost_usd, usage = attempt.spent
+    message = "the worker was stopped before the activity had ended"
+    return Failed(SHUTDOWN, message, retryable=True, cost_usd=cost_usd, usage=usage)
 
 
 def kept_of(attempt: Attempt, engine: Engine) -> bytes | None:

@@ -23,7 +23,7 @@ from flowherd.ledger import Cell, Standing, State, Timing
 from flowherd.running.run import Phase
 from flowherd.sdk.context import CancelReason
 from flowherd.working.admission import NEIGHBOURS_GET_S, Admission
-from flowherd.working.attempt import Attempt, Tools, claim, counter_of, kept_of
+from flowherd.working.attempt import SHUTDOWN, Attempt, Tools, claim, counter_of, kept_of, shutdown_of
 from flowherd.working.excuses import Excuses
 from flowherd.working.reporter import Delivery
 from flowherd.working.tasks import Tasks
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
     from flowherd.engine import Batch
     from flowherd.running.run import Run
-
-_SHUTDOWN = Failed("WORKER_SHUTDOWN", "the worker was stopped before the activity had ended", retryable=True)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -144,12 +142,12 @@ class Attempts:
             self._book.berth.add(Cell.FAILED)
             self._forget(held)
             return False
-        held.move(activity.worker_id, self._book, self._tools.engine)
+        held.move(activity.worker_id, self._tools.engine)
         log.warning("activity_claimed_again", activity_id=activity.activity_id, state=held.state.name.lower())
         return True
 
     def _start(self, attempt: Attempt) -> None:
-        run = attempt.run = self._tools.runner.start(attempt.activity)
+        run = attempt.run = self._tools.runner.start(attempt.activity, attempt)
         run.tag = attempt.index + 1
         attempt.state = State.RUNNING
         if attempt.is_suspect:
@@ -226,8 +224,7 @@ class Attempts:
 
     def _clear_if_over(self, attempt: Attempt) -> None:
         if attempt.state is State.ZOMBIE and (attempt.run is None or attempt.run.has_ended):
-            attempt.state = State.FREE
-            self._book.clear(attempt.index)
+            attempt.clear()
 
     def _lose(self, attempt: Attempt) -> None:
         """It is somebody else's: nothing is reported, and its slot is free when the handler has ended."""
@@ -280,7 +277,7 @@ class Attempts:
         """Counts what has ended by itself as given back, and gives back what has not."""
         assert attempt.run is not None
         known = attempt.run.known_outcome
-        if isinstance(known, Failed) and known.code == _SHUTDOWN.code:
+        if isinstance(known, Failed) and known.code == SHUTDOWN:
             self.released += 1
         if attempt.state is not State.RUNNING or known is not None:
             return
@@ -292,7 +289,7 @@ class Attempts:
     def _hand_back(self, attempt: Attempt) -> None:
         self.released += 1
         self._waiting.pop(attempt.id, None)
-        attempt.carrier = self._tasks.spawn(self._report(attempt, _SHUTDOWN))
+        attempt.carrier = self._tasks.spawn(self._report(attempt, shutdown_of(attempt)))
 
     def abandon(self) -> None:
         """Time is up: deliveries end with their present call. The records stay, for the keeper to settle."""
