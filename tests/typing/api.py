@@ -17,6 +17,8 @@ from flowherd import (
     CancelReason,
     Registry,
     SyncActivityContext,
+    SyncTokenStream,
+    TokenStream,
     Usage,
     activity,
 )
@@ -42,6 +44,9 @@ def plain(ctx: SyncActivityContext, n: int) -> int:
     if ctx.cancelled and ctx.cancel_reason is CancelReason.TIMEOUT:
         ctx.raise_if_cancelled()
     assert_type(ctx.wait_for_shutdown(1.0), bool)
+    with ctx.stream() as stream:
+        assert_type(stream, SyncTokenStream)
+        stream.send("text")
     return n
 
 
@@ -51,6 +56,9 @@ async def optioned(params: dict[str, Any], ctx: ActivityContext) -> ActivityResu
     assert_type(await ctx.download_file("postgres://…"), Path)
     assert_type(await ctx.upload_file(Path("out.csv"), "out.csv"), str)
     await ctx.wait_for_shutdown()
+    async with ctx.stream() as stream:
+        assert_type(stream, TokenStream)
+        await stream.send("text")
     ctx.record_usage("anthropic", "model", input_tokens=3, cost_usd=Decimal("0.1"))
     ctx.record_cost(0.5)
     ctx.logger.info("working", extra={"seat": ctx.seat})

@@ -271,3 +271,30 @@ async def test_connections_closed_while_idle_cost_nothing(
     await server.close_idle()
     await (client.poll("py", "w-1", 1, 5.0) if verb == "poll" else VERBS[verb](client))
     assert len(server.requests) == 2
+
+
+async def test_streamed_text_is_sent_as_the_engine_takes_it(
+    server: ScriptedEngine, client: KruxiaEngine
+) -> None:
+    """Protocol §10: the end of a stream is answered without a body."""
+    server.always("token", Play(200, {"subscribers": 3}))
+    server.always("complete", Play(200, b""))
+    server.always("error", Play(200, b""))
+    assert await client.stream_text(ID, "hé", 7, 5.0) == 3
+    await client.stream_end(ID, None, 5.0)
+    await client.stream_end(ID, "it broke", 5.0)
+    sent = [(request.path.partition(ID)[2], request.json) for request in server.requests]
+    assert sent == [
+        ("/ws/token", {"text": "hé", "index": 7}),
+        ("/ws/complete", {"result": None}),
+        ("/ws/error", {"error": "it broke"}),
+    ]
+
+
+@pytest.mark.parametrize("reply", [Play(200, b"<html>"), Play(200, {}), Play(422, b"no"), Play(503)])
+async def test_a_piece_that_is_not_taken_is_an_engine_error(
+    server: ScriptedEngine, client: KruxiaEngine, reply: Play
+) -> None:
+    server.always("token", reply)
+    with pytest.raises(EngineUnavailable):
+        await client.stream_text(ID, "x", 0, 5.0)

@@ -16,6 +16,7 @@ from flowherd.errors import (
 from flowherd.sdk.context import ActivityContext, CancelReason, SyncActivityContext
 from flowherd.sdk.outputs import ActivityResult
 from flowherd.sdk.registry import Registry, activity
+from flowherd.sdk.streams import SyncTokenStream, TokenStream
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,8 @@ __all__ = [
     "Registry",
     "RegistryError",
     "SyncActivityContext",
+    "SyncTokenStream",
+    "TokenStream",
     "Usage",
     "__version__",
     "activity",

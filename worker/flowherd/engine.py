@@ -65,6 +65,14 @@ class Engine(Protocol):
         """Delivers `encode_failure`'s bytes; the second time GONE means that the first had arrived (fact 12)."""
         ...
 
+    async def stream_text(self, activity_id: str, text: str, index: int, deadline_s: float) -> int:
+        """Passes on a piece of streamed text and returns how many have heard it (protocol.md §10)."""
+        ...
+
+    async def stream_end(self, activity_id: str, error: str | None, deadline_s: float) -> None:
+        """Says to those who listen that the stream is over, with `error` that it ended badly."""
+        ...
+
     def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
         """The bytes that `complete` sends, also by the keeper in the name of a dead worker."""
         ...

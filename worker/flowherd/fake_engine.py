@@ -25,7 +25,7 @@ class Call:
     limit: int = 0
 
 
-Step = Answer | Verdict | Batch | Exception | Callable[[], Awaitable[Any]]
+Step = Answer | Verdict | Batch | int | Exception | Callable[[], Awaitable[Any]]
 
 
 @dataclass
@@ -33,8 +33,8 @@ class FakeEngine:
     """An engine in memory that hands out what it is given, answers as it is told and remembers every call.
 
     Without a script every call is accepted. A script is a list of steps per verb (`poll`, `heartbeat`,
-    `complete`, `fail`): an Answer, a Verdict, a Batch, an exception to raise, or an async function, whose
-    result, if any, is the step.
+    `complete`, `fail`, `stream_text`, `stream_end`): an Answer, a Verdict, a Batch, a number of subscribers, an
+    exception to raise, or an async function, whose result, if any, is the step.
 
     Attributes:
         calls: every call so far, in order.
@@ -108,6 +108,17 @@ class FakeEngine:
         """Answers as scripted, else ACCEPTED."""
         sent = json.loads(body)
         return await self._answer(Call("fail", activity_id, sent["worker_id"], deadline_s, sent))
+
+    async def stream_text(self, activity_id: str, text: str, index: int, deadline_s: float) -> int:
+        """Heard by nobody, unless a step of the script is a number."""
+        self._note(Call("stream_text", activity_id, "", deadline_s, body={"text": text, "index": index}))
+        step = await self._step("stream_text")
+        return step if isinstance(step, int) else 0
+
+    async def stream_end(self, activity_id: str, error: str | None, deadline_s: float) -> None:
+        """Notes it."""
+        self._note(Call("stream_end", activity_id, "", deadline_s, body={"error": error}))
+        await self._step("stream_end")
 
     def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
         """A plain JSON object with `worker_id`, `output`, `cost_usd` and `usage`."""

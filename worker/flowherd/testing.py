@@ -49,6 +49,7 @@ class TestedRun:
 
     Attributes:
         files: what was given and what the handler uploaded, by reference.
+        streamed: the text that went through `ctx.stream()`.
 
     """
 
@@ -56,6 +57,7 @@ class TestedRun:
 
     outcome: Outcome
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    streamed: str = field(default="", repr=False)
 
     @property
     def output(self) -> dict[str, Any]:
@@ -74,6 +76,22 @@ class TestedRun:
     def usage(self) -> tuple[Usage, ...]:
         """Tokens and money spent, whether it completed or failed."""
         return () if not isinstance(self.outcome, Completed | Failed) else self.outcome.usage
+
+
+class _Streamed:
+    """Streams and their outlets in one: keeps the text."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def open(self, _activity_id: str) -> _Streamed:
+        return self
+
+    def put(self, text: str) -> None:
+        self.texts.append(text)
+
+    def end(self, error: str | None) -> None:
+        """Nobody listens."""
 
 
 async def run_activity(
@@ -108,12 +126,13 @@ async def run_activity(
     config = config or WorkerConfig(worker_id="test")
     memory = MemoryFiles(files or {})
     access = FileAccess(lambda: memory, asyncio.new_event_loop, max_file_mb=config.max_file_mb)
-    seen = replace(environment or RunEnvironment(), files=access)
+    streams = _Streamed()
+    seen = replace(environment or RunEnvironment(), files=access, streams=streams)
     run = Runner(registry, config, ThreadPool(1), seen).start(
         make_activity(definition.name, params, **fields)
     )
     try:
-        return TestedRun(await run.outcome(), memory.contents)
+        return TestedRun(await run.outcome(), memory.contents, "".join(streams.texts))
     finally:
         await access.aclose()
 

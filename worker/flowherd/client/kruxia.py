@@ -83,6 +83,26 @@ class KruxiaEngine:
         """See `Engine.fail`."""
         return await self._tell(activity_id, "fail", body, deadline_s)
 
+    async def stream_text(self, activity_id: str, text: str, index: int, deadline_s: float) -> int:
+        """See `Engine.stream_text`; 0 may also mean that those who listen are on another instance (§10)."""
+        body = _json.encode({"text": text, "index": index})
+        reply = await self._stream(activity_id, "token", body, deadline_s)
+        try:
+            return int(msgspec.json.decode(reply.body)["subscribers"])
+        except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError):
+            raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True) from None
+
+    async def stream_end(self, activity_id: str, error: str | None, deadline_s: float) -> None:
+        """See `Engine.stream_end`; the engine's answer has no body."""
+        verb, body = ("complete", {"result": None}) if error is None else ("error", {"error": error})
+        await self._stream(activity_id, verb, _json.encode(body), deadline_s)
+
+    async def _stream(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Reply:
+        answer, reply = await self._call(f"activities/{activity_id}/ws/{verb}", body, deadline_s)
+        if answer.verdict is not Verdict.ACCEPTED:
+            raise EngineUnavailable(f"the engine refuses to stream: {answer.detail}")
+        return reply
+
     async def _tell(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
         answer, reply = await self._call(f"activities/{activity_id}/{verb}", body, deadline_s)
         if answer.verdict is Verdict.ACCEPTED and b'"acknowledged"' not in reply.body:

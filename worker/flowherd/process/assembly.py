@@ -19,6 +19,7 @@ from flowherd.running.lag import LagProbe
 from flowherd.running.stepping import LoopMeter
 from flowherd.running.watchdog import Watchdog
 from flowherd.stock.stock_files import SdkFiles
+from flowherd.working.streams import EngineStreams
 from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
@@ -68,12 +69,14 @@ class Assembly:
         ).start
         meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))
         Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
+        self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
             seat=seat,
             state=state,
             secrets=(secret,) if secret else (),
             stock_files=self._sdk_files,
             files=self._files,
+            streams=self._streams,
             meter=meter,
         )
         self.worker = Worker(config, registry, self._engine, RecordBook(berth), environment, ledger.suspects)
@@ -87,6 +90,7 @@ class Assembly:
     async def aclose(self) -> None:
         """Ends listening and closes all connections."""
         asyncio.get_running_loop().remove_reader(self._bells.of(self._berth.number))
+        await self._streams.aclose()
         await self._files.aclose()
         await self._sdk_files.aclose()
         await self._engine.aclose()

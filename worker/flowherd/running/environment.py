@@ -68,6 +68,26 @@ class StockFiles(Protocol):
         ...
 
 
+class Outlet(Protocol):
+    """Where one attempt's streamed text goes: best effort, from any thread; its methods neither wait nor raise."""
+
+    def put(self, text: str) -> None:
+        """Takes text to send soon; it may be dropped."""
+        ...
+
+    def end(self, error: str | None) -> None:
+        """Says that the stream is over; with `error`, that it ended badly."""
+        ...
+
+
+class Streams(Protocol):
+    """Opens outlets, from any thread: the engine's in a worker, a link's where handlers run elsewhere."""
+
+    def open(self, activity_id: str) -> Outlet:
+        """The outlet of one attempt; needs no closing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunEnvironment:
     """What a handler may see of its process.
@@ -79,6 +99,7 @@ class RunEnvironment:
         secrets: values that must not appear in messages or logs (faults.md A12).
         stock_files: file access for handlers written for the stock SDK, None without an engine.
         files: where handlers get files from and send them to, None without an engine.
+        streams: where handlers stream text to, None without an engine.
         meter: knows who is on the loop.
 
     """
@@ -89,4 +110,5 @@ class RunEnvironment:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     stock_files: StockFiles | None = None
     files: FileAccess | None = None
+    streams: Streams | None = None
     meter: LoopMeter = field(default_factory=LoopMeter)

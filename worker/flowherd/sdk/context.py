@@ -12,6 +12,7 @@ from flowherd.errors import LeaseLost
 from flowherd.files.file_context import AsyncFileContext, SyncFileContext
 from flowherd.running.run_state import CancelReason, RunState
 from flowherd.sdk.costs import Money, checked_cost
+from flowherd.sdk.streams import SyncTokenStream, TokenStream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -227,6 +228,14 @@ class ActivityContext(AsyncFileContext, BaseContext):
             if self._state.cancel_reason is CancelReason.LEASE_LOST:
                 self.raise_if_cancelled()
 
+    def stream(self) -> TokenStream:
+        """Streams text to whoever follows the activity: `async with ctx.stream() as s: await s.send(text)`.
+
+        Best effort: text may be dropped, nothing waits for it, and the output is still what the handler returns
+        (protocol.md §10).
+        """
+        return TokenStream(self._state)
+
     async def wait_for_shutdown(self) -> None:
         """Returns when the worker begins to drain."""
         await self._state.environment.shutdown.wait()
@@ -245,6 +254,10 @@ class SyncActivityContext(SyncFileContext, BaseContext):
 
         """
         self._progressed()
+
+    def stream(self) -> SyncTokenStream:
+        """See `ActivityContext.stream`: `with ctx.stream() as s: s.send(text)`."""
+        return SyncTokenStream(self._state)
 
     def wait_for_shutdown(self, timeout_s: float | None = None) -> bool:
         """Blocks until the worker begins to drain; False when `timeout_s` passed first."""

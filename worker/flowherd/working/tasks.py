@@ -26,6 +26,13 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
+    async def end(self, within_s: float) -> None:
+        """Waits so long for all of them, and cancels the rest."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        for task in list(self._tasks):
+            task.cancel()
+
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

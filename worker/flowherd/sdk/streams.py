@@ -1,0 +1,104 @@
+"""Streams of text as handlers see them: awaited, or blocking in name only; they send nothing themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from flowherd.running.run_state import CancelReason
+from flowherd.sdk.failures import describe_exception
+from flowherd.sdk.redaction import mask
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from flowherd.running.environment import Outlet
+    from flowherd.running.run_state import RunState
+
+
+class _Stream:
+    """What both kinds share.
+
+    It drops what is sent outside its block, by an attempt whose lease is lost (somebody else streams by then), without
+    an engine, and where the definition says `streaming: false`.
+    """
+
+    __slots__ = ("_outlet", "_state")
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._outlet: Outlet | None = None
+
+    def _begin(self) -> None:
+        streams = self._state.environment.streams
+        asked = self._state.activity.settings.get("streaming")
+        is_off = asked is False or (isinstance(asked, dict) and asked.get("enabled") is False)
+        if streams is not None and not is_off:
+            self._outlet = streams.open(self._state.activity.activity_id)
+
+    def _put(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"a stream takes text, not {type(text).__name__}")
+        if text and self._outlet is not None and self._state.cancel_reason is not CancelReason.LEASE_LOST:
+            self._outlet.put(text.encode(errors="replace").decode())  # half a surrogate pair is no JSON
+
+    def _end(self, error: BaseException | None) -> None:
+        outlet, self._outlet = self._outlet, None
+        if outlet is None or self._state.cancel_reason is CancelReason.LEASE_LOST:
+            return
+        if error is None:
+            outlet.end(None)
+        elif isinstance(error, asyncio.CancelledError):
+            outlet.end("the attempt was stopped")
+        else:
+            outlet.end(mask(describe_exception(error), self._state.environment.secrets))
+
+
+class TokenStream(_Stream):
+    """`async with ctx.stream() as stream: await stream.send(text)`."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> Self:
+        self._begin()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end(error)
+
+    async def send(self, text: str) -> None:
+        """Sends `text` soon, with what comes close to it; never waits for it and never fails over it.
+
+        Raises:
+            TypeError: it is no text.
+
+        """
+        self._put(text)
+        await asyncio.sleep(0)
+
+
+class SyncTokenStream(_Stream):
+    """`with ctx.stream() as stream: stream.send(text)`."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end(error)
+
+    def send(self, text: str) -> None:
+        """See `TokenStream.send`."""
+        self._put(text)
