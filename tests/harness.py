@@ -203,7 +203,7 @@ class Host:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=folder)
         self.pid = self.process.pid
-        self._socket = runtime / "flowherd" / f"{self.pid}.sock"
+        self.socket = str(runtime / "flowherd" / f"{self.pid}.sock")
 
     def status(self) -> dict[str, Any]:
         """The status document; empty while nobody answers yet."""
@@ -218,7 +218,7 @@ class Host:
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request to the unix socket."""
-        transport = httpx.HTTPTransport(uds=str(self._socket))
+        transport = httpx.HTTPTransport(uds=self.socket)
         with httpx.Client(transport=transport, base_url="http://flowherd", timeout=5) as client:
             return client.request(method, path, **options)
 

@@ -10,7 +10,7 @@ import pytest
 
 from flowherd.core.messages import SupervisorState
 from flowherd.ledger import Cause, Cell, Clock, Host, Ledger, RecordBook
-from flowherd_supervisor.keeper.status import StatusBoard
+from flowherd_supervisor.keeper.status import MEASURED_EVERY_S, StatusBoard
 
 if TYPE_CHECKING:
     from flowherd.ledger import Berth
@@ -124,13 +124,29 @@ def test_memory_and_cpu_are_measured_from_outside_and_missing_once_the_process_i
     assert (gone["rss_mb"], gone["uss_mb"], gone["cpu_percent"]) == (None, None, None)
 
 
+def test_however_often_it_is_asked_for_a_process_is_measured_once_a_second(
+    ledger: Ledger, board: StatusBoard
+) -> None:
+    """Reading the memory of 64 processes for each of twenty questions a second would delay the beats."""
+    worker(ledger, 0, pid=os.getpid())
+    board.document()
+    meter = board._meters[os.getpid()]
+    first = meter.found
+    meter.read_at += 60.0  # not long ago, however slow this machine is
+    board.document()
+    assert meter.found is first
+    meter.read_at -= 60.0 + MEASURED_EVERY_S
+    board.document()
+    assert meter.found is not first
+
+
 def test_processes_that_ended_are_forgotten(ledger: Ledger, board: StatusBoard) -> None:
     """A crash loop of weeks must not fill the keeper's memory."""
     berth = worker(ledger, 0, pid=os.getpid())
     board.document()
     berth.end(Cause.CRASH)
     board.document()
-    assert board._processes == {}
+    assert board._meters == {}
 
 
 def test_a_worker_that_is_not_up_yet_shows_nothing_of_the_berths_last_tenant(

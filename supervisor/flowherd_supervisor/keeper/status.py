@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from flowherd.shared.histogram import quantile_s
 if TYPE_CHECKING:
     from flowherd.core.messages import SupervisorState
 
+MEASURED_EVERY_S = 1.0  # memory costs the kernel a walk through it, and the loop of the beats the GIL
 GOOD_POLL_WITHIN_S = 15.0  # how long an outage of the engine lasts before no work is expected
 
 
@@ -35,7 +35,7 @@ class StatusBoard:
         self.version = version
         self._supervisor_pid = supervisor_pid
         self.started_at = started_at
-        self._processes: dict[int, psutil.Process] = {}
+        self._meters: dict[int, _Meter] = {}
         self.supervisor: SupervisorState | None = None
 
     def document(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class StatusBoard:
         now = time.monotonic()
         live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
         pids = {berth.get(Cell.PID) for berth in live}
-        self._processes = {pid: process for pid, process in self._processes.items() if pid in pids}
+        self._meters = {pid: meter for pid, meter in self._meters.items() if pid in pids}
         children = sorted(
             (self._child(berth, now) for berth in live), key=lambda row: (row["process"], row["incarnation"])
         )
@@ -117,7 +117,7 @@ class StatusBoard:
             **_work_of(berth),
             "completed": self._counted(berth, Cell.COMPLETED),
             "failed": self._counted(berth, Cell.FAILED),
-            **self._measure(berth.get(Cell.PID)),
+            **self._measure(berth.get(Cell.PID), now),
             "uptime_s": round(now - berth.clock(Clock.STARTED_AT), 1),
             "restarts": restarts,
         }
@@ -129,21 +129,42 @@ class StatusBoard:
             lambda: ledger.count(berth, cell) + ledger.seat_total(berth.get(Cell.SEAT), total)
         )
 
-    def _measure(self, pid: int) -> dict[str, float | None]:
-        """Memory in MB and CPU in percent since the last look; None once the process is gone."""
-        nothing: dict[str, float | None] = {"rss_mb": None, "uss_mb": None, "cpu_percent": None}
-        if not pid:
-            return nothing
-        with contextlib.suppress(psutil.Error):
-            process = self._processes.setdefault(pid, psutil.Process(pid))
+    def _measure(self, pid: int, now: float) -> dict[str, float | None]:
+        """What was measured less than a second ago, however often it is asked for; None once the process is gone."""
+        meter = self._meters.get(pid)
+        if pid and (meter is None or now - meter.read_at >= MEASURED_EVERY_S):
+            meter = self._meters[pid] = meter or _Meter(pid)
+            meter.read(now)
+        return meter.found if meter is not None else _NOTHING
+
+
+_NOTHING: dict[str, float | None] = {"rss_mb": None, "uss_mb": None, "cpu_percent": None}
+
+
+class _Meter:
+    """Memory in MB, and CPU in percent since the reading before, of one process."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._process: psutil.Process | None = None
+        self.read_at = 0.0
+        self.found = _NOTHING
+
+    def read(self, now: float) -> None:
+        """Looks at the process from outside: a blocked one is measured too."""
+        self.read_at = now
+        try:
+            process = self._process = self._process or psutil.Process(self._pid)
             memory = process.memory_full_info()
-            return {
+            cpu_percent = process.cpu_percent()
+        except psutil.Error:
+            self._process, self.found = None, _NOTHING
+        else:
+            self.found = {
                 "rss_mb": round(memory.rss / 1e6, 1),
                 "uss_mb": round(memory.uss / 1e6, 1),
-                "cpu_percent": process.cpu_percent(),
+                "cpu_percent": cpu_percent,
             }
-        self._processes.pop(pid, None)
-        return nothing
 
 
 def _work_of(berth: Berth) -> dict[str, Any]:
