@@ -43,6 +43,8 @@ class Facts:
         journal: the engine's.
         rows: the engine's queue at the end.
         outputs: the digest the engine holds, by activity.
+        killers: those of `submitted` whose handler kills its process.
+        errors: what the engine says of activities that have failed, by workflow.
         notes: the handlers'.
         deaths: when a process was killed, by pid.
         outages: when the engine was away, from and to.
@@ -58,6 +60,8 @@ class Facts:
     notes: list[Note]
     submitted: set[str]
     budget: int
+    killers: set[str] = field(default_factory=set)
+    errors: dict[str, str] = field(default_factory=dict)
     deaths: dict[int, float] = field(default_factory=dict)
     outages: list[tuple[float, float]] = field(default_factory=list)
     lost_polls: set[str] = field(default_factory=set)
@@ -84,12 +88,27 @@ class Facts:
     def lost(self) -> list[str]:
         """I1: not ended, or ended twice, or ended as failed."""
         found = [
-            f"{row['activity_id']} is {row['status']}" for row in self.rows if row["status"] != "completed"
+            f"{row['activity_id']} is {row['status']}: {self.errors.get(row['workflow_id'])}"
+            for row in self.rows
+            if row["status"] != ("failed" if row["workflow_id"] in self.killers else "completed")
         ]
         ends = Counter(e["activity_id"] for e in self.journal if e["verdict"] == "failed") + self._accepted
         found += [f"{activity_id} ended {count} times" for activity_id, count in ends.items() if count != 1]
         missing = self.submitted - {row["workflow_id"] for row in self.rows}
         return found + [f"{workflow} has no activity" for workflow in missing]
+
+    def misjudged(self) -> list[str]:
+        """Given up as poison though it is healthy, or poison that was not given up after three deaths."""
+        given_up = {id_ for id_, error in self.errors.items() if "given up after 3 processes died" in error}
+        return [f"{id_}: {self.errors.get(id_)}" for id_ in given_up ^ self.killers]
+
+    def taken_down_twice(self) -> list[str]:
+        """Healthy, but started a third time: among killers a second death must not take bystanders with it."""
+        of_killers = {row["activity_id"] for row in self.rows if row["workflow_id"] in self.killers}
+        starts = Counter(note.activity_id for note in self.notes if note.event == "start")
+        return [
+            f"{id_}: {n}" for id_, n in starts.items() if self.killers and n > 2 and id_ not in of_killers
+        ]
 
     def accepted_twice(self) -> list[str]:
         """I2."""

@@ -33,6 +33,8 @@ class Profile:
     harass_every_s: float = 0.0  # a random process of ours, the keeper too, is killed or frozen for a while
     toxics: Toxics = HARSH
     within_s: float = 600.0
+    poison_after: int = 0  # with it, a process is only killed while several activities run there
+    killers: int = 0
 
 
 SHORT = Profile(400, (0.02, 0.8), restart_engine_every_s=5.0, within_s=60.0)
@@ -40,6 +42,16 @@ LONG = Profile(3000, (0.02, 2.0))
 HARASSED = Profile(1500, (0.02, 2.0), 0.0, 0.0, harass_every_s=1.5)
 HARASSED_SHORT = Profile(
     250, (0.02, 1.5), kill_every_s=0.0, restart_engine_every_s=0.0, harass_every_s=1.5, within_s=60.0
+)
+SUSPICIOUS = Profile(
+    300,
+    (0.05, 1.0),
+    kill_every_s=1.5,
+    restart_engine_every_s=0.0,
+    toxics=Toxics(),
+    within_s=90.0,
+    poison_after=3,
+    killers=3,
 )
 CALM = Profile(2000, (0.0, 0.05), 0.0, 0.0, toxics=Toxics())
 
@@ -78,8 +90,10 @@ class Judgement:
 def storm(folder: Path, profile: Profile, seed: int) -> Judgement:
     """Runs a profile to its end and judges it."""
     with World(folder, profile.toxics, seed, credentials=("soak", SECRET)) as world:
-        world.submit_work(profile.activities, profile.lengths_s)
-        world.start_host(slots=SLOTS)
+        world.submit_work(profile.activities // 2, profile.lengths_s)
+        world.submit_killers(profile.killers)
+        world.submit_work(profile.activities - profile.activities // 2, profile.lengths_s)
+        world.start_host(slots=SLOTS, poison_after=profile.poison_after)
         secrets = _Secrets(world)
         harasser = _Harasser(world)
         world.until_done(profile.within_s, *_agents(world, profile, harasser), every(2.0, secrets.look))
@@ -89,7 +103,9 @@ def storm(folder: Path, profile: Profile, seed: int) -> Judgement:
 
 def _agents(world: World, profile: Profile, harasser: _Harasser) -> Iterator[object]:
     if profile.kill_every_s:
-        yield every(profile.kill_every_s, world.kill_a_worker)
+        yield every(
+            profile.kill_every_s, world.kill_a_busy_worker if profile.poison_after else world.kill_a_worker
+        )
     if profile.restart_engine_every_s:
         yield every(profile.restart_engine_every_s, world.restart_engine)
     if profile.harass_every_s:
@@ -108,13 +124,15 @@ def _judge(world: World, secrets: _Secrets) -> Judgement:
         facts,
         {
             "lost": facts.lost(),
+            "poison misjudged": facts.misjudged(),
+            "bystanders twice": facts.taken_down_twice(),
             "accepted twice": facts.accepted_twice(),
             "wrong outputs": facts.wrong_outputs(),
             "unexplained repeats": facts.unexplained(),
             "over budget": [f"{most} of {facts.budget} at a time"] * (most > facts.budget),
             "leftovers": world.leftovers() + ([f"exit code {exit_code}"] if exit_code else []),
             "secrets seen": secrets.hits(),
-            "causes misnamed": _misnamed(world),
+            "causes misnamed": _misnamed(world, facts),
         },
         {
             "activities": len(facts.submitted),
@@ -128,10 +146,10 @@ def _judge(world: World, secrets: _Secrets) -> Judgement:
     )
 
 
-def _misnamed(world: World) -> list[str]:
+def _misnamed(world: World, facts: Facts) -> list[str]:
     """I8: each death is one line in the log, and there is none that we did not cause."""
     assert world.host is not None
-    killed = set(world.deaths)
+    killed = set(facts.deaths)
     named: Counter[int] = Counter()
     started: set[int] = set()
     for line in world.host.log():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from chaos.oracle import pid_of
+from chaos.endurance import tries_in_vain
 from chaos.proxy import Toxics
 from chaos.world import World
 from harness import eventually
@@ -74,11 +73,7 @@ def test_results_that_wait_for_the_engine_are_few_calls_and_all_delivered(world:
     world.restart_engine(away_s=8.0)
     [(since, back_at)] = world.outages
     world.until_done(40)
-    tries = Counter(
-        pid_of({"worker_id": call.worker_id})
-        for call in world.proxy.calls
-        if since < call.at_s < back_at and call.verb in {"poll", "complete", "fail"}
-    )
+    tries = tries_in_vain(world, since, back_at)
     assert world.ended() == 40
     assert set(world.engine.claims_per_activity().values()) == {1}
     assert max(tries.values()) <= 15

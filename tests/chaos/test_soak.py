@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from chaos.storm import CALM, HARASSED, HARASSED_SHORT, LONG, SHORT, Profile, storm
+from chaos.storm import CALM, HARASSED, HARASSED_SHORT, LONG, SHORT, SUSPICIOUS, Profile, storm
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +31,23 @@ def test_nothing_is_lost_doubled_or_repeated_without_a_fault_in_a_short_storm(
     assert judgement.is_good, f"seed {seed}\n{judgement}"
     struck = judgement.counts["kills"] + judgement.counts["freezes"]
     assert struck >= 2, f"seed {seed}: a storm that strikes nobody proves nothing"
+
+
+SUSPICIOUS_SEEDS = range(FIXED_SEED, FIXED_SEED + 20)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=[pytest.mark.soak] if seed > FIXED_SEED else []) for seed in SUSPICIOUS_SEEDS],
+)
+def test_among_killers_and_kills_no_healthy_activity_ends_as_poison_and_every_killer_does(
+    tmp_path: Path, seed: int
+) -> None:
+    """Design §6: what ran beside a death runs alone once and is cleared by its end; it loses one attempt at most."""
+    judgement = storm(tmp_path, SUSPICIOUS, seed)
+    assert judgement.is_good, f"seed {seed}\n{judgement}"
+    assert judgement.counts["kills"] >= 9 + 2, f"seed {seed}: a storm that strikes nobody proves nothing"
 
 
 @pytest.mark.soak

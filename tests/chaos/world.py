@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,6 +35,7 @@ class World:
         lease_s: of the engine's and the host's activities.
 
     Attributes:
+        killers: the workflows whose activity kills its process.
         deaths: when we killed a process, by pid.
         frozen: the pids of those we stopped for a while.
         outages: when the engine was away.
@@ -68,6 +70,7 @@ class World:
         self._port = int(self.engine.url.rsplit(":", 1)[1])
         self.proxy = Proxy(self._port, toxics, seed)
         self.submitted: set[str] = set()
+        self.killers: set[str] = set()
         self.deaths: dict[int, float] = {}
         self.frozen: set[int] = set()
         self.outages: list[tuple[float, float]] = []
@@ -90,6 +93,12 @@ class World:
             self.submitted |= set(
                 self.engine.submit(name, 1, settings=retry, number=number, seconds=length_s)
             )
+
+    def submit_killers(self, count: int) -> None:
+        """Queues activities that take their process down whenever they run."""
+        killers = self.engine.submit("kill_self", count, settings={"retry": {"max_attempts": 20}})
+        self.killers |= set(killers)
+        self.submitted |= set(killers)
 
     def start_host(
         self,
@@ -140,6 +149,18 @@ class World:
         if workers := sorted(self.host.children().values()):
             self.kill(self.rng.choice(workers))
 
+    def kill_a_busy_worker(self) -> None:
+        """SIGKILL to a random worker in which several activities run.
+
+        One in which a suspect runs alone is spared: nobody can tell such a death from the suspect's own doing.
+        """
+        assert self.host is not None
+        running: Counter[int] = Counter()
+        for note in read_notes(self.notes_path):
+            running[note.pid] += {"start": 1, "end": -1}[note.event]
+        if workers := [pid for pid in sorted(self.host.children().values()) if running[pid] > 1]:
+            self.kill(self.rng.choice(workers))
+
     def restart_engine(self, away_s: float = 0.0) -> None:
         """SIGKILL to the engine, and a new one on the same file and port."""
         since_s = time.time()
@@ -177,14 +198,19 @@ class World:
     def facts(self, budget: int) -> Facts:
         """What the engine, the handlers and the proxy know."""
         rows = self.engine.http.get("/__test__/activities").json()["activities"]
+        killers = {row["activity_id"] for row in rows if row["workflow_id"] in self.killers}
+        notes = read_notes(self.notes_path)
+        deaths = {note.pid: note.at_s for note in notes if note.activity_id in killers}
         return Facts(
             journal=self.engine.journal(),
             rows=rows,
             outputs=dict(self._outputs(rows)),
-            notes=read_notes(self.notes_path),
+            errors=dict(self._errors(rows)),
+            notes=notes,
             submitted=self.submitted,
+            killers=self.killers,
             budget=budget,
-            deaths=self.deaths,
+            deaths=deaths | self.deaths,
             outages=self.outages,
             lost_polls={c.worker_id for c in self.proxy.calls if c.verb == "poll" and c.fate in REPLY_LOST},
         )
@@ -194,6 +220,12 @@ class World:
             if row["status"] == "completed":
                 outputs = self.engine.output(row["workflow_id"])
                 yield row["activity_id"], str(outputs.get("digest", outputs))
+
+    def _errors(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+        for row in rows:
+            if row["status"] == "failed":
+                [step] = self.engine.workflow(row["workflow_id"])["activities"]
+                yield row["workflow_id"], str(step.get("error"))
 
     def leftovers(self) -> list[str]:
         """I6: processes, sockets and files of a host that has ended."""
