@@ -9,6 +9,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from scripted_engine import Play, ScriptedEngine
 
 from flowherd.client.pool.direct import DirectTransport
@@ -19,7 +20,6 @@ from flowherd.errors import EngineMisconfigured, EngineUnavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-trustme = pytest.importorskip("trustme")
 ROUTE = "/api/v1/activities/x/complete"
 AUTHORITY = trustme.CA()
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
@@ -103,6 +103,22 @@ async def test_a_host_that_is_named_is_checked_by_its_name(carrier: str) -> None
             with pytest.raises(EngineMisconfigured, match="Hostname mismatch"):
                 await transport.call(ROUTE, b"{}", 5.0)
         assert engine.requests == []
+
+
+async def test_an_engine_that_speaks_only_an_old_tls_is_refused(carrier: str) -> None:
+    """Faults E24: and the message says that it is the version."""
+
+    async def know_only_tls_1_0(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1 << 14)
+        writer.write(bytes([21, 3, 1, 0, 2, 2, 70]))  # RFC 5246 §7.2: alert, fatal, protocol_version
+        writer.close()
+
+    server = await asyncio.start_server(know_only_tls_1_0, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with carrying(carrier, url, trusting(AUTHORITY)) as transport:
+        with pytest.raises(EngineMisconfigured, match=r"TLS: .*PROTOCOL_VERSION"):
+            await transport.call(ROUTE, b"{}", 5.0)
+    server.close()
 
 
 async def test_a_handshake_that_never_ends_meets_the_deadline(carrier: str) -> None:

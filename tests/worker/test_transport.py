@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import trustme
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
 from flowherd.client import transports
@@ -218,9 +220,6 @@ async def test_a_server_without_tls_is_said_to_be_one(carrier: str) -> None:
 
 async def test_a_certificate_nobody_vouches_for_is_refused_by_name(carrier: str) -> None:
     """Faults E24: the message says what is wrong, and that it is TLS."""
-    trustme = pytest.importorskip("trustme")
-    import ssl
-
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
