@@ -182,6 +182,7 @@ class Host:
         url: str = "",
         env: dict[str, str] | None = None,
         app_dir: Path | None = None,
+        admin: str = "off",
     ) -> None:
         self.folder = folder
         self.log_path = folder / "log.jsonl"
@@ -196,7 +197,7 @@ class Host:
             "--app-dir",
             str(app_dir or APPS),
             "--admin",
-            "off",
+            admin,
         ]
         words += ["--log-format", "json", *(["--api-url", url] if url else []), *flags]
         environment = clean_environment(XDG_RUNTIME_DIR=str(runtime), **(env or {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,11 +12,15 @@ from flowherd.core import messages
 from flowherd.process.link import LinkClosed
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode
+from flowherd_supervisor.notes import readable
 from flowherd_supervisor.notify import ServiceManager
 
 if TYPE_CHECKING:
+    from flowherd_supervisor.core.actions import Note
     from flowherd_supervisor.core.state import State
     from flowherd_supervisor.processes import Handle, Processes
+
+NOTES_KEPT = 50
 
 log = structlog.stdlib.get_logger("flowherd")
 
@@ -25,6 +31,7 @@ class Audience:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._told: messages.SupervisorState | None = None
+        self._noted: deque[messages.Noted] = deque(maxlen=NOTES_KEPT)
         self._service_manager = ServiceManager()
 
     def introduce(self, state: State, handle: Handle) -> None:
@@ -36,6 +43,8 @@ class Audience:
         for worker in self._processes:
             if worker.berth is not None:
                 self._give_pidfd(state, worker)
+        for noted in self._noted:
+            self._send_keeper(state, noted)
 
     def _give_pidfd(self, state: State, worker: Handle) -> None:
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)
@@ -45,6 +54,12 @@ class Audience:
             keeper.link.send(messages.WatchChild(worker.berth.number, worker.pid), [worker.pidfd])
         except LinkClosed:
             log.debug("keeper_not_told", pid=worker.pid)
+
+    def pass_on(self, state: State, note: Note) -> None:
+        """Lets whoever watches know what the log says; a keeper that starts later gets the newest."""
+        noted = messages.noted(time.time(), note.level.value, note.event, readable(note.fields))
+        self._noted.append(noted)
+        self._send_keeper(state, noted)
 
     def tell(self, state: State) -> None:
         """Says what has changed, if anything."""
@@ -58,15 +73,22 @@ class Audience:
             total_slots=state.plan.concurrency,
             restarts={seat.number: seat.restarts for seat in state.seats if seat.restarts},
             causes={number: dict(counts) for number, counts in state.causes.items()},
+            polling=state.polling,
+            most=min(state.plan.most_processes, state.plan.concurrency),
         )
+        if told != self._told and self._send_keeper(state, told):
+            self._told = told
+
+    def _send_keeper(self, state: State, message: messages.Message) -> bool:
+        """Whether there is a keeper; one that has just ended has a successor, which is told everything."""
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)
-        if told == self._told or keeper is None:
-            return
-        self._told = told
+        if keeper is None:
+            return False
         try:
-            keeper.link.send(told)
+            keeper.link.send(message)
         except LinkClosed:
-            log.debug("keeper_not_told", state=told.state)
+            log.debug("keeper_not_told", message=type(message).__name__)
+        return True
 
     def _tell_service_manager(self, state: State) -> None:
         status = f"STATUS={state.ready} of {state.plan.processes} processes ready"

@@ -14,6 +14,7 @@ from flowherd.config import DEFAULT_WORKER_TYPE
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
 from flowherd_supervisor import sources
+from flowherd_supervisor.cli_ctl import ctl_app
 from flowherd_supervisor.flags import RunFlags, given
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = App(
 )
 config_app = App(name="config", help="Show settings.")
 app.command(config_app)
+app.command(ctl_app)
 
 _EVERY_FLAG = Parameter(name="*")
 _NO_FLAGS = RunFlags()

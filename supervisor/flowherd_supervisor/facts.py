@@ -10,6 +10,7 @@ import structlog
 
 from flowherd.core import messages
 from flowherd_supervisor.core import events
+from flowherd_supervisor.core.events import KEEPER
 
 if TYPE_CHECKING:
     from flowherd_supervisor.core.events import Event
@@ -27,22 +28,42 @@ SIGNALS: dict[signal.Signals, Event] = {
 }
 
 
-def fact_of(handle: Handle, data: bytes) -> Event | None:
-    """A child's message as a fact; one that cannot be read is named and dropped."""
+# What is asked for over the admin socket means what the signal of the same purpose means.
+ORDERS: dict[str, signal.Signals] = {
+    "restart": signal.SIGHUP,
+    "quiet": signal.SIGTSTP,
+    "resume": signal.SIGCONT,
+    "drain": signal.SIGTERM,
+    "stacks": signal.SIGUSR1,
+}
+
+
+def fact_of(handle: Handle, data: bytes) -> Event | signal.Signals | None:
+    """A child's message as a fact, or as the signal it stands for; one that cannot be read is named and dropped."""
     try:
         message = messages.decode_upward(data)
     except msgspec.DecodeError as error:
         log.error("unreadable_message", process=handle.seat, reason=str(error))
         return None
+    return _meaning(handle, message)
+
+
+def _meaning(handle: Handle, message: messages.Upward) -> Event | signal.Signals | None:
+    names = (handle.seat, handle.incarnation)
+    fact: Event | signal.Signals | None = None
     match message:
         case messages.Ready(worker_type, activities):
-            return events.ChildReady(handle.seat, handle.incarnation, worker_type, activities)
+            fact = events.ChildReady(*names, worker_type, activities)
         case messages.BootFailed(code, text, report):
-            return events.BootFailed(handle.seat, handle.incarnation, code, text, report)
+            fact = events.BootFailed(*names, code, text, report)
         case messages.Stopped(released, undelivered):
-            return events.ChildStopped(handle.seat, handle.incarnation, released, undelivered)
+            fact = events.ChildStopped(*names, released, undelivered)
         case messages.CredentialsRefused(detail):
-            return events.CredentialsRefused(detail)
+            fact = events.CredentialsRefused(detail)
+        case messages.Asked("scale", processes) if handle.seat == KEEPER:
+            fact = events.ScaleRequested(processes)
+        case messages.Asked(order) if handle.seat == KEEPER and order in ORDERS:
+            fact = ORDERS[order]
         case _:
             log.error("message_not_understood", process=handle.seat, message=type(message).__name__)
-            return None
+    return fact

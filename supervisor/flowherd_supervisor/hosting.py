@@ -122,19 +122,15 @@ class _Host:
         )
         return keeper.main(setup, link)
 
-    def reread(self) -> Plan | None:
-        """The settings as they are now; None, and why in one line, when they cannot be applied."""
+    def reread(self) -> Plan | str:
+        """The settings as they are now; why in one line, when they cannot be applied."""
         try:
             settings = self._load()
         except ConfigurationError as error:
-            log.error("reload_refused", reason=str(error))
-            return None
+            return str(error)
         for name in UNCHANGEABLE:
             if getattr(settings, name) != getattr(self._settings, name):
-                log.error(
-                    "reload_refused", reason=f"{flag_of(name)} cannot change while it runs: restart flowherd"
-                )
-                return None
+                return f"{flag_of(name)} cannot change while it runs: restart flowherd"
         self._settings, self._plan = settings, settings.plan()
         self.config = settings.worker_config(self._plan.concurrency).model_copy(
             update={"worker_id": self.config.worker_id}

@@ -24,7 +24,7 @@ log = structlog.stdlib.get_logger("flowherd")
 
 def say(note: Note) -> None:
     """Logs one note; a traceback follows its line once, as it is."""
-    log.log(_LEVELS[note.level.value], note.event, **_readable(note.fields))
+    log.log(_LEVELS[note.level.value], note.event, **readable(note.fields))
     if note.report:
         _write(note.report.rstrip() + "\n")
 
@@ -39,7 +39,7 @@ def _write(text: str) -> None:
 _LEVELS = {"info": 20, "warning": 30, "error": 40}
 
 
-def _readable(fields: Mapping[str, Any]) -> dict[str, Any]:
+def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Wait statuses in words, and the keeper by its name."""
     shown = dict(fields)
     if "status" in shown:

@@ -42,12 +42,12 @@ class Supervisor:
 
     Args:
         births: says how to make the process that a Spawn orders: the keeper, or the worker of a berth.
-        reread: reads the settings again for HUP; None when they are wrong or ask for what only a restart can do.
+        reread: reads the settings again for HUP; why not, when they are wrong or ask for what only a restart can do.
 
     """
 
     def __init__(
-        self, plan: Plan, ledger: Ledger, bells: Bells, births: Births, reread: Callable[[], Plan | None]
+        self, plan: Plan, ledger: Ledger, bells: Bells, births: Births, reread: Callable[[], Plan | str]
     ) -> None:
         self._state = State.new(plan)
         self._ledger = ledger
@@ -108,15 +108,20 @@ class Supervisor:
                 yield SIGNALS[number]
 
     def _reload(self) -> Iterator[Event]:
-        if (plan := self._reread()) is not None:
+        plan = self._reread()
+        if isinstance(plan, str):
+            self._perform(actions.Note("reload_refused", {"reason": plan}, actions.Level.ERROR))
+        else:
             yield events.ReloadRequested(plan)
 
     def _read(self, handle: Handle) -> Iterator[Event]:
         try:
             while (received := handle.link.receive()) is not None:
-                event = fact_of(handle, received[0])
-                if event is not None:
-                    yield event
+                fact = fact_of(handle, received[0])
+                if isinstance(fact, signal.Signals):
+                    yield from self._understand(fact)
+                elif fact is not None:
+                    yield fact
         except LinkClosed:
             self._inbox.forget(handle.link)
 
@@ -158,6 +163,7 @@ class Supervisor:
                 return [self._spawn(order)]
             case actions.Note():
                 notes.say(order)
+                self._audience.pass_on(self._state, order)
             case actions.Exit(code):
                 self._exit_code = code
             case actions.DumpStacks():

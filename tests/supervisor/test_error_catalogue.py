@@ -103,6 +103,14 @@ SLIPS = [
     Slip("status --pid 1", "--pid 1", "running: none"),
     Slip("status --admin 9464", "--admin 9464", "HOST:PORT or unix:PATH"),
     Slip("status --admin 127.0.0.1:9", "--admin 127.0.0.1:9", "no answer", code=1),
+    # ctl
+    Slip("ctl scale", "N", "flowherd ctl scale --help"),
+    Slip("ctl scale many", "many", "flowherd ctl scale --help"),
+    Slip("ctl resart", "resart", 'Did you mean "restart"?'),
+    Slip("ctl drain", "no running supervisor found in", "start one: flowherd run APP"),
+    Slip("ctl quiet --pid 1", "--pid 1", "running: none"),
+    Slip("ctl restart --admin 9464", "--admin 9464", "HOST:PORT or unix:PATH"),
+    Slip("ctl restart --admin 127.0.0.1:9", "--admin 127.0.0.1:9", "no answer", code=1),
     # engine
     Slip("engine --port 70000", "--port 70000", "1 to 65535"),
     Slip("engine --port http", "--port", "flowherd engine --help"),

@@ -17,7 +17,8 @@ from rich.console import Console
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
 from flowherd_supervisor.admin import AdminSocket
-from flowherd_supervisor.views.status import open_admin, render, show_status
+from flowherd_supervisor.views.ask import open_admin
+from flowherd_supervisor.views.status import render, show_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

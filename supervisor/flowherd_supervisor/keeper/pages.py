@@ -1,36 +1,32 @@
-"""The keeper's HTTP: one plain ASGI function on uvicorn, in a thread of its own so that it never delays a beat."""
+"""The keeper's HTTP server: uvicorn in a thread of its own, so that it never delays a beat; it knows no routes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
+from flowherd_supervisor.keeper.guard import is_own_user
 
 if TYPE_CHECKING:
-    import socket
+    from collections.abc import Iterator, Sequence
 
-    from flowherd.ledger import Ledger
-    from flowherd_supervisor.keeper.status import StatusBoard
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+    from flowherd_supervisor.keeper.routes import Routes
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class PagesThread:
-    """Serves the pages on sockets that the supervisor has bound."""
+    """Serves routes on sockets that the supervisor has bound."""
 
-    def __init__(self, ledger: Ledger, board: StatusBoard, sockets: Sequence[socket.socket]) -> None:
-        self._board = board
-        self._metrics = HostMetrics(ledger, board)
+    def __init__(self, routes: Routes, sockets: Sequence[socket.socket]) -> None:
+        self._routes = routes
         self._sockets = list(sockets)
 
     def start(self) -> None:
@@ -39,7 +35,8 @@ class PagesThread:
 
     def _serve(self) -> None:
         config = uvicorn.Config(
-            self._app,
+            self._routes.over_tcp,
+            http=_told_apart(self._routes),
             interface="asgi3",
             lifespan="off",
             access_log=False,
@@ -53,22 +50,26 @@ class PagesThread:
         except Exception as error:
             log.error("pages_ended", exc_info=error)
 
-    async def _app(self, scope: dict[str, Any], _receive: object, send: Send) -> None:
-        route = (scope["method"], scope["path"])
-        match route:
-            case ("GET", "/api/status"):
-                await _reply(send, 200, msgspec.json.encode(self._board.document()))
-            case ("GET", "/livez"):
-                await _reply(send, 200, b'{"status":"ok"}')
-            case ("GET", "/readyz"):
-                ready = self._board.is_ready()
-                await _reply(send, 200 if ready else 503, b'{"ready":%b}' % (b"true" if ready else b"false"))
-            case ("GET", "/metrics"):
-                await _reply(send, 200, self._metrics.page(), CONTENT_TYPE)
-            case (_, "/api/status" | "/livez" | "/readyz" | "/metrics"):
-                await _reply(send, 405, b'{"error":"GET only"}')
-            case _:
-                await _reply(send, 404, b'{"error":"no such page"}')
+
+def _told_apart(routes: Routes) -> type[asyncio.Protocol]:
+    """A protocol that knows from the socket itself over which way a request has come: nothing in it can pretend."""
+
+    class Protocol(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            sock: Any = transport.get_extra_info("socket")
+            if sock.family == socket.AF_UNIX:
+                if not is_own_user(sock):
+                    log.warning("stranger_refused", note="another user's process on the admin socket")
+                    transport.abort()
+                    return
+                self.app = routes.over_unix
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self.transport is not None:  # else it was refused
+                super().connection_lost(exc)
+
+    return Protocol
 
 
 class _Server(uvicorn.Server):
@@ -77,13 +78,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-async def _reply(send: Send, status: int, body: bytes, content_type: str = "application/json") -> None:
-    headers = [
-        (b"content-type", content_type.encode()),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -20,6 +21,7 @@ from flowherd.core.messages import (
     CredentialsRefused,
     DumpStacks,
     Finish,
+    Noted,
     Ready,
     SupervisorState,
     WatchChild,
@@ -31,7 +33,9 @@ from flowherd.ledger import Cause, Ledger, Life
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
+from flowherd_supervisor.keeper.happenings import Happenings, OwnLog
 from flowherd_supervisor.keeper.pages import PagesThread
+from flowherd_supervisor.keeper.routes import Routes
 from flowherd_supervisor.keeper.status import StatusBoard
 
 if TYPE_CHECKING:
@@ -77,6 +81,8 @@ class _Keeper:
         self._pidfds: dict[int, int] = {}
         self._finish_by: float | None = None
         self._ended = asyncio.Event()
+        self._happenings = Happenings()
+        logging.getLogger().addHandler(OwnLog(self._happenings))
         self._board = StatusBoard(
             setup.ledger, setup.config.api_url, setup.version, setup.supervisor_pid, setup.started_at
         )
@@ -101,7 +107,8 @@ class _Keeper:
         loop.add_reader(setup.bells.keeper, heed_bell)
         self._link.set_blocking(blocking=False)
         loop.add_reader(self._link.fileno(), self._read_link)
-        PagesThread(setup.ledger, self._board, setup.sockets).start()
+        routes = Routes(setup.ledger, self._board, self._happenings, self._link.send)
+        PagesThread(routes, setup.sockets).start()
         work = [loop.create_task(leases.run())]
         if keeping is not None:
             work.append(loop.create_task(keeping.run()))
@@ -124,6 +131,8 @@ class _Keeper:
                         self._watch(berth, fds[0])
                     case SupervisorState() as state:
                         self._board.supervisor = state
+                    case Noted(at, level, event, fields):
+                        self._happenings.add(at, level, event, fields)
                     case Finish(within_s):
                         self._finish_by = time.monotonic() + within_s
                         self._ended.set()

@@ -52,6 +52,7 @@ class StatusBoard:
             "version": self.version,
             "pid": self._supervisor_pid,
             "state": told.state if told else "starting",
+            "polling": told.polling if told else True,
             "uptime_s": round(now - self.started_at, 1),
             "engine": self._engine(live),
             "concurrency": {

@@ -5,21 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
-from flowherd_supervisor.admin import admin_folder, find_sockets
+from flowherd_supervisor.views.ask import WIDTH_OF_A_PIPE, ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-_TIMEOUT_S = 5.0
-_WIDTH_OF_A_PIPE = 200  # nothing is cut for grep
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 
@@ -30,71 +25,16 @@ def show_status(*, admin: str | None, pid: int | None, as_json: bool) -> int:
         ConfigurationError: there is none, several and none chosen, or `admin` is no address.
 
     """
-    where = (
-        f"--admin {admin}" if admin is not None else f"--pid {pid}" if pid is not None else "the supervisor"
-    )
-    with open_admin(admin, pid) as client:
-        try:
-            reply = client.get("/api/status")
-            document = reply.json() if reply.is_success else {}
-        except httpx.HTTPError as error:
-            sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
-            return Exit.INTERNAL
-        except ValueError:
-            document = {}
-    if not isinstance(document, dict) or "children" not in document:
-        sys.stderr.write(
-            f"flowherd: {where}: what answers there ({reply.status_code}) is no flowherd supervisor\n"
-        )
+    reply = ask("/api/status", "children", admin=admin, pid=pid)
+    if reply is None:
         return Exit.INTERNAL
+    text, document = reply
     if as_json:
-        sys.stdout.write(reply.text + "\n")
+        sys.stdout.write(text + "\n")
     else:
-        width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
+        width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
         Console(highlight=False, width=width).print(*render(document), sep="\n")
     return Exit.CLEAN
-
-
-def open_admin(admin: str | None, pid: int | None) -> httpx.Client:
-    """A client for a supervisor's admin pages (interface.md, Admin).
-
-    Raises:
-        ConfigurationError: as `show_status`.
-
-    """
-    if admin is None:
-        return _through(_choose(pid))
-    if admin.startswith("unix:"):
-        return _through(admin.removeprefix("unix:"))
-    host, _, port = admin.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigurationError(f"--admin {admin}: should be HOST:PORT or unix:PATH")
-    return httpx.Client(base_url=f"http://{admin}", timeout=_TIMEOUT_S, trust_env=False)
-
-
-def _through(path: Path | str) -> httpx.Client:
-    transport = httpx.HTTPTransport(uds=str(path))
-    return httpx.Client(transport=transport, base_url="http://flowherd", timeout=_TIMEOUT_S, trust_env=False)
-
-
-def _choose(pid: int | None) -> Path:
-    found = find_sockets()
-    if pid is not None:
-        if pid not in found:
-            listed = _listed(found)
-            raise ConfigurationError(f"--pid {pid}: no supervisor of yours answers there; running: {listed}")
-        return found[pid]
-    if not found:
-        raise ConfigurationError(
-            f"no running supervisor found in {admin_folder()}; start one: flowherd run APP"
-        )
-    if len(found) > 1:
-        raise ConfigurationError(f"several supervisors are running: choose one with --pid: {_listed(found)}")
-    return next(iter(found.values()))
-
-
-def _listed(found: Mapping[int, Path]) -> str:
-    return ", ".join(map(str, sorted(found))) or "none"
 
 
 def render(document: Mapping[str, Any]) -> list[Text | Table]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,7 @@ _MESSAGE_CHARS, _REPORT_CHARS = (
     2_000,
     8_000,
 )  # below MAX_BYTES even when each takes the six bytes of an escape
+_NOTE_CHARS = 500
 _LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left out
 
 
@@ -50,6 +51,13 @@ class CredentialsRefused(Message, frozen=True):
     """The keeper's token requests were refused for the whole grace, and none had ever been granted."""
 
     detail: str
+
+
+class Asked(Message, frozen=True):
+    """The keeper was asked over its socket to `scale`, `restart`, `quiet`, `resume`, `drain` or for `stacks`."""
+
+    order: str
+    processes: int = 0
 
 
 class NeedIsolate(Message, frozen=True):
@@ -167,6 +175,17 @@ class SupervisorState(Message, frozen=True):
     total_slots: int
     restarts: dict[int, int]
     causes: dict[int, dict[str, int]] = {}
+    polling: bool = True
+    most: int = 0
+
+
+class Noted(Message, frozen=True):
+    """To the keeper, for whoever watches: a line of the supervisor's log. `at` is in seconds since 1970."""
+
+    at: float
+    level: str
+    event: str
+    fields: dict[str, Any]
 
 
 class Finish(Message, frozen=True):
@@ -177,9 +196,9 @@ class Finish(Message, frozen=True):
 
 FromWorker = NeedIsolate | StopIsolate | KillIsolate
 FromMold = Forked | ForkFailed
-Upward = Ready | BootFailed | Stopped | CredentialsRefused | FromWorker | FromMold
+Upward = Ready | BootFailed | Stopped | CredentialsRefused | Asked | FromWorker | FromMold
 ToWorker = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded
-Downward = ToWorker | Fork | WatchChild | SupervisorState | Finish
+Downward = ToWorker | Fork | WatchChild | SupervisorState | Noted | Finish
 
 _encoder = msgspec.json.Encoder()
 _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)
@@ -207,6 +226,23 @@ def ready(worker_type: str, activities: Mapping[str, str]) -> Ready:
 def stopped(released: int, undelivered: Iterable[str]) -> Stopped:
     """A Stopped that names as many undelivered activities as fit."""
     return Stopped(released, tuple(_as_many_as_fit(undelivered)))
+
+
+def noted(at: float, level: str, event: str, fields: Mapping[str, Any]) -> Noted:
+    """A Noted that fits: long texts are cut, lists and tables become their length."""
+    return Noted(at, level, event, {name: _short(value) for name, value in fields.items()})
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str):
+        return _sendable(value[:_NOTE_CHARS])
+    return (
+        value
+        if isinstance(value, int | float | None)
+        else len(value)
+        if hasattr(value, "__len__")
+        else repr(value)
+    )
 
 
 def _sendable(text: str) -> str:

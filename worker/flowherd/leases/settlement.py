@@ -134,6 +134,9 @@ class Settlement:
         if charges.count < self._poison_after or not _ran_alone(berth, record):
             return failure
         deaths = "; ".join(charges.deaths)
+        log.error(
+            "activity_poisonous", activity_id=record.activity_id, name=record.name, deaths=charges.count
+        )
         message = f"given up after {charges.count} processes died with it, the last time alone: {deaths}"
         return Failed("POISON", message, retryable=False)
 

@@ -1,0 +1,57 @@
+"""Who may ask: the peer of a unix socket by its user, a browser by Host and Origin; it answers no request itself."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
+_ROOT = 0
+# Names nobody can register for a web page of theirs: service names of compose and Kubernetes, and local ones.
+_LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".svc", ".cluster.local")
+
+
+def is_own_user(sock: socket.socket) -> bool:
+    """Whether the peer of a unix socket is this user, or root."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _CREDENTIALS.unpack(credentials)[1] in {os.geteuid(), _ROOT}
+
+
+def refusal(headers: Mapping[bytes, bytes], own_names: Iterable[str] = ()) -> str | None:
+    """Why a request over TCP is refused, None if it is not (faults.md S4).
+
+    A page of a stranger can make a browser ask a loopback address, under a name of the stranger's that points there
+    (rebinding), or across origins. So the host must be an address or a name that is certainly local, and whatever a
+    browser says of an origin must be this very one.
+    """
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    if not _is_ours(_name_in(host), {name.lower() for name in own_names}):
+        return "this name is not ours: ask by address, by localhost, or by this host's name"
+    if (origin := headers.get(b"origin")) is not None and origin.decode(
+        "latin-1"
+    ).lower() != f"http://{host}":
+        return "requests from pages of another origin are refused"
+    if headers.get(b"sec-fetch-site", b"none") in {b"cross-site", b"same-site"}:
+        return "requests from pages of another site are refused"
+    return None
+
+
+def _name_in(host: str) -> str:
+    """The host without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if host.count(":") == 1 else host
+
+
+def _is_ours(name: str, own_names: set[str]) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return bool(name) and ("." not in name or name in own_names or name.endswith(_LOCAL_SUFFIXES))
+    return True

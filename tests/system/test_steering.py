@@ -1,0 +1,126 @@
+"""A running host is steered over its socket: what is asked happens, and what is refused is said with the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from harness import clean_environment, eventually, running_host
+from worker_kit import child_that
+
+from flowherd_supervisor.keeper.guard import is_own_user
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness import Engine, Host
+
+
+def ctl(host: Host, *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `flowherd ctl`."""
+    env = clean_environment(XDG_RUNTIME_DIR=str(host.folder / "r"))
+    command = [sys.executable, "-m", "flowherd_supervisor", "ctl", *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path) -> None:
+    """interface.md, commands: each order has the effect of its signal; drain --wait ends with the supervisor."""
+    with running_host(tmp_path, "sample_app:registry", "-p", "1", "-c", "3", url=engine.url) as host:
+        host.ready(1)
+        assert ctl(host, "scale", "2")[:2] == (0, "scaling from 1 to 2 processes\n")
+        eventually(lambda: len(host.children()) == 2, "two processes")
+        code, _, said = ctl(host, "scale", "4")
+        assert code == 2
+        assert "1 to 3 are" in said
+        assert ctl(host, "quiet")[0] == 0
+        eventually(lambda: not host.status()["polling"], "polling paused")
+        assert ctl(host, "quiet")[:2] == (0, "polling is paused already\n")
+        assert ctl(host, "resume")[0] == 0
+        assert ctl(host, "stacks")[0] == 0
+        host.wait_for_log("stack_of_thread")
+        assert ctl(host, "restart")[0] == 0
+        host.wait_for_log("reloaded")
+        code, said, _ = ctl(host, "drain", "--wait", "--timeout", "20")
+        assert (code, said.splitlines()[-1]) == (0, "it has ended")
+        assert host.wait() == 0
+        code, _, said = ctl(host, "scale", "2")
+        assert code == 2
+        assert "no running supervisor found" in said
+
+
+def test_a_killed_process_is_seen_in_the_events_with_its_cause(engine: Engine, tmp_path: Path) -> None:
+    """Issue: within a second, also by whoever was looking already; a refused reload is an event too."""
+    with running_host(tmp_path, "sample_app:registry", "-p", "2", url=engine.url) as host:
+        host.ready(2)
+        transport = httpx.HTTPTransport(uds=host.socket)
+        with (
+            httpx.Client(transport=transport, base_url="http://flowherd", timeout=10) as client,
+            client.stream("GET", "/api/events") as reply,
+        ):
+            assert reply.headers["content-type"] == "text/event-stream"
+            lines = reply.iter_lines()
+            pid = host.children()[1]
+            os.kill(pid, signal.SIGKILL)
+            for line in lines:
+                if (
+                    line.startswith("data: ")
+                    and (seen := json.loads(line[6:])).get("event") == "process_died"
+                ):
+                    break
+            assert (seen["process"], seen["pid"]) == (1, pid)
+            assert "SIGKILL" in seen["cause"]
+
+
+def test_over_tcp_one_looks_and_nobody_steers(engine: Engine, tmp_path: Path) -> None:
+    """Faults S1, through a real port: the way is known from the socket, not from what is said over it."""
+    with running_host(
+        tmp_path, "sample_app:registry", "-p", "1", admin="127.0.0.1:0", url=engine.url
+    ) as host:
+        host.ready(1)
+        address = host.log("starting")[0]["status"].split(" and ")[0]
+        with httpx.Client(base_url=f"http://{address}", timeout=10, trust_env=False) as client:
+            assert client.get("/api/status").json()["pid"] == host.pid
+            assert client.get("/metrics").is_success
+            reply = client.post("/api/drain", json={})
+            assert (reply.status_code, reply.headers["allow"]) == (405, "GET, HEAD")
+            assert client.get("/api/status", headers={"host": "evil.example"}).status_code == 403
+        code, _, said = ctl(host, "drain", "--admin", address)
+        assert code == 2
+        assert "orders are taken on the unix socket alone" in said
+        assert host.status()["state"] == "running"
+
+
+def test_the_peer_of_a_unix_socket_is_known_by_its_user() -> None:
+    """interface.md, Admin: SO_PEERCRED."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert is_own_user(ours)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_s1_another_users_process_is_refused_even_if_it_reaches_the_socket(tmp_path: Path) -> None:
+    """Faults S1: the file's mode keeps others out; this is for the day it does not."""
+    path = f"\0{tmp_path}"  # an abstract socket has no mode: everybody reaches it
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def connect_as_a_stranger() -> None:
+            os.setuid(65534)
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.connect(path)
+                stranger.recv(1)
+
+        with child_that(connect_as_a_stranger):
+            listener.settimeout(10)
+            peer, _ = listener.accept()
+            with peer:
+                assert not is_own_user(peer)
