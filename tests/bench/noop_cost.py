@@ -1,11 +1,13 @@
 """What hosting an activity costs in CPU: no-ops through the stock worker and through flowherd.
 
-    python tests/bench/noop_cost.py [--activities 20000] [--repeat 3] [--json]
+    python tests/bench/noop_cost.py [--activities 20000] [--repeat 3] [--slots 64] [--delay-ms 0] [--json]
+                                    [--tuned PYTHON]
 
-The same unchanged worker program with one activity that does nothing, against an embedded engine each, with the
-same concurrency (64) and batch (100). Counted is user + system CPU time of every process of the host (flowherd:
-supervisor, keeper, worker), from the first completion to the last, for each completed activity; the engine is not
-counted. Needs `kruxiaflow`.
+The same unchanged worker program with one activity that does nothing, against a stub engine each, with the same
+concurrency and batches of 100. Counted is user + system CPU time of every process of the host (flowherd: supervisor,
+keeper, worker), after a warm-up, for each completed activity; the stub is shown, not counted. `--delay-ms` is how
+long the engine takes to answer. `--tuned` names the Python of an environment with `kruxiaflow`, `sniffio` and
+`uvloop`: the stock worker at its best. The tuned runs and the ratios to them are left out without it.
 """
 
 from __future__ import annotations
@@ -13,116 +15,81 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import psutil
+from bench_kit import cpu_s, flowherd, medians, quantile, running, running_stub, slots, stock
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from harness import Engine, clean_environment, running_engine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-APPS = Path(__file__).parent / "apps"
-CREDENTIALS = ("bench", "bench-secret")
-CEILING_S = 600.0
-SLOTS, BATCH = "64", "100"
-STOCK = (sys.executable, str(APPS / "noop_worker.py"))
-FLOWHERD = (sys.executable, "-m", "flowherd_supervisor", "run", "noop_worker:main", "--app-dir", str(APPS))
-FLOWHERD += ("--admin", "off", "--log-level", "error", "-p", "1")
+WARM_UP = 300
+STOCK, TUNED = "stock", "stock, tuned"
 
 
-@contextmanager
-def running(words: tuple[str, ...], url: str) -> Iterator[psutil.Process]:
-    """The worker program, for as long as the block lasts."""
-    with tempfile.TemporaryDirectory() as runtime, open(os.devnull, "wb") as null:
-        environment = clean_environment(
-            KRUXIAFLOW_API_URL=url,
-            KRUXIAFLOW_WORKER="py-std",
-            KRUXIAFLOW_CLIENT_ID=CREDENTIALS[0],
-            KRUXIAFLOW_CLIENT_SECRET=CREDENTIALS[1],
-            KRUXIAFLOW_WORKER_MAX_ACTIVITIES=SLOTS,
-            KRUXIAFLOW_WORKER_POLL_MAX_ACTIVITIES=BATCH,
-            XDG_RUNTIME_DIR=runtime,
-        )
-        process = subprocess.Popen(words, env=environment, stdout=null, stderr=null)
-        try:
-            yield psutil.Process(process.pid)
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def contenders(tuned: str | None) -> dict[str, tuple[str, ...]]:
+    """Every way to run the program."""
+    found = {STOCK: stock("noop_worker")}
+    if tuned:
+        found[TUNED] = stock("noop_worker", tuned, tuned=True)
+    for transport in ("httpx-pool", "direct"):
+        found[f"flowherd, {transport}"] = flowherd("noop_worker", "-p", "1", "--transport", transport)
+    return found
 
 
-def cpu_s(root: psutil.Process) -> float:
-    """User and system seconds of a process and its living descendants."""
-    times = [process.cpu_times() for process in [root, *root.children(recursive=True)]]
-    return sum(time_.user + time_.system for time_ in times)
-
-
-def measure(words: tuple[str, ...], activities: int) -> dict[str, float]:
-    """One run: microseconds of CPU for each activity, and activities a second; the start does not count."""
-    with running_engine(credentials=CREDENTIALS) as engine:
-        with ThreadPoolExecutor(4) as pool:
-            engine.submit("noop", 1)
-            list(pool.map(lambda _: engine.submit("noop", 100), range(activities // 100)))
-        with running(words, engine.url) as root:
-            counted = _completed(engine, 1)
-            cpu_before, begun_at = cpu_s(root), time.monotonic()
-            counted = _completed(engine, activities) - counted
-            wall_s = time.monotonic() - begun_at
-            return {"cpu_us": (cpu_s(root) - cpu_before) / counted * 1e6, "per_s": counted / wall_s}
-
-
-def _completed(engine: Engine, count: int) -> int:
-    """Waits for so many completions and returns how many there are; asks rarely: the machine is the host's."""
-    give_up_at = time.monotonic() + CEILING_S
-    query = {"status": "completed", "limit": 1}
-    while (found := engine.http.get("/api/v1/workflows", params=query).json()["total"]) < count:
-        if time.monotonic() > give_up_at:
-            raise TimeoutError(f"{found} of {count} completions within {CEILING_S:g} s")
-        time.sleep(0.25)
-    return int(found)
+def measure(words: tuple[str, ...], options: argparse.Namespace) -> dict[str, float]:
+    """One run: CPU for each activity, activities a second, and how long each was out."""
+    with (
+        running_stub(options.delay_ms) as stub,
+        running(words, stub.url, **slots(options.slots, 100)) as root,
+    ):
+        stub.tell("fill", count=WARM_UP)
+        stub.tell("wait", count=WARM_UP)
+        stub.tell("clear")
+        stub_before_s = stub.tell("fill", count=options.activities)["cpu_s"]
+        cpu_before_s, begun_at = cpu_s(root), time.monotonic()
+        report = stub.tell("wait", count=options.activities)
+        wall_s = time.monotonic() - begun_at
+        return {
+            "cpu_us": (cpu_s(root) - cpu_before_s) / options.activities * 1e6,
+            "per_s": options.activities / wall_s,
+            "stub_us": (report["cpu_s"] - stub_before_s) / options.activities * 1e6,
+            "polls": report["counts"]["polls"],
+            "out_p50_ms": quantile(report["acknowledged_s"], 0.5) * 1e3,
+            "out_p99_ms": quantile(report["acknowledged_s"], 0.99) * 1e3,
+        }
 
 
 def main() -> None:
-    """Runs both in turn, `--repeat` times, and prints medians and their ratio."""
+    """Runs all in turn, `--repeat` times, and prints medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--activities", type=int, default=20_000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--delay-ms", type=float, default=0.0)
+    parser.add_argument("--tuned", metavar="PYTHON")
+    parser.add_argument("--only", help="a part of the names of those to run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    contenders = {"stock worker": STOCK, "flowherd -p 1": FLOWHERD}
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    chosen = {n: w for n, w in contenders(options.tuned).items() if (options.only or "") in n}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for _ in range(options.repeat):
-        for name, words in contenders.items():
-            runs[name].append(measure(words, options.activities))
-    medians: dict[str, dict[str, Any]] = {
-        name: {key: statistics.median(run[key] for run in found) for key in found[0]}
-        for name, found in runs.items()
-    }
-    ratio = medians["flowherd -p 1"]["cpu_us"] / medians["stock worker"]["cpu_us"]
+        for name, words in chosen.items():
+            runs[name].append(measure(words, options))
+    rows: dict[str, dict[str, Any]] = {name: medians(found) for name, found in runs.items()}
+    for row in rows.values():
+        row["of"] = {base: rows[base]["cpu_us"] / row["cpu_us"] for base in (STOCK, TUNED) if base in rows}
     if options.json:
-        print(
-            json.dumps({"activities": options.activities, "medians": medians, "ratio": ratio, "runs": runs})
-        )
+        print(json.dumps({"options": vars(options), "cores": os.cpu_count(), "medians": rows, "runs": runs}))
         return
-    print(f"{options.activities} no-ops; {os.cpu_count()} cores, shared; medians of {options.repeat}")
-    for name, row in medians.items():
-        print(f"{name:16}{row['cpu_us']:8.0f} us of CPU each{row['per_s']:8.0f} a second")
-    print(f"flowherd takes {ratio:.2f} of the stock worker's CPU")
+    print(
+        f"{options.activities} no-ops, {options.slots} slots, an engine that takes {options.delay_ms:g} ms; "
+        f"{os.cpu_count()} cores, shared; medians of {options.repeat}"
+    )
+    print(f"{'':22}{'CPU us':>8}{'a second':>10}{'out p50':>9}{'p99 ms':>8}{'polls':>7}{'stub us':>9}")
+    for name, row in rows.items():
+        print(
+            f"{name:22}{row['cpu_us']:8.0f}{row['per_s']:10.0f}{row['out_p50_ms']:9.1f}{row['out_p99_ms']:8.1f}"
+            f"{row['polls']:7.0f}{row['stub_us']:9.1f}"
+            + "".join(f"  1/{ratio:.1f} of {base}" for base, ratio in row["of"].items() if base != name)
+        )
 
 
 if __name__ == "__main__":

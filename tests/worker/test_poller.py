@@ -11,9 +11,12 @@ from structlog.testing import capture_logs
 from virtual_time import virtual_time
 
 from flowherd.config import WorkerConfig
+from flowherd.core.pacing import SOON_S
 from flowherd.engine import Batch
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, State
+from flowherd.running.stepping import LoopMeter
+from flowherd.shared.siblings import Siblings
 from flowherd.working.poller import Mode, Poller
 
 
@@ -30,6 +33,8 @@ class Polling:
             self.table.gate,
             slots=self.table.slots,
             attempts=self.table.attempts,
+            siblings=Siblings.none(self.table.berth),
+            meter=LoopMeter(),
             berth=self.table.berth,
         )
         self.table.slots._changed = self.poller.slots_changed
@@ -137,6 +142,28 @@ async def test_idle_polls_slow_down_and_work_or_a_completion_makes_them_quick_ag
     polling.poller.acknowledged()
     await asyncio.sleep(0.02)
     assert len(polling.polls) > before + 1
+
+
+@virtual_time
+async def test_a_call_of_a_sibling_is_answered_with_one_poll_at_once() -> None:
+    """It has more work than it can start, or leaves its turn: an empty queue needs no second look."""
+    polling = Polling()
+    await asyncio.sleep(60.03)
+    before = len(polling.polls)
+    polling.poller.called()
+    await asyncio.sleep(0.05)
+    assert len(polling.polls) == before + 1
+
+
+@virtual_time
+async def test_a_full_batch_of_light_work_is_followed_by_a_poll_at_once() -> None:
+    """There is probably more, and a pause after each batch would be lost to a queue that is never empty."""
+    polling = Polling(slots=4)
+    polling.poller._meter._longest["work"] = 0.0001
+    polling.engine.offer(*(an_activity(f"a-{number}") for number in range(12)))
+    polling.table.handlers.end(*(f"a-{number}" for number in range(12)))
+    await asyncio.sleep(SOON_S * 1.5)
+    assert polling.table.count(Cell.CLAIMED) == 12
 
 
 # Outages

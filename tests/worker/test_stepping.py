@@ -58,6 +58,30 @@ async def test_only_what_keeps_the_loop_is_a_blocker() -> None:
     assert not meter.blocks("never seen")
 
 
+async def test_nothing_is_called_light_before_it_has_been_measured() -> None:
+    """A child that takes unknown work for light would claim more of it than it can start."""
+    meter = LoopMeter()
+
+    async def light() -> None:
+        await asyncio.sleep(0)
+
+    assert not meter.is_light("light")
+    await run(meter, light(), "light")
+    assert meter.is_light("light")
+
+
+async def test_the_mean_rises_at_once_with_heavy_work_and_falls_slowly() -> None:
+    meter = LoopMeter()
+    means = []
+    for busy_s in (0.3, 0.0):
+        work = meter.stepped(asyncio.sleep(0), "job", lambda: 0)
+        meter.ended("job", busy_s, busy_s)
+        work.close()
+        means.append(meter.busy_mean_s)
+    assert means[0] >= 0.15
+    assert means[1] >= 0.8 * means[0]
+
+
 async def test_a_handler_that_has_become_fast_is_forgiven() -> None:
     """What was once slow, say on its first call, must not be set apart for ever."""
     meter = LoopMeter()

@@ -18,6 +18,7 @@ from flowherd.running.environment import RunEnvironment
 from flowherd.running.lag import LagProbe
 from flowherd.running.stepping import LoopMeter
 from flowherd.running.watchdog import Watchdog
+from flowherd.shared.siblings import Siblings
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.working.streams import EngineStreams
 from flowherd.working.worker import Worker
@@ -63,12 +64,6 @@ class Assembly:
         self._bells = bells
         self._berth = berth
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
-        meter = LoopMeter(lambda tag: berth.put(Cell.ON_LOOP, tag))
-        meter.on_busy = LagProbe(
-            meter.stepping.is_set, lambda lag_s: berth.set_clock(Clock.LOOP_LAG_S, lag_s)
-        ).start
-        meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))
-        Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
         self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
             seat=seat,
@@ -77,15 +72,24 @@ class Assembly:
             stock_files=self._sdk_files,
             files=self._files,
             streams=self._streams,
-            meter=meter,
+            meter=_meter_of(berth),
         )
-        self.worker = Worker(config, registry, self._engine, RecordBook(berth), environment, ledger.suspects)
+        self.worker = Worker(
+            config,
+            registry,
+            self._engine,
+            RecordBook(berth),
+            environment,
+            ledger.suspects,
+            Siblings(ledger.berths, berth, bells),
+        )
         asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
         berth.set_clock(Clock.READY_AT, time.monotonic())
 
     def _heed_bell(self) -> None:
         self._bells.hush(self._bells.of(self._berth.number))
         self.worker.heed_verdicts()
+        self.worker.called()
 
     async def aclose(self) -> None:
         """Ends listening and closes all connections."""
@@ -94,3 +98,14 @@ class Assembly:
         await self._files.aclose()
         await self._sdk_files.aclose()
         await self._engine.aclose()
+
+
+def _meter_of(berth: Berth) -> LoopMeter:
+    """A meter of the running loop that writes into `berth`, and its watchdog."""
+    meter = LoopMeter(lambda tag: berth.put(Cell.ON_LOOP, tag))
+    meter.on_busy = LagProbe(
+        meter.stepping.is_set, lambda lag_s: berth.set_clock(Clock.LOOP_LAG_S, lag_s)
+    ).start
+    meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))
+    Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
+    return meter

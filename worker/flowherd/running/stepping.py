@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 BLOCKER_S = 0.1  # a step this long is felt by everything else on the loop
-_SLOWLY = 0.1  # weight of the newest activity in the mean
+LIGHT_S = 0.005  # a step this short is felt by nobody
+_SLOWLY = 0.1  # weight of the newest activity in the mean, if it took less
+_QUICKLY = 0.5  # ... and if it took more: a child that has met heavy work must not claim more of it
 
 
 class LoopMeter:
@@ -49,6 +51,10 @@ class LoopMeter:
         """Whether an activity of this name has lately kept the loop for so long that its neighbours felt it."""
         return self._longest.get(name, 0.0) >= BLOCKER_S
 
+    def is_light(self, name: str) -> bool:
+        """Whether activities of this name are known to leave the loop free."""
+        return self._longest.get(name, BLOCKER_S) <= LIGHT_S
+
     def stepped(self, work: Coroutine[Any, Any, None], name: str, tag: Callable[[], int]) -> Stepped:
         """The same work, measured; `tag` says what `mark` shall store while it is on the loop."""
         self._alive += 1
@@ -79,7 +85,8 @@ class LoopMeter:
         self._alive -= 1
         if not self._alive:
             self.stepping.clear()
-        self.busy_mean_s += _SLOWLY * (busy_s - self.busy_mean_s)
+        more_s = busy_s - self.busy_mean_s
+        self.busy_mean_s += more_s * (_QUICKLY if more_s > 0 else _SLOWLY)
         self._longest[name] = max(longest_s, self._longest.get(name, 0.0) * (1 - _SLOWLY))
 
 

@@ -107,6 +107,10 @@ class Clock(IntEnum):
     READY_AT = 65  # worker, as all below
     LAST_GOOD_POLL = 66
     LOOP_LAG_S = 67
+    NEXT_POLL_AT = 68  # with the last three: what `flowherd.core.pacing.Sibling` says
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70
     FILL = 71  # what share of the slots that polls asked for was filled lately, 0 to 1
+    POLLED_AT = 72
+    DRAINED_AT = 73
+    WORKED_AT = 74

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-import random
 import secrets
 import time
 from enum import Enum
@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.core.pacing import Pace, delay_s
+from flowherd.core.pacing import SOON_S
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Berth, Cell, Clock, Timing
 from flowherd.process import crashpoints
+from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:
     from flowherd.client.gate import Gate
     from flowherd.config import WorkerConfig
     from flowherd.engine import Batch, Engine
+    from flowherd.running.stepping import LoopMeter
+    from flowherd.shared.siblings import Siblings
     from flowherd.working.attempts import Attempts
     from flowherd.working.slots import Slots
 
 _SLOWLY = 0.2  # weight of the newest poll in the fill ratio
+_NEVER = 1 << 62  # more slots than there are
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -60,6 +64,8 @@ class Poller:
         *,
         slots: Slots,
         attempts: Attempts,
+        siblings: Siblings,
+        meter: LoopMeter,
         berth: Berth,
     ) -> None:
         self._config = config
@@ -67,16 +73,17 @@ class Poller:
         self._gate = gate
         self._slots = slots
         self._attempts = attempts
+        self._turns = Turns(config, siblings, _now())
+        self._meter = meter
         self._berth = berth
-        self._rng = random.Random()
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
         self._most = config.poll_max
-        self._pace = Pace(last_work_at=_now())
-        self._due_at = 0.0
         self._mode = Mode.POLLING
-        self._wake = asyncio.Event()
-        self._turn: asyncio.Task[int] | None = None
+        self._sleep: asyncio.Future[None] | None = None
+        self._wakes_at = 0.0
+        self._wakes_when_free = 0
+        self._turn: asyncio.Task[None] | None = None
         self.in_flight: str | None = None
 
     def __repr__(self) -> str:
@@ -89,90 +96,108 @@ class Poller:
             self._mode = mode
         if self._mode is not Mode.POLLING and self._turn is not None and self.in_flight is None:
             self._turn.cancel()
-        self._wake.set()
+        self._wake()
 
     def slots_changed(self) -> None:
-        """A slot was freed or a limit raised: polls as soon as the pace allows."""
-        self._wake.set()
+        """A slot was freed or a limit raised: looks whether that was all it has waited for."""
+        if self._sleep is not None and self._slots.free >= self._wakes_when_free:
+            self._wake()
 
     def acknowledged(self) -> None:
         """The engine has taken an outcome, which usually makes the next step ready: polls soon."""
         now = _now()
-        self._pace = self._pace.after_completion(now)
-        self._due_at = min(self._due_at, now + self._delay_s(now))
-        self._wake.set()
+        self._turns.worked(now)
+        if self._wakes_at > now + SOON_S:
+            self._wake()
+
+    def called(self) -> None:
+        """A sibling has more work than it can start soon, or leaves its turn to this process."""
+        self._turns.called()
+        self._wake()
 
     async def run(self) -> None:
         """Polls until told to stop; returns when no poll is in flight any more."""
-        while await self._next_turn():
-            found = await self._take_turn()
-            now = _now()
-            self._pace = self._pace.after_poll(found, now)
-            self._due_at = now + self._delay_s(now)
+        while self._mode is not Mode.STOPPING:
+            wanted = self._wanted() if self._mode is Mode.POLLING else 0
+            if not wanted:
+                self._turns.pause()
+                await self._wait(math.inf, when_free=1)
+                continue
+            now, worthwhile = _now(), -(-min(self._slots.limit, self._most) // 2)
+            is_roomy = wanted >= worthwhile
+            at = self._turns.next_at(now, is_roomy=is_roomy)
+            if at <= now:
+                await self._take_turn()
+            else:
+                await self._wait(at, when_free=_NEVER if is_roomy else worthwhile)
+        self._turns.pause()
+
+    async def _wait(self, until: float, *, when_free: int) -> None:
+        """Sleeps until then, until so many slots are free, or until it is woken."""
+        loop = asyncio.get_running_loop()
+        self._sleep, self._wakes_at, self._wakes_when_free = loop.create_future(), until, when_free
+        timer = loop.call_at(until, self._wake) if until < math.inf else None
+        try:
+            await self._sleep
+        finally:
+            self._sleep = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
 
     def _wanted(self) -> int:
         return min(self._slots.free, self._most, self._attempts.room)
 
-    def _delay_s(self, now: float) -> float:
-        config = self._config
-        return delay_s(
-            self._pace,
-            interval_s=config.poll_interval_s,
-            interval_max_s=config.poll_interval_max_s,
-            now=now,
-            rng=self._rng,
-        )
-
-    async def _next_turn(self) -> bool:
-        """Waits until a poll is due and a slot is free; False when told to stop."""
-        while self._mode is not Mode.STOPPING:
-            self._wake.clear()
-            wait_s = None
-            if self._mode is Mode.POLLING and self._wanted() > 0:
-                wait_s = self._due_at - _now()
-                if wait_s <= 0:
-                    return True
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-        return False
-
-    async def _take_turn(self) -> int:
-        """Polls when the gate lets it and returns how many activities came.
+    async def _take_turn(self) -> None:
+        """Polls when the gate lets it.
 
         It is a task of its own, so that a change of mode can call it back while it waits for the gate.
         """
+        self._turns.pause()
+        began_at = _now()
         turn = self._turn = asyncio.get_running_loop().create_task(self._gate.through(self._poll))
         try:
-            return await turn
-        except (EngineError, _NotNow):
-            return 0  # said where it happened, or by the gate
+            await turn
+        except EngineError:  # said where it happened, or by the gate
+            self._turns.failed(began_at)
+        except _NotNow:
+            return
         except asyncio.CancelledError:
             current = asyncio.current_task()
-            if turn.cancelled() and current is not None and not current.cancelling():
-                return 0  # called back by `set_mode`
-            raise
+            if not turn.cancelled() or current is None or current.cancelling():
+                raise  # else it was called back by `set_mode`
         finally:
             self._turn = None
 
-    async def _poll(self) -> int:
+    async def _poll(self) -> None:
         """Slots first: what comes must be able to start at once (protocol.md R1)."""
-        if self._mode is not Mode.POLLING or not self._wanted():
+        began_at = _now()
+        wanted = self._wanted()
+        if self._mode is not Mode.POLLING or not wanted:
             raise _NotNow
-        permits = self._slots.take(self._wanted())
+        asked = permits = self._slots.take(self._turns.share_of(wanted, began_at))
         try:
-            batch = await self._ask(permits)
+            batch = await self._ask(permits, began_at)
             permits = self._attempts.accept(batch, permits)
         finally:
             self._slots.give_back(permits)
             self._attempts.start_waiting()
-        return len(batch.activities)
+        self._note_fill(min(len(batch.activities) / wanted, 1.0))
+        self._turns.found(
+            asked,
+            len(batch.activities) + len(batch.undecodable),
+            began_at=began_at,
+            now=_now(),
+            is_light=all(self._meter.is_light(activity.name) for activity in batch.activities),
+        )
 
-    async def _ask(self, permits: int) -> Batch:
+    async def _ask(self, permits: int, began_at: float) -> Batch:
         self._polls += 1
         worker_id = self.in_flight = f"{self._prefix}-{self._polls}"
+        self._turns.began(began_at)
         started_at = time.monotonic()
         config = self._config
         crashpoints.reached("before_poll")
@@ -189,7 +214,6 @@ class Poller:
         self._berth.set_clock(Clock.POLL_RTT_S, now - started_at)
         self._berth.add(Cell.POLLS)
         self._berth.count(Timing.POLL, now - started_at)
-        self._note_fill(min(len(batch.activities) / permits, 1.0))
         if batch.activities:
             self._most = config.poll_max
         else:

@@ -13,6 +13,7 @@ from flowherd.core.messages import Stopped, stopped
 from flowherd.ledger import Cell, RecordBook
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
+from flowherd.shared.siblings import Siblings
 from flowherd.shared.suspects import Suspects
 from flowherd.working.attempt import Tools
 from flowherd.working.attempts import Attempts
@@ -49,6 +50,7 @@ class Worker:
         book: the pen of this worker's berth.
         environment: what all runs share.
         suspects: the host's table of activities that processes have died with.
+        siblings: the host's other processes, None for a worker that is alone.
 
     """
 
@@ -60,6 +62,7 @@ class Worker:
         book: RecordBook,
         environment: RunEnvironment,
         suspects: Suspects | None = None,
+        siblings: Siblings | None = None,
     ) -> None:
         gate = self._gate = Gate()
         self._berth = book.berth
@@ -77,7 +80,14 @@ class Worker:
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
         self._poller = Poller(
-            config, engine, gate, slots=self._slots, attempts=self._attempts, berth=book.berth
+            config,
+            engine,
+            gate,
+            slots=self._slots,
+            attempts=self._attempts,
+            siblings=siblings or Siblings.none(book.berth),
+            meter=environment.meter,
+            berth=book.berth,
         )
         self._order: _StopOrder | None = None
         self._ordered = asyncio.Event()
@@ -116,6 +126,10 @@ class Worker:
     def heed_verdicts(self) -> None:
         """The keeper rang: looks for leases that were lost."""
         self._attempts.heed_verdicts()
+
+    def called(self) -> None:
+        """A sibling rang: polls at once."""
+        self._poller.called()
 
     def _give(self, order: _StopOrder) -> None:
         self._order = order

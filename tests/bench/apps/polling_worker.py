@@ -1,0 +1,43 @@
+"""An unchanged stock worker for the polling bench; runs under `python` and under `flowherd run … :main`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from kruxiaflow.worker import (
+    ActivityContext,
+    ActivityRegistry,
+    ActivityResult,
+    WorkerConfig,
+    WorkerManager,
+    activity,
+)
+
+
+@activity()
+async def stamp(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
+    """Says when it began, on the clock that all processes of a machine share."""
+    return ActivityResult.value("started_at", time.monotonic())
+
+
+@activity()
+async def spin(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
+    """Pure-Python CPU for as many seconds as it is told."""
+    begun_at, stop_at = time.monotonic(), time.process_time() + params["seconds"]
+    while time.process_time() < stop_at:
+        sum(number * number for number in range(2000))
+    return ActivityResult.value("started_at", begun_at)
+
+
+async def main() -> None:
+    """The shape of every stock example."""
+    registry = ActivityRegistry()
+    registry.register(stamp, "py-std")
+    registry.register(spin, "py-std")
+    await WorkerManager(WorkerConfig(), registry).run_until_shutdown()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
