@@ -44,6 +44,8 @@ def plain(ctx: SyncActivityContext, n: int) -> int:
     if ctx.cancelled and ctx.cancel_reason is CancelReason.TIMEOUT:
         ctx.raise_if_cancelled()
     assert_type(ctx.wait_for_shutdown(1.0), bool)
+    ctx.checkpoint({"done": n})
+    assert_type(ctx.resume(), Any)
     with ctx.stream() as stream:
         assert_type(stream, SyncTokenStream)
         stream.send("text")

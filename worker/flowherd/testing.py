@@ -12,6 +12,7 @@ from flowherd.activity import Activity, Completed, Failed, Outcome, Usage
 from flowherd.config import WorkerConfig
 from flowherd.fake_engine import Call, FakeEngine
 from flowherd.files.attempt_files import FileAccess
+from flowherd.files.checkpoints import decoded, encoded, reference_of
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
@@ -50,6 +51,7 @@ class TestedRun:
     Attributes:
         files: what was given and what the handler uploaded, by reference.
         streamed: the text that went through `ctx.stream()`.
+        checkpoint: what the next attempt would resume with.
 
     """
 
@@ -58,6 +60,7 @@ class TestedRun:
     outcome: Outcome
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     streamed: str = field(default="", repr=False)
+    checkpoint: Any = field(default=None, repr=False)
 
     @property
     def output(self) -> dict[str, Any]:
@@ -101,6 +104,7 @@ async def run_activity(
     environment: RunEnvironment | None = None,
     config: WorkerConfig | None = None,
     files: Mapping[str, bytes] | None = None,
+    checkpoint: Any = None,
     **fields: Any,
 ) -> TestedRun:
     """Runs one handler exactly as a worker does, without an engine.
@@ -111,6 +115,7 @@ async def run_activity(
         environment: state, seat and shutdown signal the handler sees.
         config: limits, such as `activity_timeout_s` and `cancel_grace_s`.
         files: what can be downloaded, by reference; uploads are in the result's `files`.
+        checkpoint: what an earlier attempt has kept, None for nothing.
         fields: attributes of the activity, such as `key`, `signal_data`, `timeout_s`.
 
     Returns:
@@ -124,15 +129,19 @@ async def run_activity(
     registry = Registry()
     registry.add(definition)
     config = config or WorkerConfig(worker_id="test")
-    memory = MemoryFiles(files or {})
+    activity = make_activity(definition.name, params, **fields)
+    kept = str(reference_of(activity))
+    memory = MemoryFiles({**(files or {}), **({} if checkpoint is None else {kept: encoded(checkpoint)})})
     access = FileAccess(lambda: memory, asyncio.new_event_loop, max_file_mb=config.max_file_mb)
     streams = _Streamed()
     seen = replace(environment or RunEnvironment(), files=access, streams=streams)
-    run = Runner(registry, config, ThreadPool(1), seen).start(
-        make_activity(definition.name, params, **fields)
-    )
+    run = Runner(registry, config, ThreadPool(1), seen).start(activity)
     try:
-        return TestedRun(await run.outcome(), memory.contents, "".join(streams.texts))
+        outcome = await run.outcome()
+        left = memory.contents.pop(kept, None)
+        return TestedRun(
+            outcome, memory.contents, "".join(streams.texts), None if left is None else decoded(left)
+        )
     finally:
         await access.aclose()
 

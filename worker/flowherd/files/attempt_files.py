@@ -112,6 +112,10 @@ class AttemptFiles:
         """Begins an upload; the result is the reference."""
         return self._begin(lambda: self._upload(path, filename, content_type))
 
+    def save(self, content: bytes, filename: str, content_type: str) -> Future[str]:
+        """Begins to upload `content` under a name of ours; the result is the reference."""
+        return self._begin(lambda: self._save(content, filename, content_type))
+
     def cancel(self) -> None:
         """Ends what is under way: whoever waits for it gets a CancelledError."""
         with self._lock:
@@ -162,6 +166,15 @@ class AttemptFiles:
         with Incoming.created(self._fresh_path(reference.name), self._access.limit_bytes) as sink:
             await self._access.store().receive(reference, sink)
         return sink.path
+
+    async def _save(self, content: bytes, filename: str, content_type: str) -> str:
+        path = self._fresh_path(filename)
+        try:
+            with storage_errors("writing a file to upload"):
+                path.write_bytes(content)
+            return await self._upload(path, filename, content_type)
+        finally:
+            remove(path.parent)
 
     def _fresh_path(self, name: str) -> Path:
         """In a folder of its own: two files of one name do not meet, and nobody can have been there before."""

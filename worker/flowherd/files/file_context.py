@@ -72,7 +72,7 @@ class SyncFileContext:
 
     def download_file(self, reference: str) -> Path:
         """See `ActivityContext.download_file`; ends with the attempt, as by `raise_if_cancelled`."""
-        return _result(files_of(self._state).download(reference), self._state)
+        return result_of(files_of(self._state).download(reference), self._state)
 
     def upload_file(
         self,
@@ -82,7 +82,7 @@ class SyncFileContext:
     ) -> str:
         """See `ActivityContext.upload_file`; ends with the attempt, as by `raise_if_cancelled`."""
         files = files_of(self._state)
-        return _result(files.upload(local_path(path), filename, content_type), self._state)
+        return result_of(files.upload(local_path(path), filename, content_type), self._state)
 
 
 def files_of(state: RunState) -> AttemptFiles:
@@ -95,7 +95,8 @@ def files_of(state: RunState) -> AttemptFiles:
     return access.of(state)
 
 
-def _result(future: Future[T], state: RunState) -> T:
+def result_of(future: Future[T], state: RunState) -> T:
+    """Blocks until there is one; ends with the attempt, as by `raise_if_cancelled`."""
     try:
         return future.result()
     except CancelledError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.activity import Usage
 from flowherd.errors import LeaseLost
+from flowherd.files.checkpoints import AsyncCheckpoints, SyncCheckpoints
 from flowherd.files.file_context import AsyncFileContext, SyncFileContext
 from flowherd.running.run_state import CancelReason, RunState
 from flowherd.sdk.costs import Money, checked_cost
@@ -209,7 +210,7 @@ class BaseContext:
         return since
 
 
-class ActivityContext(AsyncFileContext, BaseContext):
+class ActivityContext(AsyncFileContext, AsyncCheckpoints, BaseContext):
     """The context of an `async def` handler."""
 
     __slots__ = ()
@@ -241,7 +242,7 @@ class ActivityContext(AsyncFileContext, BaseContext):
         await self._state.environment.shutdown.wait()
 
 
-class SyncActivityContext(SyncFileContext, BaseContext):
+class SyncActivityContext(SyncFileContext, SyncCheckpoints, BaseContext):
     """The context of a plain `def` handler: the same names without `await`."""
 
     __slots__ = ()
