@@ -1,4 +1,4 @@
-"""What a host endures (M8, M10, M11, M12, M17); each measure is a function of folder, scale and seed."""
+"""What a host endures (M8 to M12, M17); each measure is a function of folder, scale and seed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import psutil
 from chaos.measures import Row, Scale
 from chaos.oracle import pid_of
 from chaos.proxy import Fate
-from chaos.world import World
-from harness import eventually
+from chaos.world import CHAOS_APPS, World
+from harness import eventually, running_host
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+NOBODY = "http://127.0.0.1:1"
 
 
 def blocked(folder: Path, _scale: Scale, seed: int) -> list[Row]:
@@ -38,6 +41,31 @@ def blocked(folder: Path, _scale: Scale, seed: int) -> list[Row]:
         ]
 
 
+def crash_loops(folder: Path, scale: Scale, _seed: int) -> list[Row]:
+    """M9: an app that cannot be imported, and one whose processes end a second after their start."""
+    imported, crashed = folder / "imported", folder / "crashed"
+    for here in (imported, crashed):
+        here.mkdir()
+    since = time.monotonic()
+    with running_host(imported, "broken_app:registry", "-p", "2", url=NOBODY) as host:
+        code, took_s = host.wait(), time.monotonic() - since
+        tracebacks = host.log_path.read_text().count("Traceback (most recent call last)")
+    text = f"exit {code} after {took_s:.2f} s, {tracebacks} traceback"
+    first = Row("M9", "import error", text, "exit 3 ≤ 5 s, one", (code, tracebacks) == (3, 1) and took_s <= 5)
+    flags = ("-p", "2", "-c", "2", "--max-restarts", "0")
+    with running_host(crashed, "crashing_app:registry", *flags, url=NOBODY, app_dir=CHAOS_APPS) as host:
+        host.wait_for_log("process_ready", 3)
+        supervisor, since = psutil.Process(host.pid), time.monotonic()
+        before_s = sum(supervisor.cpu_times()[:2])
+        time.sleep(scale.crash_loop_s)
+        took_s, used_s = time.monotonic() - since, sum(supervisor.cpu_times()[:2]) - before_s
+        most = max(Counter(line["process"] for line in host.log("process_died")).values())
+    share = used_s / took_s
+    text = f"{most} restarts a process in {took_s:.0f} s, supervisor {share:.2%} of a CPU"
+    good = 3 <= most <= 12 and share <= 0.02
+    return [first, Row("M9b", "crash after 1 s", text, "≤ 12 a minute, ≤ 2 %", good)]
+
+
 def poison(folder: Path, _scale: Scale, seed: int) -> list[Row]:
     """M10: one killer among 200 that have two attempts each."""
     with World(folder, seed=seed) as world:
@@ -53,17 +81,28 @@ def poison(folder: Path, _scale: Scale, seed: int) -> list[Row]:
         return [Row("M10", "poison among 200", text, "200 of 200, terminal after 3", good)]
 
 
-def tokens(folder: Path, _scale: Scale, seed: int) -> list[Row]:
-    """M11, light: eight children, tokens of 4 s, two expiries."""
-    with World(folder, seed=seed, credentials=("m11", "canary-token-secret"), token_ttl_s=4) as world:
+def tokens(folder: Path, scale: Scale, seed: int) -> list[Row]:
+    """M11: eight children, tokens of 4 s, and a token route that is away for a while."""
+    with World(
+        folder, seed=seed, credentials=("m11", "canary-token-secret"), token_ttl_s=4, lease_s=60
+    ) as world:
         world.submit_work(160, (0.3, 1.0))
         since = time.time()
         world.start_host(processes=8, slots=16)
+        eventually(lambda: world.ended() >= 60, "60 done", within_s=60)
+        world.proxy.refuses.add("token")
+        time.sleep(scale.outage_s)
+        world.proxy.refuses.clear()
         world.until_done(60)
-        asked, took_s = world.proxy.count("token")[Fate.PASSED], time.time() - since
+        asked, took_s = world.proxy.count("token"), time.time() - since - scale.outage_s
         most = 1 + took_s / 3.0
-        text = f"{asked} token requests of 8 children in {took_s:.1f} s"
-        return [Row("M11", "one token for the host", text, f"≤ {most:.0f}", asked <= most)]
+        granted, refused, done = asked[Fate.PASSED], asked[Fate.REFUSED], world.ended()
+        text = (
+            f"{granted} token requests of 8 children in {took_s:.1f} s, {refused} more in an outage of "
+            f"{scale.outage_s:g} s; {done} of 160 done"
+        )
+        good = granted <= most and 1 <= refused <= 15 and done == 160
+        return [Row("M11", "one token for the host", text, f"≤ {most:.0f}, ≤ 15, all done", good)]
 
 
 def outage(folder: Path, scale: Scale, seed: int) -> list[Row]:

@@ -32,16 +32,22 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large the measures are."""
+    """How large the measures are; `words` are for pytest, `mutation_words` for the mutations."""
 
     kills: int
     orphans: int
     outage_s: float
     noops: int
+    crash_loop_s: float
+    histories: int
+    requests: int
+    words: tuple[str, ...] = ()
+    mutation_words: tuple[str, ...] = ()
 
 
 BESIDE = 24  # activities at a time: slots stay free, so that a queue adds nothing to the times
-SHORT, LONG = Scale(6, 3, 8.0, 2_000), Scale(32, 10, 20.0, 10_000)
+SHORT = Scale(6, 3, 8.0, 2_000, 15.0, 60, 300, mutation_words=("--quick",))
+LONG = Scale(32, 10, 20.0, 10_000, 60.0, 300, 2_000, words=("--soak",))
 
 
 def kills(folder: Path, scale: Scale, seed: int) -> list[Row]:

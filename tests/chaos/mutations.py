@@ -159,8 +159,13 @@ def main() -> int:
     """Tries every mutation; returns 0 when each made its test fail, and every test passes without one."""
     parser = argparse.ArgumentParser(description="Which test notices which protection?")
     parser.add_argument("--only", default="", help="a part of the protection's name")
+    parser.add_argument("--quick", action="store_true", help="those whose test starts no program")
     options = parser.parse_args()
-    wanted = [mutation for mutation in MUTATIONS if options.only in mutation.protection]
+    wanted = [
+        mutation
+        for mutation in MUTATIONS
+        if options.only in mutation.protection and (not options.quick or mutation.test.startswith(UNIT))
+    ]
     with tempfile.TemporaryDirectory(prefix="mut-") as folder:
         copy = Path(folder) / "c"
         for name in ("worker", "supervisor", "tests", "pyproject.toml", "README.md"):

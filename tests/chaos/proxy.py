@@ -74,6 +74,7 @@ class Proxy:
 
     Attributes:
         holds: the verbs whose replies are held back until their caller has gone.
+        refuses: the verbs that are answered by 503, unseen by the engine.
         calls: everything that came by, in the order in which it ended.
 
     """
@@ -83,6 +84,7 @@ class Proxy:
         self._rng = random.Random(seed)
         self.toxics = toxics
         self.holds: set[str] = set()
+        self.refuses: set[str] = set()
         self.calls: list[Call] = []
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -137,6 +139,8 @@ class Proxy:
         if fate is Fate.SLOW:
             await asyncio.sleep(self.toxics.slow_s)
         reply = b""
+        if _noted(at_s, head, request[len(head) :], fate).verb in self.refuses:
+            fate = Fate.REFUSED
         if fate not in {Fate.RESET_BEFORE, Fate.REFUSED}:
             reply, trouble = await upstream.ask(request)
             fate = trouble or fate

@@ -13,23 +13,40 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chaos import endurance, measures, storm
+from chaos import endurance, measures, storm, suites
 from chaos.measures import Row
 
 STORMS = {
-    "short": (("M1", storm.SHORT), ("M1f", storm.HARASSED_SHORT)),
-    "long": (("M1", storm.LONG), ("M1f", storm.HARASSED), ("M2", storm.CALM)),
+    "short": (
+        ("M1", storm.SHORT),
+        ("M1f", storm.HARASSED_SHORT),
+        ("M1p", storm.SUSPICIOUS),
+        ("M2", storm.CALM_SHORT),
+    ),
+    "long": (("M1", storm.LONG), ("M1f", storm.HARASSED), ("M1p", storm.SUSPICIOUS), ("M2", storm.CALM)),
 }
-NAMES = {"M1": "soak: kills, restarts, resets", "M1f": "soak: killed and frozen", "M2": "calm duplicates"}
+NAMES = {
+    "M1": "soak: kills, restarts, resets",
+    "M1f": "soak: killed and frozen",
+    "M1p": "soak: killed, poison about",
+    "M2": "calm duplicates",
+}
 MEASURES = (
     measures.kills,
     measures.orphans,
     measures.drains,
     endurance.blocked,
+    endurance.crash_loops,
     endurance.poison,
     endurance.tokens,
     endurance.outage,
     endurance.drift,
+    suites.hostile_replies,
+    suites.hostile_code,
+    suites.lease_model,
+    suites.engine_fuzz,
+    suites.mutations,
+    suites.conformance,
 )
 SCALES = {"short": measures.SHORT, "long": measures.LONG}
 

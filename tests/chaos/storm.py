@@ -53,6 +53,7 @@ SUSPICIOUS = Profile(
     poison_after=3,
     killers=3,
 )
+CALM_SHORT = Profile(400, (0.0, 0.05), 0.0, 0.0, toxics=Toxics(), within_s=60.0)
 CALM = Profile(2000, (0.0, 0.05), 0.0, 0.0, toxics=Toxics())
 
 

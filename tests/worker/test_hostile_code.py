@@ -135,14 +135,23 @@ def size(request: pytest.FixtureRequest) -> Callable[[int], int]:
     return lambda full: full if request.config.getoption("--soak") else full // 10
 
 
-def say(what: str, count: int, rig: CodeRig, ends: dict[str, int]) -> None:
-    print(
-        f"seed {SEED}: {ends}; {rig.wire.sent} calls, 0 of {count} {what} refused, below {3 / count:.2%} (95 %)"
-    )
+@pytest.fixture
+def say(rig: CodeRig, record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Prints what was counted, and what none in so many proves."""
+
+    def report(what: str, count: int, ends: dict[str, int]) -> None:
+        record_property(what, count)
+        print(
+            f"seed {SEED}: {ends}; {rig.wire.sent} calls, 0 of {count} {what}, below {3 / count:.2%} (95 %)"
+        )
+
+    return report
 
 
 @pytest.mark.timeout(300)
-async def test_no_output_is_sent_that_the_engine_refuses(rig: CodeRig, size: Callable[[int], int]) -> None:
+async def test_no_output_is_sent_that_the_engine_refuses(
+    rig: CodeRig, say: Callable[..., None], size: Callable[[int], int]
+) -> None:
     """Scorecard M14, faults A1, A2."""
     chance, count = Code(SEED), size(OUTPUTS)
     outputs = [chance.output() for _ in range(count)]
@@ -154,12 +163,12 @@ async def test_no_output_is_sent_that_the_engine_refuses(rig: CodeRig, size: Cal
     ends = await rig.run("returns", count)
     assert rig.wire.refused == []
     assert min(ends.values()) > count / 10, ends
-    say("outputs", count, rig, ends)
+    say("outputs were refused", count, ends)
 
 
 @pytest.mark.timeout(300)
 async def test_no_exception_ends_the_worker_or_is_told_in_words_the_engine_refuses(
-    rig: CodeRig, size: Callable[[int], int]
+    rig: CodeRig, say: Callable[..., None], size: Callable[[int], int]
 ) -> None:
     """Scorecard M14, faults A3, A4."""
     chance, count = Code(SEED + 1), size(EXCEPTIONS)
@@ -172,11 +181,13 @@ async def test_no_exception_ends_the_worker_or_is_told_in_words_the_engine_refus
     ends = await rig.run("raises", count)
     assert rig.wire.refused == []
     assert ends["failed"] == count
-    say("exceptions", count, rig, ends)
+    say("exceptions were refused", count, ends)
 
 
 @pytest.mark.timeout(300)
-async def test_no_name_is_sent_that_the_engine_refuses(rig: CodeRig, size: Callable[[int], int]) -> None:
+async def test_no_name_is_sent_that_the_engine_refuses(
+    rig: CodeRig, say: Callable[..., None], size: Callable[[int], int]
+) -> None:
     """Scorecard M14: codes of failures, providers, models and names of outputs."""
     chance, count = Code(SEED + 2), size(NAMES) // 2
     names = [chance.text() for _ in range(count)]
@@ -194,12 +205,16 @@ async def test_no_name_is_sent_that_the_engine_refuses(rig: CodeRig, size: Calla
 
     ends = await rig.run("names_things", count)
     assert rig.wire.refused == []
-    say("names", count, rig, ends)
+    say("names were refused", count, ends)
 
 
 @pytest.mark.timeout(300)
 async def test_no_file_name_leads_out_of_the_private_directory_or_to_another_route(
-    rig: CodeRig, size: Callable[[int], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rig: CodeRig,
+    say: Callable[..., None],
+    size: Callable[[int], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Scorecard M14, fault F1: also where the handler has made the directories the name goes through."""
     chance, count = Code(SEED + 3), size(NAMES) // 2
@@ -217,7 +232,7 @@ async def test_no_file_name_leads_out_of_the_private_directory_or_to_another_rou
     assert rig.wire.refused == absent
     assert all("/files/" in url for url, _, _ in absent)
     assert ends["completed"] > count / 20
-    say("file names", count, rig, ends)
+    say("file names left their folder", count, ends)
 
 
 def _tree(folder: Path) -> list[Path]:
