@@ -181,6 +181,19 @@ def status(
     return show_status(admin=admin, pid=pid, as_json=json)
 
 
+@app.command
+def top(
+    *,
+    admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
+    pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
+    once: Annotated[bool, Parameter(help="one plain table, as into a pipe", negative="")] = False,
+) -> int:
+    """Watch a running supervisor live, and steer it with keys."""
+    from flowherd_supervisor.views.top import top as part  # noqa: PLC0415 - as above
+
+    return part(admin=admin, pid=pid, once=once)
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """The `flowherd` program: exits with a code of `flowherd.exits`."""
     sys.exit(_call(app, sys.argv[1:] if words is None else words))

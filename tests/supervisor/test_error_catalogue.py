@@ -111,6 +111,9 @@ SLIPS = [
     Slip("ctl quiet --pid 1", "--pid 1", "running: none"),
     Slip("ctl restart --admin 9464", "--admin 9464", "HOST:PORT or unix:PATH"),
     Slip("ctl restart --admin 127.0.0.1:9", "--admin 127.0.0.1:9", "no answer", code=1),
+    # top
+    Slip("top --once", "no running supervisor found in", "start one: flowherd run APP"),
+    Slip("top --onec", "--onec", "Did you mean --once?"),
     # engine
     Slip("engine --port 70000", "--port 70000", "1 to 65535"),
     Slip("engine --port http", "--port", "flowherd engine --help"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from harness import clean_environment, eventually, running_host
 from worker_kit import child_that
 
 from flowherd_supervisor.keeper.guard import is_own_user
+from flowherd_supervisor.views.feed import Happened, HttpFeed, Status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +42,12 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path) ->
         code, _, said = ctl(host, "scale", "4")
         assert code == 2
         assert "1 to 3 are" in said
+        command = [sys.executable, "-m", "flowherd_supervisor", "top", "--pid", str(host.pid)]
+        env = clean_environment(XDG_RUNTIME_DIR=str(tmp_path / "r"))
+        shown = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=30, check=True
+        ).stdout
+        assert "2 of 2 processes ready" in shown, "into a pipe it is one table"
         assert ctl(host, "quiet")[0] == 0
         eventually(lambda: not host.status()["polling"], "polling paused")
         assert ctl(host, "quiet")[:2] == (0, "polling is paused already\n")
@@ -124,3 +132,26 @@ def test_s1_another_users_process_is_refused_even_if_it_reaches_the_socket(tmp_p
             peer, _ = listener.accept()
             with peer:
                 assert not is_own_user(peer)
+
+
+async def test_a_watcher_outlives_the_process_that_serves_it(engine: Engine, tmp_path: Path) -> None:
+    """Issue: `top` and the page survive its restart, and see what happened meanwhile, once."""
+    with running_host(tmp_path, "sample_app:registry", "-p", "1", url=engine.url) as host:
+        host.ready(1)
+        feed = HttpFeed(f"unix:{host.socket}")
+        seen: list[str] = []
+        killed = False
+        async with asyncio.timeout(30):
+            async for news in feed.news():
+                match news:
+                    case Happened(event):
+                        seen.append(event["event"])
+                    case Status() if not killed:
+                        killed = True
+                        os.kill(host.keeper(), signal.SIGKILL)
+                    case Status() if "keeper_died" in seen:
+                        break
+                    case _:
+                        pass
+        assert seen.count("process_ready") == 3, "two keepers and a worker, each once"
+        assert (await feed.order("quiet")) == "polling pauses; what runs goes on"

@@ -58,19 +58,26 @@ def open_admin(admin: str | None, pid: int | None) -> httpx.Client:
         ConfigurationError: as `ask`.
 
     """
+    base_url, path = endpoint(admin, pid)
+    transport = httpx.HTTPTransport(uds=path)
+    return httpx.Client(transport=transport, base_url=base_url, timeout=_TIMEOUT_S, trust_env=False)
+
+
+def endpoint(admin: str | None, pid: int | None) -> tuple[str, str | None]:
+    """The base URL of a supervisor's admin pages, and the unix socket that leads there, None over TCP.
+
+    Raises:
+        ConfigurationError: as `ask`.
+
+    """
     if admin is None:
-        return _through(_choose(pid))
+        return "http://flowherd", str(_choose(pid))
     if admin.startswith("unix:"):
-        return _through(admin.removeprefix("unix:"))
+        return "http://flowherd", admin.removeprefix("unix:")
     host, _, port = admin.rpartition(":")
     if not host or not port.isdigit():
         raise ConfigurationError(f"--admin {admin}: should be HOST:PORT or unix:PATH")
-    return httpx.Client(base_url=f"http://{admin}", timeout=_TIMEOUT_S, trust_env=False)
-
-
-def _through(path: Path | str) -> httpx.Client:
-    transport = httpx.HTTPTransport(uds=str(path))
-    return httpx.Client(transport=transport, base_url="http://flowherd", timeout=_TIMEOUT_S, trust_env=False)
+    return f"http://{admin}", None
 
 
 def _choose(pid: int | None) -> Path:

@@ -15,6 +15,7 @@ from flowherd_supervisor.views.ask import WIDTH_OF_A_PIPE, ask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+COLUMNS = ("proc", "pid", "phase", "busy", "done", "failed", "restarts", "CPU%", "own MB", "up")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 
@@ -39,38 +40,48 @@ def show_status(*, admin: str | None, pid: int | None, as_json: bool) -> int:
 
 def render(document: Mapping[str, Any]) -> list[Text | Table]:
     """The snapshot for a terminal of 80 columns: a few lines about the whole, and a row for each process."""
+    return [Text("\n".join(headline(document))), _table(document["children"])]
+
+
+def headline(document: Mapping[str, Any]) -> list[str]:
+    """The whole in four lines."""
     engine, sizes, slots = document["engine"], document["processes"], document["concurrency"]
     reach = f"reachable, {engine['rtt_ms']} ms" if engine["reachable"] else "NOT reachable"
     ready = f"{sizes['ready']} of {sizes['wanted']} processes ready"
     busy = f"{slots['in_use']} of {slots['total']} slots in use"
-    age = f"{document['state']} for {_duration(document['uptime_s'])}"
-    lines = (
+    paused = "" if document.get("polling", True) else ", polling is paused"
+    age = f"{document['state']} for {_duration(document['uptime_s'])}{paused}"
+    return [
         f"flowherd {document['version']}, pid {document['pid']}, {age}",
         f"engine {engine['url']}: {reach}",
         f"{ready}, {busy}, {document['restarts']} restarts",
         ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in document["totals"].items()),
-    )
-    return [Text("\n".join(lines)), _table(document["children"])]
+    ]
 
 
 def _table(children: list[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for title in ("proc", "pid", "phase", "busy", "done", "failed", "restarts", "CPU%", "own MB", "up"):
+    for title in COLUMNS:
         table.add_column(title, justify="left" if title == "phase" else "right", no_wrap=True)
     for row in children:
-        table.add_row(
-            str(row["process"]),
-            str(row["pid"]),
-            row["phase"],
-            f"{row['in_flight']}/{row['slots']}",
-            str(row["completed"]),
-            str(row["failed"]),
-            str(row["restarts"]),
-            _figure(row["cpu_percent"]),
-            _figure(row["uss_mb"]),
-            _duration(row["uptime_s"]),
-        )
+        table.add_row(*cells(row))
     return table
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """One process, a text for each of `COLUMNS`."""
+    return (
+        str(row["process"]),
+        str(row["pid"]),
+        row["phase"],
+        f"{row['in_flight']}/{row['slots']}",
+        str(row["completed"]),
+        str(row["failed"]),
+        str(row["restarts"]),
+        _figure(row["cpu_percent"]),
+        _figure(row["uss_mb"]),
+        _duration(row["uptime_s"]),
+    )
 
 
 def _figure(value: float | None) -> str:
