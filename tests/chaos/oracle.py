@@ -103,11 +103,20 @@ class Facts:
         return [f"{id_}: {self.errors.get(id_)}" for id_ in given_up ^ self.killers]
 
     def taken_down_twice(self) -> list[str]:
-        """Healthy, but started a third time: among killers a second death must not take bystanders with it."""
+        """Healthy, and twice running beside others when their process died: once is what poison may cost.
+
+        A death that one activity ran through alone is its own, as far as anybody can tell.
+        """
         of_killers = {row["activity_id"] for row in self.rows if row["workflow_id"] in self.killers}
-        starts = Counter(note.activity_id for note in self.notes if note.event == "start")
+        running: dict[int, set[str]] = defaultdict(set)
+        for note in self.notes:
+            if note.event == "start":
+                running[note.pid].add(note.activity_id)
+            else:
+                running[note.pid].discard(note.activity_id)
+        shared = Counter(id_ for pid in self.deaths if len(running[pid]) > 1 for id_ in running[pid])
         return [
-            f"{id_}: {n}" for id_, n in starts.items() if self.killers and n > 2 and id_ not in of_killers
+            f"{id_}: {n}" for id_, n in shared.items() if self.killers and n > 1 and id_ not in of_killers
         ]
 
     def accepted_twice(self) -> list[str]:

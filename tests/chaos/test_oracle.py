@@ -55,16 +55,19 @@ def test_i1_what_did_not_end_is_lost() -> None:
 
 
 def test_poison_is_judged_by_what_it_does_and_bystanders_by_how_often_they_began() -> None:
-    """A healthy activity given up, a killer that was not, a bystander that began a third time."""
+    """A healthy activity given up, a killer that was not, a bystander of two deaths."""
     given_up = {"w": "given up after 3 processes died with it, the last time alone: …"}
     assert _facts(CLAIM, errors=given_up).misjudged()
     assert not _facts(CLAIM, errors=given_up, killers={"w"}, status="failed").misjudged()
     assert _facts(CLAIM, DONE, killers={"w"}).misjudged()
     assert _facts(CLAIM, DONE, killers={"w"}).lost()
-    starts = [Note(at_s, "start", A, 70, "-") for at_s in (1.1, 2.1, 3.1)]
-    assert _facts(CLAIM, DONE, killers={"v"}, notes=starts).taken_down_twice()
-    assert not _facts(CLAIM, DONE, killers={"v"}, notes=starts[1:]).taken_down_twice()
-    assert not _facts(CLAIM, DONE, killers={"w"}, notes=starts).taken_down_twice()
+    both = [Note(1.0, "start", id_, pid, "-") for pid in (70, 71) for id_ in (A, "other")]
+    deaths = {70: 2.0, 71: 2.0}
+    assert len(_facts(CLAIM, DONE, killers={"v"}, notes=both, deaths=deaths).taken_down_twice()) == 2
+    assert len(_facts(CLAIM, DONE, killers={"w"}, notes=both, deaths=deaths).taken_down_twice()) == 1
+    assert not _facts(CLAIM, DONE, killers={"v"}, notes=both, deaths={70: 2.0}).taken_down_twice()
+    alone = [*both[:3], Note(1.5, "end", A, 70, "good")]
+    assert not _facts(CLAIM, DONE, killers={"v"}, notes=alone, deaths=deaths).taken_down_twice()
 
 
 def test_i2_two_accepted_completions_are_seen() -> None:

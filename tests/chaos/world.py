@@ -155,11 +155,12 @@ class World:
         One in which a suspect runs alone is spared: nobody can tell such a death from the suspect's own doing.
         """
         assert self.host is not None
+        workers = sorted(self.host.children().values())
         running: Counter[int] = Counter()
         for note in read_notes(self.notes_path):
             running[note.pid] += {"start": 1, "end": -1}[note.event]
-        if workers := [pid for pid in sorted(self.host.children().values()) if running[pid] > 1]:
-            self.kill(self.rng.choice(workers))
+        if busy := [pid for pid in workers if running[pid] > 1]:
+            self.kill(self.rng.choice(busy))
 
     def restart_engine(self, away_s: float = 0.0) -> None:
         """SIGKILL to the engine, and a new one on the same file and port."""
