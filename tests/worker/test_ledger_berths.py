@@ -94,6 +94,19 @@ def test_a_new_incarnation_begins_to_count_at_zero(ledger: Ledger) -> None:
     assert berth.clock(Clock.STARTED_AT) == 2.0
 
 
+def test_no_two_records_of_a_host_have_the_same_sequence(ledger: Ledger) -> None:
+    """An activity that kills each process it is the first in has died twice, not once in the keeper's books."""
+    sequences = []
+    for number in range(3):
+        berth = ledger.berths[number % 2]
+        berth.open(seat=0, incarnation=number + 1, now=1.0)
+        sequences += [claim(RecordBook(berth))[1]]
+        berth.end(Cause.CRASH)
+        berth.settled()
+    assert len(set(sequences)) == 3
+    assert max(sequences) << 2 < 1 << 64
+
+
 def test_a_seat_keeps_the_counts_of_all_its_incarnations(ledger: Ledger) -> None:
     for seat, completed in ((0, 3), (1, 10), (0, 4)):
         berth = open_berth(ledger, seat=seat)

@@ -15,6 +15,7 @@ from flowherd.shared.spendings import AREA_BYTES, write_of
 _FREE, _CLAIMED, _RUNNING, _REPORTING = (
     int(state) for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING)
 )
+_BERTH_BITS, _RECORD_BITS = 12, 30  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 _NOTHING_KEPT = bytes(CHECKED.size)
 
 
@@ -34,7 +35,8 @@ class RecordBook:
         self._bodies = berth.offset + berth.layout.bodies
         self._journals = berth.offset + berth.layout.journals
         self._spendings = berth.offset + berth.layout.spendings
-        self._sequence = berth.get(Cell.STARTED) << 40  # no verdict of an earlier incarnation can match
+        # No verdict of an earlier incarnation can match, nor can deaths in two berths pass for one.
+        self._sequence = (berth.get(Cell.STARTED) << _BERTH_BITS | berth.number) << _RECORD_BITS
         self._free = list(range(berth.capacity - 1, -1, -1))
         self._high_water = 0
         self._keeps = bytearray(b"\1" * berth.capacity)  # 1: the journal may hold something
