@@ -20,7 +20,9 @@ from flowherd.running.environment import RunEnvironment
 from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
+
+    from flowherd.core.messages import Stopped
 
 
 def item(number: int = 1, name: str = "echo", **fields: Any) -> dict[str, Any]:
@@ -46,13 +48,17 @@ def brings(*items: Any, **fields: Any) -> Play:
 class EngineRig:
     """The worker and a keeper of its leases on the test's loop."""
 
-    def __init__(self, server: ScriptedEngine, **settings: Any) -> None:
+    work: asyncio.Task[Stopped]
+
+    def __init__(self, server: ScriptedEngine, *, handlers: Iterable[Any] = (), **settings: Any) -> None:
         self.server = server
         self.begun: list[int] = []
         self.held = asyncio.Event()
         registry = Registry()
         registry.register(self._handler("echo"))
         registry.register(self._handler("hold"))
+        for handler in handlers:
+            registry.register(handler)
         config = WorkerConfig(
             api_url=server.url, worker_id="rig", **{"concurrency": 4, **server.settings, **settings}
         )
@@ -92,11 +98,14 @@ class EngineRig:
 
 
 @contextlib.asynccontextmanager
-async def working(server: ScriptedEngine, **settings: Any) -> AsyncIterator[EngineRig]:
+async def working(
+    server: ScriptedEngine, *, handlers: Iterable[Any] = (), **settings: Any
+) -> AsyncIterator[EngineRig]:
     """A rig that works until the block ends, then gives everything back."""
-    rig = EngineRig(server, **settings)
+    rig = EngineRig(server, handlers=handlers, **settings)
     loop = asyncio.get_running_loop()
     beating, work = loop.create_task(rig.keeper.run()), loop.create_task(rig.worker.run())
+    rig.work = work
     try:
         async with asyncio.timeout(10.0):
             yield rig
