@@ -8,7 +8,7 @@ import random
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -57,13 +57,12 @@ def main() -> int:
     parser.add_argument("--profile", choices=sorted(STORMS), default="short")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--only", default="", help="names of storms and measures, such as M1,kills,outage")
+    parser.add_argument("--transport", choices=("direct", "httpx-pool", "httpx"), default="direct")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not options.json:
         print(f"profile {options.profile}, seed {options.seed}", flush=True)
-    rows = list(
-        _rows(options.profile, options.seed, set(filter(None, options.only.split(","))), quiet=options.json)
-    )
+    rows = list(_rows(options, set(filter(None, options.only.split(",")))))
     if options.json:
         print(
             json.dumps(
@@ -73,14 +72,16 @@ def main() -> int:
     return 0 if all(row.is_met for row in rows) else 1
 
 
-def _rows(profile: str, seed: int, only: set[str], *, quiet: bool):
-    for name, wanted in STORMS[profile]:
+def _rows(options: argparse.Namespace, only: set[str]):
+    seed, quiet = options.seed, options.json
+    for name, wanted in STORMS[options.profile]:
         if not only or name in only:
-            yield from _said(_storm(name, wanted, seed), quiet=quiet)
+            stormy = replace(wanted, transport=options.transport)
+            yield from _said(_storm(name, stormy, seed), quiet=quiet)
     for measure in MEASURES:
         if not only or measure.__name__ in only:
             with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-                yield from _said(measure(Path(folder), SCALES[profile], seed), quiet=quiet)
+                yield from _said(measure(Path(folder), SCALES[options.profile], seed), quiet=quiet)
 
 
 def _storm(name: str, profile: storm.Profile, seed: int) -> list[Row]:

@@ -35,6 +35,7 @@ class Profile:
     within_s: float = 600.0
     poison_after: int = 0  # with it, a process is only killed while several activities run there
     killers: int = 0
+    transport: str = "direct"
 
 
 SHORT = Profile(400, (0.02, 0.8), restart_engine_every_s=5.0, within_s=60.0)
@@ -94,7 +95,7 @@ def storm(folder: Path, profile: Profile, seed: int) -> Judgement:
         world.submit_work(profile.activities // 2, profile.lengths_s)
         world.submit_killers(profile.killers)
         world.submit_work(profile.activities - profile.activities // 2, profile.lengths_s)
-        world.start_host(slots=SLOTS, poison_after=profile.poison_after)
+        world.start_host("--transport", profile.transport, slots=SLOTS, poison_after=profile.poison_after)
         secrets = _Secrets(world)
         harasser = _Harasser(world)
         world.until_done(profile.within_s, *_agents(world, profile, harasser), every(2.0, secrets.look))
