@@ -133,9 +133,9 @@ def few_files_kill(source: Source) -> Iterator[str]:
 
 
 def few_files_touch_signals(source: Source) -> Iterator[str]:
-    """Law 3; the engine and the demo are programs of their own, not parts of the tree."""
+    """Law 3; the engine and the demo are programs of their own, not parts of the tree; isolates take SIGTERM."""
     if source.within(SUPERVISOR, "inbox.py", "engine/serve.py", *PROGRAMS) or source.within(
-        WORKER, "process/child.py", "process/solo.py"
+        WORKER, "process/child.py", "process/solo.py", "process/isolate_voice.py"
     ):
         return
     yield from source.using(

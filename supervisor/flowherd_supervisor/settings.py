@@ -72,6 +72,7 @@ class ActivitySettings(BaseModel):
     offload: Literal["loop", "thread", "process"] | None = None
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     max_concurrent: int | None = Field(default=None, ge=1)
+    max_memory_mb: int | None = Field(default=None, ge=1)
 
 
 class Settings(BaseModel):
@@ -156,6 +157,9 @@ class Settings(BaseModel):
     )
     max_memory_per_child: Count | None = _env(
         "WORKER_MAX_MEMORY_PER_CHILD", "growth in MB after which a process is replaced", None, ge=1
+    )
+    isolate_max_tasks: Count = _env(
+        "WORKER_ISOLATE_MAX_TASKS", "activities after which an isolate is replaced", 100, ge=1
     )
     boot_timeout: PositiveSeconds = _env("WORKER_BOOT_TIMEOUT", "seconds from fork to ready", 30.0)
     loop: Literal["auto", "uvloop", "asyncio"] = _env(
@@ -254,6 +258,8 @@ class Settings(BaseModel):
             graceful_timeout_s=self.graceful_timeout,
             cancel_grace_s=self.cancel_grace,
             poison_after=self.poison_after,
+            isolate_max_tasks=self.isolate_max_tasks,
+            boot_timeout_s=self.boot_timeout,
             max_reply_mb=self.max_reply_mb,
             max_file_mb=self.max_file_mb,
             loop=self.loop,

@@ -159,7 +159,7 @@ def test_the_plan_and_the_worker_config_take_over_what_was_said() -> None:
         "processes": "3", "concurrency": "7", "graceful_timeout": "4", "boot_timeout": "5",
         "max_restarts": "6", "restart_window": "8", "poll_max": "9", "poll_interval": "11",
         "default_lease": "12", "cancel_grace": "13", "activity_timeout": "14", "heartbeat_interval": "2",
-        "worker": "w", "worker_id": "id", "max_reply_mb": "15", "max_file_mb": "16",
+        "worker": "w", "worker_id": "id", "max_reply_mb": "15", "max_file_mb": "16", "isolate_max_tasks": "17",
     }  # fmt: skip
     settings = load(flags).settings
     plan = settings.plan()
@@ -171,5 +171,6 @@ def test_the_plan_and_the_worker_config_take_over_what_was_said() -> None:
         "concurrency": 5, "poll_max": 9, "poll_interval_s": 11, "default_lease_s": 12, "cancel_grace_s": 13,
         "activity_timeout_s": 14, "heartbeat_interval_s": 2, "worker_type": "w", "worker_id": "id",
         "max_reply_mb": 15, "max_file_mb": 16, "poll_interval_max_s": 11, "graceful_timeout_s": 4,
+        "isolate_max_tasks": 17, "boot_timeout_s": 5,
     }  # fmt: skip
     assert {name: config[name] for name in expected} == expected

@@ -587,12 +587,12 @@ async def test_every_value_and_exception_ends_in_exactly_one_outcome():
         assert result.failure.code == "INVALID_OUTPUT"
 
 
-async def test_a_handler_that_asks_for_a_process_is_refused_with_a_remedy():
+async def test_a_handler_that_asks_for_a_process_is_refused_where_nobody_makes_one():
     """Running it elsewhere without a word would promise what is not there."""
 
     @activity(offload="process")
     async def work():
         """Never runs."""
 
-    with pytest.raises(RegistryError, match=r'offload="process" is not available.*use "thread"'):
+    with pytest.raises(RegistryError, match=r'offload="process" needs the supervisor.*`flowherd run`'):
         Bench(work)

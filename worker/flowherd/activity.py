@@ -17,7 +17,8 @@ class Activity:
         activity_id: the same for every attempt (protocol.md fact 9); the idempotency key.
         key: the activity's key in its workflow.
         name: chooses the handler; may be empty.
-        parameters: as the engine sent them; may hold secrets, so never logged (protocol.md R15).
+        parameters: as the engine sent them; may hold secrets, so never logged (protocol.md R15). A `msgspec.Raw`
+            where they are only passed on, to an isolate.
         worker_id: of the poll that brought it: the engine's only fence (protocol.md fact 8).
         timeout_s: the definition's `timeout_seconds`, None when it set none (the lease is then 60 s or less).
 

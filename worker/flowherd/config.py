@@ -44,6 +44,8 @@ class WorkerConfig(BaseModel):
     graceful_timeout_s: float = Field(default=30.0, ge=0)
     cancel_grace_s: float = Field(default=5.0, ge=0)
     poison_after: int = Field(default=3, ge=0)
+    isolate_max_tasks: int = Field(default=100, ge=1)
+    boot_timeout_s: float = Field(default=30.0, gt=0)
     call_deadline_s: float = Field(default=30.0, gt=0)
     max_reply_mb: int = Field(default=256, ge=1)
     max_file_mb: int = Field(default=5120, ge=1)

@@ -25,13 +25,20 @@ _CREDENTIALS_MISSING = "set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
 _json = msgspec.json.Encoder(order="deterministic")
 
 
-def connect(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> KruxiaEngine:
+def connect(
+    config: WorkerConfig,
+    tokens: TokenSource | None,
+    *,
+    connections: int,
+    undecoded: frozenset[str] = frozenset(),
+) -> KruxiaEngine:
     """An engine client for `config.api_url`; without `tokens` it sends no Authorization header (§2.2)."""
     return KruxiaEngine(
         new_transport(config, tokens, connections=connections),
         api_url=config.api_url,
         max_reply_mb=config.max_reply_mb,
         anonymous=tokens is None,
+        undecoded=undecoded,
     )
 
 
@@ -42,15 +49,23 @@ class KruxiaEngine:
         api_url: named in errors.
         max_reply_mb: the largest reply to a poll.
         anonymous: it has no credentials, so that a 401 names the settings that are missing.
+        undecoded: names of activities whose parameters stay JSON, since they are only passed on.
 
     """
 
     def __init__(
-        self, transport: Transport, *, api_url: str = "", max_reply_mb: int = 256, anonymous: bool = False
+        self,
+        transport: Transport,
+        *,
+        api_url: str = "",
+        max_reply_mb: int = 256,
+        anonymous: bool = False,
+        undecoded: frozenset[str] = frozenset(),
     ) -> None:
         self._transport = transport
         self._api_url = api_url
         self._anonymous = anonymous
+        self._undecoded = undecoded
         self._max_reply_mb = max_reply_mb
 
     async def poll(self, worker_type: str, worker_id: str, limit: int, deadline_s: float) -> Batch:
@@ -68,7 +83,7 @@ class KruxiaEngine:
             raise ReplyTooLarge(reason, in_doubt=True) from None
         if answer.verdict is not Verdict.ACCEPTED:
             raise EngineMisconfigured(f"{self._api_url} refuses to be polled: {answer.detail}")
-        return decode_batch(reply.body, worker_id)
+        return decode_batch(reply.body, worker_id, self._undecoded)
 
     async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:
         """See `Engine.heartbeat`."""

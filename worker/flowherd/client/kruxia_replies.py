@@ -100,15 +100,20 @@ def _retry_after_s(reply: Reply) -> float:
     return wish if math.isfinite(wish) and wish > 0 else 0.0
 
 
-def decode_batch(body: bytes, worker_id: str) -> Batch:
+def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozenset()) -> Batch:
     """A poll reply; `count` is ignored, the list counts (faults.md E20).
+
+    Args:
+        body: as it came.
+        worker_id: it was asked for with.
+        undecoded: names of activities whose parameters are left as the JSON they came as, a part of `body`.
 
     Raises:
         EngineUnavailable: not a poll reply; whatever it claimed stays claimed until its lease ends (fact 2).
 
     """
     try:
-        items = msgspec.json.decode(body)["activities"]
+        items = _opened(body, undecoded) if undecoded else msgspec.json.decode(body)["activities"]
     except _UNREADABLE as error:
         pieces = _pieces(body)
         if pieces is None:
@@ -125,6 +130,28 @@ def decode_batch(body: bytes, worker_id: str) -> Batch:
         activities=[item for item in decoded if isinstance(item, Activity)],
         undecodable=[item for item in decoded if isinstance(item, Undecodable)],
     )
+
+
+class _Reply(msgspec.Struct):
+    activities: list[msgspec.Raw]
+
+
+class _Named(msgspec.Struct):
+    activity_name: Any = None
+
+
+def _opened(body: bytes, undecoded: frozenset[str]) -> list[Any]:
+    """The items of a reply, some with their parameters undecoded."""
+    items: list[Any] = []
+    for raw in msgspec.json.decode(body, type=_Reply).activities:
+        if msgspec.json.decode(raw, type=_Named).activity_name in undecoded:
+            members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+            kept = members.pop("parameters", None)
+            items.append({name: msgspec.json.decode(value) for name, value in members.items()})
+            items[-1]["parameters"] = kept
+        else:
+            items.append(msgspec.json.decode(raw))
+    return items
 
 
 def _pieces(body: bytes) -> list[bytes] | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from flowherd.activity import Activity
     from flowherd.files.transfers import FileStore
+    from flowherd.running.environment import Transfers
     from flowherd.running.run_state import RunState
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class FileAccess:
         self.scratch = Scratch(base)
         self._lock = threading.Lock()
 
-    def of(self, state: RunState) -> AttemptFiles:
+    def of(self, state: RunState) -> Transfers:
         """The files of one attempt; FileTransferFailed once it has ended."""
         with self._lock:
             if state.has_ended:

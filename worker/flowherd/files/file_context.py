@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from flowherd.files.attempt_files import AttemptFiles
+    from flowherd.running.environment import Transfers
     from flowherd.running.run_state import RunState
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class SyncFileContext:
         return result_of(files.upload(local_path(path), filename, content_type), self._state)
 
 
-def files_of(state: RunState) -> AttemptFiles:
+def files_of(state: RunState) -> Transfers:
     """The attempt's files; LeaseLost once the activity is somebody else's, FileError without an engine."""
     if state.cancel_reason is CancelReason.LEASE_LOST:
         raise LeaseLost(f"activity {state.activity.activity_id} is somebody else's now")

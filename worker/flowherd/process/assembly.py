@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowherd.client.auth import LedgerTokens
@@ -15,9 +16,12 @@ from flowherd.files.transfers import EngineFiles
 from flowherd.ledger import Berth, Cell, Clock, Ledger, RecordBook
 from flowherd.process.loops import new_loop
 from flowherd.running.environment import RunEnvironment
+from flowherd.running.isolate_terms import IsolateRules
+from flowherd.running.isolates import Isolates
 from flowherd.running.lag import LagProbe
 from flowherd.running.stepping import LoopMeter
 from flowherd.running.watchdog import Watchdog
+from flowherd.sdk.definition import Mode
 from flowherd.shared.siblings import Siblings
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.working.streams import EngineStreams
@@ -25,18 +29,35 @@ from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
+    from flowherd.running.isolate_terms import IsolateHost
     from flowherd.sdk.registry import Registry
     from flowherd.shared.bells import Bells
 
 MOST_CONNECTIONS = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker stands.
+
+    Attributes:
+        seat: its number among its siblings, from 0.
+        state: what the app's lifespan yielded.
+        isolate_host: makes its isolates, None where nobody does.
+
+    """
+
+    seat: int
+    state: Any = None
+    isolate_host: IsolateHost | None = None
+
+
 class Assembly:
     """A worker with its client and its bell; make it on the loop it will run on.
 
     Args:
+        place: what surrounds it.
         most_slots: how many activities it may ever run at once; bounds the connections.
-        state: what the app's lifespan yielded.
 
     """
 
@@ -48,12 +69,16 @@ class Assembly:
         ledger: Ledger,
         berth: Berth,
         bells: Bells,
-        seat: int,
+        place: Place,
         most_slots: int,
-        state: Any = None,
     ) -> None:
         tokens = LedgerTokens(ledger, berth, bells.ring_keeper) if config.client_id else None
-        self._engine = connect(config, tokens, connections=min(most_slots, MOST_CONNECTIONS) + 2)
+        self._engine = connect(
+            config,
+            tokens,
+            connections=min(most_slots, MOST_CONNECTIONS) + 2,
+            undecoded=frozenset(found.name for found in registry if found.mode is Mode.PROCESS),
+        )
         self._sdk_files = SdkFiles(config.api_url, tokens)
         self._files = FileAccess(
             lambda: EngineFiles(config.api_url, tokens),
@@ -66,8 +91,8 @@ class Assembly:
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
         self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
-            seat=seat,
-            state=state,
+            seat=place.seat,
+            state=place.state,
             secrets=(secret,) if secret else (),
             stock_files=self._sdk_files,
             files=self._files,
@@ -82,6 +107,7 @@ class Assembly:
             environment,
             ledger.suspects,
             Siblings(ledger.berths, berth, bells),
+            _isolates(config, place, environment),
         )
         asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
         berth.set_clock(Clock.READY_AT, time.monotonic())
@@ -109,3 +135,10 @@ def _meter_of(berth: Berth) -> LoopMeter:
     meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))
     Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
     return meter
+
+
+def _isolates(config: WorkerConfig, place: Place, environment: RunEnvironment) -> Isolates | None:
+    if place.isolate_host is None:
+        return None
+    rules = IsolateRules(config.isolate_max_tasks, config.boot_timeout_s, environment.secrets)
+    return Isolates(place.isolate_host, rules, config.concurrency)

@@ -18,6 +18,8 @@ from flowherd.core.messages import (
     Downward,
     Drain,
     DumpStacks,
+    IsolateEnded,
+    IsolateStarted,
     Message,
     Quiet,
     Release,
@@ -32,7 +34,8 @@ from flowherd.errors import AppImportError, ConfigurationError, LifespanFailed
 from flowherd.exits import Exit
 from flowherd.ledger import Cell
 from flowherd.process import forks
-from flowherd.process.assembly import Assembly
+from flowherd.process.assembly import Assembly, Place
+from flowherd.process.isolate_link import LinkedHost
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.loops import new_loop, run_to_the_end
@@ -95,6 +98,7 @@ def main(setup: ChildSetup, link: Link) -> int:
         app = load_app(setup.app, setup.app_dir)
         worker_type = choose_worker_type(app, setup.worker_type)
         registry = app.for_type(worker_type).configured(setup.activities)
+        registry.check_alone()  # until the supervisor makes isolates
     except ConfigurationError as error:
         return _refuse(link, Exit.USAGE, str(error))
     except AppImportError as error:
@@ -142,9 +146,8 @@ async def _work(
         ledger=setup.ledger,
         berth=setup.berth,
         bells=setup.bells,
-        seat=setup.seat,
+        place=Place(setup.seat, lifespan.state, LinkedHost(link)),
         most_slots=setup.most_slots,
-        state=lifespan.state,
     )
     assembly.worker.set_slots(setup.slots, 0)
     orders.serve(assembly.worker, asyncio.get_running_loop())
@@ -216,5 +219,9 @@ def obey(worker: Worker, message: Downward) -> None:
             worker.release(within_s)
         case DumpStacks():
             dump_tasks(log)
+        case IsolateStarted(key, pid) if worker.isolates is not None:
+            worker.isolates.started(key, pid)
+        case IsolateEnded(key, status, reason) if worker.isolates is not None:
+            worker.isolates.ended(key, status, reason)
         case _:
             log.warning("order_not_for_workers", order=type(message).__name__)

@@ -14,17 +14,18 @@ from flowherd.exits import Exit
 if TYPE_CHECKING:
     import asyncio
 
+    from flowherd.process.isolate_voice import Voice
     from flowherd.process.link import Link
 
 _is_copy = False
 
 
-def guard(loop: asyncio.AbstractEventLoop, link: Link) -> None:
+def guard(loop: asyncio.AbstractEventLoop, link: Link | Voice) -> None:
     """From now on a fork leaves a copy that has no link, and that ends when it comes back to `loop`.
 
     Args:
         loop: the worker's, of the calling thread.
-        link: to the supervisor.
+        link: to the supervisor, or an isolate's to its worker.
 
     """
     loop_thread = threading.get_ident()

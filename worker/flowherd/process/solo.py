@@ -13,7 +13,7 @@ import structlog
 
 from flowherd.exits import Exit
 from flowherd.ledger import Cause, Ledger, records_needed
-from flowherd.process.assembly import Assembly
+from flowherd.process.assembly import Assembly, Place
 from flowherd.process.lease_thread import LeaseThread
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
@@ -54,6 +54,7 @@ def run(setup: SoloSetup) -> int:
     app = load_app(setup.app, setup.app_dir)
     worker_type = choose_worker_type(app, setup.worker_type)
     registry = app.for_type(worker_type)
+    registry.check_alone()
     config = setup.config.model_copy(update={"worker_type": worker_type})
     loop = new_loop(config.loop)()
     asyncio.set_event_loop(loop)
@@ -84,9 +85,8 @@ class _Solo:
             ledger=ledger,
             berth=berth,
             bells=bells,
-            seat=0,
+            place=Place(0, lifespan.state),
             most_slots=config.concurrency,
-            state=lifespan.state,
         )
         leases = LeaseThread(
             config,

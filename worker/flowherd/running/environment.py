@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flowherd.running.stepping import LoopMeter
 
 if TYPE_CHECKING:
-    from flowherd.files.attempt_files import FileAccess
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from flowherd.running.run_state import RunState
 
 
 class ShutdownSignal:
@@ -88,6 +91,38 @@ class Streams(Protocol):
         ...
 
 
+class Transfers(Protocol):
+    """The files of one attempt; its methods may be called from any thread."""
+
+    def download(self, reference: str) -> Future[Path]:
+        """Begins a download; the result is the path of the whole file."""
+        ...
+
+    def upload(self, path: Path, filename: str | None, content_type: str | None) -> Future[str]:
+        """Begins an upload; the result is the reference."""
+        ...
+
+    def save(self, content: bytes, filename: str, content_type: str) -> Future[str]:
+        """Begins to upload `content` under a name of ours; the result is the reference."""
+        ...
+
+    def cancel(self) -> None:
+        """Ends what is under way: whoever waits for it gets a CancelledError."""
+        ...
+
+    def close(self) -> None:
+        """The attempt has ended, and with it its files."""
+        ...
+
+
+class Files(Protocol):
+    """Where the attempts of one process get their files from and send them to."""
+
+    def of(self, state: RunState) -> Transfers:
+        """The files of one attempt; FileTransferFailed once it has ended."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunEnvironment:
     """What a handler may see of its process.
@@ -109,6 +144,6 @@ class RunEnvironment:
     shutdown: ShutdownSignal = field(default_factory=ShutdownSignal)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     stock_files: StockFiles | None = None
-    files: FileAccess | None = None
+    files: Files | None = None
     streams: Streams | None = None
     meter: LoopMeter = field(default_factory=LoopMeter)

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     import logging
 
     from flowherd.activity import Activity
-    from flowherd.files.attempt_files import AttemptFiles
-    from flowherd.running.environment import RunEnvironment
+    from flowherd.running.environment import RunEnvironment, Transfers
     from flowherd.sdk.costs import SpendingKeeper
 
 _ending = threading.Lock()
@@ -55,7 +54,7 @@ class RunState:
         self.is_decided = False  # the outcome is known: what is spent from now on is not in it
         self.has_ended = False  # the handler has: what it left behind gets nothing any more
         self.costs: Costs | None = None
-        self.files: AttemptFiles | None = None
+        self.files: Transfers | None = None
         self.heartbeat_at = 0.0  # monotonic seconds of the handler's last heartbeat()
         self.logger: logging.LoggerAdapter[logging.Logger] | None = None
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from flowherd.config import WorkerConfig
     from flowherd.running.environment import RunEnvironment
+    from flowherd.running.isolates import Isolates
     from flowherd.running.offload import ThreadPool
     from flowherd.sdk.costs import SpendingKeeper
     from flowherd.sdk.registry import Registry
@@ -36,16 +37,25 @@ class Runner:
         config: time limits and the grace of cancelled handlers.
         threads: where handlers that block run.
         environment: what handlers see of this process.
+        isolates: where handlers with offload="process" run; None where nobody makes them.
 
     """
 
     def __init__(
-        self, registry: Registry, config: WorkerConfig, threads: ThreadPool, environment: RunEnvironment
+        self,
+        registry: Registry,
+        config: WorkerConfig,
+        threads: ThreadPool,
+        environment: RunEnvironment,
+        isolates: Isolates | None = None,
     ) -> None:
         registry.check()
+        if isolates is None:
+            registry.check_alone()
         self._registry = registry
         self._config = config
         self._threads = threads
+        self._isolates = isolates
         self._environment = environment
         self._tasks: set[asyncio.Task[None]] = set()
         self._gates: dict[str, _Gate] = {}
@@ -85,6 +95,10 @@ class Runner:
     def _begin(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
         if definition.mode is Mode.LOOP:
             self._begin_on_loop(run, definition, state)
+            return
+        if definition.mode is Mode.PROCESS:
+            assert self._isolates is not None, definition
+            self._isolates.begin(run, state, definition)
             return
         loop = asyncio.get_running_loop()
         if definition.is_async:

@@ -35,6 +35,7 @@ class ActivityDefinition:
         mode: where it runs.
         timeout_s: seconds an attempt may take, None for the engine's or the worker's limit.
         max_concurrent: attempts of it that may run at the same time in one process, None for no limit.
+        max_memory_mb: what its isolate may have in RAM, None for no limit.
         worker_type: the only worker type that serves it, None for any.
         is_async: whether calling the handler returns an awaitable.
         origin: `function, file:line`, for messages.
@@ -46,6 +47,7 @@ class ActivityDefinition:
     mode: Mode
     timeout_s: float | None = None
     max_concurrent: int | None = None
+    max_memory_mb: int | None = None
     worker_type: str | None = None
     is_async: bool = True
     origin: str = ""
@@ -69,10 +71,13 @@ class ActivityOptions(TypedDict, total=False):
 
     Attributes:
         name: what the engine calls it; the function's name by default.
-        offload: "thread", "process" or None: `async def` runs on the loop, `def` in a thread.
+        offload: "thread", "process" or None: `async def` runs on the loop, `def` in a thread; "process" is an
+            isolate, a process of its own that can be stopped, and needs `flowherd run`.
         offload_to_thread: True is `offload="thread"`, as other SDKs spell it.
         timeout_s: seconds an attempt may take.
         max_concurrent: attempts of it that may run at the same time in one process.
+        max_memory_mb: with offload="process", what its isolate may have in RAM, pages it shares included; it is
+            killed beyond that, and the failure is `OUT_OF_MEMORY`.
         worker: the only worker type that serves it.
 
     """
@@ -82,6 +87,7 @@ class ActivityOptions(TypedDict, total=False):
     offload_to_thread: bool
     timeout_s: float | None
     max_concurrent: int | None
+    max_memory_mb: int | None
     worker: str | None
 
 
@@ -117,11 +123,19 @@ def adjusted(definition: ActivityDefinition, options: ActivityOptions) -> Activi
     max_concurrent = options.get("max_concurrent")
     if max_concurrent is not None and not (isinstance(max_concurrent, int) and max_concurrent >= 1):
         raise RegistryError(f"{where}: max_concurrent must be a whole number of at least 1")
+    mode = _mode(options, where, definition)
+    max_memory_mb = options.get("max_memory_mb")
+    if max_memory_mb is not None:
+        if not isinstance(max_memory_mb, int) or isinstance(max_memory_mb, bool) or max_memory_mb < 1:
+            raise RegistryError(f"{where}: max_memory_mb must be a whole number of at least 1")
+        if mode is not Mode.PROCESS:
+            raise RegistryError(f'{where}: max_memory_mb needs offload="process": others share their memory')
     return replace(
         definition,
-        mode=_mode(options, where, definition),
+        mode=mode,
         timeout_s=definition.timeout_s if timeout_s is None else float(timeout_s),
         max_concurrent=max_concurrent or definition.max_concurrent,
+        max_memory_mb=max_memory_mb or definition.max_memory_mb,
         worker_type=options.get("worker") or definition.worker_type,
     )
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ActivityDefinition", "ActivityOptions", "Mode", "Registry", "activity", "definition_of"]
 
 MARK = "__flowherd_activity__"
+CONFIGURABLE = frozenset({"offload", "timeout_s", "max_concurrent", "max_memory_mb"})
 
 MakeLifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
 
@@ -171,7 +172,7 @@ class Registry:
         """A registry with options of some activities replaced, as `[activities.NAME]` of a config file does.
 
         Args:
-            changes: activity name → `offload`, `timeout_s`, `max_concurrent`.
+            changes: activity name → `offload`, `timeout_s`, `max_concurrent`, `max_memory_mb`.
 
         Raises:
             RegistryError: for a name that is not here, an unknown option or a senseless value.
@@ -184,7 +185,7 @@ class Registry:
         registry = Registry(self.worker_type, lifespan=self.lifespan)
         for found in self:
             change = changes.get(found.name, {})
-            misplaced = change.keys() - {"offload", "timeout_s", "max_concurrent"}
+            misplaced = change.keys() - CONFIGURABLE
             if misplaced:
                 raise RegistryError(f"[activities.{found.name}] has no option {', '.join(sorted(misplaced))}")
             registry.add(adjusted(found, cast("ActivityOptions", change)) if change else found)
@@ -192,13 +193,17 @@ class Registry:
         return registry
 
     def check(self) -> None:
-        """Makes every binding now; RegistryError for the first that cannot be made, or cannot run here."""
+        """Makes every binding now; RegistryError for the first that cannot be made."""
         for found in self:
             _ = found.binding
+
+    def check_alone(self) -> None:
+        """RegistryError for the first activity that cannot run where nobody makes isolates."""
+        for found in self:
             if found.mode is Mode.PROCESS:
                 raise RegistryError(
-                    f'activity {found.name!r} ({found.origin}): offload="process" is not available in this version: '
-                    'use "thread", or leave it where it is and run more processes (-p)'
+                    f'activity {found.name!r} ({found.origin}): offload="process" needs the supervisor, which '
+                    'makes its isolates: use `flowherd run`, or offload="thread"'
                 )
 
     @classmethod

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
     from flowherd.engine import Engine
     from flowherd.running.environment import RunEnvironment
+    from flowherd.running.isolates import Isolates
     from flowherd.sdk.registry import Registry
 
 RELEASE_S = 0.8  # for giving work back once a drain's time is up
@@ -51,6 +52,7 @@ class Worker:
         environment: what all runs share.
         suspects: the host's table of activities that processes have died with.
         siblings: the host's other processes, None for a worker that is alone.
+        isolates: where activities with offload="process" run; None where nobody makes them.
 
     """
 
@@ -63,7 +65,9 @@ class Worker:
         environment: RunEnvironment,
         suspects: Suspects | None = None,
         siblings: Siblings | None = None,
+        isolates: Isolates | None = None,
     ) -> None:
+        self.isolates = isolates
         gate = self._gate = Gate()
         self._berth = book.berth
         self._environment = environment
@@ -73,7 +77,7 @@ class Worker:
             engine=engine,
             book=book,
             slots=self._slots,
-            runner=Runner(registry, config, self._threads, environment),
+            runner=Runner(registry, config, self._threads, environment, isolates),
             reporter=Reporter(engine, gate, config.call_deadline_s),
             meter=environment.meter,
             suspects=suspects or Suspects.none(),
@@ -102,6 +106,8 @@ class Worker:
         """Runs at most `limit` activities from now on, and says so by storing `n` in the berth."""
         self._slots.resize(limit)
         self._threads.resize(max(limit, 1))
+        if self.isolates is not None:
+            self.isolates.resize(limit)
         self._berth.put(Cell.LIMIT, limit)
         self._berth.put(Cell.LIMIT_APPLIED, n)
         self._attempts.start_waiting()
@@ -155,6 +161,8 @@ class Worker:
         """Stop taking slots; await the poll; run to the end and deliver; give back the rest."""
         self._poller.set_mode(Mode.STOPPING)
         self._environment.shutdown.request()
+        if self.isolates is not None:
+            self.isolates.say_shutdown()
         ended = asyncio.create_task(self._all_ended(polling))
         await self._until_due(ended)
         if not ended.done():
@@ -167,6 +175,8 @@ class Worker:
         self._end_polling(polling)
         self._attempts.abandon()
         self._threads.close()
+        if self.isolates is not None:
+            self.isolates.close()
         undelivered = self._attempts.undelivered
         for activity_id in undelivered:
             log.error("outcome_undelivered", activity_id=activity_id)

@@ -1,0 +1,103 @@
+"""Frames, however the stream cuts them, and whatever else comes (faults.md A17, A18)."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowherd.core import conversation
+from flowherd.running.frames import CHUNK_BYTES, HEAD, FrameError, FrameReader, StreamEnded, head_of
+
+
+class Scripted:
+    """A socket that gives out a stream in pieces of given sizes."""
+
+    def __init__(self, data: bytes, sizes: list[int]) -> None:
+        self.data = data
+        self.sizes = sizes
+
+    def recv(self, most: int) -> bytes:
+        size = min(most, self.sizes.pop(0) if self.sizes else most)
+        piece, self.data = self.data[:size], self.data[size:]
+        return piece
+
+    def recv_into(self, view: memoryview) -> int:
+        piece = self.recv(len(view))
+        view[: len(piece)] = piece
+        return len(piece)
+
+
+def framed(*frames: bytes) -> bytes:
+    return b"".join(head_of(frame) + frame for frame in frames)
+
+
+def read_all(sock: Scripted, limit: int = 1 << 20) -> list[bytes]:
+    reader, found = FrameReader(limit), []
+    try:
+        while True:
+            found += map(bytes, reader.read(sock))
+    except StreamEnded:
+        return found
+
+
+@given(
+    st.lists(st.binary(max_size=300) | st.integers(60_000, 200_000).map(lambda n: b"x" * n), max_size=6),
+    st.lists(st.integers(1, 70_000), max_size=30),
+)
+def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames, sizes):
+    assert read_all(Scripted(framed(*frames), sizes)) == frames
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 10, CHUNK_BYTES + 10])
+def test_a17_a_stream_that_ends_within_a_frame_is_broken(cut):
+    whole = framed(b"y" * (2 * CHUNK_BYTES))
+    with pytest.raises(FrameError, match="middle of a frame"):
+        read_all(Scripted(whole[:cut], []))
+
+
+def test_a17_a_length_beyond_the_limit_is_refused_before_there_is_memory_for_it():
+    with pytest.raises(FrameError, match="announced a frame of 4294967295 bytes"):
+        read_all(Scripted(HEAD.pack(2**32 - 1), []))
+    with pytest.raises(FrameError, match="announced a frame of 101 bytes"):
+        read_all(Scripted(framed(b"z" * 101), []), limit=100)
+
+
+def test_a_large_frame_is_received_right_into_its_place():
+    """One copy from the kernel, and none after it: what `read` returns is what was received into."""
+    left, right = socket.socketpair()
+    with closing(left), closing(right):
+        reader = FrameReader(1 << 20)
+        right.sendall(head_of(b"x" * 100_000) + b"x" * 10)
+        assert reader.read(left) == []
+        place = reader._large
+        right.sendall(b"x" * 99_990)
+        frames = []
+        while not frames:
+            frames = reader.read(left)
+        assert frames[0] is place
+        assert len(place) == 100_000
+
+
+SAMPLES = {"int": 7, "str": "s", "bytes": b"\xff/x", "bool": True, "float": 1.5, "str | None": "t"}
+
+
+def sample_of(kind):
+    """A message with a value wherever it has no default."""
+    count = len(kind.__struct_fields__) - len(kind.__struct_defaults__)
+    return kind(**{name: SAMPLES[kind.__annotations__[name]] for name in kind.__struct_fields__[:count]})
+
+
+@pytest.mark.parametrize("kind", conversation.Downward.__args__)
+def test_every_message_to_an_isolate_comes_back_as_it_was_said(kind):
+    made = sample_of(kind)
+    assert conversation.decode_downward(conversation.encode(made)) == made
+
+
+@pytest.mark.parametrize("kind", conversation.Upward.__args__)
+def test_every_message_of_an_isolate_comes_back_as_it_was_said(kind):
+    made = sample_of(kind)
+    assert conversation.decode_upward(conversation.encode(made)) == made

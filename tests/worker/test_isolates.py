@@ -1,0 +1,454 @@
+"""The pool of isolates, with a host that only takes orders: who gets which, how many, and when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from flowherd import Registry
+from flowherd.activity import Completed
+from flowherd.config import WorkerConfig
+from flowherd.core.conversation import (
+    Begin,
+    Cancel,
+    CostRecorded,
+    Download,
+    End,
+    NotOpened,
+    Opened,
+    Saying,
+    Shutdown,
+    Succeeded,
+    Unsuccessful,
+    UsageRecorded,
+    decode_downward,
+    encode,
+)
+from flowherd.running.environment import RunEnvironment
+from flowherd.running.frames import FrameReader, head_of
+from flowherd.running.isolate_terms import IsolateRules
+from flowherd.running.isolates import Isolates
+from flowherd.running.offload import ThreadPool
+from flowherd.running.run import Phase
+from flowherd.running.runner import CancelReason, Runner
+from flowherd.testing import make_activity
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from flowherd.running.run import Run
+
+
+class Peer:
+    """The isolate's part, played by the test."""
+
+    def __init__(self, fds: Sequence[int]) -> None:
+        channel, self.stdout, self.stderr = (os.dup(fd) for fd in fds)
+        self.sock = socket.socket(fileno=channel)
+        self.sock.setblocking(False)  # noqa: FBT003
+        self._reader = FrameReader(1 << 24)
+        self._frames: list[Any] = []
+
+    def say(self, saying: Saying, follows: bytes | None = None) -> None:
+        frames = [encode(saying), *([follows] if follows is not None else [])]
+        self.sock.sendall(b"".join(head_of(frame) + frame for frame in frames))
+
+    async def hear(self) -> Any:
+        """The next message; for Begin with its parameters."""
+        frame = await self._frame()
+        saying = decode_downward(frame)
+        if isinstance(saying, Begin):
+            return saying, msgspec.json.decode(await self._frame())
+        return saying
+
+    async def _frame(self) -> Any:
+        async with asyncio.timeout(5):
+            while not self._frames:
+                try:
+                    self._frames += self._reader.read(self.sock)
+                except BlockingIOError:
+                    await asyncio.sleep(0)
+        return self._frames.pop(0)
+
+    def close(self) -> None:
+        self.sock.close()
+        for fd in (self.stdout, self.stderr):
+            os.close(fd)
+
+
+class Host:
+    """Takes orders, and makes nothing."""
+
+    def __init__(self) -> None:
+        self.peers: dict[int, Peer] = {}
+        self.orders: list[tuple[str, int]] = []
+        self.refusal: OSError | None = None
+
+    def need(self, key: int, fds: Sequence[int]) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.peers[key] = Peer(fds)
+        self.orders.append(("need", key))
+
+    def stop(self, key: int) -> None:
+        self.orders.append(("stop", key))
+
+    def kill(self, key: int) -> None:
+        self.orders.append(("kill", key))
+
+
+class Pool:
+    """Isolates and a runner that uses them."""
+
+    def __init__(
+        self, *, limit: int = 2, idle_s: float = 60.0, cancel_grace_s: float = 60.0, **rules: Any
+    ) -> None:
+        self.host = Host()
+        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, idle_s=idle_s)
+        registry = Registry()
+
+        @registry.activity(offload="process")
+        def work(): ...
+
+        config = WorkerConfig(worker_id="t", concurrency=4, cancel_grace_s=cancel_grace_s)
+        self.runner = Runner(registry, config, ThreadPool(1), RunEnvironment(), self.isolates)
+        self._last = 0
+
+    def start(self, parameters: Any = None, **fields: Any) -> Run:
+        self._last += 1
+        return self.runner.start(make_activity("work", parameters, number=self._last, **fields))
+
+    def open(self, key: int) -> Peer:
+        """The isolate is there and ready."""
+        self.isolates.started(key, 0)
+        peer = self.host.peers[key]
+        peer.say(Opened())
+        return peer
+
+    def end(self, key: int, status: int = 0, reason: str = "") -> None:
+        """The supervisor has reaped it."""
+        self.isolates.ended(key, status, reason)
+
+    @property
+    def keys(self) -> list[int]:
+        return [key for order, key in self.host.orders if order == "need"]
+
+
+@asynccontextmanager
+async def pool(**options: Any) -> AsyncIterator[Pool]:
+    made = Pool(**options)
+    try:
+        yield made
+    finally:
+        made.isolates.close()
+        for peer in made.host.peers.values():
+            peer.close()
+
+
+async def until(look: Any) -> None:
+    async with asyncio.timeout(5):
+        while not look():  # noqa: ASYNC110 - it happens in a callback of the loop
+            await asyncio.sleep(0.001)
+
+
+async def done(run: Run) -> Any:
+    async with asyncio.timeout(5):
+        await run.ended()
+        return await run.outcome()
+
+
+async def test_the_limit_begins_when_an_isolate_is_ready_and_not_before():
+    async with pool() as it:
+        run = it.start({"a": 1}, timeout_s=7.0)
+        assert run.phase is Phase.WAITING
+        peer = it.open(1)
+        begin, parameters = await peer.hear()
+        assert (begin.name, begin.limit_s, parameters) == ("work", 7.0, {"a": 1})
+        assert run.phase is Phase.RUNNING
+        peer.say(Succeeded(), b'{"b":2}')
+        assert await done(run) == Completed(b'{"b":2}')
+
+
+async def test_parameters_that_came_undecoded_are_passed_on_as_they_came():
+    async with pool() as it:
+        it.start(msgspec.Raw(b'{"a" :  1.50}'))
+        peer = it.open(1)
+        decode_downward(await peer._frame())
+        assert bytes(await peer._frame()) == b'{"a" :  1.50}'
+
+
+async def test_an_isolate_is_used_again_and_there_are_never_more_than_slots():
+    async with pool(limit=2) as it:
+        runs = [it.start() for _ in range(4)]
+        assert it.keys == [1, 2]
+        first = it.open(1)
+        for run in runs[:2]:
+            await first.hear()
+            first.say(Succeeded(), b"{}")
+            await done(run)
+        await first.hear()
+        assert it.keys == [1, 2]
+        second = it.open(2)
+        await second.hear()
+        second.say(Unsuccessful("C", "m", retryable=False))
+        assert (await done(runs[3])).code == "C"
+
+
+async def test_the_one_that_was_used_last_is_used_first():
+    """So that what is not needed any more grows idle, and ends."""
+    async with pool(limit=2, idle_s=0.05) as it:
+        runs = [it.start(), it.start()]
+        peers = [it.open(1), it.open(2)]
+        for peer in peers:
+            await peer.hear()
+        peers[1].say(Succeeded(), b"{}")
+        await done(runs[1])
+        await until(lambda: "1 idle" in repr(it.isolates))
+        peers[0].say(Succeeded(), b"{}")
+        await done(runs[0])
+        await until(lambda: "2 idle" in repr(it.isolates))
+        it.start()
+        assert isinstance((await peers[0].hear())[0], Begin)
+        assert await peers[1].hear() == End()
+        assert it.keys == [1, 2]
+
+
+async def test_an_isolate_ends_after_so_many_activities_and_a_new_one_takes_its_place():
+    async with pool(limit=1, max_tasks=2) as it:
+        runs = [it.start(), it.start()]
+        peer = it.open(1)
+        for run in runs:
+            await peer.hear()
+            peer.say(Succeeded(), b"{}")
+            await done(run)
+        assert await peer.hear() == End()
+        following = it.start()
+        assert it.keys == [1, 2]  # the old one does not count, though it has not ended yet
+        it.end(1)
+        await it.open(2).hear()
+        assert following.phase is Phase.RUNNING
+
+
+async def test_a_cancelled_activity_is_told_why_then_stopped_then_killed_and_its_slot_is_free_when_it_has_ended():
+    async with pool(cancel_grace_s=0.01) as it:
+        run = it.start(timeout_s=0.01)
+        peer = it.open(1)
+        begin, _ = await peer.hear()
+        assert await peer.hear() == Cancel(begin.activity_id, "timeout")
+        assert (await asyncio.wait_for(run.outcome(), 5)).code == "TIMEOUT"
+        await until(lambda: ("kill", 1) in it.host.orders)
+        assert it.host.orders[1:] == [("stop", 1), ("kill", 1)]
+        assert run.is_zombie
+        it.end(1, 9)
+        assert run.has_ended
+
+
+async def test_an_isolate_that_was_told_to_stop_never_gets_another_activity():
+    """Its SIGTERM may still be on the way, and would hit somebody else."""
+    async with pool(limit=1) as it:
+        run = it.start()
+        peer = it.open(1)
+        await peer.hear()
+        run.cancel(CancelReason.SHUTDOWN)
+        await peer.hear()
+        peer.say(Succeeded(), b"{}")
+        assert (await done(run)).code == "WORKER_SHUTDOWN"
+        assert await peer.hear() == End()
+        it.start()
+        assert it.keys == [1, 2]
+
+
+async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
+    async with pool(limit=1) as it:
+        first, second, third = it.start(), it.start(), it.start()
+        second.cancel(CancelReason.SHUTDOWN)
+        assert second.has_ended
+        peer = it.open(1)
+        for run in (first, third):
+            await peer.hear()
+            peer.say(Succeeded(), b"{}")
+            await done(run)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (head_of(b"nonsense") + b"nonsense", "was killed: JSON is malformed"),
+        (head_of(b'{"type":"Opened"}') + b'{"type":"Opened"}', "said Opened out of turn"),
+        (head_of(b'{"type":"Never"}') + b'{"type":"Never"}', "Invalid value 'Never'"),
+        (b"\xff\xff\xff\xff", "announced a frame of 4294967295 bytes"),
+        (head_of(b" " * 300_000) + b" " * 300_000, "a message of 300000 bytes"),
+        (head_of(b"[" * 100_000) + b"[" * 100_000, "was killed"),
+    ],
+)
+async def test_a17_garbage_costs_its_isolate_and_its_activity_and_nobody_else(data, words):
+    async with pool() as it:
+        runs = [it.start(), it.start()]
+        peers = [it.open(1), it.open(2)]
+        for peer in peers:
+            await peer.hear()
+        peers[0].sock.setblocking(True)  # noqa: FBT003
+        peers[0].sock.sendall(data)
+        await until(lambda: ("kill", 1) in it.host.orders)
+        it.end(1, 9)
+        failure = await done(runs[0])
+        assert (failure.code, failure.retryable) == ("WORKER_CRASHED", True)
+        assert words in failure.message
+        peers[1].say(Succeeded(), b"{}")
+        assert await done(runs[1]) == Completed(b"{}")
+
+
+@pytest.mark.parametrize("output", [b"nonsense", b"[1]", b'{"a":', b"", b"{} {}"])
+async def test_a17_an_output_that_is_no_object_is_garbage_too(output):
+    """It would be spliced into what the engine is told."""
+    async with pool() as it:
+        run = it.start()
+        peer = it.open(1)
+        await peer.hear()
+        peer.say(Succeeded(), output)
+        await until(lambda: ("kill", 1) in it.host.orders)
+        it.end(1, 9)
+        assert (await done(run)).code == "WORKER_CRASHED"
+
+
+@pytest.mark.parametrize(
+    "saying",
+    [
+        CostRecorded("-1"),
+        CostRecorded("much"),
+        UsageRecorded("", "m"),
+        UsageRecorded("p", "m", input_tokens=-1),
+    ],
+)
+async def test_money_that_cannot_be_is_garbage(saying):
+    async with pool() as it:
+        run = it.start()
+        peer = it.open(1)
+        await peer.hear()
+        peer.say(saying)
+        await until(lambda: ("kill", 1) in it.host.orders)
+        it.end(1, 9)
+        assert "cannot be" in (await done(run)).message
+
+
+async def test_what_was_spent_outlives_the_isolate():
+    async with pool() as it:
+        run = it.start()
+        peer = it.open(1)
+        await peer.hear()
+        peer.say(CostRecorded("0.50"))
+        peer.say(UsageRecorded("p", "m", input_tokens=4))
+        await until(lambda: run.has_costs and run.spent[1])
+        it.end(1, 11)
+        failure = await done(run)
+        assert (failure.cost_usd, failure.usage[0].input_tokens) == ("0.50", 4)
+        assert failure.message == "its isolate was killed by SIGSEGV"
+
+
+async def test_one_that_cannot_be_made_fails_one_activity_and_the_next_one_is_tried():
+    async with pool(limit=1) as it:
+        first, second = it.start(), it.start()
+        it.end(1, 0, "Resource temporarily unavailable")
+        failure = await done(first)
+        assert (failure.code, failure.retryable) == ("WORKER_OVERLOADED", True)
+        assert failure.message == "its isolate could not be made: Resource temporarily unavailable"
+        assert it.keys == [1, 2]
+        await it.open(2).hear()
+        assert second.phase is Phase.RUNNING
+
+
+async def test_nobody_to_ask_is_the_same():
+    async with pool() as it:
+        it.host.refusal = OSError("the supervisor is gone")
+        assert "the supervisor is gone" in (await done(it.start())).message
+
+
+async def test_an_app_that_does_not_start_in_it_fails_one_activity_with_its_words(caplog):
+    async with pool(limit=1) as it:
+        run = it.start()
+        it.host.peers[1].say(NotOpened("KeyError: 'GPU'", "Traceback …"))
+        await until(lambda: "isolate_did_not_start" in caplog.text)
+        it.end(1, 3 << 8)
+        failure = await done(run)
+        assert (failure.code, failure.message) == (
+            "WORKER_CRASHED",
+            "its isolate could not start: KeyError: 'GPU'",
+        )
+
+
+async def test_one_that_is_not_ready_in_time_is_killed():
+    async with pool(boot_timeout_s=0.01) as it:
+        run = it.start()
+        await until(lambda: ("kill", 1) in it.host.orders)
+        it.end(1, 9)
+        assert (await done(run)).message == "its isolate was not ready within 0.01 s"
+
+
+async def test_one_that_dies_idle_is_replaced_and_one_that_closes_its_channel_is_killed():
+    async with pool(limit=1) as it:
+        run = it.start()
+        peer = it.open(1)
+        await peer.hear()
+        peer.say(Succeeded(), b"{}")
+        await done(run)
+        peer.sock.close()
+        await until(lambda: ("kill", 1) in it.host.orders)
+        following = it.start()
+        it.end(1, 9)
+        await it.open(2).hear()
+        assert following.phase is Phase.RUNNING
+
+
+async def test_handlers_hear_of_a_drain_also_in_isolates_that_are_made_later():
+    async with pool() as it:
+        it.start()
+        peer = it.open(1)
+        await peer.hear()
+        it.isolates.say_shutdown()
+        assert await peer.hear() == Shutdown()
+        it.start()
+        assert await it.host.peers[2].hear() == Shutdown()
+
+
+async def test_lines_belong_to_the_activity_that_printed_them(caplog):
+    """An isolate gets no other activity before what the last one has printed is in the log."""
+    caplog.set_level("INFO")
+    async with pool(limit=1) as it:
+        runs = [it.start(), it.start()]
+        peer = it.open(1)
+        for number, run in enumerate(runs):
+            begin, _ = await peer.hear()
+            os.write(peer.stdout, b"out %d" % number)
+            os.write(peer.stderr, b"err %d\n" % number)
+            peer.say(Succeeded(), b"{}")
+            await done(run)
+            assert begin.activity_id == run.activity.activity_id
+        await until(lambda: "1 idle" in repr(it.isolates))
+        said = [
+            (r.activity_id[-1], r.getMessage(), r.line, r.levelname)
+            for r in caplog.records
+            if hasattr(r, "line")
+        ]
+        assert sorted(said) == [
+            ("1", "activity_stderr", "err 0", "WARNING"),
+            ("1", "activity_stdout", "out 0", "INFO"),
+            ("2", "activity_stderr", "err 1", "WARNING"),
+            ("2", "activity_stdout", "out 1", "INFO"),
+        ]
+
+
+async def test_a_handler_cannot_have_transfers_without_end():
+    async with pool() as it:
+        run = it.start()
+        peer = it.open(1)
+        await peer.hear()
+        peer.say(Download(1, "postgres://w/k/n"))  # there is no engine here: it is refused at once
+        assert (await peer.hear()).code == "FILE_ERROR"
+        peer.say(Succeeded(), b"{}")
+        await done(run)

@@ -1,0 +1,298 @@
+"""Real isolates, forked by a program beside the tests: whatever happens in one, only its activity fails (A17, A18)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from isolate_kit import CEILING_S, running_forker, workplace
+
+from flowherd.activity import Completed, Failed
+from flowherd.files.attempt_files import FileAccess
+from flowherd.files.memory_files import MemoryFiles
+from flowherd.running.environment import RunEnvironment
+from flowherd.running.run import Phase
+from flowherd.running.runner import CancelReason
+from flowherd.testing import WORKFLOW_ID, make_activity
+
+pytestmark = [pytest.mark.fork, pytest.mark.timeout(60)]
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@pytest.fixture(scope="module")
+def forker():
+    """One for all tests of this file: it costs half a second."""
+    with running_forker() as made:
+        yield made
+
+
+def output_of(outcome: Any) -> Any:
+    assert isinstance(outcome, Completed), outcome
+    return json.loads(outcome.output)
+
+
+async def begun(place, caplog, count: int = 1) -> None:
+    await place.until(lambda: sum(r.getMessage() == "begun" for r in caplog.records) >= count)
+
+
+async def test_the_same_body_gives_the_same_output_on_the_loop_in_a_thread_and_in_an_isolate(forker):
+    """Also what none of them can give: the failure is the same then. One warm isolate serves all examples."""
+    loop = asyncio.get_running_loop()
+    names = ["echo_async", "echo_thread", "echo_isolated", "echo_isolated_async"]
+    async with workplace(forker, concurrency=1) as place:
+
+        async def outcomes(value: Any) -> list[Any]:
+            return [await place.outcome(name, {"value": value}) for name in names]
+
+        @settings(max_examples=60)
+        @given(JSON)
+        def same(value: Any) -> None:
+            first, *others = asyncio.run_coroutine_threadsafe(outcomes(value), loop).result(CEILING_S)
+            assert others == [first] * 3
+            if isinstance(first, Completed) and not isinstance(value, dict | None):
+                assert output_of(first) == {"result": value}
+
+        await loop.run_in_executor(None, same)
+        assert len(place.pids) <= 2  # after 100 activities one is replaced
+
+
+async def test_a_handler_sees_its_attempt_its_process_and_no_secret(forker):
+    """S9: secrets of the client have no business where user code forks and prints."""
+    secrets = {"KRUXIAFLOW_CLIENT_SECRET": "s3cret", "KRUXIAFLOW_CLIENT_SECRET_FILE": "/x"}
+    async with workplace(forker, env=secrets) as place:
+        seen = output_of(
+            await place.outcome("whoami", key="k", settings={"a": [1]}, signal_data="go", timeout_s=9.0)
+        )
+        assert seen["pid"] == place.pids[1] != os.getpid()
+        assert seen["state"] == {"made_by": seen["pid"]}
+        assert seen["environment"] == {"FLOWHERD_SEAT": "3", "FLOWHERD_PROCESSES": "4"}
+        assert (seen["seat"], seen["key"], seen["settings"]) == (3, "k", {"a": [1]})
+        assert (seen["signal"], seen["limit_s"], seen["secrets"]) == ("go", 9.0, [])
+
+
+async def test_money_logs_and_lines_come_out_here(forker, caplog):
+    caplog.set_level("INFO")
+    async with workplace(forker) as place:
+        outcome = await place.outcome("spend")
+        assert outcome.cost_usd == "1.25"
+        assert [(usage.model, usage.input_tokens, usage.output_tokens) for usage in outcome.usage] == [
+            ("m", 3, 0),
+            ("n", 0, 2),
+        ]
+        outcome = await place.outcome("spend", {"then": "raise"})
+        assert (outcome.code, outcome.message, outcome.retryable) == ("BROKE", "no more", False)
+        assert outcome.cost_usd == "0.25"
+        run = place.start("speak", key="aisle")
+        await asyncio.wait_for(run.ended(), CEILING_S)
+        await place.until(lambda: "1 idle" in repr(place.isolates))
+    about = [record for record in caplog.records if getattr(record, "activity_key", "") == "aisle"]
+    assert {record.activity_id for record in about} == {run.activity.activity_id}
+    assert [record.line for record in about if record.getMessage() == "activity_stdout"] == [
+        "to stdout",
+        "half a line",
+    ]
+    assert [record.line for record in about if record.getMessage() == "activity_stderr"] == ["to stderr"]
+    (logged,) = [record for record in about if record.name == "flowherd.activity"]
+    assert (logged.getMessage(), logged.levelname) == ("logged 7", "WARNING")
+    assert (logged.shelf, logged.odd) == ("B", "<class 'set'>")
+
+
+DEATHS = (
+    ("end", {"how": "segv"}, "its isolate was killed by SIGSEGV"),
+    ("end", {"how": "kill"}, "its isolate was killed by SIGKILL"),
+    ("end", {"how": "exit"}, "its isolate exited with code 3"),
+    ("end", {"how": "hang up"}, "its isolate was killed by SIGKILL"),
+    ("garbage", {"data": [255] * 8}, "its isolate was killed: it announced a frame of 4294967295 bytes"),
+    ("garbage", {"data": [0, 0, 0, 2, 123, 125]}, "its isolate was killed: Object missing required field"),
+    ("spend", {"then": "die"}, "its isolate was killed by SIGKILL"),
+)
+
+
+async def test_a17_an_isolate_that_ends_fails_its_activity_alone_with_the_cause(forker, caplog):
+    """One neighbour lives through all of it."""
+    async with workplace(forker) as place:
+        neighbour = place.start("drained")
+        await begun(place, caplog)
+        for name, parameters, words in DEATHS:
+            failure = await place.outcome(name, parameters)
+            assert isinstance(failure, Failed), (name, parameters)
+            assert (failure.code, failure.retryable) == ("WORKER_CRASHED", True)
+            assert words in failure.message
+            assert failure.cost_usd == ("0.25" if name == "spend" else None)
+            assert neighbour.phase is Phase.RUNNING
+        place.isolates.say_shutdown()
+        await asyncio.wait_for(neighbour.ended(), CEILING_S)
+        assert output_of(await neighbour.outcome()) == {"before": False, "told": True}
+        assert output_of(await place.outcome("echo_isolated", {"value": 1})) == {"result": 1}
+
+
+async def test_a_limit_reaches_the_handler_as_a_cancellation(forker, tmp_path):
+    """It may clean up; its isolate is replaced afterwards."""
+    async with workplace(forker, concurrency=1) as place:
+        for name, seen in (("wait_async", "True timeout"), ("wait_sync", "CancelledError timeout")):
+            mark = tmp_path / name
+            failure = await place.outcome(name, {"mark": str(mark)}, timeout_s=0.3)
+            assert failure.code == "TIMEOUT"
+            assert mark.read_text() == seen
+        await place.outcome("whoami")
+        assert len(place.pids) == 3
+
+
+async def test_a_lost_lease_is_lost_at_once_and_the_handler_knows(forker, tmp_path, caplog):
+    mark = tmp_path / "mark"
+    async with workplace(forker) as place:
+        run = place.start("wait_sync", {"mark": str(mark)})
+        await begun(place, caplog)
+        run.cancel(CancelReason.LEASE_LOST)
+        assert type(run.known_outcome).__name__ == "Lost"
+        await asyncio.wait_for(run.ended(), CEILING_S)
+        assert mark.read_text() == "LeaseLost lease_lost"
+
+
+STUBBORN = (("wait_sync", {"stubborn": 1}), ("end", {"how": "stop"}))
+
+
+async def test_a17_whoever_hears_nothing_is_killed_after_its_grace_and_its_slot_is_free_then(forker):
+    async with workplace(forker, cancel_grace_s=0.2, concurrency=1) as place:
+        for name, parameters in STUBBORN:
+            run = place.start(name, parameters, timeout_s=0.3)
+            outcome = await asyncio.wait_for(run.outcome(), CEILING_S)
+            assert outcome.code == "TIMEOUT"
+            await asyncio.wait_for(run.ended(), CEILING_S)
+            assert os.WTERMSIG(place.statuses[len(place.pids)]) == signal.SIGKILL
+        assert output_of(await place.outcome("echo_isolated", {"value": 2})) == {"result": 2}
+
+
+async def test_a_computing_def_is_interrupted_where_it_stands(forker):
+    """A thread would go on; here the slot is free at once."""
+    async with workplace(forker) as place:
+        failure = await place.outcome("compute", timeout_s=0.3)
+        assert failure.code == "TIMEOUT"
+        await place.until(lambda: place.statuses)
+        assert list(place.statuses.values()) == [0]  # it ended by itself, after it was interrupted
+
+
+async def test_a17_a_flood_of_lines_neither_blocks_the_loop_nor_grows(forker, caplog):
+    """It waits for its share; what runs beside it hardly notices."""
+    caplog.set_level("INFO")
+    async with workplace(forker) as place:
+        run = place.start("flood", {"lines": 10**9}, timeout_s=1.0)
+        slowest, loop = 0.0, asyncio.get_running_loop()
+        while not run.has_ended:
+            before = loop.time()
+            await asyncio.sleep(0.01)
+            slowest = max(slowest, loop.time() - before)
+        assert slowest < 0.5
+        lines = sum(record.getMessage() == "activity_stdout" for record in caplog.records)
+        assert 50 <= lines <= 10_000
+
+
+async def test_a18_outputs_up_to_the_limit_come_whole_and_larger_ones_are_refused(forker):
+    async with workplace(forker, concurrency=1) as place:
+        for size in (100, 70_000, 5_000_000):
+            outcome = await place.outcome("large", {"size": size})
+            assert len(outcome.output) == size + len('{"text":""}')
+        failure = await place.outcome("large", {"size": 60_000_000})
+        assert (failure.code, failure.retryable) == ("INVALID_OUTPUT", False)
+        assert len(place.pids) == 1
+
+
+async def test_a_large_parameter_arrives_whole(forker):
+    async with workplace(forker) as place:
+        assert output_of(await place.outcome("length", {"text": "é" * 5_000_000})) == {"result": 5_000_000}
+
+
+async def test_parameters_that_cannot_be_read_fail_alone(forker):
+    async with workplace(forker) as place:
+        failure = await place.outcome("echo_isolated", msgspec.Raw(b'{"value": "\\ud800"}'))
+        assert (failure.code, failure.retryable) == ("INVALID_ACTIVITY", False)
+        assert output_of(await place.outcome("nested_loop")) == {"result": 5}
+
+
+async def test_more_memory_than_allowed_is_the_end_of_it(forker):
+    """In a fresh isolate that is the activity's own; in a used one it may be what others have left."""
+    async with workplace(forker, concurrency=1) as place:
+        failure = await place.outcome("hoard", {"mb": 600})
+        assert (failure.code, failure.retryable) == ("OUT_OF_MEMORY", False)
+        assert "more than max_memory_mb = 300" in failure.message
+        await place.outcome("whoami")
+        failure = await place.outcome("hoard", {"mb": 600})
+        assert (failure.code, failure.retryable) == ("OUT_OF_MEMORY", True)
+
+
+async def test_files_are_transferred_by_the_worker(forker, tmp_path):
+    memory = MemoryFiles({f"postgres://{WORKFLOW_ID}/k/in.txt": b"words"})
+    access = FileAccess(lambda: memory, asyncio.new_event_loop, max_file_mb=1, base=tmp_path / "files")
+    async with workplace(forker, RunEnvironment(files=access)) as place:
+        seen = output_of(await place.outcome("files", {"reference": f"{WORKFLOW_ID}/k/in.txt"}, key="me"))
+        assert seen["text"] == "words"
+        assert memory.contents[seen["reference"]] == b"WORDS"
+        failure = await place.outcome("files", {"reference": f"{WORKFLOW_ID}/k/other"})
+        assert (failure.code, failure.retryable) == ("FILE_NOT_FOUND", False)
+        seen = output_of(await place.outcome("files_sync", {"reference": f"{WORKFLOW_ID}/k/in.txt"}))
+        await place.until(lambda: not Path(seen["folder"]).exists())
+        for before in (None, {"step": 1}):
+            seen = output_of(await place.outcome("remember", number=77))
+            assert seen == {"before": before, "after": {"step": 2 if before else 1}}
+    await access.aclose()
+
+
+class Heard:
+    """Streams that are remembered."""
+
+    def __init__(self) -> None:
+        self.streams: list[list[Any]] = []
+
+    def open(self, activity_id: str) -> Any:
+        said: list[Any] = [activity_id]
+        self.streams.append(said)
+        return SimpleNamespace(put=said.append, end=lambda error: said.append(("end", error)))
+
+
+async def test_streams_of_text_go_through_the_worker_which_masks_what_it_must(forker):
+    heard = Heard()
+    environment = RunEnvironment(streams=heard, secrets=("s3cret",))
+    async with workplace(forker, environment) as place:
+        failure = await place.outcome("stream", {"fail": 1})
+    assert failure.message == "***"
+    (first, second), activity_id = heard.streams, make_activity("x").activity_id
+    assert (first[:2], "".join(first[2:-1]), first[-1]) == ([activity_id, "one "], "x" * 9000, ("end", None))
+    assert second == [activity_id, "two", ("end", "***")]
+
+
+async def test_ten_thousand_heartbeats_cost_next_to_nothing(forker):
+    """They are told to the worker now and then: ten thousand messages would take longer than this ceiling."""
+    async with workplace(forker) as place:
+        run = place.start("beats", {"count": 10_000})
+        await asyncio.wait_for(run.ended(), CEILING_S)
+        assert run.heartbeat_at > 0
+
+
+async def test_the_end_of_the_worker_ends_isolates_and_lets_idle_ones_clean_up(forker, tmp_path):
+    """A busy one ends where it stands."""
+    mark = tmp_path / "mark"
+    async with workplace(forker, env={"LIFESPAN_MARK": str(mark)}) as place:
+        run = place.start("compute")
+        await place.outcome("whoami")
+        await place.until(lambda: len(place.pids) == 2 and run.phase is Phase.RUNNING)
+        place.isolates.close()
+        await place.until(lambda: len(place.statuses) == 2)
+        assert mark.read_text() == "left"

@@ -1,0 +1,124 @@
+"""What a process prints, as lines of the log: bounded in length, number and time (faults.md A17)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import contextmanager
+
+import pytest
+
+from flowherd.running.lines import CHUNK_BYTES, LONGEST_LINE, Lines
+from flowherd.running.reading import PAUSE_S, Reading, Share, Turn
+
+
+@contextmanager
+def pipe(*, most=50):
+    """A pipe whose lines are collected; its clock stands still until it is set."""
+    clock = [100.0]
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    said = []
+    try:
+        yield Lines(reading, Share(most, lambda: clock[0]), said.append), writing, said, clock
+    finally:
+        os.close(reading)
+        try:
+            os.close(writing)
+        except OSError:
+            assert True  # the test has closed it
+
+
+def test_lines_are_said_as_they_end_and_the_last_one_at_the_end():
+    with pipe() as (lines, writing, said, _):
+        os.write(writing, b"one\ntw")
+        assert lines.turn() is Turn.AGAIN
+        assert said == ["one"]
+        os.write(writing, b"o\r\n\n  \nthr\xffee")
+        assert lines.turn() is Turn.AGAIN
+        assert said == ["one", "two"]
+        os.close(writing)
+        assert lines.turn() is Turn.OVER
+        assert said == ["one", "two", "thr\N{REPLACEMENT CHARACTER}ee"]
+
+
+def test_a_line_without_an_end_is_cut_and_never_kept_whole():
+    with pipe() as (lines, writing, said, _):
+        os.write(writing, b"x" * (2 * LONGEST_LINE + 1))
+        lines.turn()
+        assert [len(line) for line in said] == [LONGEST_LINE, LONGEST_LINE]
+        assert lines.settle()
+        assert said[2:] == ["x"]
+
+
+def test_whoever_prints_more_than_its_share_waits_for_the_next_one():
+    """What it has written beyond that stays in the pipe, which is full soon: then it waits, and nobody else."""
+    with pipe(most=3) as (lines, writing, said, clock):
+        os.write(writing, b"a\n" * 5)
+        assert lines.turn() is Turn.PAUSE
+        assert lines.turn() is Turn.PAUSE
+        assert not lines.settle()
+        assert len(said) == 3
+        clock[0] += 2 * PAUSE_S
+        assert lines.settle()
+        assert len(said) == 5
+
+
+def test_blank_lines_cost_their_share_too():
+    with pipe(most=3) as (lines, writing, said, _):
+        os.write(writing, b"\n" * CHUNK_BYTES)
+        assert lines.turn() is Turn.PAUSE
+        assert said == []
+
+
+async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing():
+    """The pauses are real time: at most one share in each."""
+    said = []
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    share = Share(most=10)
+    over = asyncio.Event()
+    lines = Lines(reading, share, said.append)
+
+    def turn():
+        came = lines.turn()
+        if came is Turn.OVER:
+            over.set()
+        return came
+
+    loop = asyncio.get_running_loop()
+    Reading(reading, turn)
+    begun = loop.time()
+    os.write(writing, b"".join(b"%d\n" % n for n in range(95)))
+    os.close(writing)
+    await asyncio.wait_for(over.wait(), 10)
+    assert said == [str(n) for n in range(95)]
+    assert loop.time() - begun >= 8 * PAUSE_S
+    os.close(reading)
+
+
+async def test_nothing_is_read_after_it_was_stopped():
+    reading, writing = os.pipe()
+    turns = []
+    held = Reading(reading, lambda: turns.append(1) or Turn.PAUSE)
+    os.write(writing, b"x")
+    while not turns:  # noqa: ASYNC110 - the loop takes turns by itself
+        await asyncio.sleep(0)
+    held.stop()
+    held.stop()
+    await asyncio.sleep(2 * PAUSE_S)  # a pause would have ended
+    assert turns == [1]
+    for end in (reading, writing):
+        os.close(end)
+
+
+@pytest.mark.parametrize("taken", [0, 50, 51])
+def test_a_share_is_whole_again_after_a_pause(taken):
+    clock = [5.0]
+    share = Share(50, lambda: clock[0])
+    assert share.left == 50
+    for _ in range(taken):
+        share.take()
+    assert share.left == 50 - taken
+    clock[0] += 2 * PAUSE_S
+    assert share.left == 50

@@ -1,0 +1,48 @@
+"""Asks the supervisor for isolates and for their end, over the link; it decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.core.messages import KillIsolate, Message, NeedIsolate, StopIsolate
+from flowherd.process.link import Link, LinkClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class LinkedHost:
+    """`flowherd.running.isolate_terms.IsolateHost` by way of the supervisor.
+
+    Args:
+        link: to the supervisor; its answers come back the same way, to the worker.
+
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def need(self, key: int, fds: Sequence[int]) -> None:
+        """See `IsolateHost.need`."""
+        try:
+            self._link.send(NeedIsolate(key), fds)
+        except LinkClosed as error:
+            raise OSError(f"the supervisor is gone ({error})") from None
+
+    def stop(self, key: int) -> None:
+        """See `IsolateHost.stop`."""
+        self._ask(StopIsolate(key))
+
+    def kill(self, key: int) -> None:
+        """See `IsolateHost.kill`."""
+        self._ask(KillIsolate(key))
+
+    def _ask(self, message: Message) -> None:
+        try:
+            self._link.send(message)
+        except LinkClosed:  # with the supervisor its isolates end too
+            log.debug("supervisor_gone", unsaid=type(message).__name__)
