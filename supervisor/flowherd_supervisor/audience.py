@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,8 +15,10 @@ from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode
 from flowherd_supervisor.notes import readable
 from flowherd_supervisor.notify import ServiceManager
+from flowherd_supervisor.wellness import is_well
 
 if TYPE_CHECKING:
+    from flowherd.ledger import Ledger
     from flowherd_supervisor.core.actions import Note
     from flowherd_supervisor.core.state import State
     from flowherd_supervisor.processes import Handle, Processes
@@ -33,6 +36,7 @@ class Audience:
         self._told: messages.SupervisorState | None = None
         self._noted: deque[messages.Noted] = deque(maxlen=NOTES_KEPT)
         self._service_manager = ServiceManager()
+        self._beat_at = 0.0
 
     def introduce(self, state: State, handle: Handle) -> None:
         """Gives the keeper a worker's pidfd, since it ends what outlives the supervisor; a new keeper gets all."""
@@ -90,10 +94,24 @@ class Audience:
             log.debug("keeper_not_told", message=type(message).__name__)
         return True
 
+    def beat(self, state: State, ledger: Ledger, now: float) -> None:
+        """Keeps the service manager's watchdog calm, while all is well and only then."""
+        every_s = self._service_manager.beat_every_s
+        if now >= self._beat_at and every_s < inf:
+            self._beat_at = now + every_s
+            if is_well(state, ledger, now):
+                self._service_manager.beat()
+
+    def patience_s(self, now: float) -> float:
+        """Seconds until the next beat is due, infinity if nobody wants one."""
+        return self._beat_at - now if self._service_manager.beat_every_s < inf else inf
+
     def _tell_service_manager(self, state: State) -> None:
         status = f"STATUS={state.ready} of {state.plan.processes} processes ready"
         if state.mode is not Mode.SERVING:
             self._service_manager.say("STOPPING=1", f"STATUS={state.mode.value}")
+        elif state.rolling:
+            self._service_manager.say("RELOADING=1", f"STATUS=replacing {len(state.rolling)} processes")
         elif state.ready >= state.plan.processes:
             self._service_manager.say("READY=1", status)
         else:

@@ -71,13 +71,15 @@ class Supervisor:
                 for event in self._gather(heard):
                     self._feed(event)
                 self._feed(events.TimePassed())
+                self._audience.beat(self._state, self._ledger, time.monotonic())
             return self._exit_code
         finally:
             self._inbox.close()
 
     def _patience_s(self) -> float:
-        """Until time alone changes something, or the next look at the ledger is due."""
-        return min(self._state.next_deadline, self._look_at) - time.monotonic()
+        """Until time alone changes something, a look at the ledger is due, or the watchdog wants a word."""
+        now = time.monotonic()
+        return min(self._state.next_deadline - now, self._look_at - now, self._audience.patience_s(now))
 
     # What happened
 

@@ -19,11 +19,14 @@ MARGIN_S = 5  # between the drain's limit and the kill: what giving back the res
 OWN_VARIABLES = {str(field.validation_alias) for field in Settings.model_fields.values()}
 
 
-@pytest.fixture(scope="module")
-def unit() -> dict[str, list[str]]:
+UNITS = ("flowherd.service", "flowherd@.service")
+
+
+@pytest.fixture(scope="module", params=UNITS)
+def unit(request: pytest.FixtureRequest) -> dict[str, list[str]]:
     """The unit's settings, each with all its values, comments left out."""
     found: dict[str, list[str]] = {}
-    for line in (DEPLOY / "systemd" / "flowherd.service").read_text().splitlines():
+    for line in (DEPLOY / "systemd" / request.param).read_text().splitlines():
         if "=" in line and not line.startswith("#"):
             name, _, value = line.partition("=")
             found.setdefault(name, []).append(value)

@@ -122,6 +122,7 @@ class HostMetrics(Collector):
             ("flowherd_ready", "Whether /readyz says so.", float(board.is_ready())),
             ("flowherd_engine_reachable", "Whether the last poll was answered.", float(board.is_reachable())),
             ("flowherd_processes_wanted", "Processes to keep alive.", told.wanted if told else 0),
+            ("flowherd_processes_ready", "Processes that do their work.", board.ready_processes()),
             ("flowherd_concurrency_slots", "Slots of the whole host.", told.total_slots if told else 0),
             (
                 "flowherd_start_time_seconds",

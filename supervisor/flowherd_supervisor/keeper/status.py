@@ -75,9 +75,17 @@ class StatusBoard:
         """
         now = time.monotonic()
         live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
-        ready = {berth.get(Cell.SEAT) for berth in live if berth.readable and berth.clock(Clock.READY_AT)}
         wanted = self.supervisor.wanted if self.supervisor else 1
-        return 2 * len(ready) >= wanted and any(_gets_work(berth, now) for berth in live)
+        return 2 * self.ready_processes() >= wanted and any(_gets_work(berth, now) for berth in live)
+
+    def ready_processes(self) -> int:
+        """How many process numbers have somebody who works; an old and a new incarnation are one."""
+        ready = (
+            berth.get(Cell.SEAT)
+            for berth in self._ledger.berths
+            if berth.life is Life.LIVE and berth.readable and berth.clock(Clock.READY_AT)
+        )
+        return len(set(ready))
 
     def is_reachable(self) -> bool:
         """Whether the latest news of the engine is good."""

@@ -1,0 +1,40 @@
+"""Whether the host is well enough for its service manager to leave it alone; it looks, and tells nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowherd.ledger import Cell, Clock, Life, State
+from flowherd_supervisor.core.state import Mode, Phase
+
+if TYPE_CHECKING:
+    from flowherd.ledger import Berth, Ledger
+    from flowherd_supervisor.core.state import State as Brain
+
+RECENT_S = 15.0  # polls may fail for so long before that means anything
+
+
+def is_well(state: Brain, ledger: Ledger, now: float) -> bool:
+    """Whether a process is ready and its polls are answered, or there is a reason for none.
+
+    There are four reasons: a stop that ends by itself, polling that was paused, slots that are all taken, and
+    results that wait for the engine: a restart would lose those, and cures no engine.
+    """
+    if state.mode is not Mode.SERVING:
+        return True
+    if not any(seat.phase is Phase.RUNNING for seat in state.workers):
+        return False
+    if not state.polling:
+        return True
+    live = [berth for berth in ledger.berths if berth.life is Life.LIVE and berth.readable]
+    return any(_gets_work(berth, now) or _is_excused(berth) for berth in live)
+
+
+def _gets_work(berth: Berth, now: float) -> bool:
+    return now - berth.clock(Clock.LAST_GOOD_POLL) < RECENT_S
+
+
+def _is_excused(berth: Berth) -> bool:
+    limit = berth.get(Cell.LIMIT)
+    is_full = limit > 0 and berth.get(Cell.RUNNING) >= limit
+    return is_full or any(record.state is State.REPORTING for record in berth.records())
