@@ -72,6 +72,7 @@ BROKEN: list[tuple[Law, str, str]] = [
     (laws.nothing_sleeps_deaf, W + "running/offload.py", "from asyncio import to_thread"),
     (laws.nothing_is_pickled_or_shared, W + "running/offload.py", "import pickle"),
     (laws.nothing_is_pickled_or_shared, S + "mold.py", "from multiprocessing import Queue"),
+    (laws.nothing_is_pickled_or_shared, W + "shared/bells.py", "from fcntl import lockf"),
     (laws.nothing_is_pickled_or_shared, W + "x.py", "from concurrent.futures import ProcessPoolExecutor"),
     (
         laws.an_outcome_knows_no_delivery,

@@ -72,7 +72,7 @@ def test_waking_a_sibling_rings_its_bell_alone(ledger: Ledger) -> None:
     bells = Bells(len(ledger.berths))
     try:
         Siblings(ledger.berths, ledger.berths[0], bells).wake(2)
-        ready, _, _ = select.select(bells.fds, [], [], 0)
+        ready, _, _ = select.select([bells.of(number) for number in range(len(ledger.berths))], [], [], 0)
         assert ready == [bells.of(2)]
     finally:
         bells.close()

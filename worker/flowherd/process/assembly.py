@@ -22,12 +22,14 @@ from flowherd.running.lag import LagProbe
 from flowherd.running.stepping import LoopMeter
 from flowherd.running.watchdog import Watchdog
 from flowherd.sdk.definition import Mode
+from flowherd.shared.host_permits import HostPermits, RecordLocks
 from flowherd.shared.siblings import Siblings
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.working.streams import EngineStreams
 from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
+    from flowherd.client.kruxia import KruxiaEngine
     from flowherd.config import WorkerConfig
     from flowherd.running.isolate_terms import IsolateHost
     from flowherd.sdk.registry import Registry
@@ -73,12 +75,7 @@ class Assembly:
         most_slots: int,
     ) -> None:
         tokens = LedgerTokens(ledger, berth, bells.ring_keeper) if config.client_id else None
-        self._engine = connect(
-            config,
-            tokens,
-            connections=min(most_slots, MOST_CONNECTIONS) + 2,
-            undecoded=frozenset(found.name for found in registry if found.mode is Mode.PROCESS),
-        )
+        self._engine = _engine_for(config, registry, tokens, most_slots)
         self._sdk_files = SdkFiles(config.api_url, tokens)
         self._files = FileAccess(
             lambda: EngineFiles(config.api_url, tokens),
@@ -97,6 +94,7 @@ class Assembly:
             stock_files=self._sdk_files,
             files=self._files,
             streams=self._streams,
+            permits=HostPermits(RecordLocks(bells.permits), bells, ledger.berths, berth, time.monotonic),
             meter=_meter_of(berth),
         )
         self.worker = Worker(
@@ -124,6 +122,18 @@ class Assembly:
         await self._files.aclose()
         await self._sdk_files.aclose()
         await self._engine.aclose()
+
+
+def _engine_for(
+    config: WorkerConfig, registry: Registry, tokens: LedgerTokens | None, most_slots: int
+) -> KruxiaEngine:
+    """A client whose connections suffice for all slots; parameters that go to isolates stay as they come."""
+    return connect(
+        config,
+        tokens,
+        connections=min(most_slots, MOST_CONNECTIONS) + 2,
+        undecoded=frozenset(found.name for found in registry if found.mode is Mode.PROCESS),
+    )
 
 
 def _meter_of(berth: Berth) -> LoopMeter:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowherd.running.stepping import LoopMeter
+from flowherd.shared.permits import OwnPermits
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
     from flowherd.running.run_state import RunState
+    from flowherd.shared.permits import Permits
 
 
 class ShutdownSignal:
@@ -135,6 +137,7 @@ class RunEnvironment:
         stock_files: file access for handlers written for the stock SDK, None without an engine.
         files: where handlers get files from and send them to, None without an engine.
         streams: where handlers stream text to, None without an engine.
+        permits: for activities with `max_concurrent`.
         meter: knows who is on the loop.
 
     """
@@ -146,4 +149,5 @@ class RunEnvironment:
     stock_files: StockFiles | None = None
     files: Files | None = None
     streams: Streams | None = None
+    permits: Permits = field(default_factory=OwnPermits)
     meter: LoopMeter = field(default_factory=LoopMeter)

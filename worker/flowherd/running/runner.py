@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING
 
 from flowherd.activity import Activity, Failed, Outcome
+from flowherd.running.gates import Gates
 from flowherd.running.invoke import ThreadLoop, deliver, invoke_async, invoke_sync
 from flowherd.running.run import Phase, Run
 from flowherd.sdk.context import CancelReason, RunState
@@ -15,8 +15,6 @@ from flowherd.sdk.definition import ActivityDefinition, Mode
 from flowherd.sdk.failures import clean_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from flowherd.config import WorkerConfig
     from flowherd.running.environment import RunEnvironment
     from flowherd.running.isolates import Isolates
@@ -58,7 +56,7 @@ class Runner:
         self._isolates = isolates
         self._environment = environment
         self._tasks: set[asyncio.Task[None]] = set()
-        self._gates: dict[str, _Gate] = {}
+        self._gates = Gates(environment.permits)
         self.dropped = 0  # successes that came after their outcome was decided (faults.md A9)
 
     def start(self, activity: Activity, keeper: SpendingKeeper | None = None) -> Run:
@@ -77,9 +75,14 @@ class Runner:
         elif definition.max_concurrent is None:
             self._begin(run, definition, state)
         else:
-            gate = self._gates.setdefault(definition.name, _Gate(definition.max_concurrent))
-            gate.enter(run, lambda: self._begin(run, definition, state))
+            self._gates.enter(
+                run, definition.name, definition.max_concurrent, lambda: self._begin(run, definition, state)
+            )
         return run
+
+    def permits_changed(self) -> None:
+        """A sibling may have given back what an attempt waits for here."""
+        self._gates.proceed()
 
     def runs_on_loop(self, name: str) -> bool:
         """Whether the handler of that name shares the event loop with others."""
@@ -138,42 +141,13 @@ class Runner:
                 "late_success_dropped",
                 extra={"activity_id": run.activity.activity_id, "activity_name": run.activity.name},
             )
-        gate = self._gates.get(run.activity.name)
-        if gate is not None:
-            gate.leave(run)
+        self._gates.leave(run)
 
     def _unknown(self, activity: Activity) -> Outcome:
         known = ", ".join(self._registry.names()) or "none"
         named = f"is named {activity.name!r}" if activity.name else "has no name"
         message = f"the activity {named}; this worker knows: {known}"
         return Failed("UNKNOWN_ACTIVITY", clean_message(message), retryable=True)
-
-
-class _Gate:
-    """Lets at most so many attempts of one activity run at a time; the others begin in order."""
-
-    __slots__ = ("_inside", "_limit", "_waiting")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._inside: set[Run] = set()
-        self._waiting: deque[tuple[Run, Callable[[], None]]] = deque()
-
-    def enter(self, run: Run, begin: Callable[[], None]) -> None:
-        if len(self._inside) < self._limit:
-            self._inside.add(run)
-            begin()
-        else:
-            self._waiting.append((run, begin))
-
-    def leave(self, run: Run) -> None:
-        """The attempt has ended, whether it had begun or was cancelled while it waited."""
-        self._inside.discard(run)
-        while self._waiting and len(self._inside) < self._limit:
-            following, begin = self._waiting.popleft()
-            if following.phase is Phase.WAITING:
-                self._inside.add(following)
-                begin()
 
 
 def _let_it_notice(state: RunState) -> None:

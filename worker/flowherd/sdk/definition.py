@@ -34,8 +34,8 @@ class ActivityDefinition:
         handler: called with what `binding` makes of parameters and context.
         mode: where it runs.
         timeout_s: seconds an attempt may take, None for the engine's or the worker's limit.
-        max_concurrent: attempts of it that may run at the same time in one process, None for no limit.
         max_memory_mb: what its isolate may have in RAM, None for no limit.
+        max_concurrent: attempts of it that may run at the same time on this host, None for no limit.
         worker_type: the only worker type that serves it, None for any.
         is_async: whether calling the handler returns an awaitable.
         origin: `function, file:line`, for messages.
@@ -75,9 +75,9 @@ class ActivityOptions(TypedDict, total=False):
             isolate, a process of its own that can be stopped, and needs `flowherd run`.
         offload_to_thread: True is `offload="thread"`, as other SDKs spell it.
         timeout_s: seconds an attempt may take.
-        max_concurrent: attempts of it that may run at the same time in one process.
         max_memory_mb: with offload="process", what its isolate may have in RAM, pages it shares included; it is
             killed beyond that, and the failure is `OUT_OF_MEMORY`.
+        max_concurrent: attempts of it that may run at the same time on this host; the others wait in their slots.
         worker: the only worker type that serves it.
 
     """

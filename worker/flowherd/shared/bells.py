@@ -1,4 +1,7 @@
-"""Eventfds that wake a process which waits in its event loop; they carry no data: the ledger does."""
+"""What all processes of a host inherit as descriptors: eventfds that wake a process, and the file that counts permits.
+
+Neither carries data: the ledger does.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 
 
 class Bells:
-    """One eventfd for each berth and one for the keeper, made before the first fork and inherited by all.
+    """One eventfd for each berth and one for the keeper, and a file; made before the first fork, inherited by all.
 
     Args:
         berths: how many berths the ledger has.
@@ -16,11 +19,17 @@ class Bells:
 
     def __init__(self, berths: int) -> None:
         self._fds = tuple(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(berths + 1))
+        self._permits = os.memfd_create("permits", os.MFD_CLOEXEC)
 
     @property
     def fds(self) -> tuple[int, ...]:
         """All descriptors: what a child must not close."""
-        return self._fds
+        return (*self._fds, self._permits)
+
+    @property
+    def permits(self) -> int:
+        """The file whose locked bytes are permits (`flowherd.shared.permits`)."""
+        return self._permits
 
     @property
     def keeper(self) -> int:
@@ -47,7 +56,7 @@ class Bells:
 
     def close(self) -> None:
         """Closes all descriptors of this process."""
-        for fd in self._fds:
+        for fd in self.fds:
             os.close(fd)
 
 

@@ -73,11 +73,12 @@ class Worker:
         self._environment = environment
         self._threads = ThreadPool(config.concurrency)
         self._slots = Slots(config.concurrency, self._slots_changed)
+        self._runner = Runner(registry, config, self._threads, environment, isolates)
         tools = Tools(
             engine=engine,
             book=book,
             slots=self._slots,
-            runner=Runner(registry, config, self._threads, environment, isolates),
+            runner=self._runner,
             reporter=Reporter(engine, gate, config.call_deadline_s),
             meter=environment.meter,
             suspects=suspects or Suspects.none(),
@@ -134,7 +135,8 @@ class Worker:
         self._attempts.heed_verdicts()
 
     def called(self) -> None:
-        """A sibling rang: polls at once."""
+        """A sibling rang: polls at once, and begins what waited for a permit of the host."""
+        self._runner.permits_changed()
         self._poller.called()
 
     def _give(self, order: _StopOrder) -> None:

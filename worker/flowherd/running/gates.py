@@ -1,0 +1,84 @@
+"""Lets attempts of activities with `max_concurrent` begin in order, as far as there are permits; it counts none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowherd.running.run import Phase
+from flowherd.shared.permits import NotNow, Permit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.running.run import Run
+    from flowherd.shared.permits import Permits
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Those that wait for a permit of one activity."""
+
+    limit: int
+    waiting: deque[tuple[Run, Callable[[], None]]]
+
+
+class Gates:
+    """The gates of all activities with `max_concurrent`; all methods must be called on the worker's loop."""
+
+    def __init__(self, permits: Permits) -> None:
+        self._permits = permits
+        self._queues: dict[str, _Queue] = {}
+        self._inside: dict[Run, Permit] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        waiting = sum(len(queue.waiting) for queue in self._queues.values())
+        return f"<Gates [{len(self._inside)} inside, {waiting} waiting]>"
+
+    def enter(self, run: Run, name: str, limit: int, begin: Callable[[], None]) -> None:
+        """Calls `begin` as soon as there is a permit, if the attempt still waits then."""
+        queue = self._queues.setdefault(name, _Queue(limit, deque()))
+        queue.waiting.append((run, begin))
+        if len(queue.waiting) == 1:
+            self.proceed()
+
+    def leave(self, run: Run) -> None:
+        """The attempt has ended, whether it had begun or was cancelled while it waited."""
+        permit = self._inside.pop(run, None)
+        if permit is not None:
+            self._permits.give_back(permit)
+        if permit is not None or run.activity.name in self._queues:
+            self.proceed()
+
+    def proceed(self) -> None:
+        """Begins what can begin now: a permit may have been given back."""
+        if not self._queues:
+            return
+        waits = [self._proceed_with(name) for name in list(self._queues)]
+        self._permits.say_waiting(frozenset(self._queues))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if delays := [wait.again_in_s for wait in waits if wait is not None and wait.again_in_s is not None]:
+            self._timer = asyncio.get_running_loop().call_later(min(delays), self.proceed)
+
+    def _proceed_with(self, name: str) -> NotNow | None:
+        """Begins in order; what follows when there is no permit left, None when nobody waits any more."""
+        queue = self._queues.get(name)
+        while queue is not None and queue.waiting:
+            run, begin = queue.waiting[0]
+            if run.phase is Phase.WAITING:
+                match self._permits.take(name, queue.limit):
+                    case NotNow() as not_now:
+                        return not_now
+                    case Permit() as permit:
+                        self._inside[run] = permit
+                        queue.waiting.popleft()
+                        begin()
+            else:
+                queue.waiting.popleft()
+        self._queues.pop(name, None)
+        return None

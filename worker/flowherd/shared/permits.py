@@ -1,0 +1,62 @@
+"""Permits to run one more attempt of an activity: what they are, and those of a process that is alone; no waiting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """One of the `max_concurrent` places of an activity."""
+
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """There is none; seconds until it is worth asking again, None when only this process has any to give back."""
+
+    again_in_s: float | None = None
+
+
+class Permits(Protocol):
+    """Where permits come from; all its methods are called on the worker's loop."""
+
+    def take(self, name: str, limit: int) -> Permit | NotNow:
+        """A permit to run one more attempt of an activity."""
+        ...
+
+    def give_back(self, permit: Permit) -> None:
+        """The attempt has ended."""
+        ...
+
+    def say_waiting(self, names: frozenset[str]) -> None:
+        """Of which activities attempts wait here."""
+        ...
+
+
+class OwnPermits:
+    """Permits of a process that is alone."""
+
+    def __init__(self) -> None:
+        self._held: set[Permit] = set()
+
+    def __repr__(self) -> str:
+        return f"<OwnPermits [{len(self._held)} held]>"
+
+    def take(self, name: str, limit: int) -> Permit | NotNow:
+        """See `Permits.take`."""
+        for permit in (Permit(name, number) for number in range(limit)):
+            if permit not in self._held:
+                self._held.add(permit)
+                return permit
+        return NotNow()
+
+    def give_back(self, permit: Permit) -> None:
+        """See `Permits.give_back`."""
+        self._held.discard(permit)
+
+    def say_waiting(self, names: frozenset[str]) -> None:
+        """Nobody else wants to know."""
