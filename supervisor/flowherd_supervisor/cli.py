@@ -194,6 +194,19 @@ def top(
     return part(admin=admin, pid=pid, once=once)
 
 
+@app.command
+def advise(
+    *,
+    admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
+    pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
+    json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
+) -> int:
+    """Say what each activity should be (async, thread or process) and how many processes, with the evidence."""
+    from flowherd_supervisor.views.advise import show_advice  # noqa: PLC0415 - as above
+
+    return show_advice(admin=admin, pid=pid, as_json=json)
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """The `flowherd` program: exits with a code of `flowherd.exits`."""
     sys.exit(_call(app, sys.argv[1:] if words is None else words))

@@ -288,7 +288,7 @@ def test_without_words_it_says_what_it_can_do(flowherd: Flowherd) -> None:
     done = flowherd()
     assert done.returncode == 0
     assert "Usage: flowherd COMMAND" in done.stdout
-    for command in ("run", "demo", "engine", "submit", "check", "status"):
+    for command in ("run", "demo", "engine", "submit", "check", "status", "advise"):
         assert f" {command} " in done.stdout
 
 

@@ -18,24 +18,17 @@ A berth's life is told by counters that only grow, so that no cell needs two wri
 from __future__ import annotations
 
 import mmap
-import zlib
 from typing import TYPE_CHECKING, TypeVar
 
-from flowherd.shared.berth import (
-    CHECKED,
-    JOURNAL_BYTES,
-    RECORD_BYTES,
-    Berth,
-    Layout,
-    Record,
-    pages,
-    read_checked,
-)
+from flowherd.shared.berth import JOURNAL_BYTES, RECORD_BYTES, Berth, Layout, Record, pages
 from flowherd.shared.cells import HELD, Cause, Cell, Clock, Host, Life, SeatTotal, Standing, State
+from flowherd.shared.checked import CHECKED, checked, read_checked
 from flowherd.shared.histogram import CELLS, Timing
 from flowherd.shared.recordbook import RecordBook, records_needed
 from flowherd.shared.suspects import AREA_BYTES, Suspects
 from flowherd.shared.totals import SeatTotals, cells_needed
+from flowherd.shared.work import AREA_BYTES as WORK_BYTES
+from flowherd.shared.work import Work, WorkTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +76,8 @@ class Ledger:
         berths = 2 * seats + 4  # an old and a new incarnation of each seat, and some that are being settled
         totals = pages(_PAGE + 2 * _TOKEN_AREA)
         suspects = totals + pages(8 * cells_needed(seats, berths, _WIDTH))
-        first = suspects + pages(AREA_BYTES)
+        work = suspects + pages(AREA_BYTES)
+        first = work + pages(WORK_BYTES)
         self._map = mmap.mmap(
             -1,
             first + berths * layout.size,
@@ -93,6 +87,7 @@ class Ledger:
         cells: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
         self._totals = SeatTotals(cells, berths, _WIDTH)
         self.suspects = Suspects(memoryview(self._map)[suspects : suspects + AREA_BYTES])
+        self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
         self.seats = seats
         self.berths = tuple(
             Berth(self._map, first + number * layout.size, layout, number) for number in range(berths)
@@ -116,14 +111,13 @@ class Ledger:
 
     def counts(self, berth: Berth) -> list[int]:
         """The same of a berth's present incarnation; nothing but 0 once it is part of its seat's sums."""
-        if not berth.readable or self._totals.has(berth.number, berth.get(Cell.STARTED)):
+        if not self._counts_itself(berth):
             return [0] * _WIDTH
         return [*(berth.get(Cell[total.name]) for total in SeatTotal), *berth.timings]
 
     def count(self, berth: Berth, cell: Cell) -> int:
         """A counter of a berth's present incarnation; 0 once it is part of its seat's total."""
-        is_counted = self._totals.has(berth.number, berth.get(Cell.STARTED))
-        return 0 if is_counted or not berth.readable else berth.get(cell)
+        return berth.get(cell) if self._counts_itself(berth) else 0
 
     def absorb(self, berth: Berth) -> None:
         """ENDED → FREE: moves an ended incarnation's counters to its seat's; only the keeper may.
@@ -131,6 +125,9 @@ class Ledger:
         A keeper that dies in it leaves nothing that its successor could count twice.
         """
         self._totals.move(berth.number, berth.get(Cell.ENDED), berth.get(Cell.SEAT), self.counts(berth))
+        self._ended_work.absorb(
+            berth.work
+        )  # after it: a keeper that dies here loses measurements, not counts
         berth.settled()
 
     def unmoved(self, read: Callable[[], T]) -> T:
@@ -143,6 +140,15 @@ class Ledger:
             found = read()
             if self._totals.mark == before:
                 return found
+
+    def work(self) -> Work:
+        """What activities have cost in all incarnations so far."""
+        present = (berth.work.read() for berth in self.berths if self._counts_itself(berth))
+        return Work.sum_of((self._ended_work.read(), *present))
+
+    def _counts_itself(self, berth: Berth) -> bool:
+        """Whether the present incarnation's numbers are not yet part of its seat's."""
+        return berth.readable and not self._totals.has(berth.number, berth.get(Cell.STARTED))
 
     def free_berth(self) -> Berth | None:
         """A berth for a new incarnation, None while all are in use or being settled."""
@@ -170,9 +176,7 @@ class Ledger:
             raise ValueError(f"the access token has {len(data)} bytes; at most {_TOKEN_BYTES} are supported")
         version = self._cells[Host.TOKEN_VERSION] + 1
         offset = _PAGE + (version % 2) * _TOKEN_AREA
-        self._map[offset : offset + CHECKED.size + len(data)] = (
-            CHECKED.pack(len(data), zlib.crc32(data)) + data
-        )
+        self._map[offset : offset + CHECKED.size + len(data)] = checked(data)
         self._cells[Host.TOKEN_VERSION] = version
         return version
 

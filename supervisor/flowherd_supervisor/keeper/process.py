@@ -119,6 +119,19 @@ class _Keeper:
             if task.done():
                 task.result()  # neither ends by itself: this raises what ended it
         await self._settle_rest(leases)
+        self._say_advice()
+
+    def _say_advice(self) -> None:
+        """One line for each activity that should run elsewhere; `flowherd advise` has the evidence."""
+        for row in self._board.advice()["activities"]:
+            if row["change"]:
+                log.info(
+                    "advice",
+                    name=row["activity"],
+                    runs=row["runs"],
+                    verdict=row["verdict"],
+                    reason=row["reason"],
+                )
 
     def _read_link(self) -> None:
         """Everything that waits on the link; its end means that the supervisor is gone."""

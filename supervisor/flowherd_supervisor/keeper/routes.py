@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 GET = ("GET", "HEAD")
-PAGES = frozenset({"/livez", "/readyz", "/metrics", "/api/status", "/api/events"})
+PAGES = frozenset({"/livez", "/readyz", "/metrics", "/api/status", "/api/advice", "/api/events"})
 _API = "/api/"
 
 
@@ -110,6 +110,8 @@ class Routes:
                 return Reply(200, self._metrics.page(), CONTENT_TYPE)
             case "/api/status":
                 return Reply.json(200, self._board.document())
+            case "/api/advice":
+                return Reply.json(200, self._board.advice())
             case _:
                 return Reply.json(404, {"error": "no such page"})
 

@@ -9,6 +9,8 @@ import psutil
 
 from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal, Timing
 from flowherd.shared.histogram import quantile_s
+from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.keeper.advice import Adviser, summary
 
 if TYPE_CHECKING:
     from flowherd.core.messages import SupervisorState
@@ -36,6 +38,7 @@ class StatusBoard:
         self._supervisor_pid = supervisor_pid
         self.started_at = started_at
         self._meters: dict[int, _Meter] = {}
+        self._adviser = Adviser(ledger, usable_cpus())
         self.supervisor: SupervisorState | None = None
 
     def document(self) -> dict[str, Any]:
@@ -66,7 +69,12 @@ class StatusBoard:
             "restarts": sum(told.restarts.values()) if told else 0,
             "totals": self._ledger.unmoved(self._totals),
             "children": children,
+            "advice": summary(self.advice()),
         }
+
+    def advice(self) -> dict[str, Any]:
+        """The document of `flowherd advise --json`."""
+        return self._adviser.document(self.supervisor)
 
     def is_ready(self) -> bool:
         """Whether work gets done: half of the processes are ready (faults.md C21), and polls bring work.

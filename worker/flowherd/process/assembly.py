@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,12 @@ from flowherd.client.kruxia import connect
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.scratch import begin_sweep
 from flowherd.files.transfers import EngineFiles
-from flowherd.ledger import Berth, Cell, Clock, Ledger, RecordBook
+from flowherd.ledger import Berth, Clock, Ledger, RecordBook
 from flowherd.process.loops import new_loop
+from flowherd.process.measuring import measuring
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.isolate_terms import IsolateRules
 from flowherd.running.isolates import Isolates
-from flowherd.running.lag import LagProbe
-from flowherd.running.stepping import LoopMeter
-from flowherd.running.watchdog import Watchdog
 from flowherd.sdk.definition import Mode
 from flowherd.shared.host_permits import HostPermits, RecordLocks
 from flowherd.shared.siblings import Siblings
@@ -86,6 +83,8 @@ class Assembly:
         self._bells = bells
         self._berth = berth
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
+        book = RecordBook(berth)
+        meter, self._load = measuring(registry, berth)
         self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
             seat=place.seat,
@@ -95,13 +94,13 @@ class Assembly:
             files=self._files,
             streams=self._streams,
             permits=HostPermits(RecordLocks(bells.permits), bells, ledger.berths, berth, time.monotonic),
-            meter=_meter_of(berth),
+            meter=meter,
         )
         self.worker = Worker(
             config,
             registry,
             self._engine,
-            RecordBook(berth),
+            book,
             environment,
             ledger.suspects,
             Siblings(ledger.berths, berth, bells),
@@ -117,6 +116,7 @@ class Assembly:
 
     async def aclose(self) -> None:
         """Ends listening and closes all connections."""
+        self._load.publish()
         asyncio.get_running_loop().remove_reader(self._bells.of(self._berth.number))
         await self._streams.aclose()
         await self._files.aclose()
@@ -134,17 +134,6 @@ def _engine_for(
         connections=min(most_slots, MOST_CONNECTIONS) + 2,
         undecoded=frozenset(found.name for found in registry if found.mode is Mode.PROCESS),
     )
-
-
-def _meter_of(berth: Berth) -> LoopMeter:
-    """A meter of the running loop that writes into `berth`, and its watchdog."""
-    meter = LoopMeter(lambda tag: berth.put(Cell.ON_LOOP, tag))
-    meter.on_busy = LagProbe(
-        meter.stepping.is_set, lambda lag_s: berth.set_clock(Clock.LOOP_LAG_S, lag_s)
-    ).start
-    meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))
-    Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS)).start()
-    return meter
 
 
 def _isolates(config: WorkerConfig, place: Place, environment: RunEnvironment) -> Isolates | None:

@@ -1,10 +1,10 @@
-"""How late the loop is: a timer that runs only while a handler does, so that idle is free."""
+"""How late the loop is, read by a timer that runs only while a handler does, so that idle is free."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,18 +13,30 @@ _EVERY_S = 0.25
 _SLOWLY = 0.3  # weight of the newest reading
 
 
+class Readings(Protocol):
+    """Who wants to know. Times are in seconds."""
+
+    def begins(self) -> None:
+        """A time without handlers has ended."""
+        ...
+
+    def reads(self, late_s: float, elapsed_s: float, smoothed_s: float) -> None:
+        """The timer was due after `elapsed_s - late_s`; `smoothed_s` is 0 when no handler is left."""
+        ...
+
+
 class LagProbe:
-    """Measures by how much a timer fires late, smoothed.
+    """Measures by how much a timer fires late.
 
     Args:
         busy: whether a handler runs; the probe ends by itself when none does.
-        publish: stores the lag in seconds.
+        readings: is told each reading.
 
     """
 
-    def __init__(self, busy: Callable[[], bool], publish: Callable[[float], None]) -> None:
+    def __init__(self, busy: Callable[[], bool], readings: Readings) -> None:
         self._busy = busy
-        self._publish = publish
+        self._readings = readings
         self._lag_s = 0.0
         self._due_at = 0.0
         self._running = False
@@ -33,6 +45,7 @@ class LagProbe:
         """Begins to measure, unless it does already; must be called on the loop."""
         if not self._running:
             self._running = True
+            self._readings.begins()
             self._schedule()
 
     def _schedule(self) -> None:
@@ -43,7 +56,7 @@ class LagProbe:
         late_s = max(0.0, time.monotonic() - self._due_at)
         self._lag_s += _SLOWLY * (late_s - self._lag_s)
         self._running = self._busy()
-        self._publish(self._lag_s if self._running else 0.0)
+        self._readings.reads(late_s, _EVERY_S + late_s, self._lag_s if self._running else 0.0)
         if self._running:
             self._schedule()
         else:

@@ -103,18 +103,27 @@ class Runner:
             assert self._isolates is not None, definition
             self._isolates.begin(run, state, definition)
             return
-        loop = asyncio.get_running_loop()
+        self._begin_in_thread(run, definition, state)
+
+    def _begin_in_thread(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
+        loop, meter = asyncio.get_running_loop(), self._environment.meter
+        stay = meter.enter_thread(definition.name)
         if definition.is_async:
             own_loop = ThreadLoop()
             run.begin(own_loop.stop)
-            work = lambda: deliver(loop, run.finish, own_loop.run(definition, state))  # noqa: E731
+            call = lambda: own_loop.run(definition, state)  # noqa: E731
         else:
             run.begin(lambda: _let_it_notice(state))
-            work = lambda: deliver(loop, run.finish, invoke_sync(definition, state))  # noqa: E731
+            call = lambda: invoke_sync(definition, state)  # noqa: E731
+
+        def end(outcome: Outcome) -> None:
+            meter.leave_thread(definition.name, stay)
+            run.finish(outcome)
+
         try:
-            self._threads.submit(work)
+            self._threads.submit(lambda: deliver(loop, end, stay.run(call)))
         except RuntimeError as exc:
-            run.finish(Failed("WORKER_OVERLOADED", clean_message(str(exc)), retryable=True))
+            end(Failed("WORKER_OVERLOADED", clean_message(str(exc)), retryable=True))
 
     def _begin_on_loop(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
         started = False

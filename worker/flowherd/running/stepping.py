@@ -7,9 +7,12 @@ holds the handler's record, so that the supervisor knows whom to blame when the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections import Counter
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flowherd.running.measures import LONG_STEP_S, LoopSample, Measure, Stay
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -20,15 +23,27 @@ _SLOWLY = 0.1  # weight of the newest activity in the mean, if it took less
 _QUICKLY = 0.5  # ... and if it took more: a child that has met heavy work must not claim more of it
 
 
+class LongStep(NamedTuple):
+    """A step that has ended, in `perf_counter` seconds."""
+
+    name: str
+    began: float
+    ended: float
+
+
 class LoopMeter:
-    """Measures the steps of one worker's handlers.
+    """Measures the steps of one worker's handlers, and knows which are in threads.
 
     Args:
         mark: stores who is on the loop; 0 is nobody.
+        measures: gets what each activity costs, by its name.
 
     Attributes:
         since: `perf_counter` seconds when the present step began, 0 between steps; read by the watchdog's thread.
         name: the activity of the present step.
+        busy_s: seconds that handlers have ever kept the loop.
+        last_long: the latest step that took `LONG_STEP_S` or more; read by the watchdog's thread.
+        in_threads: the activities whose handlers are in threads now; read by the watchdog's thread.
         busy_mean_s: seconds of the loop that a recent activity took, on average.
         on_long_step: called with the seconds of each step that was so long that its neighbours felt it.
         stepping: set while there is a handler that has not ended.
@@ -36,11 +51,17 @@ class LoopMeter:
 
     """
 
-    def __init__(self, mark: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, mark: Callable[[int], None] = lambda _: None, measures: Mapping[str, Measure] | None = None
+    ) -> None:
         self._mark = mark
+        self._measures: Mapping[str, Measure] = {} if measures is None else measures
         self._longest: dict[str, float] = {}
         self.since = 0.0
         self.name = ""
+        self.busy_s = 0.0
+        self.last_long = LongStep("", 0.0, 0.0)
+        self.in_threads: Counter[str] = Counter()
         self.busy_mean_s = 0.0
         self.stepping = threading.Event()
         self.on_busy: Callable[[], None] | None = None
@@ -57,12 +78,30 @@ class LoopMeter:
 
     def stepped(self, work: Coroutine[Any, Any, None], name: str, tag: Callable[[], int]) -> Stepped:
         """The same work, measured; `tag` says what `mark` shall store while it is on the loop."""
-        self._alive += 1
-        if self._alive == 1:
-            self.stepping.set()
-            if self.on_busy is not None:
-                self.on_busy()
-        return Stepped(work, self, name, tag)
+        self._begins()
+        measure = self._measures.get(name)
+        if measure is None or not measure.is_due():
+            return Stepped(work, self, name, tag)
+        return Sampled(work, self, name, tag, LoopSample(measure, alone=self.has_one))
+
+    def enter_thread(self, name: str) -> Stay:
+        """A handler begins to run in a thread; `leave_thread` must follow when it has ended."""
+        self._begins()
+        self.in_threads[name] += 1
+        return Stay(self._measures.get(name), alone=self.has_one)
+
+    def leave_thread(self, name: str, stay: Stay) -> None:
+        """A handler in a thread has ended."""
+        stay.end(alone=self.has_one)
+        self.in_threads[name] -= 1
+        if not self.in_threads[name]:
+            del self.in_threads[name]
+        self._ends()
+
+    @property
+    def has_one(self) -> bool:
+        """Whether there is a single handler, on the loop or in a thread."""
+        return self._alive == 1
 
     def enter(self, name: str, tag: int) -> float:
         """A step begins."""
@@ -73,21 +112,42 @@ class LoopMeter:
 
     def leave(self, began: float) -> float:
         """The step has ended; returns its length in seconds."""
+        now = perf_counter()
+        length_s = now - began
+        self.busy_s += length_s
+        if length_s >= LONG_STEP_S:
+            self._note_long_step(began, now)
         self.since = 0.0
         self._mark(0)
-        took_s = perf_counter() - began
-        if took_s >= BLOCKER_S and self.on_long_step is not None:
-            self.on_long_step(took_s)
-        return took_s
+        if length_s >= BLOCKER_S and self.on_long_step is not None:
+            self.on_long_step(length_s)
+        return length_s
+
+    def _note_long_step(self, began: float, now: float) -> None:
+        self.last_long = LongStep(self.name, began, now)
+        if (measure := self._measures.get(self.name)) is not None:
+            measure.long_step(now - began)
 
     def ended(self, name: str, busy_s: float, longest_s: float) -> None:
         """A handler has ended: what it took is remembered, and forgotten slowly."""
-        self._alive -= 1
-        if not self._alive:
-            self.stepping.clear()
+        if (measure := self._measures.get(name)) is not None:
+            measure.kept_loop(busy_s, longest_s)
         more_s = busy_s - self.busy_mean_s
         self.busy_mean_s += more_s * (_QUICKLY if more_s > 0 else _SLOWLY)
         self._longest[name] = max(longest_s, self._longest.get(name, 0.0) * (1 - _SLOWLY))
+        self._ends()
+
+    def _begins(self) -> None:
+        self._alive += 1
+        if self._alive == 1:
+            self.stepping.set()
+            if self.on_busy is not None:
+                self.on_busy()
+
+    def _ends(self) -> None:
+        self._alive -= 1
+        if not self._alive:
+            self.stepping.clear()
 
 
 class Stepped(Coroutine[Any, Any, None]):
@@ -142,3 +202,33 @@ class Stepped(Coroutine[Any, Any, None]):
     def cr_frame(self) -> FrameType | None:
         """Where the work stands, for stacks of tasks."""
         return getattr(self._work, "cr_frame", None)
+
+
+class Sampled(Stepped):
+    """A coroutine whose CPU and waits are measured too."""
+
+    __slots__ = ("_sample",)
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, None],
+        meter: LoopMeter,
+        name: str,
+        tag: Callable[[], int],
+        sample: LoopSample,
+    ) -> None:
+        super().__init__(work, meter, name, tag)
+        self._sample = sample
+
+    def _step(self, step: Callable[..., Any], *value: Any) -> Any:
+        sample, meter = self._sample, self._meter
+        alone = meter.has_one
+        sample.resume(meter.busy_s)
+        try:
+            waits_for = super()._step(step, *value)
+        except BaseException:  # StopIteration is how a coroutine ends
+            sample.pause(meter.busy_s)
+            sample.end(alone=alone)
+            raise
+        sample.pause(meter.busy_s)
+        return waits_for

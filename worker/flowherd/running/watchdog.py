@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.running.gil import GilProbe
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from flowherd.running.stepping import LoopMeter
 
 BLOCKED_S = 0.25
-_LOOK_EVERY_S = 0.1
+_LOOK_EVERY_S = 0.05
 _SAY_AGAIN_AFTER_S = 60.0
 _NOT_THE_USERS = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -30,22 +32,26 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Watchdog:
-    """Looks ten times a second while something runs, and sleeps otherwise.
+    """Looks some twenty times a second while something runs, and sleeps otherwise.
 
     Args:
         meter: knows since when a handler is on the loop.
         loop_thread: the thread to look at.
         found: called once for each step that blocks.
+        probe: is how it sleeps between two looks, None for one that tells nobody.
 
     Attributes:
         places: how often each `file:line` was found to block.
 
     """
 
-    def __init__(self, meter: LoopMeter, loop_thread: int, found: Callable[[], None]) -> None:
+    def __init__(
+        self, meter: LoopMeter, loop_thread: int, found: Callable[[], None], probe: GilProbe | None = None
+    ) -> None:
         self._meter = meter
         self._loop_thread = loop_thread
         self._found = found
+        self._probe = probe or GilProbe(meter, {})
         self._said: dict[str, float] = {}
         self._seen_since = 0.0
         self.places: Counter[str] = Counter()
@@ -58,7 +64,7 @@ class Watchdog:
         while True:
             self._meter.stepping.wait()
             self.look()
-            threading.Event().wait(_LOOK_EVERY_S)
+            self._probe.nap(_LOOK_EVERY_S)
 
     def look(self) -> str | None:
         """The place that blocks, if a step has lasted too long; each step is counted once."""

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowherd.shared.cells import Cause, Cell, Clock, Life, Standing, State
+from flowherd.shared.checked import CHECKED, read_checked
 from flowherd.shared.histogram import CELLS, Timing, bucket_of
 from flowherd.shared.spendings import AREA_BYTES as SPENDINGS_BYTES
 from flowherd.shared.spendings import newest
+from flowherd.shared.work import AREA_BYTES as WORK_BYTES
+from flowherd.shared.work import WorkTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RECORD_BYTES = 512
 JOURNAL_BYTES = 4096  # a larger kept completion is settled as a failure instead (faults.md decision 4)
-CHECKED = struct.Struct("<II")  # length, CRC-32: precedes what `read_checked` reads
 JOURNAL_AREA = CHECKED.size + JOURNAL_BYTES
 CRC_BYTES = 8  # 4 would do; 8 keep what follows aligned
 HEAD = struct.Struct("<HHHxxQdd")  # lengths of id, worker_id and name; sequence, claimed_at, lease_s
@@ -93,18 +95,14 @@ class Layout:
         return self.journals + pages(JOURNAL_AREA * self.records)
 
     @property
-    def size(self) -> int:
-        """The whole berth."""
+    def work(self) -> int:
+        """What activities have cost."""
         return self.spendings + pages(SPENDINGS_BYTES * self.records)
 
-
-def read_checked(map_: mmap.mmap | bytes, offset: int, limit: int) -> bytes | None:
-    """What was written with its length and CRC before it; None when it does not check."""
-    length, crc = CHECKED.unpack(map_[offset : offset + CHECKED.size])
-    if length > limit:
-        return None
-    data = map_[offset + CHECKED.size : offset + CHECKED.size + length]
-    return data if zlib.crc32(data) == crc else None
+    @property
+    def size(self) -> int:
+        """The whole berth."""
+        return self.work + pages(WORK_BYTES)
 
 
 class Berth:
@@ -123,6 +121,7 @@ class Berth:
         self._verdicts: memoryview[int] = self._view(layout.verdicts, layout.records, "Q")
         self._last_ok: memoryview[float] = self._view(layout.last_ok, layout.records, "d")
         self.times: memoryview[float] = self._view(layout.times, 2 * layout.records, "d")
+        self.work = WorkTable(memoryview(map_)[offset + layout.work :][:WORK_BYTES])
 
     def __repr__(self) -> str:
         get = self.get

@@ -32,12 +32,12 @@ def upper_s(bucket: int) -> float:
     return _FIRST_S * 2.0**bucket if bucket < BUCKETS - 1 else float("inf")
 
 
-def quantile_s(counts: Sequence[int], share: float) -> float | None:
+def quantile_s(counts: Sequence[float], share: float) -> float | None:
     """An upper bound in seconds of the given share of all durations; None without any, or beyond the last bucket."""
     total = sum(counts)
     if not total:
         return None
-    seen = 0
+    seen = 0.0
     for bucket, count in enumerate(counts):
         seen += count
         if seen >= share * total:

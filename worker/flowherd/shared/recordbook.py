@@ -6,8 +6,9 @@ import zlib
 
 from flowherd.errors import LedgerFull
 from flowherd.process import crashpoints
-from flowherd.shared.berth import CHECKED, CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Berth
+from flowherd.shared.berth import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Berth
 from flowherd.shared.cells import Cell, Clock, State
+from flowherd.shared.checked import CHECKED, checked
 from flowherd.shared.histogram import Timing
 from flowherd.shared.spendings import AREA_BYTES, write_of
 
@@ -48,6 +49,7 @@ class RecordBook:
             if clock > Clock.STARTED_AT:
                 berth.set_clock(clock, 0.0)
         berth.clear_timings()
+        berth.work.clear()
         berth.put(Cell.OPENED, berth.get(Cell.STARTED))
 
     @property
@@ -116,9 +118,7 @@ class RecordBook:
         crashpoints.reached("after_handler")
         if completion is not None and len(completion) <= JOURNAL_BYTES:
             start = self._journals + index * JOURNAL_AREA
-            self._map[start : start + CHECKED.size + len(completion)] = (
-                CHECKED.pack(len(completion), zlib.crc32(completion)) + completion
-            )
+            self._map[start : start + CHECKED.size + len(completion)] = checked(completion)
             if not self._keeps[index]:
                 self._keeps[index] = 1
         elif self._keeps[index]:  # an earlier record's, in the same place

@@ -9,14 +9,13 @@ The keeper writes; workers read. An entry's hash is stored last, so that a reade
 from __future__ import annotations
 
 import time
-import zlib
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from flowherd.shared.berth import CHECKED, read_checked
+from flowherd.shared.checked import CHECKED, checked, read_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,9 +99,7 @@ class Suspects:
             self._hashes[index] = 0
         body = _encoder.encode(after)
         start = index * _ENTRY_BYTES
-        self._bodies[start : start + CHECKED.size + len(body)] = (
-            CHECKED.pack(len(body), zlib.crc32(body)) + body
-        )
+        self._bodies[start : start + CHECKED.size + len(body)] = checked(body)
         self._times[index] = self._clock()
         self._hashes[index] = _hash(activity_id)
         return after

@@ -1,0 +1,102 @@
+"""`flowherd advise`: what each activity should be and how large the host, as text or as its JSON document."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flowherd.errors import ConfigurationError
+from flowherd.exits import Exit
+from flowherd_supervisor.admin import find_sockets
+from flowherd_supervisor.views.ask import WIDTH_OF_A_PIPE, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HOW_TO_GET_A_SAMPLE = (
+    "no running supervisor found: advice rests on measurements of real work. To get a sample, start "
+    "`flowherd run APP`, let it work (30 attempts of each activity), and ask again"
+)
+_COLUMNS = ("activity", "runs", "advice", "samples", "cpu ms", "cpu %", "wall ms", "block ms", "GIL free")
+
+
+def show_advice(*, admin: str | None, pid: int | None, as_json: bool) -> int:
+    """Prints the advice of the supervisor at `admin`, of `pid`, or of the only one found.
+
+    Raises:
+        ConfigurationError: there is none, several and none chosen, or `admin` is no address.
+
+    """
+    if admin is None and pid is None and not find_sockets():
+        raise ConfigurationError(HOW_TO_GET_A_SAMPLE)
+    reply = ask("/api/advice", "activities", admin=admin, pid=pid)
+    if reply is None:
+        return Exit.INTERNAL
+    text, document = reply
+    if as_json:
+        sys.stdout.write(text + "\n")
+    else:
+        width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
+        Console(highlight=False, width=width).print(*render(document), sep="\n")
+    return Exit.CLEAN
+
+
+def render(document: Mapping[str, Any]) -> list[Text | Table]:
+    """A row of figures for each activity, a sentence of reason for each, and two lines about the host."""
+    rows, host = document["activities"], document["host"]
+    reasons = [Text(f"{row['activity']}: {_advice(row)}: {row['reason']}{_gain(row)}") for row in rows]
+    sizes = [Text(_size(host[what], what)) for what in ("processes", "slots")]
+    return [_table(rows), Text(), *reasons, Text(), *sizes]
+
+
+def _table(rows: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for title in _COLUMNS:
+        is_word = title in {"activity", "runs", "advice"}
+        table.add_column(
+            title, justify="left" if is_word else "right", no_wrap=title != "activity", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(
+            row["activity"],
+            row["runs"],
+            _advice(row),
+            str(row["samples"]),
+            f"{row['cpu_ms_p50']:.2f}",
+            f"{100 * row['cpu_share']:.0f}",
+            f"{row['wall_ms']:.1f}",
+            f"{row['block_ms_max']:.1f}",
+            _percent(row["gil_released_share"]),
+        )
+    return table
+
+
+def _advice(row: Mapping[str, Any]) -> str:
+    if row["verdict"] == "unknown":
+        return "unknown"
+    return row["verdict"] if row["change"] else "no change"
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    """What a change would gain and cost."""
+    if not row["change"]:
+        return ""
+    gain = row["criteria"]["gain"]
+    return f"; others wait {gain['now']:.0f} ms now, {gain['estimated']:.0f} ms then (cost: {gain['cost']})"
+
+
+def _size(size: Mapping[str, Any], what: str) -> str:
+    now, advised = size["now"], size["advised"]
+    if advised is None:
+        return f"{what}: unknown: {size['reason']}"
+    if advised == now:
+        return f"{now} {what}, no change: {size['reason']}"
+    return f"{advised} {what} instead of {now}: {size['reason']}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
