@@ -183,7 +183,7 @@ def nothing_sleeps_deaf(source: Source) -> Iterator[str]:
 
 
 def nothing_is_pickled_or_shared(source: Source) -> Iterator[str]:
-    """Law 7; the one file with record locks only tries them, and the kernel frees them with the process."""
+    """Law 7, fault C24; the one file with record locks only tries them, and the kernel frees them with the process."""
     yield from source.using(
         "pickle", "marshal", "shelve", "dill", "cloudpickle", "multiprocessing",
         "concurrent.futures.ProcessPoolExecutor", "concurrent.futures.process",

@@ -67,6 +67,7 @@ class Watch:
             )
             records = [record for record in berth.records() if record.state in HELD]
             shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
+            berth.put(Cell.RESIDENT_BYTES, resident_bytes(handle.pid) or berth.get(Cell.RESIDENT_BYTES))
             yield from _hang(handle, berth, records, state.plan, now)
             yield from self._used_up(handle, berth, state.plan)
         if shortest_lease_s < inf and not was_asleep:
@@ -100,7 +101,7 @@ class Watch:
         if not plan.max_memory_mb_per_child:
             return
         most_mb = plan.max_memory_mb_per_child * spread
-        grown_mb = (resident_bytes(handle.pid) - berth.get(Cell.FRESH_BYTES)) / 1e6
+        grown_mb = (berth.get(Cell.RESIDENT_BYTES) - berth.get(Cell.FRESH_BYTES)) / 1e6
         self._too_large[names] = self._too_large[names] + 1 if grown_mb > most_mb else 0
         if self._too_large[names] >= MEMORY_SAMPLES:
             yield events.WorkerUsedUp(*names, f"{grown_mb:.0f} MB more than when fresh")

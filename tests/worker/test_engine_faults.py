@@ -155,6 +155,21 @@ async def test_e12_a_409_on_a_heartbeat_cancels_the_handler_and_nothing_is_repor
     assert rig.berth.get(Cell.RUNNING) == 0
 
 
+async def test_p10_a_host_that_slept_through_its_leases_drops_them_all_and_goes_on_with_new_work(
+    server: ScriptedEngine,
+) -> None:
+    """After a suspend every beat is answered by 409: no report, no burst, free slots."""
+    held = [item(number, "hold", timeout_seconds=1) for number in range(1, 5)]
+    server.script("poll", brings(*held), brings(item(9)))
+    server.script("heartbeat", *[CONFLICT] * 4)
+    async with working(server) as rig:
+        await server.asked("complete")
+        assert rig.berth.get(Cell.LOST) == 4
+    assert [number for number, _ in rig.told("complete")] == [9]
+    assert rig.told("fail") == []
+    assert sorted(number for number, _ in rig.told("heartbeat")) == [1, 2, 3, 4]
+
+
 async def test_e13_a_409_on_a_completion_is_dropped_and_counted(server: ScriptedEngine) -> None:
     server.script("poll", brings(item()))
     server.always("complete", CONFLICT)

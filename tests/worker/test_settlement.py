@@ -12,6 +12,7 @@ from worker_kit import open_berth
 
 from flowherd.activity import Completed
 from flowherd.config import WorkerConfig
+from flowherd.core.ends import NOT_OUT_OF_MEMORY
 from flowherd.engine import Answer, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.leases.beats import LeaseKeeper
@@ -125,6 +126,34 @@ async def test_the_cause_decides_what_the_users_of_the_engine_read(
     assert (error["code"], error["retryable"]) == (code, True)
     assert error["message"].startswith("worker process 0 (pid 4711) ")
     assert words in error["message"]
+
+
+@virtual_time
+async def test_a_death_names_what_ran_beside_and_how_large_the_process_was() -> None:
+    """C10: one of them may have done it, or have taken the memory that the kernel took back."""
+    dead = DeadWorker("claimed", "running", "kept")
+    for number in range(2):
+        index, _ = dead.book.claim(f"b-{number}", "w-1", "render", now=now(), lease_s=60.0)
+        dead.book.running(index, now=now(), limit_s=300.0)
+    dead.berth.put(Cell.RESIDENT_BYTES, 812_000_000)
+    dead.end()
+    await asyncio.sleep(1.0)
+    said = {id_: body["error"]["message"] for id_, body in dead.said("fail").items()}  # type: ignore[index]
+    size = "was killed by SIGKILL (out of memory?), last seen with 812 MB in memory, while the activity"
+    assert said["running"].endswith(f"{size} ran beside 2 x 'render'")
+    assert said["claimed"].endswith(f"{size} waited for a slot beside 2 x 'render', 1 x 'resize'")
+    assert said["b-0"].endswith(f"{size} ran beside 1 x 'resize', 1 x 'render'")
+
+
+@pytest.mark.parametrize("status", [signal.SIGSEGV, signal.SIGKILL | NOT_OUT_OF_MEMORY])
+@virtual_time
+async def test_the_size_of_a_process_is_no_matter_when_memory_was_none(status: int) -> None:
+    """The kernel counts its out-of-memory kills, and this was none."""
+    dead = DeadWorker("running")
+    dead.berth.put(Cell.RESIDENT_BYTES, 812_000_000)
+    dead.end(status=status)
+    await asyncio.sleep(1.0)
+    assert "MB" not in str(dead.said("fail"))
 
 
 @virtual_time

@@ -13,8 +13,8 @@ from flowherd.activity import Failed
 from flowherd.core.retries import Backoff
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineError
+from flowherd.leases.causes import failure_of
 from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, State
-from flowherd.process.statuses import describe_status
 from flowherd.sdk.sums import unpack
 
 if TYPE_CHECKING:
@@ -158,27 +158,3 @@ def spent_of(berth: Berth, record: Record) -> tuple[str | None, tuple[Usage, ...
     """Cost and usage that the attempt had recorded before its process ended."""
     sums = berth.spent(record.index, record.sequence)
     return (None, ()) if sums is None else unpack(sums)
-
-
-def _hung(berth: Berth, record: Record, who: str) -> Failed:
-    """The guilty one has timed out; what ran beside it has lost its process and is told why."""
-    if record.sequence == berth.get(Cell.GUILTY):
-        message = f"the handler blocked {who} for longer than its limit of {record.limit_s:g} s"
-        return Failed("TIMEOUT", message, retryable=True)
-    beside = next(
-        (other.name for other in berth.records() if other.sequence == berth.get(Cell.GUILTY)), "another one"
-    )
-    return Failed("WORKER_CRASHED", f"{who} was ended because activity {beside!r} blocked it", retryable=True)
-
-
-def failure_of(berth: Berth, record: Record) -> Failed:
-    """The cause the supervisor wrote, as the engine's users shall read it (design §5, cause → code)."""
-    waiting = {State.CLAIMED: "waited for a slot", State.REPORTING: "was being reported"}
-    doing = waiting.get(record.state, "ran")
-    who = f"worker process {berth.get(Cell.SEAT)} (pid {berth.get(Cell.PID)})"
-    if berth.get(Cell.CAUSE) == Cause.STOPPED:
-        return Failed("WORKER_SHUTDOWN", f"{who} was stopped while the activity {doing}", retryable=True)
-    if berth.get(Cell.CAUSE) == Cause.HUNG:
-        return _hung(berth, record, who)
-    how = describe_status(berth.get(Cell.EXIT_STATUS))
-    return Failed("WORKER_CRASHED", f"{who} {how} while the activity {doing}", retryable=True)

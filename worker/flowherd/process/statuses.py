@@ -7,6 +7,11 @@ import signal
 from flowherd.core.ends import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
 
 
+def may_be_out_of_memory(status: int) -> bool:
+    """Whether the kernel may have ended the process for want of memory."""
+    return status & 0x7F == signal.SIGKILL and not status & NOT_OUT_OF_MEMORY
+
+
 def describe_status(status: int) -> str:
     """A wait status in words, such as `was killed by SIGKILL (out of memory)`.
 
@@ -20,6 +25,6 @@ def describe_status(status: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    if code != -signal.SIGKILL or status & NOT_OUT_OF_MEMORY:
+    if not may_be_out_of_memory(status):
         return f"was killed by {name}"
     return f"was killed by {name} (out of memory{'' if status & OUT_OF_MEMORY else '?'})"

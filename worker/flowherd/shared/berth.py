@@ -190,7 +190,7 @@ class Berth:
     def open(self, *, seat: int, incarnation: int, now: float) -> None:
         """FREE → LIVE, by the supervisor, before it forks."""
         assert self.life is Life.FREE, self
-        for cell in (Cell.CAUSE, Cell.EXIT_STATUS, Cell.PID, Cell.GUILTY):
+        for cell in (Cell.CAUSE, Cell.EXIT_STATUS, Cell.PID, Cell.GUILTY, Cell.RESIDENT_BYTES):
             self._cells[cell] = 0
         self._cells[Cell.SEAT] = seat
         self._cells[Cell.INCARNATION] = incarnation

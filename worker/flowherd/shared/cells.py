@@ -80,7 +80,8 @@ class Cell(IntEnum):
     PID = 6  # supervisor
     SETTLED = 7  # keeper
     GUILTY = 8  # supervisor: sequence of the record that hung its process, 0 if none did
-    OPENED = 9  # worker, as all below
+    RESIDENT_BYTES = 9  # supervisor: memory when it last looked
+    OPENED = 10  # worker, as all below
     LIMIT = 11
     LIMIT_APPLIED = 12
     HELD = 13
