@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,6 +165,14 @@ def compute(ctx) -> None:
     ctx.logger.warning("begun")
     while True:
         pass
+
+
+@isolated
+def compute_for(cpu_s: float) -> None:
+    until = time.process_time() + cpu_s
+    while time.process_time() < until:
+        pass
+    time.sleep(cpu_s)
 
 
 @isolated

@@ -20,6 +20,7 @@ from flowherd.core.conversation import (
     CostRecorded,
     Download,
     End,
+    Measured,
     NotOpened,
     Opened,
     Saying,
@@ -324,9 +325,11 @@ async def test_a17_an_output_that_is_no_object_is_garbage_too(output):
         CostRecorded("much"),
         UsageRecorded("", "m"),
         UsageRecorded("p", "m", input_tokens=-1),
+        Measured(-1.0, 1.0, 0),
+        Measured(0.0, -1.0, 0),
     ],
 )
-async def test_money_that_cannot_be_is_garbage(saying):
+async def test_figures_that_cannot_be_are_garbage(saying):
     async with pool() as it:
         run = it.start()
         peer = it.open(1)

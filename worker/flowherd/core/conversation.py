@@ -162,6 +162,14 @@ class StreamClosed(Saying, frozen=True):
     error: str | None
 
 
+class Measured(Saying, frozen=True):
+    """What the attempt whose outcome follows has taken of the isolate, in seconds and bytes."""
+
+    cpu_s: float
+    wall_s: float
+    growth_bytes: int
+
+
 class Succeeded(Saying, frozen=True):
     """The handler returned; its output, checked and encoded, is the next frame."""
 
@@ -188,6 +196,7 @@ Upward = (
     | Abandoned
     | TextStreamed
     | StreamClosed
+    | Measured
     | Succeeded
     | Unsuccessful
 )

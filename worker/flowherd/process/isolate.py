@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd.activity import Activity, Completed, Failed, Lost, Outcome
-from flowherd.core.conversation import Begin, NotOpened, Opened, Succeeded, Unsuccessful
+from flowherd.core.conversation import Begin, Measured, NotOpened, Opened, Succeeded, Unsuccessful
 from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.exits import Exit
 from flowherd.process import forks, lifespan
@@ -28,6 +28,7 @@ from flowherd.process.isolate_voice import Interruption, UpwardHandler, Voice
 from flowherd.process.loops import new_loop
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.invoke import failure_of, invoke_async, invoke_sync
+from flowherd.running.measures import WholeProcess
 from flowherd.sdk.context import ActivityContext
 from flowherd.sdk.loading import choose_worker_type, load_app
 
@@ -136,7 +137,9 @@ class _Bench:
         """Returns when there are no more activities."""
         desk = self._desk
         while (job := desk.loop.run_until_complete(desk.next_job())) is not None:
+            own = WholeProcess()
             outcome = self._take(job)
+            desk.voice.say(Measured(*own.taken()))
             desk.close()
             sys.stdout.flush()
             sys.stderr.flush()

@@ -23,6 +23,7 @@ from flowherd.core.conversation import (
     CostRecorded,
     Download,
     Dropped,
+    Measured,
     Progressed,
     Refused,
     Save,
@@ -119,7 +120,11 @@ class IsolateRun:
 
         """
         try:
-            self._heed(saying, answer)
+            if isinstance(saying, Measured):
+                meter = self._state.environment.meter
+                meter.offloaded(self.definition.name, **msgspec.structs.asdict(saying))
+            else:
+                self._heed(saying, answer)
         except (ValueError, TypeError) as error:
             raise FrameError(f"it reported {type(saying).__name__} that cannot be: {error}") from None
 

@@ -7,6 +7,7 @@ table when the loop's lag is read, four times a second while anything runs.
 
 from __future__ import annotations
 
+import resource
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -205,3 +206,20 @@ class Stay:
         if self._measure is not None:
             growth = resident_bytes() - self._resident if alone and self._resident else None
             self._measure.offloaded(cpu_s=self._cpu_s, wall_s=self._wall_s, growth_bytes=growth)
+
+
+class WholeProcess:
+    """What this process takes from now on, with the programs it has run: in an isolate, one attempt's share is all."""
+
+    def __init__(self) -> None:
+        self._began, self._cpu_at, self._resident = perf_counter(), _cpu_s(), resident_bytes()
+
+    def taken(self) -> tuple[float, float, int]:
+        """Seconds of CPU, seconds, and bytes of resident memory more than at the start."""
+        return _cpu_s() - self._cpu_at, perf_counter() - self._began, resident_bytes() - self._resident
+
+
+def _cpu_s() -> float:
+    """Of all threads, and of the children that have been waited for."""
+    both = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)

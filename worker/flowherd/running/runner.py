@@ -56,6 +56,7 @@ class Runner:
         self._isolates = isolates
         self._environment = environment
         self._tasks: set[asyncio.Task[None]] = set()
+        self._in_isolates: set[Run] = set()
         self._gates = Gates(environment.permits)
         self.dropped = 0  # successes that came after their outcome was decided (faults.md A9)
 
@@ -101,6 +102,8 @@ class Runner:
             return
         if definition.mode is Mode.PROCESS:
             assert self._isolates is not None, definition
+            self._in_isolates.add(run)
+            self._environment.meter.enter_isolate()
             self._isolates.begin(run, state, definition)
             return
         self._begin_in_thread(run, definition, state)
@@ -144,6 +147,9 @@ class Runner:
         run.begin(stop)
 
     def _ended(self, run: Run) -> None:
+        if run in self._in_isolates:
+            self._in_isolates.discard(run)
+            self._environment.meter.leave_isolate()
         if run.dropped:
             self.dropped += 1
             _log.warning(

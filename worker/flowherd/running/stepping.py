@@ -32,7 +32,7 @@ class LongStep(NamedTuple):
 
 
 class LoopMeter:
-    """Measures the steps of one worker's handlers, and knows which are in threads.
+    """Measures the steps of one worker's handlers, and knows which are elsewhere.
 
     Args:
         mark: stores who is on the loop; 0 is nobody.
@@ -98,9 +98,24 @@ class LoopMeter:
             del self.in_threads[name]
         self._ends()
 
+    def enter_isolate(self) -> None:
+        """A handler is to run in an isolate; `leave_isolate` must follow when it has ended."""
+        self._begins()
+
+    def leave_isolate(self) -> None:
+        """A handler in an isolate has ended."""
+        self._ends()
+
+    def offloaded(self, name: str, *, cpu_s: float, wall_s: float, growth_bytes: int) -> None:
+        """What an isolate says of an attempt; ValueError for what cannot be."""
+        if cpu_s < 0 or wall_s < 0:
+            raise ValueError("no time is negative")
+        if (measure := self._measures.get(name)) is not None:
+            measure.offloaded(cpu_s=cpu_s, wall_s=wall_s, growth_bytes=growth_bytes)
+
     @property
     def has_one(self) -> bool:
-        """Whether there is a single handler, on the loop or in a thread."""
+        """Whether there is a single handler, wherever it runs."""
         return self._alive == 1
 
     def enter(self, name: str, tag: int) -> float:
