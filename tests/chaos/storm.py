@@ -158,7 +158,7 @@ def _misnamed(world: World, facts: Facts) -> list[str]:
         match line.get("event"):
             case "process_started":
                 started.add(line["pid"])
-            case "process_died" | "keeper_died":
+            case str(event) if event.endswith("_died"):
                 named[line["pid"]] += 1
             case _:
                 continue
@@ -209,7 +209,7 @@ class _Harasser:
         self.leave_alone()
         host = self._world.host
         assert host is not None
-        victim = self._world.rng.choice([*sorted(host.children().values()), host.keeper()])
+        victim = self._world.rng.choice(host.tree())
         if self._world.rng.random() < 0.5:
             self._world.kill(victim)
         else:

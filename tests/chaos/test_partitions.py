@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +47,20 @@ def test_a_partition_beyond_the_lease_ends_in_one_completion(tmp_path: Path) -> 
         assert not facts.wrong_outputs()
         assert not host.log("process_died")
         assert host.status()["concurrency"]["in_use"] == 0
+
+
+def test_a_stop_in_an_outage_names_the_results_it_could_not_deliver_and_exits_with_6(world: World) -> None:
+    """Nobody would know otherwise that work was done that will be done again; 1 s is given for the drain."""
+    host = world.start_host("--graceful-timeout", "1", processes=2, slots=8)
+    world.submit_work(4, (0.3, 0.4), in_thread=0.0)
+    eventually(lambda: len(world.notes("start")) == 4, "4 running")
+    world.proxy.toxics = CUT
+    eventually(lambda: len(world.notes("end")) == 4, "4 results in an outage")
+    host.signal(signal.SIGTERM)
+    assert host.wait() == 6
+    named = {id_ for line in host.log("work_given_back") for id_ in line["undelivered"]}
+    assert named == {note.activity_id for note in world.notes("end")}
+    assert not host.tree()
 
 
 def test_work_in_flight_goes_on_through_a_restart_of_the_engine(world: World) -> None:
