@@ -142,7 +142,7 @@ class LeaseKeeper:
         watch = self._watched.get((berth.number, record.sequence))
         if watch is None:
             watch = self._watched[berth.number, record.sequence] = self._first_watch(record, now)
-        if watch.is_beating or now < watch.next_beat_at - SCAN_EVERY_S / 2:
+        if watch.is_beating or now < watch.next_beat_at - self._early_s(record):
             return
         if berth.standing(record.index, record.sequence) is Standing.GONE:
             return  # it is somebody else's: a late beat could only disturb them
@@ -153,6 +153,10 @@ class LeaseKeeper:
         """A beat is due an interval after the claim; at once for a short lease, or a keeper come late."""
         first = record.claimed_at + self._interval_s(record)
         return _Watch(now if record.lease_s < _AT_ONCE_BELOW_S else max(first, now), record.claimed_at)
+
+    def _early_s(self, record: Record) -> float:
+        """By how much a beat may come early, rather than late, at the next scan; not by much of a short interval."""
+        return max(SCAN_EVERY_S / 2, min(SCAN_EVERY_S, self._config.beat_interval_s(record.lease_s) / 10))
 
     def _interval_s(self, record: Record) -> float:
         interval = max(self._config.beat_interval_s(record.lease_s), _SHORTEST_BEAT_S)
