@@ -96,7 +96,7 @@ def spend(ctx, then: str = "") -> ActivityResult:
 def speak(ctx) -> None:
     print("to stdout")
     print("to stderr", file=sys.stderr)
-    os.write(1, b"half a line")
+    sys.stdout.write("half a line")
     ctx.logger.warning("logged %d", 7, extra={"shelf": "B", "odd": {1, 2}.__class__})
 
 

@@ -3,7 +3,8 @@
     python tests/bench/light_beside_heavy.py [--seconds 24] [--repeat 3] [--json]
 
 Ten light activities of 30 ms a second, beside one heavy activity of 3 s pure-Python CPU at a time, under a lease of
-3 s on both sides. The same unchanged stock worker runs everywhere. Needs `kruxiaflow`. Latency is from submission to
+3 s on both sides. The same unchanged stock worker runs everywhere; two rows move its heavy activity by nothing but
+`[activities.heavy] offload = …` in a file of settings. Needs `kruxiaflow`. Latency is from submission to
 the accepted completion; "ran twice" counts activities that were handed out more than once.
 """
 
@@ -45,15 +46,18 @@ class Contender:
 
     name: str
     words: tuple[str, ...]
+    settings: str = ""
 
 
 def contenders(processes: int) -> list[Contender]:
-    """The stock worker, and flowherd with one and with several processes."""
+    """The stock worker, and flowherd with one and with several processes, and with the heavy work elsewhere."""
     run = (sys.executable, "-m", "flowherd_supervisor", "run", "mixed_worker:main", "--app-dir", str(APPS))
     run += ("--admin", "off", "--log-level", "error", "--default-lease", str(LEASE_S))
     return [
         Contender("stock worker", (sys.executable, str(APPS / "mixed_worker.py"))),
         Contender("flowherd -p 1", (*run, "-p", "1")),
+        Contender("  heavy in thread", (*run, "-p", "1"), '[activities.heavy]\noffload = "thread"\n'),
+        Contender("  heavy in isolate", (*run, "-p", "1"), '[activities.heavy]\noffload = "process"\n'),
         Contender(f"flowherd -p {processes}", (*run, "-p", str(processes))),
     ]
 
@@ -66,8 +70,13 @@ def running(contender: Contender, url: str) -> Iterator[None]:
             KRUXIAFLOW_API_URL=url, KRUXIAFLOW_WORKER="py-std", XDG_RUNTIME_DIR=runtime
         )
         environment |= {"KRUXIAFLOW_CLIENT_ID": CREDENTIALS[0], "KRUXIAFLOW_CLIENT_SECRET": CREDENTIALS[1]}
+        words = [*contender.words]
+        if contender.settings:
+            file = Path(runtime) / "settings.toml"
+            file.write_text(contender.settings)
+            words += ["--config", str(file)]
         with open(os.devnull, "wb") as null:
-            process = subprocess.Popen(contender.words, env=environment, stdout=null, stderr=null)
+            process = subprocess.Popen(words, env=environment, stdout=null, stderr=null)
         try:
             yield
         finally:
@@ -135,11 +144,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=24.0)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", default="", help="a part of the contenders' names")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     table: dict[str, list[dict[str, Any]]] = {}
     for _ in range(options.repeat):
-        for contender in contenders(options.processes):
+        chosen = [one for one in contenders(options.processes) if options.only in one.name]
+        for contender in chosen:
             table.setdefault(contender.name, []).append(measure(contender, options.seconds))
     medians = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -151,10 +162,10 @@ def main() -> None:
         )
         return
     print(f"{os.cpu_count()} cores, shared; medians of {options.repeat} runs of {options.seconds:g} s")
-    print(f"{'':16}{'p50 ms':>10}{'p95 ms':>10}{'max ms':>10}{'ran twice':>11}")
+    print(f"{'':18}{'p50 ms':>10}{'p95 ms':>10}{'max ms':>10}{'ran twice':>11}")
     for name, row in medians.items():
         print(
-            f"{name:16}{row['p50_ms']:10.0f}{row['p95_ms']:10.0f}{row['max_ms']:10.0f}{row['ran_twice']:11.0f}"
+            f"{name:18}{row['p50_ms']:10.0f}{row['p95_ms']:10.0f}{row['max_ms']:10.0f}{row['ran_twice']:11.0f}"
         )
 
 

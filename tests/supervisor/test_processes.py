@@ -42,8 +42,7 @@ def wait_for_ends():
     for handle in handles:
         poll.register(handle.pidfd, select.POLLIN)
     assert poll.poll(10_000), "no child ended"
-    processes.reap()
-    return processes.ended()
+    return processes.reap()
 """
 
 
@@ -171,11 +170,9 @@ def test_p14_exits_that_coalesce_are_all_reaped_and_strangers_only_counted() -> 
             for handle in processes:
                 poll.register(handle.pidfd, select.POLLIN)
             poll.poll(50)
-            processes.reap()
-            seen += processes.ended()
+            seen += processes.reap()
         print(sorted(handle.seat for handle, _ in seen), processes.strangers, list(processes))
-        processes.reap()
-        print(processes.ended())
+        print(processes.reap())
     """)
     assert out == "[0, 1, 2, 3, 4] 1 []\n[]\n"
 

@@ -27,20 +27,15 @@ class Broken(Exception):
     """A defect of ours."""
 
 
-class BrokenHost:
-    """Fails at whatever it is asked."""
-
-    def birth(self, *_: Any) -> Any:
-        raise Broken("a defect")
-
-    isolate_birth = reread = birth
+def fails(*_: Any) -> Any:
+    raise Broken("a defect")
 
 
 @pytest.fixture
 def supervisor() -> Iterator[Supervisor]:
     ledger = Ledger(seats=2, records=2)
     bells = Bells(len(ledger.berths))
-    one = Supervisor(Plan(processes=1, concurrency=2), ledger, bells, BrokenHost())
+    one = Supervisor(Plan(processes=1, concurrency=2), ledger, bells, fails, fails)
     yield one
     one._inbox.close()
     bells.close()

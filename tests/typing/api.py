@@ -52,6 +52,11 @@ def plain(ctx: SyncActivityContext, n: int) -> int:
     return n
 
 
+@activity(offload="process", max_memory_mb=500)
+def isolated(ctx: SyncActivityContext) -> None:
+    ctx.raise_if_cancelled()
+
+
 @activity(name="priced", offload="thread", timeout_s=3, max_concurrent=2, worker="py-ml")
 async def optioned(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
     await ctx.heartbeat()

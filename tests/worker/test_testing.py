@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from flowherd import ActivityContext, SyncActivityContext, activity
+from flowherd import ActivityContext, RegistryError, SyncActivityContext, activity
 from flowherd.activity import Completed, Failed, Usage
 from flowherd.config import WorkerConfig
 from flowherd.engine import Answer, Batch, Engine, Undecodable, Verdict
@@ -112,3 +112,15 @@ async def test_a_scripted_poll_brings_just_that_batch():
     engine.script("poll", Batch([make_activity("a")]))
     assert len((await engine.poll("py-std", "w", 1, 1.0)).activities) == 1
     assert len((await engine.poll("py-std", "w", 1, 1.0)).activities) == 0
+
+
+async def test_a_handler_for_an_isolate_is_tested_where_the_test_says():
+    """A test has no supervisor, and so no isolates; the same body gives the same output elsewhere."""
+
+    @activity(offload="process")
+    def work(n: int):
+        return n + 1
+
+    with pytest.raises(RegistryError, match='offload="thread"'):
+        await run_activity(work, {"n": 1})
+    assert (await run_activity(work, {"n": 1}, offload="thread")).output == {"result": 2}

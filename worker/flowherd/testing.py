@@ -17,6 +17,7 @@ from flowherd.files.memory_files import MemoryFiles
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
+from flowherd.sdk.definition import adjusted
 from flowherd.sdk.registry import Registry
 from flowherd.stock import adapt
 
@@ -105,6 +106,7 @@ async def run_activity(
     config: WorkerConfig | None = None,
     files: Mapping[str, bytes] | None = None,
     checkpoint: Any = None,
+    offload: str | None = None,
     **fields: Any,
 ) -> TestedRun:
     """Runs one handler exactly as a worker does, without an engine.
@@ -116,6 +118,7 @@ async def run_activity(
         config: limits, such as `activity_timeout_s` and `cancel_grace_s`.
         files: what can be downloaded, by reference; uploads are in the result's `files`.
         checkpoint: what an earlier attempt has kept, None for nothing.
+        offload: in place of the handler's own; one that has offload="process" is tested with "thread" or "loop".
         fields: attributes of the activity, such as `key`, `signal_data`, `timeout_s`.
 
     Returns:
@@ -125,7 +128,7 @@ async def run_activity(
         RegistryError: when the handler cannot be an activity.
 
     """
-    definition = _definition_of(handler)
+    definition = adjusted(_definition_of(handler), {"offload": offload})
     registry = Registry()
     registry.add(definition)
     config = config or WorkerConfig(worker_id="test")

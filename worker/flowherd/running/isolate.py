@@ -136,7 +136,6 @@ class Isolate:
             self._kill()
             return
         self._channel.say(Cancel(self._run.run.activity.activity_id, self._run.cancel_reason))
-        self._run.end_transfers()
         self._host.stop(self.key)
 
     def _kill(self) -> None:

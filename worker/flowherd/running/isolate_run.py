@@ -214,11 +214,6 @@ class IsolateRun:
         if not self.run.has_ended:
             self.run.finish(outcome)
 
-    def end_transfers(self) -> None:
-        """Whoever waits for a file in the isolate is told to stop."""
-        if self._state.files is not None:
-            self._state.files.cancel()
-
 
 def _refusal(call: int, error: BaseException) -> Saying:
     if isinstance(error, FileError):
