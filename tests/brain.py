@@ -6,7 +6,7 @@ from random import Random
 
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Action, Exit, Note
-from flowherd_supervisor.core.events import KEEPER, Event
+from flowherd_supervisor.core.events import KEEPER, MOLD, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Phase, State
@@ -43,6 +43,13 @@ class Brain:
             self.hears(forked(number), ready(number))
         return self
 
+    def serve_from_mold(self) -> Brain:
+        """The same, all workers forked from a mold."""
+        self.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(MOLD), ready(MOLD))
+        for number in range(len(self.state.seats)):
+            self.hears(forked(number), ready(number))
+        return self
+
     def phases(self) -> list[Phase]:
         return [seat.phase for seat in self.state.seats]
 
@@ -54,8 +61,8 @@ def forked(seat: int, incarnation: int = 1) -> Event:
     return events.ChildForked(seat, incarnation, 1000 + seat)
 
 
-def ready(seat: int, incarnation: int = 1) -> Event:
-    return events.ChildReady(seat, incarnation, "py-std", {"add": "loop"})
+def ready(seat: int, incarnation: int = 1, hazards: tuple[str, ...] = ()) -> Event:
+    return events.ChildReady(seat, incarnation, "py-std", {"add": "loop"}, hazards)
 
 
 def exited(seat: int, incarnation: int = 1, *, status: int = EXITED_1, running: int = 0) -> Event:

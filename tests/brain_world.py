@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+from brain_isolates import IsolateWorld
+
 from flowherd_supervisor.core import actions, events
-from flowherd_supervisor.core.events import KEEPER, Event
+from flowherd_supervisor.core.events import KEEPER, MOLD, Event
 from flowherd_supervisor.core.machine import decide
-from flowherd_supervisor.core.plan import Plan
+from flowherd_supervisor.core.plan import Plan, Preload
 from flowherd_supervisor.core.restarts import RestartPolicy
 from flowherd_supervisor.core.state import Mode, Phase, State
 
@@ -35,6 +37,8 @@ class Process:
     applied: int = 0
     orders: list[tuple[int, int]] = field(default_factory=list)
     held: int = 0
+    mold: int = 0  # whom its fork was asked of
+    frozen: bool = False
 
     @property
     def names(self) -> tuple[int, int]:
@@ -53,12 +57,16 @@ class World:
             graceful_timeout_s=rng.choice([0.0, 3.0, 30.0]),
             boot_timeout_s=rng.choice([2.0, 30.0]),
             restarts=RestartPolicy(max_restarts=rng.choice([0, 1, 3, 10])),
+            preload=rng.choice(list(Preload)),
         )
         self.rng = rng
         self.state = State.new(self.plan)
         self.now = rng.uniform(0, 1e6)
         self.forks_fail = rng.choice([0.0, 0.0, 0.3, 1.0])
-        self.forks_wait = rng.random() < 0.3  # as through a mold
+        self.forks_wait = rng.random() < 0.3
+        self.unsafe = rng.choice([0.0, 0.0, 0.3, 1.0])  # how many versions of the app do not survive a fork
+        self.isolating = rng.choice([0.0, 0.3, 1.0])
+        self.freezes = rng.choice([0.0, 0.0, 0.5])  # how many molds fork no more
         self.living: dict[tuple[int, int], Process] = {}
         self.past: list[tuple[int, int]] = []
         self.causes: set[int] = set()
@@ -68,6 +76,8 @@ class World:
         self.ever_ready = False
         self.stops = 0
         self.exit_code: int | None = None
+        self.isolates = IsolateWorld(self)
+        self.time_is_passing = False
         self.log: list[str] = []
 
     # From events to orders
@@ -86,20 +96,26 @@ class World:
 
     def let_time_pass(self, seconds: float) -> None:
         self.now += seconds
+        self.time_is_passing = True
         self.feed(events.TimePassed())
+        self.time_is_passing = False
         assert self.state.next_deadline > self.now, "the shell would spin"
 
     def perform(self, order: actions.Action) -> list[Event]:
         assert self.exit_code is None, f"{order} after Exit"
         match order:
-            case actions.Spawn(seat, incarnation, limit):
+            case actions.Spawn(seat, incarnation, limit, mold):
                 for other in self.living.values():
                     assert other.seat != seat or self.may_have_a_successor(other), (
                         f"two processes in seat {seat}"
                     )
                 assert seat == KEEPER or not self.stops, "a worker is born into a stop"
-                process = self.living[seat, incarnation] = Process(seat, incarnation, limit=limit)
-                return [] if self.forks_wait else [self.answer_fork(process)]
+                process = Process(seat, incarnation, limit=limit, mold=mold)
+                self.living[process.names] = process
+                if mold:
+                    assert self.reachable(MOLD, mold).ready_at is not None
+                    assert seat not in {KEEPER, MOLD}
+                return [] if self.forks_wait or mold else [self.answer_fork(process)]
             case actions.SetSlots(seat, incarnation, limit, n):
                 self.reachable(seat, incarnation).orders.append((limit, n))
             case actions.Kill(seat, incarnation):
@@ -119,7 +135,12 @@ class World:
                 self.reachable(KEEPER, incarnation).told_to_end = True
             case actions.Exit(code):
                 assert not self.living, f"left {self.living} behind"
+                assert not self.isolates.living, f"left {self.isolates.living} behind"
                 self.exit_code = code
+            case actions.DumpStacks() | actions.Note() | actions.Abort():
+                return []
+            case _:
+                return self.isolates.perform(order)
         return []
 
     def may_have_a_successor(self, process: Process) -> bool:
@@ -135,12 +156,12 @@ class World:
 
     def blame_kill(self, process: Process) -> None:
         """What was killed had work, or could not settle, or never came up."""
-        boots_too_long = self.now - process.forked_at >= self.plan.boot_timeout_s
+        boots_too_long = self.now >= process.forked_at + self.plan.boot_timeout_s
         if process.seat == KEEPER:
             (self.excuses if boots_too_long else self.causes).add(RELEASED)
-        elif process.ready_at is not None:
+        elif process.ready_at is not None and process.seat != MOLD:
             (self.excuses if self.state.mode is Mode.SERVING else self.causes).add(RELEASED)
-        elif boots_too_long and not self.ever_ready:
+        elif boots_too_long and process.ready_at is None and not self.ever_ready:
             self.causes.add(BOOT_BAD)
 
     def check(self) -> None:
@@ -148,16 +169,21 @@ class World:
         state = self.state
         if state.mode is Mode.SERVING:
             for seat in (*state.seats, state.keeper):
-                waits = seat.phase is Phase.WAITING and not self.ever_ready
+                waits = seat.phase is Phase.WAITING and (not self.ever_ready or state.molds.awaited)
                 assert seat.alive or seat.retry_at < inf or waits, f"forgotten: {seat}"
+            one_is_up = any(seat.alive for seat in state.seats) or not state.molds.wanted
+            assert one_is_up or state.molds.seats, "all wait for a mold that nobody makes"
+            assert sum(seat.phase is Phase.RUNNING for seat in state.molds.seats) <= 1, "two molds fork"
             for process in self.living.values():
                 homeless = process.seat >= len(state.seats)
                 assert not homeless or self.was_told(process), f"nobody told {process} that its seat is gone"
         elif state.mode is not Mode.ENDED:
             for process in self.living.values():
-                assert process.seat == KEEPER or self.was_told(process), f"nobody told {process} to end"
-        for seat in (*state.workers, state.keeper):
+                stays = process.seat == KEEPER or (process.seat == MOLD and state.mode is Mode.DRAINING)
+                assert stays or self.was_told(process), f"nobody told {process} to end"
+        for seat in (*state.workers, state.keeper, *state.molds.seats):
             assert seat.alive == ((seat.number, seat.incarnation) in self.living), seat
+        self.isolates.check()
         held = sum(process.held for process in self.living.values())
         assert held <= self.plan.concurrency, f"{held} of {self.plan.concurrency} slots are in use"
 
@@ -167,6 +193,10 @@ class World:
         return bool(process.told_to_end or process.kills or not process.forked)
 
     # What processes do
+
+    def can_be_forked(self, process: Process) -> bool:
+        """Whether whoever was asked for it does what it is asked."""
+        return not process.mold or not self.living[MOLD, process.mold].frozen
 
     def answer_fork(self, process: Process) -> Event:
         if self.rng.random() < self.forks_fail:
@@ -179,8 +209,10 @@ class World:
 
     def become_ready(self, process: Process) -> None:
         process.ready_at = self.now
-        self.ever_ready |= process.seat != KEEPER
-        self.feed(events.ChildReady(process.seat, process.incarnation, "py-std"))
+        self.ever_ready |= process.seat >= 0
+        hazards = ("a thread",) if process.seat == MOLD and self.rng.random() < self.unsafe else ()
+        process.frozen = process.seat == MOLD and self.rng.random() < self.freezes
+        self.feed(events.ChildReady(process.seat, process.incarnation, "py-std", hazards=hazards))
 
     def use_slots(self, process: Process) -> None:
         """Applies the oldest order, takes or gives back slots, and is seen by the shell."""
@@ -214,6 +246,14 @@ class World:
     def end(self, process: Process, status: int, running: int = 0) -> None:
         del self.living[process.names]
         self.past.append(process.names)
+        self.isolates.worker_ended(process)
+        if process.seat == MOLD:
+            for asked in [one for one in self.living.values() if one.mold == process.incarnation]:
+                if not asked.forked:
+                    del self.living[asked.names]
+            self.isolates.mold_ended(process.incarnation)
+            self.feed(events.ChildExited(process.seat, process.incarnation, status, running))
+            return
         present = self.state.seat(process.seat).incarnation if process.seat < len(self.state.seats) else 0
         if process.seat == KEEPER:
             self.remember_keeper_end(status)

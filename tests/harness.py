@@ -269,7 +269,7 @@ class Host:
 
     def tree(self) -> list[int]:
         """The pids of all processes this host has ever started that still exist."""
-        pids = {line["pid"] for line in self.log("process_started")}
+        pids = {line["pid"] for line in [*self.log("process_started"), *self.log("preload_started")]}
         return sorted(pid for pid in pids if _alive(pid))
 
     def stop(self) -> None:

@@ -40,19 +40,18 @@ class Audience:
 
     def introduce(self, state: State, handle: Handle) -> None:
         """Gives the keeper a worker's pidfd, since it ends what outlives the supervisor; a new keeper gets all."""
-        if handle.berth is not None:
+        if handle.seat != KEEPER:
             self._give_pidfd(state, handle)
             return
         self._told = None
         for worker in self._processes:
-            if worker.berth is not None:
-                self._give_pidfd(state, worker)
+            self._give_pidfd(state, worker)
         for noted in self._noted:
             self._send_keeper(state, noted)
 
     def _give_pidfd(self, state: State, worker: Handle) -> None:
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)
-        if keeper is None or worker.berth is None:
+        if keeper is None or worker.berth is None or worker.pidfd < 0:
             return
         try:
             keeper.link.send(messages.WatchChild(worker.berth.number, worker.pid), [worker.pidfd])

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use: affinity and cgroup quota; it reads, and never pins anything."""
+"""How many CPUs this process may really use: affinity and cgroup quota; it never pins anything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, MutableMapping
+
+
+NUMERIC_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class _Mount(NamedTuple):
@@ -28,6 +31,25 @@ def usable_cpus(*, affinity: int | None = None, root: Path = Path("/")) -> int:
         affinity = len(os.sched_getaffinity(0))
     quota = cgroup_quota(root)
     return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+
+
+def limit_numeric_threads(environment: MutableMapping[str, str], processes: int) -> str:
+    """Lets numeric libraries use no more threads than there are CPUs, over all processes; says what was set.
+
+    Each process would otherwise start as many as there are CPUs. What the user has set stays.
+
+    Args:
+        environment: what processes will inherit.
+        processes: how many there will be.
+
+    Returns:
+        One phrase for the banner, empty when the user has set all of them.
+
+    """
+    each = max(1, usable_cpus() // processes)
+    unset = [name for name in NUMERIC_THREADS if name not in environment]
+    environment.update(dict.fromkeys(unset, str(each)))
+    return f"{each} in each process ({', '.join(unset)})" if unset else ""
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:

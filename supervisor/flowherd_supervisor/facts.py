@@ -38,22 +38,22 @@ ORDERS: dict[str, signal.Signals] = {
 }
 
 
-def fact_of(handle: Handle, data: bytes) -> Event | signal.Signals | None:
-    """A child's message as a fact, or as the signal it stands for; one that cannot be read is named and dropped."""
+def message_of(handle: Handle, data: bytes) -> messages.Upward | None:
+    """What a child says; a message that cannot be read is named and dropped."""
     try:
-        message = messages.decode_upward(data)
+        return messages.decode_upward(data)
     except msgspec.DecodeError as error:
         log.error("unreadable_message", process=handle.seat, reason=str(error))
         return None
-    return _meaning(handle, message)
 
 
-def _meaning(handle: Handle, message: messages.Upward) -> Event | signal.Signals | None:
+def fact_of(handle: Handle, message: messages.Message) -> Event | signal.Signals | None:
+    """A child's message as a fact, or as the signal it stands for; one that nobody expects is named and dropped."""
     names = (handle.seat, handle.incarnation)
     fact: Event | signal.Signals | None = None
     match message:
-        case messages.Ready(worker_type, activities):
-            fact = events.ChildReady(*names, worker_type, activities)
+        case messages.Ready(worker_type, activities, hazards):
+            fact = events.ChildReady(*names, worker_type, activities, hazards)
         case messages.BootFailed(code, text, report):
             fact = events.BootFailed(*names, code, text, report)
         case messages.Stopped(released, undelivered):

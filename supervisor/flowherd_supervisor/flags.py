@@ -38,6 +38,14 @@ def _value(name: str) -> str:
 
 def _flag(name: str) -> tuple[str, Any, Any]:
     info = Settings.model_fields[name]
+    if info.annotation == bool | None:
+        switch = Parameter(
+            name=flag_of(name),
+            negative=f"--no-{flag_of(name).removeprefix('--')}",
+            help=f"{info.description} [env: {variable_of(name)}]",
+            show_default=False,
+        )
+        return name, Annotated[bool | None, switch], field(default=None)
     default = "auto" if name in _SHORT else info.default
     shown = f"{default:g}" if isinstance(default, float) else default
     suffix = "" if default is None else f" [default: {shown}]"
@@ -56,9 +64,9 @@ RunFlags: Any = make_dataclass(
     frozen=True,
     namespace={"__module__": __name__},  # cyclopts takes a class of the module `types` for a built-in one
 )
-"""Every flag as the text that was given, None where it was not: the settings model parses them all alike."""
+"""Every flag as the text that was given, a switch as a truth, None where it was not: the model parses them all."""
 
 
-def given(flags: Any) -> dict[str, str | None]:
+def given(flags: Any) -> dict[str, str | bool | None]:
     """The flags by field name."""
     return {item.name: getattr(flags, item.name) for item in fields(flags)}

@@ -16,21 +16,24 @@ from flowherd.ledger import Berth, Ledger, records_needed
 from flowherd.process import child
 from flowherd.process.warm import warm_up
 from flowherd.shared.bells import Bells
+from flowherd_supervisor import mold
 from flowherd_supervisor.admin import AdminSocket
 from flowherd_supervisor.cautions import cautions
-from flowherd_supervisor.core.events import KEEPER
-from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.cpus import limit_numeric_threads, usable_cpus
 from flowherd_supervisor.keeper import process as keeper
 from flowherd_supervisor.notes import Banner
-from flowherd_supervisor.processes import Birth
+from flowherd_supervisor.prctl import become_subreaper
+from flowherd_supervisor.processes import Birth, IsolateBirth
+from flowherd_supervisor.setups import Setups
 from flowherd_supervisor.sources import flag_of
 from flowherd_supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flowherd.process.link import Link
-    from flowherd_supervisor.core.actions import Spawn
+    from flowherd_supervisor.core.actions import Spawn, SpawnIsolate
     from flowherd_supervisor.core.plan import Plan
     from flowherd_supervisor.settings import Settings
 
@@ -61,11 +64,13 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     setproctitle(f"flowherd: supervisor of {app.name}")
     host = _Host(app, settings, load, plan)
     try:
-        _banner(app, settings, plan, host).say(logs.style_of(settings.log_format))
+        threads = limit_numeric_threads(os.environ, plan.processes)
+        _banner(app, settings, plan, host, threads).say(logs.style_of(settings.log_format))
         for text in cautions(settings):
             log.warning("unwise_setting", note=text)
         warm_up()
-        return Supervisor(plan, host.ledger, host.bells, host.birth, host.reread).run()
+        become_subreaper()
+        return Supervisor(plan, host.ledger, host.bells, host).run()
     finally:
         host.close()
 
@@ -88,26 +93,40 @@ class _Host:
 
     def birth(self, order: Spawn, berth: Berth | None) -> Birth:
         """How to make the process that `order` names."""
-        if order.seat == KEEPER or berth is None:
-            return Birth(
-                "flowherd: keeper", (*self.bells.fds, *self.admin.fds), self._keeper, expendable=False
-            )
-        setup = child.ChildSetup(
+        if order.seat == KEEPER:
+            keep = (*self.bells.fds, *self.admin.fds)
+            return Birth("flowherd: keeper", keep, self._keeper, expendable=False)
+        setups = self._setups()
+        if order.seat == MOLD or berth is None:
+            mold_setup = mold.MoldSetup(setups, self._pid, self._plan.processes)
+            title = f"flowherd: preload of {self._app.name}"
+            return Birth(title, self.bells.fds, lambda link: mold.main(mold_setup, link), expendable=False)
+        setup = setups.worker(order.seat, berth, order.limit, self._plan.processes)
+        return Birth(
+            setups.title_of(order.seat),
+            self.bells.fds,
+            lambda link: child.main(setup, link),
+            expendable=True,
+        )
+
+    def isolate_birth(self, order: SpawnIsolate, ends: Sequence[int]) -> IsolateBirth:
+        """How to make an isolate that imports the app itself."""
+        setups = self._setups()
+        title = setups.title_of(order.seat, order.key)
+        return IsolateBirth(title, ends, lambda: setups.isolate(order.seat, self._plan.processes, ends))
+
+    def _setups(self) -> Setups:
+        """What workers are born with under the present settings."""
+        return Setups(
             app=self._app.name,
             app_dir=self._app.folder,
             worker_type=self._settings.worker,
-            config=self.config.model_copy(update={"concurrency": max(order.limit, 1)}),
-            slots=order.limit,
-            most_slots=self._plan.concurrency,
+            config=self.config,
             activities=self._settings.activity_options(),
-            seat=order.seat,
-            processes=self._plan.processes,
+            most_slots=self._plan.concurrency,
             ledger=self.ledger,
-            berth=berth,
             bells=self.bells,
         )
-        title = f"flowherd: process {order.seat} of {self._app.name}"
-        return Birth(title, self.bells.fds, lambda link: child.main(setup, link), expendable=True)
 
     def _keeper(self, link: Link) -> int:
         setup = keeper.KeeperSetup(
@@ -143,7 +162,7 @@ class _Host:
         self.bells.close()
 
 
-def _banner(app: App, settings: Settings, plan: Plan, host: _Host) -> Banner:
+def _banner(app: App, settings: Settings, plan: Plan, host: _Host, threads: str) -> Banner:
     return Banner(
         version=__version__,
         app=app.name,
@@ -154,4 +173,5 @@ def _banner(app: App, settings: Settings, plan: Plan, host: _Host) -> Banner:
         usable_cpus=usable_cpus(),
         automatic=settings.concurrency is None,
         admin=host.admin.description,
+        numeric_threads=threads,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flowherd.process.statuses import describe_status
-from flowherd_supervisor.core.events import KEEPER
+from flowherd_supervisor.core.events import KEEPER, MOLD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,9 +44,14 @@ def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
     shown = dict(fields)
     if "status" in shown:
         shown["cause"] = _cause(shown.pop("status"), ordered=shown.pop("ordered", False))
-    if shown.get("process") == KEEPER:
-        shown["process"] = "keeper"
+    if "process" in shown:
+        shown["process"] = name_of(shown["process"])
     return shown
+
+
+def name_of(seat: int) -> int | str:
+    """What a process is called in the log."""
+    return {KEEPER: "keeper", MOLD: "preload"}.get(seat, seat)
 
 
 def _cause(status: int, *, ordered: bool) -> str:
@@ -69,6 +74,7 @@ class Banner:
     usable_cpus: int
     automatic: bool
     admin: str
+    numeric_threads: str = ""
 
     def say(self, style: str) -> None:
         """As a few aligned lines in text mode, as one record in JSON mode."""
@@ -79,8 +85,10 @@ class Banner:
             "worker": f"{self.worker_type} as {self.worker_id}",
             "processes": f"{len(self.shares)} of {self.usable_cpus} usable CPUs",
             "concurrency": self._concurrency(),
+            "threads": self.numeric_threads,
             "status": self.admin,
         }
+        facts = {name: fact for name, fact in facts.items() if fact}
         if style == "json":
             log.info("starting", **facts)
             return

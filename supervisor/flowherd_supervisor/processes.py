@@ -1,34 +1,28 @@
-"""Makes, reaches, kills and reaps the supervisor's children; the only file that forks, and it decides nothing."""
+"""Makes, reaches, kills and reaps the supervisor's children; it decides nothing."""
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
-import resource
+import re
 import signal
-import sys
 import threading
-import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from setproctitle import setproctitle
-
 from flowherd.exits import Exit
-from flowherd.process.child import ignore_signals
 from flowherd.process.link import Link
+from flowherd_supervisor.newborn import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.oom import OomCounter
+from flowherd_supervisor.prctl import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from flowherd.ledger import Berth
 
-_OOM_ADJUSTMENT = 500  # the kernel takes a worker before the keeper or the supervisor
-_FIRST_CLOSED = 3
-_STACKS_BYTES, _STACK_LINES = 64 * 1024, 60
+_STACKS_BYTES, _STACKS_CHARS = 64 * 1024, 3_000
+_FORKED_BY = re.compile(r'/flowherd_supervisor/\w+\.py"|/cyclopts/|<frozen runpy>')
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +44,75 @@ class Birth:
 
 
 @dataclass(frozen=True, slots=True)
+class IsolateBirth:
+    """How to make one isolate directly.
+
+    Attributes:
+        title: what `ps` shows.
+        ends: its channel, its stdout and its stderr.
+        main: what it does; its result is the exit code.
+
+    """
+
+    title: str
+    ends: Sequence[int]
+    main: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
 class Handle:
     """A child as its parent sees it, from fork to reaping."""
 
     seat: int
     incarnation: int
     pid: int
-    pidfd: int
+    pidfd: int  # -1 where it had been reaped before we knew of it
     link: Link
     berth: Berth | None
     stacks: int  # a file in memory, where a crash leaves its stacks
 
     def last_words(self) -> list[str]:
         """The stacks that a fatal signal has left; empty for a calm end."""
-        text = os.pread(self.stacks, _STACKS_BYTES, 0).decode(errors="replace")
-        return [line.strip() for line in text.splitlines() if line.strip()][:_STACK_LINES]
+        return _lines(self.stacks)
 
     def close(self) -> None:
         """Closes what belongs to a reaped child."""
         self.link.close()
-        os.close(self.pidfd)
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
         os.close(self.stacks)
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateHandle:
+    """An isolate as its parent sees it; `seat` and `incarnation` are its worker's, who calls it `key`."""
+
+    seat: int
+    incarnation: int
+    key: int
+    pid: int
+    stacks: int
+
+    def last_words(self) -> list[str]:
+        """As a worker's."""
+        return _lines(self.stacks)
+
+    def close(self) -> None:
+        """Closes what belongs to a reaped isolate."""
+        os.close(self.stacks)
+
+
+Child = Handle | IsolateHandle
+
+
+def _lines(stacks: int) -> list[str]:
+    """What fits into one line of the log: the main thread comes last, below it whoever forked the process."""
+    text = os.pread(stacks, _STACKS_BYTES, 0).decode(errors="replace")
+    first, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    kept = [line for line in rest if not _FORKED_BY.search(line)]
+    while kept and sum(map(len, kept)) > _STACKS_CHARS:
+        kept.pop(0)
+    return [first, *kept] if first else []
 
 
 class Processes:
@@ -78,6 +120,9 @@ class Processes:
 
     def __init__(self) -> None:
         self._handles: dict[int, Handle] = {}
+        self._isolates: dict[int, IsolateHandle] = {}
+        self._ended: list[tuple[Child, int]] = []
+        self._unclaimed: dict[int, int] = {}  # pid and status of what has been reaped and may yet be ours
         self._oom = OomCounter()
         self.strangers = 0  # reaped, but never ours: orphans of user code
 
@@ -92,37 +137,77 @@ class Processes:
         return None
 
     def spawn(self, seat: int, incarnation: int, berth: Berth | None, birth: Birth) -> Handle:
-        """Forks one child.
+        """Forks one child directly.
 
         Raises:
             OSError: no process, memory or descriptor is to be had (faults.md P12, P13).
 
         """
-        assert threading.active_count() == 1, "forking with threads copies locked locks (faults.md P20)"
         ours, theirs = Link.pair()
         stacks = os.memfd_create("stacks")
-        parent = os.getpid()
+
+        def be_born(parent: int) -> int:
+            close_all_but((theirs.fileno(), stacks, *birth.keep))
+            begin(birth.title, stacks, expendable=birth.expendable)
+            return birth.main(theirs) if os.getppid() == parent else Exit.RELEASED
+
         try:
-            pid = os.fork()
+            pid = _fork(be_born)
+            pidfd = _pidfd(pid)
         except OSError:
             ours.close()
+            os.close(stacks)
+            raise
+        finally:
             theirs.close()
-            os.close(stacks)
-            raise
-        if pid == 0:
-            _be_born(birth, theirs, stacks, parent)
-        theirs.close()
         ours.set_blocking(blocking=False)
+        handle = Handle(seat, incarnation, pid, pidfd, ours, berth, stacks)
+        self.adopt(handle)
+        return handle
+
+    def spawn_isolate(self, seat: int, incarnation: int, key: int, birth: IsolateBirth) -> IsolateHandle:
+        """Forks one isolate directly; OSError as for `spawn`."""
+        stacks = os.memfd_create("stacks")
+
+        def be_born(parent: int) -> int:
+            close_all_but((*birth.ends, stacks))
+            begin(birth.title, stacks, expendable=True, obeys=(signal.SIGTERM,))
+            die_with_parent()
+            return birth.main() if os.getppid() == parent else Exit.RELEASED
+
         try:
-            pidfd = os.pidfd_open(pid)
+            pid = _fork(be_born)
         except OSError:
-            os.kill(pid, signal.SIGKILL)  # nobody would know of it
-            os.waitpid(pid, 0)
-            ours.close()
             os.close(stacks)
             raise
-        handle = self._handles[pid] = Handle(seat, incarnation, pid, pidfd, ours, berth, stacks)
-        return handle
+        own_group(pid)
+        isolate = IsolateHandle(seat, incarnation, key, pid, stacks)
+        self.adopt(isolate)
+        return isolate
+
+    def adopt(self, child: Child) -> None:
+        """Takes a child into the table; one that was forked by another process may have been reaped already."""
+        if child.pid in self._unclaimed:
+            self._ended.append((child, self._unclaimed.pop(child.pid)))
+        elif isinstance(child, Handle):
+            self._handles[child.pid] = child
+        else:
+            self._isolates[child.pid] = child
+
+    def find_isolate(self, seat: int, incarnation: int, key: int) -> IsolateHandle | None:
+        """The isolate, or None once it has been reaped."""
+        names = (seat, incarnation, key)
+        return next((i for i in self._isolates.values() if (i.seat, i.incarnation, i.key) == names), None)
+
+    def terminate(self, isolate: IsolateHandle) -> None:
+        """SIGTERM for its group."""
+        assert isolate.pid in self._isolates, isolate
+        _signal_group(isolate.pid, signal.SIGTERM)
+
+    def kill_group(self, isolate: IsolateHandle) -> None:
+        """SIGKILL for its group."""
+        assert isolate.pid in self._isolates, isolate
+        _signal_group(isolate.pid, signal.SIGKILL)
 
     def kill(self, handle: Handle) -> None:
         """SIGKILL; the handle is in the table only while its process has not been reaped (faults.md P11)."""
@@ -134,58 +219,55 @@ class Processes:
         assert handle.pid in self._handles, handle
         os.kill(handle.pid, signal.SIGABRT)
 
-    def reap(self) -> list[tuple[Handle, int]]:
-        """Collects every child that has ended, with its annotated wait status (faults.md P14; statuses.py)."""
-        ended: list[tuple[Handle, int]] = []
+    def reap(self) -> None:
+        """Collects every child that has ended (faults.md P14); `ended` tells, once all messages have been read.
+
+        What an isolate has started dies with it: its group is killed while its name cannot be anybody else's.
+        """
         with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    break
-                handle = self._handles.pop(pid, None)
-                if handle is None:
-                    self.strangers += 1
+            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                pid = dead.si_pid
+                if pid in self._isolates:
+                    _signal_group(pid, signal.SIGKILL)
+                status = self._oom.annotate(os.waitpid(pid, 0)[1])
+                child = self._handles.pop(pid, None) or self._isolates.pop(pid, None)
+                if child is None:
+                    self._unclaimed[pid] = status
                 else:
-                    ended.append((handle, self._oom.annotate(status)))
+                    self._ended.append((child, status))
+
+    @property
+    def ending(self) -> Sequence[Handle]:
+        """What has been reaped and not told yet; its last messages can still be read."""
+        return [child for child, _ in self._ended if isinstance(child, Handle)]
+
+    def ended(self) -> list[tuple[Child, int]]:
+        """Who has ended, with annotated wait statuses (statuses.py), each once; the rest were strangers."""
+        ended, self._ended = self._ended, []
+        self.strangers += len(self._unclaimed)
+        self._unclaimed.clear()
         return ended
 
 
-def _be_born(birth: Birth, link: Link, stacks: int, parent: int) -> None:
-    """The first moments of a child; never returns."""
-    code: int = Exit.INTERNAL
+def _fork(be_born: Callable[[int], int]) -> int:
+    """The pid of a new process, which does what `be_born` says, given its parent's pid."""
+    assert threading.active_count() == 1, "forking with threads copies locked locks (faults.md P20)"
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        leave_with(lambda: be_born(parent))
+    return pid
+
+
+def _pidfd(pid: int) -> int:
     try:
-        os.setpgid(0, 0)
-        ignore_signals()
-        _close_all_but((link.fileno(), stacks, *birth.keep))
-        faulthandler.enable(stacks)
-        if os.getppid() != parent:
-            os._exit(Exit.RELEASED)
-        setproctitle(birth.title)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        if birth.expendable:
-            _volunteer_for_the_oom_killer()
-        code = birth.main(link)
-    except BaseException:  # noqa: BLE001 - nothing may unwind into the parent's stack
-        traceback.print_exc()
-    finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:  # also when nobody reads them any more (faults.md C27)
-            os._exit(code)
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)  # nobody would know of it
+        os.waitpid(pid, 0)
+        raise
 
 
-def _close_all_but(keep: Sequence[int]) -> None:
-    """Closes every descriptor but 0-2 and `keep`, and puts /dev/null in the place of stdin."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)  # inheritable: a handler's own programs need a stdin too
-    first = _FIRST_CLOSED
-    for fd in sorted(keep):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-
-
-def _volunteer_for_the_oom_killer() -> None:
-    with contextlib.suppress(OSError):  # not permitted in some containers: then the kernel chooses by size
-        Path("/proc/self/oom_score_adj").write_text(str(_OOM_ADJUSTMENT), encoding="ascii")
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(OSError):  # what is left of it belongs to another user
+        os.killpg(pid, number)

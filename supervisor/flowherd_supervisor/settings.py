@@ -20,7 +20,7 @@ from pydantic import (
 from flowherd.config import DEFAULT_TRANSPORT, DEFAULT_WORKER_TYPE, MAX_POLL, WorkerConfig, default_worker_id
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.admin import DEFAULT_ADDRESS, parse_address
-from flowherd_supervisor.core.plan import Plan, choose_sizes
+from flowherd_supervisor.core.plan import Plan, Preload, choose_sizes
 from flowherd_supervisor.core.restarts import RestartPolicy
 from flowherd_supervisor.cpus import usable_cpus
 
@@ -162,6 +162,11 @@ class Settings(BaseModel):
         "WORKER_ISOLATE_MAX_TASKS", "activities after which an isolate is replaced", 100, ge=1
     )
     boot_timeout: PositiveSeconds = _env("WORKER_BOOT_TIMEOUT", "seconds from fork to ready", 30.0)
+    preload: bool | None = _env(
+        "WORKER_PRELOAD",
+        "import the app once and fork all processes from it; by default only if that is safe",
+        None,
+    )
     loop: Literal["auto", "uvloop", "asyncio"] = _env(
         "WORKER_LOOP", "event loop: auto, uvloop or asyncio", "auto"
     )
@@ -238,6 +243,7 @@ class Settings(BaseModel):
             max_tasks_per_child=self.max_tasks_per_child,
             max_memory_mb_per_child=self.max_memory_per_child,
             restarts=RestartPolicy(self.max_restarts, self.restart_window),
+            preload={None: Preload.IF_SAFE, True: Preload.ALWAYS, False: Preload.NEVER}[self.preload],
         )
 
     def worker_config(self, concurrency: int) -> WorkerConfig:

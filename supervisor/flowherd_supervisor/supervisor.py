@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -20,41 +20,45 @@ from flowherd.process.link import LinkClosed
 from flowherd_supervisor import notes
 from flowherd_supervisor.audience import Audience
 from flowherd_supervisor.core import actions, events
-from flowherd_supervisor.core.events import KEEPER, Event
+from flowherd_supervisor.core.events import MOLD, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.state import Mode, Phase, State
-from flowherd_supervisor.facts import SIGNALS, fact_of
+from flowherd_supervisor.facts import SIGNALS, fact_of, message_of
+from flowherd_supervisor.forks import Births, Forks
 from flowherd_supervisor.inbox import Inbox
-from flowherd_supervisor.processes import Birth, Handle, Processes
+from flowherd_supervisor.isolation import IsolateBirths, Isolation
+from flowherd_supervisor.notes import name_of
+from flowherd_supervisor.processes import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
     from flowherd.shared.bells import Bells
     from flowherd_supervisor.core.plan import Plan
-
-Births = Callable[[actions.Spawn, Berth | None], Birth]
 
 log = structlog.stdlib.get_logger("flowherd")
 
 
+class Host(Births, IsolateBirths, Protocol):
+    """What a supervisor hosts."""
+
+    def reread(self) -> Plan | str:
+        """The settings again, for HUP; why not, when they are wrong or ask for what only a restart can do."""
+        ...
+
+
 class Supervisor:
-    """Keeps a plan's processes alive until told to stop.
+    """Keeps a plan's processes alive until told to stop."""
 
-    Args:
-        births: says how to make the process that a Spawn orders: the keeper, or the worker of a berth.
-        reread: reads the settings again for HUP; why not, when they are wrong or ask for what only a restart can do.
-
-    """
-
-    def __init__(
-        self, plan: Plan, ledger: Ledger, bells: Bells, births: Births, reread: Callable[[], Plan | str]
-    ) -> None:
+    def __init__(self, plan: Plan, ledger: Ledger, bells: Bells, host: Host) -> None:
         self._state = State.new(plan)
         self._ledger = ledger
         self._bells = bells
-        self._births = births
-        self._reread = reread
+        self._host = host
         self._processes = Processes()
+        self._forks = Forks(self._processes, ledger, bells, host)
+        self._isolation = Isolation(self._processes, host)
         self._inbox = Inbox()
         self._rng = random.Random()
         self._watch = Watch(ledger)
@@ -84,12 +88,21 @@ class Supervisor:
     # What happened
 
     def _gather(self, heard: list[signal.Signals]) -> Iterator[Event]:
-        """Reaps, then reads all waiting messages, then tells of the exits: last words come before an end."""
-        ended = self._processes.reap()
-        for handle in (*self._processes, *(handle for handle, _ in ended)):
-            yield from self._read(handle)
-        for handle, status in ended:
-            yield self._bury(handle, status)
+        """Reaps, then reads all waiting messages, then tells of the exits: last words come before an end.
+
+        Molds are read first: what they have made may have ended already. One that has ended cannot have made
+        anything of which we are not told here, since nothing can be sent to us from now on.
+        """
+        self._processes.reap()
+        for handle in self._processes.ending:
+            if handle.seat == MOLD:
+                handle.link.refuse_more()
+        for are_molds in (True, False):
+            for handle in (*self._processes, *self._processes.ending):
+                if (handle.seat == MOLD) is are_molds:
+                    yield from self._read(handle)
+        for child, status in self._processes.ended():
+            yield self._bury(child, status)
         for number in heard:
             yield from self._understand(number)
         now = time.monotonic()
@@ -110,7 +123,7 @@ class Supervisor:
                 yield SIGNALS[number]
 
     def _reload(self) -> Iterator[Event]:
-        plan = self._reread()
+        plan = self._host.reread()
         if isinstance(plan, str):
             self._perform(actions.Note("reload_refused", {"reason": plan}, actions.Level.ERROR))
         else:
@@ -119,24 +132,49 @@ class Supervisor:
     def _read(self, handle: Handle) -> Iterator[Event]:
         try:
             while (received := handle.link.receive()) is not None:
-                fact = fact_of(handle, received[0])
+                yield from self._heed(handle, *received)
+        except LinkClosed:
+            self._inbox.forget(handle.link)
+
+    def _heed(self, handle: Handle, data: bytes, fds: Sequence[int]) -> Iterator[Event]:
+        """What one message leads to."""
+        message = message_of(handle, data)
+        match message:
+            case messages.NeedIsolate() | messages.StopIsolate() | messages.KillIsolate():
+                yield from self._isolation.wanted(handle, message, fds)
+                return
+            case messages.Forked(key=0) | messages.ForkFailed(key=0):
+                yield from self._take(self._forks.answered(message))
+            case messages.Forked() | messages.ForkFailed():
+                yield from self._isolation.answered(message)
+            case messages.Message():
+                fact = fact_of(handle, message)
                 if isinstance(fact, signal.Signals):
                     yield from self._understand(fact)
                 elif fact is not None:
                     yield fact
-        except LinkClosed:
-            self._inbox.forget(handle.link)
+        for fd in fds:
+            os.close(fd)  # nobody has been asked for them
 
-    def _bury(self, handle: Handle, status: int) -> Event:
-        """Ends the berth, so that the keeper settles it, and forgets the process."""
+    def _bury(self, child: Child, status: int) -> Event:
+        """Says what it has left behind, and forgets it."""
+        if stacks := child.last_words():
+            log.error("stacks_of_dead_process", process=name_of(child.seat), pid=child.pid, stacks=stacks)
+        if isinstance(child, IsolateHandle):
+            child.close()
+            return events.IsolateExited(child.seat, child.incarnation, child.key, status)
+        return self._bury_process(child, status)
+
+    def _bury_process(self, handle: Handle, status: int) -> Event:
+        """Ends the berth, so that the keeper settles it."""
         self._inbox.forget(handle.link)
         running = 0
         if handle.berth is not None:
             running = sum(record.state is RecordState.RUNNING for record in handle.berth.records())
             handle.berth.end(self._cause(handle, handle.berth), status)
             self._bells.ring_keeper()
-        if stacks := handle.last_words():
-            log.error("stacks_of_dead_process", process=handle.seat, pid=handle.pid, stacks=stacks)
+        if handle.seat == MOLD:
+            self._forks.mold_ended(handle.incarnation)
         handle.close()
         return events.ChildExited(handle.seat, handle.incarnation, status, running)
 
@@ -162,7 +200,7 @@ class Supervisor:
     def _perform(self, order: actions.Action) -> list[Event]:
         match order:
             case actions.Spawn():
-                return [self._spawn(order)]
+                return list(self._take(self._forks.make(order, self._state.plan.processes)))
             case actions.Note():
                 notes.say(order)
                 self._audience.pass_on(self._state, order)
@@ -171,6 +209,14 @@ class Supervisor:
             case actions.DumpStacks():
                 for handle in self._processes:
                     self._send(handle, messages.DumpStacks())
+            case (
+                actions.SpawnIsolate()
+                | actions.TerminateIsolate()
+                | actions.KillIsolate()
+                | actions.TellIsolateStarted()
+                | actions.TellIsolateEnded()
+            ):
+                return self._isolation.perform(order, self._state.plan.processes)
             case _:
                 child = self._processes.find(order.seat, order.incarnation)
                 if child is not None:
@@ -197,25 +243,14 @@ class Supervisor:
             case actions.FinishKeeper(within_s=within_s):
                 self._send(handle, messages.Finish(within_s))
 
-    def _spawn(self, order: actions.Spawn) -> Event:
-        berth = None
-        if order.seat != KEEPER:
-            berth = self._ledger.free_berth()
-            if berth is None:
-                return events.SpawnFailed(order.seat, order.incarnation, "every berth is still being settled")
-            berth.open(seat=order.seat, incarnation=order.incarnation, now=time.monotonic())
-        try:
-            handle = self._processes.spawn(order.seat, order.incarnation, berth, self._births(order, berth))
-        except Exception as error:  # noqa: BLE001 - the brain waits for an answer, whatever it is
-            if berth is not None:
-                berth.end(Cause.CLEAN)
-                self._bells.ring_keeper()
-            return events.SpawnFailed(order.seat, order.incarnation, str(error) or repr(error))
-        self._inbox.watch(handle.link)
-        if berth is not None:
-            berth.put(Cell.PID, handle.pid)
-        self._audience.introduce(self._state, handle)
-        return events.ChildForked(order.seat, order.incarnation, handle.pid)
+    def _take(self, made: Handle | events.SpawnFailed | None) -> Iterator[Event]:
+        """What follows from an answer to a Spawn."""
+        if isinstance(made, Handle):
+            self._inbox.watch(made.link)
+            self._audience.introduce(self._state, made)
+            yield events.ChildForked(made.seat, made.incarnation, made.pid)
+        elif made is not None:
+            yield made
 
     def _send(self, handle: Handle, message: messages.Message) -> None:
         try:

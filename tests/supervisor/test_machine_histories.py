@@ -27,6 +27,7 @@ from brain_world import (
 
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.events import KEEPER, Event
+from flowherd_supervisor.core.plan import Preload
 from flowherd_supervisor.core.state import Mode
 
 BLOCKS, PER_BLOCK = 10, 100
@@ -42,7 +43,8 @@ class History(World):
         rng = self.rng
         process = rng.choice([*self.living.values(), None])
         if process is not None and not process.forked:
-            self.feed(self.answer_fork(process))
+            if self.can_be_forked(process):
+                self.feed(self.answer_fork(process))
         elif process is not None and process.kills:
             self.end(process, SIGKILLED, rng.choice([0, 0, 1]))
         elif process is not None and process.told_to_end and rng.random() < 0.7:
@@ -51,19 +53,23 @@ class History(World):
             self.live(process)
         else:
             self.act_from_outside()
+        if self.exit_code is None:
+            self.isolates.go_on()
         self.let_time_pass(rng.choice([0.0, 0.01, 0.3, 3.0]))
 
     def live(self, process: Process) -> None:
         chance = self.rng.random()
         booting = process.ready_at is None
-        if not booting and process.seat != KEEPER:
+        if not booting and process.seat >= 0:
             self.use_slots(process)
+            if self.rng.random() < self.isolating:
+                self.isolates.ask(process)
         if chance < 0.6 and booting:
             self.become_ready(process)
         elif chance < 0.65 and booting and process.seat != KEEPER:
             self.fail_to_boot(process)
         elif chance < 0.75:
-            running = 0 if booting or process.seat == KEEPER else self.rng.choice([0, 0, 3])
+            running = 0 if booting or process.seat < 0 else self.rng.choice([0, 0, 3])
             self.end(process, self.rng.choice([0, EXITED_1, SIGKILLED]), running)
 
     def act_from_outside(self) -> None:
@@ -79,7 +85,8 @@ class History(World):
         elif chance < 0.3:
             self.feed(events.ScaleRequested(self.rng.randint(0, 7)))
         elif chance < 0.35:
-            plan = replace(self.plan, processes=self.rng.randint(1, min(5, self.plan.concurrency)))
+            processes = self.rng.randint(1, min(5, self.plan.concurrency))
+            plan = replace(self.plan, processes=processes, preload=self.rng.choice(list(Preload)))
             self.feed(events.ReloadRequested(plan))
         elif chance < 0.5 and self.past:
             self.speak_after_the_end(*self.rng.choice(self.past))
@@ -110,8 +117,17 @@ class History(World):
         deadline = self.now + self.plan.graceful_timeout_s + STOP_BEYOND_GRACE_S
         while self.exit_code is None:
             assert self.now < deadline, "silence holds up the stop"
-            changing = [process for process in self.living.values() if process.kills or not process.forked]
-            if changing:
+            changing = [
+                process
+                for process in self.living.values()
+                if process.kills or not (process.forked or not self.can_be_forked(process))
+            ]
+            isolates = self.isolates.changing()
+            if isolates:
+                self.let_time_pass(self.rng.uniform(0, DIES_WITHIN_S))
+                if isolates[0] in self.isolates.changing():
+                    self.isolates.settle(isolates[0])
+            elif changing:
                 self.let_time_pass(self.rng.uniform(0, DIES_WITHIN_S))
                 process = changing[0]
                 if not process.forked:

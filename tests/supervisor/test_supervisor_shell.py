@@ -27,15 +27,20 @@ class Broken(Exception):
     """A defect of ours."""
 
 
-def fails(*_: Any) -> Any:
-    raise Broken("a defect")
+class BrokenHost:
+    """Fails at whatever it is asked."""
+
+    def birth(self, *_: Any) -> Any:
+        raise Broken("a defect")
+
+    isolate_birth = reread = birth
 
 
 @pytest.fixture
 def supervisor() -> Iterator[Supervisor]:
     ledger = Ledger(seats=2, records=2)
     bells = Bells(len(ledger.berths))
-    one = Supervisor(Plan(processes=1, concurrency=2), ledger, bells, fails, fails)
+    one = Supervisor(Plan(processes=1, concurrency=2), ledger, bells, BrokenHost())
     yield one
     one._inbox.close()
     bells.close()

@@ -195,6 +195,7 @@ def test_process_titles_say_which_process_it_is_and_no_more(busy_host: tuple[Eng
     assert titles == {
         f"flowherd: supervisor of {APP}",
         "flowherd: keeper",
+        f"flowherd: preload of {APP}",
         f"flowherd: process 0 of {APP}",
         f"flowherd: process 1 of {APP}",
     }

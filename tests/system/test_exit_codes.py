@@ -110,14 +110,14 @@ def test_3_when_the_app_hangs_at_import(tmp_path: Path) -> None:
         assert host.wait(within_s=6) == 3
         [line] = host.log("boot_timed_out")
         assert line["remedy"] == "--boot-timeout"
-        assert host.log("process_exited")[0]["cause"] == "was killed by flowherd"
+        assert host.log("preload_exited")[0]["cause"] == "was killed by flowherd"
         assert not host.tree()
 
 
 def test_5_after_more_short_ends_than_allowed_with_waits_between(tmp_path: Path) -> None:
     """C21: the third short end in the window is one too many; before the second restart there was a wait."""
     (tmp_path / "ends.py").write_text(ENDS_BY_ITSELF)
-    flags = ("-p", "1", "--max-restarts", "2", "--restart-window", "30")
+    flags = ("-p", "1", "--max-restarts", "2", "--restart-window", "30", "--no-preload")
     with running_host(tmp_path, "ends", *flags, url=NOBODY, app_dir=tmp_path) as host:
         assert host.wait(within_s=15) == 5
         died = host.log("process_died")

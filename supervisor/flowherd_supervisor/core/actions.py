@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Make a process; the fact comes back as ChildForked or SpawnFailed. `limit` is its number of slots."""
+    """Make a process; the fact comes back as ChildForked or SpawnFailed, or the mold that was asked ends.
+
+    `limit` is its number of slots, `mold` the incarnation of the mold to fork it from, 0 for a direct fork.
+    """
 
     seat: int
     incarnation: int
     limit: int
+    mold: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,55 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class SpawnIsolate:
+    """Make a process for one worker's activity; `mold` as for Spawn. The fact comes back as for Spawn too."""
+
+    seat: int
+    incarnation: int
+    key: int
+    mold: int
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateIsolate:
+    """SIGTERM for its process group."""
+
+    seat: int
+    incarnation: int
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillIsolate:
+    """SIGKILL for its process group."""
+
+    seat: int
+    incarnation: int
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellIsolateStarted:
+    """Tell its worker, if that is still there."""
+
+    seat: int
+    incarnation: int
+    key: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellIsolateEnded:
+    """Tell its worker, if that is still there; nothing is known of it any more."""
+
+    seat: int
+    incarnation: int
+    key: int
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """Everything has ended: leave with this code."""
 
@@ -115,4 +168,5 @@ class Note:
 
 
 ToChild = SetSlots | Drain | Release | SwitchPolling | FinishKeeper | Kill | Abort
-Action = Spawn | ToChild | DumpStacks | Exit | Note
+AboutIsolate = SpawnIsolate | TerminateIsolate | KillIsolate | TellIsolateStarted | TellIsolateEnded
+Action = Spawn | ToChild | AboutIsolate | DumpStacks | Exit | Note

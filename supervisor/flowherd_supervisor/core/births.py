@@ -21,6 +21,7 @@ BOOT_CODES = frozenset({Code.USAGE, Code.BOOT_FAILED})
 def forked(turn: Turn, seat: Seat, pid: int) -> None:
     """A process exists; one that was given up while it was made dies at once."""
     turn.put(replace(seat, pid=pid, started_at=turn.now))
+    turn.mold_forks(seat.maker)
     turn.note("process_started", process=seat.number, pid=pid, incarnation=seat.incarnation)
     if seat.phase is Phase.DYING:
         turn.actions.append(Kill(seat.number, seat.incarnation))
@@ -69,6 +70,8 @@ def ready(turn: Turn, seat: Seat, event: events.ChildReady) -> None:
 
 def boot_failed(turn: Turn, seat: Seat, event: events.BootFailed) -> None:
     """Before any worker was ever ready the app is bad: stop. Later it is a short end like others."""
+    if seat.phase is not Phase.STARTING:
+        return  # given up already, such as by the failure of a sibling: the user has read the traceback
     turn.note("boot_failed", Level.ERROR, event.report, process=seat.number, reason=event.message)
     if not turn.state.ever_ready or seat.number == KEEPER:
         stops.begin_release(turn, Code(event.code) if event.code in BOOT_CODES else Code.BOOT_FAILED)

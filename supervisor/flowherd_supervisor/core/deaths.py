@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.core.ends import kind_of
 from flowherd.exits import Exit as Code
-from flowherd_supervisor.core import events, rolling, stops
+from flowherd_supervisor.core import events, isolates, rolling, stops
 from flowherd_supervisor.core.actions import Abort, Level
 from flowherd_supervisor.core.births import BOOT_CODES, SPAWN_RETRY_S
 from flowherd_supervisor.core.events import KEEPER
@@ -49,6 +49,7 @@ def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
     kind = _kind_of(seat, status)
     seat = replace(seat, phase=Phase.STOPPED, pid=None)
     turn.put(seat)
+    isolates.worker_ended(turn, seat)
     if seat.number == KEEPER:
         _keeper_exited(turn, seat, status, said["pid"])
     elif turn.state.mode is not Mode.SERVING or _was_retiring(turn, seat):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.core.plan import Plan
 
-KEEPER = -1  # the keeper's number where workers have their seat's
+KEEPER, MOLD = -1, -2  # their numbers where workers have their seat's
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,16 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChildReady:
-    """The process does its work; a worker has said what it serves."""
+    """The process does its work; a worker, or the mold, has said what it serves.
+
+    `hazards` is what the mold has found that does not survive a fork, one phrase each.
+    """
 
     seat: int
     incarnation: int
     worker_type: str = ""
     activities: Mapping[str, str] = field(default_factory=dict)
+    hazards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,63 @@ class WorkerUsedUp:
 
 
 @dataclass(frozen=True, slots=True)
+class IsolateNeeded:
+    """A worker wants a process for an activity that it calls `key`."""
+
+    seat: int
+    incarnation: int
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateForked:
+    """It exists."""
+
+    seat: int
+    incarnation: int
+    key: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateNotForked:
+    """It could not be made."""
+
+    seat: int
+    incarnation: int
+    key: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateStopWanted:
+    """Its worker wants it to be sent SIGTERM."""
+
+    seat: int
+    incarnation: int
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateKillWanted:
+    """Its worker wants it to be killed."""
+
+    seat: int
+    incarnation: int
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateExited:
+    """`waitpid` has said so."""
+
+    seat: int
+    incarnation: int
+    key: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialsRefused:
     """The token endpoint said 401 for the whole grace, and had never granted a token."""
 
@@ -166,4 +227,6 @@ Found = SlotsSeen | LimitOverdue | KeeperLate | WorkerUsedUp
 ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | Found
 HostEvent = Started | CredentialsRefused | StopRequested | PollingSwitched | TimePassed
 Request = ReloadRequested | ScaleRequested | StacksRequested
-Event = ChildEvent | HostEvent | Request
+IsolateWish = IsolateNeeded | IsolateStopWanted | IsolateKillWanted
+IsolateEvent = IsolateWish | IsolateForked | IsolateNotForked | IsolateExited
+Event = ChildEvent | HostEvent | Request | IsolateEvent

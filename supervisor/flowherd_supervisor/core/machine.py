@@ -7,7 +7,8 @@ Laws of the brain, tested with random histories against a model of the world:
 3. Time alone ends a stop: once one has begun, no silence of a child can hold it up.
 4. Exit is the last order, given once, when no process is left.
 
-The shell answers every Spawn by ChildForked or SpawnFailed and reports every end by ChildExited.
+The shell answers every Spawn by ChildForked or SpawnFailed and reports every end by ChildExited. The end of a
+mold answers what it was asked for and has not made: it never will.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit as Code
-from flowherd_supervisor.core import births, budget, deaths, events, rolling, stops
+from flowherd_supervisor.core import births, budget, deaths, events, isolates, molds, rolling, stops
 from flowherd_supervisor.core.actions import Action, DumpStacks, Level, SwitchPolling
-from flowherd_supervisor.core.events import KEEPER, ChildEvent, Event
+from flowherd_supervisor.core.events import KEEPER, MOLD, ChildEvent, Event
 from flowherd_supervisor.core.state import Mode, Phase, Seat, State
 from flowherd_supervisor.core.turn import Turn
 
@@ -44,7 +45,7 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
     match event:
         case events.Started():
             turn.spawn(state.keeper)
-            turn.spawn(state.seats[0])
+            turn.spawn(Seat(MOLD) if state.molds.wanted else state.seats[0])
         case events.StopRequested(times):
             stops.stop_requested(turn, times)
         case events.PollingSwitched(on):
@@ -54,23 +55,35 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
         case events.TimePassed():
             _time_passed(turn)
         case events.ReloadRequested(plan):
-            rolling.reload_requested(turn, plan)
+            molds.reload_requested(turn, plan)
         case events.ScaleRequested(processes):
             rolling.scale_requested(turn, processes)
         case events.StacksRequested():
             turn.actions.append(DumpStacks())
+        case (
+            events.IsolateNeeded()
+            | events.IsolateStopWanted()
+            | events.IsolateKillWanted()
+            | events.IsolateForked()
+            | events.IsolateNotForked()
+            | events.IsolateExited()
+        ):
+            isolates.heard(turn, event)
         case _:
-            seat = state.find(event.seat, event.incarnation)
-            if seat is not None:
-                _about_a_child(turn, seat, event)
-            else:
-                turn.note("late_news", process=event.seat, incarnation=event.incarnation)
+            _about_a_child(turn, state.find(event.seat, event.incarnation), event)
+    isolates.go_on(turn)
     budget.rebalance(turn)
     stops.finish_if_empty(turn)
     return turn.state, turn.actions
 
 
-def _about_a_child(turn: Turn, seat: Seat, event: ChildEvent) -> None:
+def _about_a_child(turn: Turn, seat: Seat | None, event: ChildEvent) -> None:
+    if seat is None:
+        turn.note("late_news", process=event.seat, incarnation=event.incarnation)
+        return
+    if seat.number == MOLD:
+        molds.heard(turn, seat, event)
+        return
     match event:
         case events.ChildForked(pid=pid):
             births.forked(turn, seat, pid)
@@ -114,6 +127,8 @@ def _switch_polling(turn: Turn, *, on: bool) -> None:
 
 def _time_passed(turn: Turn) -> None:
     """Starts what has waited long enough, ends what has taken too long."""
+    molds.time_passed(turn)
+    isolates.time_passed(turn)
     boot_timeout_s = turn.state.plan.boot_timeout_s
     for number in (*range(len(turn.state.seats)), KEEPER):
         seat = turn.state.seat(number)  # as the turn has left it: a stop may have begun with the seat before

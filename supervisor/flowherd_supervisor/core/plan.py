@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from flowherd_supervisor.core.restarts import RestartPolicy
 
 SLOTS_PER_PROCESS = 4
 FEWEST_SLOTS = 16
 FEWEST_SEATS = 64  # room for scaling up later
+
+
+class Preload(Enum):
+    """Whether one process imports the app and all others are forked from it."""
+
+    IF_SAFE = "if safe"
+    ALWAYS = "always"  # also when it has found something that does not survive a fork
+    NEVER = "never"  # each process imports the app itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,7 @@ class Plan:
         max_tasks_per_child: activities after which a worker is replaced, None for never.
         max_memory_mb_per_child: growth in MB after which a worker is replaced, None for never.
         most_processes: what the ledger has room for.
+        preload: whether workers are forked from a process that has imported the app.
 
     """
 
@@ -35,6 +45,7 @@ class Plan:
     max_tasks_per_child: int | None = None
     max_memory_mb_per_child: int | None = None
     most_processes: int = FEWEST_SEATS
+    preload: Preload = Preload.NEVER
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
 
     def __post_init__(self) -> None:

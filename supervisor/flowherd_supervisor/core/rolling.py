@@ -14,18 +14,15 @@ from flowherd_supervisor.core.state import Mode, Phase, Seat
 from flowherd_supervisor.core.stops import DRAIN_MARGIN_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flowherd_supervisor.core.plan import Plan
     from flowherd_supervisor.core.turn import Turn
 
 
-def reload_requested(turn: Turn, plan: Plan) -> None:
-    """Applies new sizes and replaces every process, one after the other (faults.md P6)."""
-    if turn.state.mode is not Mode.SERVING:
-        turn.note("reload_refused", Level.WARNING, reason="the supervisor is stopping")
-        return
-    turn.note("reloading", processes=plan.processes, concurrency=plan.concurrency)
-    resize(turn, plan)
-    turn.state = replace(turn.state, rolling=tuple(range(plan.processes)))
+def begin(turn: Turn, numbers: Iterable[int]) -> None:
+    """Replaces these processes, one after the other (faults.md P6)."""
+    turn.state = replace(turn.state, rolling=tuple(numbers))
     go_on(turn)
 
 
@@ -55,19 +52,21 @@ def resize(turn: Turn, plan: Plan) -> None:
     for number in range(len(state.seats), plan.processes):
         seat = Seat(number)
         turn.state = replace(turn.state, seats=(*turn.state.seats, seat))
-        if turn.state.ever_ready:
+        if turn.state.ever_ready or turn.state.molds.ready is not None:
             turn.spawn(seat)
 
 
 def go_on(turn: Turn) -> None:
-    """Replaces the next seat of a reload; one that is not up will import the new code when it starts."""
+    """Replaces the next seat of a reload; one that is not up will be of the new version when it starts."""
+    if turn.state.molds.awaited:
+        return  # its Ready brings us back here
     while turn.state.rolling:
         seat = turn.state.seats[turn.state.rolling[0]]
         if seat.phase is Phase.RUNNING:
             supersede(turn, seat, "reload")
             return
         if seat.phase is Phase.STARTING:
-            return  # it may have imported the old code: its Ready brings us back here
+            return  # it may be of the old version: as above
         turn.state = replace(turn.state, rolling=turn.state.rolling[1:])
     turn.note("reloaded")
 
@@ -109,6 +108,7 @@ def recycle(turn: Turn, seat: Seat, reason: str) -> None:
     """Replaces a worker that has done or grown enough; never a crash, and not in the middle of a reload."""
     state = turn.state
     idle = state.mode is Mode.SERVING and not state.rolling and state.predecessor(seat) is None
+    idle = idle and not state.molds.awaited
     if idle and seat.phase is Phase.RUNNING and seat in state.seats:
         turn.note("recycling", process=seat.number, reason=reason)
         supersede(turn, seat, "recycle")

@@ -7,7 +7,8 @@ from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd_supervisor.core.events import KEEPER
+from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.core.plan import Preload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ class Phase(Enum):
     through BACKOFF to STARTING again.
     """
 
-    WAITING = "waiting"  # until the first seat has shown that the app boots
+    WAITING = "waiting"  # until the first seat has shown that the app boots, or for a mold
     STARTING = "starting"
     RUNNING = "running"
     DRAINING = "draining"
@@ -32,6 +33,7 @@ class Phase(Enum):
     STOPPED = "stopped"
 
 
+FORK_WITHIN_S = 3.0  # a mold forks in milliseconds: one that has not by then is frozen
 ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.DRAINING, Phase.ABORTING, Phase.DYING})
 
 
@@ -59,6 +61,7 @@ class Seat:
     n: int = 0
     applied: int = 0
     held: int = 0
+    maker: int = 0  # the incarnation of the mold that was asked to fork it, 0 for the supervisor
 
     @property
     def charge(self) -> int:
@@ -70,6 +73,11 @@ class Seat:
         """Whether a process of this seat exists, or is being made, and has not been reaped."""
         return self.phase in ALIVE
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether it has been ordered and does not exist yet, as far as we know."""
+        return self.alive and self.pid is None
+
     def boot_deadline(self, timeout_s: float) -> float:
         """When the process should have been ready, counted from its fork; infinity once it is."""
         booting = self.phase is Phase.STARTING and self.pid is not None
@@ -78,6 +86,76 @@ class Seat:
     def with_phase(self, phase: Phase) -> Seat:
         """The same seat in another phase."""
         return replace(self, phase=phase)
+
+
+@dataclass(frozen=True, slots=True)
+class Molds:
+    """The processes that have imported the app and do nothing but fork: one forks, another may be coming.
+
+    Attributes:
+        wanted: whether workers are forked from one; else each imports the app itself.
+        seats: those that exist or are waited for; only the last can be STARTING or in BACKOFF.
+        reloading: whether the one that starts imports a new version, which all workers shall have then.
+        ends: when one ended that was still needed.
+        failed_in_row: how many did not come up or did not fork, since one has.
+
+    """
+
+    wanted: bool
+    seats: tuple[Seat, ...] = ()
+    reloading: bool = False
+    ends: tuple[float, ...] = ()
+    failed_in_row: int = 0
+
+    @property
+    def ready(self) -> Seat | None:
+        """The one that forks."""
+        return next((seat for seat in self.seats if seat.phase is Phase.RUNNING), None)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether nothing can be forked until one is ready."""
+        return self.wanted and self.ready is None
+
+    @property
+    def coming(self) -> bool:
+        """Whether one will be ready, if all goes well."""
+        return any(seat.phase in {Phase.STARTING, Phase.BACKOFF} for seat in self.seats)
+
+    def with_seat(self, seat: Seat) -> Molds:
+        """The same with one replaced or added; what has ended is forgotten, and a new one waits for no other."""
+        starts = seat.phase is Phase.STARTING
+        kept = [
+            old for old in self.seats if old.incarnation != seat.incarnation and (old.alive or not starts)
+        ]
+        return replace(self, seats=(*kept, *([seat] if seat.alive or seat.phase is Phase.BACKOFF else [])))
+
+
+@dataclass(frozen=True, slots=True)
+class Isolate:
+    """A process that works for one worker; it has no seat, no berth and no link.
+
+    WAITING for a mold → STARTING → RUNNING → DYING. `seat` and `incarnation` are its worker's, who calls it `key`.
+    """
+
+    seat: int
+    incarnation: int
+    key: int
+    phase: Phase = Phase.WAITING
+    pid: int | None = None
+    maker: int = 0
+    asked_at: float = inf
+    kill_at: float = inf
+
+    @property
+    def names(self) -> tuple[int, int, int]:
+        """What it goes by."""
+        return self.seat, self.incarnation, self.key
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether it has been ordered and does not exist yet, as far as we know."""
+        return self.phase in {Phase.STARTING, Phase.DYING} and self.pid is None
 
 
 class Mode(Enum):
@@ -116,12 +194,14 @@ class State:
     rolling: tuple[int, ...] = ()
     incarnations: Mapping[int, int] = field(default_factory=dict)
     causes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    molds: Molds = field(default_factory=lambda: Molds(wanted=False))
+    isolates: tuple[Isolate, ...] = ()
 
     @classmethod
     def new(cls, plan: Plan) -> State:
         """Before anything has been forked."""
         seats = tuple(Seat(number, limit, ceiling=limit) for number, limit in enumerate(plan.shares))
-        return cls(plan, seats, Seat(KEEPER))
+        return cls(plan, seats, Seat(KEEPER), molds=Molds(wanted=plan.preload is not Preload.NEVER))
 
     def seat(self, number: int) -> Seat:
         """The seat, or the keeper's."""
@@ -134,10 +214,14 @@ class State:
 
     def find(self, number: int, incarnation: int) -> Seat | None:
         """The process that goes by these names, None if it belongs to the past."""
-        known = (self.keeper,) if number == KEEPER else self.workers
+        known = {KEEPER: (self.keeper,), MOLD: self.molds.seats}.get(number, self.workers)
         return next(
             (s for s in known if (s.number, s.incarnation) == (number, incarnation) and s.alive), None
         )
+
+    def isolate(self, seat: int, incarnation: int, key: int) -> Isolate | None:
+        """The isolate that goes by these names, None if it belongs to the past."""
+        return next((one for one in self.isolates if one.names == (seat, incarnation, key)), None)
 
     def predecessor(self, seat: Seat) -> Seat | None:
         """The process that still does the seat's work until its successor is ready."""
@@ -147,6 +231,8 @@ class State:
         """The same state with one seat replaced; what retires is forgotten once it has ended."""
         if seat.number == KEEPER:
             return replace(self, keeper=seat)
+        if seat.number == MOLD:
+            return replace(self, molds=self.molds.with_seat(seat))
         names = (seat.number, seat.incarnation)
         if any((old.number, old.incarnation) == names for old in self.retiring):
             kept = (seat if (old.number, old.incarnation) == names else old for old in self.retiring)
@@ -158,11 +244,20 @@ class State:
         """How many workers do their work."""
         return sum(seat.phase is Phase.RUNNING for seat in self.seats)
 
+    def answer_due(self, mold: Seat) -> float:
+        """When a mold should have made what it was asked for; infinity while it owes nothing."""
+        if mold.phase is not Phase.RUNNING:
+            return inf
+        asked_at = [s.started_at for s in self.workers if s.unanswered and s.maker == mold.incarnation]
+        asked_at += [i.asked_at for i in self.isolates if i.unanswered and i.maker == mold.incarnation]
+        return min(asked_at, default=inf) + FORK_WITHIN_S
+
     @property
     def next_deadline(self) -> float:
         """When time alone changes something; infinity if never."""
-        due = [self.deadline]
-        for seat in (*self.workers, self.keeper):
+        due = [self.deadline, *(self.answer_due(mold) for mold in self.molds.seats)]
+        due += [isolate.kill_at for isolate in self.isolates]
+        for seat in (*self.workers, self.keeper, *self.molds.seats):
             if seat.phase is Phase.BACKOFF:
                 due.append(seat.retry_at)
             elif seat.phase in {Phase.DRAINING, Phase.ABORTING}:

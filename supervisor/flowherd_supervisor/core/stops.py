@@ -45,6 +45,7 @@ def begin_drain(turn: Turn, code: Code) -> None:
     within_s = turn.state.plan.graceful_timeout_s
     turn.state = replace(turn.state, mode=Mode.DRAINING, deadline=turn.now + within_s + DRAIN_MARGIN_S)
     turn.note("draining", within_s=within_s)
+    end_molds(turn, {Phase.STARTING, Phase.BACKOFF})
     for seat in turn.state.workers:
         if seat.phase is Phase.RUNNING:
             turn.put(seat.with_phase(Phase.DRAINING))
@@ -62,6 +63,7 @@ def begin_release(turn: Turn, code: Code) -> None:
         case Mode.SERVING | Mode.DRAINING:
             turn.state = replace(turn.state, mode=Mode.RELEASING, deadline=turn.now + RELEASE_WITHIN_S)
             turn.note("releasing", within_s=RELEASE_WITHIN_S)
+            end_molds(turn, set(Phase))
             for seat in turn.state.workers:
                 if seat.phase in {Phase.RUNNING, Phase.DRAINING}:
                     turn.put(seat.with_phase(Phase.DRAINING))
@@ -78,6 +80,13 @@ def _drop(turn: Turn, seat: Seat) -> None:
         turn.put(seat.with_phase(Phase.STOPPED))
 
 
+def end_molds(turn: Turn, phases: set[Phase]) -> None:
+    """Ends the molds that are in one of these phases; they hold nothing but memory."""
+    for seat in turn.state.molds.seats:
+        if seat.phase in phases:
+            turn.kill(seat) if seat.alive else turn.put(seat.with_phase(Phase.STOPPED))
+
+
 def kill_workers(turn: Turn) -> None:
     """Ends every worker that is still there."""
     for seat in turn.state.workers:
@@ -88,9 +97,13 @@ def kill_workers(turn: Turn) -> None:
 
 
 def finish_if_empty(turn: Turn) -> None:
-    """Once no worker is left the keeper settles what they held, and ends."""
+    """Once no worker is left, and nothing that could fork, the keeper settles what they held, and ends."""
     state = turn.state
     if state.mode not in {Mode.DRAINING, Mode.RELEASING} or any(seat.alive for seat in state.workers):
+        return
+    if state.molds.seats:
+        end_molds(turn, {Phase.RUNNING})
+    if state.molds.seats or state.isolates:
         return
     within_s = SETTLE_WITHIN_S if state.mode is Mode.DRAINING else SETTLE_IN_HURRY_S
     turn.state = replace(state, mode=Mode.FINISHING, deadline=turn.now + within_s + KEEPER_MARGIN_S)

@@ -7,11 +7,13 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd_supervisor.core.actions import Action, Exit, Kill, Level, Note, SetSlots, Spawn
+from flowherd_supervisor.core.events import KEEPER, MOLD
 from flowherd_supervisor.core.state import Mode, Phase, Seat, State
 
 if TYPE_CHECKING:
     from flowherd.exits import Exit as Code
     from flowherd_supervisor.core.restarts import Rng
+    from flowherd_supervisor.core.state import Isolate
 
 
 class Turn:
@@ -42,8 +44,14 @@ class Turn:
         self.state = replace(self.state, causes={**self.state.causes, seat.number: of_seat})
 
     def spawn(self, seat: Seat) -> None:
-        """Orders the seat's next incarnation."""
+        """Orders the seat's next incarnation; a worker waits for the mold, if that has yet to come."""
         assert not seat.alive, seat
+        molds = self.state.molds
+        is_worker = seat.number not in {KEEPER, MOLD}
+        if is_worker and molds.awaited:
+            self.put(replace(seat, phase=Phase.WAITING, pid=None, retry_at=inf))
+            return
+        maker = molds.ready.incarnation if is_worker and molds.wanted and molds.ready else 0
         incarnation = self.state.incarnations.get(seat.number, 0) + 1
         self.state = replace(self.state, incarnations={**self.state.incarnations, seat.number: incarnation})
         seat = replace(
@@ -59,9 +67,10 @@ class Turn:
             n=0,
             applied=0,
             held=0,
+            maker=maker,
         )
         self.put(seat)
-        self.actions.append(Spawn(seat.number, seat.incarnation, seat.limit))
+        self.actions.append(Spawn(seat.number, seat.incarnation, seat.limit, maker))
 
     def retry_in(self, seat: Seat, wait_s: float) -> None:
         """Leaves the seat empty for a while."""
@@ -75,6 +84,21 @@ class Turn:
             n = seat.n + 1
             self.put(replace(seat, limit=limit, ceiling=max(seat.ceiling, limit), n=n))
             self.actions.append(SetSlots(seat.number, seat.incarnation, limit, n))
+
+    def mold_forks(self, maker: int) -> None:
+        """Remembers that one has made what it was asked for; 0 is the supervisor."""
+        if maker and self.state.molds.failed_in_row:
+            self.state = replace(self.state, molds=replace(self.state.molds, failed_in_row=0))
+
+    def put_isolate(self, isolate: Isolate) -> None:
+        """Remembers an isolate."""
+        others = (one for one in self.state.isolates if one.names != isolate.names)
+        self.state = replace(self.state, isolates=(*others, isolate))
+
+    def drop_isolate(self, isolate: Isolate) -> None:
+        """It belongs to the past."""
+        kept = tuple(one for one in self.state.isolates if one.names != isolate.names)
+        self.state = replace(self.state, isolates=kept)
 
     def kill(self, seat: Seat) -> None:
         """SIGKILL, once; a process that is still being made is killed as soon as it exists."""

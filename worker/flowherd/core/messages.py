@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +16,7 @@ _MESSAGE_CHARS, _REPORT_CHARS = (
     8_000,
 )  # below MAX_BYTES even when each takes the six bytes of an escape
 _NOTE_CHARS = 500
+_MOST_HAZARDS, _HAZARD_CHARS = 8, 100
 _LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left out
 
 
@@ -26,10 +28,14 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
 
 
 class Ready(Message, frozen=True):
-    """The child can do its work; a worker says what it serves: activity names with how each runs."""
+    """The child can do its work; a worker says what it serves: activity names with how each runs.
+
+    A mold says so too, and what it has found that does not survive a fork.
+    """
 
     worker_type: str = ""
     activities: dict[str, str] = {}
+    hazards: tuple[str, ...] = ()
 
 
 class BootFailed(Message, frozen=True):
@@ -217,10 +223,11 @@ def boot_failed(code: int, message: str, report: str = "") -> BootFailed:
     return BootFailed(code, _sendable(message[:_MESSAGE_CHARS]), _sendable(report[-_REPORT_CHARS:]))
 
 
-def ready(worker_type: str, activities: Mapping[str, str]) -> Ready:
-    """A Ready that names as many activities as fit."""
+def ready(worker_type: str, activities: Mapping[str, str], hazards: Iterable[str] = ()) -> Ready:
+    """A Ready that names as many activities as fit, and the first hazards."""
     named = {_sendable(name): mode for name, mode in activities.items()}
-    return Ready(_sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)})
+    found = tuple(_sendable(hazard[:_HAZARD_CHARS]) for hazard in islice(hazards, _MOST_HAZARDS))
+    return Ready(_sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)}, found)
 
 
 def stopped(released: int, undelivered: Iterable[str]) -> Stopped:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import threading
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import structlog
 
 from flowherd import logs
 from flowherd.core.messages import (
+    BootFailed,
     Downward,
     Drain,
     DumpStacks,
@@ -30,24 +30,25 @@ from flowherd.core.messages import (
     decode_downward,
     ready,
 )
-from flowherd.errors import AppImportError, ConfigurationError, LifespanFailed
+from flowherd.errors import LifespanFailed
 from flowherd.exits import Exit
 from flowherd.ledger import Cell
 from flowherd.process import forks
 from flowherd.process.assembly import Assembly, Place
+from flowherd.process.boot import load
 from flowherd.process.isolate_link import LinkedHost
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.memory import resident_bytes
 from flowherd.process.stacks import dump_tasks, dump_threads
-from flowherd.sdk.loading import choose_worker_type, load_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from flowherd.config import WorkerConfig
     from flowherd.ledger import Berth, Ledger
+    from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
     from flowherd.shared.bells import Bells
     from flowherd.working.worker import Worker
@@ -78,13 +79,19 @@ class ChildSetup:
     ledger: Ledger
     berth: Berth
     bells: Bells
+    loaded: LoadedApp | None = None  # where the process it was forked from has imported the app
 
 
-def ignore_signals() -> None:
-    """Leaves every decision to the link; handlers that do nothing, since programs would inherit SIG_IGN."""
+def ignore_signals(*, but: Collection[signal.Signals] = ()) -> None:
+    """Leaves every decision to the link; handlers that do nothing, since programs would inherit SIG_IGN.
+
+    Args:
+        but: these do what they do by default.
+
+    """
     signal.set_wakeup_fd(-1)
     for number in DEAF_SIGNALS:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, signal.SIG_DFL if number in but else lambda *_: None)
 
 
 def main(setup: ChildSetup, link: Link) -> int:
@@ -94,33 +101,26 @@ def main(setup: ChildSetup, link: Link) -> int:
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
     orders = _Orders(link)
     orders.start()
-    try:
-        app = load_app(setup.app, setup.app_dir)
-        worker_type = choose_worker_type(app, setup.worker_type)
-        registry = app.for_type(worker_type).configured(setup.activities)
-        registry.check_alone()  # until the supervisor makes isolates
-    except ConfigurationError as error:
-        return _refuse(link, Exit.USAGE, str(error))
-    except AppImportError as error:
-        return _refuse(link, Exit.BOOT_FAILED, str(error), error.report)
-    except BaseException as error:  # noqa: BLE001 - whatever user code raises at import is a boot failure
-        return _refuse(link, Exit.BOOT_FAILED, f"{type(error).__name__}: {error}", traceback.format_exc())
+    loaded = setup.loaded or load(setup.app, setup.app_dir, setup.worker_type, setup.activities)
+    if isinstance(loaded, BootFailed):
+        return refuse(link, loaded)
     ignore_signals()  # again: the app may have installed handlers of its own
     loop = new_loop(setup.config.loop)()
     asyncio.set_event_loop(loop)
     forks.guard(loop, link)
     try:
-        stopped = run_to_the_end(loop, _work(setup, registry, worker_type, link, orders))
+        stopped = run_to_the_end(loop, _work(setup, loaded.registry, link, orders))
     except LifespanFailed as error:
-        return _refuse(link, Exit.BOOT_FAILED, str(error), error.report)
+        return refuse(link, boot_failed(Exit.BOOT_FAILED, str(error), error.report))
     _send_last(link, stopped)
     _leave(Exit.CLEAN)
     return Exit.CLEAN
 
 
-def _refuse(link: Link, code: Exit, message: str, report: str = "") -> int:
-    _send_last(link, boot_failed(code, message, report))
-    return code
+def refuse(link: Link, reason: BootFailed) -> int:
+    """Says why this process cannot start; returns the exit code."""
+    _send_last(link, reason)
+    return reason.code
 
 
 def _send_last(link: Link, message: Message) -> None:
@@ -135,10 +135,9 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-async def _work(
-    setup: ChildSetup, registry: Registry, worker_type: str, link: Link, orders: _Orders
-) -> Stopped:
+async def _work(setup: ChildSetup, registry: Registry, link: Link, orders: _Orders) -> Stopped:
     """The worker's whole life on its loop."""
+    worker_type = registry.worker_type or setup.config.worker_type
     lifespan = await enter(registry)
     assembly = Assembly(
         setup.config.model_copy(update={"worker_type": worker_type}),

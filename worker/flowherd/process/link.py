@@ -33,6 +33,11 @@ class Link:
     def __repr__(self) -> str:
         return f"<Link fd {self._sock.fileno()}>"
 
+    @classmethod
+    def of(cls, fd: int) -> Link:
+        """The link whose descriptor another process has sent."""
+        return cls(socket.socket(fileno=fd))
+
     @staticmethod
     def pair() -> tuple[Link, Link]:
         """Two connected ends."""
@@ -70,7 +75,7 @@ class Link:
 
         """
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, MAX_BYTES, _MAX_FDS)
+            data, fds, _, _ = socket.recv_fds(self._sock, MAX_BYTES, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except OSError as error:  # as above
@@ -80,6 +85,11 @@ class Link:
                 os.close(fd)
             raise LinkClosed("end of file")
         return data, fds
+
+    def refuse_more(self) -> None:
+        """From now on the other end cannot send; what it has sent can still be received, then comes the end."""
+        with contextlib.suppress(OSError):  # the other end is gone
+            self._sock.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
         """Closes this end."""

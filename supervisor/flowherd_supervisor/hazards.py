@@ -1,0 +1,78 @@
+"""What an imported app has left behind that does not survive a fork; it looks, and neither closes nor ends anything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FDS, _THREADS = Path("/proc/self/fd"), Path("/proc/self/task")
+_CUDA_DEVICES = "/dev/nvidia"  # whatever library has initialised CUDA holds one open
+
+
+def open_sockets() -> dict[str, int]:
+    """The sockets of this process: what the kernel calls them, and their descriptors."""
+    return {name: fd for name, fd in _descriptors() if name.startswith("socket:")}
+
+
+def found(sockets_before: dict[str, int]) -> Iterator[str]:
+    """One phrase for each hazard; call it after a fork, which the threads that come to terms with forks notice.
+
+    Args:
+        sockets_before: what was open before the app was imported.
+
+    """
+    for name in _threads():
+        yield f"the thread {name}"
+    for name, fd in open_sockets().items():
+        if name not in sockets_before:
+            yield f"a socket, {_peer(fd)}"
+    if _cuda_is_initialised():
+        yield "CUDA, which has been initialised"
+
+
+def _threads() -> list[str]:
+    """The names of all threads but the main one, those of C libraries too."""
+    names = []
+    for task in sorted(_THREADS.iterdir()):
+        with contextlib.suppress(OSError):  # it has just ended
+            if task.name != str(os.getpid()):
+                names.append((task / "comm").read_text(encoding="utf-8", errors="replace").strip())
+    return names
+
+
+def _descriptors() -> Iterator[tuple[str, int]]:
+    for entry in list(_FDS.iterdir()):
+        with contextlib.suppress(OSError):  # the one that lists the folder
+            yield str(entry.readlink()), int(entry.name)
+
+
+def _peer(fd: int) -> str:
+    """Whom a socket is connected to, else where it listens."""
+    with socket.socket(fileno=os.dup(fd)) as one:
+        for way, look in (("connected to", one.getpeername), ("bound to", one.getsockname)):
+            with contextlib.suppress(OSError):
+                if address := _address(look()):
+                    return f"{way} {address}"
+    return "connected to nobody"
+
+
+def _address(raw: Any) -> str:
+    if isinstance(raw, tuple):
+        host, port = raw[:2]
+        return f"{host}:{port}" if port else ""
+    return os.fsdecode(raw) if isinstance(raw, str | bytes) else ""
+
+
+def _cuda_is_initialised() -> bool:
+    with contextlib.suppress(Exception):  # a library that was half imported
+        torch: Any = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            return True
+    return any(name.startswith(_CUDA_DEVICES) for name, _ in _descriptors())

@@ -1,0 +1,79 @@
+"""The first moments of every process of ours after its fork, and its last one; it forks nothing itself."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from setproctitle import setproctitle
+
+from flowherd.exits import Exit
+from flowherd.process.child import ignore_signals
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Collection, Sequence
+    from typing import NoReturn
+
+_OOM_ADJUSTMENT = 500  # the kernel takes a worker before the keeper or the supervisor
+_FIRST_CLOSED = 3
+
+
+def leave_with(main: Callable[[], int]) -> NoReturn:
+    """Runs `main` and leaves with its code: nothing may unwind into the stack of the process that forked."""
+    code: int = Exit.INTERNAL
+    try:
+        code = main()
+    except BaseException:  # noqa: BLE001 - as above
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # also when nobody reads them any more (faults.md C27)
+            os._exit(code)
+
+
+def own_group(pid: int) -> None:
+    """Gives a new process its group, as it does itself: whoever is first."""
+    with contextlib.suppress(OSError):  # it was, or has ended
+        os.setpgid(pid, pid)
+
+
+def begin(title: str, stacks: int, *, expendable: bool, obeys: Collection[signal.Signals] = ()) -> None:
+    """Makes this process one of ours.
+
+    Args:
+        title: what `ps` shows.
+        stacks: the file for its last words.
+        expendable: whether the kernel shall take it first when memory ends.
+        obeys: the signals that do to it what they do by default.
+
+    """
+    os.setpgid(0, 0)
+    ignore_signals(but=obeys)
+    faulthandler.enable(stacks)
+    setproctitle(title)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if expendable:
+        with contextlib.suppress(
+            OSError
+        ):  # not permitted in some containers: then the kernel chooses by size
+            Path("/proc/self/oom_score_adj").write_text(str(_OOM_ADJUSTMENT), encoding="ascii")
+
+
+def close_all_but(keep: Sequence[int]) -> None:
+    """Closes every descriptor but 0-2 and `keep`, and puts /dev/null in the place of stdin."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)  # inheritable: a handler's own programs need a stdin too
+    first = _FIRST_CLOSED
+    for fd in sorted(keep):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[0])

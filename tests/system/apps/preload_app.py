@@ -1,0 +1,50 @@
+"""An app that does, where PRELOAD_DOES says so, at its import what does not survive a fork."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+import threading
+
+from flowherd import Registry
+
+registry = Registry()
+kept: list[object] = []
+imported_by = os.getpid()
+print("importing")  # stays in a buffer, which a fork would copy
+
+match os.environ.get("PRELOAD_DOES"):
+    case "thread":
+        threading.Thread(target=threading.Event().wait, name="pool-1", daemon=True).start()
+    case "socket":
+        kept += [listener := socket.create_server(("127.0.0.1", 0))]
+        kept += [socket.create_connection(listener.getsockname())]
+    case "reap":
+        import signal
+
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    case _:
+        pass
+
+
+@registry.activity
+async def where() -> dict[str, object]:
+    """Who imported this, and who runs it."""
+    return {"imported_by": imported_by, "pid": os.getpid(), "parent": os.getppid()}
+
+
+@registry.activity
+async def chance() -> dict[str, object]:
+    """One number of each generator that a fork could duplicate."""
+    numpy = sys.modules.get("numpy")
+    return {
+        "pid": os.getpid(),
+        "random": random.random(),
+        "numpy": float(numpy.random.rand()) if numpy else None,
+    }
+
+
+if os.environ.get("PRELOAD_DOES") == "numpy":
+    import numpy  # noqa: F401, ICN001
