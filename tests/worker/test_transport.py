@@ -14,7 +14,7 @@ import trustme
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
 from flowherd.client import transports
-from flowherd.client.transport import Reply, Transport, new_client
+from flowherd.client.transport import HttpxTransport, Reply, Transport, new_client
 from flowherd.config import WorkerConfig
 from flowherd.errors import (
     EngineDisconnected,
@@ -185,6 +185,45 @@ async def test_a_redirect_is_a_reply_like_any_other(
         assert (await call(transport)).status == status
         assert other.requests == []
         assert len(server.requests) == 1
+
+
+async def test_a_cookie_is_not_kept(server: ScriptedEngine, transport: Transport) -> None:
+    """Whatever a call is answered, the next one says the same as the first."""
+    server.script("complete", Play(200, b"{}", {"set-cookie": "session=7; Path=/"}))
+    await call(transport)
+    await call(transport)
+    first, second = server.requests
+    assert "cookie" not in second.headers
+    assert first.headers == second.headers
+
+
+@pytest.mark.parametrize("route", ["", "x", "@evil/", "//evil\r\nx: 1", "/a b", "/\0"])
+async def test_a_route_leads_nowhere_else(server: ScriptedEngine, transport: Transport, route: str) -> None:
+    """Header injection: nothing is sent."""
+    with pytest.raises(ValueError, match="no request target"):
+        await transport.call(route, b"{}", 5.0)
+    assert server.requests == []
+
+
+async def test_a_path_of_the_engine_stands_before_every_route(server: ScriptedEngine, carrier: str) -> None:
+    transport = new_transport(carrier, f"{server.url}/behind/a%20gateway/")
+    await call(transport)
+    assert server.requests[0].path == f"/behind/a%20gateway{ROUTE}"
+    await transport.aclose()
+
+
+async def test_a_client_of_the_users_own_keeps_what_it_adds(server: ScriptedEngine) -> None:
+    """Headers, parameters and cookies that a gateway asks for."""
+    client = httpx.AsyncClient(
+        base_url=server.url, headers={"x-gateway": "7"}, params={"key": "1"}, cookies={"session": "2"}
+    )
+    transport = HttpxTransport(client)
+    server.always("complete?key=1", ACCEPTED)
+    assert (await call(transport)).body == ACCEPTED.body
+    (request,) = server.requests
+    assert (request.headers["x-gateway"], request.headers["cookie"]) == ("7", "session=2")
+    assert request.path == f"{ROUTE}?key=1"
+    await transport.aclose()
 
 
 async def test_proxies_of_the_environment_are_ignored(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flowherd.client.auth import BearerAuth
 from flowherd.client.pool.direct import DirectTransport
 from flowherd.client.pool.httpx_face import PoolTransport
-from flowherd.client.transport import HttpxTransport, new_client, tls_context
+from flowherd.client.transport import PlainHttpxTransport, new_client, tls_context
 
 if TYPE_CHECKING:
     from flowherd.client.auth import TokenSource
@@ -27,4 +27,4 @@ def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connectio
     if config.transport == "httpx-pool":
         tls = tls_context() if config.api_url.startswith("https:") else None
         pool = PoolTransport(connections=connections, tls=tls)
-    return HttpxTransport(new_client(config.api_url, auth, connections=connections, transport=pool))
+    return PlainHttpxTransport(new_client(config.api_url, auth, connections=connections, transport=pool))

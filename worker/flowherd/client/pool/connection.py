@@ -75,6 +75,11 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None and self.reply.fault is None:
             self._transport.write(data)
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether to ask `drained` before more is written."""
+        return not self._can_write or not self._is_silent
+
     async def drained(self) -> bool:
         """Waits until more may be written; False when a reply or an error has made that pointless."""
         while not self._can_write and self._is_silent:

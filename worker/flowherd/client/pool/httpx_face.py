@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,7 +21,8 @@ from flowherd.client.pool.wire import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
+    from types import TracebackType
 
     from flowherd.client.pool.connection import HttpConnection
 
@@ -46,14 +46,14 @@ class PoolTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See httpx: the head of the reply, and a stream of its body."""
         waits = request.extensions.get("timeout", {})
-        head = _head_of(request)
+        head, in_chunks = _head_of(request)
         pool = self._pool_for(request.url)
         connection = pool.take() or await self._connected(pool, waits)
         reply = connection.reply
         try:
-            with _translating():
+            with _TRANSLATING:
                 connection.begin(is_streamed=True, is_bodiless=request.method == "HEAD")
-                await _send(connection, head, request, waits.get("write"))
+                await _send(connection, head, request, waits.get("write"), in_chunks=in_chunks)
                 async with _within(waits.get("read"), httpx.ReadTimeout):
                     await connection.reply_head()
         except BaseException:
@@ -73,7 +73,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
         self._pools.clear()
 
     async def _connected(self, pool: HttpPool, waits: dict[str, float | None]) -> HttpConnection:
-        with _translating():
+        with _TRANSLATING:
             async with _within(waits.get("pool"), httpx.PoolTimeout):
                 place = await pool.place()
             async with _within(waits.get("connect"), httpx.ConnectTimeout):
@@ -104,7 +104,7 @@ class _ReplyStream(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._pool is not None:
-            with _translating():
+            with _TRANSLATING:
                 async with _within(self._read_s, httpx.ReadTimeout):
                     chunks = await self._connection.next_chunks()
             if not chunks:
@@ -118,54 +118,92 @@ class _ReplyStream(httpx.AsyncByteStream):
             pool.release(self._connection)
 
 
-def _head_of(request: httpx.Request) -> bytes:
+def _head_of(request: httpx.Request) -> tuple[bytes, bool]:
+    """The head as it is sent, and whether the body goes in chunks."""
+    in_chunks = False
     try:
         method, target = checked_method(request.method), checked_target(request.url.raw_path)
-        lines = [header_line(name, value) for name, value in request.headers.raw]
+        lines = [b"%b %b HTTP/1.1\r\n" % (method, target)]
+        for name, value in request.headers.raw:
+            lines.append(header_line(name, value))
+            in_chunks = in_chunks or name.lower() == b"transfer-encoding"
     except ValueError as error:
         raise httpx.LocalProtocolError(str(error)) from None
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
+    lines.append(b"\r\n")
+    return b"".join(lines), in_chunks
 
 
 async def _send(
-    connection: HttpConnection, head: bytes, request: httpx.Request, write_s: float | None
+    connection: HttpConnection, head: bytes, request: httpx.Request, write_s: float | None, *, in_chunks: bool
 ) -> None:
-    """A body of known length, or one in chunks."""
-    in_chunks = "transfer-encoding" in request.headers
+    """Until all is sent, or a reply or an error has made the rest pointless."""
     async for part in request.stream:  # type: ignore[union-attr]  # an async client's streams are async
-        data = b"%x\r\n%b\r\n" % (len(part), part) if in_chunks and part else part
-        connection.write(head + data)
+        connection.write(head + (b"%x\r\n%b\r\n" % (len(part), part) if in_chunks and part else part))
         head = b""
-        async with _within(write_s, httpx.WriteTimeout):
-            if not await connection.drained():
-                return
+        if connection.is_blocked:
+            async with _within(write_s, httpx.WriteTimeout):
+                if not await connection.drained():
+                    return
     if head or in_chunks:
         connection.write(head + (b"0\r\n\r\n" if in_chunks else b""))
 
 
-@contextlib.asynccontextmanager
-async def _within(seconds: float | None, error: type[httpx.TimeoutException]) -> AsyncIterator[None]:
-    """One of httpx's four time limits; None is none."""
-    if seconds is None:
-        yield
+class _Unlimited:
+    """No time limit."""
+
+    async def __aenter__(self) -> None:
         return
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise error(f"not within {seconds:g} s") from None
+
+    async def __aexit__(self, *_: object) -> None:
+        return
 
 
-@contextlib.contextmanager
-def _translating() -> Iterator[None]:
-    try:
-        yield
-    except ConnectError as error:
-        raise httpx.ConnectError(str(error)) from error
-    except MalformedReply as error:
-        raise httpx.RemoteProtocolError(str(error)) from error
-    except Disconnected as error:
-        kind = httpx.RemoteProtocolError if error.__cause__ is None else httpx.ReadError
-        raise kind(str(error)) from error
-    except WireError as error:
-        raise httpx.ReadError(str(error)) from error
+class _Limit:
+    """One of httpx's four time limits."""
+
+    def __init__(self, seconds: float, error: type[httpx.TimeoutException]) -> None:
+        self._seconds = seconds
+        self._error = error
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise self._error(f"not within {self._seconds:g} s") from None
+
+
+_UNLIMITED = _Unlimited()
+
+
+def _within(seconds: float | None, error: type[httpx.TimeoutException]) -> _Limit | _Unlimited:
+    return _UNLIMITED if seconds is None else _Limit(seconds, error)
+
+
+class _Translating:
+    """Our errors become httpx's; a class, since every call passes here several times."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        match error:
+            case ConnectError():
+                raise httpx.ConnectError(str(error)) from error
+            case MalformedReply():
+                raise httpx.RemoteProtocolError(str(error)) from error
+            case Disconnected():
+                kind = httpx.RemoteProtocolError if error.__cause__ is None else httpx.ReadError
+                raise kind(str(error)) from error
+            case WireError():
+                raise httpx.ReadError(str(error)) from error
+
+
+_TRANSLATING = _Translating()
