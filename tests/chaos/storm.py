@@ -156,9 +156,9 @@ def _misnamed(world: World, facts: Facts) -> list[str]:
     started: set[int] = set()
     for line in world.host.log():
         match line.get("event"):
-            case "process_started":
+            case "process_started" | "preload_started":
                 started.add(line["pid"])
-            case str(event) if event.endswith("_died"):
+            case "process_died" | "keeper_died" | "preload_died":
                 named[line["pid"]] += 1
             case _:
                 continue

@@ -34,7 +34,7 @@ def heard(turn: Turn, event: events.IsolateEvent) -> None:
         case events.IsolateNeeded(seat, incarnation, key):
             _needed(turn, Isolate(seat, incarnation, key), isolate)
         case _ if isolate is None:
-            turn.note("late_news", process=event.seat, isolate=event.key)
+            return  # its end and its worker's wish have crossed
         case events.IsolateForked(pid=pid):
             _forked(turn, isolate, pid)
         case events.IsolateNotForked(reason=reason):

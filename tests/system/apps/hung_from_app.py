@@ -1,0 +1,38 @@
+"""Activities that run in isolates and say who they are in a file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+from flowherd import Registry
+
+registry = Registry()
+
+
+def note(path: str, *facts: object) -> None:
+    """Appends one line with a single write."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, (" ".join(map(str, facts)) + "\n").encode())
+    os.close(fd)
+
+
+@registry.activity(offload="process")
+def who(seconds: float, journal: str) -> dict[str, object]:
+    """Says which process it is, and waits."""
+    note(journal, os.getpid(), os.getppid(), os.getpgid(0))
+    time.sleep(seconds)
+    return {
+        "pid": os.getpid(),
+        "seat": os.environ["FLOWHERD_SEAT"],
+        "expendable": open("/proc/self/oom_score_adj", encoding="ascii").read().strip() == "500",
+    }
+
+
+@registry.activity(offload="process")
+def with_program(journal: str) -> None:
+    """Starts a program, says its pid, and dies."""
+    program = subprocess.Popen(["sleep", "60"])
+    note(journal, program.pid)
+    os.abort()
