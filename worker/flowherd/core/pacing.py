@@ -4,7 +4,7 @@ The engine has no long poll, so all that a host can do is ask often when there m
 and never twice for the same answer. Three rules, each from what every process publishes about itself:
 
     quick    after work of its own a process polls 2 ms later, since that usually makes the next step ready, then
-             after 4, 8 … ms; a sibling's empty poll counts as its own
+             again and again after a part of the time that has passed since; a sibling's empty poll counts as its own
     turns    without work of its own it takes the first free place in the host's calendar: the host polls once an
              interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll
     leaving  at its due time a process that is busier than a sibling wakes that sibling instead, and polls only if
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling
 SOON_S = 0.002  # after work, or an acknowledged completion: that usually makes the next step ready
+RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
 IDLE_AFTER_S = 5.0  # without work for this long, polls spread out to the longest interval
 PATIENCE_S = 0.01  # how long a process that left its turn to a sibling waits for its poll
 CLOSE_S = 0.0005  # a timer may fire this early
@@ -141,7 +142,7 @@ class Pace:
         since_work_s = drained_at - self.worked_at
         if since_work_s < SOON_S - CLOSE_S:
             return self.worked_at + SOON_S
-        return drained_at + since_work_s * self.jitter if since_work_s < period_s else None
+        return drained_at + since_work_s * RISE * self.jitter if since_work_s < period_s else None
 
 
 @dataclass(frozen=True, slots=True)
