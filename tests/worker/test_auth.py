@@ -223,6 +223,9 @@ async def test_credentials_that_were_never_accepted_are_given_up_after_the_grace
 
 
 class OneToken:
+    def known(self) -> None:
+        return None
+
     async def current(self) -> Token:
         return Token(1, "token-canary")
 
@@ -277,3 +280,16 @@ async def test_secrets_reach_no_log_whatever_goes_wrong(
     await herd.aclose()
     assert SECRET not in caplog.text
     assert "token-1" not in caplog.text
+
+
+def test_a_known_token_is_read_once_for_each_version() -> None:
+    """Every call needs it: reading and checking it anew costs as much as sending the call."""
+    ledger = Ledger(seats=1, records=2)
+    tokens = LedgerTokens(ledger, ledger.berths[0], lambda: None)
+    assert tokens.known() is None
+    ledger.publish_token("one")
+    first = tokens.known()
+    assert first == Token(1, "one")
+    assert tokens.known() is first
+    ledger.publish_token("two")
+    assert tokens.known() == Token(2, "two")

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from flowherd.client.kruxia import KruxiaEngine, connect
 from flowherd.client.kruxia_replies import decode_batch
 from flowherd.config import WorkerConfig
+from flowherd.engine import Batch
 from flowherd.errors import EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
@@ -251,3 +252,39 @@ def test_no_body_breaks_the_poller(body: bytes) -> None:
     """Faults E15, scorecard M13: a batch or an outage, nothing else."""
     with contextlib.suppress(EngineUnavailable):
         decode_batch(body, "w-1")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"activity_name": None, "settings": None, "output_definitions": None, "timeout_seconds": None},
+        {"timeout_seconds": 0.25, "settings": {"cache": False}, "signal_data": "yes", "parameters": [1, 2.5]},
+        {
+            "timeout_seconds": 10**30,
+            "output_definitions": [{"name": "a", "type": "file"}],
+            "unknown": {"a": 1},
+        },
+        {"timeout_seconds": True, "parameters": {"n": 2**70}},
+        {"output_definitions": ["a", {"name": "b"}], "settings": []},
+    ],
+)
+def test_a_reply_that_is_read_in_one_go_says_the_same_as_one_whose_items_are_read_alone(extra) -> None:
+    """The short way may only be short."""
+    item = {
+        "activity_id": "a-1",
+        "workflow_id": "w",
+        "activity_key": "k",
+        "worker": "py",
+        "activity_name": "n",
+    }
+    body = json.dumps({"activities": [item | extra, item | {"activity_id": "a-2"}], "count": 2}).encode()
+    alone = decode_batch(body, "p-1", frozenset({"some other"}))
+    assert decode_batch(body, "p-1") == alone
+    assert [activity.activity_id for activity in alone.activities] == ["a-1", "a-2"]
+
+
+@pytest.mark.parametrize("activity_id", ["../a", "", "a b", "a\n", "x" * 129, "\u00e9"])
+def test_an_id_that_could_not_be_part_of_a_path_is_no_id_on_the_short_way_either(activity_id) -> None:
+    item = {"activity_id": activity_id, "workflow_id": "w", "activity_key": "k", "worker": "py"}
+    assert decode_batch(json.dumps({"activities": [item]}).encode(), "p-1") == Batch([], [])

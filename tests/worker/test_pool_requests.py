@@ -86,6 +86,9 @@ class Tokens:
         self.values = values
         self.version = 1
 
+    def known(self) -> None:
+        return None
+
     async def current(self) -> Token:
         return Token(self.version, self.values[self.version - 1])
 

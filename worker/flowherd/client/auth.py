@@ -40,6 +40,10 @@ class Token:
 class TokenSource(Protocol):
     """Where a client gets its bearer."""
 
+    def known(self) -> Token | None:
+        """The token to send if it is here, which spares the call the waiting; None: ask `current`."""
+        ...
+
     async def current(self) -> Token | None:
         """The token to send; None: send no header at all (protocol.md §2.2)."""
         ...
@@ -74,6 +78,20 @@ class BearerAuth(httpx.Auth):
         return (url.scheme, url.host, url.port) == (ours.scheme, ours.host, ours.port)
 
 
+class _Published:
+    """The host's token, read and checked once for each version."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._latest = Token(0, "")
+
+    def latest(self) -> Token | None:
+        """The present one; None before the first, and while it is being replaced."""
+        if self._latest.version != self._ledger.get(Host.TOKEN_VERSION):
+            self._latest = Token(*self._ledger.token())
+        return self._latest if self._latest.version else None
+
+
 class LedgerTokens:
     """A worker's source: reads what the keeper published, and rings for a new one after a 401.
 
@@ -86,10 +104,14 @@ class LedgerTokens:
     def __init__(
         self, ledger: Ledger, berth: Berth, ring: Callable[[], None], *, patience_s: float = 2.0
     ) -> None:
-        self._ledger = ledger
+        self._published = _Published(ledger)
         self._berth = berth
         self._ring = ring
         self._patience_s = patience_s
+
+    def known(self) -> Token | None:
+        """The published token, None before the first."""
+        return self._published.latest()
 
     async def current(self) -> Token:
         """The published token; waits for the first one."""
@@ -105,8 +127,8 @@ class LedgerTokens:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._patience_s
         while True:
-            token = Token(*self._ledger.token())
-            if token.version > version:
+            token = self._published.latest()
+            if token is not None and token.version > version:
                 return token
             if loop.time() > give_up_at:
                 raise EngineUnauthorized(f"no new access token within {self._patience_s:g} s")
@@ -139,6 +161,7 @@ class HostTokens:
         self._form = {"grant_type": "client_credentials", "client_id": config.client_id or ""}
         self._secret = config.client_secret
         self._ledger = ledger
+        self._published = _Published(ledger)
         self._http = http
         self._clock = clock
         self._rng = random.Random()
@@ -158,6 +181,10 @@ class HostTokens:
     def pause_s(self) -> float:
         """Seconds until the endpoint is asked again after a failure, 0 when it may be asked now."""
         return max(self._try_again_at - self._clock(), 0.0)
+
+    def known(self) -> Token | None:
+        """The published token, None before the first."""
+        return self._published.latest()
 
     async def current(self) -> Token:
         """The published token, fetched first if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -105,6 +106,7 @@ def main(setup: ChildSetup, link: Link) -> int:
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
     ignore_signals()  # again: the app may have installed handlers of its own
+    gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(setup.config.loop)()
     asyncio.set_event_loop(loop)
     forks.guard(loop, link)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -56,6 +57,7 @@ def run(setup: SoloSetup) -> int:
     registry = app.for_type(worker_type)
     registry.check_alone()
     config = setup.config.model_copy(update={"worker_type": worker_type})
+    gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(config.loop)()
     asyncio.set_event_loop(loop)
     return run_to_the_end(loop, _Solo(config, registry, setup.auth_grace_s).run())

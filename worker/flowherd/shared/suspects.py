@@ -45,6 +45,8 @@ class Charges:
     last: int = 0
 
 
+_NOTHING = Charges()
+_NOBODY = bytes(8 * ENTRIES)
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Charges)
 
@@ -59,7 +61,8 @@ class Suspects:
     """
 
     def __init__(self, area: memoryview, clock: Callable[[], float] = time.monotonic) -> None:
-        self._hashes = area[: 8 * ENTRIES].cast("Q")
+        self._taken = area[: 8 * ENTRIES]
+        self._hashes = self._taken.cast("Q")
         self._times = area[8 * ENTRIES : 16 * ENTRIES].cast("d")
         self._bodies = area[16 * ENTRIES :]
         self._clock = clock
@@ -74,17 +77,24 @@ class Suspects:
 
     def charges(self, activity_id: str) -> Charges:
         """What is held against an activity; nothing, for nearly all."""
+        if self._is_empty:
+            return _NOTHING
         index = self._find(activity_id)
         if index is None or self._clock() - self._times[index] > FORGOTTEN_AFTER_S:
-            return Charges()
+            return _NOTHING
         start = index * _ENTRY_BYTES
         body = read_checked(bytes(self._bodies[start : start + _ENTRY_BYTES]), 0, _BODY_BYTES)
-        return _decoder.decode(body) if body else Charges()
+        return _decoder.decode(body) if body else _NOTHING
 
     @property
     def are_about(self) -> bool:
         """Whether a death was charged lately: a suspect may be in the next batch, so polls ask for one."""
-        return self._clock() - max(self._times.tolist()) < ABOUT_S
+        return not self._is_empty and self._clock() - max(self._times.tolist()) < ABOUT_S
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether nobody was ever charged: the usual case costs each activity next to nothing."""
+        return self._taken.tobytes() == _NOBODY
 
     def charge(self, activity_id: str, death: str, sequence: int) -> Charges:
         """Adds a death and returns all; only the keeper may. The entry that is oldest makes room."""

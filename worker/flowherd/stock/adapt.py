@@ -105,7 +105,8 @@ def _definition(
         except (TimeoutError, sdk.ActivityTimeoutError) as exc:
             raise ActivityError(str(exc) or "the activity timed out", code="TIMEOUT", retryable=True) from exc
         finally:
-            await stock_ctx.close_files()
+            if stock_ctx.has_files:
+                await stock_ctx.close_files()
 
     return ActivityDefinition(
         name=name,

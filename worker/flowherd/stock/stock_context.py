@@ -19,14 +19,23 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 def make_context(sdk: ModuleType, ctx: ActivityContext) -> Any:
     """An instance of a subclass of `kruxiaflow.worker.ActivityContext` for one attempt."""
-    made = context_class(sdk).model_construct(
-        workflow_id=UUID(ctx.workflow_id),
-        activity_id=UUID(ctx.activity_id),
-        activity_key=ctx.activity_key,
-        signal=ctx.signal,
-    )
-    made._flowherd = ctx  # noqa: SLF001  # a private attribute of our own subclass
+    fields = {
+        "workflow_id": UUID(ctx.workflow_id),
+        "activity_id": UUID(ctx.activity_id),
+        "activity_key": ctx.activity_key,
+        "signal": ctx.signal,
+    }
+    made = _blank(sdk).model_copy(update=fields)
+    made.__pydantic_private__["_flowherd"] = ctx  # what setting the attribute does, at a tenth of its cost
     return made
+
+
+@cache
+def _blank(sdk: ModuleType) -> Any:
+    """What all contexts are copied from: making each from its fields' defaults costs twice as much."""
+    return context_class(sdk).model_construct(
+        workflow_id=None, activity_id=None, activity_key="", signal=None
+    )
 
 
 @cache
@@ -61,10 +70,14 @@ def context_class(sdk: ModuleType) -> Any:
             _check_metadata(sdk, self, filename)
             return str(await super().upload_file(local_path, filename))
 
+        @property
+        def has_files(self) -> bool:
+            """Whether the attempt has a temporary directory."""
+            return self._file_executor is not None
+
         async def close_files(self) -> None:
-            """Removes the attempt's temporary directory, if there is one."""
-            if self._file_executor is not None:
-                await self._file_executor.cleanup()
+            """Removes the attempt's temporary directory."""
+            await self._file_executor.cleanup()
 
         def _open_files(self) -> None:
             files = self._flowherd.stock_files

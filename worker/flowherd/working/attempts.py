@@ -197,10 +197,12 @@ class Attempts:
 
     async def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
         attempt.outcome, attempt.state = outcome, State.REPORTING
-        self._book.reporting(attempt.index, kept_of(attempt, self._tools.engine))
+        kept, speaker = kept_of(attempt, self._tools.engine), attempt.activity.worker_id
+        self._book.reporting(attempt.index, kept)
         self._reporting, began = self._reporting + 1, time.monotonic()
+        fence = lambda: self._fence(attempt)  # noqa: E731
         try:
-            delivery = await self._tools.reporter.deliver(attempt.id, lambda: self._fence(attempt), outcome)
+            delivery = await self._tools.reporter.deliver(attempt.id, fence, outcome, (speaker, kept))
         finally:
             self._reporting -= 1
         if delivery is not Delivery.WITHDRAWN and attempt.is_owed:

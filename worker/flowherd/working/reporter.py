@@ -98,7 +98,11 @@ class Reporter:
         self._still.set()
 
     async def deliver(
-        self, activity_id: str, fence: Callable[[], str | None], outcome: Completed | Failed
+        self,
+        activity_id: str,
+        fence: Callable[[], str | None],
+        outcome: Completed | Failed,
+        encoded: tuple[str, bytes | None] = ("", None),
     ) -> Delivery:
         """Tries until there is a verdict.
 
@@ -106,13 +110,14 @@ class Reporter:
             activity_id: whose outcome it is.
             fence: the worker_id to speak under; None withdraws the delivery.
             outcome: what to deliver, unchanged however often it is tried.
+            encoded: a worker_id, and the completion's bytes for it where somebody has made them already.
 
         """
         try:
             if isinstance(outcome, Failed):
                 delivery = await self._fail(activity_id, fence, outcome)
             else:
-                delivery = await self._complete(activity_id, fence, outcome)
+                delivery = await self._complete(activity_id, fence, outcome, encoded)
         except _Withdrawn:
             return Delivery.WITHDRAWN
         crashpoints.reached("after_report")
@@ -142,7 +147,11 @@ class Reporter:
                 self._still.set()
 
     async def _complete(
-        self, activity_id: str, fence: Callable[[], str | None], outcome: Completed
+        self,
+        activity_id: str,
+        fence: Callable[[], str | None],
+        outcome: Completed,
+        encoded: tuple[str, bytes | None],
     ) -> Delivery:
         parcel = _Parcel(
             activity_id,
@@ -151,6 +160,8 @@ class Reporter:
             self._engine.complete,
             self._deadline_s,
         )
+        if encoded[1] is not None:
+            parcel.sent_as, parcel.body = encoded[0], encoded[1]
         while True:
             answer = await self._try(parcel)
             if answer is None:

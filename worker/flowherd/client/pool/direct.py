@@ -78,8 +78,10 @@ class DirectTransport:
         try:
             if self._tokens is None:
                 return await self._exchange(first, None, body, deadline_at, max_reply_bytes)
-            async with asyncio.timeout_at(deadline_at):
-                token = await self._tokens.current()
+            token = self._tokens.known()
+            if token is None:
+                async with asyncio.timeout_at(deadline_at):
+                    token = await self._tokens.current()
             reply = await self._exchange(first, token, body, deadline_at, max_reply_bytes)
             if token is not None and reply.status == _UNAUTHORIZED:
                 async with asyncio.timeout_at(deadline_at):
