@@ -17,6 +17,7 @@ PROGRAMS = (
     "bench/",
     "bench.py",
     "reload.py",
+    "testkit/",
 )  # start programs, beside any supervisor
 CLIENTS = (
     *PROGRAMS,
@@ -123,8 +124,8 @@ def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
 
 
 def few_files_kill(source: Source) -> Iterator[str]:
-    """Law 3: whoever reaps, the keeper in its last minute, and a crash point, which strikes itself."""
-    if source.within(WORKER, "process/crashpoints.py"):
+    """Law 3: whoever reaps, the keeper in its last minute, a crash point, which strikes itself, and users' tests."""
+    if source.within(WORKER, "process/crashpoints.py") or source.within(SUPERVISOR, "testkit/host.py"):
         return
     if not source.within(SUPERVISOR, "processes.py", "mold.py"):
         yield from source.using("os.kill", "os.killpg")

@@ -56,6 +56,7 @@ BROKEN: list[tuple[Law, str, str]] = [
     (laws.few_files_kill, S + "supervisor.py", "import os as o\no.kill(1, 9)"),
     (laws.few_files_kill, W + "running/offload.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
     (laws.few_files_kill, S + "keeper/process.py", "import os\nos.killpg(1, 9)"),
+    (laws.few_files_kill, S + "testkit/engine.py", "import os\nos.kill(1, 9)"),
     (laws.few_files_touch_signals, S + "supervisor.py", "import signal\nsignal.signal(2, print)"),
     (laws.few_files_touch_signals, W + "working/worker.py", "loop.add_signal_handler(2, print)"),
     (laws.http_stays_at_the_edge, W + "working/poller.py", "import httpx"),

@@ -1,0 +1,244 @@
+"""A `flowherd run` as a program of its own, watched and disturbed by a test; it asserts no outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+
+from flowherd_supervisor.testkit.waiting import CEILING_S, clean_environment, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+    from flowherd_supervisor.testkit.engine import EngineProgram
+
+DRAIN_S = 5.0  # what a supervisor that is stopped at a test's end gets before everything is killed
+_TEMP_MAX = 50  # bytes: the kernel takes 107 for a socket's path, and our own names below it need the rest
+
+
+class SupervisorProgram:
+    """A supervisor with its processes; it ends with `stop()` or its `with` block.
+
+    Args:
+        folder: its working directory, where its log goes; no settings file of yours is read from another.
+        app: `module:attr`.
+        flags: of `flowherd run`, such as `-p`, `4`; without `--admin` only the unix socket is served.
+        engine: where it polls; None leaves that to flags and environment.
+        app_dir: where the app's module is.
+        runtime: a private folder for its sockets, with a short name; None makes one.
+        env: variables besides this process's own, without those that configure flowherd.
+
+    Attributes:
+        process: the supervisor itself.
+        log_path: what it and its processes wrote, JSON lines.
+        socket: its admin socket.
+
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        app: str,
+        *flags: str,
+        engine: EngineProgram | None = None,
+        app_dir: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        runtime: Path | None = None,
+    ) -> None:
+        self.engine = engine
+        self.log_path = folder / "log.jsonl"
+        self._own_runtime = (
+            tempfile.mkdtemp(prefix="flowherd-", dir=_short_folder()) if runtime is None else None
+        )
+        self.runtime = Path(runtime or str(self._own_runtime))
+        words = [sys.executable, "-m", "flowherd_supervisor", "run", app]
+        words += ["--app-dir", str(app_dir or Path.cwd()), "--log-format", "json"]
+        words += [] if "--admin" in flags else ["--admin", "off"]
+        words += ["--api-url", engine.url] if engine is not None else []
+        environment = clean_environment(XDG_RUNTIME_DIR=str(self.runtime), **(env or {}))
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
+                [*words, *flags], stdout=log, stderr=log, env=environment, cwd=folder
+            )
+        self.pid = self.process.pid
+        self.socket = str(self.runtime / "flowherd" / f"{self.pid}.sock")
+        self._killed: set[int] = set()
+        self._frozen: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<SupervisorProgram pid {self.pid}, log {self.log_path}>"
+
+    # Looking
+
+    def status(self) -> dict[str, Any]:
+        """The status document; empty while nobody answers yet."""
+        try:
+            document: dict[str, Any] = self.ask("GET", "/api/status").json()
+        except httpx.TransportError:
+            return {}
+        return document
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """A request to the admin socket."""
+        transport = httpx.HTTPTransport(uds=self.socket)
+        with httpx.Client(transport=transport, base_url="http://flowherd", timeout=5) as client:
+            return client.request(method, path, **options)
+
+    def children(self) -> dict[int, int]:
+        """Pids of the live worker processes, by their number."""
+        return {row["process"]: row["pid"] for row in self.status().get("children", [])}
+
+    def wait_ready(self, within_s: float = CEILING_S) -> Self:
+        """Waits until all processes are ready and those that `kill` has ended are replaced."""
+
+        def look() -> bool:
+            self._check_that_it_runs()
+            document = self.status()
+            counts = document.get("processes", {"ready": 0, "wanted": 1})
+            pids = {row["pid"] for row in document.get("children", [])}
+            return 0 < counts["wanted"] <= counts["ready"] and not pids & self._killed
+
+        eventually(look, f"all processes ready, see {self.log_path}", within_s)
+        return self
+
+    def log(self, event: str = "") -> list[dict[str, Any]]:
+        """The log so far, or its lines about one event; lines that are no JSON are under `raw`."""
+        lines = []
+        for text in self.log_path.read_text(errors="replace").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                lines.append({"raw": text})
+        return [line for line in lines if not event or line.get("event") == event]
+
+    def wait_for_log(self, event: str, count: int = 1, within_s: float = CEILING_S) -> list[dict[str, Any]]:
+        """Waits until the log has `count` lines about an event, and returns them."""
+
+        def look() -> list[dict[str, Any]]:
+            found = self.log(event)
+            if len(found) < count:
+                self._check_that_it_runs()
+            return found if len(found) >= count else []
+
+        return eventually(look, f"{count} x {event} in {self.log_path}", within_s)
+
+    def _check_that_it_runs(self) -> None:
+        code = self.process.poll()
+        assert code is None, (
+            f"the supervisor exited with {code}:\n{self.log_path.read_text(errors='replace')}"
+        )
+
+    # Work
+
+    def submit(self, activity: str, count: int = 1, /, **options: Any) -> list[str]:
+        """`EngineProgram.submit` of the engine it polls."""
+        assert self.engine is not None, "this supervisor was started without an engine program"
+        return self.engine.submit(activity, count, **options)
+
+    # Disturbing
+
+    def kill(self, process: int) -> int:
+        """SIGKILLs worker process N and returns its pid once it has ended; `wait_ready` waits for the next one."""
+        with self._held(process) as (pid, pidfd):
+            self._killed.add(pid)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            assert ended.poll(CEILING_S * 1000), f"process {process} (pid {pid}) did not end"
+        return pid
+
+    def freeze(self, process: int) -> int:
+        """Stops worker process N where it stands, as a debugger does; returns its pid once nothing of it moves."""
+        with self._held(process) as (pid, pidfd):
+            self._frozen.add(process)
+            signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+            eventually(lambda: _state_of(pid) in {"T", "Z", ""}, f"process {process} (pid {pid}) stopped")
+        return pid
+
+    def thaw(self, process: int) -> None:
+        """Lets a frozen process go on."""
+        with self._held(process) as (_, pidfd):
+            self._frozen.discard(process)
+            signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the supervisor."""
+        self.process.send_signal(number)
+
+    @contextlib.contextmanager
+    def _held(self, process: int) -> Iterator[tuple[int, int]]:
+        """Pid of process N and a descriptor of it, so that no signal can reach a stranger (faults.md P11)."""
+        pid = eventually(lambda: self.children().get(process), f"a process {process}")
+        assert pid is not None
+        pidfd = os.pidfd_open(pid)
+        try:
+            assert self.children().get(process) == pid, f"process {process} has just ended"
+            yield pid, pidfd
+        finally:
+            os.close(pidfd)
+
+    # Its end
+
+    def wait(self, within_s: float = CEILING_S) -> int:
+        """Waits for the supervisor's end and returns its exit code."""
+        return self.process.wait(within_s)
+
+    def tree(self) -> list[int]:
+        """The pids of all processes it has ever started that still exist."""
+        started = [*self.log("process_started"), *self.log("preload_started")]
+        return sorted(pid for pid in {line["pid"] for line in started} if _state_of(pid) not in {"", "Z"})
+
+    def stop(self) -> None:
+        """Ends whatever is left: drains for a moment, then kills."""
+        if self.process.poll() is None:
+            for process in list(self._frozen):
+                with contextlib.suppress(AssertionError, OSError):  # replaced meanwhile
+                    self.thaw(process)
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(DRAIN_S)
+        if self.process.poll() is None:
+            for pid in self.tree():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.kill()
+            self.process.wait(CEILING_S)
+        if self._own_runtime is not None:
+            shutil.rmtree(self._own_runtime, ignore_errors=True)
+
+
+def _short_folder() -> str | None:
+    """None for the usual temporary folder, where its name leaves room for a socket's."""
+    short = len(os.fsencode(tempfile.gettempdir())) <= _TEMP_MAX
+    return None if short else "/tmp"  # noqa: S108 - mkdtemp makes a folder of its own there, mode 0700
+
+
+def _state_of(pid: int) -> str:
+    """The kernel's letter for what a process does, "" when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
