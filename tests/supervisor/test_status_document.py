@@ -183,3 +183,9 @@ def test_two_incarnations_of_one_seat_count_as_one_process(ledger: Ledger, board
     worker(ledger, 0, 1)
     worker(ledger, 0, 2)
     assert not board.is_ready()
+
+
+def test_a_process_that_is_still_being_made_is_no_child_yet(ledger: Ledger, board: StatusBoard) -> None:
+    """The preload is asked for it and has not answered: a pid of 0 would mean everybody to whoever kills it."""
+    worker(ledger, 0, pid=0, ready=False)
+    assert board.document()["children"] == []

@@ -48,7 +48,8 @@ class StatusBoard:
         pids = {berth.get(Cell.PID) for berth in live}
         self._meters = {pid: meter for pid, meter in self._meters.items() if pid in pids}
         children = sorted(
-            (self._child(berth, now) for berth in live), key=lambda row: (row["process"], row["incarnation"])
+            (self._child(berth, now) for berth in live if berth.get(Cell.PID)),  # the mold has made it
+            key=lambda row: (row["process"], row["incarnation"]),
         )
         told = self.supervisor
         return {
