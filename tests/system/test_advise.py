@@ -1,4 +1,4 @@
-"""`flowherd advise` about a host that works, and what it says at the end; once, with everything real."""
+"""`flowherd advise` about a host that works, what it says at the end, and what following it gains; everything real."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ import json
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import threading
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from harness import CEILING_S, Engine, Host, clean_environment, eventually
+import pytest
+from harness import (
+    CEILING_S,
+    Engine,
+    Host,
+    clean_environment,
+    eventually,
+    running_engine,
+    running_host,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def advise(host: Host, *words: str) -> str:
@@ -48,3 +60,67 @@ def test_a_handler_that_blocks_its_loop_is_found_and_said_at_the_end(
     host.signal(signal.SIGTERM)
     assert host.wait() == 0
     assert [(line["name"], line["verdict"]) for line in host.log("advice")] == [("block_loop", "thread")]
+
+
+def load(engine: Engine, heavies: int) -> float:
+    """Light activities beside two heavy ones at a time, as long as there are any; returns the p95 of the light ones."""
+    lights: list[str] = []
+    heavy = engine.submit("python", 2, cpu_s=0.05)
+    while len(heavy) < heavies:
+        lights += engine.submit("light", 1)
+        threading.Event().wait(0.03)
+        under_way = [one for one in heavy[-2:] if not step(engine, one)["completed_at"]]
+        heavy += engine.submit("python", 2 - len(under_way), cpu_s=0.05)
+    took = sorted(eventually(lambda one=one: age_s(engine, one), "a light one's end") for one in lights)
+    eventually(
+        lambda: all(step(engine, one)["completed_at"] for one in heavy[-2:]), "the last heavy one's end"
+    )
+    return took[int(0.95 * (len(took) - 1))]
+
+
+def step(engine: Engine, workflow_id: str) -> dict[str, Any]:
+    return engine.workflow(workflow_id)["activities"][0]
+
+
+def age_s(engine: Engine, workflow_id: str) -> float | None:
+    """From submission to the accepted completion, on the engine's clock; None before it."""
+    workflow = engine.workflow(workflow_id)
+    ended = workflow["activities"][0]["completed_at"]
+    if ended is None:
+        return None
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(workflow["created_at"])).total_seconds()
+
+
+def follow(folder: Path) -> tuple[float, float]:
+    """The p95 of the light ones, before and after the heavy ones were moved as advised."""
+    with running_engine() as engine:
+        flags = ("-p", "1", "-c", "8")
+        with running_host(folder, "advised_app:registry", *flags, url=engine.url) as host:
+            before_s = load(host.ready(1) and engine, 34)
+            row = next(
+                row for row in json.loads(advise(host, "--json"))["activities"] if row["activity"] == "python"
+            )
+            assert (row["verdict"], row["criteria"]["cpu_bound"]["met"]) == ("process", True), row
+            gain = row["criteria"]["gain"]
+            assert gain["estimated"] < gain["now"]
+        (folder / "flowherd.toml").write_text(f'[activities.python]\noffload = "{row["verdict"]}"\n')
+        with running_host(folder, "advised_app:registry", *flags, url=engine.url) as host:
+            after_s = load(host.ready(1) and engine, 34)
+            now = {row["activity"]: row for row in json.loads(advise(host, "--json"))["activities"]}
+            assert (now["python"]["runs"], now["python"]["change"]) == ("process", False)
+            assert now["python"]["cpu_ms_p50"] > 30
+    return before_s, after_s
+
+
+def test_what_keeps_the_gil_is_moved_by_configuration_alone_and_the_others_feel_it(tmp_path: Path) -> None:
+    """The direction that was predicted, measured again."""
+    before_s, after_s = follow(tmp_path)
+    assert after_s < before_s
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_moving_it_helps_twenty_times_of_twenty(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Advice that is right most of the time is a guess."""
+    pairs = [follow(tmp_path_factory.mktemp("h")) for _ in range(20)]
+    assert [pair for pair in pairs if pair[1] >= pair[0]] == []
