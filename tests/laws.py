@@ -124,12 +124,15 @@ def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
 
 
 def few_files_kill(source: Source) -> Iterator[str]:
-    """Law 3: whoever reaps, the keeper in its last minute, a crash point, which strikes itself, and users' tests."""
+    """Law 3: whoever reaps, the keeper in its last minute, a crash point, which strikes itself, and users' tests.
+
+    `reload.py` is a program of its own, and what it sends is no death: HUP.
+    """
     if source.within(WORKER, "process/crashpoints.py") or source.within(SUPERVISOR, "testkit/host.py"):
         return
     if not source.within(SUPERVISOR, "processes.py", "mold.py"):
         yield from source.using("os.kill", "os.killpg")
-        if not source.within(SUPERVISOR, "keeper/process.py", "keeper/orphans.py"):
+        if not source.within(SUPERVISOR, "keeper/process.py", "keeper/orphans.py", "reload.py"):
             yield from source.using("signal.pidfd_send_signal")
 
 

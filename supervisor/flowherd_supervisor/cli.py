@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
 from flowherd_supervisor import sources
 from flowherd_supervisor.cli_ctl import ctl_app
+from flowherd_supervisor.cli_start import dev, init
 from flowherd_supervisor.flags import RunFlags, given
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ app = App(
 config_app = App(name="config", help="Show settings.")
 app.command(config_app)
 app.command(ctl_app)
+app.command(init)
+app.command(dev)
 
 _EVERY_FLAG = Parameter(name="*")
 _NO_FLAGS = RunFlags()
@@ -56,13 +60,16 @@ def run(
     *,
     app_dir: AppDir = ".",
     config: ConfigFile = None,
+    reload: Annotated[bool, Parameter(help="import the app anew when its files change", negative="")] = False,
     flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Host APP's activities on several processes until told to stop."""
     from flowherd_supervisor import hosting  # noqa: PLC0415 - `flowherd --help` needs none of it
+    from flowherd_supervisor.reload import watching  # noqa: PLC0415 - as above
 
     chosen = given(flags)
-    return hosting.run(hosting.App(app_name, app_dir), lambda: sources.load(chosen, config).settings)
+    with watching(app_dir, os.getpid()) if reload else nullcontext():
+        return hosting.run(hosting.App(app_name, app_dir), lambda: sources.load(chosen, config).settings)
 
 
 @app.command

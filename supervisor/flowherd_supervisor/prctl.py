@@ -21,6 +21,11 @@ def die_with_parent() -> None:
     _prctl(_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def stop_with_parent() -> None:
+    """SIGTERM for this process when its present parent ends; it holds for what the process executes, too."""
+    _prctl(_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
         number = ctypes.get_errno()

@@ -114,6 +114,14 @@ SLIPS = [
     # top
     Slip("top --once", "no running supervisor found in", "start one: flowherd run APP"),
     Slip("top --onec", "--onec", "Did you mean --once?"),
+    # init, dev
+    Slip("init --name 2fast", "--name 2fast", "such as my_app"),
+    Slip("init --name json", "--name json", "a module that there is not yet"),
+    Slip("init --name flowherd", "--name flowherd", "such as my_app"),
+    Slip("init", "my_app.py", "there already; choose another folder, or --name", files={"my_app.py": ""}),
+    Slip("init here/x", "here/x", "Not a directory", files={"here": ""}),
+    Slip("dev", "APP", "flowherd dev --help"),
+    Slip("dev app:registry -p many", "-p", "flowherd dev --help"),
     # engine
     Slip("engine --port 70000", "--port 70000", "1 to 65535"),
     Slip("engine --port http", "--port", "flowherd engine --help"),

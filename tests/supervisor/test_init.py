@@ -1,0 +1,82 @@
+"""`flowherd init`: what it writes works as it is, and it never writes over anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from deploy_kit import run_tool
+
+from flowherd.errors import ConfigurationError
+from flowherd_supervisor import sources
+from flowherd_supervisor.init import init
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def project(folder: Path) -> Path:
+    """A project with a name of its own."""
+    assert init(folder / "shop", "shop_app") == 0
+    return folder / "shop"
+
+
+def test_its_own_test_passes(project: Path) -> None:
+    """Run as its owner would."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(project)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60, check=False)
+    assert "3 passed" in done.stdout, done.stdout
+
+
+def test_its_settings_are_read_and_its_files_are_as_clean_as_ours(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first file a newcomer sees is an example."""
+    monkeypatch.chdir(project)
+    assert sources.load({}).settings.activities["count_words"].max_concurrent == 4
+    for words in (["check", "--select", "E,F,I,UP,B", "--isolated"], ["format", "--check", "--isolated"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *words, "."], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+    assert not any("@" in line and "@registry" not in line for line in (project / "shop_app.py").open())
+
+
+def test_its_unit_is_one_that_systemd_takes(project: Path) -> None:
+    """With its own paths: they are made for the machine it was written on."""
+    unit = project / "shop_app.service"
+    text = unit.read_text()
+    assert f"WorkingDirectory={project}\n" in text
+    assert "run shop_app:registry\n" in text
+    assert "@" not in text
+    assert run_tool("systemd-analyze", "verify", unit).strip() == ""
+
+
+def test_a_path_that_systemd_would_misread_is_written_for_it(folder: Path) -> None:
+    """% begins a specifier, a space ends a word."""
+    init(folder / "50% off", "my_app")
+    assert "50%%\\x20off\n" in (folder / "50% off" / "my_app.service").read_text()
+
+
+def test_nothing_is_written_over_and_nothing_is_written_beside_it(project: Path) -> None:
+    """All or nothing: half a project helps nobody."""
+    (project / "shop_app.py").write_text("mine")
+    for path in project.iterdir():
+        if path.name != "shop_app.py":
+            path.unlink()
+    with pytest.raises(ConfigurationError, match="there already"):
+        init(project, "shop_app")
+    assert [path.name for path in project.iterdir()] == ["shop_app.py"]
+    assert (project / "shop_app.py").read_text() == "mine"
+
+
+def test_it_says_what_comes_next(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From where one stands."""
+    init(folder / "a", "my_app")
+    assert (
+        capsys.readouterr().out.splitlines()[-1] == f"next: cd {folder / 'a'} && flowherd dev my_app:registry"
+    )
+    init(folder, "other_app")

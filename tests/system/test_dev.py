@@ -1,0 +1,209 @@
+"""`flowherd dev` and `--reload`: from nothing to one's own activity, and to the next version of it by saving a file."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from harness import clean_environment, eventually, running_host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness import Engine
+
+BIN = Path(sys.executable).parent
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+HOSTILE = {
+    "KRUXIAFLOW_API_URL": "http://127.0.0.1:9",
+    "KRUXIAFLOW_CLIENT_ID": "nobody",
+    "KRUXIAFLOW_WORKER_PROCESSES": "0",
+    "WORKER_TYPE": "java",
+}
+APP = "from flowherd import activity\n\n\n@activity\nasync def version() -> int:\n    return {}\n"
+
+
+class Dev:
+    """A running `flowherd dev`, and what it has said."""
+
+    def __init__(self, process: subprocess.Popen[bytes], said: Path) -> None:
+        self.process = process
+        self._said = said
+
+    def text(self) -> str:
+        return self._said.read_text()
+
+    def wait_for(self, pattern: str, count: int = 1) -> str:
+        def look() -> list[str]:
+            found = re.findall(pattern, self.text())
+            assert len(found) >= count or self.process.poll() is None, self.text()
+            return found if len(found) >= count else []
+
+        return eventually(look, f"{count} x {pattern} in {self._said}")[-1]
+
+    @property
+    def url(self) -> str:
+        return self.wait_for(r"--api-url (http://\S+)")
+
+    def submit(self, name: str, *words: str) -> str:
+        command = [str(BIN / "flowherd"), "submit", name, *words, "--api-url", self.url]
+        done = subprocess.run(
+            command, env=clean_environment(), capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 0, done.stderr + self.text()
+        return done.stdout
+
+    def engine_answers(self, url: str) -> bool:
+        try:
+            return httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def running(folder: Path, command: str) -> Iterator[Dev]:
+    """Runs a shell line, with a supervisor's socket of its own; ends what is left."""
+    said = folder / "said.txt"
+    (folder / "r").mkdir()
+    env = clean_environment(XDG_RUNTIME_DIR=str(folder / "r"), **HOSTILE)
+    with said.open("wb") as sink:
+        process = subprocess.Popen(["bash", "-c", command], cwd=folder, env=env, stdout=sink, stderr=sink)
+    try:
+        yield Dev(process, said)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(20)
+
+
+def test_four_commands_lead_from_a_clone_to_ones_own_activity(tmp_path: Path) -> None:
+    """Issue: shown in the README; the settings of a real engine are not heard; Ctrl-C ends all of it in order."""
+    [block] = [
+        text for text in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) if "flowherd init" in text
+    ]
+    install, *rest = block.strip().splitlines()
+    assert len(rest) == 3
+    assert install == "python3 -m venv .venv && .venv/bin/pip install -q -e '.[engine,reload]'"
+    line = " && ".join(re.sub(r"(\.\./)?\.venv/bin/", f"{BIN}/", one) for one in rest)
+    line = line.replace("flowherd dev", "flowherd dev --port 0 --admin off --log-format json")
+    with running(tmp_path, line.replace(f"&& {BIN}/flowherd dev", f"&& exec {BIN}/flowherd dev")) as dev:
+        dev.wait_for('"event": "process_ready"', 3)
+        assert '"hello Ada"' in dev.submit("greet", "-P", "name=Ada")
+        url = dev.url
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(20) == 0
+        assert "draining" in dev.text()
+        assert not dev.engine_answers(url)
+
+
+def test_saving_a_file_brings_the_next_version_and_a_broken_one_leaves_the_old(tmp_path: Path) -> None:
+    """A reload as in production: the old version goes on until the new one is ready."""
+    app = tmp_path / "my_app.py"
+    app.write_text(APP.format(1))
+    command = f"exec {BIN}/flowherd dev my_app --port 0 -p 1 --admin off --log-format json"
+    with running(tmp_path, command) as dev:
+        dev.wait_for('"event": "app_loaded"')
+        assert "result: 1" in dev.submit("version")
+        app.write_text(APP.format("2 +"))
+        dev.wait_for('"event": "(?:reload_failed|preload_failed|boot_failed)"')
+        assert "result: 1" in dev.submit("version")
+        app.write_text(APP.format(3))
+        dev.wait_for('"event": "reloaded"')
+        assert "result: 3" in dev.submit("version")
+
+
+def test_a_dev_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    """An engine that nobody ends would hold the port against the next one."""
+    (tmp_path / "my_app.py").write_text(APP.format(1))
+    command = f"exec {BIN}/flowherd dev my_app --port 0 -p 1 --admin off --log-format json"
+    with running(tmp_path, command) as dev:
+        dev.wait_for('"event": "app_loaded"')
+        url = dev.url
+        host = int(dev.wait_for(r"pid (\d+)"))
+        dev.process.kill()
+        eventually(lambda: not dev.engine_answers(url), "the engine's end")
+        eventually(lambda: not Path(f"/proc/{host}").exists(), "the host's end")
+
+
+def test_a_port_that_is_taken_is_said_by_the_engine(engine: Engine, tmp_path: Path) -> None:
+    """Exit 2, and nothing else is started."""
+    command = f"exec {BIN}/flowherd dev my_app --port {engine.url.rpartition(':')[2]}"
+    with running(tmp_path, command) as dev:
+        assert dev.process.wait(20) == 2
+        assert "choose another --host or --port" in dev.text()
+
+
+def test_run_reloads_too_and_its_watcher_ends_with_it(engine: Engine, tmp_path: Path) -> None:
+    """interface.md, flags: --reload; a process of its own."""
+    app = tmp_path / "my_app.py"
+    app.write_text(APP.format(1))
+    with running_host(tmp_path, "my_app", "-p", "1", "--reload", url=engine.url, app_dir=tmp_path) as host:
+        host.ready(1)
+        [watcher] = [pid for pid in children_of(host.pid) if "flowherd_supervisor.reload" in command_of(pid)]
+
+        def saved_and_reloaded() -> bool:
+            app.write_text(APP.format(2))  # again, until the watcher has begun to watch
+            return bool(host.log("reloaded"))
+
+        eventually(saved_and_reloaded, "a reload")
+        host.signal(signal.SIGTERM)
+        assert host.wait() == 0
+        eventually(lambda: not Path(f"/proc/{watcher}").exists(), "the watcher's end")
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_change_before_the_supervisor_listens_is_no_end_of_it(tmp_path: Path, *, listens: bool) -> None:
+    """HUP kills whoever has no handler: while it starts, a supervisor has none."""
+    ready, told = os.pipe()
+    handler = "signal.signal(signal.SIGHUP, lambda *_: print('reloads', flush=True)); " if listens else ""
+    code = f"import os, signal, sys; {handler}os.write({told}, b'x'); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[told],
+        text=True,
+    ) as process:
+        os.read(ready, 1)
+        words = [sys.executable, "-m", "flowherd_supervisor.reload", str(tmp_path), str(process.pid)]
+        with subprocess.Popen(words) as watcher:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            if listens:
+                for number in range(200):  # until the watcher has begun to watch
+                    (tmp_path / "app.py").write_text(f"x = {number}")
+                    if heard_within(process.stdout, 0.1):
+                        break
+                assert process.stdout.readline() == "reloads\n"
+            else:
+                for number in range(20):
+                    (tmp_path / "app.py").write_text(f"x = {number}")
+                    assert not heard_within(process.stdout, 0.1)
+                assert process.poll() is None
+            process.stdin.close()
+            assert process.wait(10) == 0
+            assert watcher.wait(10) == 0, "it ends with the supervisor"
+    os.close(ready)
+    os.close(told)
+
+
+def heard_within(stream: object, seconds: float) -> bool:
+    import select
+
+    return bool(select.select([stream], [], [], seconds)[0])
