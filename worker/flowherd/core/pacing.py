@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling
 SOON_S = 0.002  # after work, or an acknowledged completion: that usually makes the next step ready
 RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
-CROWDED = 1 / 3  # of a period: closer to another poll than this, a place in the calendar is not worth one
+CROWDED = 1 / 3  # of a period: a poll that comes sooner after another one tells too little
+GAP = 1 / 2  # of a period: what must be free after a place, or its owner would give it up
 IDLE_AFTER_S = 5.0  # without work for this long, polls spread out to the longest interval
 PATIENCE_S = 0.01  # how long a process that left its turn to a sibling waits for its poll
 CLOSE_S = 0.0005  # a timer may fire this early
@@ -210,7 +211,7 @@ def _free_place(polled_at: float, siblings: Sequence[Sibling], period_s: float, 
     """The first time that is a period after the host's last poll and between the places that others hold."""
     place = max(polled_at + period_s, now)
     for taken_at in sorted(one.next_poll_at for one in siblings if one.will_poll(now)):
-        if taken_at >= place + CROWDED * period_s:
+        if taken_at >= place + GAP * period_s:
             break
         place = max(place, taken_at + period_s)
     return place
