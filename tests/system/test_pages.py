@@ -149,9 +149,18 @@ def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout
 
 
+def test_the_test_of_an_app_passes(tmp_path: Path) -> None:
+    """With a real engine and a real supervisor, started by the plugin that comes with the package."""
+    for name in ("my_app.py", "test_my_app.py"):
+        (tmp_path / name).write_text(snippet(name), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert "1 passed" in done.stdout, done.stdout
+
+
 def test_every_snippet_of_a_page_has_a_test() -> None:
     """A block that nobody runs is wrong one day."""
-    tried = {"from_celery.py", "from_temporal.py", "test_my_handlers.py"}
+    tried = {"from_celery.py", "from_temporal.py", "test_my_handlers.py", "test_my_app.py"}
     for page in PAGES.values():
         for text in blocks(page, "python"):
             assert shlex.split(text.splitlines()[0][1:])[0] in tried

@@ -196,7 +196,8 @@ class BaseContext:
     def _note_if_late(self, *what: str) -> None:
         """Spending that comes after the outcome, as from a task the handler left behind, is in no report."""
         if self._state.is_decided:
-            self.logger.warning("spent_after_the_outcome", extra={"spent": what})
+            log = self.logger
+            log.warning("spent_after_the_outcome", extra={"spent": what})
 
     def _progressed(self) -> float:
         """Marks progress and returns the seconds since the last mark."""
