@@ -141,7 +141,7 @@ def orphans(folder: Path, scale: Scale, seed: int) -> list[Row]:
     """M5: nothing outlives a killed supervisor."""
     times: dict[str, list[float]] = {"idle": [], "busy": []}
     for number in range(scale.orphans):
-        doing = ("", "work", "block_loop", "hold_gil", "work_in_thread")[number % 5]
+        doing = ("", "work_in_isolate", "block_loop", "hold_gil", "work_in_thread", "work")[number % 6]
         here = folder / str(number)
         here.mkdir()
         with World(here, seed=seed, lease_s=60) as world:
@@ -153,7 +153,7 @@ def orphans(folder: Path, scale: Scale, seed: int) -> list[Row]:
             since = time.monotonic()
             os.kill(host.pid, signal.SIGKILL)
             host.process.wait()
-            eventually(lambda: not host.tree(), "the end of all", within_s=15)  # noqa: B023 - as above
+            eventually(lambda: not (host.tree() or world.isolates()), "the end of all", within_s=15)  # noqa: B023 - as above
             times["busy" if doing else "idle"].append(time.monotonic() - since)
     good = max(times["idle"]) <= 2 and max(times["busy"], default=0) <= 5
     text = f"idle {median_and_most(times['idle'])}; else {median_and_most(times['busy'])}"

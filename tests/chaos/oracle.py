@@ -48,6 +48,7 @@ class Facts:
         notes: the handlers'.
         deaths: when a process was killed, by pid.
         outages: when the engine was away, from and to.
+        isolate_victims: what ran in isolates that were killed.
         lost_polls: the worker_ids of polls whose reply did not arrive.
         submitted: the workflows.
         budget: how many may run at a time.
@@ -64,6 +65,7 @@ class Facts:
     errors: dict[str, str] = field(default_factory=dict)
     deaths: dict[int, float] = field(default_factory=dict)
     outages: list[tuple[float, float]] = field(default_factory=list)
+    isolate_victims: set[str] = field(default_factory=set)
     lost_polls: set[str] = field(default_factory=set)
 
     @cached_property
@@ -165,6 +167,8 @@ class Facts:
         if before["worker_id"] in self.lost_polls:
             return "poll reply lost"
         key = (before["activity_id"], before["worker_id"])
+        if before["activity_id"] in self.isolate_victims and key in self._handed_back:
+            return "isolate killed"
         if key not in self._handed_back and any(
             before["at_s"] - 1 < to and since < self._lapses.get(key, again["at_s"]) < to + OUTAGE_SLACK_S
             for since, to in self.outages

@@ -37,11 +37,13 @@ class Profile:
     within_s: float = 600.0
     poison_after: int = 0  # with it, a process is only killed while several activities run there
     killers: int = 0
+    in_isolate: float = 0.1  # of the activities
+    kill_isolate_every_s: float = 0.0
     transport: str = "direct"
 
 
-SHORT = Profile(400, (0.02, 0.8), restart_engine_every_s=5.0, within_s=60.0)
-LONG = Profile(3000, (0.02, 2.0))
+SHORT = Profile(400, (0.02, 0.8), restart_engine_every_s=5.0, within_s=60.0, kill_isolate_every_s=1.5)
+LONG = Profile(3000, (0.02, 2.0), kill_isolate_every_s=2.0)
 HARASSED = Profile(1500, (0.02, 2.0), 0.0, 0.0, harass_every_s=1.5)
 HARASSED_SHORT = Profile(
     250, (0.02, 1.5), kill_every_s=0.0, restart_engine_every_s=0.0, harass_every_s=1.5, within_s=60.0
@@ -94,9 +96,10 @@ class Judgement:
 def storm(folder: Path, profile: Profile, seed: int) -> Judgement:
     """Runs a profile to its end and judges it."""
     with World(folder, profile.toxics, seed, credentials=("soak", SECRET)) as world:
-        world.submit_work(profile.activities // 2, profile.lengths_s)
+        half = profile.activities // 2
+        world.submit_work(half, profile.lengths_s, in_isolate=profile.in_isolate)
         world.submit_killers(profile.killers)
-        world.submit_work(profile.activities - profile.activities // 2, profile.lengths_s)
+        world.submit_work(profile.activities - half, profile.lengths_s, in_isolate=profile.in_isolate)
         world.start_host("--transport", profile.transport, slots=SLOTS, poison_after=profile.poison_after)
         secrets = _Secrets(world)
         harasser = _Harasser(world)
@@ -110,6 +113,8 @@ def _agents(world: World, profile: Profile, harasser: _Harasser) -> Iterator[obj
         yield every(
             profile.kill_every_s, world.kill_a_busy_worker if profile.poison_after else world.kill_a_worker
         )
+    if profile.kill_isolate_every_s:
+        yield every(profile.kill_isolate_every_s, world.kill_an_isolate)
     if profile.restart_engine_every_s:
         yield every(profile.restart_engine_every_s, world.restart_engine)
     if profile.harass_every_s:
@@ -141,6 +146,7 @@ def _judge(world: World, secrets: _Secrets) -> Judgement:
         {
             "activities": len(facts.submitted),
             "kills": len(facts.deaths),
+            "isolate kills": len(world.isolate_deaths),
             "freezes": len(world.frozen),
             "engine restarts": len(facts.outages),
             "calls": sum(fates.values()),

@@ -10,9 +10,10 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import httpx
+import psutil
 from chaos.oracle import Facts, Note, read_notes
 from chaos.proxy import CALM_NETWORK, REPLY_LOST, Proxy, Toxics
 from harness import Engine, Host
@@ -26,6 +27,19 @@ TICK_S = 0.05
 CANARY = "canary-5ecret-in-the-environment"
 
 
+class IsolateRun(NamedTuple):
+    """An attempt in an isolate, as its handler has noted it."""
+
+    activity_id: str
+    isolate: str
+    worker: str
+
+    @property
+    def pid(self) -> int:
+        """The isolate's."""
+        return int(self.isolate)
+
+
 class World:
     """Everything of one run, in one folder.
 
@@ -37,6 +51,7 @@ class World:
     Attributes:
         killers: the workflows whose activity kills its process.
         deaths: when we killed a process, by pid.
+        isolate_deaths: when we killed an isolate, by pid.
         frozen: the pids of those we stopped for a while.
         outages: when the engine was away.
 
@@ -72,6 +87,7 @@ class World:
         self.submitted: set[str] = set()
         self.killers: set[str] = set()
         self.deaths: dict[int, float] = {}
+        self.isolate_deaths: dict[int, float] = {}
         self.frozen: set[int] = set()
         self.outages: list[tuple[float, float]] = []
         self.host: Host | None = None
@@ -83,12 +99,19 @@ class World:
         self.close()
 
     def submit_work(
-        self, count: int, seconds: tuple[float, float], in_thread: float = 0.25, max_attempts: int = 20
+        self,
+        count: int,
+        seconds: tuple[float, float],
+        in_thread: float = 0.25,
+        max_attempts: int = 20,
+        in_isolate: float = 0.0,
     ) -> None:
-        """Queues activities of random length, some of which run in threads."""
+        """Queues activities of random length, some of which run in threads, or in isolates."""
         retry = {"retry": {"max_attempts": max_attempts}}
         for number in range(count):
-            name = "work_in_thread" if self.rng.random() < in_thread else "work"
+            chance = self.rng.random()
+            name = "work_in_thread" if chance < in_thread else "work"
+            name = "work_in_isolate" if chance > 1 - in_isolate else name
             length_s = round(self.rng.uniform(*seconds), 3)
             self.submitted |= set(
                 self.engine.submit(name, 1, settings=retry, number=number, seconds=length_s)
@@ -162,6 +185,31 @@ class World:
         if busy := [pid for pid in workers if running[pid] > 1]:
             self.kill(self.rng.choice(busy))
 
+    def kill_an_isolate(self) -> None:
+        """SIGKILL to a random isolate."""
+        if pids := self.isolates():
+            pid = self.rng.choice(pids)
+            self.isolate_deaths[pid] = time.time()
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                os.kill(pid, signal.SIGKILL)
+
+    def isolates(self) -> list[int]:
+        """The pids of the isolates that exist."""
+        return sorted(pid for pid in {run.pid for run in self._isolate_runs()} if is_alive(pid))
+
+    def _isolate_runs(self) -> list[IsolateRun]:
+        path = self.notes_path.with_name("notes.isolates")
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [IsolateRun(*line.split()) for line in lines]
+
+    def _isolate_ends(self) -> list[Note]:
+        """What the handlers in killed isolates could not write any more."""
+        last = {run.pid: run for run in self._isolate_runs()}
+        return [
+            Note(at_s, "end", last[pid].activity_id, int(last[pid].worker), "-")
+            for pid, at_s in self.isolate_deaths.items()
+        ]
+
     def restart_engine(self, away_s: float = 0.0) -> None:
         """SIGKILL to the engine, and a new one on the same file and port."""
         since_s = time.time()
@@ -200,7 +248,8 @@ class World:
         """What the engine, the handlers and the proxy know."""
         rows = self.engine.http.get("/__test__/activities").json()["activities"]
         killers = {row["activity_id"] for row in rows if row["workflow_id"] in self.killers}
-        notes = read_notes(self.notes_path)
+        ends = self._isolate_ends()
+        notes = sorted([*read_notes(self.notes_path), *ends], key=lambda note: note.at_s)
         deaths = {note.pid: note.at_s for note in notes if note.activity_id in killers}
         return Facts(
             journal=self.engine.journal(),
@@ -213,6 +262,7 @@ class World:
             budget=budget,
             deaths=deaths | self.deaths,
             outages=self.outages,
+            isolate_victims={note.activity_id for note in ends},
             lost_polls={c.worker_id for c in self.proxy.calls if c.verb == "poll" and c.fate in REPLY_LOST},
         )
 
@@ -231,7 +281,7 @@ class World:
     def leftovers(self) -> list[str]:
         """I6: processes, sockets and files of a host that has ended."""
         assert self.host is not None
-        found = [f"process {pid}" for pid in self.host.tree()]
+        found = [f"process {pid}" for pid in (*self.host.tree(), *self.isolates())]
         found += [str(path) for path in (self.host.folder / "tmp").rglob("*")]
         return found + [str(path) for path in (self.host.folder / "r").rglob("*") if not path.is_dir()]
 
@@ -242,6 +292,14 @@ class World:
         with contextlib.suppress(httpx.HTTPError):
             self.engine.stop()
         self.proxy.__exit__(None, None, None)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and has not ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def every(period_s: float, act: Callable[[], None]) -> Callable[[float], None]:

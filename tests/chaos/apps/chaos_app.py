@@ -14,10 +14,20 @@ from flowherd import ActivityContext, Registry, SyncActivityContext
 registry = Registry()
 
 
-def note(event: str, activity_id: str, digest: str = "-") -> None:
+def note(event: str, activity_id: str, digest: str = "-", pid: int = 0) -> None:
     """One line with one write: time, event, activity, process, digest."""
-    fd = os.open(os.environ["CHAOS_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(fd, f"{time.time():.6f} {event} {activity_id} {os.getpid()} {digest}\n".encode())
+    write("", f"{time.time():.6f} {event} {activity_id} {pid or os.getpid()} {digest}")
+
+
+def note_isolate(activity_id: str, worker: int) -> None:
+    """Which isolate runs what, for which worker."""
+    write(".isolates", f"{activity_id} {os.getpid()} {worker}")
+
+
+def write(suffix: str, line: str) -> None:
+    """One line with one write, which nothing can tear."""
+    fd = os.open(os.environ["CHAOS_NOTES"] + suffix, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, f"{line}\n".encode())
     os.close(fd)
 
 
@@ -47,6 +57,26 @@ def work_in_thread(ctx: SyncActivityContext, number: int, seconds: float) -> dic
     digest = digest_of(ctx.activity_id, number)
     note("end", ctx.activity_id, digest)
     return {"digest": digest}
+
+
+@registry.activity(offload="process")
+def work_in_isolate(ctx: SyncActivityContext, number: int, seconds: float) -> dict[str, str]:
+    """Waits in a process of its own; to the oracle it runs in its worker, which is the one that has claimed it."""
+    worker = worker_of(ctx)
+    note_isolate(ctx.activity_id, worker)
+    note("start", ctx.activity_id, pid=worker)
+    digest = "-"
+    try:
+        time.sleep(seconds)
+        digest = digest_of(ctx.activity_id, number)
+        return {"digest": digest}
+    finally:
+        note("end", ctx.activity_id, digest, pid=worker)
+
+
+def worker_of(ctx: SyncActivityContext) -> int:
+    """The process that speaks under the attempt's worker_id, `<id>-<pid>-<nonce>-<n>`."""
+    return int(ctx._state.activity.worker_id.rsplit("-", 3)[1])
 
 
 @registry.activity
