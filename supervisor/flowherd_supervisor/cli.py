@@ -15,6 +15,7 @@ from flowherd.config import DEFAULT_WORKER_TYPE
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
 from flowherd_supervisor import sources
+from flowherd_supervisor.cli_bench import bench
 from flowherd_supervisor.cli_ctl import ctl_app
 from flowherd_supervisor.cli_start import dev, init
 from flowherd_supervisor.flags import RunFlags, given
@@ -33,6 +34,7 @@ app.command(config_app)
 app.command(ctl_app)
 app.command(init)
 app.command(dev)
+app.command(bench)
 
 _EVERY_FLAG = Parameter(name="*")
 _NO_FLAGS = RunFlags()

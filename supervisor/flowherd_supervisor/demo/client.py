@@ -1,9 +1,10 @@
-"""What the demo asks over HTTP: its own engine and its own supervisor's status; it talks to nobody else."""
+"""What demo and bench ask over HTTP: their own engine and supervisor; it talks to nobody else."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 WORKER = "flowherd-demo"
 STEP = "work"
+_PAGE = 1000  # protocol.md §13: at most
 LEASE_S = 10  # what was claimed by a process killed in that very moment comes back after it (faults.md C2)
 # A kill costs an attempt: far more than `--chaos` can spend on one activity.
 _SETTINGS = {
@@ -82,11 +84,11 @@ class EngineApi(_Client):
     def __init__(self, url: str) -> None:
         super().__init__(httpx.Client(base_url=f"{url}/api/v1", trust_env=False, timeout=30.0))
 
-    def deploy(self, name: str, activity: str, parameters: tuple[str, ...]) -> str:
+    def deploy(self, name: str, activity: str, parameters: tuple[str, ...], worker: str = WORKER) -> str:
         """Deploy the one-step definition of an activity and return its version."""
         step = {
             "key": STEP,
-            "worker": WORKER,
+            "worker": worker,
             "activity_name": activity,
             "parameters": {key: f"{{{{INPUT.{key}}}}}" for key in parameters},
             "settings": _SETTINGS,
@@ -102,6 +104,15 @@ class EngineApi(_Client):
     def total(self, status: str) -> int:
         """Return how many workflows have this status: one small reply, whatever their number."""
         return int(self._json("GET", f"/workflows?status={status}&limit=1")["total"])
+
+    def ended_at(self) -> list[float]:
+        """Return when each completed workflow was last changed, in the engine's own seconds."""
+        times: list[float] = []
+        while True:
+            page = self._json("GET", f"/workflows?status=completed&limit={_PAGE}&offset={len(times)}")
+            times += [datetime.fromisoformat(row["updated_at"]).timestamp() for row in page["workflows"]]
+            if len(page["workflows"]) < _PAGE:
+                return times
 
     def output(self, workflow: str) -> dict[str, Any] | None:
         """Return what the activity of a workflow put out, or None while or because there is nothing."""

@@ -1,4 +1,4 @@
-"""The two programs the demo starts, engine and supervisor, and their certain end; it does not know the work.
+"""The programs that demo and bench start, engine and supervisor, and their certain end; it knows no work.
 
 They run in a private folder: no config file, no variable and no proxy of the user reaches them, and they
 reach no engine but this one (interface.md, the other commands).
@@ -35,6 +35,17 @@ _TEMP_MAX = 50  # bytes: the kernel takes 107 for a socket's path, and our own n
 
 class ProgramError(Exception):
     """A program of the demo did not start or ended too early; the message holds the end of its log."""
+
+
+class App(NamedTuple):
+    """What a supervisor hosts: `module:attr`, its worker type, and the folder to import it from."""
+
+    name: str
+    worker: str
+    directory: str = "."
+
+
+DEMO_APP = App("flowherd_supervisor.demo.activities:registry", WORKER)
 
 
 class Program(NamedTuple):
@@ -92,23 +103,23 @@ def home() -> Iterator[Path]:
 @contextmanager
 def engine(folder: Path) -> Iterator[str]:
     """Run the embedded engine in memory on a free port and yield its URL."""
-    arguments = ("engine", "--port", "0", "--db", ":memory:")
-    with _running("engine", folder, arguments) as program:
-        yield program.first_match(_LISTENING)
+    with engine_program(folder) as (_, url):
+        yield url
 
 
 @contextmanager
-def supervisor(folder: Path, url: str, processes: int, slots: int) -> Iterator[Program]:
-    """Run a supervisor with the demo's activities and yield it."""
-    arguments = (
-        "run",
-        "flowherd_supervisor.demo.activities:registry",
-        "-p",
-        str(processes),
-        "-c",
-        str(slots),
-    )
-    engine_options = ("--api-url", url, "--worker", WORKER, "--admin", "off")
+def engine_program(folder: Path) -> Iterator[tuple[Program, str]]:
+    """As `engine`; yields the program too."""
+    arguments = ("engine", "--port", "0", "--db", ":memory:")
+    with _running("engine", folder, arguments) as program:
+        yield program, program.first_match(_LISTENING)
+
+
+@contextmanager
+def supervisor(folder: Path, url: str, processes: int, slots: int, app: App = DEMO_APP) -> Iterator[Program]:
+    """Run a supervisor with the demo's activities, or another app's, and yield it."""
+    arguments = ("run", app.name, "--app-dir", app.directory, "-p", str(processes), "-c", str(slots))
+    engine_options = ("--api-url", url, "--worker", app.worker, "--admin", "off")
     log_options = ("--log-format", "json", "--log-level", "warning")
     with _running("supervisor", folder, (*arguments, *engine_options, *log_options)) as program:
         yield program

@@ -1,0 +1,155 @@
+"""`flowherd bench`: every load on every number of processes, several times over; it only orchestrates."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from rich.console import Console
+
+from flowherd.errors import ConfigurationError
+from flowherd_supervisor.bench import plan
+from flowherd_supervisor.bench.activities import rounds_a_ms
+from flowherd_supervisor.bench.machine import describe_machine
+from flowherd_supervisor.bench.measure import Order, measure
+from flowherd_supervisor.bench.runs import Run, curves, document
+from flowherd_supervisor.bench.table import summary
+from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.demo import programs
+from flowherd_supervisor.demo.interruption import InterruptedDemoError, Interruption
+from flowherd_supervisor.demo.progress import Screen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_ENGINE_EXTRA = ("aiosqlite", "fastapi", "jwt", "yaml")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What `flowherd bench` was asked for.
+
+    Attributes:
+        loads: of `plan.LOADS`; without effect where an app is given.
+        most: processes; None: one number beyond the usable CPUs.
+        app: the user's own, with one of its activities.
+        count: of the user's activities in each run.
+        seconds: about how long each run of ours takes.
+        pictures: files to draw to, `.svg` or `.png`.
+
+    """
+
+    loads: tuple[str, ...] = plan.LOADS
+    most: int | None = None
+    app: programs.App | None = None
+    activity: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    count: int = 200
+    seconds: float = 4.0
+    repeat: int = 3
+    json: bool = False
+    pictures: tuple[Path, ...] = ()
+
+
+def run_bench(options: BenchOptions) -> int:
+    """Measure, print, draw; return the exit code: 0 measured, 1 it could not run, 2 usage, 130 Ctrl-C.
+
+    Raises:
+        ConfigurationError: the options make no sense, or an extra is missing.
+
+    """
+    _refuse_nonsense(options)
+    screen = Screen()
+    try:
+        with Interruption() as interruption, programs.home() as folder:
+            with screen:
+                runs = _measure_all(options, screen, interruption, folder)
+            _tell(options, runs)
+    except InterruptedDemoError as interrupted:
+        screen.say(f"Bench {interrupted}; everything it started has ended.")
+        return 128 + interrupted.signal_number
+    except KeyboardInterrupt:
+        screen.say("Bench stopped at once; everything it started has been killed.")
+        return 130
+    except (programs.ProgramError, httpx.HTTPError) as error:
+        screen.say("The bench could not run:", str(error))
+        return 1
+    return 0
+
+
+def _refuse_nonsense(options: BenchOptions) -> None:
+    unknown = sorted(set(options.loads) - {*plan.LOADS})
+    if unknown:
+        raise ConfigurationError(f"--loads: no load is called {unknown[0]!r}: {', '.join(plan.LOADS)}")
+    if options.most is not None and options.most < 1:
+        raise ConfigurationError("-p: at least one process")
+    if options.repeat < 1 or options.count < 1 or options.seconds <= 0:
+        raise ConfigurationError("--repeat and --activities are at least 1, --seconds is more than 0")
+    if (options.app is None) != (not options.activity):
+        raise ConfigurationError("an APP needs --activity NAME, and --activity needs an APP")
+    if any(importlib.util.find_spec(name) is None for name in _ENGINE_EXTRA):
+        raise ConfigurationError("bench needs the embedded engine: pip install 'flowherd[engine]'")
+    for path in options.pictures:
+        if path.suffix not in {".svg", ".png"}:
+            raise ConfigurationError(f"--plot: {path.name} must end in .svg or .png")
+    if options.pictures and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigurationError("--plot needs matplotlib: pip install 'flowherd[bench]'")
+
+
+def _loads(options: BenchOptions) -> list[plan.Load]:
+    if options.app is None:
+        return plan.our_loads(options.loads, rounds_a_ms())
+    return [
+        plan.Load(
+            options.activity,
+            options.app,
+            options.activity,
+            parameters=options.parameters,
+            count=options.count,
+        )
+    ]
+
+
+def _measure_all(
+    options: BenchOptions, screen: Screen, interruption: Interruption, folder: Path
+) -> list[Run]:
+    """Repeat after repeat, so that what disturbs the machine for a while disturbs all points alike."""
+    cpus, loads = usable_cpus(), _loads(options)
+    counts = plan.process_counts(cpus, options.most)
+    slots = plan.slots_for(counts)
+    screen.say(
+        f"flowherd bench: {', '.join(load.name for load in loads)} on {', '.join(map(str, counts))} processes, "
+        f"{options.repeat} times, {slots} slots",
+        "A real engine and real worker processes on this machine; no other engine is touched.",
+        "",
+    )
+    runs = []
+    for repeat in range(options.repeat):
+        for load in loads:
+            for count in counts:
+                own = folder / f"{load.name}-{count}-{repeat}"
+                (own / "run").mkdir(mode=0o700, parents=True)
+                number = load.activities(count, cpus, slots, options.seconds)
+                stage = screen.stage(f"{load.name}, {count} of {counts[-1]}, {repeat + 1}.", number)
+                order = Order(load, repeat, count, slots, number, own, stage, interruption)
+                run = measure(order)
+                stage.finish(run.completed, f"{run.activities_per_s:.1f}/s")
+                runs.append(run)
+    return runs
+
+
+def _tell(options: BenchOptions, runs: list[Run]) -> None:
+    cpus, machine, found = usable_cpus(), describe_machine(), curves(runs)
+    if options.json:
+        os.write(1, (json.dumps(document(runs)) + "\n").encode())
+    else:
+        Console().print(summary(found, cpus, machine))
+    if options.pictures:
+        from flowherd_supervisor.bench.plot import draw  # noqa: PLC0415 - half a second, and an extra
+
+        draw(found, cpus, f"{machine}; medians of {options.repeat} runs", options.pictures)

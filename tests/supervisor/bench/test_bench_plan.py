@@ -1,0 +1,76 @@
+"""What the bench measures: fair between numbers of processes, and long enough to mean something."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowherd_supervisor.bench import plan
+from flowherd_supervisor.bench.activities import compute, rounds_a_ms, step
+from flowherd_supervisor.demo.programs import App
+
+
+@pytest.mark.parametrize(
+    ("cpus", "most", "counts"),
+    [
+        (1, None, (1, 2)),
+        (2, None, (1, 2, 3)),
+        (4, None, (1, 2, 3, 4, 5)),
+        (6, None, (1, 2, 4, 6, 7)),
+        (16, None, (1, 2, 4, 8, 16, 20)),
+        (64, None, (1, 2, 4, 8, 16, 32, 64, 80)),
+        (16, 6, (1, 2, 4, 6)),
+        (2, 1, (1,)),
+        (2, 8, (1, 2, 3, 8)),
+    ],
+)
+def test_the_counts_end_one_step_beyond_the_cpus_or_where_they_were_told_to(
+    cpus: int, most: int | None, counts: tuple[int, ...]
+) -> None:
+    """Without the step beyond nobody could say that more do not help."""
+    assert plan.process_counts(cpus, most) == counts
+
+
+def test_all_counts_have_the_same_slots() -> None:
+    """Else more processes would only look better because they may hold more."""
+    assert plan.slots_for((1, 2, 3)) == plan.LEAST_SLOTS
+    assert plan.slots_for((1, 8, 20)) == 80
+
+
+def test_a_run_takes_about_as_long_on_any_number_of_processes() -> None:
+    cpu, io, mixed = plan.our_loads(plan.LOADS, rounds_a_ms=10_000)
+    slots, seconds = 16, 4.0
+    assert [cpu.activities(count, 4, slots, seconds) for count in (1, 2, 4, 8)] == [80, 160, 320, 320]
+    assert io.activities(1, 4, slots, seconds) == io.activities(4, 4, slots, seconds) == 320
+    assert mixed.activities(1, 4, slots, seconds) == 160
+    assert mixed.activities(4, 4, slots, seconds) == round(4.0 * slots / 0.125)
+    assert cpu.activities(1, 4, slots, 0.1) == plan.LEAST_ACTIVITIES
+
+
+def test_the_loads_compute_wait_or_do_both() -> None:
+    cpu, io, mixed = plan.our_loads(plan.LOADS, rounds_a_ms=10_000)
+    assert (cpu.rounds, cpu.wait_s) == (500_000, 0.0)
+    assert (io.rounds, io.wait_s) == (0, plan.IO_S)
+    assert (mixed.rounds, mixed.wait_s) == (250_000, plan.MIXED_WAIT_S)
+    assert [load.name for load in plan.our_loads(["mixed", "cpu"], 1.0)] == ["cpu", "mixed"]
+
+
+def test_waits_are_spread_around_their_mean() -> None:
+    """Equal ones would all end at once, and a rate between two ends would be a matter of luck."""
+    _, io, _ = plan.our_loads(plan.LOADS, rounds_a_ms=1.0)
+    waits = [io.inputs(index)["wait_s"] for index in range(300)]
+    assert len(set(waits)) > 250
+    assert min(waits) >= 0.5 * plan.IO_S
+    assert max(waits) <= 1.5 * plan.IO_S
+    assert sum(waits) / 300 == pytest.approx(plan.IO_S, rel=0.01)
+
+
+def test_a_users_activity_gets_the_users_parameters_and_number() -> None:
+    load = plan.Load("resize", App("my:app", "py-std"), "resize", parameters={"size": 3}, count=7)
+    assert load.inputs(0) == load.inputs(5) == {"size": 3}
+    assert load.activities(4, 2, 16, 60.0) == 7
+
+
+async def test_the_benchs_activity_does_the_same_work_everywhere() -> None:
+    assert compute(1) == (1_103_515_245 + 12_345) & 0x7FFF_FFFF
+    assert (await step(0.0, 1000))["result"] == compute(1000)
+    assert rounds_a_ms(probe=2000, tries=2) > 10
