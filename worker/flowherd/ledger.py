@@ -125,9 +125,7 @@ class Ledger:
         A keeper that dies in it leaves nothing that its successor could count twice.
         """
         self._totals.move(berth.number, berth.get(Cell.ENDED), berth.get(Cell.SEAT), self.counts(berth))
-        self._ended_work.absorb(
-            berth.work
-        )  # after it: a keeper that dies here loses measurements, not counts
+        self._ended_work.absorb(berth.work)  # a keeper that dies here loses measurements, but no counts
         berth.settled()
 
     def unmoved(self, read: Callable[[], T]) -> T:
