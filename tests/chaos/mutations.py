@@ -152,6 +152,29 @@ MUTATIONS = (
         CHAOS
         + "test_hostile_activities.py::test_a_process_that_has_leaked_its_descriptors_is_named_and_replaced",
     ),
+    Mutation(
+        "sums of money that a dead process had spent",
+        WORKER + "leases/settlement.py",
+        "cost_usd=cost_usd, usage=usage\n",
+        "cost_usd=None, usage=()\n",
+        SYSTEM + "test_mortal.py::test_what_a_killed_process_had_spent_is_charged_once",
+    ),
+    Mutation(
+        "two slots for sums of money",
+        WORKER + "shared/spendings.py",
+        "older = turns.index(min(turns))",
+        "older = 0",
+        UNIT + "test_spendings.py::test_a_write_that_a_crash_tears_leaves_the_sums_before",
+    ),
+    Mutation(
+        "permits that processes share",
+        WORKER + "shared/host_permits.py",
+        "self._locks.try_lock(_byte_of(permit))",
+        "_byte_of(permit)",
+        SYSTEM
+        + "test_max_concurrent.py"
+        + "::test_one_at_a_time_means_one_on_the_whole_host_also_when_its_process_is_killed",
+    ),
 )
 
 

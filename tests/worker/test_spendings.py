@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 import threading
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from attempts_kit import Table, an_activity
@@ -289,6 +293,39 @@ async def test_what_is_spent_after_the_outcome_is_in_no_report_and_so_in_the_log
     SyncActivityContext(run._state).record_cost("9")
     assert any(record.message == "spent_after_the_outcome" for record in caplog.records)
     assert await settled(table) == {"a-2": (worker_id, "0.5")}
+
+
+COPY = """
+import asyncio, os
+from flowherd import SyncActivityContext
+from flowherd.process import forks
+from flowherd.process.link import Link
+from attempts_kit import Table, an_activity
+
+async def main():
+    table = Table()
+    forks.guard(asyncio.get_running_loop(), Link.pair()[0])
+    table.bring(an_activity())
+    await table.rest()
+    context = SyncActivityContext(table.attempts._held["a-1"].run._state)
+    [record] = table.berth.records()
+    context.record_cost("0.25")
+    ours = table.berth.spent(record.index, record.sequence)
+    if not os.fork():
+        context.record_cost("9")
+        os._exit(0)
+    assert os.wait()[1] == 0
+    assert table.berth.spent(record.index, record.sequence) == ours
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.fork
+def test_a_copy_that_a_handler_has_forked_writes_no_sums() -> None:
+    """Law 7: a cell has one writer. What a copy spends is its original's to record."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", COPY], check=True, timeout=30, env=environment)
 
 
 @virtual_time

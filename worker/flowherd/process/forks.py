@@ -40,6 +40,11 @@ def guard(loop: asyncio.AbstractEventLoop, link: Link | Voice) -> None:
     os.register_at_fork(after_in_child=disarm)
 
 
+def is_copy() -> bool:
+    """Whether this process is one that a handler's fork has made: the ledger's cells are not its own to write."""
+    return _is_copy
+
+
 def leave_if_copied() -> None:
     """Where a handler returns: a copy must not deliver what its original delivers."""
     if _is_copy:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.activity import Completed, Failed
 from flowherd.ledger import HELD, JOURNAL_BYTES, Cell, State
+from flowherd.process.forks import is_copy
 from flowherd.running.stepping import LoopMeter
 from flowherd.shared.spendings import SUMS_BYTES
 from flowherd.shared.suspects import Suspects
@@ -83,7 +84,7 @@ class Attempt:
     def keep_spent(self, sums: bytes) -> None:
         """Keeps what its handler has spent with its record, until that is somebody else's; from any thread."""
         with _moving:
-            if self.state is not State.FREE:
+            if self.state is not State.FREE and not is_copy():
                 self.book.keep_spent(self.index, self.sequence, sums)
 
     def move(self, worker_id: str, engine: Engine) -> None:
