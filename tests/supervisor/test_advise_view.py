@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -114,6 +115,16 @@ def test_where_nothing_gains_it_says_no_change(ledger: Ledger) -> None:
             "reason": "its 30.0 ms of CPU delay nobody in a process of its own",
         }
     ]  # fmt: skip
+
+
+def test_the_settings_that_follow_the_advice_can_be_pasted(ledger: Ledger) -> None:
+    """Whatever an activity is called."""
+    names = ("resize", "to grey", 'say "hi"\\now', "größer")
+    worked(ledger, dict.fromkeys(names, Where.LOOP) | {"isolated": Where.PROCESS})
+    lines = shown(document(ledger))
+    begin = next(number for number, line in enumerate(lines) if line.startswith("[activities."))
+    pasted = tomllib.loads("\n".join(lines[begin:]))
+    assert pasted == {"activities": {name: {"offload": "process"} for name in names}}
 
 
 def test_an_activity_that_was_moved_begins_anew(ledger: Ledger) -> None:

@@ -161,8 +161,6 @@ def _gain(measured: Measured, around: Surroundings, verdict: Place) -> Gain:
     without_ms = 1e3 * residual_p95_s(around.others, around.active_s)
     if verdict is Place.THREAD:
         without_ms = max(without_ms, SWITCH_MS * (1 - (measured.released_share or 0.0)))
-        return Gain(now_ms, min(now_ms, without_ms), "a thread for each that runs, about 0.1 ms an attempt")
-    cost = (
-        "a process for each that runs, some MB each, about 1 ms an attempt; parameters and output are copied"
-    )
+        return Gain(now_ms, min(now_ms, without_ms), "a thread for each that runs, 0.1 ms an attempt")
+    cost = "a process for each that runs, some MB and 1 ms an attempt"
     return Gain(now_ms, min(now_ms, without_ms), cost)

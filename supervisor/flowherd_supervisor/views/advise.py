@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ HOW_TO_GET_A_SAMPLE = (
     "no running supervisor found: advice rests on measurements of real work. To get a sample, start "
     "`flowherd run APP`, let it work (30 attempts of each activity), and ask again"
 )
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _COLUMNS = ("activity", "runs", "advice", "samples", "cpu ms", "cpu %", "wall ms", "block ms", "GIL free")
 
 
@@ -50,7 +53,21 @@ def render(document: Mapping[str, Any]) -> list[Text | Table]:
     rows, host = document["activities"], document["host"]
     reasons = [Text(f"{row['activity']}: {_advice(row)}: {row['reason']}{_gain(row)}") for row in rows]
     sizes = [Text(_size(host[what], what)) for what in ("processes", "slots")]
-    return [_table(rows), Text(), *reasons, Text(), *sizes]
+    return [_table(rows), Text(), *reasons, Text(), *sizes, *_settings(rows)]
+
+
+def _settings(rows: list[Mapping[str, Any]]) -> list[Text]:
+    """What to write into the settings file to follow the advice."""
+    moves = [(row["activity"], row["verdict"]) for row in rows if row["change"]]
+    if not moves:
+        return []
+    tables = [f'[activities.{_key(name)}]\noffload = "{verdict}"' for name, verdict in moves]
+    return [Text("\nTo follow it, without touching the code, in flowherd.toml:\n"), Text("\n\n".join(tables))]
+
+
+def _key(name: str) -> str:
+    """A name as a key of TOML: bare where it may be, else quoted as JSON would."""
+    return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def _table(rows: list[Mapping[str, Any]]) -> Table:
