@@ -1,4 +1,4 @@
-"""One registry, written for the stock SDK, under its own manager and under flowherd: the same comes out."""
+"""One registry, written for the stock SDK: under its own manager, under flowherd and in isolates it comes out the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("kruxiaflow", reason="compares with the stock SDK: pip install kruxiaflow==0.4.0")
 
-STOCK, OURS = "stock", "ours"
+STOCK, OURS, ISOLATED = "stock", "ours", "isolated"
 ONCE = {"retry": {"max_attempts": 1}}
 TWICE = {"retry": {"max_attempts": 2, "strategy": "fixed", "base_seconds": 0}}
 
@@ -86,20 +86,33 @@ class Comparison:
         self.stock_log = stack.enter_context(stock_program(folder, app, url=wire.url, worker=STOCK))
         host = running_host(folder, "stock_app:main", "-p", "2", env=stock_environment(wire.url, OURS))
         self.host = stack.enter_context(host).ready(2)
+        self._isolate_everything(folder / "isolated", wire, stack)
         self.reports: dict[str, tuple[Report, Report]] = {}
+        self.isolated: dict[str, Report] = {}
         (folder / "files").mkdir()
         ids = {
-            name: tuple(client.submit(name, steps, worker) for worker in (STOCK, OURS))
+            name: tuple(client.submit(name, steps, worker) for worker in (STOCK, OURS, ISOLATED))
             for name, steps in cases(folder / "files").items()
         }
         for workflow_id in ids["signalled"]:
             client.signal(workflow_id, "step", {"approved": True})
-        for name, (stock, ours) in ids.items():
-            mine = client.report(ours)
+        for name, (stock, ours, isolated) in ids.items():
+            mine, self.isolated[name] = client.report(ours), client.report(isolated)
             try:
                 self.reports[name] = client.report(stock), mine
             except AssertionError as error:
                 raise StockWorkerHangs(name) from error
+
+    @staticmethod
+    def _isolate_everything(folder: Path, wire: Wire, stack: ExitStack) -> None:
+        """A second host, whose every activity is moved into isolates by a file of settings alone."""
+        folder.mkdir()
+        names = {item["activity_name"] for steps in cases(folder).values() for item in steps}
+        moved = "".join(f'[activities.{name}]\noffload = "process"\n' for name in sorted(names))
+        (folder / "flowherd.toml").write_text(moved)
+        environment = stock_environment(wire.url, ISOLATED)
+        flags = ("-p", "1", "-c", "4", "--config", "flowherd.toml")
+        stack.enter_context(running_host(folder, "stock_app:main", *flags, env=environment)).ready(1)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +142,14 @@ def test_both_workers_report_the_same_outputs_failures_costs_and_files(
     """The promise to users of the stock SDK: the registry runs unchanged."""
     stock, ours = comparison.reports[name]
     assert ours == stock
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", cases(Path()))
+def test_isolates_report_the_same_as_the_loop(comparison: Comparison, name: str) -> None:
+    """Files, costs and failures too: what is moved by configuration must not notice it."""
+    _, ours = comparison.reports[name]
+    assert comparison.isolated[name] == ours
 
 
 @pytest.mark.timeout(120)
