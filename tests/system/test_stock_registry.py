@@ -1,4 +1,4 @@
-"""One registry, written for the stock SDK: under its own manager, under flowherd and in isolates it comes out the same."""
+"""A registry written for the stock SDK: under its own manager, under flowherd and in isolates it comes out the same."""
 
 from __future__ import annotations
 
