@@ -34,7 +34,7 @@ class Watcher:
     async def _send(self, message: dict[str, Any]) -> None:
         for block in message.get("body", b"").decode().split("\n\n"):
             lines = dict(line.split(": ", 1) for line in block.splitlines())
-            if lines:
+            if "event" in lines:
                 self.events.put_nowait((lines["event"], msgspec.json.decode(lines["data"])))
 
     async def next(self, kind: str) -> Any:

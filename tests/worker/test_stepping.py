@@ -121,7 +121,7 @@ async def test_exceptions_and_cancellations_pass_through_unchanged() -> None:
 async def test_the_watchdog_names_the_line_that_blocks_and_counts_each_step_once() -> None:
     """C11: the first frame outside the standard library and installed packages."""
     meter, found = LoopMeter(), []
-    watchdog = Watchdog(meter, threading.get_ident(), lambda: found.append(1))
+    watchdog = Watchdog(meter, threading.get_ident(), lambda _: found.append(1))
     places: list[str | None] = []
 
     async def blocks() -> None:

@@ -23,12 +23,15 @@ def is_own_user(sock: socket.socket) -> bool:
     return _CREDENTIALS.unpack(credentials)[1] in {os.geteuid(), _ROOT}
 
 
-def refusal(headers: Mapping[bytes, bytes], own_names: Iterable[str] = ()) -> str | None:
+def refusal(
+    headers: Mapping[bytes, bytes], own_names: Iterable[str] = (), *, may_be_linked: bool = False
+) -> str | None:
     """Why a request over TCP is refused, None if it is not (faults.md S4).
 
     A page of a stranger can make a browser ask a loopback address, under a name of the stranger's that points there
     (rebinding), or across origins. So the host must be an address or a name that is certainly local, and whatever a
-    browser says of an origin must be this very one.
+    browser says of an origin must be this very one. What `may_be_linked` holds no data: links to it may stand
+    anywhere.
     """
     host = headers.get(b"host", b"").decode("latin-1").lower()
     if not _is_ours(_name_in(host), {name.lower() for name in own_names}):
@@ -37,7 +40,7 @@ def refusal(headers: Mapping[bytes, bytes], own_names: Iterable[str] = ()) -> st
         "latin-1"
     ).lower() != f"http://{host}":
         return "requests from pages of another origin are refused"
-    if headers.get(b"sec-fetch-site", b"none") in {b"cross-site", b"same-site"}:
+    if not may_be_linked and headers.get(b"sec-fetch-site", b"none") in {b"cross-site", b"same-site"}:
         return "requests from pages of another site are refused"
     return None
 

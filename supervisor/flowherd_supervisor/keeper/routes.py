@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd.process.link import LinkClosed
-from flowherd_supervisor.keeper import control, guard
+from flowherd_supervisor.keeper import assets, control, guard
+from flowherd_supervisor.keeper.inflight import BlockWatch
 from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
 from flowherd_supervisor.keeper.streams import Streams
 
@@ -59,13 +60,15 @@ class Routes:
         self._board = board
         self._ask = ask
         self._metrics = HostMetrics(ledger, board)
-        self._streams = Streams(happenings, board.document)
+        self._streams = Streams(happenings, board.document, BlockWatch(ledger, happenings))
+        self._assets = assets.load()
         self._own_names = (socket.gethostname(),)
 
     async def over_tcp(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """For everybody who can reach the port."""
         headers = dict(scope["headers"])
-        if (reason := guard.refusal(headers, self._own_names)) is not None:
+        is_page = scope["path"] == "/"
+        if (reason := guard.refusal(headers, self._own_names, may_be_linked=is_page)) is not None:
             await _send(send, Reply.json(403, {"error": reason}))
         elif scope["method"] not in GET:
             text = "GET only: orders are taken on the unix socket, see flowherd ctl --pid"
@@ -100,20 +103,24 @@ class Routes:
             await _send(send, self._page(path))
 
     def _page(self, path: str) -> Reply:
+        if path in self._assets:
+            body, kind = self._assets[path]
+            return Reply(200, body, kind, assets.HEADERS)
         match path:
             case "/livez":
-                return Reply.json(200, {"status": "ok"})
+                reply = Reply.json(200, {"status": "ok"})
             case "/readyz":
                 ready = self._board.is_ready()
-                return Reply.json(200 if ready else 503, {"ready": ready})
+                reply = Reply.json(200 if ready else 503, {"ready": ready})
             case "/metrics":
-                return Reply(200, self._metrics.page(), CONTENT_TYPE)
+                reply = Reply(200, self._metrics.page(), CONTENT_TYPE)
             case "/api/status":
-                return Reply.json(200, self._board.document())
+                reply = Reply.json(200, self._board.document())
             case "/api/advice":
-                return Reply.json(200, self._board.advice())
+                reply = Reply.json(200, self._board.advice())
             case _:
-                return Reply.json(404, {"error": "no such page"})
+                reply = Reply.json(404, {"error": "no such page"})
+        return reply
 
     async def _obey(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
         order = path.removeprefix(_API)

@@ -11,6 +11,7 @@ from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal, T
 from flowherd.shared.histogram import quantile_s
 from flowherd_supervisor.cpus import usable_cpus
 from flowherd_supervisor.keeper.advice import Adviser, summary
+from flowherd_supervisor.keeper.inflight import running_in
 
 if TYPE_CHECKING:
     from flowherd.core.messages import SupervisorState
@@ -138,6 +139,8 @@ class StatusBoard:
             **self._measure(berth.get(Cell.PID), now),
             "uptime_s": round(now - berth.clock(Clock.STARTED_AT), 1),
             "restarts": restarts,
+            "activities": running_in(berth, now),
+            "blocked_at": berth.blocked_at if berth.readable else "",
         }
 
     def _counted(self, berth: Berth, cell: Cell) -> int:

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from flowherd_supervisor.keeper.happenings import Happenings
+    from flowherd_supervisor.keeper.inflight import BlockWatch
 
     Send = Callable[[dict[str, Any]], Awaitable[None]]
     Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 STATUS_EVERY_S = 1.0
 MOST_WATCHERS = 16
+_AGAIN_SOON = b"retry: 500\n\n"  # milliseconds: this process is replaced in less than that
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -31,11 +33,15 @@ class Streams:
     Args:
         happenings: what has happened; whoever comes back says what it saw last.
         status: makes the document; called at most once a second, however many watch.
+        blocks: what finds loops that handlers keep; nobody else tells of them.
 
     """
 
-    def __init__(self, happenings: Happenings, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, happenings: Happenings, status: Callable[[], dict[str, Any]], blocks: BlockWatch | None = None
+    ) -> None:
         self._happenings = happenings
+        self._blocks = blocks
         self._status = status
         self._watchers = 0
         self._document = b""
@@ -56,9 +62,11 @@ class Streams:
 
         leave = self._happenings.listen(tell)
         gone = loop.create_task(_until_gone(receive))
+        gone.add_done_callback(lambda _: news.set())
         self._watchers += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.body", "body": _AGAIN_SOON, "more_body": True})
             await self._stream(_number(headers.get(b"last-event-id")), news, gone, send)
         finally:
             self._watchers -= 1
@@ -87,6 +95,8 @@ class Streams:
         now = asyncio.get_running_loop().time()
         if not self._document or now - self._made_at >= STATUS_EVERY_S / 2:
             self._document, self._made_at = msgspec.json.encode(self._status()), now
+            if self._blocks is not None:
+                self._blocks.look()
         return self._document
 
 

@@ -35,5 +35,5 @@ def measuring(registry: Registry, berth: Berth) -> tuple[LoopMeter, LoadMeter]:
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))
     probe = GilProbe(meter, measures.by_name)
-    Watchdog(meter, threading.get_ident(), lambda: berth.add(Cell.BLOCKS), probe).start()
+    Watchdog(meter, threading.get_ident(), berth.note_block, probe).start()
     return meter, load

@@ -37,7 +37,7 @@ class Watchdog:
     Args:
         meter: knows since when a handler is on the loop.
         loop_thread: the thread to look at.
-        found: called once for each step that blocks.
+        found: called with the place, once for each step that blocks.
         probe: is how it sleeps between two looks, None for one that tells nobody.
 
     Attributes:
@@ -46,7 +46,7 @@ class Watchdog:
     """
 
     def __init__(
-        self, meter: LoopMeter, loop_thread: int, found: Callable[[], None], probe: GilProbe | None = None
+        self, meter: LoopMeter, loop_thread: int, found: Callable[[str], None], probe: GilProbe | None = None
     ) -> None:
         self._meter = meter
         self._loop_thread = loop_thread
@@ -75,7 +75,7 @@ class Watchdog:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - the documented way
         place = place_of(frame)
         self.places[place] += 1
-        self._found()
+        self._found(place)
         if time.monotonic() - self._said.get(place, -_SAY_AGAIN_AFTER_S) >= _SAY_AGAIN_AFTER_S:
             self._said[place] = time.monotonic()
             log.warning(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowherd.shared.cells import Cause, Cell, Clock, Life, Standing, State
-from flowherd.shared.checked import CHECKED, read_checked
+from flowherd.shared.checked import CHECKED, checked, read_checked
 from flowherd.shared.histogram import CELLS, Timing, bucket_of
 from flowherd.shared.spendings import AREA_BYTES as SPENDINGS_BYTES
 from flowherd.shared.spendings import newest
@@ -26,6 +26,7 @@ CRC_BYTES = 8  # 4 would do; 8 keep what follows aligned
 HEAD = struct.Struct("<HHHxxQdd")  # lengths of id, worker_id and name; sequence, claimed_at, lease_s
 _TEXT_AT = CRC_BYTES + HEAD.size
 _TIMINGS_AT = 8 * 128  # behind cells and clocks, in the page of both
+_PLACE_AT, _PLACE_BYTES = 2048, 512  # behind the timings
 _PAGE = mmap.PAGESIZE
 
 
@@ -157,6 +158,23 @@ class Berth:
         """Empties the histograms of the incarnation before; only the worker may."""
         for cell in range(len(self._timings)):
             self._timings[cell] = 0
+
+    @property
+    def blocked_at(self) -> str:
+        """The newest line that was found to keep the loop, `file:line`; empty if there was none."""
+        place = read_checked(self.map, self.offset + _PLACE_AT, _PLACE_BYTES)
+        return place.decode(errors="replace") if place else ""
+
+    def note_block(self, place: str) -> None:
+        """Counts a line that keeps the loop; only the worker may. Of a long path the end matters."""
+        start = self.offset + _PLACE_AT
+        data = checked(place.encode(errors="replace")[-_PLACE_BYTES:])
+        self.map[start : start + len(data)] = data
+        self.add(Cell.BLOCKS)
+
+    def forget_block(self) -> None:
+        """Empties what the incarnation before has left; only the worker may."""
+        self.map[self.offset + _PLACE_AT : self.offset + _PLACE_AT + CHECKED.size] = bytes(CHECKED.size)
 
     def put(self, cell: Cell, value: int) -> None:
         """Stores a whole number; only the cell's writer may."""

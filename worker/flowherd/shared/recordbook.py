@@ -49,6 +49,7 @@ class RecordBook:
             if clock > Clock.STARTED_AT:
                 berth.set_clock(clock, 0.0)
         berth.clear_timings()
+        berth.forget_block()
         berth.work.clear()
         berth.put(Cell.OPENED, berth.get(Cell.STARTED))
 

@@ -1,0 +1,60 @@
+"""What runs in each process now, and whose handlers keep their loops, out of the ledger; it changes nothing there."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from flowherd.ledger import Cell, Ledger, Life, State
+
+if TYPE_CHECKING:
+    from flowherd.ledger import Berth
+    from flowherd_supervisor.keeper.happenings import Happenings
+
+MOST_SHOWN = 8  # of one process: who has hundreds of slots looks for the oldest
+
+
+def running_in(berth: Berth, now: float) -> list[dict[str, Any]]:
+    """The activities whose handlers have run longest, the oldest first."""
+    running = (record for record in berth.records() if record.state is State.RUNNING)
+    oldest = sorted(running, key=lambda record: record.started_at)[:MOST_SHOWN]
+    return [
+        {
+            "name": record.name,
+            "activity_id": record.activity_id,
+            "for_s": round(now - record.started_at, 1),
+            "limit_s": record.limit_s,
+        }
+        for record in oldest
+    ]
+
+
+class BlockWatch:
+    """Finds handlers that have kept a loop since the last look, and makes events of them.
+
+    The workers say so in their logs; only the ledger says it to this process.
+    """
+
+    def __init__(self, ledger: Ledger, happenings: Happenings) -> None:
+        self._ledger = ledger
+        self._happenings = happenings
+        self._seen = self._counts()
+
+    def look(self) -> None:
+        """Adds an event for each process with new blocks, with the newest line."""
+        counts = self._counts()
+        for (number, life), blocks in counts.items():
+            new = blocks - self._seen.get((number, life), 0)
+            if new > 0:
+                berth = self._ledger.berths[number]
+                fields = {"process": berth.get(Cell.SEAT), "place": berth.blocked_at, "times": new}
+                self._happenings.add(time.time(), "warning", "loop_blocked", fields)
+        self._seen = counts
+
+    def _counts(self) -> dict[tuple[int, int], int]:
+        """By berth and by which of its lives, so that a new process begins at 0."""
+        return {
+            (berth.number, berth.get(Cell.STARTED)): berth.get(Cell.BLOCKS)
+            for berth in self._ledger.berths
+            if berth.life is Life.LIVE and berth.readable
+        }

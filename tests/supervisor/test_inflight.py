@@ -1,0 +1,62 @@
+"""What runs in a process now, and whose handlers keep its loop, as the ledger says it."""
+
+from __future__ import annotations
+
+from flowherd.ledger import Cause, Cell, Ledger, RecordBook
+from flowherd_supervisor.keeper.happenings import Happenings
+from flowherd_supervisor.keeper.inflight import MOST_SHOWN, BlockWatch, running_in
+
+
+def host() -> tuple[Ledger, RecordBook]:
+    ledger = Ledger(seats=2, records=20)
+    berth = ledger.free_berth()
+    assert berth is not None
+    berth.open(seat=1, incarnation=1, now=0.0)
+    return ledger, RecordBook(berth)
+
+
+def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
+    """Who has hundreds of slots looks for the one that hangs."""
+    _, book = host()
+    for number in range(MOST_SHOWN + 5):
+        index, _ = book.claim(f"a-{number}", "w-1", "resize", now=1.0, lease_s=60.0)
+        if number != 3:
+            book.running(index, now=100.0 - number, limit_s=30.0)
+    rows = running_in(book.berth, now=110.0)
+    assert len(rows) == MOST_SHOWN
+    assert rows[0] == {"name": "resize", "activity_id": "a-12", "for_s": 22.0, "limit_s": 30.0}
+    assert [row["for_s"] for row in rows] == sorted((row["for_s"] for row in rows), reverse=True)
+
+
+def test_a_loop_that_was_blocked_becomes_one_event_with_its_line() -> None:
+    """A new process begins at 0, and what was there before the first look is history."""
+    ledger, book = host()
+    book.berth.note_block("/app/old.py:1")
+    happenings = Happenings()
+    watch = BlockWatch(ledger, happenings)
+    watch.look()
+    assert happenings.after(0) == []
+    book.berth.note_block("/app/images.py:12")
+    book.berth.note_block("/app/images.py:14")
+    watch.look()
+    watch.look()
+    [event] = happenings.after(0)
+    assert (event["event"], event["process"], event["place"], event["times"]) == (
+        "loop_blocked", 1, "/app/images.py:14", 2,
+    )  # fmt: skip
+    book.berth.end(Cause.CRASH)
+    ledger.absorb(book.berth)
+    book.berth.open(seat=0, incarnation=1, now=1.0)
+    RecordBook(book.berth)
+    assert book.berth.blocked_at == ""
+    watch.look()
+    assert len(happenings.after(0)) == 1
+
+
+def test_of_a_long_path_the_end_is_kept() -> None:
+    """The line number stands there."""
+    _, book = host()
+    book.berth.note_block("/" + "x" * 2000 + "/images.py:7")
+    assert book.berth.blocked_at.endswith("/images.py:7")
+    assert len(book.berth.blocked_at) == 512
+    assert book.berth.get(Cell.BLOCKS) == 1

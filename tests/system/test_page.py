@@ -1,0 +1,175 @@
+"""The page at `/` in a real browser: it renders, goes on by itself, outlives who serves it, and fits a phone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from harness import Host, eventually, running_engine, running_host
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+)
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None:
+    pytest.skip("chromium is not installed: Debian's package chromium", allow_module_level=True)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness import Engine
+    from playwright.sync_api import Browser, Page
+
+MOST_BYTES = 100_000
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """One for all: the page only looks."""
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, without a window and without the network: all it may reach is this host."""
+    with sync_api.sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def host(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Two processes, watched on a port of their own."""
+    folder = tmp_path_factory.mktemp("h")
+    with running_host(folder, "sample_app:registry", "-p", "2", admin="127.0.0.1:0", url=engine.url) as host:
+        yield host.ready(2)
+
+
+class View:
+    """The page of a host, and what it has complained about."""
+
+    def __init__(self, browser: Browser, host: Host, **options: Any) -> None:
+        self.url = f"http://{host.log('starting')[0]['status'].split(' and ')[0]}"
+        self.context = browser.new_context(**options)
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._heard)
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(self.url)
+
+    def _heard(self, message: Any) -> None:
+        if message.type == "error" and "net::ERR" not in message.text:
+            self.complaints.append(message.text)
+
+    def text(self, place: str) -> str:
+        return self.page.locator(place).inner_text()
+
+    def wait_for(self, place: str, pattern: str) -> None:
+        sync_api.expect(self.page.locator(place)).to_contain_text(re.compile(pattern), timeout=15_000)
+
+
+def test_it_shows_what_runs_and_a_killed_process_with_its_cause(
+    browser: Browser, engine: Engine, host: Host
+) -> None:
+    """Issue: renders and updates; a `kill -9` is visible with the cause named; nothing is fetched from elsewhere."""
+    view = View(browser, host)
+    view.wait_for("#ready", "2 of 2 processes ready")
+    assert view.page.locator("#processes tr").count() == 2
+    engine.submit("wait", 2, seconds=8.0)
+    engine.submit("hello", 5, name="Ada")
+    view.wait_for("#activities", "process [01]  ?wait")
+    view.wait_for("#slots", r"2 of \d+ busy")
+    view.wait_for("#processes", "[1-9]")
+    assert view.page.locator(".chart canvas").count() == 4
+    pid = host.children()[1]
+    os.kill(pid, signal.SIGKILL)
+    view.wait_for("#events", f"process_died.*process=1.*pid={pid}.*SIGKILL")
+    view.wait_for('#processes tr[data-process="1"]', "running")
+    assert view.complaints == []
+    assert all(url.startswith(view.url) for url in view.asked)
+    view.context.close()
+
+
+def test_a_blocked_loop_is_named_by_its_line(browser: Browser, engine: Engine, host: Host) -> None:
+    """Issue: the event strip has blocked loops with file:line."""
+    view = View(browser, host)
+    view.wait_for("#ready", "2 of 2")
+    engine.submit("block_loop", 1, seconds=0.8)
+    view.wait_for("#events", r"loop_blocked.*sample_app\.py:\d+")
+    view.wait_for("#processes", r"sample_app\.py:\d+ \(1.\)")
+    view.context.close()
+
+
+def test_it_outlives_the_process_that_serves_it_and_shows_no_event_twice(
+    browser: Browser, host: Host
+) -> None:
+    """Issue: survives its restart."""
+    view = View(browser, host)
+    view.wait_for("#ready", "2 of 2")
+    shown = view.page.locator("#events li").count()
+    os.kill(host.keeper(), signal.SIGKILL)
+    view.wait_for("#events", "keeper_died")
+    view.wait_for("#ready", "2 of 2")
+    eventually(lambda: view.page.locator("#silent").is_hidden(), "it has found the next one")
+    texts = view.page.locator("#events li").all_inner_texts()
+    assert len(texts) == len(set(texts)) > shown
+    assert view.complaints == []
+    view.context.close()
+
+
+@pytest.mark.parametrize(("scheme", "darker"), [("light", False), ("dark", True)])
+def test_it_follows_the_readers_colours_and_fits_a_phone(
+    browser: Browser, host: Host, scheme: str, *, darker: bool
+) -> None:
+    """Issue: light and dark, readable on a phone: nothing but the table scrolls sideways."""
+    view = View(browser, host, viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    view.wait_for("#ready", "2 of 2")
+    wide = view.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide[0] <= wide[1]
+    paper = view.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(map(int, re.findall(r"\d+", paper)[:3]))
+    assert (brightness < 200) is darker
+    view.context.close()
+
+
+def test_no_text_of_a_user_becomes_markup(browser: Browser, engine: Engine, host: Host) -> None:
+    """Faults S6: an activity's name is whatever a definition says."""
+    name = "<img src=x onerror=document.title='taken'>"
+    view = View(browser, host)
+    view.wait_for("#ready", "2 of 2")
+    view.page.evaluate("name => happened({id: 1, at: 1, level: 'info', event: 'x', name})", name)
+    view.wait_for("#events", re.escape("name=<img"))
+    assert view.page.locator("#events img").count() == 0
+    assert view.page.title() == "flowherd"
+    assert engine.url
+    view.context.close()
+
+
+def test_the_whole_page_is_small_and_allows_nothing_from_elsewhere(host: Host) -> None:
+    """Issue: at most 100 KB in total; a policy that holds even if a text became markup."""
+    url = f"http://{host.log('starting')[0]['status'].split(' and ')[0]}"
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        page = client.get("/")
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        parts = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+        assert len(parts) == 4
+        sizes = [len(client.get(part).raise_for_status().content) for part in parts]
+        assert len(page.content) + sum(sizes) <= MOST_BYTES
+        assert client.get("/page/vendor/LICENSE.uplot").status_code == 404, (
+            "only what the page needs is served"
+        )
+        link = client.get("/", headers={"sec-fetch-site": "cross-site"})
+        assert link.is_success, "a link to the page may stand anywhere"
+        assert client.get("/api/status", headers={"sec-fetch-site": "cross-site"}).status_code == 403
