@@ -6,6 +6,8 @@ import fcntl
 import json
 import logging
 import os
+import threading
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,3 +191,23 @@ def test_an_exception_is_in_the_record(log: Log) -> None:
     except ZeroDivisionError:
         structlog.stdlib.get_logger("x").exception("it_broke")
     assert "ZeroDivisionError" in json.loads(log.lines()[0])["exception"]
+
+
+def test_a_worker_that_is_a_thread_names_itself_also_where_its_work_goes_on_elsewhere(log: Log) -> None:
+    """Several workers in one process: each line says whose it is, whichever thread writes it."""
+    log.use("json")
+    logs.name_process(process=0)
+
+    def work() -> None:
+        logs.name_thread(process=1)
+        say("in_its_thread")
+        context = copy_context()
+        elsewhere = threading.Thread(target=context.run, args=(say, "in_its_pool"))
+        elsewhere.start()
+        elsewhere.join()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    say("in_the_main_thread")
+    assert [json.loads(line)["process"] for line in log.lines()] == [1, 1, 0]

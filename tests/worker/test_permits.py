@@ -281,6 +281,19 @@ def test_c24_the_kernel_frees_what_a_killed_process_held(bells: Bells) -> None:
     os.close(say)
 
 
+def test_workers_that_are_threads_of_one_process_count_together(bells: Bells) -> None:
+    """To the kernel they are one process: what one holds it would grant to the other, and one unlock frees for both."""
+    ledger, locks = Ledger(seats=2, records=4), RecordLocks(bells.permits)
+    one, other = (HostPermits(locks, bells, ledger.berths, ledger.berths[n], lambda: 1.0) for n in (0, 1))
+    first = one.take("work", 2)
+    second = other.take("work", 2)
+    assert (first, second) == (Permit("work", 0), Permit("work", 1))
+    assert isinstance(one.take("work", 2), NotNow)
+    assert isinstance(first, Permit)
+    one.give_back(first)
+    assert other.take("work", 2) == first
+
+
 def test_a14_a_process_whose_handler_closes_everything_counts_by_itself_and_says_so() -> None:
     """Activities go on; the sibling that replaces it counts with the others again."""
     ledger = Ledger(seats=2, records=4)

@@ -280,6 +280,59 @@ async def test_what_is_settled_is_said_in_one_line_with_its_id_and_cause() -> No
     assert entry["outcome"] == "handed back"
 
 
+class DeadThreads(DeadWorker):
+    """A process of two workers, each with a berth of its own, that has run one activity in each."""
+
+    def __init__(self, *states: str) -> None:
+        super().__init__(*states)
+        self.other = open_berth(self.ledger, seat=1)
+        self.other.put(Cell.PID, 4711)
+        self.other_book = RecordBook(self.other)
+        index, self.other_sequence = self.other_book.claim("b-1", "w-2", "parse", now=now(), lease_s=60.0)
+        self.other_book.running(index, now=now(), limit_s=5.0)
+
+
+@virtual_time
+async def test_a_process_of_several_berths_is_settled_when_all_of_them_have_ended() -> None:
+    """What ran in another thread is part of the cause: it must not be forgotten before it has been read."""
+    dead = DeadThreads("running")
+    dead.end()
+    await asyncio.sleep(1)
+    assert not dead.said("fail")
+    dead.other.end(Cause.CRASH, signal.SIGKILL)
+    await dead.keeper.all_settled()
+    failures = dead.said("fail")
+    assert "beside 1 x 'parse'" in str(failures["running"])
+    assert "beside 1 x 'resize'" in str(failures["b-1"])
+    assert "worker process 1 (pid 4711)" in str(failures["b-1"])
+
+
+@virtual_time
+@pytest.mark.parametrize("beside", [True, False])
+async def test_who_died_beside_another_thread_did_not_die_alone(*, beside: bool) -> None:
+    """A poison is named by a death alone in its process, whatever thread it ran in."""
+    dead = DeadThreads(*(["running"] if beside else []))
+    for sequence in (1, 2):
+        dead.ledger.suspects.charge("b-1", "died", sequence)
+    dead.end()
+    dead.other.end(Cause.CRASH, signal.SIGKILL)
+    await dead.keeper.all_settled()
+    assert ("POISON" in str(dead.said("fail")["b-1"])) is not beside
+
+
+@virtual_time
+async def test_the_one_that_hung_the_process_is_named_to_those_in_its_other_threads() -> None:
+    """Design (hang rule): the guilty one has timed out, what ran beside it has lost its process."""
+    dead = DeadThreads("running")
+    for berth in (dead.berth, dead.other):
+        berth.put(Cell.GUILTY, dead.other_sequence)
+        berth.end(Cause.HUNG, signal.SIGABRT)
+    await dead.keeper.all_settled()
+    failures = dead.said("fail")
+    assert "TIMEOUT" in str(failures["b-1"])
+    assert "ended because activity 'parse' blocked it" in str(failures["running"])
+
+
 def test_a_worker_that_never_opened_its_berth_owes_nothing() -> None:
     """Faults C1: killed before its first poll."""
     ledger = Ledger(seats=1, records=4)

@@ -148,6 +148,19 @@ class Ledger:
         """Whether the present incarnation's numbers are not yet part of its seat's."""
         return berth.readable and not self._totals.has(berth.number, berth.get(Cell.STARTED))
 
+    def process_of(self, berth: Berth) -> tuple[Berth, ...]:
+        """The berths of one process: a worker's own, or those of all threads beside which it works."""
+        pid, incarnation = berth.get(Cell.PID), berth.get(Cell.INCARNATION)
+        if not pid:
+            return (berth,)  # nothing ever worked in it
+        return tuple(
+            one
+            for one in self.berths
+            if one.get(Cell.PID) == pid
+            and one.get(Cell.INCARNATION) == incarnation
+            and one.life is not Life.FREE
+        )
+
     def free_berth(self) -> Berth | None:
         """A berth for a new incarnation, None while all are in use or being settled."""
         return next((berth for berth in self.berths if berth.life is Life.FREE), None)

@@ -6,12 +6,14 @@ import logging
 import os
 import select
 import sys
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
 MAX_LINE_BYTES = 4096  # what a pipe takes in one piece, so that processes never interleave
 
@@ -53,8 +55,8 @@ def _shorten(line: bytes) -> bytes:
 
 
 def _name_the_process(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Names the process in every line that does not speak of another one."""
-    return {**_process_label, **event}
+    """Names the process in every line that does not speak of another one; a worker that is a thread, itself."""
+    return {**_process_label, **_thread_label.get(), **event}
 
 
 def _familiar_order(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -78,12 +80,20 @@ def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
 
 
 _process_label: dict[str, Any] = {}
+_thread_label: ContextVar[Mapping[str, Any]] = ContextVar(
+    "flowherd_thread_label", default=MappingProxyType({})
+)
 
 
 def name_process(**label: Any) -> None:
     """Sets what every later line of this process carries, such as `process=2`."""
     _process_label.clear()
     _process_label.update(label)
+
+
+def name_thread(**label: Any) -> None:
+    """Sets what every later line of this context carries, and of all that is begun from it, before the process's."""
+    _thread_label.set(label)
 
 
 def _stamp(style: str) -> Any:

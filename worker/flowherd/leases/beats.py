@@ -122,18 +122,23 @@ class LeaseKeeper:
                             seen.add((berth.number, record.sequence))
                             self._beat_if_due(berth, record, now)
                 case Life.ENDED if berth.number not in self._settling:
-                    self._settling.add(berth.number)
-                    self._tasks.spawn(self._settle(berth))
+                    self._settle_when_whole(self._ledger.process_of(berth))
                 case _:
                     pass
         for key in self._watched.keys() - seen:
             del self._watched[key]
 
-    async def _settle(self, berth: Berth) -> None:
+    def _settle_when_whole(self, berths: tuple[Berth, ...]) -> None:
+        """A process of several threads ends berth by berth, and is judged as one."""
+        if all(berth.life is Life.ENDED for berth in berths):
+            self._settling.update(berth.number for berth in berths)
+            self._tasks.spawn(self._settle(berths))
+
+    async def _settle(self, berths: tuple[Berth, ...]) -> None:
         try:
-            await self._settlement.settle(berth)
+            await self._settlement.settle(berths)
         finally:
-            self._settling.discard(berth.number)
+            self._settling.difference_update(berth.number for berth in berths)
             self._berth_settled.set()
 
     # Heartbeats

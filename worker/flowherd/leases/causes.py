@@ -10,34 +10,42 @@ from flowherd.ledger import Berth, Cause, Cell, State
 from flowherd.process.statuses import describe_status, may_be_out_of_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flowherd.ledger import Record
 
 _NAMED = 3  # of the activities that ran beside it
 _WAITING = {State.CLAIMED: "waited for a slot", State.REPORTING: "was being reported"}
 
 
-def failure_of(berth: Berth, record: Record) -> Failed:
-    """The cause the supervisor wrote, and what stood near it (design §5, cause → code)."""
+def failure_of(berth: Berth, record: Record, beside: Sequence[Record]) -> Failed:
+    """The cause the supervisor wrote, and what stood near it (design §5, cause → code).
+
+    Args:
+        berth: the record's.
+        record: what has no outcome.
+        beside: all that its process held, also in other berths.
+
+    """
     doing = _WAITING.get(record.state, "ran")
     who = f"worker process {berth.get(Cell.SEAT)} (pid {berth.get(Cell.PID)})"
     if berth.get(Cell.CAUSE) == Cause.STOPPED:
         return Failed("WORKER_SHUTDOWN", f"{who} was stopped while the activity {doing}", retryable=True)
     if berth.get(Cell.CAUSE) == Cause.HUNG:
-        return _hung(berth, record, who)
+        return _hung(berth, record, beside, who)
     how = describe_status(berth.get(Cell.EXIT_STATUS)) + _memory(berth)
-    beside = _beside(berth, record)
-    return Failed("WORKER_CRASHED", f"{who} {how} while the activity {doing}{beside}", retryable=True)
+    neighbours = _beside(record, beside)
+    return Failed("WORKER_CRASHED", f"{who} {how} while the activity {doing}{neighbours}", retryable=True)
 
 
-def _hung(berth: Berth, record: Record, who: str) -> Failed:
+def _hung(berth: Berth, record: Record, beside: Sequence[Record], who: str) -> Failed:
     """The guilty one has timed out; what ran beside it has lost its process and is told why."""
     if record.sequence == berth.get(Cell.GUILTY):
         message = f"the handler blocked {who} for longer than its limit of {record.limit_s:g} s"
         return Failed("TIMEOUT", message, retryable=True)
-    beside = next(
-        (other.name for other in berth.records() if other.sequence == berth.get(Cell.GUILTY)), "another one"
-    )
-    return Failed("WORKER_CRASHED", f"{who} was ended because activity {beside!r} blocked it", retryable=True)
+    guilty = berth.get(Cell.GUILTY)
+    name = next((other.name for other in beside if other.sequence == guilty), "another one")
+    return Failed("WORKER_CRASHED", f"{who} was ended because activity {name!r} blocked it", retryable=True)
 
 
 def _memory(berth: Berth) -> str:
@@ -48,11 +56,11 @@ def _memory(berth: Berth) -> str:
     return f", last seen with {size / 1e6:.0f} MB in memory,"
 
 
-def _beside(berth: Berth, record: Record) -> str:
+def _beside(record: Record, beside: Sequence[Record]) -> str:
     """Which handlers were at work in the same process: one of them may have ended it."""
     busy = (State.RUNNING, State.ZOMBIE)
     others = Counter(
-        other.name for other in berth.records() if other.state in busy and other.sequence != record.sequence
+        other.name for other in beside if other.state in busy and other.sequence != record.sequence
     )
     if not others:
         return ""

@@ -18,7 +18,7 @@ from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, Stat
 from flowherd.sdk.sums import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flowherd.activity import Usage
 _TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless
@@ -28,7 +28,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Settlement:
-    """Settles ended berths, one activity at a time for each of a few connections.
+    """Settles ended processes, one activity at a time for each of a few connections.
 
     What is owed is the ledger's state, not a message: whoever starts anew finds it again.
 
@@ -58,15 +58,23 @@ class Settlement:
         self._clock = clock
         self._rng = random.Random()
 
-    async def settle(self, berth: Berth) -> None:
-        """Settles every record of an ended berth, then frees it; cancelled, it leaves the berth as it is."""
-        owed = [record for record in berth.records() if record.state in HELD]
-        await asyncio.gather(*(self._settle_one(berth, record) for record in owed))
-        self._ledger.absorb(berth)
+    async def settle(self, berths: Sequence[Berth]) -> None:
+        """Settles every record of an ended process, then frees its berths; cancelled, it leaves them as they are.
 
-    async def _settle_one(self, berth: Berth, record: Record) -> None:
+        Args:
+            berths: all that the process had: one for each thread that polled.
+
+        """
+        held = [(berth, record) for berth in berths for record in berth.records()]
+        beside = tuple(record for _, record in held)
+        owed = [(berth, record) for berth, record in held if record.state in HELD]
+        await asyncio.gather(*(self._settle_one(berth, record, beside) for berth, record in owed))
+        for berth in berths:
+            self._ledger.absorb(berth)
+
+    async def _settle_one(self, berth: Berth, record: Record, beside: Sequence[Record]) -> None:
         try:
-            done = await self._until_told(berth, record)
+            done = await self._until_told(berth, record, beside)
         except EngineError as error:
             reason = str(error)  # one line: a traceback would say no more
             log.error("settlement_given_up", activity_id=record.activity_id, reason=reason)
@@ -88,14 +96,14 @@ class Settlement:
             **spent,
         )
 
-    async def _until_told(self, berth: Berth, record: Record) -> str:
+    async def _until_told(self, berth: Berth, record: Record, beside: Sequence[Record]) -> str:
         """Tries through outages; raises the last EngineError when it has been tried for long enough."""
         give_up_at = self._clock() + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
         failures = 0
         while True:
             try:
                 async with self._calls:
-                    return await self._tell(berth, record)
+                    return await self._tell(berth, record, beside)
             except EngineError as error:
                 failures += 1
                 if self._clock() > give_up_at:
@@ -104,7 +112,7 @@ class Settlement:
                     log.warning("settlement_delayed", activity_id=record.activity_id, reason=str(error))
                 await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
 
-    async def _tell(self, berth: Berth, record: Record) -> str:
+    async def _tell(self, berth: Berth, record: Record, beside: Sequence[Record]) -> str:
         """One try; says in a word or two what became of the activity."""
         kept = berth.journal(record.index) if record.state is State.REPORTING else None
         if kept is not None:
@@ -112,18 +120,18 @@ class Settlement:
             if answer.verdict is not Verdict.REFUSED:
                 return _in_words(answer, "its kept result was delivered")
         cost_usd, usage = spent_of(berth, record)
-        failure = replace(
-            self._charged(berth, record, failure_of(berth, record)), cost_usd=cost_usd, usage=usage
-        )
+        failure = self._charged(berth, record, beside)
+        failure = replace(failure, cost_usd=cost_usd, usage=usage)
         body = self._engine.encode_failure(record.worker_id, failure)
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
         return _in_words(answer, "handed back")
 
-    def _charged(self, berth: Berth, record: Record, failure: Failed) -> Failed:
+    def _charged(self, berth: Berth, record: Record, beside: Sequence[Record]) -> Failed:
         """The failure, or POISON when an activity has died alone and often enough (design: poison).
 
         Only what ran in a process whose death nobody ordered is charged.
         """
+        failure = failure_of(berth, record, beside)
         if (
             not self._poison_after
             or record.state is not State.RUNNING
@@ -131,7 +139,7 @@ class Settlement:
         ):
             return failure
         charges = self._ledger.suspects.charge(record.activity_id, failure.message, record.sequence)
-        if charges.count < self._poison_after or not _ran_alone(berth, record):
+        if charges.count < self._poison_after or not _ran_alone(record, beside):
             return failure
         deaths = "; ".join(charges.deaths)
         log.error(
@@ -141,9 +149,9 @@ class Settlement:
         return Failed("POISON", message, retryable=False)
 
 
-def _ran_alone(berth: Berth, record: Record) -> bool:
+def _ran_alone(record: Record, beside: Sequence[Record]) -> bool:
     busy = {State.RUNNING, State.ZOMBIE}
-    return not any(other.state in busy and other.sequence != record.sequence for other in berth.records())
+    return not any(other.state in busy and other.sequence != record.sequence for other in beside)
 
 
 def _in_words(answer: Answer, accepted: str) -> str:

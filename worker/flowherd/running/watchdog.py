@@ -7,6 +7,7 @@ import sysconfig
 import threading
 import time
 from collections import Counter
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,9 @@ class Watchdog:
         self.places: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Starts the thread; it ends with the process."""
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        """Starts the thread, which speaks for the caller in the log; it ends with the process."""
+        context = copy_context()
+        threading.Thread(target=context.run, args=(self._watch,), name="watchdog", daemon=True).start()
 
     def _watch(self) -> None:
         while True:

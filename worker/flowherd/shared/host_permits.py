@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import random
+import threading
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ log = structlog.stdlib.get_logger(__name__)
 class RecordLocks:
     """Locked bytes of a file: held by this process alone, until it gives them back or ends.
 
+    To the kernel all threads are one process, and the first to unlock a byte would unlock it for all: workers that
+    are threads of one process must share this object, which knows what each of them holds.
+
     Args:
         descriptor: of the file.
 
@@ -49,24 +53,32 @@ class RecordLocks:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._held: set[int] = set()
+        self._guard = threading.Lock()
 
     def try_lock(self, byte: int) -> bool:
-        """Locks a byte; False when another process holds it.
+        """Locks a byte; False when another process or thread holds it.
 
         Raises:
             OSError: the descriptor has been closed.
 
         """
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-        except (BlockingIOError, PermissionError):  # POSIX allows either
-            return False
-        return True
+        with self._guard:
+            if byte in self._held:
+                return False
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            except (BlockingIOError, PermissionError):  # POSIX allows either
+                return False
+            self._held.add(byte)
+            return True
 
     def unlock(self, byte: int) -> None:
         """Gives a byte back; without effect when the descriptor has been closed, since that did it."""
-        with contextlib.suppress(OSError):
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, byte)
+        with self._guard:
+            self._held.discard(byte)
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, byte)
 
 
 class HostPermits:

@@ -52,16 +52,41 @@ class Admission:
         """How many more activities could start soon.
 
         None while one waits for its neighbours to end, since more of them would only have it wait longer,
-        or while a suspect runs.
+        or while a suspect runs, also in another thread of this process.
         """
         apart = any(self.blocks(attempt) or attempt.is_suspect for attempt in self._waiting.values())
-        if apart or self.suspects_running:
+        solitude = self._tools.solitude
+        if apart or self.suspects_running or (solitude is not None and solitude.holds_back):
             return 0
         if self._tools.suspects.are_about:
             return 1  # what is claimed beside a suspect would lose an attempt with it
         return claimable(self._tools.meter.busy_mean_s)
 
-    def may_start(self, attempt: Attempt) -> bool:
+    def enter(self, attempt: Attempt) -> bool:
+        """Whether an attempt starts now; if so, `leave` must follow when its handler has ended."""
+        if not self._may_start(attempt):
+            return False
+        solitude = self._tools.solitude
+        if attempt.is_suspect:
+            if solitude is not None and not solitude.begin_alone(attempt.id):
+                return False
+            self.suspects_running += 1
+            return True
+        return solitude is None or solitude.begin()
+
+    def leave(self, attempt: Attempt) -> None:
+        """The handler of an attempt that had entered has ended."""
+        if attempt.is_suspect:
+            self.suspects_running -= 1
+        if self._tools.solitude is not None:
+            self._tools.solitude.end()
+
+    def forget(self, attempt: Attempt) -> None:
+        """An attempt that waits will not start any more."""
+        if attempt.is_suspect and self._tools.solitude is not None:
+            self._tools.solitude.withdraw(attempt.id)
+
+    def _may_start(self, attempt: Attempt) -> bool:
         """Not while an earlier attempt is a zombie, nor beside a suspect."""
         if attempt.id in self._zombies or self.suspects_running:
             return False

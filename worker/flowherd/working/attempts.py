@@ -102,7 +102,7 @@ class Attempts:
                 continue
             if self._is_releasing:
                 self._hand_back(attempt)
-            elif permits and self._admission.may_start(attempt):
+            elif permits and self._admission.enter(attempt):
                 permits -= 1
                 self._start(attempt)
             else:
@@ -117,9 +117,10 @@ class Attempts:
         if not self._waiting or not self._tools.slots.free:
             return
         for attempt in list(self._waiting.values()):
-            if self._admission.may_start(attempt):
-                if not self._tools.slots.take(1):
-                    return
+            if not self._tools.slots.free:
+                return
+            if self._admission.enter(attempt):
+                self._tools.slots.take(1)
                 del self._waiting[attempt.id]
                 self._start(attempt)
 
@@ -151,7 +152,6 @@ class Attempts:
         run.tag = attempt.index + 1
         attempt.state = State.RUNNING
         if attempt.is_suspect:
-            self._admission.suspects_running += 1
             log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
         self._book.berth.add(Cell.RUNNING)
         run.on_begin = lambda: self._note_begin(attempt, run)
@@ -189,8 +189,7 @@ class Attempts:
         self._free_slot(attempt)
 
     def _free_slot(self, attempt: Attempt) -> None:
-        if attempt.is_suspect:
-            self._admission.suspects_running -= 1
+        self._admission.leave(attempt)
         self._book.berth.add(Cell.RUNNING, -1)
         self._tools.slots.give_back()
         self.start_waiting()
@@ -219,6 +218,7 @@ class Attempts:
         if self._held.get(attempt.id) is attempt:
             del self._held[attempt.id]
         self._waiting.pop(attempt.id, None)
+        self._admission.forget(attempt)
         attempt.state = State.ZOMBIE
         self._book.zombie(attempt.index)
         self._clear_if_over(attempt)
