@@ -6,9 +6,10 @@ One unchanged stock worker program everywhere. Its `async def` activities are mo
 alone: 50 ms of NumPy that gives the GIL up, and 50 ms of pure Python, on one process with one slot and with two. The
 four take turns, batch after batch, so that what else the machine does meets all of them; the shortest batch of each
 counts, since it was disturbed least. "CPUs wanted" is what the kernel says of the worker's threads, running or ready to
-run, for each second of all batches: it tells the same when others have the CPUs. Then 400 waits of half a second on 16
-slots, for the stock worker and for flowherd with one and four processes, at the same time; 12.5 s is ideal. All times
-are the engine's: from the first claim to the last accepted completion. Needs `kruxiaflow` and `numpy`.
+run, for each second of all batches. "Bare" is the same NumPy in threads of this program, without any worker: what the
+machine has to give at this moment. Then 400 waits of half a second on 16 slots, for the stock worker and for flowherd
+with one and four processes, at the same time; 12.5 s is ideal. All times are the engine's: from the first claim to the
+last accepted completion. Needs `kruxiaflow` and `numpy`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
 from bench_kit import CREDENTIALS, flowherd, running, slots, stock, tree
 from harness import Engine, running_engine
 
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     import psutil
 
 BATCH = 20
+NUMBERS = np.random.default_rng(7).random(1_000_000)
 WAITS, SLOTS, WAIT_S = 400, 16, 0.5
 IDEAL_S = WAITS / SLOTS * WAIT_S
 IN_THREADS = '[activities.numbers]\noffload = "thread"\n\n[activities.python]\noffload = "thread"\n'
@@ -99,7 +104,24 @@ def contending(words: tuple[str, ...], activity: str, concurrency: int) -> Itera
         yield contender
 
 
-def threads(settings: str, batches: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+def bare_s(count: int) -> float:
+    """Seconds of one batch of the same NumPy in so many threads, without a worker."""
+    results = [np.empty_like(NUMBERS) for _ in range(count)]
+
+    def compute(found: np.ndarray) -> None:
+        for _ in range(4 * BATCH // count):
+            np.sin(NUMBERS, out=found)
+
+    crew = [threading.Thread(target=compute, args=(found,)) for found in results]
+    begun_at = time.perf_counter()
+    for one in crew:
+        one.start()
+    for one in crew:
+        one.join()
+    return time.perf_counter() - begun_at
+
+
+def offloaded(settings: str, batches: int) -> tuple[dict[str, list[float]], dict[str, float]]:
     """The seconds of each batch on one process with one thread and with two, and the CPUs wanted meanwhile."""
     took: dict[str, list[float]] = {}
     with ExitStack() as stack:
@@ -111,6 +133,8 @@ def threads(settings: str, batches: int) -> tuple[dict[str, list[float]], dict[s
             for count in (1, 2)
         }  # fmt: skip
         for _ in range(batches):
+            for count in (1, 2):
+                took.setdefault(f"bare numpy, {count} thread{'s' * (count > 1)}", []).append(bare_s(count))
             for name, (activity, contender) in rows.items():
                 took.setdefault(name, []).append(contender.batch_s(activity))
         wanted = {name: found.wanted_s / found.batches_s for name, (_, found) in rows.items()}
@@ -133,6 +157,7 @@ def waits() -> dict[str, float]:
 def ratios(best: dict[str, float]) -> dict[str, float]:
     """What the table is about."""
     return {
+        "bare numpy, 1 thread / 2": best["bare numpy, 1 thread"] / best["bare numpy, 2 threads"],
         "numbers, 1 thread / 2": best["numbers, 1 thread"] / best["numbers, 2 threads"],
         "python, 1 thread / 2": best["python, 1 thread"] / best["python, 2 threads"],
         "stock worker / ideal": best["waits, stock worker"] / IDEAL_S,
@@ -151,7 +176,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "flowherd.toml"
         settings.write_text(IN_THREADS)
-        runs, wanted = threads(str(settings), options.batches)
+        runs, wanted = offloaded(str(settings), options.batches)
     runs |= {name: [seconds] for name, seconds in waits().items()}
     best = {name: min(times) for name, times in runs.items()}
     if options.json:
@@ -161,11 +186,11 @@ def main() -> None:
         return
     print(f"{os.cpu_count()} cores, shared; shortest of {options.batches} batches of {BATCH}, and median")
     for name, times in runs.items():
-        print(f"{name:24}{best[name]:8.2f} s{statistics.median(times):8.2f} s")
+        print(f"{name:26}{best[name]:8.2f} s{statistics.median(times):8.2f} s")
     for name, cpus in wanted.items():
-        print(f"{name:24}{cpus:8.2f} CPUs wanted")
+        print(f"{name:26}{cpus:8.2f} CPUs wanted")
     for name, ratio in ratios(best).items():
-        print(f"{name:24}{ratio:8.2f}")
+        print(f"{name:26}{ratio:8.2f}")
 
 
 if __name__ == "__main__":
