@@ -67,8 +67,9 @@ def stock(app: str, python: str = sys.executable, *, tuned: bool = False) -> tup
 
 
 def flowherd(app: str, *flags: str) -> tuple[str, ...]:
-    """Our command line for the same worker program."""
-    words = (sys.executable, "-m", "flowherd_supervisor", "run", f"{app}:main", "--app-dir", str(APPS))
+    """Our command line for the same worker program, or for another app if it is named with its attribute."""
+    target = app if ":" in app else f"{app}:main"
+    words = (sys.executable, "-m", "flowherd_supervisor", "run", target, "--app-dir", str(APPS))
     return (*words, "--admin", "off", "--log-level", "error", *flags)
 
 

@@ -4,10 +4,11 @@
                                     [--tuned PYTHON]
 
 The same unchanged worker program with one activity that does nothing, against a stub engine each, with the same
-concurrency and batches of 100. Counted is user + system CPU time of every process of the host (flowherd: supervisor,
-keeper, worker), after a warm-up, for each completed activity; the stub is shown, not counted. `--delay-ms` is how
-long the engine takes to answer. `--tuned` names the Python of an environment with `kruxiaflow`, `sniffio` and
-`uvloop`: the stock worker at its best. The tuned runs and the ratios to them are left out without it.
+concurrency and batches of 100; *own handler* is that activity written for flowherd, without the stock SDK's objects.
+Counted is user + system CPU time of every process of the host (flowherd: supervisor, keeper, worker), after a
+warm-up, for each completed activity; the stub is shown, not counted. `--delay-ms` is how long the engine takes to
+answer. `--tuned` names the Python of an environment with `kruxiaflow`, `sniffio` and `uvloop`: the stock worker at
+its best; without it these runs are left out.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def contenders(tuned: str | None) -> dict[str, tuple[str, ...]]:
         found[TUNED] = stock("noop_worker", tuned, tuned=True)
     for transport in ("httpx-pool", "direct"):
         found[f"flowherd, {transport}"] = flowherd("noop_worker", "-p", "1", "--transport", transport)
+    found["flowherd, own handler"] = flowherd("native_noop:registry", "-p", "1")
     return found
 
 
@@ -83,10 +85,10 @@ def main() -> None:
         f"{options.activities} no-ops, {options.slots} slots, an engine that takes {options.delay_ms:g} ms; "
         f"{os.cpu_count()} cores, shared; medians of {options.repeat}"
     )
-    print(f"{'':22}{'CPU us':>8}{'a second':>10}{'out p50':>9}{'p99 ms':>8}{'polls':>7}{'stub us':>9}")
+    print(f"{'':24}{'CPU us':>8}{'a second':>10}{'out p50':>9}{'p99 ms':>8}{'polls':>7}{'stub us':>9}")
     for name, row in rows.items():
         print(
-            f"{name:22}{row['cpu_us']:8.0f}{row['per_s']:10.0f}{row['out_p50_ms']:9.1f}{row['out_p99_ms']:8.1f}"
+            f"{name:24}{row['cpu_us']:8.0f}{row['per_s']:10.0f}{row['out_p50_ms']:9.1f}{row['out_p99_ms']:8.1f}"
             f"{row['polls']:7.0f}{row['stub_us']:9.1f}"
             + "".join(f"  1/{ratio:.1f} of {base}" for base, ratio in row["of"].items() if base != name)
         )
