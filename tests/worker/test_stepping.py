@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from flowherd.running.stepping import BLOCKER_S, LoopMeter
+from flowherd.running.stepping import BLOCKER_S, LIGHT_S, LoopMeter
 from flowherd.running.watchdog import BLOCKED_S, Watchdog
 
 
@@ -68,6 +68,21 @@ async def test_nothing_is_called_light_before_it_has_been_measured() -> None:
     assert not meter.is_light("light")
     await run(meter, light(), "light")
     assert meter.is_light("light")
+
+
+def test_a_thread_that_computes_is_as_heavy_as_a_handler_on_the_loop_and_blocks_nobody() -> None:
+    """A process that has met it must not claim sixteen of them; its loop is free all the same."""
+    meter = LoopMeter()
+    stay = meter.enter_thread("compute")
+    stay.run(lambda: _compute(4 * LIGHT_S))
+    meter.leave_thread("compute", stay)
+    assert not meter.is_light("compute")
+    assert not meter.blocks("compute")
+    assert meter.busy_mean_s >= LIGHT_S
+    stay = meter.enter_thread("wait")
+    stay.run(lambda: None)
+    meter.leave_thread("wait", stay)
+    assert meter.is_light("wait")
 
 
 async def test_the_mean_rises_at_once_with_heavy_work_and_falls_slowly() -> None:
@@ -151,4 +166,11 @@ def _spend(seconds: float) -> None:
     """Keeps the loop, as a computation does."""
     stop_at = time.perf_counter() + seconds
     while time.perf_counter() < stop_at:
+        pass
+
+
+def _compute(seconds: float) -> None:
+    """Takes so much of a core, however many others want it."""
+    stop_at = time.thread_time() + seconds
+    while time.thread_time() < stop_at:
         pass

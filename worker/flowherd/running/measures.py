@@ -184,14 +184,17 @@ class Stay:
         measure: gets the result, None for nobody.
         alone: as `LoopSample`.
 
+    Attributes:
+        cpu_s: seconds of CPU that it has taken, once it has ended.
+
     """
 
-    __slots__ = ("_cpu_s", "_measure", "_resident", "_wall_s")
+    __slots__ = ("_measure", "_resident", "_wall_s", "cpu_s")
 
     def __init__(self, measure: Measure | None, *, alone: bool) -> None:
         self._measure = measure
         self._resident = resident_bytes() if alone and measure is not None else 0
-        self._cpu_s = self._wall_s = 0.0
+        self.cpu_s = self._wall_s = 0.0
 
     def run(self, call: Callable[[], T]) -> T:
         """Calls it in the present thread, whose CPU is then the handler's."""
@@ -199,13 +202,13 @@ class Stay:
         try:
             return call()
         finally:
-            self._cpu_s, self._wall_s = thread_time() - cpu_at, perf_counter() - began
+            self.cpu_s, self._wall_s = thread_time() - cpu_at, perf_counter() - began
 
     def end(self, *, alone: bool) -> None:
         """The attempt has ended, and its outcome is on the loop."""
         if self._measure is not None:
             growth = resident_bytes() - self._resident if alone and self._resident else None
-            self._measure.offloaded(cpu_s=self._cpu_s, wall_s=self._wall_s, growth_bytes=growth)
+            self._measure.offloaded(cpu_s=self.cpu_s, wall_s=self._wall_s, growth_bytes=growth)
 
 
 class WholeProcess:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 BLOCKER_S = 0.1  # a step this long is felt by everything else on the loop
-LIGHT_S = 0.005  # a step this short is felt by nobody
+LIGHT_S = 0.005  # of CPU: an activity that takes no more leaves its process free for others
 _SLOWLY = 0.1  # weight of the newest activity in the mean, if it took less
 _QUICKLY = 0.5  # ... and if it took more: a child that has met heavy work must not claim more of it
 
@@ -44,7 +44,7 @@ class LoopMeter:
         busy_s: seconds that handlers have ever kept the loop.
         last_long: the latest step that took `LONG_STEP_S` or more; read by the watchdog's thread.
         in_threads: the activities whose handlers are in threads now; read by the watchdog's thread.
-        busy_mean_s: seconds of the loop that a recent activity took, on average.
+        busy_mean_s: seconds of this process that a recent activity took, on its loop or in threads, on average.
         on_long_step: called with the seconds of each step that was so long that its neighbours felt it.
         stepping: set while there is a handler that has not ended.
         on_busy: called when the first handler begins after a time without any.
@@ -57,6 +57,7 @@ class LoopMeter:
         self._mark = mark
         self._measures: Mapping[str, Measure] = {} if measures is None else measures
         self._longest: dict[str, float] = {}
+        self._heaviest: dict[str, float] = {}
         self.since = 0.0
         self.name = ""
         self.busy_s = 0.0
@@ -73,8 +74,8 @@ class LoopMeter:
         return self._longest.get(name, 0.0) >= BLOCKER_S
 
     def is_light(self, name: str) -> bool:
-        """Whether activities of this name are known to leave the loop free."""
-        return self._longest.get(name, BLOCKER_S) <= LIGHT_S
+        """Whether activities of this name are known to leave this process free; not before one has ended."""
+        return self._heaviest.get(name, BLOCKER_S) <= LIGHT_S
 
     def stepped(self, work: Coroutine[Any, Any, None], name: str, tag: Callable[[], int]) -> Stepped:
         """The same work, measured; `tag` says what `mark` shall store while it is on the loop."""
@@ -93,6 +94,7 @@ class LoopMeter:
     def leave_thread(self, name: str, stay: Stay) -> None:
         """A handler in a thread has ended."""
         stay.end(alone=self.has_one)
+        self._note_busy(name, stay.cpu_s)
         self.in_threads[name] -= 1
         if not self.in_threads[name]:
             del self.in_threads[name]
@@ -147,10 +149,15 @@ class LoopMeter:
         """A handler has ended: what it took is remembered, and forgotten slowly."""
         if (measure := self._measures.get(name)) is not None:
             measure.kept_loop(busy_s, longest_s)
-        more_s = busy_s - self.busy_mean_s
-        self.busy_mean_s += more_s * (_QUICKLY if more_s > 0 else _SLOWLY)
+        self._note_busy(name, busy_s)
         self._longest[name] = max(longest_s, self._longest.get(name, 0.0) * (1 - _SLOWLY))
         self._ends()
+
+    def _note_busy(self, name: str, busy_s: float) -> None:
+        """How much this process can start soon: threads share its interpreter, or else a core with its siblings."""
+        more_s = busy_s - self.busy_mean_s
+        self.busy_mean_s += more_s * (_QUICKLY if more_s > 0 else _SLOWLY)
+        self._heaviest[name] = max(busy_s, self._heaviest.get(name, 0.0) * (1 - _SLOWLY))
 
     def _begins(self) -> None:
         self._alive += 1
