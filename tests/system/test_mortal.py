@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from decimal import Decimal
 from typing import TYPE_CHECKING
+
+import pytest
+from harness import running_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,3 +40,36 @@ def test_the_attempt_after_a_kill_goes_on_where_a_checkpoint_was_kept(
     assert engine.output(workflow)["done"] == [0, 1, 2]
     assert trace.read_text().split() == ["0", "1", "2"]
     assert max(engine.claims_per_activity().values()) == 2
+
+
+@pytest.mark.timeout(120)
+def test_in_a_storm_of_kills_every_cent_is_charged_and_none_twice(
+    run_host: Callable[..., Host], tmp_path: Path
+) -> None:
+    """What the handlers' own trace says was spent is what the engine's totals say, through kills at any moment.
+
+    A kill may fall between a spending and the line before or after it: so the trace gives two bounds. The lease is
+    short, since a kill may also take a reply to a poll along (C2).
+    """
+    with running_engine("--default-lease", "3", "--sweep-interval", "0.5") as engine:
+        storm(engine, run_host, tmp_path)
+
+
+def storm(engine: Engine, run_host: Callable[..., Host], tmp_path: Path) -> None:
+    """Kills a process four times while 60 activities spend two cents each."""
+    flags = ("-c", "8", "--poison-after", "0", "--default-lease", "3")
+    host = run_host("mortal_app:registry", *flags, processes=2, url=engine.url)
+    trace = tmp_path / "trace"
+    retry = {"max_attempts": 20, "strategy": "fixed", "base_seconds": 1}
+    workflows = engine.submit("spend_twice", 60, settings={"retry": retry}, trace=str(trace))
+    for number, completed in enumerate((2, 12, 25, 40)):
+        engine.wait_for("complete", completed)
+        host.kill(number % 2)
+        host.wait_ready()
+    assert {engine.ended(one, within_s=60)["status"] for one in workflows} == {"completed"}
+    paths = [f"/api/v1/workflows/{one}/output" for one in workflows]
+    totals = [engine.http.get(path).json()["total_cost_usd"] for path in paths]
+    cents = 100 * sum(map(Decimal, totals))
+    spent = Counter(trace.read_text().split())
+    assert spent["after"] <= cents <= spent["before"]
+    assert spent["before"] > 2 * len(workflows), "no kill hit anything"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from pathlib import Path
 
 from flowherd import ActivityContext, Registry
 
@@ -20,10 +20,11 @@ def is_first(marker: str) -> bool:
     return True
 
 
-def append(path: str, step: int) -> None:
-    """A step was done."""
-    with Path(path).open("a") as file:
-        file.write(f"{step}\n")
+def append(path: str, line: object) -> None:
+    """One line with a single write."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, f"{line}\n".encode())
+    os.close(fd)
 
 
 @registry.activity
@@ -48,3 +49,13 @@ async def in_steps(ctx: ActivityContext, marker: str, trace: str) -> dict[str, o
         if step == 1 and is_first(marker):
             os.kill(os.getpid(), signal.SIGKILL)
     return {"done": done}
+
+
+@registry.activity
+async def spend_twice(ctx: ActivityContext, trace: str) -> None:
+    """Spends a cent at its start and one at its end, and leaves a line before and after each."""
+    for pause_s in (0.15, 0.0):
+        append(trace, "before")
+        ctx.record_usage("anthropic", "m", output_tokens=1, cost_usd="0.01")
+        append(trace, "after")
+        await asyncio.sleep(pause_s)
