@@ -193,7 +193,7 @@ def test_a_supervisor_that_may_not_fork_keeps_the_other_worker_and_recovers(worl
     """P12: RLIMIT_NPROC 0 after the boot, as an ordinary user."""
     host = _host_of_nobody(world)
     try:
-        _limit_processes(host, "0")
+        _limit_processes(world, "0")
         ready = _pids(world)
         os.kill(ready[0], signal.SIGKILL)
         eventually(lambda: "process_not_started" in _log(world), "the refused fork")
@@ -201,7 +201,7 @@ def test_a_supervisor_that_may_not_fork_keeps_the_other_worker_and_recovers(worl
         world.submit_work(6, (0.01, 0.05))
         world.until_done(20)
         assert world.ended() == 6
-        _limit_processes(host, "1000")
+        _limit_processes(world, "1000")
         eventually(lambda: _log(world).count('"process_ready"') >= 4, "the replacement")
     finally:
         host.terminate()
@@ -211,9 +211,10 @@ def test_a_supervisor_that_may_not_fork_keeps_the_other_worker_and_recovers(worl
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 
-def _limit_processes(host: subprocess.Popen[bytes], soft: str) -> None:
-    """As its owner: not every root may change the limits of others."""
-    subprocess.run([*NOBODY, "prlimit", f"--pid={host.pid}", f"--nproc={soft}:"], check=True)
+def _limit_processes(world: World, soft: str) -> None:
+    """Of who forks workers, as its owner: not every root may change the limits of others."""
+    [mold] = [json.loads(line)["pid"] for line in _log(world).splitlines() if "preload_started" in line]
+    subprocess.run([*NOBODY, "prlimit", f"--pid={mold}", f"--nproc={soft}:"], check=True)
 
 
 def _host_of_nobody(world: World) -> subprocess.Popen[bytes]:

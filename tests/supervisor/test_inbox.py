@@ -40,6 +40,15 @@ def test_every_signal_of_the_interface_wakes_and_is_told(inbox: Inbox, number: s
     assert number in inbox.wait(CEILING_S)
 
 
+def test_p15_the_last_of_a_thousand_signals_is_heard_too(inbox: Inbox) -> None:
+    """Faults P15: a CONT that was dropped behind many others would leave the host paused for ever."""
+    for _ in range(1000):
+        send(signal.SIGUSR1)
+    send(signal.SIGCONT)
+    heard = inbox.wait(CEILING_S)
+    assert (len(heard), heard[-1]) == (1001, signal.SIGCONT)
+
+
 def test_a_signal_before_the_wait_is_not_lost(inbox: Inbox) -> None:
     """The race that `sigsuspend` was made for."""
     send(signal.SIGHUP)
