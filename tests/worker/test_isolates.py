@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from isolate_pool_kit import pool
 
-from flowherd import Registry
 from flowherd.activity import Completed
-from flowherd.config import WorkerConfig
 from flowherd.core.conversation import (
     Begin,
     Cancel,
@@ -22,134 +19,18 @@ from flowherd.core.conversation import (
     End,
     Measured,
     NotOpened,
-    Opened,
-    Saying,
     Shutdown,
     Succeeded,
     Unsuccessful,
     UsageRecorded,
     decode_downward,
-    encode,
 )
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.frames import FrameReader, head_of
-from flowherd.running.isolate_terms import IsolateRules
-from flowherd.running.isolates import Isolates
-from flowherd.running.offload import ThreadPool
+from flowherd.running.frames import head_of
 from flowherd.running.run import Phase
-from flowherd.running.runner import CancelReason, Runner
-from flowherd.testing import make_activity
+from flowherd.running.runner import CancelReason
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
     from flowherd.running.run import Run
-
-
-class Peer:
-    """The isolate's part, played by the test."""
-
-    def __init__(self, fds: Sequence[int]) -> None:
-        channel, self.stdout, self.stderr = (os.dup(fd) for fd in fds)
-        self.sock = socket.socket(fileno=channel)
-        self.sock.setblocking(False)  # noqa: FBT003
-        self._reader = FrameReader(1 << 24)
-        self._frames: list[Any] = []
-
-    def say(self, saying: Saying, follows: bytes | None = None) -> None:
-        frames = [encode(saying), *([follows] if follows is not None else [])]
-        self.sock.sendall(b"".join(head_of(frame) + frame for frame in frames))
-
-    async def hear(self) -> Any:
-        """The next message; for Begin with its parameters."""
-        frame = await self._frame()
-        saying = decode_downward(frame)
-        if isinstance(saying, Begin):
-            return saying, msgspec.json.decode(await self._frame())
-        return saying
-
-    async def _frame(self) -> Any:
-        async with asyncio.timeout(5):
-            while not self._frames:
-                try:
-                    self._frames += self._reader.read(self.sock)
-                except BlockingIOError:
-                    await asyncio.sleep(0)
-        return self._frames.pop(0)
-
-    def close(self) -> None:
-        self.sock.close()
-        for fd in (self.stdout, self.stderr):
-            os.close(fd)
-
-
-class Host:
-    """Takes orders, and makes nothing."""
-
-    def __init__(self) -> None:
-        self.peers: dict[int, Peer] = {}
-        self.orders: list[tuple[str, int]] = []
-        self.refusal: OSError | None = None
-
-    def need(self, key: int, fds: Sequence[int]) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-        self.peers[key] = Peer(fds)
-        self.orders.append(("need", key))
-
-    def stop(self, key: int) -> None:
-        self.orders.append(("stop", key))
-
-    def kill(self, key: int) -> None:
-        self.orders.append(("kill", key))
-
-
-class Pool:
-    """Isolates and a runner that uses them."""
-
-    def __init__(
-        self, *, limit: int = 2, idle_s: float = 60.0, cancel_grace_s: float = 60.0, **rules: Any
-    ) -> None:
-        self.host = Host()
-        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, idle_s=idle_s)
-        registry = Registry()
-
-        @registry.activity(offload="process")
-        def work(): ...
-
-        config = WorkerConfig(worker_id="t", concurrency=4, cancel_grace_s=cancel_grace_s)
-        self.runner = Runner(registry, config, ThreadPool(1), RunEnvironment(), self.isolates)
-        self._last = 0
-
-    def start(self, parameters: Any = None, **fields: Any) -> Run:
-        self._last += 1
-        return self.runner.start(make_activity("work", parameters, number=self._last, **fields))
-
-    def open(self, key: int) -> Peer:
-        """The isolate is there and ready."""
-        self.isolates.started(key, 0)
-        peer = self.host.peers[key]
-        peer.say(Opened())
-        return peer
-
-    def end(self, key: int, status: int = 0, reason: str = "") -> None:
-        """The supervisor has reaped it."""
-        self.isolates.ended(key, status, reason)
-
-    @property
-    def keys(self) -> list[int]:
-        return [key for order, key in self.host.orders if order == "need"]
-
-
-@asynccontextmanager
-async def pool(**options: Any) -> AsyncIterator[Pool]:
-    made = Pool(**options)
-    try:
-        yield made
-    finally:
-        made.isolates.close()
-        for peer in made.host.peers.values():
-            peer.close()
 
 
 async def until(look: Any) -> None:
@@ -455,3 +336,12 @@ async def test_a_handler_cannot_have_transfers_without_end():
         assert (await peer.hear()).code == "FILE_ERROR"
         peer.say(Succeeded(), b"{}")
         await done(run)
+
+
+async def test_nobody_waits_any_more_and_so_nothing_is_made():
+    """Else an app that does not start in an isolate would have one made for nobody after each failure."""
+    async with pool(limit=2) as it:
+        run = it.start()
+        it.end(1, 0, "no memory")
+        await done(run)
+        assert it.keys == [1]

@@ -54,7 +54,7 @@ class Isolate:
         ends: its connections; closed when it is gone.
         host: ends it.
         rules: for all.
-        changed: called when its stage has become IDLE, ENDING or GONE.
+        changed: called when its stage has become IDLE or ENDING.
 
     Attributes:
         pid: 0 until the supervisor has said it.
@@ -162,7 +162,6 @@ class Isolate:
         if run is not None:
             words = f"its isolate {self.why_not}"
             run.finish(self._verdict or run.failure("WORKER_CRASHED", words, retryable=True))
-        self._changed(self)
 
     # What it says itself
 

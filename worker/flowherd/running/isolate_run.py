@@ -211,8 +211,7 @@ class IsolateRun:
 
     def finish(self, outcome: Outcome) -> None:
         """The handler has ended."""
-        if not self.run.has_ended:
-            self.run.finish(outcome)
+        self.run.finish(outcome)
 
 
 def _refusal(call: int, error: BaseException) -> Saying:

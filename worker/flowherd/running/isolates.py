@@ -83,6 +83,8 @@ class Isolates:
         if (isolate := self._all.pop(key, None)) is None:
             return
         never_opened = isolate.stage is Stage.OPENING
+        if isolate in self._idle:
+            self._idle.remove(isolate)
         isolate.ended(status, reason)
         if never_opened:
             code = "WORKER_OVERLOADED" if reason else "WORKER_CRASHED"
