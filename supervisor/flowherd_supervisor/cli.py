@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -214,6 +214,13 @@ def advise(
     from flowherd_supervisor.views.advise import show_advice  # noqa: PLC0415 - as above
 
     return show_advice(admin=admin, pid=pid, as_json=json)
+
+
+@app.command
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> int:
+    """Print what completes commands and flags: source <(flowherd completion bash)."""
+    sys.stdout.write(app.generate_completion(prog_name="flowherd", shell=shell))
+    return Exit.CLEAN
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -316,3 +316,20 @@ async def test_a_good_poll_leaves_its_time_and_counts_in_the_berth() -> None:
     assert table.count(Cell.POLLS) == len(polling.polls)
     assert table.count(Cell.EMPTY_POLLS) == len(polling.polls) - 1
     assert table.berth.clock(Clock.LAST_GOOD_POLL) > 0
+
+
+@virtual_time
+async def test_the_fill_ratio_follows_how_much_of_what_was_asked_for_came() -> None:
+    """What scaling by demand goes by: 1 while polls come back full, 0 again when there is nothing."""
+    polling = Polling(slots=2)
+    fill = [polling.table.berth.clock(Clock.FILL)]
+    for _ in range(30):
+        polling.engine.offer(an_activity(), an_activity())
+    await asyncio.sleep(1.0)
+    fill.append(polling.table.berth.clock(Clock.FILL))
+    await asyncio.sleep(60.0)
+    fill.append(polling.table.berth.clock(Clock.FILL))
+    assert fill[0] == 0.0
+    assert fill[1] > 0.0
+    assert fill[2] < fill[1]
+    polling.task.cancel()
