@@ -15,7 +15,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.ledger import Cause, Ledger, RecordBook
 from flowherd.running.measures import Measures
 from flowherd.shared.work import LOADS, Load, Where
-from flowherd_supervisor.keeper.advice import Adviser, summary
+from flowherd_supervisor.keeper.advice import Adviser, host_load, judged, summary
 from flowherd_supervisor.views.advise import render, show_advice
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def worked(ledger: Ledger, places: dict[str, Where], *, attempts: int = 40, inca
             measure.probed(waited_s=0.005, released=False)
     load = [0.0] * LOADS
     load[Load.ACTIVE_S], load[Load.BUSY_S], load[Load.LATE + 5] = 10.0, 9.7, 10.0
+    load[Load.CPU_S] = 2.0
     measures.publish(load)
     return berth
 
@@ -139,6 +140,19 @@ def test_an_activity_that_was_moved_begins_anew(ledger: Ledger) -> None:
     assert [(row["runs"], row["samples"]) for row in document(ledger)["activities"]] == [("thread", 3)], (
         "the keeper's last word comes when all have ended"
     )
+
+
+def test_what_computes_beside_the_loop_fills_slots_that_more_of_them_would_not_help(ledger: Ledger) -> None:
+    """Its CPU counts, whether it is spent on the loop, in threads or in isolates."""
+    places = {"thread": Where.THREAD, "isolated": Where.PROCESS, "loop": Where.LOOP}
+    worked(ledger, places, attempts=100)
+    work = ledger.work()
+    advice = judged(work, set(work.entries))
+    load = host_load(work, advice, processes=1, slots=4, cpus=2)
+    assert load.cpu == pytest.approx(0.2 + 0.6), (
+        "20 % of the loop's own, and 3 s each in 10 s of the other two"
+    )
+    assert load.movable == pytest.approx(0.3 * sum(found.is_change for found in advice))
 
 
 def test_before_any_work_there_is_a_document(ledger: Ledger) -> None:

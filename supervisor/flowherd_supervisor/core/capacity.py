@@ -23,7 +23,7 @@ class HostLoad:
         active_s: seconds with work, over all processes.
         loop_busy: share of the time that a loop was busy.
         movable: of it, what would go if the advice about activities were followed.
-        cpu: CPUs that a process kept busy, with its isolates.
+        cpu: CPUs that a process kept busy, with its threads and isolates.
         full: share of the time that a process had no free slot.
 
     """

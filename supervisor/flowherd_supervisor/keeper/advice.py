@@ -92,10 +92,10 @@ def host_load(
     """How busy the host's processes were while they had work."""
     load = work.load
     active_s = load[Load.ACTIVE_S]
-    in_isolates_s = sum(
+    off_the_loop_s = sum(
         found.measured.cpu_ms / 1e3 * found.measured.attempts
         for found in advice
-        if found.measured.place is Place.PROCESS
+        if found.measured.place is not Place.ASYNC
     )
     moved_s = sum(found.measured.kept_s for found in advice if found.is_change)
     return capacity.HostLoad(
@@ -105,7 +105,7 @@ def host_load(
         active_s=active_s,
         loop_busy=_share(load[Load.BUSY_S], active_s),
         movable=_share(moved_s, active_s),
-        cpu=_share(load[Load.CPU_S] + in_isolates_s, active_s),
+        cpu=_share(load[Load.CPU_S] + off_the_loop_s, active_s),
         full=_share(load[Load.FULL_S], active_s),
     )
 

@@ -30,21 +30,21 @@ class LoadMeter:
         self._meter = meter
         self._measures = measures
         self._load = [0.0] * LOADS
-        self._stepping_s = self._loop_cpu_s = self._cpu_s = 0.0
+        self._stepping_s = self._cpu_s = 0.0
 
     def begins(self) -> None:
         """What was done while nothing ran, such as polling, is no load of the activities."""
         self._stepping_s = self._meter.busy_s
-        self._loop_cpu_s, self._cpu_s = time.thread_time(), time.process_time()
+        self._cpu_s = time.thread_time()
 
     def reads(self, late_s: float, elapsed_s: float, smoothed_s: float) -> None:
         """One reading of the lag (`flowherd.running.lag.Readings`)."""
         stepping_s = self._meter.busy_s - self._stepping_s
-        loop_cpu_s = time.thread_time() - self._loop_cpu_s
+        cpu_s = time.thread_time() - self._cpu_s
         load, berth = self._load, self._berth
         load[Load.ACTIVE_S] += elapsed_s
-        load[Load.BUSY_S] += min(elapsed_s, max(stepping_s, loop_cpu_s))  # a loop that blocks takes no CPU
-        load[Load.CPU_S] += time.process_time() - self._cpu_s
+        load[Load.BUSY_S] += min(elapsed_s, max(stepping_s, cpu_s))  # a loop that blocks takes no CPU
+        load[Load.CPU_S] += cpu_s
         if berth.get(Cell.RUNNING) >= berth.get(Cell.LIMIT):
             load[Load.FULL_S] += elapsed_s
         load[Load.LATE + bucket_of(late_s)] += elapsed_s

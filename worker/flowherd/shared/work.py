@@ -50,12 +50,12 @@ class Figure(IntEnum):
 
 
 class Load(IntEnum):
-    """Numbers of a whole process, over the time that a handler was there."""
+    """Numbers of a whole worker, over the time that a handler was there."""
 
     ENTRIES = 0
     ACTIVE_S = 1
     BUSY_S = 2  # of the loop
-    CPU_S = 3  # of all threads
+    CPU_S = 3  # of the loop's thread
     FULL_S = 4  # without a free slot
     LATE = 8  # the first of BUCKETS: seconds by how late the loop was
 
