@@ -10,11 +10,12 @@ import platform
 import time
 from typing import TYPE_CHECKING
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from flowherd.ledger import Host, Ledger, SeatTotal, Timing
+from flowherd_supervisor.keeper.exposition import exposition
 from flowherd_supervisor.keeper.tallies import tallies
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.keeper.status import StatusBoard
     from flowherd_supervisor.keeper.tallies import Tally
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 STATES = ("starting", "running", "draining", "releasing", "finishing", "ended")
 OUTCOMES = {"completed": SeatTotal.COMPLETED, "failed": SeatTotal.FAILED, "lost": SeatTotal.LOST}
 _PROCESS = "process"
@@ -75,8 +76,6 @@ class HostMetrics(Collector):
     def __init__(self, ledger: Ledger, board: StatusBoard) -> None:
         self._ledger = ledger
         self._board = board
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the registry need not know the names beforehand."""
@@ -91,7 +90,7 @@ class HostMetrics(Collector):
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""
-        return generate_latest(self._registry)
+        return exposition(self.collect())
 
     def _restarts(self, rows: list[Tally]) -> Iterator[Metric]:
         told = self._board.supervisor

@@ -1,0 +1,85 @@
+"""How soon a `kill -9` of a worker is seen in the log, the events, the status and /metrics; prints, asserts nothing.
+
+Run it as `python tests/bench/kill_seen.py [ROUNDS]`: an engine, a host with 2 processes, one kill after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness import Host, running_engine, running_host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def main(rounds: int) -> None:
+    """Prints the median and the worst of each way."""
+    seen: dict[str, list[float]] = {"log": [], "events": [], "status": [], "/metrics": []}
+    with (
+        tempfile.TemporaryDirectory(prefix="fh") as folder,
+        running_engine() as engine,
+        running_host(Path(folder), "sample_app:registry", "-p", "2", url=engine.url) as host,
+    ):
+        host.ready(2)
+        died = threading.Event()
+        threading.Thread(target=_listen, args=(host, died), daemon=True).start()
+        for number in range(1, rounds + 1):
+            threading.Event().wait(2.5)  # a later end is no crash loop
+            died.clear()
+            for name, took_s in _kill(host, died, number).items():
+                seen[name].append(took_s)
+    for name, times in seen.items():
+        median, worst = statistics.median(times) * 1000, max(times) * 1000
+        print(f"{name:>9}: median {median:.0f} ms, worst of {rounds} {worst:.0f} ms")
+
+
+def _kill(host: Host, died: threading.Event, number: int) -> dict[str, float]:
+    """Kills process 0 for the `number`-th time; seconds until each way has told of it."""
+    pid = host.children()[0]
+    wanted = f'flowherd_process_restarts_total{{cause="signal",process="0"}} {number}.0'
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    died.wait(10)
+    return {
+        "events": time.monotonic() - began,
+        "log": _until(lambda: len(host.log("process_died")) >= number, began),
+        "status": _until(lambda: host.children().get(0) not in {pid, None}, began),
+        "/metrics": _until(lambda: wanted in host.get("/metrics").text, began),
+    }
+
+
+def _until(look: Callable[[], bool], began: float) -> float:
+    while not look() and time.monotonic() - began < 10:
+        threading.Event().wait(0.005)
+    return time.monotonic() - began
+
+
+def _listen(host: Host, died: threading.Event) -> None:
+    transport = httpx.HTTPTransport(uds=host.socket)
+    with (
+        contextlib.suppress(httpx.TransportError),  # the host has ended
+        httpx.Client(transport=transport, base_url="http://flowherd", timeout=60) as client,
+        client.stream("GET", "/api/events") as reply,
+    ):
+        for line in reply.iter_lines():
+            if line.startswith("data: ") and json.loads(line[6:]).get("event") == "process_died":
+                died.set()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
