@@ -148,9 +148,9 @@ async def wait_async(ctx, mark: str = "") -> None:
 
 @isolated
 def wait_sync(ctx, mark: str = "", stubborn: int = 0) -> None:
-    ctx.logger.warning("begun")
     while True:
-        try:
+        try:  # around the word, too: whoever hears it may strike at once
+            ctx.logger.warning("begun")
             for _ in range(600):
                 threading.Event().wait(0.1)
         except asyncio.CancelledError as error:
