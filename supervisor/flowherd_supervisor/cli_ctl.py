@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 ctl_app = App(name="ctl", help="Steer a running supervisor of yours, over its unix socket.")
 
 AdminFlag = Annotated[str | None, Parameter(help="unix:PATH of a supervisor")]
+TimeoutFlag = Annotated[float | None, Parameter(help="seconds to wait at most, then exit 1")]
 PidFlag = Annotated[int | None, Parameter(help="pid of a supervisor on this host")]
 
 
@@ -25,9 +26,19 @@ def scale(
 
 
 @ctl_app.command
-def restart(*, admin: AdminFlag = None, pid: PidFlag = None) -> int:
+def restart(
+    *,
+    wait: Annotated[
+        bool, Parameter(help="return when every process is new, or why it is not", negative="")
+    ] = False,
+    timeout: TimeoutFlag = None,
+    admin: AdminFlag = None,
+    pid: PidFlag = None,
+) -> int:
     """Read the settings again and import the app anew, process after process, as HUP does."""
-    return _order("restart", admin, pid)
+    from flowherd_supervisor import ctl as part  # noqa: PLC0415 - `flowherd --help` needs none of it
+
+    return part.restart(part.Where(admin, pid), wait=wait, timeout_s=timeout)
 
 
 @ctl_app.command
@@ -52,7 +63,7 @@ def stacks(*, admin: AdminFlag = None, pid: PidFlag = None) -> int:
 def drain(
     *,
     wait: Annotated[bool, Parameter(help="return when it has ended", negative="")] = False,
-    timeout: Annotated[float | None, Parameter(help="seconds to wait at most, then exit 1")] = None,
+    timeout: TimeoutFlag = None,
     admin: AdminFlag = None,
     pid: PidFlag = None,
 ) -> int:

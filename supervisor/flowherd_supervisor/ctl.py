@@ -7,13 +7,17 @@ import select
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
 from flowherd_supervisor.views.ask import open_admin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _LOOK_EVERY_S = 0.2
 _REFUSED = frozenset({409, 422})  # what the supervisor will not do, as against what cannot be asked
@@ -46,6 +50,43 @@ def order(where: Where, name: str, processes: int | None = None) -> int:
     """
     with open_admin(where.admin, where.pid) as client:
         return _give(client, where, name, processes)
+
+
+def restart(where: Where, *, wait: bool, timeout_s: float | None) -> int:
+    """Lets every process be replaced; with `wait` returns when all are new, or why they are not.
+
+    The code is then 0, 2 for settings that cannot be applied, 3 for an app that does not boot, 1 after `timeout_s`.
+    """
+    with open_admin(where.admin, where.pid) as client:
+        if not wait:
+            return _give(client, where, "restart", None)
+        give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
+        seen = {"last-event-id": str(int(time.time() * 1e6))}  # events are numbered by their time
+        try:
+            with client.stream("GET", "/api/events", headers=seen) as news:
+                code = _give(client, where, "restart", None)
+                return code or _outcome(news.iter_lines(), give_up_at)
+        except httpx.HTTPError as error:
+            sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
+            return Exit.INTERNAL
+
+
+def _outcome(lines: Iterable[str], give_up_at: float | None) -> int:
+    """Reads events until one says how the reload has ended; the status comes once a second, so that time is seen."""
+    for line in lines:
+        event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {}
+        match event.get("event"):
+            case "reloaded":
+                sys.stdout.write("every process is new\n")
+                return Exit.CLEAN
+            case "reload_failed" | "reload_refused" as name:
+                reason = event.get("reason") or event.get("note")
+                sys.stderr.write(f"flowherd: {name.replace('_', ' ')}: {reason}; the log says more\n")
+                return Exit.BOOT_FAILED if name == "reload_failed" else Exit.USAGE
+        if give_up_at is not None and time.monotonic() >= give_up_at:
+            break
+    sys.stderr.write("flowherd: the processes are not all new yet\n")
+    return Exit.INTERNAL
 
 
 def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:

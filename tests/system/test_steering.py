@@ -155,3 +155,24 @@ async def test_a_watcher_outlives_the_process_that_serves_it(engine: Engine, tmp
                         pass
         assert seen.count("process_ready") == 3, "two keepers and a worker, each once"
         assert (await feed.order("quiet")) == "polling pauses; what runs goes on"
+
+
+def test_whoever_waits_for_a_reload_is_told_how_it_ended(engine: Engine, tmp_path: Path) -> None:
+    """For scripts: 0 when every process is new, 3 for a version that does not boot, 2 for settings that do not fit."""
+    app, settings = tmp_path / "my_app.py", tmp_path / "flowherd.toml"
+    good = "from flowherd import activity\n\n\n@activity\nasync def noop() -> None: ...\n"
+    app.write_text(good)
+    with running_host(tmp_path, "my_app", "-p", "2", url=engine.url, app_dir=tmp_path) as host:
+        host.ready(2)
+        code, said, _ = ctl(host, "restart", "--wait", "--timeout", "20")
+        assert (code, said.splitlines()[-1]) == (0, "every process is new")
+        app.write_text("1 / 0\n")
+        code, _, said = ctl(host, "restart", "--wait", "--timeout", "20")
+        assert code == 3
+        assert "reload failed" in said
+        app.write_text(good)
+        settings.write_text("worker = 'java'\n")
+        code, _, said = ctl(host, "restart", "--wait", "--timeout", "20")
+        assert code == 2
+        assert "reload refused: --worker cannot change while it runs" in said
+        assert len(host.children()) == 2
