@@ -50,7 +50,7 @@ class Work:
 
     def __init__(self) -> None:
         self._number = 0
-        self._pollers: set[str] = set()
+        self._pollers: dict[str, float] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -82,7 +82,7 @@ class Work:
         """The reply to a poll."""
         self.counts["polls"] += 1
         poller = worker_id.rpartition("-")[0]
-        self._pollers.add(poller)
+        self._pollers.setdefault(poller, time.time())
         queue = self._queue
         if not queue:
             self.counts["empty_polls"] += 1
@@ -123,11 +123,12 @@ class Work:
             watcher[1]()
 
     def report(self) -> dict[str, Any]:
-        """Everything counted since the last `clear`, and who has ever polled."""
+        """Everything counted since the last `clear`, and who has ever polled, the first time when (wall clock)."""
         return {
             "counts": self.counts,
             "claims": self.claims,
             "pollers": sorted(self._pollers),
+            "first_polls": self._pollers,
             "pick_up_s": self.pick_up_s,
             "acknowledged_s": self.acknowledged_s,
             "cpu_s": time.process_time(),
