@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.state import State as Brain
 
 RECENT_S = 15.0  # polls may fail for so long before that means anything
+RARE_S = 300.0  # how far apart polls may be that all were answered: --poll-interval-max can be long
 
 
 def is_well(state: Brain, ledger: Ledger, now: float) -> bool:
@@ -31,7 +32,9 @@ def is_well(state: Brain, ledger: Ledger, now: float) -> bool:
 
 
 def _gets_work(berth: Berth, now: float) -> bool:
-    return now - berth.clock(Clock.LAST_GOOD_POLL) < RECENT_S
+    good_at = berth.clock(Clock.LAST_GOOD_POLL)
+    failed = berth.clock(Clock.LAST_BAD_POLL) > good_at
+    return now - good_at < (RECENT_S if failed else RARE_S)
 
 
 def _is_excused(berth: Berth) -> bool:

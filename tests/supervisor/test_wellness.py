@@ -15,7 +15,7 @@ from flowherd.ledger import Cell, Clock, Ledger, RecordBook
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.state import Phase
 from flowherd_supervisor.notify import ServiceManager
-from flowherd_supervisor.wellness import RECENT_S, is_well
+from flowherd_supervisor.wellness import RARE_S, RECENT_S, is_well
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +43,7 @@ class Host:
 
     def polls_fail(self) -> None:
         self.berth.set_clock(Clock.LAST_GOOD_POLL, NOW - RECENT_S - 1.0)
+        self.berth.set_clock(Clock.LAST_BAD_POLL, NOW - 1.0)
 
 
 @pytest.fixture
@@ -54,6 +55,14 @@ def test_a_good_poll_lately_is_well_and_an_old_one_is_not(host: Host) -> None:
     """Issue: WATCHDOG=1 only while a good poll is recent."""
     assert host.well
     host.polls_fail()
+    assert not host.well
+
+
+def test_polls_that_are_far_apart_and_answered_are_well_but_not_for_ever(host: Host) -> None:
+    """An idle host with a long --poll-interval-max; a poller that has stopped altogether is another thing."""
+    host.berth.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S + 1.0)
+    assert host.well
+    host.berth.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S - 1.0)
     assert not host.well
 
 
