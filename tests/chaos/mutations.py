@@ -175,6 +175,27 @@ MUTATIONS = (
         + "test_max_concurrent.py"
         + "::test_one_at_a_time_means_one_on_the_whole_host_also_when_its_process_is_killed",
     ),
+    Mutation(
+        "no second activity after a SIGTERM",
+        WORKER + "running/isolate.py",
+        "self._is_broken or self._times_stopped or self._tasks",
+        "self._is_broken or self._tasks",
+        UNIT + "test_isolates.py::test_an_isolate_that_was_told_to_stop_never_gets_another_activity",
+    ),
+    Mutation(
+        "whole messages under a SIGTERM",
+        WORKER + "process/isolate_voice.py",
+        "self._is_due = True",
+        "self._interrupt()",
+        UNIT + "test_isolate_voice.py::test_a_message_is_sent_whole_before_the_handler_is_interrupted",
+    ),
+    Mutation(
+        "the look at an isolate's output",
+        WORKER + "running/isolate.py",
+        "output = checked_output(frame)",
+        "output = bytes(frame)",
+        UNIT + "test_isolates.py::test_a17_an_output_that_is_no_object_is_garbage_too",
+    ),
 )
 
 
