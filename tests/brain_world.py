@@ -209,7 +209,7 @@ class World:
 
     def become_ready(self, process: Process) -> None:
         process.ready_at = self.now
-        self.ever_ready |= process.seat >= 0
+        self.ever_ready |= process.seat >= 0 and not process.told_to_end
         hazards = ("a thread",) if process.seat == MOLD and self.rng.random() < self.unsafe else ()
         process.frozen = process.seat == MOLD and self.rng.random() < self.freezes
         self.feed(events.ChildReady(process.seat, process.incarnation, "py-std", hazards=hazards))
