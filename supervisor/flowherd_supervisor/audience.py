@@ -51,10 +51,11 @@ class Audience:
 
     def _give_pidfd(self, state: State, worker: Handle) -> None:
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)
-        if keeper is None or worker.berth is None or worker.pidfd < 0:
+        if keeper is None or worker.pidfd < 0:
             return
         try:
-            keeper.link.send(messages.WatchChild(worker.berth.number, worker.pid), [worker.pidfd])
+            for berth in worker.berths:
+                keeper.link.send(messages.WatchChild(berth.number, worker.pid), [worker.pidfd])
         except LinkClosed:
             log.debug("keeper_not_told", pid=worker.pid)
 
@@ -72,12 +73,13 @@ class Audience:
     def _tell_keeper(self, state: State) -> None:
         told = messages.SupervisorState(
             state=state.mode.value,
-            wanted=state.plan.processes,
+            wanted=state.plan.workers,
             total_slots=state.plan.concurrency,
             restarts={seat.number: seat.restarts for seat in state.seats if seat.restarts},
             causes={number: dict(counts) for number, counts in state.causes.items()},
             polling=state.polling,
             most=min(state.plan.most_processes, state.plan.concurrency),
+            threads=state.plan.threads is not None,
         )
         if told != self._told and self._send_keeper(state, told):
             self._told = told

@@ -70,7 +70,8 @@ def _sizes(loaded: Loaded) -> Finding:
     plan = loaded.settings.plan()
     said = ", ".join(dict.fromkeys(loaded.origins.values())) or "the defaults alone"
     return Finding(
-        Weight.FINE, f"settings: {plan.processes} processes, {plan.concurrency} slots; from {said}"
+        Weight.FINE,
+        f"settings: {plan.workers} {'threads' if plan.threads else 'processes'}, {plan.concurrency} slots; from {said}",
     )
 
 

@@ -24,9 +24,9 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 class Births(Protocol):
-    """Says how to make the process that a Spawn orders: the keeper, the mold, or the worker of a berth."""
+    """Says how to make the process that a Spawn orders: the keeper, the mold, or the workers of some berths."""
 
-    def birth(self, order: actions.Spawn, berth: Berth | None) -> Birth: ...
+    def birth(self, order: actions.Spawn, berths: tuple[Berth, ...]) -> Birth: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class _Asked:
     """A worker that a mold has been asked for: what is ours of it, and what becomes its own."""
 
     order: actions.Spawn
-    berth: Berth
+    berths: tuple[Berth, ...]
     link: Link
     stacks: int
 
@@ -57,20 +57,22 @@ class Forks:
             host_processes: how many workers there are.
 
         """
-        berth = None
+        berths: tuple[Berth, ...] = ()
         if order.seat not in {KEEPER, MOLD}:
-            berth = self._ledger.free_berth()
-            if berth is None:
-                return events.SpawnFailed(order.seat, order.incarnation, "every berth is still being settled")
-            berth.open(seat=order.seat, incarnation=order.incarnation, now=time.monotonic())
+            berths = self._ledger.free_berths(order.workers)
+            if not berths:
+                return events.SpawnFailed(order.seat, order.incarnation, "too few berths are settled yet")
+            now = time.monotonic()
+            for number, berth in enumerate(berths, order.seat):
+                berth.open(seat=number, incarnation=order.incarnation, now=now)
         try:
-            if order.mold and berth is not None:
-                self._ask(order, berth, host_processes)
+            if order.mold and berths:
+                self._ask(order, berths, host_processes)
                 return None
-            birth = self._births.birth(order, berth)
-            return self._known(self._processes.spawn(order.seat, order.incarnation, berth, birth))
+            birth = self._births.birth(order, berths)
+            return self._known(self._processes.spawn(order.seat, order.incarnation, berths, birth))
         except Exception as error:  # noqa: BLE001 - the brain waits for an answer, whatever it is
-            self._give_back(berth)
+            self._give_back(berths)
             return events.SpawnFailed(order.seat, order.incarnation, str(error) or repr(error))
 
     def answered(self, answer: messages.FromMold) -> Handle | events.SpawnFailed | None:
@@ -95,12 +97,13 @@ class Forks:
                 del self._asked[names]
                 self._drop(asked)
 
-    def _ask(self, order: actions.Spawn, berth: Berth, host_processes: int) -> None:
+    def _ask(self, order: actions.Spawn, berths: tuple[Berth, ...], host_processes: int) -> None:
         """A mold that cannot be reached will be found out by its silence, or by its end."""
         ours, theirs = Link.pair()
         stacks = os.memfd_create("stacks")
-        self._asked[order.seat, order.incarnation] = _Asked(order, berth, ours, stacks)
-        fork = messages.Fork(order.seat, order.incarnation, berth.number, order.limit, host_processes)
+        self._asked[order.seat, order.incarnation] = _Asked(order, berths, ours, stacks)
+        numbers = tuple(berth.number for berth in berths)
+        fork = messages.Fork(order.seat, order.incarnation, numbers, order.limit, host_processes)
         mold = self._processes.find(MOLD, order.mold)
         if mold is not None:
             with contextlib.suppress(LinkClosed):
@@ -114,20 +117,20 @@ class Forks:
             pidfd = os.pidfd_open(pid)
         except OSError:  # it has ended, and has been reaped
             pidfd = -1
-        return Handle(order.seat, order.incarnation, pid, pidfd, asked.link, asked.berth, asked.stacks)
+        return Handle(order.seat, order.incarnation, pid, pidfd, asked.link, asked.berths, asked.stacks)
 
     def _known(self, handle: Handle) -> Handle:
-        if handle.berth is not None:
-            handle.berth.put(Cell.PID, handle.pid)
+        for berth in handle.berths:
+            berth.put(Cell.PID, handle.pid)
         return handle
 
     def _drop(self, asked: _Asked) -> None:
         asked.link.close()
         os.close(asked.stacks)
-        self._give_back(asked.berth)
+        self._give_back(asked.berths)
 
-    def _give_back(self, berth: Berth | None) -> None:
+    def _give_back(self, berths: tuple[Berth, ...]) -> None:
         """The keeper frees what has ended."""
-        if berth is not None:
+        for berth in berths:
             berth.end(Cause.CLEAN)
-            self._bells.ring_keeper()
+        self._bells.ring_keeper()

@@ -13,13 +13,13 @@ from setproctitle import setproctitle
 from flowherd import __version__, logs
 from flowherd.errors import ConfigurationError
 from flowherd.ledger import Berth, Ledger, records_needed
-from flowherd.process import child
 from flowherd.process.warm import warm_up
 from flowherd.shared.bells import Bells
 from flowherd_supervisor import mold
 from flowherd_supervisor.admin import AdminSocket
 from flowherd_supervisor.cautions import cautions
 from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.core.plan import split
 from flowherd_supervisor.cpus import limit_numeric_threads, usable_cpus
 from flowherd_supervisor.keeper import process as keeper
 from flowherd_supervisor.notes import Banner
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.plan import Plan
     from flowherd_supervisor.settings import Settings
 
-UNCHANGEABLE = ("admin", "worker", "api_url", "client_id", "log_level", "log_format")
+UNCHANGEABLE = ("admin", "parallel", "worker", "api_url", "client_id", "log_level", "log_format")
 
 log = structlog.stdlib.get_logger("flowherd")
 
@@ -64,7 +64,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     setproctitle(f"flowherd: supervisor of {app.name}")
     host = _Host(app, settings, load, plan)
     try:
-        threads = limit_numeric_threads(os.environ, plan.processes)
+        threads = limit_numeric_threads(os.environ, plan.workers)
         _banner(app, settings, plan, host, threads).say(logs.style_of(settings.log_format))
         for text in cautions(settings):
             log.warning("unwise_setting", note=text)
@@ -91,21 +91,21 @@ class _Host:
         self.bells = Bells(len(self.ledger.berths))
         self.admin = AdminSocket(settings.admin)
 
-    def birth(self, order: Spawn, berth: Berth | None) -> Birth:
+    def birth(self, order: Spawn, berths: tuple[Berth, ...]) -> Birth:
         """How to make the process that `order` names."""
         if order.seat == KEEPER:
             keep = (*self.bells.fds, *self.admin.fds)
             return Birth("flowherd: keeper", keep, self._keeper, expendable=False)
         setups = self._setups()
-        if order.seat == MOLD or berth is None:
+        if order.seat == MOLD:
             mold_setup = mold.MoldSetup(setups, self._pid, self._plan.processes)
             title = f"flowherd: preload of {self._app.name}"
             return Birth(title, self.bells.fds, lambda link: mold.main(mold_setup, link), expendable=False)
-        setup = setups.worker(order.seat, berth, order.limit, self._plan.processes)
+        workers = self._plan.workers
         return Birth(
             setups.title_of(order.seat),
             self.bells.fds,
-            lambda link: child.main(setup, link),
+            lambda link: setups.work(order, berths, workers, link),
             expendable=True,
         )
 
@@ -113,7 +113,7 @@ class _Host:
         """How to make an isolate that imports the app itself."""
         setups = self._setups()
         title = setups.title_of(order.seat, order.key)
-        return IsolateBirth(title, ends, lambda: setups.isolate(order.seat, self._plan.processes, ends))
+        return IsolateBirth(title, ends, lambda: setups.isolate(order, self._plan.workers, ends))
 
     def _setups(self) -> Setups:
         """What workers are born with under the present settings."""
@@ -126,6 +126,7 @@ class _Host:
             most_slots=self._plan.concurrency,
             ledger=self.ledger,
             bells=self.bells,
+            threads=self._plan.threads is not None,
         )
 
     def _keeper(self, link: Link) -> int:
@@ -169,7 +170,8 @@ def _banner(app: App, settings: Settings, plan: Plan, host: _Host, threads: str)
         worker_type=settings.worker or "the app's own",
         worker_id=host.config.worker_id,
         api_url=settings.api_url,
-        shares=plan.shares,
+        shares=split(plan.concurrency, plan.workers),
+        threads=plan.threads is not None,
         usable_cpus=usable_cpus(),
         automatic=settings.concurrency is None,
         admin=host.admin.description,

@@ -109,7 +109,7 @@ class Isolation:
         """A mold that cannot be reached will be found out by its silence, or by its end."""
         names = (order.seat, order.incarnation, order.key)
         stacks = self._stacks[names] = os.memfd_create("stacks")
-        fork = messages.Fork(order.seat, order.incarnation, 0, 0, host_processes, order.key)
+        fork = messages.Fork(order.seat, order.incarnation, (), 0, host_processes, order.key)
         mold = self._processes.find(MOLD, order.mold)
         if mold is not None:
             with contextlib.suppress(LinkClosed):

@@ -164,16 +164,15 @@ class _Mold:
         _part_ways()
         if order.key:
             return self._isolate(order, ends)
-        berth = setups.ledger.berths[order.berth]
-        setup = setups.worker(order.seat, berth, order.limit, order.processes, self._loaded)
-        return child.main(setup, Link.of(*ends))
+        berths = tuple(setups.ledger.berths[number] for number in order.berths)
+        return setups.work(order, berths, order.processes, Link.of(*ends), self._loaded)
 
     def _isolate(self, order: Fork, ends: Sequence[int]) -> int:
         """Ends with the supervisor, which it cannot see otherwise; set before, that would be the go-between."""
         die_with_parent()
         if os.getppid() != self._setup.supervisor_pid:
             return Exit.RELEASED
-        return self._setup.setups.isolate(order.seat, order.processes, ends, self._loaded)
+        return self._setup.setups.isolate(order, order.processes, ends, self._loaded)
 
     def _is_adopted(self, may_begin: int, go_between: int) -> bool:
         """Waits until the supervisor has been told and is the parent."""

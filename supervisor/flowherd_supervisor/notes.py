@@ -75,6 +75,7 @@ class Banner:
     automatic: bool
     admin: str
     numeric_threads: str = ""
+    threads: bool = False
 
     def say(self, style: str) -> None:
         """As a few aligned lines in text mode, as one record in JSON mode."""
@@ -83,7 +84,7 @@ class Banner:
             "app": self.app,
             "engine": self.api_url,
             "worker": f"{self.worker_type} as {self.worker_id}",
-            "processes": f"{len(self.shares)} of {self.usable_cpus} usable CPUs",
+            "processes": self._processes(),
             "concurrency": self._concurrency(),
             "threads": self.numeric_threads,
             "status": self.admin,
@@ -95,6 +96,12 @@ class Banner:
         width = max(map(len, facts))
         lines = [f"  {name:<{width}}  {fact}" for name, fact in facts.items()]
         _write("\n".join(["flowherd", *lines, ""]))
+
+    def _processes(self) -> str:
+        of_cpus = f"of {self.usable_cpus} usable CPUs"
+        if not self.threads:
+            return f"{len(self.shares)} {of_cpus}"
+        return f"{len(self.shares)} as threads of one, {of_cpus}: what ends one thread ends all"
 
     def _concurrency(self) -> str:
         total = sum(self.shares)

@@ -68,7 +68,7 @@ class Handle:
     pid: int
     pidfd: int  # -1 where it had been reaped before we knew of it
     link: Link
-    berth: Berth | None
+    berths: tuple[Berth, ...]  # one for each worker in it; none for the keeper and a mold
     stacks: int  # a file in memory, where a crash leaves its stacks
 
     def last_words(self) -> list[str]:
@@ -136,7 +136,7 @@ class Processes:
                 return handle
         return None
 
-    def spawn(self, seat: int, incarnation: int, berth: Berth | None, birth: Birth) -> Handle:
+    def spawn(self, seat: int, incarnation: int, berths: tuple[Berth, ...], birth: Birth) -> Handle:
         """Forks one child directly.
 
         Raises:
@@ -161,7 +161,7 @@ class Processes:
         finally:
             theirs.close()
         ours.set_blocking(blocking=False)
-        handle = Handle(seat, incarnation, pid, pidfd, ours, berth, stacks)
+        handle = Handle(seat, incarnation, pid, pidfd, ours, berths, stacks)
         self.adopt(handle)
         return handle
 

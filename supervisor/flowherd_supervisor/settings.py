@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path  # noqa: TC003 - pydantic reads it
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from flowherd.config import DEFAULT_TRANSPORT, DEFAULT_WORKER_TYPE, MAX_POLL, WorkerConfig, default_worker_id
 from flowherd.errors import ConfigurationError
+from flowherd.process.free_threading import why_no_threads
 from flowherd_supervisor.admin import DEFAULT_ADDRESS, parse_address
 from flowherd_supervisor.core.plan import Plan, Preload, choose_sizes
 from flowherd_supervisor.core.restarts import RestartPolicy
 from flowherd_supervisor.cpus import usable_cpus
-
-_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*(ms|s|m|h|)\s*", re.ASCII)
-
-
-def _duration(value: object) -> object:
-    """`60`, `60s`, `500ms` and `2m`, as the engine's own variables are written (protocol.md §7)."""
-    _no_bool(value)
-    if not isinstance(value, str):
-        return value
-    found = _DURATION.fullmatch(value)
-    if found is None:
-        raise ValueError("should be seconds, or a number with ms, s, m or h such as 500ms or 2m")
-    return float(found[1]) * _UNITS_S[found[2]]
-
-
-def _count(value: object) -> object:
-    _no_bool(value)
-    return value
-
-
-def _count_or_auto(value: object) -> object:
-    return None if value == "auto" else _count(value)
-
-
-def _no_bool(value: object) -> None:
-    """`true` is 1 to a lax reader, and a mistake to everybody else."""
-    if isinstance(value, bool):
-        raise ValueError("should be a number")  # noqa: TRY004 - what pydantic turns into a complaint
-
-
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_duration)]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_duration)]
-Count = Annotated[int, BeforeValidator(_count)]
-CountOrAuto = Annotated[int | None, BeforeValidator(_count_or_auto)]
+from flowherd_supervisor.quantities import (  # noqa: TC001 - pydantic reads them
+    Count,
+    CountOrAuto,
+    PositiveSeconds,
+    Seconds,
+)
 
 
 def _env(name: str, help_text: str, default: Any, **constraints: Any) -> Any:
@@ -167,6 +130,12 @@ class Settings(BaseModel):
         "import the app once and fork all processes from it; by default only if that is safe",
         None,
     )
+    parallel: Literal["auto", "processes", "threads"] = _env(
+        "WORKER_PARALLEL",
+        "what -p makes: processes, or threads of one process, which then fails as a whole (needs a "
+        "free-threaded Python such as python3.14t); auto = processes",
+        "auto",
+    )
     loop: Literal["auto", "uvloop", "asyncio"] = _env(
         "WORKER_LOOP", "event loop: auto, uvloop or asyncio", "auto"
     )
@@ -223,6 +192,8 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         choose_sizes(self.processes, self.concurrency, 1)
+        if self.parallel == "threads" and (reason := why_no_threads()):
+            raise ValueError(f"--parallel threads {reason}")
         if self.client_id and not (self.client_secret or self.client_secret_file):
             raise ValueError(
                 "--client-id needs a secret: set KRUXIAFLOW_CLIENT_SECRET, or --client-secret-file FILE"
@@ -233,9 +204,11 @@ class Settings(BaseModel):
 
     def plan(self) -> Plan:
         """What to keep alive."""
-        processes, concurrency = choose_sizes(self.processes, self.concurrency, usable_cpus())
+        workers, concurrency = choose_sizes(self.processes, self.concurrency, usable_cpus())
+        are_threads = self.parallel == "threads"
         return Plan(
-            processes=processes,
+            processes=1 if are_threads else workers,
+            threads=workers if are_threads else None,
             concurrency=concurrency,
             graceful_timeout_s=self.graceful_timeout,
             boot_timeout_s=self.boot_timeout,

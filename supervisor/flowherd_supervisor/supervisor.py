@@ -116,9 +116,9 @@ class Supervisor:
             case signal.SIGHUP:
                 yield from _contained(self._reload)
             case signal.SIGTTIN:
-                yield events.ScaleRequested(self._state.plan.processes + 1)
+                yield events.ScaleRequested(self._state.plan.workers + 1)
             case signal.SIGTTOU:
-                yield events.ScaleRequested(self._state.plan.processes - 1)
+                yield events.ScaleRequested(self._state.plan.workers - 1)
             case _ if number in SIGNALS:
                 yield SIGNALS[number]
 
@@ -166,13 +166,13 @@ class Supervisor:
         return self._bury_process(child, status)
 
     def _bury_process(self, handle: Handle, status: int) -> Event:
-        """Ends the berth, so that the keeper settles it."""
+        """Ends its berths, so that the keeper settles them."""
         self._inbox.forget(handle.link)
         running = 0
-        if handle.berth is not None:
-            running = sum(record.state is RecordState.RUNNING for record in handle.berth.records())
-            handle.berth.end(self._cause(handle, handle.berth), status)
-            self._bells.ring_keeper()
+        for berth in handle.berths:
+            running += sum(record.state is RecordState.RUNNING for record in berth.records())
+            berth.end(self._cause(handle, berth), status)
+        self._bells.ring_keeper()
         if handle.seat == MOLD:
             self._forks.mold_ended(handle.incarnation)
         handle.close()
@@ -200,7 +200,7 @@ class Supervisor:
     def _perform(self, order: actions.Action) -> list[Event]:
         match order:
             case actions.Spawn():
-                return list(self._take(self._forks.make(order, self._state.plan.processes)))
+                return list(self._take(self._forks.make(order, self._state.plan.workers)))
             case actions.Note():
                 notes.say(order)
                 self._audience.pass_on(self._state, order)
@@ -216,7 +216,7 @@ class Supervisor:
                 | actions.TellIsolateStarted()
                 | actions.TellIsolateEnded()
             ):
-                return self._isolation.perform(order, self._state.plan.processes)
+                return self._isolation.perform(order, self._state.plan.workers)
             case _:
                 child = self._processes.find(order.seat, order.incarnation)
                 if child is not None:
@@ -229,8 +229,8 @@ class Supervisor:
             case actions.Kill():
                 self._processes.kill(handle)
             case actions.Abort(guilty=guilty):
-                assert handle.berth is not None, "only workers hang"
-                handle.berth.put(Cell.GUILTY, guilty)
+                for berth in handle.berths:
+                    berth.put(Cell.GUILTY, guilty)
                 self._processes.abort(handle)
             case actions.SetSlots(limit=limit, n=n):
                 self._send(handle, messages.SetSlots(limit, n))

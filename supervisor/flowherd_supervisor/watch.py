@@ -22,7 +22,7 @@ from flowherd_supervisor.descriptors import open_descriptors
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from flowherd_supervisor.core.events import Event
+    from flowherd_supervisor.core.events import Event, SlotsSeen
     from flowherd_supervisor.core.plan import Plan
     from flowherd_supervisor.processes import Handle
 
@@ -59,17 +59,16 @@ class Watch:
         self._looked_at = now
         shortest_lease_s = inf
         for handle in handles:
-            berth = handle.berth
-            if berth is None or not berth.readable:
+            if not handle.berths or not all(berth.readable for berth in handle.berths):
                 continue
-            yield events.SlotsSeen(
-                handle.seat, handle.incarnation, berth.get(Cell.LIMIT_APPLIED), berth.get(Cell.HELD)
-            )
-            records = [record for record in berth.records() if record.state in HELD]
-            shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
-            berth.put(Cell.RESIDENT_BYTES, resident_bytes(handle.pid) or berth.get(Cell.RESIDENT_BYTES))
-            yield from _hang(handle, berth, records, state.plan, now)
-            yield from self._used_up(handle, berth, state.plan)
+            yield _slots_seen(handle)
+            size = resident_bytes(handle.pid)
+            for berth in handle.berths:
+                records = [record for record in berth.records() if record.state in HELD]
+                shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
+                berth.put(Cell.RESIDENT_BYTES, size or berth.get(Cell.RESIDENT_BYTES))
+                yield from _hang(handle, berth, records, state.plan, now)
+            yield from self._used_up(handle, state.plan)
         if shortest_lease_s < inf and not was_asleep:
             yield from self._keeper_late(state, shortest_lease_s, now)
 
@@ -82,29 +81,40 @@ class Watch:
         if late_s > max(min(KEEPER_LATE_S, shortest_lease_s / 3), KEEPER_LATE_AT_LEAST_S):
             yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)
 
-    def _used_up(self, handle: Handle, berth: Berth, plan: Plan) -> Iterator[Event]:
+    def _used_up(self, handle: Handle, plan: Plan) -> Iterator[Event]:
         """Enough activities, all slots held by handlers that do not end, no descriptors left, or too much memory.
 
-        The numbers are spread by a tenth, so that workers that are alike are not replaced together.
+        The numbers are spread by a tenth, so that processes that are alike are not replaced together.
         """
         names = (handle.seat, handle.incarnation)
         spread = 0.9 + 0.2 * random.Random(str(names)).random()
-        done = sum(berth.get(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))
+        done = sum(
+            berth.get(cell) for berth in handle.berths for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST)
+        )
         if plan.max_tasks_per_child and done >= plan.max_tasks_per_child * spread:
             yield events.WorkerUsedUp(*names, f"{done} activities")
-        zombies = sum(record.state is State.ZOMBIE for record in berth.records())
-        if zombies and zombies >= berth.get(Cell.LIMIT):
-            yield events.WorkerUsedUp(*names, f"all {zombies} slots are held by handlers that do not end")
+        for berth in handle.berths:
+            zombies = sum(record.state is State.ZOMBIE for record in berth.records())
+            if zombies and zombies >= berth.get(Cell.LIMIT):
+                yield events.WorkerUsedUp(*names, f"all {zombies} slots are held by handlers that do not end")
         fds, most_fds = open_descriptors(handle.pid)
         if fds > FULL * most_fds:
             yield events.WorkerUsedUp(*names, f"{fds} of at most {most_fds} descriptors are open")
         if not plan.max_memory_mb_per_child:
             return
         most_mb = plan.max_memory_mb_per_child * spread
-        grown_mb = (berth.get(Cell.RESIDENT_BYTES) - berth.get(Cell.FRESH_BYTES)) / 1e6
+        first = handle.berths[0]
+        grown_mb = (first.get(Cell.RESIDENT_BYTES) - first.get(Cell.FRESH_BYTES)) / 1e6
         self._too_large[names] = self._too_large[names] + 1 if grown_mb > most_mb else 0
         if self._too_large[names] >= MEMORY_SAMPLES:
             yield events.WorkerUsedUp(*names, f"{grown_mb:.0f} MB more than when fresh")
+
+
+def _slots_seen(handle: Handle) -> SlotsSeen:
+    """All workers of a process as one: an order has been applied when each of them has applied it."""
+    applied = min(berth.get(Cell.LIMIT_APPLIED) for berth in handle.berths)
+    held = sum(berth.get(Cell.HELD) for berth in handle.berths)
+    return events.SlotsSeen(handle.seat, handle.incarnation, applied, held)
 
 
 def _hang(handle: Handle, berth: Berth, records: list[Record], plan: Plan, now: float) -> Iterator[Event]:

@@ -59,7 +59,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the end of the link",
-        WORKER + "process/child.py",
+        WORKER + "process/orders.py",
         "            self._order(Release(ORPHAN_RELEASE_S))\n            threading.Event().wait(ORPHAN_EXIT_S)",
         "            return",
         CHAOS + "test_orphans.py::test_workers_end_by_themselves_when_the_supervisor_is_gone",

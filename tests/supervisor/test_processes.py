@@ -78,7 +78,7 @@ def test_a_child_keeps_its_link_and_what_it_was_promised_and_nothing_else() -> N
             say(os.readlink("/proc/self/fd/0"))
             return 0
 
-        processes.spawn(0, 1, None, birth(main, (kept,)))
+        processes.spawn(0, 1, (), birth(main, (kept,)))
         print(heard(), end="")
     """)
     assert out == "[]\n/dev/null\n"
@@ -91,7 +91,7 @@ def test_a_program_that_a_handler_starts_has_a_stdin_that_ends() -> None:
             say(subprocess.run(["cat"], capture_output=True, timeout=5).returncode)
             return 0
 
-        processes.spawn(0, 1, None, birth(main))
+        processes.spawn(0, 1, (), birth(main))
         print(heard(), end="")
     """)
     assert out == "0\n"
@@ -108,7 +108,7 @@ def test_a_child_has_its_own_group_no_core_and_volunteers_for_the_oom_killer() -
             say(os.getpgid(0) == os.getpid(), core, open("/proc/self/oom_score_adj").read().strip() != "0")
             return 0
 
-        processes.spawn(0, 1, None, birth(main))
+        processes.spawn(0, 1, (), birth(main))
         print(heard(), end="")
     """)
     assert out == "True\n0\nTrue\n"
@@ -123,7 +123,7 @@ def test_p5_a_child_is_deaf_to_the_signals_of_a_terminal_and_of_a_group() -> Non
             say("alive", signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
             return 0
 
-        processes.spawn(0, 1, None, birth(main))
+        processes.spawn(0, 1, (), birth(main))
         print(heard(), end="")
     """)
     assert out == "alive\nFalse\n", "SIG_IGN would be inherited by a handler's programs"
@@ -148,7 +148,7 @@ def test_however_a_child_ends_its_parents_code_is_never_run_in_it(ending: str, s
             {ending}
 
         parent = os.getpid()
-        processes.spawn(0, 1, None, birth(main))
+        processes.spawn(0, 1, (), birth(main))
         if os.getpid() != parent:
             os.write(1, b"a second supervisor")
             os._exit(0)
@@ -161,7 +161,7 @@ def test_however_a_child_ends_its_parents_code_is_never_run_in_it(ending: str, s
 def test_p14_exits_that_coalesce_are_all_reaped_and_strangers_only_counted() -> None:
     """Faults P14, P17: SIGCHLD says that somebody ended, not who."""
     out = run("""
-        handles = [processes.spawn(seat, 1, None, birth(lambda link: 0)) for seat in range(5)]
+        handles = [processes.spawn(seat, 1, (), birth(lambda link: 0)) for seat in range(5)]
         stranger = os.fork()
         if not stranger:
             os._exit(0)
@@ -183,7 +183,7 @@ def test_p14_exits_that_coalesce_are_all_reaped_and_strangers_only_counted() -> 
 def test_p11_only_what_has_not_been_reaped_can_be_signalled() -> None:
     """Faults P11: the pid may be somebody else's by now."""
     out = run("""
-        handle = processes.spawn(0, 1, None, birth(lambda link: select.select([link], [], [])))
+        handle = processes.spawn(0, 1, (), birth(lambda link: select.select([link], [], [])))
         processes.kill(handle)
         ((same, status),) = wait_for_ends()
         print(same is handle, status, processes.find(0, 1))
@@ -202,7 +202,7 @@ def test_a_message_and_the_end_of_file_reach_the_parent() -> None:
             link.send(Ready("py-std"))
             return 0
 
-        handle = processes.spawn(0, 1, None, birth(main))
+        handle = processes.spawn(0, 1, (), birth(main))
         wait_for_ends()
         print(decode_upward(handle.link.receive()[0]).worker_type)
         try:
@@ -218,7 +218,7 @@ def test_p20_no_fork_beside_a_thread() -> None:
     run(
         """
         threading.Thread(target=threading.Event().wait, daemon=True).start()
-        processes.spawn(0, 1, None, birth(lambda link: 0))
+        processes.spawn(0, 1, (), birth(lambda link: 0))
         """,
         expect="AssertionError: forking with threads",
         code=1,
@@ -232,12 +232,12 @@ def test_p12_a_fork_that_fails_leaves_nothing_behind() -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (before - 1, hard))
         try:
-            processes.spawn(0, 1, None, birth(lambda link: 0))
+            processes.spawn(0, 1, (), birth(lambda link: 0))
         except OSError as error:
             print(error.strerror)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         print(len(os.listdir("/proc/self/fd")) - before, list(processes))
-        processes.spawn(0, 1, None, birth(lambda link: 0))
+        processes.spawn(0, 1, (), birth(lambda link: 0))
         print(len(wait_for_ends()))
     """)
     assert out == "Too many open files\n0 []\n1\n"

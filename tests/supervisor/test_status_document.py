@@ -189,3 +189,16 @@ def test_a_process_that_is_still_being_made_is_no_child_yet(ledger: Ledger, boar
     """The preload is asked for it and has not answered: a pid of 0 would mean everybody to whoever kills it."""
     worker(ledger, 0, pid=0, ready=False)
     assert board.document()["children"] == []
+
+
+def test_of_threads_that_share_a_process_only_the_first_row_has_its_memory(
+    ledger: Ledger, board: StatusBoard
+) -> None:
+    """Whoever adds the rows up counts it once; its restarts are the restarts of each."""
+    worker(ledger, 0, pid=os.getpid())
+    worker(ledger, 1, pid=os.getpid())
+    board.supervisor = SupervisorState("running", 2, 8, {0: 3}, threads=True)
+    document = board.document()
+    assert [row["rss_mb"] is None for row in document["children"]] == [False, True]
+    assert [row["restarts"] for row in document["children"]] == [3, 3]
+    assert (document["parallel"], document["restarts"]) == ("threads", 3)

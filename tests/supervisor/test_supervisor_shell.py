@@ -84,6 +84,6 @@ def test_only_a_death_that_we_did_not_order_is_a_crash(
     seat = replace(supervisor._state.seats[0], incarnation=1, phase=phase, pid=1)
     supervisor._state = replace(supervisor._state.with_seat(seat), mode=mode)
     ours, theirs = Link.pair()
-    assert supervisor._cause(Handle(0, 1, 1, -1, ours, berth, -1), berth) is cause
+    assert supervisor._cause(Handle(0, 1, 1, -1, ours, (berth,), -1), berth) is cause
     ours.close()
     theirs.close()

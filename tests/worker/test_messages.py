@@ -48,7 +48,7 @@ UP = [
     ForkFailed(2, 1, "no memory", key=3),
 ]
 DOWN = [SetSlots(4, 7), Quiet(), Resume(), Drain(30.0), Release(0.5), Finish(1.0)]
-DOWN += [IsolateStarted(3, 4711), IsolateEnded(3, 9, "no memory"), Fork(2, 1, 5, 4, 8, key=3)]
+DOWN += [IsolateStarted(3, 4711), IsolateEnded(3, 9, "no memory"), Fork(2, 1, (5,), 4, 8, key=3)]
 
 
 @pytest.mark.parametrize("message", UP, ids=lambda message: type(message).__name__)

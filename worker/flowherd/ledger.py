@@ -18,6 +18,7 @@ A berth's life is told by counters that only grow, so that no cell needs two wri
 from __future__ import annotations
 
 import mmap
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd.shared.berth import JOURNAL_BYTES, RECORD_BYTES, Berth, Layout, Record, pages
@@ -161,9 +162,15 @@ class Ledger:
             and one.life is not Life.FREE
         )
 
+    def free_berths(self, wanted: int) -> tuple[Berth, ...]:
+        """Berths for the workers of a new incarnation, none while too many are in use or being settled."""
+        free = (berth for berth in self.berths if berth.life is Life.FREE)
+        found = tuple(islice(free, wanted))
+        return found if len(found) == wanted else ()
+
     def free_berth(self) -> Berth | None:
-        """A berth for a new incarnation, None while all are in use or being settled."""
-        return next((berth for berth in self.berths if berth.life is Life.FREE), None)
+        """A berth for the one worker of a new incarnation, None while all are in use or being settled."""
+        return next(iter(self.free_berths(1)), None)
 
     def get(self, cell: Host) -> int:
         """Reads one of the host's cells."""

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 class Spawn:
     """Make a process; the fact comes back as ChildForked or SpawnFailed, or the mold that was asked ends.
 
-    `limit` is its number of slots, `mold` the incarnation of the mold to fork it from, 0 for a direct fork.
+    `limit` is its number of slots, `mold` the incarnation of the mold to fork it from, 0 for a direct fork,
+    `workers` how many work in it.
     """
 
     seat: int
     incarnation: int
     limit: int
     mold: int = 0
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """SIGABRT: the process writes its stacks and dies; `guilty` is the record that hung it."""
+    """SIGABRT: the process writes its stacks and dies; `guilty` is the sequence of the record that hung it."""
 
     seat: int
     incarnation: int

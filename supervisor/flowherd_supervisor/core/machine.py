@@ -72,6 +72,7 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
         case _:
             _about_a_child(turn, state.find(event.seat, event.incarnation), event)
     isolates.go_on(turn)
+    rolling.follow_plan(turn)
     budget.rebalance(turn)
     stops.finish_if_empty(turn)
     return turn.state, turn.actions

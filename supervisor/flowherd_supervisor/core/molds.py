@@ -32,7 +32,7 @@ def reload_requested(turn: Turn, plan: Plan) -> None:
     if turn.state.mode is not Mode.SERVING:
         turn.note("reload_refused", Level.WARNING, reason="the supervisor is stopping")
         return
-    turn.note("reloading", processes=plan.processes, concurrency=plan.concurrency)
+    turn.note("reloading", processes=plan.workers, concurrency=plan.concurrency)
     rolling.resize(turn, plan)
     if plan.preload is Preload.NEVER:
         turn.state = replace(turn.state, molds=replace(turn.state.molds, wanted=False, reloading=False))

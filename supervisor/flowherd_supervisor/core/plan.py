@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from flowherd.core.sharing import spread
 from flowherd_supervisor.core.restarts import RestartPolicy
 
 SLOTS_PER_PROCESS = 4
@@ -26,6 +27,7 @@ class Plan:
 
     Attributes:
         processes: how many worker processes to keep alive.
+        threads: workers in the one process there is then, each a thread; None where each worker is a process.
         concurrency: the host's slots, split evenly over them.
         graceful_timeout_s: what a drain may take before the rest is given back.
         boot_timeout_s: from fork to Ready.
@@ -46,11 +48,17 @@ class Plan:
     max_memory_mb_per_child: int | None = None
     most_processes: int = FEWEST_SEATS
     preload: Preload = Preload.NEVER
+    threads: int | None = None
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
 
     def __post_init__(self) -> None:
         """The ledger has room for at least what is wanted."""
-        object.__setattr__(self, "most_processes", max(self.most_processes, self.processes))
+        object.__setattr__(self, "most_processes", max(self.most_processes, self.workers))
+
+    @property
+    def workers(self) -> int:
+        """How many poll: what users call processes."""
+        return self.threads or self.processes
 
     @property
     def shares(self) -> tuple[int, ...]:
@@ -67,8 +75,7 @@ def split(total: int, seats: int) -> tuple[int, ...]:
     """
     if not 1 <= seats <= total:
         raise ValueError(f"{total} slots cannot be split over {seats} processes")
-    share, rest = divmod(total, seats)
-    return tuple(share + (number < rest) for number in range(seats))
+    return spread(total, seats)
 
 
 def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: int) -> tuple[int, int]:

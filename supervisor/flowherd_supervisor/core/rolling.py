@@ -33,9 +33,20 @@ def scale_requested(turn: Turn, wanted: int) -> None:
     if not 1 <= wanted <= most or turn.state.mode is not Mode.SERVING:
         turn.note("scale_refused", Level.WARNING, wanted=wanted, at_least=1, at_most=most)
         return
-    if wanted != plan.processes:
-        turn.note("scaling", processes=wanted, before=plan.processes)
-        resize(turn, replace(plan, processes=wanted))
+    if wanted != plan.workers:
+        turn.note("scaling", processes=wanted, before=plan.workers)
+        is_one = plan.threads is not None
+        resize(turn, replace(plan, threads=wanted) if is_one else replace(plan, processes=wanted))
+
+
+def follow_plan(turn: Turn) -> None:
+    """Replaces the one process there is when its number of threads is no longer what is wanted."""
+    state = turn.state
+    seat, busy = state.seats[0], state.rolling or state.molds.awaited or state.molds.reloading
+    if state.plan.threads is None or state.mode is not Mode.SERVING or busy:
+        return
+    if seat.phase is Phase.RUNNING and seat.workers != state.plan.threads and not state.predecessor(seat):
+        supersede(turn, seat, "scale")
 
 
 def resize(turn: Turn, plan: Plan) -> None:
@@ -96,7 +107,9 @@ def succeeded(turn: Turn, seat: Seat) -> None:
 
 
 def successor_failed(turn: Turn, seat: Seat, predecessor: Seat) -> None:
-    """The old process stays, and the reload ends here (faults.md C20)."""
+    """The old process stays as it is, and the reload ends here (faults.md C20)."""
+    if turn.state.plan.threads is not None:
+        turn.state = replace(turn.state, plan=replace(turn.state.plan, threads=predecessor.workers))
     turn.note("reload_failed", Level.ERROR, process=seat.number, note="the old version goes on")
     retiring = tuple(old for old in turn.state.retiring if old is not predecessor)
     turn.state = replace(turn.state, retiring=retiring, rolling=())

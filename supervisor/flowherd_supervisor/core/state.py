@@ -42,7 +42,8 @@ class Seat:
     """A place for one process at a time; its incarnations follow each other. Times are monotonic seconds.
 
     `limit` is the number of slots granted last, by order `n`; until the process has applied that order it may
-    still use up to `ceiling`. `held` is how many it was last seen to hold.
+    still use up to `ceiling`. `held` is how many it was last seen to hold. `workers` are threads of the process
+    that was ordered last.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Seat:
     n: int = 0
     applied: int = 0
     held: int = 0
+    workers: int = 1
     maker: int = 0  # the incarnation of the mold that was asked to fork it, 0 for the supervisor
 
     @property

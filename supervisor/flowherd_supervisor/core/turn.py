@@ -67,10 +67,11 @@ class Turn:
             n=0,
             applied=0,
             held=0,
+            workers=(self.state.plan.threads or 1) if is_worker else 1,
             maker=maker,
         )
         self.put(seat)
-        self.actions.append(Spawn(seat.number, seat.incarnation, seat.limit, maker))
+        self.actions.append(Spawn(seat.number, seat.incarnation, seat.limit, maker, seat.workers))
 
     def retry_in(self, seat: Seat, wait_s: float) -> None:
         """Leaves the seat empty for a while."""

@@ -68,6 +68,7 @@ class StatusBoard:
                 "wanted": told.wanted if told else 0,
                 "ready": sum(row["phase"] == "running" for row in children),
             },
+            "parallel": "threads" if told and told.threads else "processes",
             "restarts": sum(told.restarts.values()) if told else 0,
             "totals": self._ledger.unmoved(self._totals),
             "children": children,
@@ -127,8 +128,9 @@ class StatusBoard:
         return totals | {"settled_after_crash": self._ledger.get(Host.SETTLED)}
 
     def _child(self, berth: Berth, now: float) -> dict[str, Any]:
-        seat = berth.get(Cell.SEAT)
-        restarts = self.supervisor.restarts.get(seat, 0) if self.supervisor else 0
+        seat, told = berth.get(Cell.SEAT), self.supervisor
+        is_first = self._ledger.process_of(berth)[0] is berth  # memory and CPU are the process's
+        restarts = told.restarts.get(0 if told.threads else seat, 0) if told else 0
         return {
             "process": seat,
             "pid": berth.get(Cell.PID),
@@ -136,7 +138,7 @@ class StatusBoard:
             **_work_of(berth),
             "completed": self._counted(berth, Cell.COMPLETED),
             "failed": self._counted(berth, Cell.FAILED),
-            **self._measure(berth.get(Cell.PID), now),
+            **(self._measure(berth.get(Cell.PID), now) if is_first else _NOTHING),
             "uptime_s": round(now - berth.clock(Clock.STARTED_AT), 1),
             "restarts": restarts,
             "activities": running_in(berth, now),

@@ -26,7 +26,7 @@ def show_config(loaded: Loaded, *, as_json: bool) -> int:
     """Prints every setting, its value and where the value came from."""
     plan = loaded.settings.plan()
     values = {name: _shown(getattr(loaded.settings, name)) for name in Settings.model_fields}
-    values |= {"processes": plan.processes, "concurrency": plan.concurrency}
+    values |= {"processes": plan.workers, "concurrency": plan.concurrency}
     rows = {
         name: {"value": value, "origin": loaded.origins.get(name, "default")}
         for name, value in values.items()

@@ -154,13 +154,15 @@ class IsolateEnded(Message, frozen=True):
 class Fork(Message, frozen=True):
     """To the mold: make a worker, or an isolate of that worker where `key` is not 0.
 
+    A process gets a berth for each worker in it: one, or as many as it shall have threads.
+
     Along come descriptors: for a worker its link and the file for its last words, for an isolate its channel,
     its stdout, its stderr and the file for its last words.
     """
 
     seat: int
     incarnation: int
-    berth: int
+    berths: tuple[int, ...]
     limit: int
     processes: int
     key: int = 0
@@ -174,7 +176,7 @@ class WatchChild(Message, frozen=True):
 
 
 class SupervisorState(Message, frozen=True):
-    """To the keeper, for `status`: what only the supervisor knows."""
+    """To the keeper, for `status`: what only the supervisor knows; `threads`: all workers share one process."""
 
     state: str
     wanted: int
@@ -183,6 +185,7 @@ class SupervisorState(Message, frozen=True):
     causes: dict[int, dict[str, int]] = {}
     polling: bool = True
     most: int = 0
+    threads: bool = False
 
 
 class Noted(Message, frozen=True):

@@ -1,0 +1,74 @@
+"""Whether threads of this interpreter run Python at the same time, and which import has ended that; it ends nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import sys
+import sysconfig
+import warnings
+from typing import TYPE_CHECKING, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OVERRIDE = "FLOWHERD_TEST_THREADS"  # 1 lets tests run threads where they take turns
+_CULPRIT = re.compile(r"GIL\) has been enabled to load module '([^']+)'")
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def is_gil_enabled() -> bool:
+    """Whether threads of Python take turns; true for every build that has a GIL."""
+    asks = getattr(sys, "_is_gil_enabled", None)
+    return asks is None or bool(asks())
+
+
+def why_no_threads() -> str | None:
+    """Why workers should not be threads here, and what to do about it; None where they may be."""
+    if not is_gil_enabled() or os.environ.get(OVERRIDE) == "1":
+        return None
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return (
+            "needs Python's lock (the GIL) to be off, and PYTHON_GIL, -X gil or an imported extension has "
+            "turned it on: turn it off, or use --parallel processes"
+        )
+    return (
+        f"needs a free-threaded Python; in this one ({platform.python_version()}) threads take turns at one "
+        "lock (the GIL): run flowherd with python3.14t or newer, or use --parallel processes"
+    )
+
+
+@contextlib.contextmanager
+def gil_watched(is_enabled: Callable[[], bool] = is_gil_enabled) -> Iterator[None]:
+    """Warns once when what is imported inside has turned the GIL on, and names it.
+
+    Args:
+        is_enabled: says whether it is on.
+
+    """
+    was_enabled, named = is_enabled(), []
+    show = warnings.showwarning
+
+    def look(message: Warning | str, category: type[Warning], *where: str | int | TextIO | None) -> None:
+        if (found := _CULPRIT.search(str(message))) is not None:
+            named.append(found[1])
+        else:
+            show(message, category, *where)  # type: ignore[arg-type]  # as it was given to us
+
+    warnings.showwarning = look  # type: ignore[assignment]  # takes what the original takes
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+        if is_enabled() and not was_enabled:
+            log.warning(
+                "gil_enabled",
+                module=", ".join(named) or "an extension",
+                note="the threads of this process take turns from now on: they gain nothing over one",
+                remedy="--parallel processes, or a version of the module that supports free threading",
+            )

@@ -1,0 +1,171 @@
+"""What a process does after its fork whose workers are threads: link, app, a loop for each, exit code; it never forks.
+
+Each worker has a loop, slots, a client and a berth of its own, as if it were a process. The main thread starts them,
+lets all begin when each could, and leaves when each has ended; one that raises ends the process. What cannot be each
+worker's own is the environment: FLOWHERD_SEAT and FLOWHERD_PROCESSES speak of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import queue
+import threading
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from flowherd import logs
+from flowherd.core.messages import BootFailed, Downward, Stopped, boot_failed, stopped
+from flowherd.core.sharing import orders_of
+from flowherd.errors import LifespanFailed
+from flowherd.exits import Exit
+from flowherd.process import forks
+from flowherd.process.assembly import Place, Shared
+from flowherd.process.boot import load
+from flowherd.process.child import ChildSetup, assemble, ignore_signals, ready_of, refuse, send_last
+from flowherd.process.free_threading import gil_watched
+from flowherd.process.isolate_link import LinkedHost
+from flowherd.process.lifespan import LEAVE_S, enter
+from flowherd.process.loops import new_loop, run_to_the_end
+from flowherd.process.orders import Orders, leave, obey
+from flowherd.shared.host_permits import RecordLocks
+from flowherd.shared.solitude import Solitude
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowherd.process.link import Link
+    from flowherd.sdk.registry import Registry
+    from flowherd.working.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class _Up:
+    """A worker that could begin, and waits for the others."""
+
+    number: int
+    worker: Worker
+    loop: asyncio.AbstractEventLoop
+    context: Context
+    may_begin: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A worker has stopped as it was told to."""
+
+    last_word: Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """A worker has ended otherwise."""
+
+    error: BaseException
+
+
+def main(setups: Sequence[ChildSetup], link: Link) -> int:
+    """Loads the app, says Ready or BootFailed once, works until told to stop, and returns the exit code.
+
+    Args:
+        setups: one for each worker.
+        link: to the supervisor.
+
+    """
+    first = setups[0]
+    logs.name_process(process=first.seat)
+    os.environ["FLOWHERD_SEAT"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
+    orders = Orders(link)
+    orders.start()
+    with gil_watched():
+        loaded = first.loaded or load(first.app, first.app_dir, first.worker_type, first.activities)
+    if isinstance(loaded, BootFailed):
+        return refuse(link, loaded)
+    ignore_signals()  # again: the app may have installed handlers of its own
+    gc.freeze()  # what the app has loaded stays: no collection need look at it again
+    try:
+        last_words = _Crew(setups, loaded.registry, link).work(orders)
+    except LifespanFailed as error:
+        return refuse(link, boot_failed(Exit.BOOT_FAILED, str(error), error.report))
+    released = sum(one.released for one in last_words)
+    send_last(link, stopped(released, chain.from_iterable(one.undelivered for one in last_words)))
+    leave(Exit.CLEAN)
+    return Exit.CLEAN
+
+
+class _Crew:
+    """The workers of this process."""
+
+    def __init__(self, setups: Sequence[ChildSetup], registry: Registry, link: Link) -> None:
+        self._setups = setups
+        self._registry = registry
+        self._link = link
+        bells = setups[0].bells
+        self._shared = Shared(RecordLocks(bells.permits), Solitude(bells))
+        self._heard: queue.SimpleQueue[_Up | _Ended | _Raised] = queue.SimpleQueue()
+        self._up: dict[int, _Up] = {}
+
+    def work(self, orders: Orders) -> list[Stopped]:
+        """Returns when all workers have ended, with their last words; raises what one of them has raised."""
+        for number, setup in enumerate(self._setups):
+            threading.Thread(
+                target=self._live, args=(number,), name=f"worker-{setup.seat}", daemon=True
+            ).start()
+        last_words: list[Stopped] = []
+        while len(last_words) < len(self._setups):
+            match self._heard.get():
+                case _Up() as one:
+                    self._up[one.number] = one
+                    if len(self._up) == len(self._setups):
+                        self._begin(orders)
+                case _Ended(last_word):
+                    last_words.append(last_word)
+                case _Raised(error):
+                    raise error
+        return last_words
+
+    def _begin(self, orders: Orders) -> None:
+        """Nothing is claimed before all could be ready: else a start-up that fails would strand it."""
+        orders.serve(self._deliver)
+        self._link.send(ready_of(self._registry, self._setups[0]))
+        for one in self._up.values():
+            one.loop.call_soon_threadsafe(one.may_begin.set)
+
+    def _deliver(self, message: Downward) -> None:
+        for number, order in orders_of(message, len(self._setups)):
+            one = self._up[number]
+            with contextlib.suppress(RuntimeError):  # the loop has just closed: the worker has ended
+                one.loop.call_soon_threadsafe(obey, one.worker, order, context=one.context)
+
+    def _live(self, number: int) -> None:
+        """One worker's thread."""
+        setup = self._setups[number]
+        logs.name_thread(process=setup.seat)
+        try:
+            loop = new_loop(setup.config.loop)()
+            asyncio.set_event_loop(loop)
+            forks.guard(loop, self._link)
+            last_word = run_to_the_end(loop, self._work(number, setup))
+        except BaseException as error:  # noqa: BLE001 - the main thread ends the process with it
+            self._heard.put(_Raised(error))
+        else:
+            self._heard.put(_Ended(last_word))
+
+    async def _work(self, number: int, setup: ChildSetup) -> Stopped:
+        """One worker's whole life on its loop."""
+        lifespan = await enter(self._registry)
+        place = Place(setup.seat, lifespan.state, LinkedHost(self._link, number), self._shared)
+        assembly = assemble(setup, self._registry, place)
+        may_begin = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._heard.put(_Up(number, assembly.worker, loop, copy_context(), may_begin))
+        await may_begin.wait()
+        try:
+            return await assembly.worker.run()
+        finally:
+            await lifespan.leave(assembly.worker.left_s + LEAVE_S)
+            await assembly.aclose()
