@@ -85,7 +85,7 @@ def test_it_shows_what_runs_and_a_killed_process_with_its_cause(
     view = View(browser, host)
     view.wait_for("#ready", "2 of 2 processes ready")
     assert view.page.locator("#processes tr").count() == 2
-    engine.submit("wait", 2, seconds=8.0)
+    engine.submit("wait", 2, seconds=3.0)
     engine.submit("hello", 5, name="Ada")
     view.wait_for("#activities", "process [01]  ?wait")
     view.wait_for("#slots", r"2 of \d+ busy")

@@ -8,6 +8,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +80,10 @@ def test_every_command_of_a_page_runs_on_a_live_host(engine: Engine, tmp_path: P
         assert host.wait() == 0
 
 
-@pytest.mark.parametrize("folder", PAGES)
-def test_every_command_named_in_prose_exists(folder: str) -> None:
-    """A renamed command or flag must not live on in a table."""
-    known = "".join(
+@cache
+def helps() -> str:
+    """What the commands with flags say of them."""
+    return "".join(
         subprocess.run(
             [sys.executable, "-m", "flowherd_supervisor", command, "--help"],
             env=clean_environment(COLUMNS="200"),
@@ -90,6 +91,12 @@ def test_every_command_named_in_prose_exists(folder: str) -> None:
         ).stdout
         for command in ("run", "advise", "top", "engine", "submit")
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", PAGES)
+def test_every_command_named_in_prose_exists(folder: str) -> None:
+    """A renamed command or flag must not live on in a table."""
+    known = helps()
     page = PAGES[folder]
     for words in re.findall(r"`flowherd ((?:[a-z]+ ?)+)", page):
         command, *rest = words.split()

@@ -16,24 +16,33 @@ import pytest
 from harness import clean_environment, eventually, running_host
 from worker_kit import child_that
 
+from flowherd_supervisor.cli import main
 from flowherd_supervisor.keeper.guard import is_own_user
 from flowherd_supervisor.views.feed import Happened, HttpFeed, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from harness import Engine, Host
 
-
-def ctl(host: Host, *words: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of `flowherd ctl`."""
-    env = clean_environment(XDG_RUNTIME_DIR=str(host.folder / "r"))
-    command = [sys.executable, "-m", "flowherd_supervisor", "ctl", *words]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
-    return done.returncode, done.stdout, done.stderr
+    Ctl = Callable[..., tuple[int, str, str]]
 
 
-def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path) -> None:
+@pytest.fixture
+def ctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ctl:
+    """Exit code, stdout and stderr of `flowherd ctl`, beside a host."""
+
+    def call(host: Host, *words: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(host.folder / "r"))
+        with pytest.raises(SystemExit) as left:
+            main(["ctl", *words])
+        return int(left.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
     """interface.md, commands: each order has the effect of its signal; drain --wait ends with the supervisor."""
     with running_host(tmp_path, "sample_app:registry", "-p", "1", "-c", "3", url=engine.url) as host:
         host.ready(1)
@@ -87,7 +96,7 @@ def test_a_killed_process_is_seen_in_the_events_with_its_cause(engine: Engine, t
             assert "SIGKILL" in seen["cause"]
 
 
-def test_over_tcp_one_looks_and_nobody_steers(engine: Engine, tmp_path: Path) -> None:
+def test_over_tcp_one_looks_and_nobody_steers(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
     """Faults S1, through a real port: the way is known from the socket, not from what is said over it."""
     with running_host(
         tmp_path, "sample_app:registry", "-p", "1", admin="127.0.0.1:0", url=engine.url
@@ -157,7 +166,7 @@ async def test_a_watcher_outlives_the_process_that_serves_it(engine: Engine, tmp
         assert (await feed.order("quiet")) == "polling pauses; what runs goes on"
 
 
-def test_whoever_waits_for_a_reload_is_told_how_it_ended(engine: Engine, tmp_path: Path) -> None:
+def test_whoever_waits_for_a_reload_is_told_how_it_ended(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
     """For scripts: 0 when every process is new, 3 for a version that does not boot, 2 for settings that do not fit."""
     app, settings = tmp_path / "my_app.py", tmp_path / "flowherd.toml"
     good = "from flowherd import activity\n\n\n@activity\nasync def noop() -> None: ...\n"
