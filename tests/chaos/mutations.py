@@ -37,6 +37,27 @@ MUTATIONS = (
         UNIT + "test_poller.py::test_every_poll_has_a_worker_id_of_its_own",
     ),
     Mutation(
+        "no turn is left to a process that is frozen",
+        WORKER + "core/pacing.py",
+        "and self.next_poll_at >= now - OVERDUE_S",
+        "",
+        UNIT + "test_pacing.py::test_no_turn_is_left_to_a_sibling_that_has_missed_its_own",
+    ),
+    Mutation(
+        "a turn that was left is taken back when nobody comes",
+        WORKER + "core/pacing.py",
+        "if max(pace.polled_at, polled_by_others_at) <= pace.rang_at:",
+        "if False:",
+        UNIT + "test_pacing.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
+    ),
+    Mutation(
+        "a process asks for little until it has found more than that",
+        WORKER + "working/turns.py",
+        "min(wanted, self._pace.ramp)",
+        "wanted",
+        UNIT + "test_pacing.py::test_heavy_activities_queued_at_once_spread_over_the_children",
+    ),
+    Mutation(
         "heartbeats of the keeper",
         WORKER + "leases/beats.py",
         "self._beat_if_due(berth, record, now)",

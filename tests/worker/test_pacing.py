@@ -235,6 +235,14 @@ def test_a_busier_process_leaves_its_turn_to_the_freest_sibling() -> None:
     assert again == Poll()
 
 
+def test_no_turn_is_left_to_a_sibling_that_has_missed_its_own() -> None:
+    """It is frozen, or its loop is blocked: waking it would cost the host 10 ms each time."""
+    pace, me = Pace(worked_at=1.0, polled_at=9.0, is_called=True), Sibling(1, load=4)
+    for sibling in (Sibling(2, next_poll_at=9.0), Sibling(2, next_poll_at=11.0, is_on_loop=True), Sibling(2)):
+        turn, _ = decide(pace, me, [sibling], RHYTHM, 10.0, is_roomy=True)
+        assert turn == Poll()
+
+
 def test_a_process_whose_loop_lags_leaves_its_turn_to_one_whose_loop_does_not() -> None:
     siblings = [Sibling(2, next_poll_at=11.0, lag_s=0.001)]
     pace = Pace(worked_at=1.0, polled_at=9.0, is_called=True)
