@@ -27,6 +27,7 @@ def bench(
     loads: Annotated[str, Parameter(help="which of ours")] = "cpu,io,mixed",
     seconds: Annotated[float, Parameter(help="about how long each of our runs takes")] = 4.0,
     repeat: Annotated[int, Parameter(help="how often everything is measured")] = 3,
+    patience: Annotated[int, Parameter(help="more tries for a run that other programs disturb")] = 0,
     plot: Annotated[
         list[Path] | None, Parameter(help="draw to this file, .svg or .png; may be repeated", negative="")
     ] = None,
@@ -46,6 +47,7 @@ def bench(
         count=activities,
         seconds=seconds,
         repeat=repeat,
+        patience=patience,
         json=json,
         pictures=tuple(plot or ()),
     )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+CALM = 0.15  # of all CPUs: where other programs used more, a run tells of them
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -39,10 +41,14 @@ class Run:
     engine_cpu: float
     others_cpu: float | None
 
+    def is_calm(self, cpus: int) -> bool:
+        """Whether other programs left it alone."""
+        return self.others_cpu is None or self.others_cpu <= CALM * cpus
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """All runs of one load on one number of processes."""
+    """The runs of one load on one number of processes; `left_out`: others that were disturbed."""
 
     processes: int
     median: float
@@ -52,6 +58,7 @@ class Point:
     engine_cpu: float
     others_cpu: float
     failed: int
+    left_out: int = 0
 
     @property
     def efficiency(self) -> float:
@@ -91,21 +98,34 @@ def rate(completed_s: Sequence[float], slots: int) -> float:
     return (len(inner) - 1) / (inner[-1] - inner[0])
 
 
-def curves(runs: Iterable[Run]) -> list[Curve]:
-    """The runs by load and number of processes; the speed-up is against the fewest processes of the load."""
+def curves(runs: Iterable[Run], cpus: int) -> list[Curve]:
+    """The runs by load and number of processes; the speed-up is against the fewest processes of the load.
+
+    Args:
+        runs: in any order; those that other programs disturbed count only where there is no calm one.
+        cpus: usable ones.
+
+    """
     by_load: dict[str, dict[int, list[Run]]] = {}
     for run in runs:
         by_load.setdefault(run.load, {}).setdefault(run.processes, []).append(run)
     found = []
     for load, by_processes in by_load.items():
-        fewest = min(by_processes)
-        base = statistics.median(run.activities_per_s for run in by_processes[fewest]) / fewest
-        points = tuple(_point(count, some, base) for count, some in sorted(by_processes.items()))
+        chosen = {count: _calm_ones(some, cpus) for count, some in sorted(by_processes.items())}
+        fewest = min(chosen)
+        base = statistics.median(run.activities_per_s for run in chosen[fewest]) / fewest
+        points = tuple(
+            _point(count, some, base, len(by_processes[count]) - len(some)) for count, some in chosen.items()
+        )
         found.append(Curve(load, points))
     return found
 
 
-def _point(processes: int, runs: Sequence[Run], base: float) -> Point:
+def _calm_ones(runs: list[Run], cpus: int) -> list[Run]:
+    return [run for run in runs if run.is_calm(cpus)] or runs
+
+
+def _point(processes: int, runs: Sequence[Run], base: float, left_out: int) -> Point:
     rates = [run.activities_per_s for run in runs]
     median = statistics.median(rates)
     return Point(
@@ -117,12 +137,13 @@ def _point(processes: int, runs: Sequence[Run], base: float) -> Point:
         engine_cpu=statistics.median(run.engine_cpu for run in runs),
         others_cpu=statistics.median(run.others_cpu or 0.0 for run in runs),
         failed=sum(run.failed + run.lost for run in runs),
+        left_out=left_out,
     )
 
 
-def document(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def document(runs: Sequence[Run], cpus: int) -> list[dict[str, Any]]:
     """The list of `flowherd bench --json`: each run with the keys of the demo, and what a curve needs."""
-    base = {curve.load: curve.points[0].median / curve.points[0].processes for curve in curves(runs)}
+    base = {curve.load: curve.points[0].median / curve.points[0].processes for curve in curves(runs, cpus)}
     return [
         {
             "load": run.load,
@@ -139,6 +160,7 @@ def document(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "speedup": round(run.activities_per_s / base[run.load], 3) if base[run.load] else 0.0,
             "engine_cpu": round(run.engine_cpu, 3),
             "others_cpu": None if run.others_cpu is None else round(run.others_cpu, 3),
+            "calm": run.is_calm(cpus),
         }
         for run in runs
     ]

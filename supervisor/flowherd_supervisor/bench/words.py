@@ -40,6 +40,9 @@ def doubts(found: list[Curve], cpus: int) -> list[str]:
     others = max((point.others_cpu for _, point in points), default=0.0)
     if others > NOISE * cpus:
         lines.append(f"Other programs used up to {others:.1f} of {cpus} CPUs: try again when they are quiet.")
+    left_out = sum(point.left_out for _, point in points)
+    if left_out:
+        lines.append(f"{left_out} runs were left out, because other programs disturbed them.")
     wide = max((point.spread for _, point in points), default=0.0)
     if wide > 2 * NOISE:
         lines.append(f"Runs of the same kind differ by up to {wide:.0%}: believe no smaller difference.")

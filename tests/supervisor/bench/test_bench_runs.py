@@ -37,7 +37,7 @@ def curve_of(rates: dict[int, float | list[float]], load: str = "cpu", **changes
             runs.append(
                 replace(RUN, load=load, processes=processes, repeat=number, activities_per_s=one, **changes)
             )
-    [curve] = curves(runs)
+    [curve] = curves(runs, 2)
     return curve
 
 
@@ -72,9 +72,19 @@ def test_a_curve_that_begins_at_more_than_one_process_is_measured_against_each_o
     assert (four.speedup, eight.speedup) == (4.0, 8.0)
 
 
+def test_a_disturbed_run_counts_only_where_there_is_no_calm_one() -> None:
+    """A noisy neighbour must not become a property of the machine; that runs were left out is said."""
+    calm, disturbed = replace(RUN, others_cpu=0.3), replace(RUN, others_cpu=0.31, activities_per_s=5.0)
+    [curve] = curves([disturbed, calm, disturbed], 2)
+    assert (curve.points[0].median, curve.points[0].least, curve.points[0].left_out) == (20.0, 20.0, 2)
+    assert "2 runs were left out" in " ".join(doubts([curve], cpus=2))
+    [curve] = curves([disturbed, disturbed], 2)
+    assert (curve.points[0].median, curve.points[0].left_out) == (5.0, 0)
+
+
 def test_the_document_has_the_demos_keys_for_each_run() -> None:
     """interface.md, Outputs: a list of runs with the same keys."""
-    first, second = document([RUN, replace(RUN, processes=2, activities_per_s=38.0)])
+    first, second = document([RUN, replace(RUN, processes=2, activities_per_s=38.0)], 2)
     assert {"processes", "activities", "completed", "failed", "lost", "duplicates", "wall_s"} <= first.keys()
     assert (first["activities_per_s"], first["speedup"]) == (20.0, 1.0)
     assert second["speedup"] == 1.9
@@ -145,5 +155,5 @@ def test_what_spoils_the_figures_is_said(curve: Curve, words: str) -> None:
 
 
 def test_cpus_that_are_not_ours_to_use_raise_no_doubt() -> None:
-    [curve] = curves([replace(RUN, others_cpu=None)])
+    [curve] = curves([replace(RUN, others_cpu=None)], 2)
     assert doubts([curve], cpus=2) == []
