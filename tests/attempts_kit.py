@@ -27,8 +27,11 @@ from flowherd.working.slots import Slots
 from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
-    from flowherd.activity import Activity
+    from flowherd.activity import Activity, Outcome
     from flowherd.core.messages import Stopped
+    from flowherd.running.run import Run
+    from flowherd.running.run_state import RunState
+    from flowherd.sdk.definition import ActivityDefinition
 
 
 class Handlers:
@@ -87,10 +90,27 @@ def _async_function(method: Any) -> Any:
     return handler
 
 
+class Isolates:
+    """Where suspects run, without any process: each ends when it is told how."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+
+    def begin(self, run: Run, state: RunState, definition: ActivityDefinition) -> None:
+        del state, definition
+        self.runs[run.activity.activity_id] = run
+        run.begin(lambda: None)
+
+    def end(self, activity_id: str, outcome: Outcome) -> None:
+        self.runs.pop(activity_id).finish(outcome)
+
+
 class Table:
     """`Attempts` with everything around it."""
 
-    def __init__(self, *, slots: int = 2, records: int = 20, **settings: Any) -> None:
+    def __init__(
+        self, *, slots: int = 2, records: int = 20, isolates: Isolates | None = None, **settings: Any
+    ) -> None:
         self.engine = FakeEngine()
         self.ledger = Ledger(seats=1, records=records)
         self.berth = open_berth(self.ledger)
@@ -99,10 +119,24 @@ class Table:
         self.handlers = Handlers()
         self.acknowledged = 0
         config = WorkerConfig(worker_id="t", concurrency=slots, **settings)
-        runner = Runner(self.handlers.registry, config, ThreadPool(1), RunEnvironment())
+        self.isolates = isolates or Isolates()
+        runner = Runner(
+            self.handlers.registry,
+            config,
+            ThreadPool(1),
+            RunEnvironment(),
+            isolates,  # type: ignore[arg-type]
+        )
         self.gate = Gate()
         reporter = Reporter(self.engine, self.gate, config.call_deadline_s)
-        tools = Tools(engine=self.engine, book=self.book, slots=self.slots, runner=runner, reporter=reporter)
+        tools = Tools(
+            engine=self.engine,
+            book=self.book,
+            slots=self.slots,
+            runner=runner,
+            reporter=reporter,
+            suspects=self.ledger.suspects,
+        )
         self.attempts = Attempts(config, tools, self._acknowledge)
         self._polls = 0
 
@@ -142,7 +176,8 @@ class Table:
         records = list(self.berth.records())
         running = self.count(Cell.RUNNING)
         assert 0 <= running <= 10**6
-        assert running == sum(self.handlers.running.values()), (running, self.handlers.running)
+        at_work = sum(self.handlers.running.values()) + len(self.isolates.runs)
+        assert running == at_work, (running, self.handlers.running, self.isolates.runs)
         assert self.slots.held >= running
         assert self.book.free + len(records) == self.berth.capacity
         held = [r for r in records if r.state is not State.ZOMBIE]

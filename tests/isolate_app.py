@@ -137,8 +137,8 @@ def garbage(data: list[int]) -> None:
 
 @isolated
 async def wait_async(ctx, mark: str = "") -> None:
-    ctx.logger.warning("begun")
     try:
+        ctx.logger.warning("begun")
         await asyncio.sleep(60)
     except asyncio.CancelledError:
         if mark:

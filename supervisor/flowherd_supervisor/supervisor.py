@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from flowherd.core import messages
-from flowherd.ledger import Berth, Cause, Cell, Ledger
-from flowherd.ledger import State as RecordState
+from flowherd.ledger import AT_WORK, Berth, Cause, Cell, Ledger
 from flowherd.process.link import LinkClosed
 from flowherd_supervisor import notes
 from flowherd_supervisor.audience import Audience
@@ -170,7 +169,7 @@ class Supervisor:
         self._inbox.forget(handle.link)
         running = 0
         for berth in handle.berths:
-            running += sum(record.state is RecordState.RUNNING for record in berth.records())
+            running += sum(record.state in AT_WORK for record in berth.records())
             berth.end(self._cause(handle, berth), status)
         self._bells.ring_keeper()
         if handle.seat == MOLD:

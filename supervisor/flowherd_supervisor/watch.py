@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd.ledger import HELD, Berth, Cell, Host, Ledger, Record, State
+from flowherd.ledger import AT_WORK, HELD, Berth, Cell, Host, Ledger, Record, State
 from flowherd.process.memory import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
@@ -120,7 +120,7 @@ def _slots_seen(handle: Handle) -> SlotsSeen:
 def _hang(handle: Handle, berth: Berth, records: list[Record], plan: Plan, now: float) -> Iterator[Event]:
     """A record that runs past limit and grace; guilty is who is on the loop, else who is longest past its limit."""
     patience_s = plan.cancel_grace_s + HANG_MARGIN_S
-    running = [record for record in records if record.state is State.RUNNING]
+    running = [record for record in records if record.state in AT_WORK]
     overdue = [record for record in running if now - record.started_at > record.limit_s + patience_s]
     if not overdue:
         return

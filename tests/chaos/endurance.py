@@ -75,7 +75,8 @@ def poison(folder: Path, _scale: Scale, seed: int) -> list[Row]:
         host = world.start_host(poison_after=3)
         world.until_done(90)
         error = str(world.engine.workflow(*world.killers)["activities"][0].get("error"))
-        completed, deaths = len(world.engine.completions_per_activity()), len(host.log("process_died"))
+        completed = len(world.engine.completions_per_activity())
+        deaths = len(host.log("process_died")) + len(host.log("isolate_died"))
         text = f"{completed} of 200 completed, killer ended after {deaths} deaths: {error[:60]!r}"
         good = completed == 200 and deaths == 3 and "given up after 3" in error
         return [Row("M10", "poison among 200", text, "200 of 200, terminal after 3", good)]

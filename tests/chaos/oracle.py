@@ -49,6 +49,7 @@ class Facts:
         deaths: when a process was killed, by pid.
         outages: when the engine was away, from and to.
         isolate_victims: what ran in isolates that were killed.
+        apart: what ran in isolates, with the worker it ran for.
         lost_polls: the worker_ids of polls whose reply did not arrive.
         submitted: the workflows.
         budget: how many may run at a time.
@@ -66,6 +67,7 @@ class Facts:
     deaths: dict[int, float] = field(default_factory=dict)
     outages: list[tuple[float, float]] = field(default_factory=list)
     isolate_victims: set[str] = field(default_factory=set)
+    apart: set[tuple[str, int]] = field(default_factory=set)
     lost_polls: set[str] = field(default_factory=set)
 
     @cached_property
@@ -107,11 +109,14 @@ class Facts:
     def taken_down_twice(self) -> list[str]:
         """Healthy, and twice running beside others when their process died: once is what poison may cost.
 
-        A death that one activity ran through alone is its own, as far as anybody can tell.
+        A death that one activity ran through alone is its own, as far as anybody can tell; what runs in an isolate runs
+        beside nobody.
         """
         of_killers = {row["activity_id"] for row in self.rows if row["workflow_id"] in self.killers}
         running: dict[int, set[str]] = defaultdict(set)
         for note in self.notes:
+            if (note.activity_id, note.pid) in self.apart:
+                continue
             if note.event == "start":
                 running[note.pid].add(note.activity_id)
             else:

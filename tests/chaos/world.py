@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -248,9 +249,13 @@ class World:
         """What the engine, the handlers and the proxy know."""
         rows = self.engine.http.get("/__test__/activities").json()["activities"]
         killers = {row["activity_id"] for row in rows if row["workflow_id"] in self.killers}
+        apart = {(run.activity_id, int(run.worker)) for run in self._isolate_runs()}
+        written = read_notes(self.notes_path)
+        suicides = [note for note in written if note.activity_id in killers]
         ends = self._isolate_ends()
-        notes = sorted([*read_notes(self.notes_path), *ends], key=lambda note: note.at_s)
-        deaths = {note.pid: note.at_s for note in notes if note.activity_id in killers}
+        ends += [replace(n, event="end") for n in suicides if (n.activity_id, n.pid) in apart]
+        notes = sorted([*written, *ends], key=lambda note: note.at_s)
+        deaths = {n.pid: n.at_s for n in suicides if (n.activity_id, n.pid) not in apart}
         return Facts(
             journal=self.engine.journal(),
             rows=rows,
@@ -263,6 +268,7 @@ class World:
             deaths=deaths | self.deaths,
             outages=self.outages,
             isolate_victims={note.activity_id for note in ends},
+            apart=apart,
             lost_polls={c.worker_id for c in self.proxy.calls if c.verb == "poll" and c.fate in REPLY_LOST},
         )
 

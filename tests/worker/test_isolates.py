@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from isolate_pool_kit import pool
 
-from flowherd.activity import Completed
+from flowherd.activity import Completed, Died
 from flowherd.core.conversation import (
     Begin,
     Cancel,
@@ -179,9 +179,9 @@ async def test_a17_garbage_costs_its_isolate_and_its_activity_and_nobody_else(da
         peers[0].sock.sendall(data)
         await until(lambda: ("kill", 1) in it.host.orders)
         it.end(1, 9)
-        failure = await done(runs[0])
-        assert (failure.code, failure.retryable) == ("WORKER_CRASHED", True)
-        assert words in failure.message
+        death = await done(runs[0])
+        assert isinstance(death, Died)
+        assert words in death.how
         peers[1].say(Succeeded(), b"{}")
         assert await done(runs[1]) == Completed(b"{}")
 
@@ -196,7 +196,7 @@ async def test_a17_an_output_that_is_no_object_is_garbage_too(output):
         peer.say(Succeeded(), output)
         await until(lambda: ("kill", 1) in it.host.orders)
         it.end(1, 9)
-        assert (await done(run)).code == "WORKER_CRASHED"
+        assert isinstance(await done(run), Died)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ async def test_figures_that_cannot_be_are_garbage(saying):
         peer.say(saying)
         await until(lambda: ("kill", 1) in it.host.orders)
         it.end(1, 9)
-        assert "cannot be" in (await done(run)).message
+        assert "cannot be" in (await done(run)).how
 
 
 async def test_what_was_spent_outlives_the_isolate():
@@ -230,9 +230,9 @@ async def test_what_was_spent_outlives_the_isolate():
         peer.say(UsageRecorded("p", "m", input_tokens=4))
         await until(lambda: run.has_costs and run.spent[1])
         it.end(1, 11)
-        failure = await done(run)
-        assert (failure.cost_usd, failure.usage[0].input_tokens) == ("0.50", 4)
-        assert failure.message == "its isolate was killed by SIGSEGV"
+        assert await done(run) == Died("its isolate was killed by SIGSEGV")
+        cost_usd, usage = run.spent
+        assert (cost_usd, usage[0].input_tokens) == ("0.50", 4)
 
 
 async def test_one_that_cannot_be_made_fails_one_activity_and_the_next_one_is_tried():

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isolate_kit import CEILING_S, running_forker, workplace
 
-from flowherd.activity import Completed, Failed
+from flowherd.activity import Completed, Died
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.running.environment import RunEnvironment
@@ -151,11 +151,12 @@ async def test_a17_an_isolate_that_ends_fails_its_activity_alone_with_the_cause(
         neighbour = place.start("drained")
         await begun(place, caplog)
         for name, parameters, words in DEATHS:
-            failure = await place.outcome(name, parameters)
-            assert isinstance(failure, Failed), (name, parameters)
-            assert (failure.code, failure.retryable) == ("WORKER_CRASHED", True)
-            assert words in failure.message
-            assert failure.cost_usd == ("0.25" if name == "spend" else None)
+            run = place.start(name, parameters)
+            await asyncio.wait_for(run.ended(), CEILING_S)
+            death = await run.outcome()
+            assert isinstance(death, Died), (name, parameters)
+            assert words in death.how
+            assert run.spent[0] == ("0.25" if name == "spend" else None)
             assert neighbour.phase is Phase.RUNNING
         place.isolates.say_shutdown()
         await asyncio.wait_for(neighbour.ended(), CEILING_S)

@@ -75,10 +75,18 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Died:
+    """The isolate in which the handler ran has ended with it; `how` is said to the engine."""
+
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The lease is somebody else's: nothing may be reported (protocol.md fact 13)."""
 
     reason: str
 
 
-Outcome = Completed | Failed | Lost
+Result = Completed | Failed  # of a handler that was called
+Outcome = Result | Died | Lost

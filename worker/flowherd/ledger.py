@@ -22,7 +22,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd.shared.berth import JOURNAL_BYTES, RECORD_BYTES, Berth, Layout, Record, pages
-from flowherd.shared.cells import HELD, Cause, Cell, Clock, Host, Life, SeatTotal, Standing, State
+from flowherd.shared.cells import AT_WORK, HELD, Cause, Cell, Clock, Host, Life, SeatTotal, Standing, State
 from flowherd.shared.checked import CHECKED, checked, read_checked
 from flowherd.shared.histogram import CELLS, Timing
 from flowherd.shared.recordbook import RecordBook, records_needed
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 __all__ = [
+    "AT_WORK",
     "HELD",
     "JOURNAL_BYTES",
     "RECORD_BYTES",

@@ -8,20 +8,26 @@ import hashlib
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
 from flowherd import ActivityContext, Registry, SyncActivityContext
+
+if TYPE_CHECKING:
+    from flowherd.sdk.context import BaseContext
 
 registry = Registry()
 
 
-def note(event: str, activity_id: str, digest: str = "-", pid: int = 0) -> None:
-    """One line with one write: time, event, activity, process, digest."""
-    write("", f"{time.time():.6f} {event} {activity_id} {pid or os.getpid()} {digest}")
+def note(event: str, ctx: BaseContext, digest: str = "-") -> None:
+    """One line with one write: time, event, activity, process, digest.
 
-
-def note_isolate(activity_id: str, worker: int) -> None:
-    """Which isolate runs what, for which worker."""
-    write(".isolates", f"{activity_id} {os.getpid()} {worker}")
+    To the oracle an activity in an isolate runs in its worker, which is the one that has claimed it; another file says
+    which isolate runs what, for which worker.
+    """
+    worker = worker_of(ctx)
+    if event == "start" and worker != os.getpid():
+        write(".isolates", f"{ctx.activity_id} {os.getpid()} {worker}")
+    write("", f"{time.time():.6f} {event} {ctx.activity_id} {worker} {digest}")
 
 
 def write(suffix: str, line: str) -> None:
@@ -39,42 +45,40 @@ def digest_of(activity_id: str, number: int) -> str:
 @registry.activity
 async def work(ctx: ActivityContext, number: int, seconds: float) -> dict[str, str]:
     """Waits as I/O does."""
-    note("start", ctx.activity_id)
+    note("start", ctx)
     digest = "-"
     try:
         await asyncio.sleep(seconds)
         digest = digest_of(ctx.activity_id, number)
         return {"digest": digest}
     finally:
-        note("end", ctx.activity_id, digest)
+        note("end", ctx, digest)
 
 
 @registry.activity
 def work_in_thread(ctx: SyncActivityContext, number: int, seconds: float) -> dict[str, str]:
     """Waits as blocking I/O does."""
-    note("start", ctx.activity_id)
+    note("start", ctx)
     time.sleep(seconds)
     digest = digest_of(ctx.activity_id, number)
-    note("end", ctx.activity_id, digest)
+    note("end", ctx, digest)
     return {"digest": digest}
 
 
 @registry.activity(offload="process")
 def work_in_isolate(ctx: SyncActivityContext, number: int, seconds: float) -> dict[str, str]:
-    """Waits in a process of its own; to the oracle it runs in its worker, which is the one that has claimed it."""
-    worker = worker_of(ctx)
-    note_isolate(ctx.activity_id, worker)
-    note("start", ctx.activity_id, pid=worker)
+    """Waits in a process of its own."""
+    note("start", ctx)
     digest = "-"
     try:
         time.sleep(seconds)
         digest = digest_of(ctx.activity_id, number)
         return {"digest": digest}
     finally:
-        note("end", ctx.activity_id, digest, pid=worker)
+        note("end", ctx, digest)
 
 
-def worker_of(ctx: SyncActivityContext) -> int:
+def worker_of(ctx: BaseContext) -> int:
     """The process that speaks under the attempt's worker_id, `<id>-<pid>-<nonce>-<n>`."""
     return int(ctx._state.activity.worker_id.rsplit("-", 3)[1])
 
@@ -87,21 +91,21 @@ async def noop() -> None:
 @registry.activity
 async def block_loop(ctx: ActivityContext, seconds: float) -> None:
     """Blocks its event loop, as CPU-bound code does."""
-    note("start", ctx.activity_id)
+    note("start", ctx)
     time.sleep(seconds)  # noqa: ASYNC251 - that is the point
-    note("end", ctx.activity_id)
+    note("end", ctx)
 
 
 @registry.activity
 async def hold_gil(ctx: ActivityContext, seconds: int) -> None:
     """Holds the GIL in C code, as a badly written extension does."""
-    note("start", ctx.activity_id)
+    note("start", ctx)
     ctypes.PyDLL(None).sleep(seconds)
-    note("end", ctx.activity_id)
+    note("end", ctx)
 
 
 @registry.activity
 async def kill_self(ctx: ActivityContext) -> None:
     """Takes its process down."""
-    note("start", ctx.activity_id)
+    note("start", ctx)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -36,7 +36,7 @@ def exhaust_memory(ctx: SyncActivityContext) -> None:
 @registry.activity(timeout_s=0.5)
 def never_end(ctx: SyncActivityContext) -> None:
     """Blocks its thread for good."""
-    note("start", ctx.activity_id)
+    note("start", ctx)
     never.wait()
 
 
@@ -45,7 +45,7 @@ async def leave_a_program(ctx: ActivityContext, seconds: int) -> int:
     """Leaves a program running that nobody waits for."""
     program = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])  # noqa: ASYNC220 - as users do
     kept.append(program)
-    note("start", ctx.activity_id, str(program.pid))
+    note("start", ctx, str(program.pid))
     return program.pid
 
 
@@ -71,7 +71,7 @@ async def leak_descriptors(room: int) -> int:
 async def fork_and_return(ctx: ActivityContext) -> str:
     """Forks on the loop, and lets the grandchild return into it."""
     pid = os.fork()
-    note("start", ctx.activity_id, str(pid or os.getpid()))
+    note("start", ctx, str(pid or os.getpid()))
     return "parent" if pid else "grandchild"
 
 
@@ -79,7 +79,7 @@ async def fork_and_return(ctx: ActivityContext) -> str:
 def fork_in_thread_and_return(ctx: SyncActivityContext) -> str:
     """Forks in a thread, and lets the grandchild return into it."""
     pid = os.fork()
-    note("start", ctx.activity_id, str(pid or os.getpid()))
+    note("start", ctx, str(pid or os.getpid()))
     return "parent" if pid else "grandchild"
 
 
@@ -89,7 +89,7 @@ async def fork_and_exit(ctx: ActivityContext) -> str:
     pid = os.fork()
     if pid == 0:
         time.sleep(0.2)  # noqa: ASYNC251 - outlives its parent's return; no loop of ours
-        note("end", ctx.activity_id, "grandchild")
+        note("end", ctx, "grandchild")
         os._exit(7)
     _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 - as users do
     return f"exit {os.waitstatus_to_exitcode(status)}"

@@ -19,7 +19,7 @@ from flowherd.core.retries import Backoff
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.settlement import Settlement
-from flowherd.ledger import HELD, Berth, Host, Ledger, Life, Record, Standing
+from flowherd.ledger import HELD, Berth, Host, Ledger, Life, Record, Standing, State
 from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class _Watch:
     next_beat_at: float
     last_ok: float
     is_beating: bool = False
+    is_settling: bool = False
 
 
 class LeaseKeeper:
@@ -120,13 +121,28 @@ class LeaseKeeper:
                     for record in berth.records():
                         if record.state in HELD:
                             seen.add((berth.number, record.sequence))
-                            self._beat_if_due(berth, record, now)
+                            self._attend(berth, record, now)
                 case Life.ENDED if berth.number not in self._settling:
                     self._settle_when_whole(self._ledger.process_of(berth))
                 case _:
                     pass
         for key in self._watched.keys() - seen:
             del self._watched[key]
+
+    def _attend(self, berth: Berth, record: Record, now: float) -> None:
+        """A beat if one is due, or the settlement of what has died in an isolate."""
+        watch = self._watched.get((berth.number, record.sequence))
+        if watch is None:
+            watch = self._watched[berth.number, record.sequence] = self._first_watch(record, now)
+        if record.state is not State.DEAD:
+            self._beat_if_due(berth, record, watch, now)
+        elif not watch.is_settling:
+            watch.is_settling = True
+            self._tasks.spawn(self._settle_dead(berth, record))
+
+    async def _settle_dead(self, berth: Berth, record: Record) -> None:
+        await self._settlement.settle_dead(berth, record)
+        self._ring(berth.number)
 
     def _settle_when_whole(self, berths: tuple[Berth, ...]) -> None:
         """A process of several threads ends berth by berth, and is judged as one."""
@@ -143,10 +159,7 @@ class LeaseKeeper:
 
     # Heartbeats
 
-    def _beat_if_due(self, berth: Berth, record: Record, now: float) -> None:
-        watch = self._watched.get((berth.number, record.sequence))
-        if watch is None:
-            watch = self._watched[berth.number, record.sequence] = self._first_watch(record, now)
+    def _beat_if_due(self, berth: Berth, record: Record, watch: _Watch, now: float) -> None:
         if watch.is_beating or now < watch.next_beat_at - self._early_s(record):
             return
         if berth.standing(record.index, record.sequence) is Standing.GONE:
@@ -198,6 +211,8 @@ class LeaseKeeper:
         present = berth.record(record.index)
         if present is None or present.sequence != record.sequence or not berth.readable:
             return True
+        if present.state is State.DEAD:
+            return True  # its settlement has the last word
         match answer.verdict:
             case Verdict.ACCEPTED:
                 watch.last_ok = asked_at

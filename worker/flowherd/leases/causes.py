@@ -27,6 +27,9 @@ def failure_of(berth: Berth, record: Record, beside: Sequence[Record]) -> Failed
         beside: all that its process held, also in other berths.
 
     """
+    if record.state is State.DEAD:
+        how = (berth.journal(record.index) or b"its isolate ended").decode()
+        return Failed("WORKER_CRASHED", how, retryable=True)
     doing = _WAITING.get(record.state, "ran")
     who = f"worker process {berth.get(Cell.SEAT)} (pid {berth.get(Cell.PID)})"
     if berth.get(Cell.CAUSE) == Cause.STOPPED:

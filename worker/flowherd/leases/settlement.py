@@ -14,7 +14,7 @@ from flowherd.core.retries import Backoff
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.leases.causes import failure_of
-from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, State
+from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, Standing, State
 from flowherd.sdk.sums import unpack
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class Settlement:
         await asyncio.gather(*(self._settle_one(berth, record, beside) for berth, record in owed))
         for berth in berths:
             self._ledger.absorb(berth)
+
+    async def settle_dead(self, berth: Berth, record: Record) -> None:
+        """Settles a DEAD record of a process that lives, and lets that know by a verdict."""
+        await self._settle_one(berth, record, ())
+        berth.judge(record, Standing.GONE, 0.0)
 
     async def _settle_one(self, berth: Berth, record: Record, beside: Sequence[Record]) -> None:
         try:
@@ -129,14 +134,12 @@ class Settlement:
     def _charged(self, berth: Berth, record: Record, beside: Sequence[Record]) -> Failed:
         """The failure, or POISON when an activity has died alone and often enough (design: poison).
 
-        Only what ran in a process whose death nobody ordered is charged.
+        Only what ran in a process whose death nobody ordered is charged; what ran in an isolate, only if that
+        has died.
         """
         failure = failure_of(berth, record, beside)
-        if (
-            not self._poison_after
-            or record.state is not State.RUNNING
-            or berth.get(Cell.CAUSE) != Cause.CRASH
-        ):
+        crashed = record.state is State.RUNNING and berth.get(Cell.CAUSE) == Cause.CRASH
+        if not self._poison_after or not (crashed or record.state is State.DEAD):
             return failure
         charges = self._ledger.suspects.charge(record.activity_id, failure.message, record.sequence)
         if charges.count < self._poison_after or not _ran_alone(record, beside):
@@ -150,6 +153,8 @@ class Settlement:
 
 
 def _ran_alone(record: Record, beside: Sequence[Record]) -> bool:
+    if record.state is State.DEAD:
+        return True
     busy = {State.RUNNING, State.ZOMBIE}
     return not any(other.state in busy and other.sequence != record.sequence for other in beside)
 

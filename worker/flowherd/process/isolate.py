@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.activity import Activity, Completed, Failed, Lost, Outcome
+from flowherd.activity import Activity, Completed, Failed, Result
 from flowherd.core.conversation import Begin, Measured, NotOpened, Opened, Succeeded, Unsuccessful
 from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.exits import Exit
@@ -167,10 +167,9 @@ class _Bench:
             outcome = self._run(definition, state)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
             outcome = failure_of(exc, state, ())
-        assert not isinstance(outcome, Lost)  # that is for the worker to say
         return outcome
 
-    def _run(self, definition: ActivityDefinition, state: RemoteState) -> Outcome:
+    def _run(self, definition: ActivityDefinition, state: RemoteState) -> Result:
         interruption, loop = self._desk.interruption, self._desk.loop
         interruption.install()  # again: a handler may have installed one of its own
         if definition.is_async:

@@ -7,7 +7,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from flowherd.activity import Completed, Failed, Outcome
+from flowherd.activity import Completed, Failed, Result
 from flowherd.errors import ActivityError, InvalidOutput
 from flowherd.process.forks import leave_if_copied
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
@@ -33,7 +33,7 @@ _HINTS = {
 }
 
 
-async def invoke_async(definition: ActivityDefinition, state: RunState) -> Outcome:
+async def invoke_async(definition: ActivityDefinition, state: RunState) -> Result:
     """Awaits the handler on the running loop and never raises, whatever it does (faults.md A3, A4)."""
     arguments: list[Any] = []
     try:
@@ -48,7 +48,7 @@ async def invoke_async(definition: ActivityDefinition, state: RunState) -> Outco
         leave_if_copied()
 
 
-def invoke_sync(definition: ActivityDefinition, state: RunState) -> Outcome:
+def invoke_sync(definition: ActivityDefinition, state: RunState) -> Result:
     """Calls a plain handler in the calling thread and never raises."""
     arguments: list[Any] = []
     try:
@@ -72,9 +72,9 @@ class ThreadLoop:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[Outcome] | None = None
+        self._task: asyncio.Task[Result] | None = None
 
-    def run(self, definition: ActivityDefinition, state: RunState) -> Outcome:
+    def run(self, definition: ActivityDefinition, state: RunState) -> Result:
         """Returns when the handler has ended; never raises."""
         try:
             return asyncio.run(self._invoke(definition, state))
@@ -89,13 +89,13 @@ class ThreadLoop:
             except RuntimeError:
                 _log.debug("handler_ended_before_it_was_cancelled")
 
-    async def _invoke(self, definition: ActivityDefinition, state: RunState) -> Outcome:
+    async def _invoke(self, definition: ActivityDefinition, state: RunState) -> Result:
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         return await invoke_async(definition, state)
 
 
-def outcome_of(value: Any, state: RunState) -> Outcome:
+def outcome_of(value: Any, state: RunState) -> Result:
     """The outcome for what a handler returned; raises InvalidOutput."""
     if not isinstance(value, ActivityResult):
         return Completed(encode_output(value), *spent(state))
@@ -106,7 +106,7 @@ def outcome_of(value: Any, state: RunState) -> Outcome:
     return failed(state, code, mask(str(message), state.environment.secrets), retryable=bool(retryable))
 
 
-def failure_of(exc: BaseException, state: RunState, arguments: Any) -> Outcome:
+def failure_of(exc: BaseException, state: RunState, arguments: Any) -> Result:
     """The outcome for what a handler raised; an unexpected exception's traceback goes to the log, once."""
     try:
         return _failure_of(exc, state, arguments)
@@ -116,7 +116,7 @@ def failure_of(exc: BaseException, state: RunState, arguments: Any) -> Outcome:
         )
 
 
-def _failure_of(exc: BaseException, state: RunState, arguments: Any) -> Outcome:
+def _failure_of(exc: BaseException, state: RunState, arguments: Any) -> Result:
     if state.cancel_reason is not None:
         return stopped(state, describe_exception(exc))
     secrets = (*state.environment.secrets, *secrets_in(arguments))
@@ -142,7 +142,7 @@ def spent(state: RunState) -> tuple[str | None, tuple[Usage, ...]]:
     return (None, ()) if state.costs is None else (state.costs.cost_usd, state.costs.usage)
 
 
-def deliver(loop: asyncio.AbstractEventLoop, end: Callable[[Outcome], None], outcome: Outcome) -> None:
+def deliver(loop: asyncio.AbstractEventLoop, end: Callable[[Result], None], outcome: Result) -> None:
     """Hands an outcome from a thread to the loop, which may be closed by now."""
     try:
         loop.call_soon_threadsafe(end, outcome)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from flowherd.activity import Died
 from flowherd.core.conversation import (
     MAX_UP_BYTES,
     Cancel,
@@ -160,8 +161,7 @@ class Isolate:
         if not self._was_told:
             _log.warning("isolate_died", extra={**self._printing.ids, "reason": self.why_not})
         if run is not None:
-            words = f"its isolate {self.why_not}"
-            run.finish(self._verdict or run.failure("WORKER_CRASHED", words, retryable=True))
+            run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
 
     # What it says itself
 

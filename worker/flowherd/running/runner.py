@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowherd.activity import Activity, Failed, Outcome
@@ -60,15 +61,18 @@ class Runner:
         self._gates = Gates(environment.permits)
         self.dropped = 0  # successes that came after their outcome was decided (faults.md A9)
 
-    def start(self, activity: Activity, keeper: SpendingKeeper | None = None) -> Run:
+    def start(self, activity: Activity, keeper: SpendingKeeper | None = None, *, apart: bool = False) -> Run:
         """Starts an attempt on the running loop, or lets it wait for another one (`max_concurrent`).
 
         Args:
             activity: what was claimed.
             keeper: of what the attempt spends.
+            apart: in an isolate, wherever it belongs; only with `has_isolates`.
 
         """
         definition = self._registry.lookup(activity.name)
+        if apart and definition is not None:
+            definition = replace(definition, mode=Mode.PROCESS)
         state = RunState(activity, self._environment, keeper)
         run = Run(state, self._limit_s(definition, activity), self._config.cancel_grace_s, self._ended)
         if definition is None:
@@ -80,6 +84,15 @@ class Runner:
                 run, definition.name, definition.max_concurrent, lambda: self._begin(run, definition, state)
             )
         return run
+
+    @property
+    def has_isolates(self) -> bool:
+        """Whether a handler can be run apart from the others, so that it takes nobody with it."""
+        return self._isolates is not None
+
+    def runs_apart(self, run: Run) -> bool:
+        """Whether the handler is in an isolate, or waits for one."""
+        return run in self._in_isolates
 
     def permits_changed(self) -> None:
         """A sibling may have given back what an attempt waits for here."""

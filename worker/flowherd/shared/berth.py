@@ -253,7 +253,7 @@ class Berth:
             return None
         state = self.states[index]
         started_at, limit_s = self.times[2 * index], self.times[2 * index + 1]
-        if not state or state > State.ZOMBIE or self.map[start : start + _TEXT_AT] != body[:_TEXT_AT]:
+        if not state or state > State.DEAD or self.map[start : start + _TEXT_AT] != body[:_TEXT_AT]:
             return None
         has_begun = state >= State.RUNNING
         text = body[_TEXT_AT:end]
@@ -271,7 +271,7 @@ class Berth:
         )
 
     def journal(self, index: int) -> bytes | None:
-        """The kept completion of a REPORTING record, None when there is none or it does not check."""
+        """The kept completion of a REPORTING record, or how a DEAD one died; None if neither checks."""
         start = self.offset + self.layout.journals + index * JOURNAL_AREA
         return read_checked(self.map, start, JOURNAL_BYTES) or None
 

@@ -13,9 +13,16 @@ class State(IntEnum):
     RUNNING = 2
     REPORTING = 3  # outcome known, not yet accepted
     ZOMBIE = 4  # reported or lost, but the handler has not ended: the slot is still held
+    APART = 5  # runs in an isolate: whatever ends its worker's process, it was not this
+    DEAD = 6  # its isolate has died with it: the keeper settles it, although its worker lives
 
 
-HELD = frozenset({State.CLAIMED, State.RUNNING, State.REPORTING})  # what the keeper beats and settles
+AT_WORK = frozenset({State.RUNNING, State.APART})  # what the hang rule looks at
+HELD = AT_WORK | {
+    State.CLAIMED,
+    State.REPORTING,
+    State.DEAD,
+}  # what is owed to the engine: the keeper settles it
 
 
 class Standing(IntEnum):

@@ -7,14 +7,14 @@ import zlib
 from flowherd.errors import LedgerFull
 from flowherd.process import crashpoints
 from flowherd.shared.berth import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Berth
-from flowherd.shared.cells import Cell, Clock, State
+from flowherd.shared.cells import AT_WORK, Cell, Clock, State
 from flowherd.shared.checked import CHECKED, checked
 from flowherd.shared.histogram import Timing
 from flowherd.shared.spendings import AREA_BYTES, write_of
 
-# Looking a member up in its enum costs as much as storing it: these four are stored for every activity.
-_FREE, _CLAIMED, _RUNNING, _REPORTING = (
-    int(state) for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING)
+# Looking a member up in its enum costs as much as storing it: these five are stored for every activity.
+_FREE, _CLAIMED, _RUNNING, _REPORTING, _APART = (
+    int(state) for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING, State.APART)
 )
 _BERTH_BITS, _RECORD_BITS = 12, 30  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 _NOTHING_KEPT = bytes(CHECKED.size)
@@ -103,31 +103,39 @@ class RecordBook:
         crashpoints.reached("after_claim")
         return index, sequence
 
-    def running(self, index: int, *, now: float, limit_s: float) -> None:
-        """CLAIMED → RUNNING: the limit begins."""
+    def running(self, index: int, *, now: float, limit_s: float, apart: bool = False) -> None:
+        """CLAIMED → RUNNING, or APART where it runs in an isolate: the limit begins."""
         self._times[2 * index] = now
         self._times[2 * index + 1] = limit_s
-        self._states[index] = _RUNNING
+        self._states[index] = _APART if apart else _RUNNING
 
     def ran(self, index: int, now: float) -> None:
-        """Counts how long a RUNNING record's handler took; one that has never begun took no time."""
-        if self._states[index] == _RUNNING:
+        """Counts how long a handler at work took; one that has never begun took no time."""
+        if self._states[index] in {_RUNNING, _APART}:
             self.berth.count(Timing.RUN, now - self._times[2 * index])
 
     def reporting(self, index: int, completion: bytes | None) -> None:
         """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
         crashpoints.reached("after_handler")
-        if completion is not None and len(completion) <= JOURNAL_BYTES:
-            start = self._journals + index * JOURNAL_AREA
-            self._map[start : start + CHECKED.size + len(completion)] = checked(completion)
-            if not self._keeps[index]:
-                self._keeps[index] = 1
-        elif self._keeps[index]:  # an earlier record's, in the same place
-            start = self._journals + index * JOURNAL_AREA
-            self._map[start : start + CHECKED.size] = _NOTHING_KEPT
-            self._keeps[index] = 0
+        self._keep(index, completion)
         self._states[index] = _REPORTING
         crashpoints.reached("before_report")
+
+    def dead(self, index: int, death: str) -> None:
+        """→ DEAD: its isolate has died with it, and how; the keeper tells the engine."""
+        self._keep(index, death.encode(errors="replace"))
+        self._states[index] = State.DEAD
+
+    def _keep(self, index: int, text: bytes | None) -> None:
+        """Puts `text` into the record's journal, if it fits, in place of what an earlier record left there."""
+        start = self._journals + index * JOURNAL_AREA
+        if text is not None and len(text) <= JOURNAL_BYTES:
+            self._map[start : start + CHECKED.size + len(text)] = checked(text)
+            if not self._keeps[index]:
+                self._keeps[index] = 1
+        elif self._keeps[index]:
+            self._map[start : start + CHECKED.size] = _NOTHING_KEPT
+            self._keeps[index] = 0
 
     def keep_spent(self, index: int, sequence: int, sums: bytes) -> None:
         """Keeps an attempt's sums of money in place of those before; one call at a time, from any thread."""
@@ -149,8 +157,8 @@ class RecordBook:
         if is_only_place:
             self.clear(index)
         place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s, spent=spent)
-        if old.state is State.RUNNING:
-            self.running(place[0], now=old.started_at, limit_s=old.limit_s)
+        if old.state in AT_WORK:
+            self.running(place[0], now=old.started_at, limit_s=old.limit_s, apart=old.state is State.APART)
         elif old.state is State.REPORTING:
             self.reporting(place[0], completion)
         if not is_only_place:

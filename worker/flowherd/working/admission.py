@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from flowherd.activity import Activity
     from flowherd.working.attempt import Attempt, Tools
+    from flowherd.working.occupancy import Occupancy
 
 NEIGHBOURS_GET_S = 1.0  # what an activity that blocks the loop waits at most for those beside it
 
@@ -20,17 +21,14 @@ NEIGHBOURS_GET_S = 1.0  # what an activity that blocks the loop waits at most fo
 class Admission:
     """Reads the worker's table; two kinds of activities are kept apart from the others.
 
-    A suspect, with which a process has died before, runs alone: its next victim would be a neighbour. What
-    blocks the loop lets its light neighbours end first, for a while.
+    A suspect, with which a process has died before, runs alone where there are no isolates: its next victim would
+    be a neighbour. What blocks the loop lets its light neighbours end first, for a while.
 
     Args:
         tools: who knows suspects and blockers.
         held: what the worker owes the engine, by activity id.
         waiting: of these, what has no slot yet.
-        zombies: whose handler outlived its outcome.
-
-    Attributes:
-        suspects_running: suspects that hold a slot.
+        occupancy: which handlers hold a slot.
 
     """
 
@@ -39,26 +37,26 @@ class Admission:
         tools: Tools,
         held: Mapping[str, Attempt],
         waiting: Mapping[str, Attempt],
-        zombies: Mapping[str, Attempt],
+        occupancy: Occupancy,
     ) -> None:
         self._tools = tools
         self._held = held
         self._waiting = waiting
-        self._zombies = zombies
-        self.suspects_running = 0
+        self._occupancy = occupancy
+        self._alone = 0
 
     @property
     def room(self) -> int:
         """How many more activities could start soon.
 
         None while one waits for its neighbours to end, since more of them would only have it wait longer,
-        or while a suspect runs, also in another thread of this process.
+        or while a suspect runs alone, also in another thread of this process.
         """
-        apart = any(self.blocks(attempt) or attempt.is_suspect for attempt in self._waiting.values())
+        apart = any(self.blocks(attempt) or attempt.is_alone for attempt in self._waiting.values())
         solitude = self._tools.solitude
-        if apart or self.suspects_running or (solitude is not None and solitude.holds_back):
+        if apart or self._alone or (solitude is not None and solitude.holds_back):
             return 0
-        if self._tools.suspects.are_about:
+        if self._tools.suspects.are_about and not self._tools.runner.has_isolates:
             return 1  # what is claimed beside a suspect would lose an attempt with it
         return claimable(self._tools.meter.busy_mean_s)
 
@@ -67,40 +65,42 @@ class Admission:
         if not self._may_start(attempt):
             return False
         solitude = self._tools.solitude
-        if attempt.is_suspect:
+        if attempt.is_alone:
             if solitude is not None and not solitude.begin_alone(attempt.id):
                 return False
-            self.suspects_running += 1
+            self._alone += 1
             return True
         return solitude is None or solitude.begin()
 
     def leave(self, attempt: Attempt) -> None:
         """The handler of an attempt that had entered has ended."""
-        if attempt.is_suspect:
-            self.suspects_running -= 1
+        if attempt.is_alone:
+            self._alone -= 1
         if self._tools.solitude is not None:
             self._tools.solitude.end()
 
     def forget(self, attempt: Attempt) -> None:
         """An attempt that waits will not start any more."""
-        if attempt.is_suspect and self._tools.solitude is not None:
+        if attempt.is_alone and self._tools.solitude is not None:
             self._tools.solitude.withdraw(attempt.id)
 
     def _may_start(self, attempt: Attempt) -> bool:
-        """Not while an earlier attempt is a zombie, nor beside a suspect."""
-        if attempt.id in self._zombies or self.suspects_running:
+        """Not while an earlier attempt is a zombie, nor beside a suspect that runs alone."""
+        zombies = self._occupancy.zombies
+        if attempt.id in zombies or self._alone:
             return False
-        if attempt.is_suspect:
-            others = (waiting for waiting in self._waiting.values() if not waiting.is_suspect)
-            return not self._zombies and not any(self._running()) and not any(others)
+        if attempt.is_alone:
+            others = (waiting for waiting in self._waiting.values() if not waiting.is_alone)
+            return not zombies and not any(self._running()) and not any(others)
         if not self.blocks(attempt) or time.monotonic() - attempt.claimed_at >= NEIGHBOURS_GET_S:
             return True
         on_loop = self._tools.runner.runs_on_loop
-        return not any(on_loop(o.activity.name) and not self.blocks(o) for o in self._running())
+        light = (other for other in self._running() if not other.is_apart and not self.blocks(other))
+        return not any(on_loop(other.activity.name) for other in light)
 
     def blocks(self, attempt: Attempt) -> bool:
-        """Whether activities of its name keep the loop for long."""
-        return self._tools.meter.blocks(attempt.activity.name)
+        """Whether activities of its name keep the loop for long, where it is run there."""
+        return not attempt.is_apart and self._tools.meter.blocks(attempt.activity.name)
 
     def danger(self, activity: Activity) -> tuple[bool, bool]:
         """What may take the process down starts last, and what keeps the loop for long before that."""

@@ -42,7 +42,8 @@ class Attempt:
         sequence: of its record; a verdict with another one is about something else.
         lease_s: from the claim, or the last heartbeat.
         claimed_at: monotonic seconds.
-        is_suspect: whether a process has died while it ran: it runs alone.
+        is_suspect: whether a process has died while it ran.
+        is_alone: whether it runs alone for that, since there are no isolates where it could run apart.
         state: what its record says.
         run: its handler's, once it has a slot.
         outcome: what is being delivered.
@@ -57,6 +58,7 @@ class Attempt:
     lease_s: float
     claimed_at: float
     is_suspect: bool = False
+    is_alone: bool = False
     state: State = State.CLAIMED
     run: Run | None = None
     outcome: Completed | Failed | None = None
@@ -66,6 +68,11 @@ class Attempt:
     def id(self) -> str:
         """The activity's id."""
         return self.activity.activity_id
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it runs in an isolate because a process has died while it ran."""
+        return self.is_suspect and not self.is_alone
 
     @property
     def is_owed(self) -> bool:
@@ -129,7 +136,16 @@ def claim(activity: Activity, tools: Tools, lease_s: float) -> Attempt:
         activity.activity_id, activity.worker_id, activity.name, now=now, lease_s=lease_s
     )
     is_suspect = bool(tools.suspects.charges(activity.activity_id).count)
-    return Attempt(activity, tools.book, index, sequence, lease_s, claimed_at=now, is_suspect=is_suspect)
+    return Attempt(
+        activity,
+        tools.book,
+        index,
+        sequence,
+        lease_s,
+        claimed_at=now,
+        is_suspect=is_suspect,
+        is_alone=is_suspect and not tools.runner.has_isolates,
+    )
 
 
 def shutdown_of(attempt: Attempt) -> Failed:

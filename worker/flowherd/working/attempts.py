@@ -1,11 +1,12 @@
 """What this worker holds: each claimed activity from its claim to the engine's verdict; it never polls.
 
 A record of the ledger follows each attempt, and is written before the handler starts. When the engine hands
-out an activity that is held already there are four cases (protocol.md R11, faults.md E18):
+out an activity that is held already there are five cases (protocol.md R11, faults.md E18):
 
     CLAIMED, RUNNING        adopt: go on under the newest worker_id
     REPORTING a success     adopt: deliver the same output under the newest worker_id
     REPORTING a failure     it has arrived: withdraw its delivery, run the new attempt
+    DEAD                    its failure is on its way: run the new attempt
     ZOMBIE                  run the new attempt when the old handler has really ended
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.activity import Activity, Completed, Failed, Lost
+from flowherd.activity import Activity, Completed, Died, Failed, Lost
 from flowherd.errors import LedgerFull
 from flowherd.ledger import Cell, Standing, State, Timing
 from flowherd.running.run import Phase
@@ -25,6 +26,7 @@ from flowherd.sdk.context import CancelReason
 from flowherd.working.admission import NEIGHBOURS_GET_S, Admission
 from flowherd.working.attempt import SHUTDOWN, Attempt, Tools, claim, counter_of, kept_of, shutdown_of
 from flowherd.working.excuses import Excuses
+from flowherd.working.occupancy import Occupancy
 from flowherd.working.reporter import Delivery
 from flowherd.working.tasks import Tasks
 
@@ -55,20 +57,20 @@ class Attempts:
         self._acknowledged = acknowledged
         self._held: dict[str, Attempt] = {}
         self._waiting: dict[str, Attempt] = {}
-        self._zombies: dict[str, Attempt] = {}
         self._tasks = Tasks()
+        self._occupancy = Occupancy(tools, self._tasks, self._vacated)
         self._excuses = Excuses(tools.reporter, tools.book.berth, self._note_what_is_owed)
         self._nothing_owed = asyncio.Event()
         self._nothing_owed.set()
         self._reporting = 0
-        self._admission = Admission(tools, self._held, self._waiting, self._zombies)
+        self._admission = Admission(tools, self._held, self._waiting, self._occupancy)
         self._is_releasing = False
         self._is_abandoned = False
         self.released = 0
 
     def __repr__(self) -> str:
-        counts = f"{len(self._held)} held, {len(self._waiting)} waiting, {len(self._zombies)} zombies"
-        return f"<Attempts [{counts}]>"
+        zombies = len(self._occupancy.zombies)
+        return f"<Attempts [{len(self._held)} held, {len(self._waiting)} waiting, {zombies} zombies]>"
 
     @property
     def undelivered(self) -> tuple[str, ...]:
@@ -139,7 +141,7 @@ class Attempts:
         """Moves an attempt under the newest claim; False when a new attempt has to run."""
         if held.activity.worker_id == activity.worker_id:
             return True  # twice in one poll
-        if isinstance(held.outcome, Failed):
+        if isinstance(held.outcome, Failed) or held.state is State.DEAD:
             self._book.berth.add(Cell.FAILED)
             self._forget(held)
             return False
@@ -148,12 +150,13 @@ class Attempts:
         return True
 
     def _start(self, attempt: Attempt) -> None:
-        run = attempt.run = self._tools.runner.start(attempt.activity, attempt)
+        run = attempt.run = self._tools.runner.start(attempt.activity, attempt, apart=attempt.is_apart)
         run.tag = attempt.index + 1
         attempt.state = State.RUNNING
         if attempt.is_suspect:
-            log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
-        self._book.berth.add(Cell.RUNNING)
+            event = "suspect_runs_alone" if attempt.is_alone else "suspect_runs_in_isolate"
+            log.warning(event, activity_id=attempt.id, name=attempt.activity.name)
+        self._occupancy.enter()
         run.on_begin = lambda: self._note_begin(attempt, run)
         if run.phase is not Phase.WAITING:  # for another one of its kind: then its limit has not begun
             run.on_begin()
@@ -162,7 +165,8 @@ class Attempts:
     def _note_begin(self, attempt: Attempt, run: Run) -> None:
         """The limit begins, and with it what the hang rule counts."""
         if attempt.state is State.RUNNING:
-            self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s)
+            apart = self._tools.runner.runs_apart(run)
+            self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s, apart=apart)
 
     async def _carry(self, attempt: Attempt, run: Run) -> None:
         """Runs the handler in its slot and delivers what became of it."""
@@ -170,28 +174,17 @@ class Attempts:
         self._book.ran(attempt.index, time.monotonic())
         if isinstance(outcome, Lost):
             self._lose(attempt)
+            return
+        self._occupancy.leave(attempt, run)
+        if isinstance(outcome, Died):
+            attempt.state = State.DEAD
+            self._book.dead(attempt.index, outcome.how)
         else:
-            self._leave_slot(attempt, run)
             await self._report(attempt, outcome)
 
-    def _leave_slot(self, attempt: Attempt, run: Run) -> None:
-        """The outcome is known: frees the slot, or waits for a handler that outlived its outcome."""
-        if run.has_ended:
-            self._free_slot(attempt)
-        else:
-            self._zombies[attempt.id] = attempt
-            self._tasks.spawn(self._bury(attempt, run))
-
-    async def _bury(self, attempt: Attempt, run: Run) -> None:
-        await run.ended()
-        del self._zombies[attempt.id]
+    def _vacated(self, attempt: Attempt) -> None:
         self._clear_if_over(attempt)
-        self._free_slot(attempt)
-
-    def _free_slot(self, attempt: Attempt) -> None:
         self._admission.leave(attempt)
-        self._book.berth.add(Cell.RUNNING, -1)
-        self._tools.slots.give_back()
         self.start_waiting()
 
     async def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
@@ -233,7 +226,7 @@ class Attempts:
         if attempt.is_owed:
             self._book.berth.add(Cell.LOST)
             if attempt.run is not None:
-                self._leave_slot(attempt, attempt.run)
+                self._occupancy.leave(attempt, attempt.run)
             self._forget(attempt)
             self._acknowledged()
 
@@ -244,7 +237,7 @@ class Attempts:
             self._nothing_owed.set()
 
     def heed_verdicts(self) -> None:
-        """Stops what the keeper has found to be somebody else's; nothing is reported about it."""
+        """Stops what the keeper has found to be somebody else's, and lets go of what it has settled."""
         berth = self._book.berth
         for attempt in list(self._held.values()):
             if berth.standing(attempt.index, attempt.sequence) is not Standing.GONE:
@@ -255,6 +248,10 @@ class Attempts:
                     self._lose(attempt)
             elif attempt.state is State.CLAIMED:
                 self._lose(attempt)
+            elif attempt.state is State.DEAD:
+                self._book.berth.add(Cell.FAILED)
+                self._forget(attempt)
+                self._acknowledged()
 
     async def release(self, last_chance_s: float) -> None:
         """Gives back everything that has no outcome yet, as retryable WORKER_SHUTDOWN.
@@ -285,7 +282,7 @@ class Attempts:
             return
         assert attempt.carrier is not None
         attempt.carrier.cancel()  # it waits for the outcome: no call is under way
-        self._leave_slot(attempt, attempt.run)
+        self._occupancy.leave(attempt, attempt.run)
         self._hand_back(attempt)
 
     def _hand_back(self, attempt: Attempt) -> None:

@@ -1,0 +1,56 @@
+"""Which handlers hold a slot: those at work, and those that outlived their outcome; it decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowherd.ledger import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.running.run import Run
+    from flowherd.working.attempt import Attempt, Tools
+    from flowherd.working.tasks import Tasks
+
+
+class Occupancy:
+    """The handlers of one worker from their start until they have really ended.
+
+    Args:
+        tools: slots, and the book whose berth counts what runs.
+        tasks: keeps those that wait for a handler to end.
+        vacated: called with each attempt whose handler has ended, once its slot is free again.
+
+    Attributes:
+        zombies: attempts whose handler outlived its outcome, by activity id.
+
+    """
+
+    def __init__(self, tools: Tools, tasks: Tasks, vacated: Callable[[Attempt], None]) -> None:
+        self._tools = tools
+        self._tasks = tasks
+        self._vacated = vacated
+        self.zombies: dict[str, Attempt] = {}
+
+    def enter(self) -> None:
+        """A handler starts, in a slot that has been taken for it."""
+        self._tools.book.berth.add(Cell.RUNNING)
+
+    def leave(self, attempt: Attempt, run: Run) -> None:
+        """Its outcome is known: frees the slot, at once or when the handler has ended too."""
+        if run.has_ended:
+            self._vacate(attempt)
+        else:
+            self.zombies[attempt.id] = attempt
+            self._tasks.spawn(self._outlive(attempt, run))
+
+    async def _outlive(self, attempt: Attempt, run: Run) -> None:
+        await run.ended()
+        del self.zombies[attempt.id]
+        self._vacate(attempt)
+
+    def _vacate(self, attempt: Attempt) -> None:
+        self._tools.book.berth.add(Cell.RUNNING, -1)
+        self._tools.slots.give_back()
+        self._vacated(attempt)
