@@ -31,23 +31,8 @@ if TYPE_CHECKING:
     from flowherd.running.isolate_terms import IsolateHost
     from flowherd.sdk.registry import Registry
     from flowherd.shared.bells import Bells
-    from flowherd.shared.solitude import Solitude
 
 MOST_CONNECTIONS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What workers share that are threads of one process.
-
-    Attributes:
-        locks: hold the permits of all of them.
-        solitude: lets one activity be alone in the process.
-
-    """
-
-    locks: RecordLocks
-    solitude: Solitude
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +43,14 @@ class Place:
         seat: its number among its siblings, from 0.
         state: what the app's lifespan yielded.
         isolate_host: makes its isolates, None where nobody does.
-        shared: with the other workers of its process, None for one that has a process to itself.
+        locks: hold the permits of all workers of its process, None for one that has a process to itself.
 
     """
 
     seat: int
     state: Any = None
     isolate_host: IsolateHost | None = None
-    shared: Shared | None = None
+    locks: RecordLocks | None = None
 
 
 class Assembly:
@@ -99,7 +84,7 @@ class Assembly:
         begin_sweep()
         self._bells = bells
         self._berth = berth
-        locks = place.shared.locks if place.shared else RecordLocks(bells.permits)
+        locks = place.locks or RecordLocks(bells.permits)
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
         book = RecordBook(berth)
         meter, self._load = measuring(registry, berth)
@@ -112,7 +97,6 @@ class Assembly:
             files=self._files,
             streams=self._streams,
             permits=HostPermits(locks, bells, ledger.berths, berth, time.monotonic),
-            solitude=place.shared.solitude.member(berth.number) if place.shared else None,
             meter=meter,
         )
         self.worker = Worker(

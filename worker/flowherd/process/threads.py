@@ -24,7 +24,7 @@ from flowherd.core.sharing import orders_of
 from flowherd.errors import LifespanFailed
 from flowherd.exits import Exit
 from flowherd.process import forks
-from flowherd.process.assembly import Place, Shared
+from flowherd.process.assembly import Place
 from flowherd.process.boot import load
 from flowherd.process.child import ChildSetup, assemble, ignore_signals, ready_of, refuse, send_last
 from flowherd.process.free_threading import gil_watched
@@ -33,7 +33,6 @@ from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.orders import Orders, leave, obey
 from flowherd.shared.host_permits import RecordLocks
-from flowherd.shared.solitude import Solitude
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,8 +103,7 @@ class _Crew:
         self._setups = setups
         self._registry = registry
         self._link = link
-        bells = setups[0].bells
-        self._shared = Shared(RecordLocks(bells.permits), Solitude(bells))
+        self._locks = RecordLocks(setups[0].bells.permits)
         self._heard: queue.SimpleQueue[_Up | _Ended | _Raised] = queue.SimpleQueue()
         self._up: dict[int, _Up] = {}
 
@@ -158,7 +156,7 @@ class _Crew:
     async def _work(self, number: int, setup: ChildSetup) -> Stopped:
         """One worker's whole life on its loop."""
         lifespan = await enter(self._registry)
-        place = Place(setup.seat, lifespan.state, LinkedHost(self._link, number), self._shared)
+        place = Place(setup.seat, lifespan.state, LinkedHost(self._link, number), self._locks)
         assembly = assemble(setup, self._registry, place)
         may_begin = asyncio.Event()
         loop = asyncio.get_running_loop()

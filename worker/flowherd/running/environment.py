@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from flowherd.running.run_state import RunState
     from flowherd.shared.permits import Permits
-    from flowherd.shared.solitude import Member
 
 
 class ShutdownSignal:
@@ -139,7 +138,6 @@ class RunEnvironment:
         files: where handlers get files from and send them to, None without an engine.
         streams: where handlers stream text to, None without an engine.
         permits: for activities with `max_concurrent`.
-        solitude: this worker's part in it, None where no other worker shares this process.
         meter: knows who is on the loop.
 
     """
@@ -152,5 +150,4 @@ class RunEnvironment:
     files: Files | None = None
     streams: Streams | None = None
     permits: Permits = field(default_factory=OwnPermits)
-    solitude: Member | None = None
     meter: LoopMeter = field(default_factory=LoopMeter)

@@ -50,11 +50,10 @@ class Admission:
         """How many more activities could start soon.
 
         None while one waits for its neighbours to end, since more of them would only have it wait longer,
-        or while a suspect runs alone, also in another thread of this process.
+        or while a suspect runs alone.
         """
         apart = any(self.blocks(attempt) or attempt.is_alone for attempt in self._waiting.values())
-        solitude = self._tools.solitude
-        if apart or self._alone or (solitude is not None and solitude.holds_back):
+        if apart or self._alone:
             return 0
         if self._tools.suspects.are_about and not self._tools.runner.has_isolates:
             return 1  # what is claimed beside a suspect would lose an attempt with it
@@ -64,25 +63,12 @@ class Admission:
         """Whether an attempt starts now; if so, `leave` must follow when its handler has ended."""
         if not self._may_start(attempt):
             return False
-        solitude = self._tools.solitude
-        if attempt.is_alone:
-            if solitude is not None and not solitude.begin_alone(attempt.id):
-                return False
-            self._alone += 1
-            return True
-        return solitude is None or solitude.begin()
+        self._alone += attempt.is_alone
+        return True
 
     def leave(self, attempt: Attempt) -> None:
         """The handler of an attempt that had entered has ended."""
-        if attempt.is_alone:
-            self._alone -= 1
-        if self._tools.solitude is not None:
-            self._tools.solitude.end()
-
-    def forget(self, attempt: Attempt) -> None:
-        """An attempt that waits will not start any more."""
-        if attempt.is_alone and self._tools.solitude is not None:
-            self._tools.solitude.withdraw(attempt.id)
+        self._alone -= attempt.is_alone
 
     def _may_start(self, attempt: Attempt) -> bool:
         """Not while an earlier attempt is a zombie, nor beside a suspect that runs alone."""

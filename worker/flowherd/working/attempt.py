@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from flowherd.ledger import RecordBook
     from flowherd.running.run import Run
     from flowherd.running.runner import Runner
-    from flowherd.shared.solitude import Member
     from flowherd.working.reporter import Reporter
     from flowherd.working.slots import Slots
 
@@ -117,7 +116,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The collaborators of `Attempts`; `solitude` is None where no other worker shares this process."""
+    """The collaborators of `Attempts`."""
 
     engine: Engine
     book: RecordBook
@@ -126,7 +125,6 @@ class Tools:
     reporter: Reporter
     meter: LoopMeter = field(default_factory=LoopMeter)
     suspects: Suspects = field(default_factory=Suspects.none)
-    solitude: Member | None = None
 
 
 def claim(activity: Activity, tools: Tools, lease_s: float) -> Attempt:

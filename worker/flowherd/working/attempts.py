@@ -211,7 +211,6 @@ class Attempts:
         if self._held.get(attempt.id) is attempt:
             del self._held[attempt.id]
         self._waiting.pop(attempt.id, None)
-        self._admission.forget(attempt)
         attempt.state = State.ZOMBIE
         self._book.zombie(attempt.index)
         self._clear_if_over(attempt)

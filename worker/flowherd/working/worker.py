@@ -82,7 +82,6 @@ class Worker:
             reporter=Reporter(engine, gate, config.call_deadline_s),
             meter=environment.meter,
             suspects=suspects or Suspects.none(),
-            solitude=environment.solitude,
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
         self._poller = Poller(
@@ -136,9 +135,8 @@ class Worker:
         self._attempts.heed_verdicts()
 
     def called(self) -> None:
-        """A sibling rang: polls at once, and begins what waited for a permit of the host, or to be alone."""
+        """A sibling rang: polls at once, and begins what waited for a permit of the host."""
         self._runner.permits_changed()
-        self._attempts.start_waiting()
         self._poller.called()
 
     def _give(self, order: _StopOrder) -> None:
