@@ -45,7 +45,7 @@ def test_every_command_and_flag_it_names_exists() -> None:
     """A renamed flag must not live on in prose."""
     env = clean_environment()
     commands = set(re.findall(r"flowherd ([a-z]+)", README)) - {"hosts", "engine", "has", "is"}
-    for command in commands & {"run", "demo", "submit", "status", "check", "config", "engine"}:
+    for command in commands & {"run", "demo", "submit", "status", "check", "config", "engine", "bench"}:
         assert "Usage" in flowherd(command, "--help", env=env)
     known = "".join(
         flowherd(command, "--help", env=env) for command in ("run", "demo", "submit", "status", "engine")
