@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowherd import ActivityError, ActivityResult, Registry, Usage
-from flowherd.process.isolate_voice import Voice
+from flowherd.isolates.inside.voice import Voice
 from flowherd.sdk.context import SyncActivityContext
 
 if TYPE_CHECKING:

@@ -30,13 +30,13 @@ from flowherd.core.messages import (
     decode_downward,
     decode_upward,
 )
-from flowherd.process import isolate
+from flowherd.isolates.host import LinkedHost
+from flowherd.isolates.inside import main as isolate
+from flowherd.isolates.pool import Isolates
+from flowherd.isolates.terms import IsolateRules
 from flowherd.process.child import ignore_signals
-from flowherd.process.isolate_link import LinkedHost
 from flowherd.process.link import Link, LinkClosed
 from flowherd.running.environment import RunEnvironment
-from flowherd.running.isolate_terms import IsolateRules
-from flowherd.running.isolates import Isolates
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
 from flowherd.sdk.loading import LoadedApp, load_app

@@ -13,10 +13,10 @@ import msgspec
 from flowherd import Registry
 from flowherd.config import WorkerConfig
 from flowherd.core.conversation import Begin, Opened, Saying, decode_downward, encode
+from flowherd.isolates.frames import FrameReader, head_of
+from flowherd.isolates.pool import Isolates
+from flowherd.isolates.terms import IsolateRules
 from flowherd.running.environment import RunEnvironment
-from flowherd.running.frames import FrameReader, head_of
-from flowherd.running.isolate_terms import IsolateRules
-from flowherd.running.isolates import Isolates
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
 from flowherd.testing import make_activity

@@ -10,26 +10,10 @@ from functools import cached_property
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 300, 50, 8
 SUPERVISOR, WORKER = "supervisor/flowherd_supervisor/", "worker/flowherd/"
 
-PROGRAMS = (
-    "demo/",
-    "dev/",
-    "dev.py",
-    "bench/",
-    "bench.py",
-    "reload.py",
-    "testkit/",
-)  # start programs, beside any supervisor
-CLIENTS = (
-    *PROGRAMS,
-    "views/",
-    "keeper/",
-    "submit.py",
-    "workflow_client.py",
-    "check.py",
-    "advise.py",
-    "ctl.py",
-)
-LOOP = ("core/", "supervisor.py", "inbox.py", "processes.py", "mold.py", "admin.py", "notes.py", "hosting.py")
+PROGRAMS = ("demo/", "bench/", "testkit/", "commands/dev.py", "commands/reload.py")  # they start programs
+CLIENTS = (*PROGRAMS, "views/", "keeper/", "commands/")
+FORKERS = ("forking/processes.py", "forking/mold.py")
+LOOP = ("core/", "forking/", "supervisor.py", "inbox.py", "admin.py", "notes.py", "hosting.py")
 
 
 @dataclass(frozen=True)
@@ -112,7 +96,7 @@ def core_is_pure(source: Source) -> Iterator[str]:
 
 def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
     """Law 3."""
-    if not source.within(SUPERVISOR, "processes.py", "mold.py"):
+    if not source.within(SUPERVISOR, *FORKERS):
         yield from source.using(
             "os.fork", "os.forkpty", "os.posix_spawn", "os.posix_spawnp", "os.system", "os.popen",
             "os.wait", "os.wait3", "os.wait4", "os.waitid", "os.waitpid", "os.execv", "os.execve", "pty",
@@ -126,20 +110,20 @@ def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
 def few_files_kill(source: Source) -> Iterator[str]:
     """Law 3: whoever reaps, the keeper in its last minute, a crash point, which strikes itself, and users' tests.
 
-    `reload.py` is a program of its own, and what it sends is no death: HUP.
+    `commands/reload.py` is a program of its own, and what it sends is no death: HUP.
     """
     if source.within(WORKER, "process/crashpoints.py") or source.within(SUPERVISOR, "testkit/host.py"):
         return
-    if not source.within(SUPERVISOR, "processes.py", "mold.py"):
+    if not source.within(SUPERVISOR, *FORKERS):
         yield from source.using("os.kill", "os.killpg")
-        if not source.within(SUPERVISOR, "keeper/process.py", "keeper/orphans.py", "reload.py"):
+        if not source.within(SUPERVISOR, "keeper/process.py", "keeper/orphans.py", "commands/reload.py"):
             yield from source.using("signal.pidfd_send_signal")
 
 
 def few_files_touch_signals(source: Source) -> Iterator[str]:
     """Law 3; the engine and the demo are programs of their own, not parts of the tree; isolates take SIGTERM."""
     if source.within(SUPERVISOR, "inbox.py", "engine/serve.py", *PROGRAMS) or source.within(
-        WORKER, "process/child.py", "process/solo.py", "process/isolate_voice.py"
+        WORKER, "process/child.py", "process/solo.py", "isolates/inside/voice.py"
     ):
         return
     yield from source.using(
@@ -202,10 +186,10 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
         WORKER,
         "running/runner.py",
         "running/invoke.py",
-        "running/isolates.py",
-        "running/isolate.py",
-        "running/isolate_run.py",
-        "process/isolate.py",
+        "isolates/pool.py",
+        "isolates/isolate.py",
+        "isolates/attempt.py",
+        "isolates/inside/main.py",
         "sdk/outputs.py",
         "sdk/failures.py",
         "activity.py",

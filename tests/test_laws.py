@@ -68,11 +68,11 @@ BROKEN: list[tuple[Law, str, str]] = [
         "import threading\nthreading.Thread()",
     ),
     (laws.the_supervisor_has_no_loop_thread_or_client, S + "core/x.py", "from threading import Thread"),
-    (laws.the_supervisor_has_no_loop_thread_or_client, S + "mold.py", "import httpx"),
+    (laws.the_supervisor_has_no_loop_thread_or_client, S + "forking/mold.py", "import httpx"),
     (laws.nothing_sleeps_deaf, W + "working/poller.py", "import time\ntime.sleep(1)"),
     (laws.nothing_sleeps_deaf, W + "running/offload.py", "from asyncio import to_thread"),
     (laws.nothing_is_pickled_or_shared, W + "running/offload.py", "import pickle"),
-    (laws.nothing_is_pickled_or_shared, S + "mold.py", "from multiprocessing import Queue"),
+    (laws.nothing_is_pickled_or_shared, S + "forking/mold.py", "from multiprocessing import Queue"),
     (laws.nothing_is_pickled_or_shared, W + "shared/bells.py", "from fcntl import lockf"),
     (laws.nothing_is_pickled_or_shared, W + "x.py", "from concurrent.futures import ProcessPoolExecutor"),
     (
@@ -107,13 +107,13 @@ def test_every_law_has_been_broken_once() -> None:
 KEPT: list[tuple[Law, str, str]] = [
     (laws.the_worker_knows_no_supervisor, S + "cli.py", "import flowherd_supervisor"),
     (laws.core_is_pure, S + "core/x.py", "import math\nfrom flowherd.exits import Exit"),
-    (laws.one_file_forks_and_reaps, S + "processes.py", "import os\nos.fork()"),
+    (laws.one_file_forks_and_reaps, S + "forking/processes.py", "import os\nos.fork()"),
     (laws.few_files_kill, S + "keeper/process.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
     (laws.few_files_touch_signals, W + "process/statuses.py", "import signal\nsignal.Signals(9).name"),
     (laws.http_stays_at_the_edge, W + "client/kruxia.py", "import httpx"),
     (
         laws.the_supervisor_has_no_loop_thread_or_client,
-        S + "processes.py",
+        S + "forking/processes.py",
         "import threading\nthreading.active_count()",
     ),
     (

@@ -16,11 +16,11 @@ from flowherd import Registry, activity
 from flowherd.config import WorkerConfig
 from flowherd.core.messages import SupervisorState
 from flowherd.ledger import Cell, Ledger, RecordBook
+from flowherd.measuring.gil import GilProbe
+from flowherd.measuring.load import LoadMeter
+from flowherd.measuring.measures import Measures
 from flowherd.running.environment import RunEnvironment
-from flowherd.running.gil import GilProbe
 from flowherd.running.lag import LagProbe
-from flowherd.running.load import LoadMeter
-from flowherd.running.measures import Measures
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
 from flowherd.running.stepping import LoopMeter

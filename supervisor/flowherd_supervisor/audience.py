@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowherd.ledger import Ledger
     from flowherd_supervisor.core.actions import Note
     from flowherd_supervisor.core.state import State
-    from flowherd_supervisor.processes import Handle, Processes
+    from flowherd_supervisor.forking.processes import Handle, Processes
 
 NOTES_KEPT = 50
 

@@ -14,11 +14,11 @@ from flowherd import __version__
 from flowherd.config import DEFAULT_WORKER_TYPE
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
-from flowherd_supervisor import sources
-from flowherd_supervisor.cli_bench import bench
-from flowherd_supervisor.cli_ctl import ctl_app
-from flowherd_supervisor.cli_start import dev, init
-from flowherd_supervisor.flags import RunFlags, given
+from flowherd_supervisor.commands.cli_bench import bench
+from flowherd_supervisor.commands.cli_ctl import ctl_app
+from flowherd_supervisor.commands.cli_start import dev, init
+from flowherd_supervisor.config import sources
+from flowherd_supervisor.config.flags import RunFlags, given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ def run(
 ) -> int:
     """Host APP's activities on several processes until told to stop."""
     from flowherd_supervisor import hosting  # noqa: PLC0415 - `flowherd --help` needs none of it
-    from flowherd_supervisor.reload import watching  # noqa: PLC0415 - as above
+    from flowherd_supervisor.commands.reload import watching  # noqa: PLC0415 - as above
 
     chosen = given(flags)
     with watching(app_dir, os.getpid()) if reload else nullcontext():
@@ -84,7 +84,7 @@ def check(
     flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Say what would keep APP from running well: settings, import, activities, times, engine, token."""
-    from flowherd_supervisor.check import check as part  # noqa: PLC0415 - as above
+    from flowherd_supervisor.commands.check import check as part  # noqa: PLC0415 - as above
 
     return part(app_name, app_dir, sources.load(given(flags), config))
 
@@ -170,7 +170,7 @@ def submit(
     json: Annotated[bool, Parameter(help="one JSON line for each", negative="")] = False,
 ) -> int:
     """Queue activities, or a definition, on any engine and print the outputs."""
-    from flowherd_supervisor import submit as part  # noqa: PLC0415 - as above
+    from flowherd_supervisor.commands import submit as part  # noqa: PLC0415 -
 
     config = sources.load({"api_url": api_url}).settings.worker_config(1)
     inputs = part.read_inputs(params or (), input_)

@@ -14,7 +14,7 @@ from flowherd_supervisor.core.events import KEEPER
 
 if TYPE_CHECKING:
     from flowherd_supervisor.core.events import Event
-    from flowherd_supervisor.processes import Handle
+    from flowherd_supervisor.forking.processes import Handle
 
 log = structlog.stdlib.get_logger("flowherd")
 

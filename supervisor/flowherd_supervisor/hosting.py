@@ -15,27 +15,27 @@ from flowherd.errors import ConfigurationError
 from flowherd.ledger import Berth, Ledger, records_needed
 from flowherd.process.warm import warm_up
 from flowherd.shared.bells import Bells
-from flowherd_supervisor import mold
 from flowherd_supervisor.admin import AdminSocket
-from flowherd_supervisor.cautions import cautions
+from flowherd_supervisor.config.cautions import cautions
+from flowherd_supervisor.config.sources import flag_of
 from flowherd_supervisor.core.events import KEEPER, MOLD
 from flowherd_supervisor.core.plan import split
 from flowherd_supervisor.cpus import limit_numeric_threads, usable_cpus
+from flowherd_supervisor.forking import mold
+from flowherd_supervisor.forking.prctl import become_subreaper
+from flowherd_supervisor.forking.processes import Birth, IsolateBirth
+from flowherd_supervisor.forking.setups import Setups
 from flowherd_supervisor.keeper import process as keeper
 from flowherd_supervisor.notes import Banner
-from flowherd_supervisor.prctl import become_subreaper
-from flowherd_supervisor.processes import Birth, IsolateBirth
-from flowherd_supervisor.setups import Setups
-from flowherd_supervisor.sources import flag_of
 from flowherd_supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowherd.process.link import Link
+    from flowherd_supervisor.config.settings import Settings
     from flowherd_supervisor.core.actions import Spawn, SpawnIsolate
     from flowherd_supervisor.core.plan import Plan
-    from flowherd_supervisor.settings import Settings
 
 UNCHANGEABLE = ("admin", "parallel", "worker", "api_url", "client_id", "log_level", "log_format")
 

@@ -23,11 +23,11 @@ from flowherd_supervisor.core.events import MOLD, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.state import Mode, Phase, State
 from flowherd_supervisor.facts import SIGNALS, fact_of, message_of
-from flowherd_supervisor.forks import Births, Forks
+from flowherd_supervisor.forking.forks import Births, Forks
+from flowherd_supervisor.forking.isolation import IsolateBirths, Isolation
+from flowherd_supervisor.forking.processes import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.inbox import Inbox
-from flowherd_supervisor.isolation import IsolateBirths, Isolation
 from flowherd_supervisor.notes import name_of
-from flowherd_supervisor.processes import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.watch import Watch
 
 if TYPE_CHECKING:

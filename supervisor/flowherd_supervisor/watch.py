@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.core.events import Event, SlotsSeen
     from flowherd_supervisor.core.plan import Plan
-    from flowherd_supervisor.processes import Handle
+    from flowherd_supervisor.forking.processes import Handle
 
 SLOTS_EVERY_S = 0.05
 WORKING_EVERY_S = 0.5

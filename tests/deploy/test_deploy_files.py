@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flowherd_supervisor.cli import app as command_line
-from flowherd_supervisor.settings import Settings
+from flowherd_supervisor.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -9,7 +9,7 @@ import yaml
 from deploy_kit import DEPLOY, run_tool
 
 from flowherd_supervisor.cli import app as command_line
-from flowherd_supervisor.settings import Settings
+from flowherd_supervisor.config.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

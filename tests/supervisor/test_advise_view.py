@@ -13,7 +13,7 @@ from worker_kit import open_berth
 from flowherd.core.messages import SupervisorState
 from flowherd.errors import ConfigurationError
 from flowherd.ledger import Cause, Ledger, RecordBook
-from flowherd.running.measures import Measures
+from flowherd.measuring.measures import Measures
 from flowherd.shared.work import LOADS, Load, Where
 from flowherd_supervisor.keeper.advice import Adviser, host_load, judged, summary
 from flowherd_supervisor.views.advise import render, show_advice

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
-from flowherd_supervisor.cautions import cautions
 from flowherd_supervisor.cli import main
-from flowherd_supervisor.settings import Settings
+from flowherd_supervisor.config.cautions import cautions
+from flowherd_supervisor.config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,8 @@ import pytest
 
 from flowherd import __version__
 from flowherd_supervisor import cli
-from flowherd_supervisor.settings import Settings
-from flowherd_supervisor.sources import flag_of, variable_of
+from flowherd_supervisor.config.settings import Settings
+from flowherd_supervisor.config.sources import flag_of, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WITH_FLAG = [name for name in Settings.model_fields if name not in {"client_secret", "activities"}]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowherd_supervisor.cli import main
+from flowherd_supervisor.config.settings import Settings
 from flowherd_supervisor.cpus import usable_cpus
-from flowherd_supervisor.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from flowherd.process.statuses import describe_status
-from flowherd_supervisor.oom import OomCounter
+from flowherd_supervisor.forking.oom import OomCounter
 
 if TYPE_CHECKING:
     from pathlib import Path

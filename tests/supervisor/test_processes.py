@@ -18,7 +18,7 @@ PRELUDE = """
 import functools, os, resource, select, signal, subprocess, sys, threading, time
 from flowherd.core.messages import Ready, decode_upward
 from flowherd.process.link import Link, LinkClosed
-from flowherd_supervisor.processes import Birth, Processes
+from flowherd_supervisor.forking.processes import Birth, Processes
 
 processes = Processes()
 print = functools.partial(print, flush=True)  # a child would write what is left once more

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from settings_kit import CANARY, refusal
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.settings import Settings
-from flowherd_supervisor.sources import load
+from flowherd_supervisor.config.settings import Settings
+from flowherd_supervisor.config.sources import load
 
 if TYPE_CHECKING:
     from pathlib import Path

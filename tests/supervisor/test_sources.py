@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from settings_kit import refusal
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.settings import Settings
-from flowherd_supervisor.sources import CONFIG_VARIABLE, load, variable_of
+from flowherd_supervisor.config.settings import Settings
+from flowherd_supervisor.config.sources import CONFIG_VARIABLE, load, variable_of
 
 if TYPE_CHECKING:
     from pathlib import Path

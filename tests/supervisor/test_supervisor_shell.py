@@ -14,7 +14,7 @@ from flowherd.shared.bells import Bells
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, Phase
-from flowherd_supervisor.processes import Handle
+from flowherd_supervisor.forking.processes import Handle
 from flowherd_supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:

@@ -147,7 +147,9 @@ def test_run_reloads_too_and_its_watcher_ends_with_it(engine: Engine, tmp_path: 
     app.write_text(APP.format(1))
     with running_host(tmp_path, "my_app", "-p", "1", "--reload", url=engine.url, app_dir=tmp_path) as host:
         host.ready(1)
-        [watcher] = [pid for pid in children_of(host.pid) if "flowherd_supervisor.reload" in command_of(pid)]
+        [watcher] = [
+            pid for pid in children_of(host.pid) if "flowherd_supervisor.commands.reload" in command_of(pid)
+        ]
 
         def saved_and_reloaded() -> bool:
             app.write_text(APP.format(2))  # again, until the watcher has begun to watch
@@ -181,7 +183,7 @@ def test_a_change_before_the_supervisor_listens_is_no_end_of_it(tmp_path: Path, 
         text=True,
     ) as process:
         os.read(ready, 1)
-        words = [sys.executable, "-m", "flowherd_supervisor.reload", str(tmp_path), str(process.pid)]
+        words = [sys.executable, "-m", "flowherd_supervisor.commands.reload", str(tmp_path), str(process.pid)]
         with subprocess.Popen(words) as watcher:
             assert process.stdin is not None
             assert process.stdout is not None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowherd.core import conversation
-from flowherd.running.frames import CHUNK_BYTES, HEAD, FrameError, FrameReader, StreamEnded, head_of
+from flowherd.isolates.frames import CHUNK_BYTES, HEAD, FrameError, FrameReader, StreamEnded, head_of
 
 
 class Scripted:

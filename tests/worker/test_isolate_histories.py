@@ -24,7 +24,7 @@ from flowherd.core.conversation import (
     Unsuccessful,
     decode_downward,
 )
-from flowherd.running.isolate_terms import Stage
+from flowherd.isolates.terms import Stage
 from flowherd.running.runner import CancelReason
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ import pytest
 from flowherd import CancelReason, LeaseLost
 from flowherd.core.conversation import Answered, Begin, Cancel, Logged, Refused, decode_upward, encode
 from flowherd.errors import FileTooLarge, InvalidFile
-from flowherd.process.isolate_desk import Desk
-from flowherd.process.isolate_remote import Calls, RemoteState, RemoteTransfers, file_error
-from flowherd.process.isolate_voice import Interruption, UpwardHandler, Voice
+from flowherd.isolates.frames import FrameReader, StreamEnded
+from flowherd.isolates.inside.desk import Desk
+from flowherd.isolates.inside.remote import Calls, RemoteState, RemoteTransfers, file_error
+from flowherd.isolates.inside.voice import Interruption, UpwardHandler, Voice
 from flowherd.running.environment import RunEnvironment
-from flowherd.running.frames import FrameReader, StreamEnded
 from flowherd.running.run_state import RunState
 from flowherd.testing import make_activity
 

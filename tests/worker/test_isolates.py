@@ -25,7 +25,7 @@ from flowherd.core.conversation import (
     UsageRecorded,
     decode_downward,
 )
-from flowherd.running.frames import head_of
+from flowherd.isolates.frames import head_of
 from flowherd.running.run import Phase
 from flowherd.running.runner import CancelReason
 

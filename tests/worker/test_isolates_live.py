@@ -19,9 +19,9 @@ from isolate_kit import CEILING_S, running_forker, workplace
 from flowherd.activity import Completed, Died
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
+from flowherd.isolates.reading import PAUSE_S
+from flowherd.measuring.measures import Measure
 from flowherd.running.environment import RunEnvironment
-from flowherd.running.measures import Measure
-from flowherd.running.reading import PAUSE_S
 from flowherd.running.run import Phase
 from flowherd.running.runner import CancelReason
 from flowherd.running.stepping import LoopMeter

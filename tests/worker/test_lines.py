@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from flowherd.running.lines import CHUNK_BYTES, LONGEST_LINE, Lines
-from flowherd.running.reading import PAUSE_S, Reading, Share, Turn
+from flowherd.isolates.lines import CHUNK_BYTES, LONGEST_LINE, Lines
+from flowherd.isolates.reading import PAUSE_S, Reading, Share, Turn
 
 
 @contextmanager

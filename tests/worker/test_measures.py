@@ -10,9 +10,9 @@ import pytest
 from worker_kit import open_berth
 
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordBook
-from flowherd.running.gil import GilProbe
-from flowherd.running.load import LoadMeter
-from flowherd.running.measures import SAMPLED_EVERY, SAMPLED_FIRST, LoopSample, Measure, Measures, Stay
+from flowherd.measuring.gil import GilProbe
+from flowherd.measuring.load import LoadMeter
+from flowherd.measuring.measures import SAMPLED_EVERY, SAMPLED_FIRST, LoopSample, Measure, Measures, Stay
 from flowherd.running.stepping import LongStep, LoopMeter, Sampled, Stepped
 from flowherd.shared.work import ENTRIES, Figure, Load, Where, Work, WorkTable
 

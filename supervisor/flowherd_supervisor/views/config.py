@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flowherd.exits import Exit
-from flowherd_supervisor.settings import Settings
+from flowherd_supervisor.config.settings import Settings
 
 if TYPE_CHECKING:
-    from flowherd_supervisor.sources import Loaded
+    from flowherd_supervisor.config.sources import Loaded
 
 
 _SIZES = frozenset({"processes", "concurrency"})

@@ -12,12 +12,12 @@ from flowherd.client.kruxia import connect
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.scratch import begin_sweep
 from flowherd.files.transfers import EngineFiles
+from flowherd.isolates.pool import Isolates
+from flowherd.isolates.terms import IsolateRules
 from flowherd.ledger import Berth, Clock, Ledger, RecordBook
+from flowherd.measuring.wiring import measuring
 from flowherd.process.loops import new_loop
-from flowherd.process.measuring import measuring
 from flowherd.running.environment import RunEnvironment
-from flowherd.running.isolate_terms import IsolateRules
-from flowherd.running.isolates import Isolates
 from flowherd.sdk.definition import Mode
 from flowherd.shared.host_permits import HostPermits, RecordLocks
 from flowherd.shared.siblings import Siblings
@@ -28,7 +28,7 @@ from flowherd.working.worker import Worker
 if TYPE_CHECKING:
     from flowherd.client.kruxia import KruxiaEngine
     from flowherd.config import WorkerConfig
-    from flowherd.running.isolate_terms import IsolateHost
+    from flowherd.isolates.terms import IsolateHost
     from flowherd.sdk.registry import Registry
     from flowherd.shared.bells import Bells
 

@@ -16,11 +16,11 @@ from flowherd import logs
 from flowherd.core.messages import BootFailed, Message, boot_failed, ready
 from flowherd.errors import LifespanFailed
 from flowherd.exits import Exit
+from flowherd.isolates.host import LinkedHost
 from flowherd.ledger import Cell
 from flowherd.process import forks
 from flowherd.process.assembly import Assembly, Place
 from flowherd.process.boot import load
-from flowherd.process.isolate_link import LinkedHost
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.loops import new_loop, run_to_the_end

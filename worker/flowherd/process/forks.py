@@ -14,7 +14,7 @@ from flowherd.exits import Exit
 if TYPE_CHECKING:
     import asyncio
 
-    from flowherd.process.isolate_voice import Voice
+    from flowherd.isolates.inside.voice import Voice
     from flowherd.process.link import Link
 
 _is_copy = False

@@ -23,12 +23,12 @@ from flowherd.core.messages import BootFailed, Downward, Stopped, boot_failed, s
 from flowherd.core.sharing import orders_of
 from flowherd.errors import LifespanFailed
 from flowherd.exits import Exit
+from flowherd.isolates.host import LinkedHost
 from flowherd.process import forks
 from flowherd.process.assembly import Place
 from flowherd.process.boot import load
 from flowherd.process.child import ChildSetup, assemble, ignore_signals, ready_of, refuse, send_last
 from flowherd.process.free_threading import gil_watched
-from flowherd.process.isolate_link import LinkedHost
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.orders import Orders, leave, obey

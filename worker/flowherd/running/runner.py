@@ -17,8 +17,8 @@ from flowherd.sdk.failures import clean_message
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
+    from flowherd.isolates.pool import Isolates
     from flowherd.running.environment import RunEnvironment
-    from flowherd.running.isolates import Isolates
     from flowherd.running.offload import ThreadPool
     from flowherd.sdk.costs import SpendingKeeper
     from flowherd.sdk.registry import Registry

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flowherd.running.measures import LONG_STEP_S, LoopSample, Measure, Stay
+from flowherd.measuring.measures import LONG_STEP_S, LoopSample, Measure, Stay
 
 if TYPE_CHECKING:
     from types import FrameType

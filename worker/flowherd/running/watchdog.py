@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.running.gil import GilProbe
+from flowherd.measuring.gil import GilProbe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,8 +24,8 @@ from flowherd.working.slots import Slots
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
     from flowherd.engine import Engine
+    from flowherd.isolates.pool import Isolates
     from flowherd.running.environment import RunEnvironment
-    from flowherd.running.isolates import Isolates
     from flowherd.sdk.registry import Registry
 
 RELEASE_S = 0.8  # for giving work back once a drain's time is up

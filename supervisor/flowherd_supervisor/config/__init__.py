@@ -1,0 +1,1 @@
+"""Where settings come from, what they may be, and what is unwise."""

@@ -1,0 +1,72 @@
+"""The flags of `run`, made from the settings model: each is described in one place; it parses nothing."""
+
+from __future__ import annotations
+
+from dataclasses import field, fields, make_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from cyclopts import Parameter
+
+from flowherd_supervisor.config.settings import Settings
+from flowherd_supervisor.config.sources import flag_of, variable_of
+
+_SHORT = {"processes": "-p", "concurrency": "-c"}
+_NO_FLAG = frozenset({"client_secret", "activities"})
+_VALUE = {
+    "processes": "N|auto",
+    "concurrency": "N|auto",
+    "api_url": "URL",
+    "admin": "ADDRESS",
+    "worker": "TYPE",
+}
+_VALUE_OF_TYPE = {int: "N", float: "SECONDS", Path: "FILE", str: "ID"}
+
+
+def _value(name: str) -> str:
+    """What stands for the value in the help."""
+    hint = Settings.model_fields[name].annotation
+    for part in (hint, *get_args(hint)):
+        inner = get_args(part)[0] if get_origin(part) is Annotated else part
+        if get_origin(inner) is Literal:
+            return "|".join(get_args(inner))
+        if inner in _VALUE_OF_TYPE and inner is not NoneType:
+            return _VALUE.get(name, _VALUE_OF_TYPE[inner])
+    return _VALUE[name]
+
+
+def _flag(name: str) -> tuple[str, Any, Any]:
+    info = Settings.model_fields[name]
+    if info.annotation == bool | None:
+        switch = Parameter(
+            name=flag_of(name),
+            negative=f"--no-{flag_of(name).removeprefix('--')}",
+            help=f"{info.description} [env: {variable_of(name)}]",
+            show_default=False,
+        )
+        return name, Annotated[bool | None, switch], field(default=None)
+    default = "auto" if name in _SHORT else info.default
+    shown = f"{default:g}" if isinstance(default, float) else default
+    suffix = "" if default is None else f" [default: {shown}]"
+    parameter = Parameter(
+        name=[flag_of(name), *([_SHORT[name]] if name in _SHORT else [])],
+        help=f"{info.description}{suffix} [env: {variable_of(name)}]",
+        metavar=_value(name),
+        show_default=False,
+    )
+    return name, Annotated[str | None, parameter], field(default=None)
+
+
+RunFlags: Any = make_dataclass(
+    "RunFlags",
+    [_flag(name) for name in Settings.model_fields if name not in _NO_FLAG],
+    frozen=True,
+    namespace={"__module__": __name__},  # cyclopts takes a class of the module `types` for a built-in one
+)
+"""Every flag as the text that was given, a switch as a truth, None where it was not: the model parses them all."""
+
+
+def given(flags: Any) -> dict[str, str | bool | None]:
+    """The flags by field name."""
+    return {item.name: getattr(flags, item.name) for item in fields(flags)}

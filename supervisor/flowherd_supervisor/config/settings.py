@@ -1,0 +1,270 @@
+"""All settings of `flowherd run` as one model; it reads nothing but the file that holds the secret."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - pydantic reads it
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from flowherd.config import DEFAULT_TRANSPORT, DEFAULT_WORKER_TYPE, MAX_POLL, WorkerConfig, default_worker_id
+from flowherd.errors import ConfigurationError
+from flowherd.process.free_threading import why_no_threads
+from flowherd_supervisor.admin import DEFAULT_ADDRESS, parse_address
+from flowherd_supervisor.config.quantities import (  # noqa: TC001 - pydantic reads them
+    Count,
+    CountOrAuto,
+    PositiveSeconds,
+    Seconds,
+)
+from flowherd_supervisor.core.plan import Plan, Preload, choose_sizes
+from flowherd_supervisor.core.restarts import RestartPolicy
+from flowherd_supervisor.cpus import usable_cpus
+
+
+def _env(name: str, help_text: str, default: Any, **constraints: Any) -> Any:
+    return Field(default, validation_alias=f"KRUXIAFLOW_{name}", description=help_text, **constraints)
+
+
+class ActivitySettings(BaseModel):
+    """`[activities.NAME]` of the file: how one activity runs, whatever its code says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    offload: Literal["loop", "thread", "process"] | None = None
+    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_concurrent: int | None = Field(default=None, ge=1)
+    max_memory_mb: int | None = Field(default=None, ge=1)
+
+
+class Settings(BaseModel):
+    """Everything `flowherd run` can be told; the names are the flags' with underscores.
+
+    Variables of the stock SDK keep their names and meaning. Times are seconds.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True, validate_default=False
+    )
+
+    processes: CountOrAuto = _env(
+        "WORKER_PROCESSES",
+        "worker processes; auto = usable CPUs (affinity and cgroup quota)",
+        None,
+        ge=1,
+        le=1024,
+    )
+    concurrency: CountOrAuto = _env(
+        "WORKER_MAX_ACTIVITIES",
+        "slots of the whole host, split over the processes; auto = max(16, 4 x processes)",
+        None,
+        ge=1,
+        le=100_000,
+    )
+    api_url: str = _env("API_URL", "the engine", "http://127.0.0.1:8080")
+    client_id: str | None = _env(
+        "CLIENT_ID", "OAuth2 client; none for an insecure-dev engine; the secret has no flag", None
+    )
+    client_secret: SecretStr | None = _env(
+        "CLIENT_SECRET", "the client's secret; never a flag, so that it never shows in a process list", None
+    )
+    client_secret_file: Path | None = _env("CLIENT_SECRET_FILE", "a file that holds the secret", None)
+    worker: str | None = _env(
+        "WORKER", "worker type to serve; else the app's only type, else py-std", None, min_length=1
+    )
+    worker_id: str | None = _env(
+        "WORKER_ID", "begins every worker_id on the wire; else host-pid", None, min_length=1, max_length=120
+    )
+    poll_max: Count = _env(
+        "WORKER_POLL_MAX_ACTIVITIES", "activities one poll may ask for, 1 to 100", 10, ge=1, le=MAX_POLL
+    )
+    poll_interval: PositiveSeconds = _env(
+        "WORKER_POLL_INTERVAL", "seconds between polls while there is little to do", 0.1
+    )
+    poll_interval_max: PositiveSeconds = _env(
+        "WORKER_POLL_INTERVAL_MAX", "seconds between polls after a long idle time", 2.0
+    )
+    default_lease: PositiveSeconds = _env(
+        "QUEUE_DEFAULT_TIMEOUT",
+        "seconds; the engine's lease of activities that name none (its own variable)",
+        60.0,
+    )
+    activity_timeout: PositiveSeconds = _env(
+        "WORKER_ACTIVITY_TIMEOUT", "seconds an activity may run that names no timeout", 300.0
+    )
+    heartbeat_interval: PositiveSeconds | None = _env(
+        "WORKER_HEARTBEAT_INTERVAL",
+        "seconds between heartbeats; never more than a third of the lease, or 20",
+        None,
+    )
+    graceful_timeout: Seconds = _env(
+        "WORKER_SHUTDOWN_TIMEOUT", "seconds a drain waits for running activities", 30.0
+    )
+    cancel_grace: Seconds = _env("WORKER_CANCEL_GRACE", "seconds a cancelled handler gets to end", 5.0)
+    auth_grace: Seconds = _env(
+        "WORKER_AUTH_GRACE", "seconds of refused tokens before exit code 4, if none was ever granted", 30.0
+    )
+    max_restarts: Count = _env(
+        "WORKER_MAX_RESTARTS", "short ends tolerated in the window; 0 = never give up", 10, ge=0
+    )
+    restart_window: PositiveSeconds = _env("WORKER_RESTART_WINDOW", "seconds of that window", 60.0)
+    poison_after: Count = _env(
+        "WORKER_POISON_AFTER",
+        "process deaths charged to one activity before it fails for good; 0 = never",
+        3,
+        ge=0,
+    )
+    max_tasks_per_child: Count | None = _env(
+        "WORKER_MAX_TASKS_PER_CHILD", "activities after which a process is replaced", None, ge=1
+    )
+    max_memory_per_child: Count | None = _env(
+        "WORKER_MAX_MEMORY_PER_CHILD", "growth in MB after which a process is replaced", None, ge=1
+    )
+    isolate_max_tasks: Count = _env(
+        "WORKER_ISOLATE_MAX_TASKS", "activities after which an isolate is replaced", 100, ge=1
+    )
+    boot_timeout: PositiveSeconds = _env("WORKER_BOOT_TIMEOUT", "seconds from fork to ready", 30.0)
+    preload: bool | None = _env(
+        "WORKER_PRELOAD",
+        "import the app once and fork all processes from it; by default only if that is safe",
+        None,
+    )
+    parallel: Literal["auto", "processes", "threads"] = _env(
+        "WORKER_PARALLEL",
+        "what -p makes: processes, or threads of one process, which then fails as a whole (needs a "
+        "free-threaded Python such as python3.14t); auto = processes",
+        "auto",
+    )
+    loop: Literal["auto", "uvloop", "asyncio"] = _env(
+        "WORKER_LOOP", "event loop: auto, uvloop or asyncio", "auto"
+    )
+    transport: Literal["httpx", "httpx-pool", "direct"] = _env(
+        "WORKER_TRANSPORT",
+        "what carries calls to the engine: httpx, httpx-pool (httpx on our connections) or direct",
+        DEFAULT_TRANSPORT,
+    )
+    max_reply_mb: Count = _env(
+        "WORKER_MAX_REPLY_MB", "largest reply of the engine, in MB", 256, ge=1, le=4096
+    )
+    max_file_mb: Count = _env(
+        "WORKER_MAX_FILE_MB", "largest file a handler may down- or upload, in MB", 5120, ge=1
+    )
+    admin: str = _env(
+        "WORKER_ADMIN",
+        "where status is served besides the unix socket: HOST:PORT, unix:PATH or off",
+        DEFAULT_ADDRESS,
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _env(
+        "LOG_LEVEL", "debug, info, warning or error", "info"
+    )
+    log_format: Literal["text", "json"] | None = _env(
+        "LOG_FORMAT", "text or json; text on a terminal, else json", None
+    )
+
+    activities: dict[str, ActivitySettings] = Field(default={}, validation_alias="activities")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("api_url")
+    @classmethod
+    def _engine_origin(cls, url: str) -> str:
+        """As the worker will see it, and with a port that exists (faults.md S15)."""
+        try:
+            port_exists = urlsplit(url.strip()).port != 0
+        except ValueError:
+            port_exists = False
+        if "@" in url:
+            raise ValueError("must not hold a user or password: use --client-id and the secret's variable")
+        if not port_exists:
+            raise ValueError("should look like http://host:port, with a port from 1 to 65535")
+        return WorkerConfig(api_url=url).api_url
+
+    @field_validator("admin")
+    @classmethod
+    def _admin_address(cls, address: str) -> str:
+        parse_address(address)
+        return address
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        choose_sizes(self.processes, self.concurrency, 1)
+        if self.parallel == "threads" and (reason := why_no_threads()):
+            raise ValueError(f"--parallel threads {reason}")
+        if self.client_id and not (self.client_secret or self.client_secret_file):
+            raise ValueError(
+                "--client-id needs a secret: set KRUXIAFLOW_CLIENT_SECRET, or --client-secret-file FILE"
+            )
+        return self
+
+    # What the parts of the host are made of
+
+    def plan(self) -> Plan:
+        """What to keep alive."""
+        workers, concurrency = choose_sizes(self.processes, self.concurrency, usable_cpus())
+        are_threads = self.parallel == "threads"
+        return Plan(
+            processes=1 if are_threads else workers,
+            threads=workers if are_threads else None,
+            concurrency=concurrency,
+            graceful_timeout_s=self.graceful_timeout,
+            boot_timeout_s=self.boot_timeout,
+            cancel_grace_s=self.cancel_grace,
+            max_tasks_per_child=self.max_tasks_per_child,
+            max_memory_mb_per_child=self.max_memory_per_child,
+            restarts=RestartPolicy(self.max_restarts, self.restart_window),
+            preload={None: Preload.IF_SAFE, True: Preload.ALWAYS, False: Preload.NEVER}[self.preload],
+        )
+
+    def worker_config(self, concurrency: int) -> WorkerConfig:
+        """The settings of one worker process with `concurrency` slots."""
+        return WorkerConfig(
+            api_url=self.api_url,
+            client_id=self.client_id,
+            client_secret=self.secret(),
+            worker_type=self.worker or DEFAULT_WORKER_TYPE,
+            worker_id=self.worker_id or default_worker_id(),
+            concurrency=concurrency,
+            poll_max=self.poll_max,
+            poll_interval_s=self.poll_interval,
+            poll_interval_max_s=max(self.poll_interval_max, self.poll_interval),
+            default_lease_s=self.default_lease,
+            activity_timeout_s=self.activity_timeout,
+            heartbeat_interval_s=self.heartbeat_interval,
+            graceful_timeout_s=self.graceful_timeout,
+            cancel_grace_s=self.cancel_grace,
+            poison_after=self.poison_after,
+            isolate_max_tasks=self.isolate_max_tasks,
+            boot_timeout_s=self.boot_timeout,
+            max_reply_mb=self.max_reply_mb,
+            max_file_mb=self.max_file_mb,
+            loop=self.loop,
+            transport=self.transport,
+        )
+
+    def activity_options(self) -> dict[str, dict[str, Any]]:
+        """What `Registry.configured` takes: only what the file says."""
+        return {name: options.model_dump(exclude_none=True) for name, options in self.activities.items()}
+
+    def secret(self) -> SecretStr | None:
+        """The client secret, from its variable or its file.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or is empty.
+
+        """
+        if self.client_secret or self.client_secret_file is None:
+            return self.client_secret
+        where = f"--client-secret-file {self.client_secret_file}"
+        try:
+            secret = self.client_secret_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(f"{where}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{where}: this is no text") from None
+        if not secret:
+            raise ConfigurationError(f"{where}: the file is empty")
+        return SecretStr(secret)

@@ -1,0 +1,156 @@
+"""Collects settings from flags, environment and file, and says what is wrong with them; it starts nothing."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from flowherd.errors import ConfigurationError
+from flowherd_supervisor.config.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONFIG_VARIABLE = "KRUXIAFLOW_WORKER_CONFIG"
+_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too (interface.md, APP)
+_Found = dict[str, tuple[Any, str]]  # field name: its value, and where it was found
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and where each value that is no default came from: a flag, a variable or file: key."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def load(flags: Mapping[str, Any], config_file: Path | None = None) -> Loaded:
+    """Collects settings: flag > environment > file > default.
+
+    Args:
+        flags: by field name; None means not given.
+        config_file: what `--config` says, else `KRUXIAFLOW_WORKER_CONFIG`, must exist; without either
+            `flowherd.toml` is read if it exists, then `[tool.flowherd]` of `pyproject.toml`.
+
+    Raises:
+        ConfigurationError: names the flag, variable or file:key, and what would be right.
+
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for found in (_from_file(config_file), _from_environment(), _from_flags(flags)):
+        for name, (value, origin) in found.items():
+            values[name], origins[name] = value, origin
+    try:
+        return Loaded(Settings(**values), origins)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, origins)) from None
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a field; of `activities`, which has none, its name."""
+    return str(Settings.model_fields[name].validation_alias)
+
+
+def _from_flags(flags: Mapping[str, Any]) -> _Found:
+    return {name: (value, flag_of(name)) for name, value in flags.items() if value is not None}
+
+
+def _from_environment() -> _Found:
+    """Variables that are set and not empty; an empty one is how a compose file says nothing."""
+    variables = {name: variable_of(name) for name in Settings.model_fields if name != "activities"}
+    found: _Found = {
+        name: (os.environ[variable], variable)
+        for name, variable in variables.items()
+        if os.environ.get(variable)
+    }
+    if "worker" not in found and (worker_type := os.environ.get(_OTHER_WORKER_VARIABLE)):
+        found["worker"] = (worker_type, _OTHER_WORKER_VARIABLE)
+    return found
+
+
+def _from_file(named: Path | None) -> _Found:
+    flag = "--config"
+    if named is None and (path := os.environ.get(CONFIG_VARIABLE)):
+        named, flag = Path(path), CONFIG_VARIABLE
+    if named is not None and not named.is_file():
+        raise ConfigurationError(f"{flag}: there is no file {str(named)!r}")
+    own = named or Path("flowherd.toml")
+    if own.is_file():
+        return _check_keys(_read_toml(own), str(own))
+    project = Path("pyproject.toml")
+    if not project.is_file():
+        return {}
+    tool = _read_toml(project).get("tool")
+    table = tool.get("flowherd", {}) if isinstance(tool, dict) else {}
+    return _check_keys(table, f"{project} [tool.flowherd]")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: a TOML file is UTF-8 text") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+
+
+def _check_keys(table: object, place: str) -> _Found:
+    """Refuses what is no setting, with a suggestion (faults.md S12)."""
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{place}: should be a table of settings")
+    found: _Found = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name == "client_secret":
+            raise ConfigurationError(
+                f"{place}: {key}: keep the secret out of files like this: use client_secret_file"
+            )
+        if name not in Settings.model_fields:
+            close = difflib.get_close_matches(name, Settings.model_fields, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "flowherd config schema lists them all"
+            raise ConfigurationError(f"{place}: unknown key {key!r}: {hint}")
+        if name in found:
+            raise ConfigurationError(f"{place}: {key}: the same setting is there twice, with - and with _")
+        found[name] = (value, f"{place}: {key}")
+    return found
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    """One line for each wrong value: where it stands and what would be right; never the value itself."""
+    by_variable = {variable_of(name): name for name in Settings.model_fields}
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if not problem["loc"]:
+            lines.append(message + _said_by(message, origins))
+            continue
+        first, *rest = map(str, problem["loc"])
+        name = by_variable.get(first, first)
+        inner = "".join(f".{part}" for part in rest) if name == "activities" else ""
+        about = Settings.model_fields[name].description
+        lines.append(
+            f"{origins.get(name, flag_of(name))}{inner}: {message}" + (f" ({about})" if about else "")
+        )
+    return "\n".join(lines)
+
+
+def _said_by(message: str, origins: Mapping[str, str]) -> str:
+    """Where the flags that a message names were really set, if not on the command line."""
+    elsewhere = {flag_of(name): origin for name, origin in origins.items() if not origin.startswith("--")}
+    words = message.replace(":", " ").replace(",", " ").split()
+    parts = [f"{flag} comes from {origin}" for flag, origin in elsewhere.items() if flag in words]
+    return f" ({'; '.join(parts)})" if parts else ""

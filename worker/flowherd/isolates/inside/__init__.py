@@ -1,0 +1,1 @@
+"""What runs in an isolate itself: it hears its worker, runs handlers, and asks for all else."""

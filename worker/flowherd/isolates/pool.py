@@ -1,0 +1,174 @@
+"""A worker's isolates: which activity runs in which, how many there are and for how long; it neither forks nor kills.
+
+An isolate is used again and again, by one activity at a time, until it has run `max_tasks`, was told to stop, or was
+idle for `IDLE_S`: the one that was used last is used first, so that what is not needed any more grows idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from flowherd.activity import Failed
+from flowherd.isolates.attempt import IsolateRun
+from flowherd.isolates.ends import connect
+from flowherd.isolates.isolate import Isolate
+from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
+from flowherd.running.run import Phase
+from flowherd.sdk.failures import clean_message
+
+if TYPE_CHECKING:
+    from flowherd.running.run import Run
+    from flowherd.running.run_state import RunState
+    from flowherd.sdk.definition import ActivityDefinition
+
+__all__ = ["IsolateHost", "IsolateRules", "Isolates"]
+
+IDLE_S = 60.0
+
+
+class Isolates:
+    """The pool; make it on the worker's loop.
+
+    Args:
+        host: makes and ends isolates.
+        rules: for all of them.
+        limit: isolates at most, those that are ending not counted; activities beyond it wait in order.
+        idle_s: after which an isolate ends.
+
+    """
+
+    def __init__(self, host: IsolateHost, rules: IsolateRules, limit: int, *, idle_s: float = IDLE_S) -> None:
+        self._host = host
+        self._rules = rules
+        self._limit = limit
+        self._idle_s = idle_s
+        self._loop = asyncio.get_running_loop()
+        self._all: dict[int, Isolate] = {}
+        self._idle: list[Isolate] = []
+        self._waiting: deque[IsolateRun] = deque()
+        self._last_key = 0
+        self._is_draining = False
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        stages = [isolate.stage for isolate in self._all.values()]
+        counts = ", ".join(f"{stages.count(stage)} {stage.value}" for stage in Stage if stage in stages)
+        return f"<Isolates [{counts or 'none'}; {len(self._waiting)} waiting]>"
+
+    def begin(self, run: Run, state: RunState, definition: ActivityDefinition) -> None:
+        """Runs an attempt when there is an isolate for it; until then its limit has not begun."""
+        self._waiting.append(IsolateRun(run, state, definition))
+        self._go_on()
+
+    def resize(self, limit: int) -> None:
+        """Sets the limit; surplus isolates end when they grow idle."""
+        self._limit = limit
+        self._go_on()
+
+    def say_shutdown(self) -> None:
+        """The worker drains: handlers may want to know."""
+        self._is_draining = True
+        for isolate in self._all.values():
+            isolate.say_shutdown()
+
+    def started(self, key: int, pid: int) -> None:
+        """The supervisor has made an isolate."""
+        if (isolate := self._all.get(key)) is not None:
+            isolate.started(pid)
+
+    def ended(self, key: int, status: int, reason: str) -> None:
+        """The supervisor has reaped an isolate, or could not make it."""
+        if (isolate := self._all.pop(key, None)) is None:
+            return
+        never_opened = isolate.stage is Stage.OPENING
+        if isolate in self._idle:
+            self._idle.remove(isolate)
+        isolate.ended(status, reason)
+        if never_opened:
+            code = "WORKER_OVERLOADED" if reason else "WORKER_CRASHED"
+            self._disappoint(code, f"its isolate {isolate.why_not}")
+        self._go_on()
+
+    def close(self) -> None:
+        """The worker ends: isolates see that, and whatever runs in them is not reported any more."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._waiting.clear()
+        for isolate in self._all.values():
+            isolate.close()
+        self._all.clear()
+        self._idle.clear()
+
+    def _go_on(self) -> None:
+        """Gives work to idle isolates, and asks for as many new ones as are missing."""
+        while self._waiting and self._idle:
+            following = self._waiting.popleft()
+            if following.run.phase is Phase.WAITING:  # else it was cancelled meanwhile
+                self._start(self._idle.pop(), following)
+        self._waiting = deque(one for one in self._waiting if one.run.phase is Phase.WAITING)
+        stages = [isolate.stage for isolate in self._all.values()]
+        room = self._limit - len(stages) + stages.count(Stage.ENDING)
+        for _ in range(min(len(self._waiting) - stages.count(Stage.OPENING), room)):
+            self._make()
+
+    def _start(self, isolate: Isolate, following: IsolateRun) -> None:
+        try:
+            isolate.start(following)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._note_idle(isolate)
+            message = clean_message(f"its parameters cannot be sent to an isolate: {error}")
+            following.finish(Failed("INVALID_PARAMETERS", message, retryable=False))
+
+    def _make(self) -> None:
+        try:
+            ours, theirs = connect()
+        except OSError as error:
+            self._disappoint("WORKER_OVERLOADED", f"no descriptors for its isolate: {error.strerror}")
+            return
+        self._last_key += 1
+        key = self._last_key
+        isolate = self._all[key] = Isolate(key, ours, self._host, self._rules, self._heed)
+        if self._is_draining:
+            isolate.say_shutdown()
+        try:
+            self._host.need(key, theirs.fds)
+        except OSError as error:
+            self._loop.call_soon(self.ended, key, 0, str(error))
+        finally:
+            theirs.close()
+
+    def _disappoint(self, code: str, message: str) -> None:
+        """The first one that waits does so in vain: otherwise all would, where no isolate can be had."""
+        while self._waiting:
+            first = self._waiting.popleft()
+            if first.run.phase is Phase.WAITING:
+                first.finish(first.failure(code, message, retryable=True))
+                return
+
+    def _heed(self, isolate: Isolate) -> None:
+        """Its stage has changed."""
+        if isolate.stage is Stage.IDLE:
+            self._note_idle(isolate)
+        elif isolate in self._idle:
+            self._idle.remove(isolate)
+        self._go_on()
+
+    def _note_idle(self, isolate: Isolate) -> None:
+        surplus = sum(other.stage is not Stage.ENDING for other in self._all.values()) > self._limit
+        if surplus:
+            isolate.end()
+            return
+        self._idle.append(isolate)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._idle_s, self._end_the_unneeded)
+
+    def _end_the_unneeded(self) -> None:
+        self._sweep = None
+        since = self._loop.time() - self._idle_s
+        for isolate in [one for one in self._idle if one.idle_since <= since]:
+            isolate.end()
+        if self._idle:
+            first_due = min(one.idle_since for one in self._idle) + self._idle_s
+            self._sweep = self._loop.call_at(first_due, self._end_the_unneeded)

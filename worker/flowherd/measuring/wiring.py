@@ -1,0 +1,39 @@
+"""Puts together what measures a worker's handlers, on the loop and from beside it; it judges nothing."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from flowherd.ledger import Berth, Cell
+from flowherd.measuring.gil import GilProbe
+from flowherd.measuring.load import LoadMeter
+from flowherd.measuring.measures import Measures
+from flowherd.running.lag import LagProbe
+from flowherd.running.stepping import LoopMeter
+from flowherd.running.watchdog import Watchdog
+from flowherd.sdk.definition import Mode
+from flowherd.shared.work import Where
+
+if TYPE_CHECKING:
+    from flowherd.sdk.registry import Registry
+
+_PLACES = {Mode.LOOP: Where.LOOP, Mode.THREAD: Where.THREAD, Mode.PROCESS: Where.PROCESS}
+
+
+def measuring(registry: Registry, berth: Berth) -> tuple[LoopMeter, LoadMeter]:
+    """A meter of the running loop that writes into `berth`, its watchdog, and what publishes their numbers.
+
+    Args:
+        registry: the activities that are hosted.
+        berth: opened already: opening clears it.
+
+    """
+    measures = Measures({found.name: _PLACES[found.mode] for found in registry}, berth.work)
+    meter = LoopMeter(lambda tag: berth.put(Cell.ON_LOOP, tag), measures.by_name)
+    load = LoadMeter(berth, meter, measures)
+    meter.on_busy = LagProbe(meter.stepping.is_set, load).start
+    meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))
+    probe = GilProbe(meter, measures.by_name)
+    Watchdog(meter, threading.get_ident(), berth.note_block, probe).start()
+    return meter, load
