@@ -153,9 +153,10 @@ class Attempts:
         run = attempt.run = self._tools.runner.start(attempt.activity, attempt, apart=attempt.is_apart)
         run.tag = attempt.index + 1
         attempt.state = State.RUNNING
-        if attempt.is_suspect:
-            event = "suspect_runs_alone" if attempt.is_alone else "suspect_runs_in_isolate"
-            log.warning(event, activity_id=attempt.id, name=attempt.activity.name)
+        if attempt.is_alone:
+            log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
+        elif attempt.is_apart:
+            log.warning("suspect_runs_in_isolate", activity_id=attempt.id, name=attempt.activity.name)
         self._occupancy.enter()
         run.on_begin = lambda: self._note_begin(attempt, run)
         if run.phase is not Phase.WAITING:  # for another one of its kind: then its limit has not begun
