@@ -51,9 +51,11 @@ class World:
 
     def __init__(self, rng: random.Random) -> None:
         processes = rng.randint(1, 5)
+        threads = rng.randint(1, 5) if processes == 1 else None
         self.plan = Plan(
             processes=processes,
-            concurrency=processes + rng.randint(0, 9),
+            threads=threads,
+            concurrency=(threads or processes) + rng.randint(0, 9),
             graceful_timeout_s=rng.choice([0.0, 3.0, 30.0]),
             boot_timeout_s=rng.choice([2.0, 30.0]),
             restarts=RestartPolicy(max_restarts=rng.choice([0, 1, 3, 10])),

@@ -86,7 +86,8 @@ class History(World):
             self.feed(events.ScaleRequested(self.rng.randint(0, 7)))
         elif chance < 0.35:
             processes = self.rng.randint(1, min(5, self.plan.concurrency))
-            plan = replace(self.plan, processes=processes, preload=self.rng.choice(list(Preload)))
+            sizes = {"processes": processes} if self.plan.threads is None else {"threads": processes}
+            plan = replace(self.plan, **sizes, preload=self.rng.choice(list(Preload)))  # type: ignore[arg-type]
             self.feed(events.ReloadRequested(plan))
         elif chance < 0.5 and self.past:
             self.speak_after_the_end(*self.rng.choice(self.past))

@@ -45,7 +45,7 @@ def follow_plan(turn: Turn) -> None:
     seat, busy = state.seats[0], state.rolling or state.molds.awaited or state.molds.reloading
     if state.plan.threads is None or state.mode is not Mode.SERVING or busy:
         return
-    if seat.phase is Phase.RUNNING and seat.workers != state.plan.threads and not state.predecessor(seat):
+    if seat.phase is Phase.RUNNING and seat.workers != state.plan.threads:
         supersede(turn, seat, "scale")
 
 
