@@ -102,10 +102,10 @@ def test_memory_counts_only_for_who_ran_alone() -> None:
     kept = []
     for began, ended in ((True, True), (True, False), (False, True)):
         sample = LoopSample(measure, alone=began)
-        kept.append(b"x" * 20_000_000)
+        kept.append(b"x" * 40_000_000)  # so much is never served from memory that was freed before
         sample.end(alone=ended)
     assert measure[Figure.ALONE] == 1
-    assert measure[Figure.GROWTH_BYTES] == pytest.approx(20e6, rel=0.2)
+    assert measure[Figure.GROWTH_BYTES] == pytest.approx(40e6, rel=0.2)
 
 
 async def test_most_attempts_of_a_light_activity_are_only_counted() -> None:

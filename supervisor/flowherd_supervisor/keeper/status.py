@@ -129,7 +129,9 @@ class StatusBoard:
 
     def _child(self, berth: Berth, now: float) -> dict[str, Any]:
         seat, told = berth.get(Cell.SEAT), self.supervisor
-        is_first = self._ledger.process_of(berth)[0] is berth  # memory and CPU are the process's
+        is_first = (
+            next(iter(self._ledger.process_of(berth)), berth) is berth
+        )  # memory and CPU are the process's
         restarts = told.restarts.get(0 if told.threads else seat, 0) if told else 0
         return {
             "process": seat,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowherd.isolates.frames import Buffer
     from flowherd.running.run_state import RunState
 
-REASON_S = 0.2  # SIGTERM may overtake the message that says why
+REASON_S = 0.5  # SIGTERM may overtake the message that says why
 _MOST_CHARS = 4000  # of a record: a line of the log holds 4 KiB
 _BLANK = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _formatter = logging.Formatter()
@@ -83,9 +83,10 @@ class Interruption:
         else:
             self._interrupt()
 
-    @staticmethod
-    def _cancel_once(task: asyncio.Task[Any]) -> None:
+    def _cancel_once(self, task: asyncio.Task[Any]) -> None:
+        """Keeps the handler's loop for a moment: once cancelled, it asks why."""
         if not task.cancelling():  # a second time would hit the handler while it cleans up
+            self.reason_known.wait(REASON_S)
             task.cancel()
 
     def _interrupt(self) -> None:
