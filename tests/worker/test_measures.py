@@ -126,6 +126,18 @@ async def test_most_attempts_of_a_light_activity_are_only_counted() -> None:
     assert type(meter.stepped(nothing(), "stranger", lambda: 1)) is Stepped
 
 
+async def test_of_attempts_that_begin_together_no_more_are_samples() -> None:
+    """A full poll's batch begins before one of it ends: by those that have ended all or none would be samples."""
+    measure = Measure(Where.LOOP)
+    meter = LoopMeter(measures={"job": measure})
+
+    async def nothing() -> None: ...
+
+    for _ in range(1 + 2 * SAMPLED_EVERY // SAMPLED_FIRST):
+        await asyncio.gather(*(run(meter, nothing()) for _ in range(SAMPLED_FIRST)))
+    assert measure[Figure.SAMPLES] == SAMPLED_FIRST + 2
+
+
 # The GIL
 
 

@@ -32,9 +32,10 @@ T = TypeVar("T")
 class Measure:
     """The numbers of one activity in this process. The watchdog's thread calls `probed`, the loop all else."""
 
-    __slots__ = ("_figures",)
+    __slots__ = ("_begun", "_figures")
 
     def __init__(self, where: Where) -> None:
+        self._begun = 0
         self._figures = [float(where), *[0.0] * (FIGURES - 1)]
 
     def __getitem__(self, figure: Figure) -> float:
@@ -45,10 +46,13 @@ class Measure:
         """All numbers, in the table's order."""
         return self._figures
 
-    def is_due(self) -> bool:
-        """Whether the next attempt shall be a sample."""
-        attempts = self._figures[_ATTEMPTS]
-        return attempts < SAMPLED_FIRST or not attempts % SAMPLED_EVERY
+    def begins(self) -> bool:
+        """Counts an attempt that begins on the loop, and says whether it shall be a sample.
+
+        By those that have ended, a whole batch that begins at once would be samples, or none of it.
+        """
+        self._begun += 1
+        return self._begun <= SAMPLED_FIRST or not self._begun % SAMPLED_EVERY
 
     def kept_loop(self, kept_s: float, longest_s: float) -> None:
         """An attempt on the loop has ended: how long it had the loop, and at most at a time."""

@@ -81,7 +81,7 @@ class LoopMeter:
         """The same work, measured; `tag` says what `mark` shall store while it is on the loop."""
         self._begins()
         measure = self._measures.get(name)
-        if measure is None or not measure.is_due():
+        if measure is None or not measure.begins():
             return Stepped(work, self, name, tag)
         return Sampled(work, self, name, tag, LoopSample(measure, alone=self.has_one))
 
