@@ -2,7 +2,7 @@
 
 Three parts, measured in turns, so that a noisy neighbour meets all of them:
 
-* handlers of 5 ms CPU: two isolates of one worker, two processes with a runner each, a pool of two;
+* handlers of 5 ms CPU: two isolates of one worker, and four, so that no core waits; two processes with a runner each, a pool of two;
 * handlers of next to no CPU: what one call costs;
 * a parameter of 10 MB: how many a second, and what it costs the worker's own process.
 
@@ -46,27 +46,30 @@ LARGE = {"text": "x" * 10_000_000}
 
 
 async def isolates(
-    forker: socket.socket, name: str, count: int, parameters: object = None
+    forker: socket.socket, name: str, count: int, parameters: object = None, slots: int = WORKERS
 ) -> tuple[float, float]:
-    """Calls a second, and CPU ms of this process for each."""
-    async with workplace(forker, app=APP, folder=FOLDER, concurrency=WORKERS, max_tasks=10**6) as place:
-        return await _in_pairs(lambda: place.outcome(name, parameters), count)
+    """Calls a second of as many isolates as slots, and CPU ms of this process for each."""
+    async with workplace(forker, app=APP, folder=FOLDER, concurrency=slots, max_tasks=10**6) as place:
+        return await _side_by_side(lambda: place.outcome(name, parameters), count, slots)
 
 
 async def pool(executor: ProcessPoolExecutor, count: int, *call: object) -> tuple[float, float]:
     """The same by pickle."""
     loop = asyncio.get_running_loop()
-    return await _in_pairs(lambda: loop.run_in_executor(executor, *call), count)  # type: ignore[arg-type]
+    call_it = lambda: loop.run_in_executor(executor, *call)  # type: ignore[arg-type]  # noqa: E731
+    return await _side_by_side(call_it, count, WORKERS)
 
 
-async def _in_pairs(call: Callable[[], Awaitable[object]], count: int) -> tuple[float, float]:
+async def _side_by_side(
+    call: Callable[[], Awaitable[object]], count: int, at_a_time: int
+) -> tuple[float, float]:
     async def some(times: int) -> None:
         for _ in range(times):
             await call()
 
-    await asyncio.gather(*(some(2) for _ in range(WORKERS)))
+    await asyncio.gather(*(some(2) for _ in range(at_a_time)))
     begun, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(some(count // WORKERS) for _ in range(WORKERS)))
+    await asyncio.gather(*(some(count // at_a_time) for _ in range(at_a_time)))
     took, cpu = time.perf_counter() - begun, time.process_time() - cpu
     return count / took, cpu / count * 1000
 
@@ -125,6 +128,8 @@ def main() -> None:
             note("5 ms: 1 process", processes(1, given.calls // 2))
             note("5 ms: 2 processes", processes(WORKERS, given.calls))
             note("5 ms: 2 isolates", *asyncio.run(isolates(forker, "five_ms_isolated", given.calls)))
+            four = isolates(forker, "five_ms_isolated", given.calls, slots=2 * WORKERS)
+            note("5 ms: 4 isolates", *asyncio.run(four))
             note(
                 "small: 2 isolates",
                 *asyncio.run(isolates(forker, "size_isolated", given.calls * 5, {"text": ""})),
@@ -143,7 +148,9 @@ def main() -> None:
         cost = f"{statistics.median(costs):.2f}" if any(costs) else "-"
         print(f"{name:<20}{statistics.median(rates):>10.1f}{cost:>18}   {min(rates):.0f}-{max(rates):.0f}")
     rate = {name: statistics.median(run[0] for run in runs) for name, runs in seen.items()}
-    print(f"isolates / processes at 5 ms: {rate['5 ms: 2 isolates'] / rate['5 ms: 2 processes']:.2f}")
+    for number in (2, 4):
+        gain = rate[f"5 ms: {number} isolates"] / rate["5 ms: 2 processes"]
+        print(f"{number} isolates / 2 processes at 5 ms: {gain:.2f}")
     print(f"2 processes / 1 at 5 ms: {rate['5 ms: 2 processes'] / rate['5 ms: 1 process']:.2f}")
     print(f"isolates / pool at 10 MB: {rate['10 MB: 2 isolates'] / rate['10 MB: pool of 2']:.1f}")
 
