@@ -2,7 +2,8 @@
 
 Three parts, measured in turns, so that a noisy neighbour meets all of them:
 
-* handlers of 5 ms CPU: two isolates of one worker, and four, so that no core waits; two processes with a runner each, a pool of two;
+* handlers of 5 ms CPU: two isolates of one worker, and four, so that no core waits; two processes with a runner
+  each; a pool of two;
 * handlers of next to no CPU: what one call costs;
 * a parameter of 10 MB: how many a second, and what it costs the worker's own process.
 
@@ -19,7 +20,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -30,6 +31,7 @@ import offload_app
 from isolate_kit import running_forker, workplace
 
 from flowherd.config import WorkerConfig
+from flowherd.process.loops import new_loop
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
@@ -37,7 +39,9 @@ from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+
+T = TypeVar("T")
 
 FOLDER = Path(__file__).parent / "apps"
 APP = "offload_app:registry"
@@ -74,6 +78,12 @@ async def _side_by_side(
     return count / took, cpu / count * 1000
 
 
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """On the loop that workers have."""
+    with asyncio.Runner(loop_factory=new_loop("auto")) as runner:
+        return runner.run(work)
+
+
 def processes(number: int, count: int) -> float:
     """Calls a second of as many processes with a runner of their own, begun together."""
     go_read, go_write = os.pipe()
@@ -84,7 +94,7 @@ def processes(number: int, count: int) -> float:
             try:
                 os.close(go_write)
                 os.read(go_read, 1)
-                asyncio.run(_on_own_loop(count // number))
+                _run(_on_own_loop(count // number))
                 os.write(done_write, b"x")
             finally:
                 os._exit(0)
@@ -127,20 +137,20 @@ def main() -> None:
         for _ in range(given.repeat):
             note("5 ms: 1 process", processes(1, given.calls // 2))
             note("5 ms: 2 processes", processes(WORKERS, given.calls))
-            note("5 ms: 2 isolates", *asyncio.run(isolates(forker, "five_ms_isolated", given.calls)))
+            note("5 ms: 2 isolates", *_run(isolates(forker, "five_ms_isolated", given.calls)))
             four = isolates(forker, "five_ms_isolated", given.calls, slots=2 * WORKERS)
-            note("5 ms: 4 isolates", *asyncio.run(four))
+            note("5 ms: 4 isolates", *_run(four))
             note(
                 "small: 2 isolates",
-                *asyncio.run(isolates(forker, "size_isolated", given.calls * 5, {"text": ""})),
+                *_run(isolates(forker, "size_isolated", given.calls * 5, {"text": ""})),
             )
-            note("10 MB: 2 isolates", *asyncio.run(isolates(forker, "size_isolated", given.large, raw)))
+            note("10 MB: 2 isolates", *_run(isolates(forker, "size_isolated", given.large, raw)))
     for _ in range(given.repeat):
         with ProcessPoolExecutor(WORKERS) as executor:
-            note("5 ms: pool of 2", *asyncio.run(pool(executor, given.calls, offload_app.five_ms)))
+            note("5 ms: pool of 2", *_run(pool(executor, given.calls, offload_app.five_ms)))
             call = (offload_app.size_of, {"text": ""})
-            note("small: pool of 2", *asyncio.run(pool(executor, given.calls * 5, *call)))
-            note("10 MB: pool of 2", *asyncio.run(pool(executor, given.large, offload_app.size_of, LARGE)))
+            note("small: pool of 2", *_run(pool(executor, given.calls * 5, *call)))
+            note("10 MB: pool of 2", *_run(pool(executor, given.large, offload_app.size_of, LARGE)))
     print(f"{os.cpu_count()} cores, shared; medians of {given.repeat}")
     print(f"{'':<20}{'calls/s':>10}{'own CPU ms/call':>18}   spread")
     for name in sorted(seen, reverse=True):
