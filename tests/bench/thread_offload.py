@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import psutil
 
-BATCH = 20
+BATCH = 60  # so that what a batch takes to be submitted and seen weighs little
 NUMBERS = np.random.default_rng(7).random(1_000_000)
 WAITS, SLOTS, WAIT_S = 400, 16, 0.5
 IDEAL_S = WAITS / SLOTS * WAIT_S
