@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import mmap
 import threading
 import time
 
@@ -99,12 +99,13 @@ def test_a_handler_that_raises_in_its_thread_is_measured_too() -> None:
 
 def test_memory_counts_only_for_who_ran_alone() -> None:
     """The process's memory says nothing about one of many."""
-    gc.collect()  # what other tests have left must not be freed meanwhile
     measure = Measure(Where.LOOP)
     kept = []
     for began, ended in ((True, True), (True, False), (False, True)):
         sample = LoopSample(measure, alone=began)
-        kept.append(b"x" * 40_000_000)  # so much is never served from memory that was freed before
+        kept.append(mmap.mmap(-1, 40_000_000))  # never served from memory that was freed before
+        for page in range(0, 40_000_000, mmap.PAGESIZE):
+            kept[-1][page] = 1
         sample.end(alone=ended)
     assert measure[Figure.ALONE] == 1
     assert measure[Figure.GROWTH_BYTES] == pytest.approx(40e6, rel=0.2)
