@@ -198,3 +198,21 @@ def test_processes_follow_the_loops_as_far_as_there_are_cpus(
 def test_slots_grow_where_waiting_fills_them(load: HostLoad, advised: int | None) -> None:
     """Slots that computing fills would only let more of it wait."""
     assert capacity.slots(load).advised == advised
+
+
+@pytest.mark.parametrize(
+    ("now", "workers", "takes_turns", "advised", "words"),
+    [
+        ("processes", 4, True, "processes", "take turns"),
+        ("processes", 4, False, "threads", "share memory, but end together"),
+        ("threads", 4, False, "threads", "share memory, but end together"),
+        ("processes", 1, False, "processes", "nothing to share"),
+    ],
+)
+def test_threads_pay_where_python_has_no_gil_and_there_is_more_than_one_worker(
+    now: str, workers: int, *, takes_turns: bool, advised: str, words: str
+) -> None:
+    """They compute as fast as processes, and share what has been imported; the unit of failure is the process."""
+    way = capacity.parallel(now, workers, takes_turns=takes_turns)
+    assert (way.now, way.advised) == (now, advised)
+    assert words in way.reason

@@ -66,6 +66,35 @@ def processes(load: HostLoad) -> Size:
     return Size(now, now, busy)
 
 
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Whether the workers should be processes or threads of one, and why in one sentence."""
+
+    now: str
+    advised: str
+    reason: str
+
+
+def parallel(now: str, workers: int, *, takes_turns: bool) -> Parallel:
+    """When threads would pay.
+
+    Args:
+        now: `processes` or `threads`.
+        workers: that there should be.
+        takes_turns: whether threads of this Python do, since it has a GIL.
+
+    """
+    if takes_turns:
+        return Parallel(now, "processes", "this Python has a GIL: its threads take turns")
+    if workers < 2:
+        return Parallel(now, now, "a single worker has nothing to share")
+    return Parallel(
+        now,
+        "threads",
+        "this Python has no GIL: its threads compute at once and share memory, but end together",
+    )
+
+
 def slots(load: HostLoad) -> Size:
     """How many activities at once."""
     now = load.slots

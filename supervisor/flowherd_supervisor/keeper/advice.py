@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flowherd.ledger import Cell, Clock, Ledger, Life
+from flowherd.process.free_threading import is_gil_enabled
 from flowherd.shared.histogram import BUCKETS, quantile_s, upper_s
 from flowherd.shared.work import STEP_BUCKETS, Figure, Load, Where
 from flowherd_supervisor.core import capacity
@@ -51,7 +52,7 @@ class Adviser:
             slots=supervisor.total_slots if supervisor else 0,
             cpus=self._cpus,
         )
-        return {"activities": [_activity(found) for found in advice], "host": _host(load)}
+        return {"activities": [_activity(found) for found in advice], "host": _host(load, supervisor)}
 
     def _hosted(self) -> set[tuple[str, Where]]:
         """What the living serve, and where; after the last has ended, what that one did."""
@@ -184,14 +185,18 @@ def _criterion(criterion: Criterion) -> dict[str, Any]:
     }
 
 
-def _host(load: capacity.HostLoad) -> dict[str, Any]:
+def _host(load: capacity.HostLoad, supervisor: SupervisorState | None) -> dict[str, Any]:
+    processes = capacity.processes(load)
+    workers = processes.advised or load.processes
+    now = "threads" if supervisor and supervisor.threads else "processes"
     return {
         "cpus": load.cpus,
         "active_s": round(load.active_s, 1),
         "loop_busy_share": round(load.loop_busy, 3),
         "slots_full_share": round(load.full, 3),
-        "processes": asdict(capacity.processes(load)),
+        "processes": asdict(processes),
         "slots": asdict(capacity.slots(load)),
+        "parallel": asdict(capacity.parallel(now, workers, takes_turns=is_gil_enabled())),
     }
 
 

@@ -49,10 +49,12 @@ def show_advice(*, admin: str | None, pid: int | None, as_json: bool) -> int:
 
 
 def render(document: Mapping[str, Any]) -> list[Text | Table]:
-    """A row of figures for each activity, a sentence of reason for each, and two lines about the host."""
+    """A row of figures for each activity, a sentence of reason for each, and three lines about the host."""
     rows, host = document["activities"], document["host"]
     reasons = [Text(f"{row['activity']}: {_advice(row)}: {row['reason']}{_gain(row)}") for row in rows]
     sizes = [Text(_size(host[what], what)) for what in ("processes", "slots")]
+    way = host["parallel"]
+    sizes.append(Text(f"parallel: {way['advised']}: {way['reason']}"))
     return [_table(rows), Text(), *reasons, Text(), *sizes, *_settings(rows)]
 
 
