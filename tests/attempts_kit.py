@@ -129,7 +129,7 @@ class Table:
         )
         self.gate = Gate()
         reporter = Reporter(self.engine, self.gate, config.call_deadline_s)
-        tools = Tools(
+        tools = self.tools = Tools(
             engine=self.engine,
             book=self.book,
             slots=self.slots,

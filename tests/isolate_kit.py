@@ -203,7 +203,7 @@ class Workplace:
         """Waits until something is true that an isolate or the forker brings about."""
         async with asyncio.timeout(CEILING_S):
             while not look():  # noqa: ASYNC110 - it happens in another process
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.005)  # between looks; the ceiling above bounds them
 
 
 @contextlib.contextmanager

@@ -155,7 +155,7 @@ def test_a_stock_script_moves_to_isolates_by_configuration_alone(engine: Engine,
             import time
             while True:
                 try:
-                    time.sleep(1)
+                    time.sleep(1)  # until it is killed: nothing else ends it
                 except BaseException:
                     continue
             """

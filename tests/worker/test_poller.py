@@ -15,7 +15,6 @@ from flowherd.core.pacing import SOON_S
 from flowherd.engine import Batch
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, State
-from flowherd.running.stepping import LoopMeter
 from flowherd.shared.siblings import Siblings
 from flowherd.working.poller import Mode, Poller
 
@@ -29,13 +28,10 @@ class Polling:
         config = WorkerConfig(worker_id="host-1", concurrency=slots, **settings)
         self.poller = Poller(
             config,
-            self.engine,
+            self.table.tools,
             self.table.gate,
-            slots=self.table.slots,
-            attempts=self.table.attempts,
-            siblings=Siblings.none(self.table.berth),
-            meter=LoopMeter(),
-            berth=self.table.berth,
+            self.table.attempts,
+            Siblings.none(self.table.berth),
         )
         self.table.slots._changed = self.poller.slots_changed
         self.table.attempts._acknowledged = self.poller.acknowledged

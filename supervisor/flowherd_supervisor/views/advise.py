@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flowherd.errors import ConfigurationError
-from flowherd.exits import Exit
 from flowherd_supervisor.admin import find_sockets
-from flowherd_supervisor.views.ask import WIDTH_OF_A_PIPE, ask
+from flowherd_supervisor.views.ask import ask
+from flowherd_supervisor.views.show import show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,16 +34,7 @@ def show_advice(*, admin: str | None, pid: int | None, as_json: bool) -> int:
     """
     if admin is None and pid is None and not find_sockets():
         raise ConfigurationError(HOW_TO_GET_A_SAMPLE)
-    reply = ask("/api/advice", "activities", admin=admin, pid=pid)
-    if reply is None:
-        return Exit.INTERNAL
-    text, document = reply
-    if as_json:
-        sys.stdout.write(text + "\n")
-    else:
-        width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
-        Console(highlight=False, width=width).print(*render(document), sep="\n")
-    return Exit.CLEAN
+    return show(ask("/api/advice", "activities", admin=admin, pid=pid), render, as_json=as_json)
 
 
 def render(document: Mapping[str, Any]) -> list[Text | Table]:

@@ -21,4 +21,4 @@ async def python(cpu_s: float) -> None:
 @registry.activity
 async def light() -> None:
     """Waits, as a short call to another service does."""
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # the call itself: this is the workload

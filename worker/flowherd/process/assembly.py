@@ -23,7 +23,7 @@ from flowherd.shared.host_permits import HostPermits, RecordLocks
 from flowherd.shared.siblings import Siblings
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.working.streams import EngineStreams
-from flowherd.working.worker import Worker
+from flowherd.working.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
     from flowherd.client.kruxia import KruxiaEngine
@@ -99,16 +99,9 @@ class Assembly:
             permits=HostPermits(locks, bells, ledger.berths, berth, time.monotonic),
             meter=meter,
         )
-        self.worker = Worker(
-            config,
-            registry,
-            self._engine,
-            book,
-            environment,
-            ledger.suspects,
-            Siblings(ledger.berths, berth, bells),
-            _isolates(config, place, environment),
-        )
+        siblings = Siblings(ledger.berths, berth, bells)
+        host = SharedHost(ledger.suspects, siblings, _isolates(config, place, environment))
+        self.worker = Worker(config, registry, self._engine, book, environment, host)
         asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
         berth.set_clock(Clock.READY_AT, time.monotonic())
 

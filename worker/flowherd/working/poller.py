@@ -14,18 +14,17 @@ import structlog
 
 from flowherd.core.pacing import SOON_S
 from flowherd.errors import EngineError, ReplyTooLarge
-from flowherd.ledger import Berth, Cell, Clock, Timing
+from flowherd.ledger import Cell, Clock, Timing
 from flowherd.process import crashpoints
 from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:
     from flowherd.client.gate import Gate
     from flowherd.config import WorkerConfig
-    from flowherd.engine import Batch, Engine
-    from flowherd.running.stepping import LoopMeter
+    from flowherd.engine import Batch
     from flowherd.shared.siblings import Siblings
+    from flowherd.working.attempt import Tools
     from flowherd.working.attempts import Attempts
-    from flowherd.working.slots import Slots
 
 _SLOWLY = 0.2  # weight of the newest poll in the fill ratio
 _NEVER = 1 << 62  # more slots than there are
@@ -59,23 +58,19 @@ class Poller:
     def __init__(
         self,
         config: WorkerConfig,
-        engine: Engine,
+        tools: Tools,
         gate: Gate,
-        *,
-        slots: Slots,
         attempts: Attempts,
         siblings: Siblings,
-        meter: LoopMeter,
-        berth: Berth,
     ) -> None:
         self._config = config
-        self._engine = engine
+        self._engine = tools.engine
         self._gate = gate
-        self._slots = slots
+        self._slots = tools.slots
         self._attempts = attempts
         self._turns = Turns(config, siblings, _now())
-        self._meter = meter
-        self._berth = berth
+        self._meter = tools.meter
+        self._berth = tools.book.berth
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
         self._most = config.poll_max

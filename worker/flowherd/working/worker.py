@@ -41,6 +41,25 @@ class _StopOrder:
     release_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class SharedHost:
+    """What a worker shares its host with.
+
+    Attributes:
+        suspects: the host's table of activities that processes have died with, None for a table of its own.
+        siblings: the host's other processes, None for a worker that is alone.
+        isolates: where activities with offload="process" run; None where nobody makes them.
+
+    """
+
+    suspects: Suspects | None = None
+    siblings: Siblings | None = None
+    isolates: Isolates | None = None
+
+
+ALONE = SharedHost()
+
+
 class Worker:
     """Polls an engine and runs activities until told to stop. Two workers can live in one process.
 
@@ -50,9 +69,7 @@ class Worker:
         engine: the client; the worker does not close it.
         book: the pen of this worker's berth.
         environment: what all runs share.
-        suspects: the host's table of activities that processes have died with.
-        siblings: the host's other processes, None for a worker that is alone.
-        isolates: where activities with offload="process" run; None where nobody makes them.
+        host: what the worker shares its host with; nothing, for one that is alone.
 
     """
 
@@ -63,17 +80,15 @@ class Worker:
         engine: Engine,
         book: RecordBook,
         environment: RunEnvironment,
-        suspects: Suspects | None = None,
-        siblings: Siblings | None = None,
-        isolates: Isolates | None = None,
+        host: SharedHost = ALONE,
     ) -> None:
-        self.isolates = isolates
+        self.isolates = host.isolates
         gate = self._gate = Gate()
         self._berth = book.berth
         self._environment = environment
         self._threads = ThreadPool(config.concurrency)
         self._slots = Slots(config.concurrency, self._slots_changed)
-        self._runner = Runner(registry, config, self._threads, environment, isolates)
+        self._runner = Runner(registry, config, self._threads, environment, host.isolates)
         tools = Tools(
             engine=engine,
             book=book,
@@ -81,19 +96,11 @@ class Worker:
             runner=self._runner,
             reporter=Reporter(engine, gate, config.call_deadline_s),
             meter=environment.meter,
-            suspects=suspects or Suspects.none(),
+            suspects=host.suspects or Suspects.none(),
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
-        self._poller = Poller(
-            config,
-            engine,
-            gate,
-            slots=self._slots,
-            attempts=self._attempts,
-            siblings=siblings or Siblings.none(book.berth),
-            meter=environment.meter,
-            berth=book.berth,
-        )
+        siblings = host.siblings or Siblings.none(book.berth)
+        self._poller = Poller(config, tools, gate, self._attempts, siblings)
         self._order: _StopOrder | None = None
         self._ordered = asyncio.Event()
         self._berth.put(Cell.LIMIT, config.concurrency)
