@@ -13,7 +13,7 @@ SUPERVISOR, WORKER = "supervisor/flowherd_supervisor/", "worker/flowherd/"
 PROGRAMS = ("demo/", "bench/", "testkit/", "commands/dev.py", "commands/reload.py")  # they start programs
 CLIENTS = (*PROGRAMS, "views/", "keeper/", "commands/")
 FORKERS = ("forking/processes.py", "forking/mold.py")
-LOOP = ("core/", "forking/", "supervisor.py", "inbox.py", "admin.py", "notes.py", "hosting.py")
+LOOP = ("core/", "forking/", "supervisor.py", "inbox.py", "signals.py", "admin.py", "notes.py", "hosting.py")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def few_files_kill(source: Source) -> Iterator[str]:
 
 def few_files_touch_signals(source: Source) -> Iterator[str]:
     """Law 3; the engine and the demo are programs of their own, not parts of the tree; isolates take SIGTERM."""
-    if source.within(SUPERVISOR, "inbox.py", "engine/serve.py", *PROGRAMS) or source.within(
+    if source.within(SUPERVISOR, "signals.py", "engine/serve.py", *PROGRAMS) or source.within(
         WORKER, "process/child.py", "process/solo.py", "isolates/inside/voice.py"
     ):
         return

@@ -49,6 +49,19 @@ def test_p15_the_last_of_a_thousand_signals_is_heard_too(inbox: Inbox) -> None:
     assert (len(heard), heard[-1]) == (1001, signal.SIGCONT)
 
 
+def test_signals_that_come_together_are_told_in_the_order_the_kernel_hands_them_over(inbox: Inbox) -> None:
+    """Faults P15: a handler that interrupts another writes first, and a CONT right behind a TSTP leaves all quiet.
+
+    Of signals that wait together the kernel hands over the lowest number first.
+    """
+    together = {signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, together)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        send(number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, together)
+    assert inbox.wait(CEILING_S) == [signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM]
+
+
 def test_a_signal_before_the_wait_is_not_lost(inbox: Inbox) -> None:
     """The race that `sigsuspend` was made for."""
     send(signal.SIGHUP)

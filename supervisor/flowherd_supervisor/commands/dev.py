@@ -15,11 +15,12 @@ import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.commands import reload
 from flowherd_supervisor.forking.prctl import stop_with_parent
+from flowherd_supervisor.signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ def dev(options: DevOptions) -> int:
     """
     if find_spec("fastapi") is None:
         raise ConfigurationError("the embedded engine is not installed: pip install 'flowherd[engine]'")
-    with ExitStack() as stack, _Signals() as signals:
+    with ExitStack() as stack, Signals(_FORWARDED) as signals:
         engine = stack.enter_context(_program("engine", "--port", str(options.port), "--db", options.db))
         url = _address(engine)
         if url is None:
@@ -110,7 +111,7 @@ def _address(engine: subprocess.Popen[str]) -> str | None:
     return line.split()[-1] if "listening on" in line else None
 
 
-def _until_ended(host: subprocess.Popen[str], engine: subprocess.Popen[str], signals: _Signals) -> int:
+def _until_ended(host: subprocess.Popen[str], engine: subprocess.Popen[str], signals: Signals) -> int:
     """Passes signals on to the host, which drains at the first and hurries at the second, and waits for its end."""
     with _pidfd(host) as host_ended, _pidfd(engine) as engine_ended:
         watched = [host_ended, engine_ended, signals.fd]
@@ -133,35 +134,3 @@ def _pidfd(process: subprocess.Popen[str]) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-class _Signals:
-    """What the terminal sends, as numbers to read in between; nothing happens in a handler."""
-
-    def __init__(self) -> None:
-        self.fd, self._written = os.pipe()
-        for end in (self.fd, self._written):
-            os.set_blocking(end, False)
-
-    def __enter__(self) -> Self:
-        signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
-        self._before = [(number, signal.signal(number, _leave_it_to_the_wakeup)) for number in _FORWARDED]
-        return self
-
-    def received(self) -> bytes:
-        """The signals since the last call."""
-        try:
-            return os.read(self.fd, 100)
-        except BlockingIOError:
-            return b""
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before:
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(-1)
-        os.close(self.fd)
-        os.close(self._written)
-
-
-def _leave_it_to_the_wakeup(*_: object) -> None:
-    """A handler must exist for the wakeup descriptor to be written to."""
