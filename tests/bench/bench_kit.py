@@ -1,9 +1,8 @@
-"""What the benches share: the stub engine's other end, worker programs, their CPU and memory; it measures nothing."""
+"""What the benches share: flags, turns, the stub's other end, worker programs and their CPU; it judges nothing."""
 
 from __future__ import annotations
 
-import os
-import statistics
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -16,16 +15,65 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from harness import clean_environment
+from bench.sheet import STOCK, TUNED, Sheet
+from harness import clean_environment, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 HERE = Path(__file__).parent
 APPS = HERE / "apps"
 CREDENTIALS = {"KRUXIAFLOW_CLIENT_ID": "bench", "KRUXIAFLOW_CLIENT_SECRET": "bench-secret"}
-CEILING_S = 900.0
+LOGIN = tuple(CREDENTIALS.values())
+CEILING_S = 200.0
+RUST = "rust"
 UVLOOP = "import runpy, sys, uvloop; uvloop.install(); runpy.run_path(sys.argv[1], run_name='__main__')"
+
+
+def arguments(doc: str, *, repeat: int = 3, has_rust: bool = False) -> argparse.ArgumentParser:
+    """The flags of every bench."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=repeat)
+    parser.add_argument("--only", default="", metavar="PART", help="of the names of the contenders")
+    parser.add_argument(
+        "--tuned", metavar="PYTHON", help="of an environment with kruxiaflow, sniffio and uvloop"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    if has_rust:
+        parser.add_argument("--rust", metavar="PROGRAM", help="built from apps/rust_worker")
+    return parser
+
+
+def in_turn(
+    sheet: Sheet, options: argparse.Namespace, contenders: Mapping[str, Callable[[], Mapping[str, float]]]
+) -> None:
+    """Measures one after the other, again and again: a noisy neighbour meets each, a failure ends only its own."""
+    for _ in range(options.repeat):
+        for who, measure in contenders.items():
+            if options.only not in who or who in sheet.failed:
+                continue
+            try:
+                sheet.note(who, measure())
+            except KeyboardInterrupt:  # so a driver ends what takes too long: what there is can be shown
+                sheet.failed[who] = "interrupted"
+                return
+            except Exception as error:  # noqa: BLE001 - the other contenders are still of use
+                sheet.failed[who] = f"{type(error).__name__}: {error}"
+
+
+def rivals(app: str, options: argparse.Namespace, sheet: Sheet) -> dict[str, tuple[str, ...]]:
+    """The command lines of those we are compared with, as far as they are there."""
+    found = {STOCK: stock(app)}
+    if options.tuned:
+        found[TUNED] = stock(app, options.tuned, tuned=True)
+    else:
+        sheet.left_out[TUNED] = "no --tuned"
+    if "rust" in options:
+        if options.rust:
+            found[RUST] = (options.rust,)
+        else:
+            sheet.left_out[RUST] = "no --rust"
+    return found
 
 
 class Stub:
@@ -41,6 +89,15 @@ class Stub:
     def tell(self, do: str, **order: Any) -> dict[str, Any]:
         """Gives an order and returns the report; `wait` answers when `count` outcomes have come."""
         return self._http.post("/stub", json={"do": do, **order}).raise_for_status().json()
+
+    def wait_for_pollers(self, count: int, *roots: psutil.Process) -> None:
+        """Waits until so many worker processes have polled; a program that has ended never will."""
+
+        def have_polled() -> bool:
+            assert all(root.status() != psutil.STATUS_ZOMBIE for root in roots), "it has ended"
+            return len(self.tell("look")["pollers"]) >= count
+
+        eventually(have_polled, f"{count} pollers")
 
     def stop(self) -> None:
         """Ends the process."""
@@ -75,13 +132,24 @@ def flowherd(app: str, *flags: str) -> tuple[str, ...]:
 
 @contextmanager
 def running(words: tuple[str, ...], url: str, **settings: str) -> Iterator[psutil.Process]:
-    """The worker program, for as long as the block lasts; settings are what follows `KRUXIAFLOW_`."""
-    with tempfile.TemporaryDirectory() as runtime, open(os.devnull, "wb") as null:
+    """The worker program, for as long as the block lasts; settings are what follows `KRUXIAFLOW_`.
+
+    Raises:
+        RuntimeError: the block failed and the program had ended; with the last of what it said.
+
+    """
+    with tempfile.TemporaryDirectory() as runtime, open(Path(runtime) / "said", "w+b") as said:
         variables = {f"KRUXIAFLOW_{name}": value for name, value in settings.items()} | CREDENTIALS
         variables |= {"KRUXIAFLOW_API_URL": url, "KRUXIAFLOW_WORKER": "py-std", "XDG_RUNTIME_DIR": runtime}
-        process = subprocess.Popen(words, env=clean_environment(**variables), stdout=null, stderr=null)
+        process = subprocess.Popen(words, env=clean_environment(**variables), stdout=said, stderr=said)
         try:
             yield psutil.Process(process.pid)
+        except Exception as error:
+            if process.poll() is None:
+                raise
+            said.seek(max(0, said.tell() - 500))
+            last = " ".join(said.read().decode(errors="replace").split())
+            raise RuntimeError(f"it ended with {process.returncode}: {last}") from error
         finally:
             process.terminate()
             try:
@@ -113,8 +181,3 @@ def quantile(values: list[float], share: float) -> float:
     """The value that `share` of the sorted values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-def medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    """The median of each figure over the runs."""
-    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}

@@ -1,47 +1,61 @@
 """What a process more costs, with pandas imported: milliseconds to its first poll, and memory of its own.
 
-    python tests/bench/fork_cost.py [--activities 10000] [--restarts 15] [--transports httpx,direct] [--json]
+    python tests/bench/fork_cost.py [--activities 10000] [--restarts 15] [--transports httpx,direct]
+                                    [--json FILE]
 
 Three ways to come to a worker: forked from the process that has imported the app (the default), forked from the
-supervisor and importing the app itself (`--no-preload`), and started as a program (`python -m flowherd`). One process
-each with 16 slots, against a stub engine. The memory is what only this process has (USS), after all activities; the
-first two are then killed again and again: *killed to first poll* is from SIGKILL to the replacement's first poll at
-the engine, *forked to first poll* from the supervisor's line that the replacement exists. Does nothing without pandas.
+supervisor and importing the app itself (`--no-preload`), and started as a program (`python -m flowherd`); a stock
+worker beside them. One process each with 16 slots, against a stub engine. The memory is what only this process has
+(USS), after all activities; the first two are then killed again and again: *killed to first poll* is from SIGKILL to the
+replacement's first poll at the engine, *forked to first poll* from the supervisor's line that the replacement exists;
+medians of all restarts. Does nothing without pandas.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
-from bench_kit import APPS, CREDENTIALS, Stub, quantile, running_stub, slots
-from harness import Host, clean_environment, eventually, running_host
+from bench_kit import (
+    APPS,
+    CREDENTIALS,
+    Stub,
+    arguments,
+    in_turn,
+    quantile,
+    running,
+    running_stub,
+    slots,
+    stock,
+)
+from harness import Host, eventually, running_host
+from sheet import STOCK, Gate, Sheet
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 APP = "pandas_worker:registry"
 LIVES_S = 2.3  # an end within 2 s of Ready is a short one, and the next start waits
-COLUMNS = (
-    ("own_mb", "own MB", 8),
-    ("forked_p50_ms", "forked to first poll, ms", 26),
-    ("forked_p90_ms", "p90", 8),
-    ("killed_p50_ms", "killed to first poll, ms", 26),
-    ("killed_max_ms", "max", 8),
-)
+OWN, FORKED, KILLED = "own MB", "forked to first poll, ms", "killed to first poll, ms"
+KILLED_MOST = "killed to first poll, most ms"
 WAYS = ("forked from the import", "--no-preload", "python -m flowherd")
+GATES = [
+    Gate(OWN, f"direct, {WAYS[0]}", "<=", 6),
+    Gate(OWN, f"httpx, {WAYS[0]}", "<=", 12),
+    Gate(FORKED, f"direct, {WAYS[0]}", "<=", 25),
+    Gate(KILLED_MOST, f"direct, {WAYS[0]}", "<=", 1000),
+]
 
 
 def settings(transport: str) -> dict[str, str]:
@@ -64,28 +78,23 @@ def hosted(way: str, transport: str, options: argparse.Namespace) -> dict[str, f
         own_mb = memory_mb(stub, options.activities, lambda: host.children()[0])
         restarts = [restart(stub, host) for _ in range(options.restarts)]
     return {
-        "own_mb": own_mb,
-        "killed_p50_ms": statistics.median(killed for killed, _ in restarts),
-        "killed_max_ms": max(killed for killed, _ in restarts),
-        "forked_p50_ms": statistics.median(forked for _, forked in restarts),
-        "forked_p90_ms": quantile([forked for _, forked in restarts], 0.9),
+        OWN: own_mb,
+        FORKED: statistics.median(forked for _, forked in restarts),
+        "forked to first poll, p90 ms": quantile([forked for _, forked in restarts], 0.9),
+        KILLED: statistics.median(killed for killed, _ in restarts),
+        KILLED_MOST: max(killed for killed, _ in restarts),
     }
 
 
-def alone(transport: str, options: argparse.Namespace) -> dict[str, float]:
+def alone(words: tuple[str, ...], transport: str, options: argparse.Namespace) -> dict[str, float]:
     """One worker as a program of its own."""
-    words = [sys.executable, "-m", "flowherd", APP, "--app-dir", str(APPS)]
-    with running_stub() as stub, open(os.devnull, "wb") as null:
-        variables = settings(transport) | {"KRUXIAFLOW_API_URL": stub.url}
+    with running_stub() as stub:
         begun_at = time.time()
-        process = subprocess.Popen(words, env=clean_environment(**variables), stdout=null, stderr=null)
-        try:
-            polled_at = eventually(lambda: stub.tell("look")["first_polls"], "a poll")
-            own_mb = memory_mb(stub, options.activities, lambda: process.pid)
-        finally:
-            process.terminate()
-            process.wait()
-    return {"own_mb": own_mb, "forked_p50_ms": (min(polled_at.values()) - begun_at) * 1e3}
+        with running(words, stub.url, **slots(16, 10), WORKER_TRANSPORT=transport) as root:
+            stub.wait_for_pollers(1, root)
+            own_mb = memory_mb(stub, options.activities, lambda: root.pid)
+            polled_at = min(stub.tell("look")["first_polls"].values())
+    return {OWN: own_mb, FORKED: (polled_at - begun_at) * 1e3}
 
 
 def memory_mb(stub: Stub, activities: int, pid: Callable[[], int]) -> float:
@@ -116,33 +125,27 @@ def started_at(host: Host) -> float:
     return datetime.fromisoformat(host.log("process_started")[-1]["time"]).timestamp()
 
 
-def main() -> None:
-    """Runs all in turn and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    """Runs all in turn, by default once."""
+    parser = arguments(__doc__, repeat=1)
     parser.add_argument("--activities", type=int, default=10_000)
     parser.add_argument("--restarts", type=int, default=15)
     parser.add_argument("--transports", default="httpx,direct")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    about = f"pandas imported, {options.activities} no-ops, {options.restarts} restarts"
+    sheet = Sheet("memory and start of a process", about, GATES)
     if importlib.util.find_spec("pandas") is None:
-        print("left out: pandas is not installed here")
-        return
-    rows: dict[str, dict[str, Any]] = {}
+        sheet.left_out["all"] = "pandas is not installed"
+        return sheet.show(options.json)
+    program = (sys.executable, "-m", "flowherd", APP, "--app-dir", str(APPS))
+    contenders = {STOCK: partial(alone, stock("pandas_stock"), "", options)}
     for transport in options.transports.split(","):
         for way in WAYS:
-            measured = alone(transport, options) if way == WAYS[-1] else hosted(way, transport, options)
-            rows[f"{transport}, {way}"] = measured
-    if options.json:
-        print(json.dumps({"options": vars(options), "cores": os.cpu_count(), "rows": rows}))
-        return
-    print(
-        f"{options.activities} no-ops, pandas imported, {options.restarts} restarts; {os.cpu_count()} cores, shared"
-    )
-    print(f"{'':32}" + "".join(f"{title:>{width}}" for _, title, width in COLUMNS))
-    for name, row in rows.items():
-        shown = [f"{row[key]:{width}.1f}" if key in row else " " * width for key, _, width in COLUMNS]
-        print(f"{name:32}" + "".join(shown))
+            how = partial(alone, program, transport) if way == WAYS[-1] else partial(hosted, way, transport)
+            contenders[f"{transport}, {way}"] = partial(how, options)
+    in_turn(sheet, options, contenders)
+    return sheet.show(options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

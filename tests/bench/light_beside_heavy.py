@@ -1,105 +1,81 @@
 """Light work beside heavy work: the problem flowherd exists for, measured for the stock worker and for flowherd.
 
-    python tests/bench/light_beside_heavy.py [--seconds 24] [--repeat 3] [--json]
+    python tests/bench/light_beside_heavy.py [--seconds 24] [--repeat 3] [--processes 2] [--drain 40] [--json FILE]
+                                             [--tuned PYTHON] [--only PART]
 
 Ten light activities of 30 ms a second, beside one heavy activity of 3 s pure-Python CPU at a time, under a lease of
 3 s on both sides. The same unchanged stock worker runs everywhere; two rows move its heavy activity by nothing but
-`[activities.heavy] offload = …` in a file of settings. Needs `kruxiaflow`. Latency is from submission to
-the accepted completion; "ran twice" counts activities that were handed out more than once.
+`[activities.heavy] offload = ...` in a file of settings. Needs `kruxiaflow`. Latency is from submission to the accepted
+completion, and what is not completed within `--drain` seconds of the last submission counts as so many seconds; "ran
+twice" counts activities that were handed out more than once.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from harness import Engine, clean_environment, running_engine
+from bench_kit import LOGIN, arguments, flowherd, in_turn, quantile, rivals, running
+from harness import Engine, running_engine
+from sheet import STOCK, Gate, Sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import argparse
 
-APPS = Path(__file__).parent / "apps"
 LEASE_S = 3.0
 HEAVY_S = 3.0
 LIGHT_PER_S = 10
-DRAIN_S = 40.0
-CREDENTIALS = ("bench", "bench-secret")
+P50, P95, MOST, TWICE = "light ones, p50 ms", "light ones, p95 ms", "light ones, max ms", "ran twice"
+ISOLATE = "flowherd -p 1, heavy in isolate"
+GATES = [
+    Gate(P95, ISOLATE, "<=", 300),
+    Gate(P95, ISOLATE, "<=", 1 / 5, STOCK),
+    Gate(TWICE, ISOLATE, "<=", 0),
+]
 
 
-@dataclass(frozen=True)
-class Contender:
-    """A way to run the same worker."""
-
-    name: str
-    words: tuple[str, ...]
-    settings: str = ""
-
-
-def contenders(processes: int) -> list[Contender]:
+def contenders(options: argparse.Namespace, sheet: Sheet, folder: Path) -> dict[str, tuple[str, ...]]:
     """The stock worker, and flowherd with one and with several processes, and with the heavy work elsewhere."""
-    run = (sys.executable, "-m", "flowherd_supervisor", "run", "mixed_worker:main", "--app-dir", str(APPS))
-    run += ("--admin", "off", "--log-level", "error", "--default-lease", str(LEASE_S))
-    return [
-        Contender("stock worker", (sys.executable, str(APPS / "mixed_worker.py"))),
-        Contender("flowherd -p 1", (*run, "-p", "1")),
-        Contender("  heavy in thread", (*run, "-p", "1"), '[activities.heavy]\noffload = "thread"\n'),
-        Contender("  heavy in isolate", (*run, "-p", "1"), '[activities.heavy]\noffload = "process"\n'),
-        Contender(f"flowherd -p {processes}", (*run, "-p", str(processes))),
-    ]
+
+    def ours(processes: int, offload: str = "") -> tuple[str, ...]:
+        settings = folder / f"{offload}.toml"
+        settings.write_text(f'[activities.heavy]\noffload = "{offload}"\n' if offload else "")
+        flags = ("--default-lease", str(LEASE_S), "-p", str(processes), "--config", str(settings))
+        return flowherd("mixed_worker", *flags)
+
+    return rivals("mixed_worker", options, sheet) | {
+        "flowherd -p 1": ours(1),
+        "flowherd -p 1, heavy in thread": ours(1, "thread"),
+        ISOLATE: ours(1, "process"),
+        f"flowherd -p {options.processes}": ours(options.processes),
+    }
 
 
-@contextmanager
-def running(contender: Contender, url: str) -> Iterator[None]:
-    """The worker program, for as long as the block lasts."""
-    with tempfile.TemporaryDirectory() as runtime:
-        environment = clean_environment(
-            KRUXIAFLOW_API_URL=url, KRUXIAFLOW_WORKER="py-std", XDG_RUNTIME_DIR=runtime
-        )
-        environment |= {"KRUXIAFLOW_CLIENT_ID": CREDENTIALS[0], "KRUXIAFLOW_CLIENT_SECRET": CREDENTIALS[1]}
-        words = [*contender.words]
-        if contender.settings:
-            file = Path(runtime) / "settings.toml"
-            file.write_text(contender.settings)
-            words += ["--config", str(file)]
-        with open(os.devnull, "wb") as null:
-            process = subprocess.Popen(words, env=environment, stdout=null, stderr=null)
-        try:
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def measure(contender: Contender, seconds: float) -> dict[str, Any]:
+def measure(words: tuple[str, ...], options: argparse.Namespace) -> dict[str, float]:
     """One run: latencies of the light activities and what ran twice."""
     flags = ("--default-lease", str(LEASE_S), "--sweep-interval", "1")
-    with running_engine(*flags, credentials=CREDENTIALS) as engine, running(contender, engine.url):
+    with running_engine(*flags, credentials=LOGIN) as engine, running(words, engine.url):
         engine.submit("light", 1)
         engine.wait_for("complete", 1, within_s=60)
-        lights, heavies = _load(engine, seconds)
+        lights, heavies = _load(engine, options.seconds)
         expected = 1 + len(lights) + len(heavies)
-        give_up_at = time.monotonic() + DRAIN_S
+        give_up_at = time.monotonic() + options.drain
         while len(engine.completions_per_activity()) < expected and time.monotonic() < give_up_at:
             engine.journal(wait_s=1.0)
-        return _figures(engine, lights)
+        took_ms = [_latency_ms(engine.workflow(workflow_id), options.drain) for workflow_id in lights]
+        return {
+            P50: statistics.median(took_ms),
+            P95: quantile(took_ms, 0.95),
+            MOST: max(took_ms),
+            TWICE: sum(count > 1 for count in engine.claims_per_activity().values()),
+        }
 
 
 def _load(engine: Engine, seconds: float) -> tuple[list[str], list[str]]:
@@ -115,59 +91,29 @@ def _load(engine: Engine, seconds: float) -> tuple[list[str], list[str]]:
     return lights, heavies
 
 
-def _figures(engine: Engine, submitted: list[str]) -> dict[str, Any]:
-    latencies_ms = [_latency_ms(engine.workflow(workflow_id)) for workflow_id in submitted]
-    latencies_ms.sort()
-    twice = sum(count > 1 for count in engine.claims_per_activity().values())
-    return {
-        "light": len(latencies_ms),
-        "p50_ms": statistics.median(latencies_ms),
-        "p95_ms": latencies_ms[int(len(latencies_ms) * 0.95)],
-        "max_ms": latencies_ms[-1],
-        "ran_twice": twice,
-    }
-
-
-def _latency_ms(workflow: dict[str, Any]) -> float:
-    """From submission to the accepted completion, both on the engine's clock; not completed counts as the ceiling."""
+def _latency_ms(workflow: dict[str, Any], drain_s: float) -> float:
+    """From submission to the accepted completion, both on the engine's clock."""
     ended = workflow["activities"][0]["completed_at"]
     if ended is None:
-        return DRAIN_S * 1000
-    return (
-        datetime.fromisoformat(ended) - datetime.fromisoformat(workflow["created_at"])
-    ).total_seconds() * 1000
+        return drain_s * 1000
+    took = datetime.fromisoformat(ended) - datetime.fromisoformat(workflow["created_at"])
+    return took.total_seconds() * 1000
 
 
-def main() -> None:
-    """Runs every contender in turn, `--repeat` times, and prints medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    """Runs every contender in turn, `--repeat` times."""
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=24.0)
-    parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--only", default="", help="a part of the contenders' names")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--drain", type=float, default=40.0)
     options = parser.parse_args()
-    table: dict[str, list[dict[str, Any]]] = {}
-    for _ in range(options.repeat):
-        chosen = [one for one in contenders(options.processes) if options.only in one.name]
-        for contender in chosen:
-            table.setdefault(contender.name, []).append(measure(contender, options.seconds))
-    medians = {
-        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        for name, runs in table.items()
-    }
-    if options.json:
-        print(
-            json.dumps({"cores": os.cpu_count(), "repeat": options.repeat, "medians": medians, "runs": table})
-        )
-        return
-    print(f"{os.cpu_count()} cores, shared; medians of {options.repeat} runs of {options.seconds:g} s")
-    print(f"{'':18}{'p50 ms':>10}{'p95 ms':>10}{'max ms':>10}{'ran twice':>11}")
-    for name, row in medians.items():
-        print(
-            f"{name:18}{row['p50_ms']:10.0f}{row['p95_ms']:10.0f}{row['max_ms']:10.0f}{row['ran_twice']:11.0f}"
-        )
+    about = f"{LIGHT_PER_S} a second beside {HEAVY_S:g} s of CPU, for {options.seconds:g} s"
+    sheet = Sheet("light beside heavy", about, GATES)
+    with tempfile.TemporaryDirectory() as folder:
+        found = contenders(options, sheet, Path(folder))
+        in_turn(sheet, options, {who: partial(measure, words, options) for who, words in found.items()})
+    return sheet.show(options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

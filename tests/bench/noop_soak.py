@@ -1,23 +1,26 @@
-"""Whether a worker process grows: `python tests/bench/noop_soak.py [--activities 200000] [--json]`.
+"""Whether a worker process grows: `python tests/bench/noop_soak.py [--activities 200000] [--json FILE]`.
 
 One worker process behind the supervisor and the stub engine; its resident memory, descriptors and threads are read
-every 10,000 no-ops. Printed are the slope of the memory over the second half, in MB per 100,000 activities, and the
-numbers at the first and the last reading. It takes minutes.
+every 10,000 no-ops. Shown are the slope of the memory over the second half, in MB per 100,000 activities, and what the
+last reading has more than the first. It takes minutes.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
+import sys
 from typing import TYPE_CHECKING
 
-from bench_kit import flowherd, running, running_stub, slots, tree
+from bench_kit import arguments, flowherd, in_turn, running, running_stub, slots, tree
+from sheet import Gate, Sheet
 
 if TYPE_CHECKING:
     import psutil
 
 EVERY = 10_000
+OURS = "flowherd -p 1"
+SLOPE, FDS, THREADS = "MB more per 100,000, second half", "descriptors more", "threads more"
+GATES = [Gate(SLOPE, OURS, "<=", 0.5), Gate(FDS, OURS, "<=", 0), Gate(THREADS, OURS, "<=", 0)]
 
 
 def worker_of(root: psutil.Process) -> psutil.Process:
@@ -56,23 +59,27 @@ def slope_mb(readings: list[dict[str, float]]) -> float:
     return statistics.linear_regression(range(len(half)), half).slope * 100_000 / EVERY
 
 
-def main() -> None:
-    """Prints the slope and both ends."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def measure(activities: int) -> dict[str, float]:
+    """One life of a worker."""
+    readings = soak(activities)
+    first, last = readings[0], readings[-1]
+    return {
+        "MB at the end": last["rss_mb"],
+        SLOPE: slope_mb(readings),
+        FDS: last["fds"] - first["fds"],
+        THREADS: last["threads"] - first["threads"],
+    }
+
+
+def main() -> int:
+    """Lets it live `--repeat` times, by default once."""
+    parser = arguments(__doc__, repeat=1)
     parser.add_argument("--activities", type=int, default=200_000)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    readings = soak(options.activities)
-    found = {"slope_mb": slope_mb(readings), "first": readings[0], "last": readings[-1]}
-    if options.json:
-        print(json.dumps({"options": vars(options), **found, "readings": readings}))
-        return
-    print(f"{options.activities} no-ops: {found['slope_mb']:+.2f} MB per 100,000 in the second half")
-    for name, reading in (("first", readings[0]), ("last", readings[-1])):
-        print(
-            f"{name:6}{reading['rss_mb']:8.1f} MB{reading['fds']:6.0f} fds{reading['threads']:4.0f} threads"
-        )
+    sheet = Sheet("soak", f"{options.activities} no-ops in one process", GATES)
+    in_turn(sheet, options, {OURS: lambda: measure(options.activities)})
+    return sheet.show(options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""What a bench has found, in one shape for all: medians, spreads, ratios to stock, gates; it measures nothing.
+
+A *figure* is what is measured and its unit ("CPU, us"), *who* is the contender it was measured of. A sheet holds every
+single reading; everything shown is computed from those, and the JSON holds both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+STOCK, TUNED = "stock", "stock, tuned"
+HEADER = ("figure", "who", "median (spread)", "of stock", "of tuned", "gate", "met?")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a figure of a contender must be: at most or at least `limit`, of another's if `of` names one."""
+
+    figure: str
+    who: str
+    bound: Literal["<=", ">="]
+    limit: float
+    of: str = ""
+
+    def __str__(self) -> str:
+        if not self.of:
+            return f"{self.bound} {shown(self.limit)}"
+        return f"{self.bound} {ratio_shown(self.limit)} of {self.of}"
+
+    def is_met(self, medians: Mapping[str, float]) -> bool | None:
+        """Whether these medians of the figure, by contender, satisfy it; None if one of them is missing."""
+        if self.who not in medians or (self.of and self.of not in medians):
+            return None
+        allowed = self.limit * (medians[self.of] if self.of else 1.0)
+        return medians[self.who] <= allowed if self.bound == "<=" else medians[self.who] >= allowed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of one contender; `gates` are their texts and whether they are met."""
+
+    figure: str
+    who: str
+    readings: list[float]
+    ratios: dict[str, float]
+    gates: list[tuple[str, bool | None]]
+
+    @property
+    def measured(self) -> str:
+        """The median, and the least and the most if there are several readings."""
+        if not self.readings:
+            return "-"
+        median = shown(statistics.median(self.readings))
+        if len(self.readings) == 1:
+            return median
+        return f"{median} ({shown(min(self.readings))} - {shown(max(self.readings))})"
+
+    def cells(self) -> tuple[str, ...]:
+        """As the table has it."""
+        ratios = [ratio_shown(self.ratios[base]) if base in self.ratios else "" for base in (STOCK, TUNED)]
+        verdicts = {True: "yes", False: "NO", None: "not measured"}
+        return (
+            self.figure, self.who, self.measured, *ratios,
+            "; ".join(text for text, _ in self.gates), "; ".join(verdicts[met] for _, met in self.gates),
+        )  # fmt: skip
+
+
+@dataclass
+class Sheet:
+    """All readings of one bench.
+
+    Attributes:
+        bench: its name.
+        about: what was done, in one line.
+        gates: what must come of it.
+        readings: by figure, then by who.
+        left_out: contenders that were not measured, and why.
+        failed: contenders that could not be measured, and why.
+
+    """
+
+    bench: str
+    about: str
+    gates: list[Gate] = field(default_factory=list)
+    readings: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def note(self, who: str, figures: Mapping[str, float]) -> None:
+        """One reading each."""
+        for figure, value in figures.items():
+            self.readings.setdefault(figure, {}).setdefault(who, []).append(float(value))
+
+    def medians(self, figure: str) -> dict[str, float]:
+        """By contender."""
+        return {who: statistics.median(found) for who, found in self.readings.get(figure, {}).items()}
+
+    def rows(self) -> list[Row]:
+        """Every figure of every contender; a gate of which nothing was measured has a row too."""
+        places = [(figure, who) for figure, found in self.readings.items() for who in found]
+        places += [place for gate in self.gates if (place := (gate.figure, gate.who)) not in places]
+        return [self._row(*place) for place in dict.fromkeys(places)]
+
+    def _row(self, figure: str, who: str) -> Row:
+        medians = self.medians(figure)
+        ratios = {
+            base: medians[who] / medians[base]
+            for base in (STOCK, TUNED)
+            if who in medians and who not in {STOCK, TUNED} and medians.get(base)
+        }
+        gates = [gate for gate in self.gates if (gate.figure, gate.who) == (figure, who)]
+        judged = [(str(gate), gate.is_met(medians)) for gate in gates]
+        return Row(figure, who, self.readings.get(figure, {}).get(who, []), ratios, judged)
+
+    def document(self) -> dict[str, Any]:
+        """For JSON: what `read` reads, and what it comes to."""
+        rows = [asdict(row) | {"measured": row.measured} for row in self.rows()]
+        return asdict(self) | {"machine": machine(), "rows": rows}
+
+    @classmethod
+    def read(cls, document: dict[str, Any]) -> Sheet:
+        """The sheet a document was made of."""
+        gates = [Gate(**gate) for gate in document["gates"]]
+        rest = {name: document[name] for name in ("bench", "about", "readings", "left_out", "failed")}
+        return cls(gates=gates, **rest)
+
+    def show(self, file: Path | None) -> int:
+        """Prints the table, writes the document if there is a file; returns 1 if a contender has failed."""
+        print(headline(), *table([self]), *omissions([self]), sep="\n")
+        if file is not None:
+            file.write_text(json.dumps(self.document(), indent=1))
+        return 1 if self.failed else 0
+
+
+def machine() -> dict[str, Any]:
+    """Where this is measured, and how busy it is."""
+    return {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cores": os.cpu_count(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+    }
+
+
+def headline() -> str:
+    """The machine in one line."""
+    here = machine()
+    load = " ".join(f"{one:.1f}" for one in here["load"])
+    return (
+        f"{here['at']}, {here['cores']} cores, load {load}, Python {here['python']}, Linux {here['kernel']}"
+    )
+
+
+def table(sheets: Sequence[Sheet]) -> list[str]:
+    """The lines of one table for all; each sheet has its heading."""
+    parts = [(f"\n{sheet.bench}: {sheet.about}", [row.cells() for row in sheet.rows()]) for sheet in sheets]
+    cells = [HEADER, *(line for _, lines in parts for line in lines)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
+
+    def ruled(line: tuple[str, ...]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+    return [ruled(HEADER), *(line for heading, lines in parts for line in (heading, *map(ruled, lines)))]
+
+
+def omissions(sheets: Iterable[Sheet]) -> list[str]:
+    """A line for whatever is not in the table, with its reason."""
+    return [
+        f"{word}: {sheet.bench}, {who}: {why}"
+        for sheet in sheets
+        for word, whom in (("left out", sheet.left_out), ("FAILED", sheet.failed))
+        for who, why in whom.items()
+    ]
+
+
+def shown(value: float) -> str:
+    """A number with the digits that count."""
+    size = abs(value)
+    if size < 1000 and value == int(value):
+        return str(int(value))
+    if size >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+
+
+def ratio_shown(ratio: float) -> str:
+    """`1/17` or `12 x`."""
+    return f"1/{shown(1 / ratio)}" if 0 < ratio < 1 else f"{shown(ratio)} x"
