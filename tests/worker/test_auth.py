@@ -27,17 +27,9 @@ if TYPE_CHECKING:
 REFUSED = envelope(401, "UNAUTHORIZED", "Unauthorized: Invalid token")
 
 
-@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
-async def server(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedEngine]:
-    """Whatever carries the calls, the same is expected."""
-    async with scripted_engine() as server:
-        server.settings["transport"] = request.param
-        yield server
-
-
 @pytest.fixture
-async def herd(server: ScriptedEngine) -> AsyncIterator[Herd]:
-    herd = Herd(server)
+async def herd(carried: ScriptedEngine) -> AsyncIterator[Herd]:
+    herd = Herd(carried)
     yield herd
     await herd.aclose()
 

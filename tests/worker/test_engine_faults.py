@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 from engine_rig import brings, item, working
-from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
+from scripted_engine import Play, ScriptedEngine, envelope
 from structlog.testing import capture_logs
 
 from flowherd.ledger import Cell
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+pytestmark = pytest.mark.usefixtures("carried")
 
 CONFLICT = envelope(409, "CONFLICT", "Conflict: Activity claimed by different worker")
-
-
-@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
-async def server(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedEngine]:
-    """Whatever carries the calls, the same is expected."""
-    async with scripted_engine() as server:
-        server.settings["transport"] = request.param
-        yield server
 
 
 def said(logs: list, event: str) -> list:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from files_kit import WORKFLOW, engine_here, files_at
-from scripted_engine import Play, scripted_engine
+from scripted_engine import Play
 
 from flowherd import ActivityContext, CancelReason, FileError, LeaseLost, Registry, SyncActivityContext
 from flowherd.config import WorkerConfig
@@ -69,12 +69,6 @@ class Host:
 
 async def _turn():
     await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def server():
-    async with scripted_engine() as found:
-        yield found
 
 
 @pytest.fixture

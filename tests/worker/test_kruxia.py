@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 
 from flowherd.activity import Completed, Failed, Usage
-from flowherd.client.kruxia import KruxiaEngine, connect
-from flowherd.config import WorkerConfig
+from flowherd.client.kruxia import KruxiaEngine
 from flowherd.engine import Answer, Verdict
 from flowherd.errors import (
     EngineDisconnected,
@@ -19,25 +16,7 @@ from flowherd.errors import (
     EngineUnavailable,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 ID = "0193a1b2-0000-7000-8000-000000000001"
-
-
-@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
-async def server(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedEngine]:
-    """Whatever carries the calls, the same is expected."""
-    async with scripted_engine() as server:
-        server.settings["transport"] = request.param
-        yield server
-
-
-@pytest.fixture
-async def client(server: ScriptedEngine) -> AsyncIterator[KruxiaEngine]:
-    client = connect(WorkerConfig(api_url=server.url, max_reply_mb=1, **server.settings), None, connections=4)
-    yield client
-    await client.aclose()
 
 
 async def beat(client: KruxiaEngine, deadline_s: float = 5.0) -> Answer:

@@ -9,34 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
+from scripted_engine import Play, ScriptedEngine, envelope
 from structlog.testing import capture_logs
 
-from flowherd.client.kruxia import KruxiaEngine, connect
 from flowherd.client.kruxia_replies import decode_batch
-from flowherd.config import WorkerConfig
 from flowherd.engine import Batch
 from flowherd.errors import EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from flowherd.client.kruxia import KruxiaEngine
 
 ID = "0193a1b2-0000-7000-8000-000000000001"
-
-
-@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
-async def server(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedEngine]:
-    """Whatever carries the calls, the same is expected."""
-    async with scripted_engine() as server:
-        server.settings["transport"] = request.param
-        yield server
-
-
-@pytest.fixture
-async def client(server: ScriptedEngine) -> AsyncIterator[KruxiaEngine]:
-    client = connect(WorkerConfig(api_url=server.url, max_reply_mb=1, **server.settings), None, connections=4)
-    yield client
-    await client.aclose()
 
 
 async def test_a_poll_that_is_refused_names_the_engine(server: ScriptedEngine, client: KruxiaEngine) -> None:

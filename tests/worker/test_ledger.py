@@ -23,21 +23,6 @@ from flowherd.ledger import (
 from flowherd.shared.berth import CRC_BYTES, HEAD
 
 
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger(seats=2, records=4)
-
-
-@pytest.fixture
-def berth(ledger: Ledger) -> Berth:
-    return open_berth(ledger)
-
-
-@pytest.fixture
-def book(berth: Berth) -> RecordBook:
-    return RecordBook(berth)
-
-
 def tear(berth: Berth, index: int, at: int) -> None:
     """Changes one byte of a record's body, as a reader sees it that comes amid a write."""
     start = berth.offset + berth.layout.bodies + index * RECORD_BYTES + at

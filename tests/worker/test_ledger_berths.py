@@ -19,21 +19,6 @@ from flowherd.ledger import (
 )
 
 
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger(seats=2, records=4)
-
-
-@pytest.fixture
-def berth(ledger: Ledger) -> Berth:
-    return open_berth(ledger)
-
-
-@pytest.fixture
-def book(berth: Berth) -> RecordBook:
-    return RecordBook(berth)
-
-
 def test_a_berth_goes_from_free_to_live_to_ended_and_back(ledger: Ledger, berth: Berth) -> None:
     assert berth.life is Life.LIVE
     assert berth is not ledger.free_berth()

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted_engine import Play, ScriptedEngine, scripted_engine
+from scripted_engine import Play, ScriptedEngine
 
 from flowherd.client.pool.direct import DirectTransport
 from flowherd.client.pool.pool import HttpPool
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from flowherd.client.pool.connection import HttpConnection
 
 ROUTE = "/api/v1/activities/x/complete"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedEngine]:
-    async with scripted_engine() as server:
-        yield server
 
 
 @pytest.fixture

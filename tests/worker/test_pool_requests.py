@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from scripted_engine import Play, ScriptedEngine, scripted_engine
+from scripted_engine import Play, ScriptedEngine
 
 from flowherd.client.auth import Token
 from flowherd.client.pool.direct import DirectTransport
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 
 ROUTE = "/api/v1/activities/x/complete"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedEngine]:
-    async with scripted_engine() as server:
-        yield server
 
 
 @pytest.fixture

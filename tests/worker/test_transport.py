@@ -31,21 +31,9 @@ ROUTE = "/api/v1/activities/x/complete"
 ACCEPTED = Play(200, b'{"acknowledged":true}')
 
 
-@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
-def carrier(request: pytest.FixtureRequest) -> str:
-    """Whatever carries the calls, the same is expected."""
-    return str(request.param)
-
-
 def new_transport(carrier: str, url: str, *, connections: int = 1) -> Transport:
     config = WorkerConfig(api_url=url, transport=carrier)  # type: ignore[arg-type]  # one of the three
     return transports.new_transport(config, None, connections=connections)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedEngine]:
-    async with scripted_engine() as server:
-        yield server
 
 
 @pytest.fixture
