@@ -11,10 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 MAX_BYTES = 64 * 1024
-_MESSAGE_CHARS, _REPORT_CHARS = (
-    2_000,
-    8_000,
-)  # below MAX_BYTES even when each takes the six bytes of an escape
+_MESSAGE_CHARS, _REPORT_CHARS = 2_000, 8_000  # fits even when each takes the six bytes of an escape
 _NOTE_CHARS = 500
 _MOST_HAZARDS, _HAZARD_CHARS = 8, 100
 _LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left out
@@ -246,13 +243,9 @@ def noted(at: float, level: str, event: str, fields: Mapping[str, Any]) -> Noted
 def _short(value: Any) -> Any:
     if isinstance(value, str):
         return _sendable(value[:_NOTE_CHARS])
-    return (
-        value
-        if isinstance(value, int | float | None)
-        else len(value)
-        if hasattr(value, "__len__")
-        else repr(value)
-    )
+    if isinstance(value, int | float | None):
+        return value
+    return len(value) if hasattr(value, "__len__") else repr(value)
 
 
 def _sendable(text: str) -> str:
