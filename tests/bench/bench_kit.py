@@ -27,7 +27,10 @@ CREDENTIALS = {"KRUXIAFLOW_CLIENT_ID": "bench", "KRUXIAFLOW_CLIENT_SECRET": "ben
 LOGIN = tuple(CREDENTIALS.values())
 CEILING_S = 200.0
 RUST = "rust"
-UVLOOP = "import runpy, sys, uvloop; uvloop.install(); runpy.run_path(sys.argv[1], run_name='__main__')"
+UVLOOP = (
+    "import os, runpy, sys, uvloop; uvloop.install(); sys.path.insert(0, os.path.dirname(sys.argv[1])); "
+    "runpy.run_path(sys.argv[1], run_name='__main__')"
+)
 
 
 def arguments(doc: str, *, repeat: int = 3, has_rust: bool = False) -> argparse.ArgumentParser:

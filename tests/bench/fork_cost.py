@@ -6,8 +6,8 @@
 Three ways to come to a worker: forked from the process that has imported the app (the default), forked from the
 supervisor and importing the app itself (`--no-preload`), and started as a program (`python -m flowherd`); a stock
 worker beside them. One process each with 16 slots, against a stub engine. The memory is what only this process has
-(USS), after all activities; the first two are then killed again and again: *killed to first poll* is from SIGKILL to the
-replacement's first poll at the engine, *forked to first poll* from the supervisor's line that the replacement exists;
+(USS), after all activities; the first two are then killed again and again: *killed to first poll* is from SIGKILL to
+the replacement's first poll at the engine, *forked to first poll* from the line that the replacement exists;
 medians of all restarts. Does nothing without pandas.
 """
 

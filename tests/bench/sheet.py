@@ -86,6 +86,7 @@ class Sheet:
         readings: by figure, then by who.
         left_out: contenders that were not measured, and why.
         failed: contenders that could not be measured, and why.
+        asides: figures of the surroundings, of which no ratio says anything.
 
     """
 
@@ -95,11 +96,18 @@ class Sheet:
     readings: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    asides: list[str] = field(default_factory=list)
 
     def note(self, who: str, figures: Mapping[str, float]) -> None:
         """One reading each."""
         for figure, value in figures.items():
             self.readings.setdefault(figure, {}).setdefault(who, []).append(float(value))
+
+    def add(self, other: Sheet) -> None:
+        """All readings of another sheet of the same bench."""
+        for figure, found in other.readings.items():
+            for who, readings in found.items():
+                self.readings.setdefault(figure, {}).setdefault(who, []).extend(readings)
 
     def medians(self, figure: str) -> dict[str, float]:
         """By contender."""
@@ -113,11 +121,9 @@ class Sheet:
 
     def _row(self, figure: str, who: str) -> Row:
         medians = self.medians(figure)
-        ratios = {
-            base: medians[who] / medians[base]
-            for base in (STOCK, TUNED)
-            if who in medians and who not in {STOCK, TUNED} and medians.get(base)
-        }
+        is_compared = figure not in self.asides and who in medians and who not in {STOCK, TUNED}
+        bases = [base for base in (STOCK, TUNED) if is_compared and medians.get(base)]
+        ratios = {base: medians[who] / medians[base] for base in bases}
         gates = [gate for gate in self.gates if (gate.figure, gate.who) == (figure, who)]
         judged = [(str(gate), gate.is_met(medians)) for gate in gates]
         return Row(figure, who, self.readings.get(figure, {}).get(who, []), ratios, judged)
@@ -131,7 +137,9 @@ class Sheet:
     def read(cls, document: dict[str, Any]) -> Sheet:
         """The sheet a document was made of."""
         gates = [Gate(**gate) for gate in document["gates"]]
-        rest = {name: document[name] for name in ("bench", "about", "readings", "left_out", "failed")}
+        rest = {
+            name: document[name] for name in ("bench", "about", "readings", "left_out", "failed", "asides")
+        }
         return cls(gates=gates, **rest)
 
     def show(self, file: Path | None) -> int:

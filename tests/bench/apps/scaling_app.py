@@ -1,18 +1,12 @@
-"""A handler with a fixed amount of pure Python: what it takes longer beside others is lost."""
+"""The handler with a fixed amount of pure Python, written for flowherd."""
 
 from __future__ import annotations
+
+from rounds import work
 
 from flowherd import Registry
 
 registry = Registry()
-
-
-def work(rounds: int) -> int:
-    """So many rounds of integers and a generator."""
-    total = 0
-    for _ in range(rounds):
-        total += sum(number * number for number in range(100))
-    return total
 
 
 @registry.activity(name="work")
