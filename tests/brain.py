@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from flowherd_supervisor.core import events
-from flowherd_supervisor.core.actions import Action, Exit, Note
+from flowherd_supervisor.core.actions import Action, Exit, Note, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER, MOLD, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.plan import Plan
@@ -71,6 +71,10 @@ def exited(seat: int, incarnation: int = 1, *, status: int = EXITED_1, running: 
 
 def boot_failed(seat: int, incarnation: int = 1, code: int = 3) -> Event:
     return events.BootFailed(seat, incarnation, code, "no module named x", "Traceback")
+
+
+def may_poll(seat: int, incarnation: int = 1) -> Action:
+    return SwitchPolling(seat, incarnation, on=True)
 
 
 STOP, TWICE = events.StopRequested(), events.StopRequested(times=2)

@@ -31,6 +31,7 @@ class Process:
     forked: bool = False
     forked_at: float = inf
     ready_at: float | None = None
+    polls: bool = False
     told_to_end: bool = False
     kills: int = 0
     limit: int = 0
@@ -127,8 +128,10 @@ class World:
                 self.blame_kill(process)
             case actions.Drain(seat, incarnation) | actions.Release(seat, incarnation):
                 self.reachable(seat, incarnation).told_to_end = True
-            case actions.SwitchPolling(seat, incarnation):
-                assert self.reachable(seat, incarnation).ready_at is not None
+            case actions.SwitchPolling(seat, incarnation, on):
+                process = self.reachable(seat, incarnation)
+                assert process.ready_at is not None
+                process.polls = on
             case actions.FinishKeeper(incarnation, within_s):
                 assert within_s >= 0
                 assert {seat for seat, _ in self.living} == {KEEPER}, (
@@ -185,6 +188,10 @@ class World:
                 assert stays or self.was_told(process), f"nobody told {process} to end"
         for seat in (*state.workers, state.keeper, *state.molds.seats):
             assert seat.alive == ((seat.number, seat.incarnation) in self.living), seat
+        for seat in state.workers:
+            if seat.phase in {Phase.STARTING, Phase.RUNNING}:
+                may_poll = seat.phase is Phase.RUNNING and state.polling
+                assert self.living[seat.number, seat.incarnation].polls is may_poll, seat
         self.isolates.check()
         held = sum(process.held for process in self.living.values())
         assert held <= self.plan.concurrency, f"{held} of {self.plan.concurrency} slots are in use"
@@ -222,7 +229,7 @@ class World:
         if process.orders and rng.random() < 0.5:
             process.limit, process.applied = process.orders.pop(0)
         free = max(0, process.limit - process.held)
-        if rng.random() < 0.5 and not process.told_to_end:
+        if rng.random() < 0.5 and process.polls and not process.told_to_end:
             process.held += rng.randint(0, free)
         else:
             process.held -= rng.randint(0, process.held)

@@ -57,7 +57,7 @@ class GreedyWorld(World):
         match self.rng.randint(0, 5):
             case 0 if process.orders:
                 process.limit, process.applied = process.orders.pop(0)
-            case 1 | 2 if not process.told_to_end:
+            case 1 | 2 if process.polls and not process.told_to_end:
                 process.held = max(process.held, process.limit)
             case 3:
                 process.held -= self.rng.randint(0, process.held)

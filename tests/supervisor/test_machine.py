@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 import pytest
-from brain import EXITED_3, SIGKILLED, STOP, Brain, boot_failed, exited, forked, leave, ready
+from brain import EXITED_3, SIGKILLED, STOP, Brain, boot_failed, exited, forked, leave, may_poll, ready
 
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import (
@@ -29,7 +29,7 @@ def test_the_first_seat_boots_alone_and_the_others_follow_its_ready() -> None:
     assert brain.hears(events.Started()) == [Spawn(KEEPER, 1, 0), Spawn(0, 1, 2)]
     assert brain.hears(forked(KEEPER), ready(KEEPER), forked(0)) == []
     assert brain.phases() == [Phase.STARTING, Phase.WAITING, Phase.WAITING]
-    assert brain.hears(ready(0)) == [Spawn(1, 1, 2), Spawn(2, 1, 1)]
+    assert brain.hears(ready(0)) == [may_poll(0), Spawn(1, 1, 2), Spawn(2, 1, 1)]
 
 
 def test_c18_a_boot_failure_before_any_ready_stops_everything_with_its_code_and_one_report() -> None:
@@ -118,10 +118,18 @@ def test_p7_quiet_reaches_running_workers_and_those_to_come() -> None:
     off = events.PollingSwitched(on=False)
     assert brain.hears(off) == [SwitchPolling(0, 1, on=False), SwitchPolling(1, 1, on=False)]
     brain.hears(exited(1, running=1), after=60)
-    assert brain.hears(forked(1, 2), ready(1, 2)) == [SwitchPolling(1, 2, on=False)]
-    assert len(brain.hears(events.PollingSwitched(on=True))) == 2
-    brain.hears(exited(1, 2, running=1), after=60)
-    assert brain.hears(forked(1, 3), ready(1, 3)) == []
+    assert brain.hears(forked(1, 2), ready(1, 2)) == []
+    assert brain.hears(events.PollingSwitched(on=True)) == [may_poll(0), may_poll(1, 2)]
+
+
+def test_a_worker_polls_once_its_ready_has_been_heard_unless_it_was_told_to_end() -> None:
+    """Law 5: what is killed as STARTING may have said Ready already, and must not have claimed anything."""
+    brain = Brain()
+    brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(0))
+    assert may_poll(0) in brain.hears(ready(0))
+    brain.hears(forked(1))
+    assert brain.hears(STOP) == [Drain(0, 1, 30.0), Kill(1, 1)]
+    assert brain.hears(ready(1)) == []
 
 
 def test_cont_without_a_pause_changes_and_says_nothing() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from harness import running_host
+import pytest
+from harness import eventually, running_host
+
+from flowherd.process.free_threading import OVERRIDE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +36,35 @@ def test_every_process_enters_and_leaves_it_and_handlers_see_its_state(
         assert host.wait() == 0
     expected = Counter(f"{event} {pid}" for pid in pids for event in ("entered", "left"))
     assert Counter(journal.read_text().splitlines()) == expected
+
+
+@pytest.mark.parametrize("parallel", ["processes", "threads"])
+def test_nothing_is_claimed_before_the_supervisor_has_heard_of_it(
+    engine: Engine, tmp_path: Path, parallel: str
+) -> None:
+    """Law 5 of the brain: a process that starts is killed by a drain, a timeout or TTOU as one that holds nothing."""
+    journal, gate = tmp_path / "journal", tmp_path / "gate"
+    os.mkfifo(gate)
+    flags = ("-p", "1", "--no-preload", "--parallel", parallel)
+    env = {"JOURNAL": str(journal), "GATE": str(gate), OVERRIDE: "1"}
+    engine.submit("look")
+    with running_host(tmp_path, APP, *flags, url=engine.url, env=env) as host:
+        open_gate = eventually(lambda: _opened(gate), "a worker at the gate")
+        host.signal(signal.SIGSTOP)
+        os.waitpid(host.pid, os.WUNTRACED)
+        os.close(open_gate)
+        eventually(journal.exists, "a worker that says Ready to nobody")
+        assert engine.journal(wait_s=1.0) == []
+        host.signal(signal.SIGCONT)
+        engine.wait_for("complete", 1)
+
+
+def _opened(gate: Path) -> int:
+    """A descriptor, 0 while nobody waits at the other end."""
+    try:
+        return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return 0
 
 
 def test_one_that_raises_ends_the_host_with_code_3_and_one_traceback(tmp_path: Path) -> None:

@@ -50,15 +50,15 @@ def spawn_failed(turn: Turn, seat: Seat, reason: str) -> None:
 
 
 def ready(turn: Turn, seat: Seat, event: events.ChildReady) -> None:
-    """The first worker's Ready lets its siblings follow: a bad app has failed only once by then."""
+    """A worker may poll from here on; the first one lets its siblings follow: a bad app has failed only once."""
     if seat.phase is not Phase.STARTING:
         return
     turn.put(replace(seat, phase=Phase.RUNNING, ready_at=turn.now))
     turn.note("process_ready", process=seat.number, took_ms=round((turn.now - seat.started_at) * 1000, 1))
     if seat.number == KEEPER:
         return
-    if not turn.state.polling:
-        turn.actions.append(SwitchPolling(seat.number, seat.incarnation, on=False))
+    if turn.state.polling:
+        turn.actions.append(SwitchPolling(seat.number, seat.incarnation, on=True))
     rolling.succeeded(turn, seat)
     if not turn.state.ever_ready:
         turn.state = replace(turn.state, ever_ready=True)

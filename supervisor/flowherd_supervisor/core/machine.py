@@ -6,6 +6,7 @@ Laws of the brain, tested with random histories against a model of the world:
 2. A process is never signalled before its fork or after its exit, and killed at most once.
 3. Time alone ends a stop: once one has begun, no silence of a child can hold it up.
 4. Exit is the last order, given once, when no process is left.
+5. No worker polls before its Ready is heard: one that starts holds nothing, and a kill loses nothing.
 
 The shell answers every Spawn by ChildForked or SpawnFailed and reports every end by ChildExited. The end of a
 mold answers what it was asked for and has not made: it never will.

@@ -56,9 +56,7 @@ def resize(turn: Turn, plan: Plan) -> None:
     for seat in state.seats[plan.processes :]:
         if seat.alive:
             turn.state = replace(turn.state, retiring=(*turn.state.retiring, seat))
-            # One that starts may have begun to poll before its Ready is read: a kill would lose what that brings.
-            starts = seat.phase is Phase.STARTING and seat.pid is not None
-            retire(turn, seat) if starts or seat.phase is Phase.RUNNING else turn.kill(seat)
+            retire(turn, seat) if seat.phase is Phase.RUNNING else turn.kill(seat)
     for seat in state.retiring:
         if seat.number >= plan.processes and seat.phase is Phase.RUNNING:
             retire(turn, seat)  # it waited for a successor that will not come

@@ -1,9 +1,13 @@
-"""An app with a start-up and a clean-up of its own; both leave a line in the file that JOURNAL names."""
+"""An app with a start-up and a clean-up of its own; both leave a line in the file that JOURNAL names.
+
+A named pipe in GATE holds up the start until somebody has opened and closed its other end.
+"""
 
 from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd import ActivityContext, Registry
@@ -19,11 +23,18 @@ def note(event: str) -> None:
     os.close(fd)
 
 
+def wait_at_the_gate() -> None:
+    """Waits until somebody has opened and closed it."""
+    if gate := os.environ.get("GATE"):
+        Path(gate).read_bytes()
+
+
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[str]:
     """Makes one state a process."""
     if os.environ.get("REFUSE"):
         raise RuntimeError("no database here")
+    wait_at_the_gate()
     note("entered")
     yield f"{os.environ['FLOWHERD_SEAT']} of {os.environ['FLOWHERD_PROCESSES']}, pid {os.getpid()}"
     note("left")

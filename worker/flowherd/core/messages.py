@@ -114,7 +114,7 @@ class Quiet(Message, frozen=True):
 
 
 class Resume(Message, frozen=True):
-    """Poll again."""
+    """Poll: the answer to a worker's Ready, and what ends Quiet."""
 
 
 class Drain(Message, frozen=True):

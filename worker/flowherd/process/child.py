@@ -115,7 +115,10 @@ def send_last(link: Link, message: Message) -> None:
 
 
 def assemble(setup: ChildSetup, registry: Registry, place: Place) -> Assembly:
-    """A worker on the running loop, with its first slots."""
+    """A worker on the running loop, with its first slots; it polls once it is told to.
+
+    Until the supervisor has heard that it is ready, it may be killed as one that holds nothing.
+    """
     assembly = Assembly(
         setup.config.model_copy(update={"worker_type": _worker_type(registry, setup)}),
         registry,
@@ -126,6 +129,7 @@ def assemble(setup: ChildSetup, registry: Registry, place: Place) -> Assembly:
         most_slots=setup.most_slots,
     )
     assembly.worker.set_slots(setup.slots, 0)
+    assembly.worker.quiet()
     setup.berth.put(Cell.FRESH_BYTES, resident_bytes())
     return assembly
 

@@ -125,7 +125,7 @@ class Worker:
         self._poller.set_mode(Mode.QUIET)
 
     def resume(self) -> None:
-        """Polls again."""
+        """Polls, or polls again."""
         self._poller.set_mode(Mode.POLLING)
 
     def drain(self, within_s: float) -> None:
