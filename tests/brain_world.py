@@ -103,6 +103,8 @@ class World:
         self.feed(events.TimePassed())
         self.time_is_passing = False
         assert self.state.next_deadline > self.now, "the shell would spin"
+        again, _ = decide(self.state, events.TimePassed(), self.now, self.rng)
+        assert again == self.state, "it depends on how often one looks"
 
     def perform(self, order: actions.Action) -> list[Event]:
         assert self.exit_code is None, f"{order} after Exit"

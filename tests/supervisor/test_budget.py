@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from brain import Brain
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowherd_supervisor.core import events
+from flowherd_supervisor.core.actions import SetSlots
 from flowherd_supervisor.core.plan import Plan, choose_sizes, split
 
 
@@ -69,3 +72,10 @@ def test_every_choice_that_is_not_refused_can_be_split(
     if processes is None or concurrency is None or concurrency >= processes:
         chosen_processes, chosen_concurrency = choose_sizes(processes, concurrency, cpus)
         assert len(split(chosen_concurrency, chosen_processes)) == chosen_processes
+
+
+def test_slots_that_a_process_may_still_use_are_given_back_to_it_at_once() -> None:
+    """One process more, and one fewer before it has heard of the first: nobody else was given its slots."""
+    brain = Brain(1).serve()
+    assert SetSlots(0, 1, 3, 1) in brain.hears(events.ScaleRequested(2))
+    assert SetSlots(0, 1, 5, 2) in brain.hears(events.ScaleRequested(1))

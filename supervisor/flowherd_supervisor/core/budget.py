@@ -17,7 +17,7 @@ def rebalance(turn: Turn) -> None:
     """Moves limits towards the even split: first down, then up by what is surely free.
 
     A process is charged what it may still be using, not what it was told: it keeps its old limit until it has
-    applied the new one, and what retires is charged what it holds.
+    applied the new one, and what retires is charged what it holds. A raise within that costs nobody anything.
     """
     state = turn.state
     if state.mode is not Mode.SERVING:
@@ -27,10 +27,10 @@ def rebalance(turn: Turn) -> None:
             turn.grant(seat, share)
     free = state.plan.concurrency - sum(worker.charge for worker in turn.state.workers)
     for seat, share in zip(turn.state.seats, state.plan.shares, strict=True):
-        more = min(share - seat.limit, free)
-        if more > 0:
-            turn.grant(seat, seat.limit + more)
-            free -= more
+        limit = min(share, seat.charge + max(free, 0))
+        if limit > seat.limit:
+            turn.grant(seat, limit)
+            free -= max(limit - seat.charge, 0)
 
 
 def slots_seen(turn: Turn, seat: Seat, event: SlotsSeen) -> None:
