@@ -103,14 +103,16 @@ def test_two_processes_give_the_answer_of_none_and_lose_nothing(demo: Callable[[
     assert code == 0, err
     shown = document(out)
     assert _FIGURES | {"baseline_one_process", "speedup"} <= shown.keys()
+    work = shown["activities"]
+    assert 0 < work <= 60, "a machine with no time to spare leaves some out"
     for phase, processes in ((shown, 2), (shown["baseline_one_process"], 1)):
         assert phase.keys() >= _FIGURES
         assert phase["processes"] == processes
-        assert (phase["activities"], phase["completed"]) == (60, 60)
+        assert (phase["activities"], phase["completed"]) == (work, work)
         assert (phase["failed"], phase["lost"], phase["duplicates"]) == (0, 0, 0)
         assert phase["correct"] is True
-    assert shown["answer"]["signatures"]["bytes"] > 100_000, "a file went through the engine"
-    assert "on 2 processes: 60/60" in err
+    assert shown["answer"]["signatures"]["bytes"] > 10_000, "a file went through the engine"
+    assert f"on 2 processes: {work}/{work}" in err
     assert run.running() == []
 
 
@@ -120,7 +122,8 @@ def test_killed_processes_change_nothing_about_the_answer(demo: Callable[[str], 
     assert code == 0, err
     shown = document(out)
     assert shown["kills"] >= 1
-    assert (shown["completed"], shown["failed"], shown["lost"], shown["duplicates"]) == (200, 0, 0, 0)
+    assert shown["completed"] == shown["activities"] > 0
+    assert (shown["failed"], shown["lost"], shown["duplicates"]) == (0, 0, 0)
     assert shown["correct"] is True
 
 
@@ -134,5 +137,5 @@ def test_a_stopped_demo_leaves_nothing_behind(demo: Callable[[str], Demo], numbe
     run.process.send_signal(number)
     code, out, err = run.finish()
     assert code == 128 + number
-    assert (out, err) == ("", f"Demo stopped by {number.name}; everything it started has ended.\n")
+    assert (out, err) == ("", f"The demo was stopped by {number.name}; everything it started has ended.\n")
     assert run.running() == []

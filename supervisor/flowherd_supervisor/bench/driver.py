@@ -8,7 +8,6 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from rich.console import Console
 
 from flowherd.errors import ConfigurationError
@@ -19,15 +18,16 @@ from flowherd_supervisor.bench.measure import Order, measure
 from flowherd_supervisor.bench.runs import Run, curves, document
 from flowherd_supervisor.bench.table import summary
 from flowherd_supervisor.cpus import usable_cpus
-from flowherd_supervisor.demo import programs
-from flowherd_supervisor.demo.interruption import InterruptedDemoError, Interruption
-from flowherd_supervisor.demo.progress import Screen
+from flowherd_supervisor.demo.session import run_session
+from flowherd_supervisor.engine.extra import require_engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_ENGINE_EXTRA = ("aiosqlite", "fastapi", "jwt", "yaml")
+    from flowherd_supervisor.demo import programs
+    from flowherd_supervisor.demo.interruption import Interruption
+    from flowherd_supervisor.demo.progress import Screen
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,14 @@ def run_bench(options: BenchOptions) -> int:
 
     """
     _refuse_nonsense(options)
-    screen = Screen()
-    try:
-        with Interruption() as interruption, programs.home() as folder:
-            with screen:
-                runs = _measure_all(options, screen, interruption, folder)
-            _tell(options, runs)
-    except InterruptedDemoError as interrupted:
-        screen.say(f"Bench {interrupted}; everything it started has ended.")
-        return 128 + interrupted.signal_number
-    except KeyboardInterrupt:
-        screen.say("Bench stopped at once; everything it started has been killed.")
-        return 130
-    except (programs.ProgramError, httpx.HTTPError) as error:
-        screen.say("The bench could not run:", str(error))
-        return 1
-    return 0
+
+    def work(screen: Screen, interruption: Interruption, folder: Path) -> int:
+        with screen:
+            runs = _measure_all(options, screen, interruption, folder)
+        _tell(options, runs)
+        return 0
+
+    return run_session("bench", work)
 
 
 def _refuse_nonsense(options: BenchOptions) -> None:
@@ -96,8 +88,7 @@ def _refuse_nonsense(options: BenchOptions) -> None:
         )
     if (options.app is None) != (not options.activity):
         raise ConfigurationError("an APP needs --activity NAME, and --activity needs an APP")
-    if any(importlib.util.find_spec(name) is None for name in _ENGINE_EXTRA):
-        raise ConfigurationError("bench needs the embedded engine: pip install 'flowherd[engine]'")
+    require_engine("bench")
     for path in options.pictures:
         if path.suffix not in {".svg", ".png"}:
             raise ConfigurationError(f"--plot: {path.name} must end in .svg or .png")

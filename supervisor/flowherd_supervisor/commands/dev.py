@@ -14,11 +14,10 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from flowherd.errors import ConfigurationError
 from flowherd_supervisor.commands import reload
+from flowherd_supervisor.engine.extra import require_engine
 from flowherd_supervisor.forking.prctl import stop_with_parent
 from flowherd_supervisor.signals import Signals
 
@@ -57,8 +56,7 @@ def dev(options: DevOptions) -> int:
         ConfigurationError: the embedded engine is not installed.
 
     """
-    if find_spec("fastapi") is None:
-        raise ConfigurationError("the embedded engine is not installed: pip install 'flowherd[engine]'")
+    require_engine("dev")
     with ExitStack() as stack, Signals(_FORWARDED) as signals:
         engine = stack.enter_context(_program("engine", "--port", str(options.port), "--db", options.db))
         url = _address(engine)

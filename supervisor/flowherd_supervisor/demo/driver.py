@@ -5,7 +5,6 @@ It starts engine and supervisor as programs and looks at them from outside, as a
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -13,27 +12,28 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpx
 from rich.console import Console
 
+from flowherd.errors import ConfigurationError
 from flowherd_supervisor.cpus import usable_cpus
-from flowherd_supervisor.demo import corpus, programs
+from flowherd_supervisor.demo import corpus
 from flowherd_supervisor.demo.chaos import SEED, Chaos
-from flowherd_supervisor.demo.interruption import InterruptedDemoError, Interruption
 from flowherd_supervisor.demo.phase import Phase, Work, run_phase
-from flowherd_supervisor.demo.progress import Screen
 from flowherd_supervisor.demo.report import Report, Result, document, summary
+from flowherd_supervisor.demo.session import run_session
+from flowherd_supervisor.engine.extra import require_engine
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from flowherd_supervisor.demo.interruption import Interruption
+    from flowherd_supervisor.demo.progress import Screen
 
 ACTIVITIES = 480
 """About 16 s of one CPU: the demo is over in a minute, and a phase is long beside its start."""
 
 REFERENCE_S = 17.5
 """What a slow machine does not compute directly in this time is left out of the demo altogether."""
-
-_ENGINE_EXTRA = ("aiosqlite", "fastapi", "jwt", "yaml")
 
 
 @dataclass(frozen=True)
@@ -52,31 +52,23 @@ class DemoOptions:
 def run_demo(options: DemoOptions) -> int:
     """Run the demo and return its exit code: 0 only if every answer was right and nothing was lost.
 
-    1 is a wrong or missing answer or program, 2 a missing extra or no process, 130 Ctrl-C.
+    1 is a wrong or missing answer or program, 130 Ctrl-C.
+
+    Raises:
+        ConfigurationError: the extra `engine` is missing, or the number of processes makes no sense.
+
     """
-    screen = Screen()
-    missing = [name for name in _ENGINE_EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        screen.say("The demo needs the embedded engine:", "  pip install 'flowherd[engine]'")
-        return 2
+    require_engine("demo")
     if options.processes is not None and options.processes < 1:
-        screen.say("The demo needs at least one process: -p 1 or more.")
-        return 2
-    try:
-        with Interruption() as interruption, programs.home() as folder:
-            with screen:
-                report = _demonstrate(options, screen, interruption, folder)
-            _print(report, as_json=options.json)
-    except InterruptedDemoError as interrupted:
-        screen.say(f"Demo {interrupted}; everything it started has ended.")
-        return 128 + interrupted.signal_number
-    except KeyboardInterrupt:
-        screen.say("Demo stopped at once; everything it started has been killed.")
-        return 130
-    except (programs.ProgramError, httpx.HTTPError) as error:
-        screen.say("The demo could not run:", str(error))
-        return 1
-    return 0 if report.good else 1
+        raise ConfigurationError("-p: the demo needs at least one process")
+
+    def work(screen: Screen, interruption: Interruption, folder: Path) -> int:
+        with screen:
+            report = _demonstrate(options, screen, interruption, folder)
+        _print(report, as_json=options.json)
+        return 0 if report.good else 1
+
+    return run_session("demo", work)
 
 
 def _demonstrate(options: DemoOptions, screen: Screen, interruption: Interruption, folder: Path) -> Report:

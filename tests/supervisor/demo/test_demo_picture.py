@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from flowherd.errors import ConfigurationError
 from flowherd_supervisor.demo import driver
 from flowherd_supervisor.demo.chaos import Chaos
 from flowherd_supervisor.demo.client import Child, Status, decode_status
 from flowherd_supervisor.demo.progress import Screen
 from flowherd_supervisor.demo.report import Report, Result, document, summary
+from flowherd_supervisor.engine import extra
 
 ANSWER = {
     "most_complex": [[9, "a.py", "f", 3]],
@@ -152,19 +155,13 @@ def test_a_kill_that_met_nobody_is_not_noted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "processes", "hint"),
-    [("no_such_module", 2, "pip install 'flowherd[engine]'"), ("json", 0, "-p 1")],
+    ("package", "processes", "remedy"),
+    [("no_such_module", 2, "pip install 'flowherd[engine]'"), ("json", 0, "-p: the demo needs at least one")],
 )
 def test_what_cannot_run_says_what_to_do_and_starts_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    extra: str,
-    processes: int,
-    hint: str,
+    monkeypatch: pytest.MonkeyPatch, package: str, processes: int, remedy: str
 ) -> None:
     """The engine is an extra: the first command of a newcomer must not end in a traceback."""
-    monkeypatch.setattr(driver, "_ENGINE_EXTRA", (extra,))
-    assert driver.run_demo(driver.DemoOptions(processes=processes)) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert hint in err
+    monkeypatch.setattr(extra, "PACKAGES", (package,))
+    with pytest.raises(ConfigurationError, match=re.escape(remedy)):
+        driver.run_demo(driver.DemoOptions(processes=processes))
