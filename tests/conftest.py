@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # What configures flowherd: everybody who runs the engine has some of these exported.
-_HOSTILE_PREFIX, _HOSTILE_NAMES = "KRUXIAFLOW_", {"FLOWHERD_SEAT", "FLOWHERD_PROCESSES", "WORKER_TYPE"}
+_HOSTILE_PREFIX, _HOSTILE_NAMES = (
+    ("KRUXIAFLOW_", "OTEL_"),
+    {"FLOWHERD_SEAT", "FLOWHERD_PROCESSES", "WORKER_TYPE"},
+)
 
 _PROCESSES = {"system", "chaos"}  # folders whose tests start programs
 

@@ -34,6 +34,7 @@ class Begin(Saying, frozen=True):
     settings: dict[str, Any] = {}
     output_definitions: tuple[dict[str, Any], ...] = ()
     signal_data: Any = None
+    trace: dict[str, str] = {}  # W3C headers, where it is traced
 
 
 class Cancel(Saying, frozen=True):
@@ -170,6 +171,14 @@ class Measured(Saying, frozen=True):
     growth_bytes: int
 
 
+class Raised(Saying, frozen=True):
+    """For the trace of the attempt whose outcome follows: what the handler has raised."""
+
+    kind: str
+    message: str
+    report: str
+
+
 class Succeeded(Saying, frozen=True):
     """The handler returned; its output, checked and encoded, is the next frame."""
 
@@ -197,6 +206,7 @@ Upward = (
     | TextStreamed
     | StreamClosed
     | Measured
+    | Raised
     | Succeeded
     | Unsuccessful
 )

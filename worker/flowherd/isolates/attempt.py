@@ -25,6 +25,7 @@ from flowherd.core.conversation import (
     Dropped,
     Measured,
     Progressed,
+    Raised,
     Refused,
     Save,
     Saying,
@@ -106,6 +107,7 @@ class IsolateRun:
             settings=dict(activity.settings),
             output_definitions=tuple(dict(definition) for definition in activity.output_definitions),
             signal_data=activity.signal_data,
+            trace={} if self._state.trace is None else dict(self._state.trace.carrier()),
         )
         if isinstance(activity.parameters, msgspec.Raw):
             return begin, memoryview(activity.parameters)
@@ -123,10 +125,17 @@ class IsolateRun:
             if isinstance(saying, Measured):
                 meter = self._state.environment.meter
                 meter.offloaded(self.definition.name, **msgspec.structs.asdict(saying))
+            elif isinstance(saying, Raised):
+                self._note_raised(saying)
             else:
                 self._heed(saying, answer)
         except (ValueError, TypeError) as error:
             raise FrameError(f"it reported {type(saying).__name__} that cannot be: {error}") from None
+
+    def _note_raised(self, saying: Raised) -> None:
+        if self._state.trace is not None:
+            secrets = self._state.environment.secrets
+            self._state.trace.raised(saying.kind, mask(saying.message, secrets), mask(saying.report, secrets))
 
     def _heed(self, saying: Saying, answer: Callable[[Saying], None]) -> None:
         context = BaseContext(self._state)

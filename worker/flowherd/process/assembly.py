@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flowherd.client.kruxia import KruxiaEngine
     from flowherd.config import WorkerConfig
     from flowherd.isolates.terms import IsolateHost
+    from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
     from flowherd.shared.bells import Bells
 
@@ -44,6 +45,7 @@ class Place:
         state: what the app's lifespan yielded.
         isolate_host: makes its isolates, None where nobody does.
         locks: hold the permits of all workers of its process, None for one that has a process to itself.
+        tracing: of its process, None where none is asked for.
 
     """
 
@@ -51,6 +53,7 @@ class Place:
     state: Any = None
     isolate_host: IsolateHost | None = None
     locks: RecordLocks | None = None
+    tracing: Tracing | None = None
 
 
 class Assembly:
@@ -98,6 +101,7 @@ class Assembly:
             streams=self._streams,
             permits=HostPermits(locks, bells, ledger.berths, berth, time.monotonic),
             meter=meter,
+            tracing=place.tracing,
         )
         siblings = Siblings(ledger.berths, berth, bells)
         host = SharedHost(ledger.suspects, siblings, _isolates(config, place, environment))

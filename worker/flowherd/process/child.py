@@ -26,6 +26,7 @@ from flowherd.process.link import Link, LinkClosed
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.memory import resident_bytes
 from flowherd.process.orders import Orders, leave, obey
+from flowherd.telemetry.start import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
     from flowherd.core.messages import Downward, Ready, Stopped
     from flowherd.ledger import Berth, Ledger
+    from flowherd.running.environment import Tracing
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
     from flowherd.shared.bells import Bells
@@ -87,12 +89,13 @@ def main(setup: ChildSetup, link: Link) -> int:
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
     ignore_signals()  # again: the app may have installed handlers of its own
+    tracing = begin_tracing(setup.config, setup.seat, is_loud=setup.seat == 0)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(setup.config.loop)()
     asyncio.set_event_loop(loop)
     forks.guard(loop, link)
     try:
-        stopped = run_to_the_end(loop, _work(setup, loaded.registry, link, orders))
+        stopped = run_to_the_end(loop, _work(setup, loaded.registry, link, orders, tracing))
     except LifespanFailed as error:
         return refuse(link, boot_failed(Exit.BOOT_FAILED, str(error), error.report))
     send_last(link, stopped)
@@ -145,10 +148,13 @@ def _worker_type(registry: Registry, setup: ChildSetup) -> str:
     return registry.worker_type or setup.config.worker_type
 
 
-async def _work(setup: ChildSetup, registry: Registry, link: Link, orders: Orders) -> Stopped:
+async def _work(
+    setup: ChildSetup, registry: Registry, link: Link, orders: Orders, tracing: Tracing | None
+) -> Stopped:
     """The worker's whole life on its loop."""
     lifespan = await enter(registry)
-    assembly = assemble(setup, registry, Place(setup.seat, lifespan.state, LinkedHost(link)))
+    place = Place(setup.seat, lifespan.state, LinkedHost(link), tracing=tracing)
+    assembly = assemble(setup, registry, place)
     worker, loop = assembly.worker, asyncio.get_running_loop()
 
     def deliver(message: Downward) -> None:
@@ -162,3 +168,4 @@ async def _work(setup: ChildSetup, registry: Registry, link: Link, orders: Order
     finally:
         await lifespan.leave(worker.left_s + LEAVE_S)
         await assembly.aclose()
+        end_tracing(tracing, worker.left_s)

@@ -20,10 +20,13 @@ from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.shared.bells import Bells
+from flowherd.telemetry.start import begin_tracing, end_tracing
+from flowherd.telemetry.wanted import wanted
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
     from flowherd.core.messages import Stopped
+    from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
 
 RELEASE_S = 0.5  # after a second signal (faults.md P4)
@@ -57,17 +60,23 @@ def run(setup: SoloSetup) -> int:
     registry = app.for_type(worker_type)
     registry.check_alone()
     config = setup.config.model_copy(update={"worker_type": worker_type})
+    for text in wanted(os.environ).obstacles:
+        log.warning("unwise_setting", note=text)
+    tracing = begin_tracing(config, 0, is_loud=True)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(config.loop)()
     asyncio.set_event_loop(loop)
-    return run_to_the_end(loop, _Solo(config, registry, setup.auth_grace_s).run())
+    return run_to_the_end(loop, _Solo(config, registry, tracing, setup.auth_grace_s).run())
 
 
 class _Solo:
     """One berth, opened by the process that works in it."""
 
-    def __init__(self, config: WorkerConfig, registry: Registry, auth_grace_s: float) -> None:
+    def __init__(
+        self, config: WorkerConfig, registry: Registry, tracing: Tracing | None, auth_grace_s: float
+    ) -> None:
         self._config = config
+        self._tracing = tracing
         self._registry = registry
         self._auth_grace_s = auth_grace_s
         self._code = Exit.CLEAN
@@ -87,7 +96,7 @@ class _Solo:
             ledger=ledger,
             berth=berth,
             bells=bells,
-            place=Place(0, lifespan.state),
+            place=Place(0, lifespan.state, tracing=self._tracing),
             most_slots=config.concurrency,
         )
         leases = LeaseThread(
@@ -113,6 +122,7 @@ class _Solo:
         await loop.run_in_executor(None, leases.finish, SETTLE_S)
         await lifespan.leave(assembly.worker.left_s + LEAVE_S)
         await assembly.aclose()
+        end_tracing(self._tracing, assembly.worker.left_s)
         return self._exit_code(stopped)
 
     def _heed_signal(self, number: int) -> None:

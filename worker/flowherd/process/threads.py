@@ -33,11 +33,13 @@ from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.orders import Orders, leave, obey
 from flowherd.shared.host_permits import RecordLocks
+from flowherd.telemetry.start import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowherd.process.link import Link
+    from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
     from flowherd.working.worker import Worker
 
@@ -85,11 +87,14 @@ def main(setups: Sequence[ChildSetup], link: Link) -> int:
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
     ignore_signals()  # again: the app may have installed handlers of its own
+    tracing = begin_tracing(first.config, first.seat, is_loud=True)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
+    crew = _Crew(setups, loaded.registry, link, tracing)
     try:
-        last_words = _Crew(setups, loaded.registry, link).work(orders)
+        last_words = crew.work(orders)
     except LifespanFailed as error:
         return refuse(link, boot_failed(Exit.BOOT_FAILED, str(error), error.report))
+    end_tracing(tracing, crew.left_s)
     released = sum(one.released for one in last_words)
     send_last(link, stopped(released, chain.from_iterable(one.undelivered for one in last_words)))
     leave(Exit.CLEAN)
@@ -97,9 +102,18 @@ def main(setups: Sequence[ChildSetup], link: Link) -> int:
 
 
 class _Crew:
-    """The workers of this process."""
+    """The workers of this process.
 
-    def __init__(self, setups: Sequence[ChildSetup], registry: Registry, link: Link) -> None:
+    Attributes:
+        left_s: of the time to stop, when the last one ended.
+
+    """
+
+    def __init__(
+        self, setups: Sequence[ChildSetup], registry: Registry, link: Link, tracing: Tracing | None
+    ) -> None:
+        self.left_s = 0.0
+        self._tracing = tracing
         self._setups = setups
         self._registry = registry
         self._link = link
@@ -156,7 +170,7 @@ class _Crew:
     async def _work(self, number: int, setup: ChildSetup) -> Stopped:
         """One worker's whole life on its loop."""
         lifespan = await enter(self._registry)
-        place = Place(setup.seat, lifespan.state, LinkedHost(self._link, number), self._locks)
+        place = Place(setup.seat, lifespan.state, LinkedHost(self._link, number), self._locks, self._tracing)
         assembly = assemble(setup, self._registry, place)
         may_begin = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -167,3 +181,4 @@ class _Crew:
         finally:
             await lifespan.leave(assembly.worker.left_s + LEAVE_S)
             await assembly.aclose()
+            self.left_s = assembly.worker.left_s

@@ -8,8 +8,10 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.util
+import os
 
 from flowherd.client.transport import new_client
+from flowherd.telemetry.wanted import wanted
 
 _NEEDED_BY_EVERY_WORKER = ("anyio._backends._asyncio", "h11", "httpcore", "flowherd.process.assembly")
 _PERHAPS = ("uvloop",)
@@ -22,6 +24,8 @@ def warm_up() -> None:
     for name in _PERHAPS:
         if importlib.util.find_spec(name) is not None:
             importlib.import_module(name)
+    if wanted(os.environ).traces:
+        importlib.import_module("flowherd.telemetry.tracing")
     new_client("http://127.0.0.1", None, connections=1)  # never opened: nothing to close
     gc.collect()
     gc.freeze()

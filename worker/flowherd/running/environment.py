@@ -12,10 +12,13 @@ from flowherd.running.stepping import LoopMeter
 from flowherd.shared.permits import OwnPermits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from flowherd.running.run_state import RunState
+    from flowherd.activity import Outcome
+    from flowherd.running.run_state import CancelReason, RunState
     from flowherd.shared.permits import Permits
 
 
@@ -125,6 +128,50 @@ class Files(Protocol):
         ...
 
 
+class Trace(Protocol):
+    """What tracing is told of one attempt, from any thread; its methods neither wait nor raise."""
+
+    def carrier(self) -> Mapping[str, str]:
+        """The W3C headers that carry it to another process."""
+        ...
+
+    def told_to_stop(self, reason: CancelReason) -> None:
+        """The handler has been told to stop."""
+        ...
+
+    def raised(self, kind: str, message: str, report: str) -> None:
+        """The handler has raised: the exception's class, words and traceback, without secrets."""
+        ...
+
+    def settled(self, outcome: Outcome) -> None:
+        """The outcome is known."""
+        ...
+
+    def ended(self) -> None:
+        """The handler has really ended."""
+        ...
+
+
+class Tracing(Protocol):
+    """Traces the attempts of one process."""
+
+    def around(self, state: RunState, offload: str) -> AbstractContextManager[None]:
+        """Begins the trace of an attempt, whose handler is to be started within the block, and gives it to `state`."""
+        ...
+
+    def continuing(self, carrier: Mapping[str, str]) -> AbstractContextManager[None]:
+        """What begins within the block belongs to a trace of another process."""
+        ...
+
+    def flush(self) -> None:
+        """Sends what has ended, without waiting for it."""
+        ...
+
+    def close(self, within_s: float) -> None:
+        """Sends what there is, within this time."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunEnvironment:
     """What a handler may see of its process.
@@ -139,6 +186,7 @@ class RunEnvironment:
         streams: where handlers stream text to, None without an engine.
         permits: for activities with `max_concurrent`.
         meter: knows who is on the loop.
+        tracing: of this process, None where none is asked for.
 
     """
 
@@ -151,3 +199,4 @@ class RunEnvironment:
     streams: Streams | None = None
     permits: Permits = field(default_factory=OwnPermits)
     meter: LoopMeter = field(default_factory=LoopMeter)
+    tracing: Tracing | None = None

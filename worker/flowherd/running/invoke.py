@@ -121,6 +121,8 @@ def _failure_of(exc: BaseException, state: RunState, arguments: Any) -> Result:
         return stopped(state, describe_exception(exc))
     secrets = (*state.environment.secrets, *secrets_in(arguments))
     message = mask(describe_exception(exc), secrets)
+    if state.trace is not None:
+        state.trace.raised(type(exc).__qualname__, message, mask(report(exc), secrets))
     if isinstance(exc, ActivityError):
         _note(logging.INFO, "activity_failed", state, code=_code(exc.code), reason=message)
         return failed(state, exc.code, message, retryable=bool(exc.retryable))

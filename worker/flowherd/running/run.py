@@ -148,6 +148,8 @@ class Run:
             return
         if reason is CancelReason.LEASE_LOST or self._state.cancel_reason is None:
             self._state.cancel_reason = reason
+            if self._state.trace is not None:
+                self._state.trace.told_to_stop(reason)
         if reason is CancelReason.LEASE_LOST:
             self._settle(Lost("the lease is somebody else's"))
         if self._stop is None:
@@ -182,6 +184,8 @@ class Run:
             self._say_what_was_spent()
         if self._state.files is not None:
             self._state.files.close()
+        if self._state.trace is not None:
+            self._state.trace.ended()
         _wake(self._end_waiters)
         self._on_end(self)
 
@@ -224,6 +228,8 @@ class Run:
         if self._outcome is None:
             self._outcome = outcome
             self._state.is_decided = True
+            if self._state.trace is not None:
+                self._state.trace.settled(outcome)
             _wake(self._outcome_waiters)
 
     def _set_timer(self, delay_s: float, then: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import logging
 
     from flowherd.activity import Activity
-    from flowherd.running.environment import RunEnvironment, Transfers
+    from flowherd.running.environment import RunEnvironment, Trace, Transfers
     from flowherd.sdk.costs import SpendingKeeper
 
 _ending = threading.Lock()
@@ -41,6 +41,7 @@ class RunState:
         "keeper",
         "limit_s",
         "logger",
+        "trace",
     )
 
     def __init__(
@@ -57,6 +58,7 @@ class RunState:
         self.files: Transfers | None = None
         self.heartbeat_at = 0.0  # monotonic seconds of the handler's last heartbeat()
         self.logger: logging.LoggerAdapter[logging.Logger] | None = None
+        self.trace: Trace | None = None
 
     def open_costs(self) -> Costs:
         """Where this attempt's spending is added up; from any thread."""

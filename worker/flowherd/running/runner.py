@@ -110,6 +110,13 @@ class Runner:
         return own if activity.timeout_s is None else min(own, activity.timeout_s)
 
     def _begin(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
+        if self._environment.tracing is None:
+            self._place(run, definition, state)
+            return
+        with self._environment.tracing.around(state, definition.mode.value):
+            self._place(run, definition, state)
+
+    def _place(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
         if definition.mode is Mode.LOOP:
             self._begin_on_loop(run, definition, state)
             return

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.exits import Exit
 from flowherd.isolates.inside.desk import Desk, Job
 from flowherd.isolates.inside.remote import RemoteFiles, RemoteState, RemoteStockFiles, RemoteStreams
+from flowherd.isolates.inside.trace import RemoteTrace
 from flowherd.isolates.inside.voice import Interruption, UpwardHandler, Voice
 from flowherd.measuring.measures import WholeProcess
 from flowherd.process import forks, lifespan
@@ -31,11 +33,13 @@ from flowherd.running.environment import RunEnvironment
 from flowherd.running.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.sdk.context import ActivityContext
 from flowherd.sdk.loading import choose_worker_type, load_app
+from flowherd.telemetry.start import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowherd.config import WorkerConfig
+    from flowherd.running.environment import Tracing
     from flowherd.sdk.definition import ActivityDefinition
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
@@ -91,14 +95,16 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int) -
         interruption.install()  # after the import: the app may have installed handlers of its own
         asyncio.set_event_loop(loop)
         forks.guard(loop, voice)
+        tracing = begin_tracing(setup.config, setup.seat, is_loud=False)
         span = loop.run_until_complete(lifespan.enter(registry))
     except (AppImportError, LifespanFailed) as error:
         return _refuse(voice, str(error), error.report)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
         return _refuse(voice, f"{type(error).__name__}: {error}", traceback.format_exc())
     voice.say(Opened())
-    _Bench(registry, desk, setup.seat, span.state).work()
+    _Bench(registry, desk, setup.seat, span.state, tracing).work()
     loop.run_until_complete(span.leave(LEAVE_S))
+    end_tracing(tracing)
     return Exit.CLEAN
 
 
@@ -120,7 +126,9 @@ def _refuse(voice: Voice, message: str, report: str) -> int:
 class _Bench:
     """Runs one activity after the other, in the main thread."""
 
-    def __init__(self, registry: Registry, desk: Desk, seat: int, state: Any) -> None:
+    def __init__(
+        self, registry: Registry, desk: Desk, seat: int, state: Any, tracing: Tracing | None
+    ) -> None:
         self._registry = registry
         self._desk = desk
         self._stock_files = RemoteStockFiles()
@@ -131,6 +139,7 @@ class _Bench:
             stock_files=self._stock_files,
             files=RemoteFiles(desk.calls),
             streams=RemoteStreams(desk.voice),
+            tracing=tracing,
         )
 
     def work(self) -> None:
@@ -147,6 +156,8 @@ class _Bench:
                 desk.voice.say(Succeeded(), outcome.output)
             else:
                 desk.voice.say(Unsuccessful(outcome.code, outcome.message, outcome.retryable))
+            if self._environment.tracing is not None:
+                self._environment.tracing.flush()  # a kill must not cost the spans of what has ended
 
     def _take(self, job: Job) -> Completed | Failed:
         """Never raises, whatever the handler does."""
@@ -163,11 +174,18 @@ class _Bench:
         state.limit_s = job.begin.limit_s
         self._stock_files.serve(ActivityContext(state))
         self._desk.open(state)
+        if job.begin.trace:
+            state.trace = RemoteTrace(self._desk.voice, job.begin.trace)
         try:
-            outcome = self._run(definition, state)
+            with self._continuing(job.begin.trace):
+                outcome = self._run(definition, state)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
             outcome = failure_of(exc, state, ())
         return outcome
+
+    def _continuing(self, carrier: Mapping[str, str]) -> AbstractContextManager[None]:
+        tracing = self._environment.tracing
+        return nullcontext() if tracing is None else tracing.continuing(carrier)
 
     def _run(self, definition: ActivityDefinition, state: RemoteState) -> Result:
         interruption, loop = self._desk.interruption, self._desk.loop

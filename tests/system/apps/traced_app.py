@@ -1,0 +1,63 @@
+"""Handlers that make spans of their own, in all three places; they know nothing of flowherd's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from opentelemetry import trace
+
+from flowherd import ActivityError, Registry
+
+registry = Registry()
+tracer = trace.get_tracer("app")
+
+
+@registry.activity
+async def on_loop(x: int) -> int:
+    with tracer.start_as_current_span("inside on_loop"):
+        await asyncio.sleep(0)
+        return x
+
+
+@registry.activity
+def in_thread(x: int) -> int:
+    with tracer.start_as_current_span("inside in_thread"):
+        return x
+
+
+@registry.activity(offload="process")
+def in_isolate(x: int) -> int:
+    with tracer.start_as_current_span("inside in_isolate"):
+        return x
+
+
+@registry.activity(offload="process")
+async def in_isolate_async(x: int) -> int:
+    with tracer.start_as_current_span("inside in_isolate_async"):
+        return x
+
+
+def _refuse(secret_word: str) -> None:
+    raise ActivityError(f"no {secret_word}", code="REFUSED", retryable=False)
+
+
+@registry.activity
+async def refuse_on_loop(word: str) -> None:
+    _refuse(word)
+
+
+@registry.activity(offload="process")
+def refuse_in_isolate(word: str) -> None:
+    _refuse(word)
+
+
+@registry.activity(timeout_s=0.2)
+async def too_slow() -> None:
+    await asyncio.Event().wait()
+
+
+@registry.activity
+def stubborn() -> None:
+    """Does not end when it is told to."""
+    threading.Event().wait(60)
