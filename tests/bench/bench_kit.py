@@ -15,7 +15,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench.sheet import STOCK, TUNED, Sheet
+from bench.sheet import RUST, STOCK, TUNED, Sheet
 from harness import clean_environment, eventually
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ APPS = HERE / "apps"
 CREDENTIALS = {"KRUXIAFLOW_CLIENT_ID": "bench", "KRUXIAFLOW_CLIENT_SECRET": "bench-secret"}
 LOGIN = tuple(CREDENTIALS.values())
 CEILING_S = 200.0
-RUST = "rust"
+LIVES_S = 2.3  # an end within 2 s of Ready is a short one, and the next start waits
 UVLOOP = (
     "import os, runpy, sys, uvloop; uvloop.install(); sys.path.insert(0, os.path.dirname(sys.argv[1])); "
     "runpy.run_path(sys.argv[1], run_name='__main__')"
@@ -62,6 +62,14 @@ def in_turn(
                 return
             except Exception as error:  # noqa: BLE001 - the other contenders are still of use
                 sheet.failed[who] = f"{type(error).__name__}: {error}"
+
+
+def run(
+    sheet: Sheet, options: argparse.Namespace, contenders: Mapping[str, Callable[[], Mapping[str, float]]]
+) -> int:
+    """Measures all in turn and shows the sheet; returns the exit code of the program."""
+    in_turn(sheet, options, contenders)
+    return sheet.show(options.json)
 
 
 def rivals(app: str, options: argparse.Namespace, sheet: Sheet) -> dict[str, tuple[str, ...]]:
@@ -101,6 +109,12 @@ class Stub:
             return len(self.tell("look")["pollers"]) >= count
 
         eventually(have_polled, f"{count} pollers")
+
+    def do(self, count: int, **order: Any) -> dict[str, Any]:
+        """Has so many activities of one kind done, and nothing else counted; the report when the last has ended."""
+        self.tell("clear")
+        self.tell("fill", count=count, **order)
+        return self.tell("wait", count=count)
 
     def stop(self) -> None:
         """Ends the process."""

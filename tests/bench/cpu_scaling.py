@@ -41,8 +41,7 @@ def measure(words: tuple[str, ...], workers: int, rounds: int, activities: int) 
     order = {"name": "work", "parameters": {"rounds": rounds}}
     with running_stub() as stub, running(words, stub.url, **slots(SLOTS_EACH * workers, SLOTS_EACH)) as root:
         stub.wait_for_pollers(1, root)
-        stub.tell("fill", count=WARM_UP, **order)
-        stub.tell("wait", count=WARM_UP)
+        stub.do(WARM_UP, **order)
         stub.tell("clear")
         stub_s = stub.tell("fill", count=activities, **order)["cpu_s"]
         ours_s, all_s, began_s = cpu_s(root) + time.process_time(), _busy_s(), time.monotonic()

@@ -29,10 +29,11 @@ import psutil
 from bench_kit import (
     APPS,
     CREDENTIALS,
+    LIVES_S,
     Stub,
     arguments,
-    in_turn,
     quantile,
+    run,
     running,
     running_stub,
     slots,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 APP = "pandas_worker:registry"
-LIVES_S = 2.3  # an end within 2 s of Ready is a short one, and the next start waits
 OWN, FORKED, KILLED = "own MB", "forked to first poll, ms", "killed to first poll, ms"
 KILLED_MOST = "killed to first poll, most ms"
 WAYS = ("forked from the import", "--no-preload", "python -m flowherd")
@@ -99,8 +99,7 @@ def alone(words: tuple[str, ...], transport: str, options: argparse.Namespace) -
 
 def memory_mb(stub: Stub, activities: int, pid: Callable[[], int]) -> float:
     """What only the worker has, once it has done its work."""
-    stub.tell("fill", count=activities)
-    stub.tell("wait", count=activities)
+    stub.do(activities)
     return psutil.Process(pid()).memory_full_info().uss / 1e6
 
 
@@ -143,8 +142,7 @@ def main() -> int:
         for way in WAYS:
             how = partial(alone, program, transport) if way == WAYS[-1] else partial(hosted, way, transport)
             contenders[f"{transport}, {way}"] = partial(how, options)
-    in_turn(sheet, options, contenders)
-    return sheet.show(options.json)
+    return run(sheet, options, contenders)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""How soon a `kill -9` of a worker is seen in the log, the events, the status and /metrics; prints, asserts nothing.
+"""How soon a `kill -9` of a worker is seen in the log, the events, the status and /metrics.
 
-Run it as `python tests/bench/kill_seen.py [ROUNDS]`: an engine, a host with 2 processes, one kill after the other.
+    python tests/bench/kill_seen.py [--rounds 10] [--json FILE]
+
+An engine, a host with 2 processes, one kill after the other.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import statistics
 import sys
 import tempfile
 import threading
@@ -18,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from bench_kit import LIVES_S, arguments
 from harness import Host, running_engine, running_host
+from sheet import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SEEN = "killed to seen, ms"
 
-def main(rounds: int) -> None:
-    """Prints the median and the worst of each way."""
-    seen: dict[str, list[float]] = {"log": [], "events": [], "status": [], "/metrics": []}
+
+def measure(sheet: Sheet, rounds: int) -> None:
+    """Notes each way for each kill."""
     with (
         tempfile.TemporaryDirectory(prefix="fh") as folder,
         running_engine() as engine,
@@ -39,13 +40,10 @@ def main(rounds: int) -> None:
         died = threading.Event()
         threading.Thread(target=_listen, args=(host, died), daemon=True).start()
         for number in range(1, rounds + 1):
-            threading.Event().wait(2.5)  # a later end is no crash loop
+            threading.Event().wait(LIVES_S)
             died.clear()
-            for name, took_s in _kill(host, died, number).items():
-                seen[name].append(took_s)
-    for name, times in seen.items():
-        median, worst = statistics.median(times) * 1000, max(times) * 1000
-        print(f"{name:>9}: median {median:.0f} ms, worst of {rounds} {worst:.0f} ms")
+            for way, took_s in _kill(host, died, number).items():
+                sheet.note(way, {SEEN: took_s * 1000})
 
 
 def _kill(host: Host, died: threading.Event, number: int) -> dict[str, float]:
@@ -81,5 +79,16 @@ def _listen(host: Host, died: threading.Event) -> None:
                 died.set()
 
 
+def main() -> int:
+    """Kills a worker `--rounds` times."""
+    parser = arguments(__doc__, repeat=1)
+    parser.add_argument("--rounds", type=int, default=10)
+    options = parser.parse_args()
+    sheet = Sheet("kill seen", f"{options.rounds} kills")
+    for _ in range(options.repeat):
+        measure(sheet, options.rounds)
+    return sheet.show(options.json)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    sys.exit(main())

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench_kit import LOGIN, arguments, flowherd, in_turn, quantile, rivals, running
+from bench_kit import LOGIN, arguments, flowherd, quantile, rivals, run, running
 from harness import Engine, running_engine
 from sheet import STOCK, Gate, Sheet
 
@@ -111,8 +111,7 @@ def main() -> int:
     sheet = Sheet("light beside heavy", about, GATES)
     with tempfile.TemporaryDirectory() as folder:
         found = contenders(options, sheet, Path(folder))
-        in_turn(sheet, options, {who: partial(measure, words, options) for who, words in found.items()})
-    return sheet.show(options.json)
+        return run(sheet, options, {who: partial(measure, words, options) for who, words in found.items()})
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench_kit import arguments, cpu_s, flowherd, in_turn, quantile, rivals, running, running_stub, slots
+from bench_kit import arguments, cpu_s, flowherd, quantile, rivals, run, running, running_stub, slots
 from sheet import STOCK, Gate, Sheet
 
 if TYPE_CHECKING:
     import argparse
 
 WARM_UP = 300
-CPU, RATE, P99 = "CPU, us each", "a second", "handed out to acknowledged, p99 ms"
+CPU, RATE, P99 = "CPU, ms for 1,000", "a second", "handed out to acknowledged, p99 ms"
 STUB = "the stub, % of a core"
 DIRECT, POOL = "flowherd, direct", "flowherd, httpx-pool"
 
@@ -53,8 +53,7 @@ def measure(words: tuple[str, ...], options: argparse.Namespace) -> dict[str, fl
         running(words, stub.url, **slots(options.slots, 100)) as root,
     ):
         stub.wait_for_pollers(1, root)
-        stub.tell("fill", count=WARM_UP)
-        stub.tell("wait", count=WARM_UP)
+        stub.do(WARM_UP)
         stub.tell("clear")
         stub_before_s = stub.tell("fill", count=options.activities)["cpu_s"]
         cpu_before_s, begun_at = cpu_s(root), time.monotonic()
@@ -82,8 +81,7 @@ def main() -> int:
     for name, transport in ((POOL, "httpx-pool"), (DIRECT, "direct")):
         contenders[name] = flowherd("noop_worker", "-p", "1", "--transport", transport)
     contenders["flowherd, own handler"] = flowherd("native_noop:registry", "-p", "1")
-    in_turn(sheet, options, {who: partial(measure, words, options) for who, words in contenders.items()})
-    return sheet.show(options.json)
+    return run(sheet, options, {who: partial(measure, words, options) for who, words in contenders.items()})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import statistics
 import sys
 from typing import TYPE_CHECKING
 
-from bench_kit import arguments, flowherd, in_turn, running, running_stub, slots, tree
+from bench_kit import arguments, flowherd, run, running, running_stub, slots, tree
 from sheet import Gate, Sheet
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def soak(activities: int) -> list[dict[str, float]]:
     ):
         readings = []
         for _ in range(activities // EVERY):
-            stub.tell("clear")
-            stub.tell("fill", count=EVERY)
-            stub.tell("wait", count=EVERY)
+            stub.do(EVERY)
             readings.append(read(worker_of(root)))
         return readings
 
@@ -77,8 +75,7 @@ def main() -> int:
     parser.add_argument("--activities", type=int, default=200_000)
     options = parser.parse_args()
     sheet = Sheet("soak", f"{options.activities} no-ops in one process", GATES)
-    in_turn(sheet, options, {OURS: lambda: measure(options.activities)})
-    return sheet.show(options.json)
+    return run(sheet, options, {OURS: lambda: measure(options.activities)})
 
 
 if __name__ == "__main__":

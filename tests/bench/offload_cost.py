@@ -1,6 +1,8 @@
-"""`python tests/bench/offload_cost.py`: what isolates cost beside processes of their own and a ProcessPoolExecutor.
+"""What isolates cost beside processes of their own and a ProcessPoolExecutor.
 
-Three parts, measured in turns, so that a noisy neighbour meets all of them:
+    python tests/bench/offload_cost.py [--calls 400] [--large 30] [--repeat 5] [--json FILE] [--only PART]
+
+Three parts:
 
 * handlers of 5 ms CPU: two isolates of one worker, and four, so that no core waits; two processes with a runner
   each; a pool of two;
@@ -12,20 +14,18 @@ Ratios hold, absolute figures are this machine's. No engine: runners are handed 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
-import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from bench_kit import APPS, arguments, in_turn
+from sheet import Sheet
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent / "apps"))
+sys.path.insert(0, str(APPS))
 
 import offload_app
 from isolate_kit import running_forker, workplace
@@ -38,44 +38,56 @@ from flowherd.running.runner import Runner
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
+    import argparse
     import socket
     from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 
-FOLDER = Path(__file__).parent / "apps"
 APP = "offload_app:registry"
 WORKERS = 2
 LARGE = {"text": "x" * 10_000_000}
+FIVE, SMALL, TEN_MB = "5 ms", "small", "10 MB"
+POOL, ISOLATES = "pool of 2", "2 isolates"
+
+
+def rate(call: str) -> str:
+    """The name of a figure."""
+    return f"{call}, a second"
+
+
+def cost(call: str) -> str:
+    """The name of a figure: what a call costs the process that makes it."""
+    return f"{call}, own CPU ms each"
 
 
 async def isolates(
-    forker: socket.socket, name: str, count: int, parameters: object = None, slots: int = WORKERS
-) -> tuple[float, float]:
-    """Calls a second of as many isolates as slots, and CPU ms of this process for each."""
-    async with workplace(forker, app=APP, folder=FOLDER, concurrency=slots, max_tasks=10**6) as place:
-        return await _side_by_side(lambda: place.outcome(name, parameters), count, slots)
+    forker: socket.socket, call: str, name: str, count: int, parameters: object = None, slots: int = WORKERS
+) -> dict[str, float]:
+    """Calls of one kind in as many isolates as slots."""
+    async with workplace(forker, app=APP, folder=APPS, concurrency=slots, max_tasks=10**6) as place:
+        return await _side_by_side(call, lambda: place.outcome(name, parameters), count, slots)
 
 
-async def pool(executor: ProcessPoolExecutor, count: int, *call: object) -> tuple[float, float]:
+async def pool(executor: ProcessPoolExecutor, call: str, count: int, *work: object) -> dict[str, float]:
     """The same by pickle."""
     loop = asyncio.get_running_loop()
-    call_it = lambda: loop.run_in_executor(executor, *call)  # type: ignore[arg-type]  # noqa: E731
-    return await _side_by_side(call_it, count, WORKERS)
+    work_once = lambda: loop.run_in_executor(executor, *work)  # noqa: E731
+    return await _side_by_side(call, work_once, count, WORKERS)
 
 
 async def _side_by_side(
-    call: Callable[[], Awaitable[object]], count: int, at_a_time: int
-) -> tuple[float, float]:
+    call: str, work: Callable[[], Awaitable[object]], count: int, at_a_time: int
+) -> dict[str, float]:
     async def some(times: int) -> None:
         for _ in range(times):
-            await call()
+            await work()
 
     await asyncio.gather(*(some(2) for _ in range(at_a_time)))
     begun, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(some(count // at_a_time) for _ in range(at_a_time)))
     took, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    return count / took, cpu / count * 1000
+    return {rate(call): count / took, cost(call): cpu / count * 1000}
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -120,50 +132,53 @@ async def _on_own_loop(count: int) -> None:
         await runner.start(make_activity("five_ms_on_loop", number=number)).outcome()
 
 
-def main() -> None:
-    """Prints medians."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--calls", type=int, default=400, help="of 5 ms")
-    options.add_argument("--large", type=int, default=30, help="calls with 10 MB")
-    options.add_argument("--repeat", type=int, default=5)
-    given = options.parse_args()
-    seen: dict[str, list[tuple[float, float]]] = {}
+def contenders(
+    forker: socket.socket, options: argparse.Namespace
+) -> dict[str, Callable[[], dict[str, float]]]:
+    """Each with what it can do."""
+    large = msgspec.Raw(msgspec.json.encode(LARGE))
+    small_calls = options.calls * 5
 
-    def note(name: str, rate: float, cpu_ms: float = 0.0) -> None:
-        seen.setdefault(name, []).append((rate, cpu_ms))
+    def two_isolates() -> dict[str, float]:
+        return {
+            **_run(isolates(forker, FIVE, "five_ms_isolated", options.calls)),
+            **_run(isolates(forker, SMALL, "size_isolated", small_calls, {"text": ""})),
+            **_run(isolates(forker, TEN_MB, "size_isolated", options.large, large)),
+        }
 
-    raw = msgspec.Raw(msgspec.json.encode(LARGE))
-    with running_forker(APP, FOLDER) as forker:
-        for _ in range(given.repeat):
-            note("5 ms: 1 process", processes(1, given.calls // 2))
-            note("5 ms: 2 processes", processes(WORKERS, given.calls))
-            note("5 ms: 2 isolates", *_run(isolates(forker, "five_ms_isolated", given.calls)))
-            four = isolates(forker, "five_ms_isolated", given.calls, slots=2 * WORKERS)
-            note("5 ms: 4 isolates", *_run(four))
-            note(
-                "small: 2 isolates",
-                *_run(isolates(forker, "size_isolated", given.calls * 5, {"text": ""})),
-            )
-            note("10 MB: 2 isolates", *_run(isolates(forker, "size_isolated", given.large, raw)))
-    for _ in range(given.repeat):
+    def a_pool() -> dict[str, float]:
         with ProcessPoolExecutor(WORKERS) as executor:
-            note("5 ms: pool of 2", *_run(pool(executor, given.calls, offload_app.five_ms)))
-            call = (offload_app.size_of, {"text": ""})
-            note("small: pool of 2", *_run(pool(executor, given.calls * 5, *call)))
-            note("10 MB: pool of 2", *_run(pool(executor, given.large, offload_app.size_of, LARGE)))
-    print(f"{os.cpu_count()} cores, shared; medians of {given.repeat}")
-    print(f"{'':<20}{'calls/s':>10}{'own CPU ms/call':>18}   spread")
-    for name in sorted(seen, reverse=True):
-        rates, costs = zip(*seen[name], strict=True)
-        cost = f"{statistics.median(costs):.2f}" if any(costs) else "-"
-        print(f"{name:<20}{statistics.median(rates):>10.1f}{cost:>18}   {min(rates):.0f}-{max(rates):.0f}")
-    rate = {name: statistics.median(run[0] for run in runs) for name, runs in seen.items()}
-    for number in (2, 4):
-        gain = rate[f"5 ms: {number} isolates"] / rate["5 ms: 2 processes"]
-        print(f"{number} isolates / 2 processes at 5 ms: {gain:.2f}")
-    print(f"2 processes / 1 at 5 ms: {rate['5 ms: 2 processes'] / rate['5 ms: 1 process']:.2f}")
-    print(f"isolates / pool at 10 MB: {rate['10 MB: 2 isolates'] / rate['10 MB: pool of 2']:.1f}")
+            return {
+                **_run(pool(executor, FIVE, options.calls, offload_app.five_ms)),
+                **_run(pool(executor, SMALL, small_calls, offload_app.size_of, {"text": ""})),
+                **_run(pool(executor, TEN_MB, options.large, offload_app.size_of, LARGE)),
+            }
+
+    return {
+        POOL: a_pool,
+        ISOLATES: two_isolates,
+        "4 isolates": lambda: _run(
+            isolates(forker, FIVE, "five_ms_isolated", options.calls, slots=2 * WORKERS)
+        ),
+        "1 process": lambda: {rate(FIVE): processes(1, options.calls // 2)},
+        "2 processes": lambda: {rate(FIVE): processes(WORKERS, options.calls)},
+    }
+
+
+def main() -> int:
+    """Measures all in turn, `--repeat` times."""
+    parser = arguments(__doc__, repeat=5)
+    parser.add_argument("--calls", type=int, default=400, help="of 5 ms")
+    parser.add_argument("--large", type=int, default=30, help="calls with 10 MB")
+    options = parser.parse_args()
+    sheet = Sheet("offload", f"{options.calls} calls of 5 ms, {options.large} with 10 MB")
+    with running_forker(APP, APPS) as forker:
+        in_turn(sheet, options, contenders(forker, options))
+    for call in (FIVE, SMALL, TEN_MB):
+        sheet.compare(rate(call), POOL)
+    sheet.compare(cost(TEN_MB), POOL)
+    return sheet.show(options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,45 +1,66 @@
-"""How soon work is picked up, and what idleness costs: `python tests/bench/polling.py [--repeat 3] [--json]`.
+"""How soon work is picked up, and what idleness costs, for 1, 2 and 8 processes.
 
-    idle      8 processes, --poll-interval and --poll-interval-max 0.1: requests a second and CPU of the whole host
+    python tests/bench/polling.py [--repeat 3] [--seconds 30] [--lone 100] [--stream 600] [--steps 500] [--seed 1]
+                                  [--processes 1,2,8] [--json FILE] [--tuned PYTHON] [--only PART]
+
+    idle      `--poll-interval` and `--poll-interval-max` 0.1: requests a second and CPU of the whole host
     lone      on that host, one activity every 0.6 to 0.9 s: from ready to begun
     stream    on that host, a Poisson stream of 20 no-ops a second: from ready to begun
     chain     on that host, the next step is ready 2 ms after the engine has the last one's outcome: ready to begun
-    skew      4 processes x 16 slots, 12 and 5 CPU-bound activities of 0.3 s at once: the most that one process got
 
-The engine is the stub, which adds 0.1 ms. The stock worker, one process and 0.1 s, does the first four beside it.
-Needs `kruxiaflow`.
+The engine is the stub, which adds 0.1 ms. The stock worker is one process with 0.1 s. Needs `kruxiaflow`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import random
+import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-from bench_kit import Stub, cpu_s, flowherd, medians, quantile, running, running_stub, slots, stock, tree
+from bench_kit import (
+    Stub,
+    arguments,
+    cpu_s,
+    flowherd,
+    quantile,
+    rivals,
+    run,
+    running,
+    running_stub,
+    slots,
+    tree,
+)
+from sheet import Gate, Sheet
 
 if TYPE_CHECKING:
+    import argparse
+
     import psutil
 
 APP = "polling_worker"
 STEADY = ("--poll-interval", "0.1", "--poll-interval-max", "0.1")
-EIGHT = flowherd(APP, "-p", "8", "--concurrency", "128", "--poll-max", "16", *STEADY)
-FOUR = flowherd(APP, "-p", "4", "--concurrency", "64", "--poll-max", "16", *STEADY)
-SPIN_S = 0.3
+IDLE, IDLE_CPU, HOST = "idle, requests a second", "idle, CPU %", "processes of the host"
+LONE, STREAM, CHAIN = "a lone arrival", "Poisson stream of 20 a second", "step of a chain"
+EIGHT = "flowherd -p 8"
 
 
-def warm(stub: Stub, processes: int) -> None:
-    """Waits until every process has polled, and has had something to do."""
-    stub.tell("fill", name="stamp", count=20)
-    stub.tell("wait", count=20)
-    give_up_at = time.monotonic() + 30
-    while len(stub.tell("report")["pollers"]) < processes and time.monotonic() < give_up_at:
-        threading.Event().wait(0.2)
-    stub.tell("clear")
+def figure(what: str, share: float) -> str:
+    """The name of a quantile of a pick-up."""
+    return f"{what}, p{share * 100:g} ms"
+
+
+GATES = [
+    Gate(IDLE, EIGHT, "<=", 14),
+    Gate(IDLE_CPU, EIGHT, "<=", 1),
+    Gate(figure(LONE, 0.5), EIGHT, "<=", 55),
+    Gate(figure(LONE, 0.99), EIGHT, "<=", 115),
+    Gate(figure(STREAM, 0.5), EIGHT, "<=", 15),
+    Gate(figure(STREAM, 0.99), EIGHT, "<=", 110),
+    Gate(figure(CHAIN, 0.5), EIGHT, "<=", 5),
+]
 
 
 def idle(stub: Stub, root: psutil.Process, seconds: float) -> dict[str, float]:
@@ -49,36 +70,32 @@ def idle(stub: Stub, root: psutil.Process, seconds: float) -> dict[str, float]:
     threading.Event().wait(seconds)
     wall_s = time.monotonic() - begun_at
     polls = stub.tell("report")["counts"].get("polls", 0)
-    cpu = (cpu_s(root) - cpu_before_s) / wall_s
-    return {"idle_per_s": polls / wall_s, "idle_cpu_%": 100 * cpu, "processes": len(tree(root))}
+    return {
+        IDLE: polls / wall_s,
+        IDLE_CPU: 100 * (cpu_s(root) - cpu_before_s) / wall_s,
+        HOST: len(tree(root)),
+    }
 
 
-def pick_up(stub: Stub, name: str, offsets_s: list[float]) -> dict[str, float]:
-    """Milliseconds from ready to begun."""
+def pick_up(stub: Stub, what: str, offsets_s: list[float]) -> dict[str, float]:
+    """Milliseconds from ready to begun, and how often was asked meanwhile."""
     stub.tell("clear")
     stub.tell("arrive", name="stamp", offsets_s=offsets_s)
     report = stub.tell("wait", count=len(offsets_s))
-    found = report["pick_up_s"]
-    return {
-        f"{name}_p50_ms": quantile(found, 0.5) * 1e3,
-        f"{name}_p99_ms": quantile(found, 0.99) * 1e3,
-        f"{name}_polls_per_s": report["counts"]["polls"] / offsets_s[-1],
-    }
+    asked = report["counts"]["polls"] / offsets_s[-1]
+    return took(what, report["pick_up_s"]) | {f"{what}, polls a second": asked}
 
 
 def chain(stub: Stub, steps: int) -> dict[str, float]:
     """Milliseconds from ready to begun, of steps that wait for each other."""
     stub.tell("clear")
     stub.tell("chain", name="stamp", steps=steps, think_s=0.002)
-    found = stub.tell("wait", count=steps)["pick_up_s"][1:]
-    return {"chain_p50_ms": quantile(found, 0.5) * 1e3, "chain_p99_ms": quantile(found, 0.99) * 1e3}
+    return took(CHAIN, stub.tell("wait", count=steps)["pick_up_s"][1:])
 
 
-def skew(stub: Stub, count: int) -> dict[str, float]:
-    """How many of `count` CPU-bound activities went to the process that got most."""
-    stub.tell("clear")
-    stub.tell("fill", name="spin", parameters={"seconds": SPIN_S}, count=count)
-    return {f"most_of_{count}": max(stub.tell("wait", count=count)["claims"].values())}
+def took(what: str, seconds: list[float]) -> dict[str, float]:
+    """The quantiles that are shown."""
+    return {figure(what, share): quantile(seconds, share) * 1e3 for share in (0.5, 0.99)}
 
 
 def arrivals(options: argparse.Namespace, rng: random.Random) -> tuple[list[float], list[float]]:
@@ -92,64 +109,40 @@ def arrivals(options: argparse.Namespace, rng: random.Random) -> tuple[list[floa
 
 
 def measure(
-    words: tuple[str, ...], processes: int, options: argparse.Namespace, seed: int
+    words: tuple[str, ...], processes: int, options: argparse.Namespace, seeds: list[int]
 ) -> dict[str, float]:
-    """The first four, on one host."""
-    lone, stream = arrivals(options, random.Random(seed))
+    """All four, on one host; `seeds` has one for each time."""
+    lone, stream = arrivals(options, random.Random(seeds.pop(0)))
     with (
         running_stub() as stub,
-        running(words, stub.url, **slots(128, 16), WORKER_POLL_INTERVAL="0.1") as root,
+        running(words, stub.url, **slots(16 * processes, 16), WORKER_POLL_INTERVAL="0.1") as root,
     ):
-        warm(stub, processes)
+        stub.wait_for_pollers(processes, root)
+        stub.do(20, name="stamp")
         found = idle(stub, root, options.seconds)
-        found |= pick_up(stub, "lone", lone)
-        found |= pick_up(stub, "stream", stream)
+        found |= pick_up(stub, LONE, lone)
+        found |= pick_up(stub, STREAM, stream)
         return found | chain(stub, options.steps)
 
 
-def measure_skew() -> dict[str, float]:
-    """A fresh host each: what it has met before would help it."""
-    found: dict[str, float] = {}
-    for count in (12, 5):
-        with running_stub() as stub, running(FOUR, stub.url) as _:
-            give_up_at = time.monotonic() + 30
-            while len(stub.tell("report")["pollers"]) < 4 and time.monotonic() < give_up_at:
-                threading.Event().wait(0.2)
-            found |= skew(stub, count)
-    return found
-
-
-def main() -> None:
-    """Runs both in turn, `--repeat` times, and prints medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    """Runs all in turn, `--repeat` times; all of a turn meet the same arrivals."""
+    parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=30.0, help="of idleness")
     parser.add_argument("--lone", type=int, default=100)
     parser.add_argument("--stream", type=int, default=600)
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-stock", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--processes", default="1,2,8")
     options = parser.parse_args()
-    runs: dict[str, list[dict[str, float]]] = {"flowherd -p 8": []}
-    if not options.no_stock:
-        runs["stock"] = []
-    for round_ in range(options.repeat):
-        seed = options.seed + round_
-        runs["flowherd -p 8"].append(measure(EIGHT, 8, options, seed) | measure_skew())
-        if not options.no_stock:
-            runs["stock"].append(measure(stock(APP), 1, options, seed))
-    rows = {name: medians(found) for name, found in runs.items()}
-    if options.json:
-        print(json.dumps({"options": vars(options), "cores": os.cpu_count(), "medians": rows, "runs": runs}))
-        return
-    print(f"{os.cpu_count()} cores, shared; medians of {options.repeat}; seed {options.seed}")
-    print(f"{'':22}" + "".join(f"{name:>16}" for name in rows))
-    for key in rows["flowherd -p 8"]:
-        print(
-            f"{key:22}" + "".join(f"{row[key]:16.2f}" if key in row else f"{'':16}" for row in rows.values())
-        )
+    sheet = Sheet("polling", f"every 0.1 s, seed {options.seed}", GATES, asides=[HOST])
+    contenders = {who: (words, 1) for who, words in rivals(APP, options, sheet).items()}
+    for processes in map(int, options.processes.split(",")):
+        contenders[f"flowherd -p {processes}"] = (flowherd(APP, "-p", str(processes), *STEADY), processes)
+    seeds = range(options.seed, options.seed + options.repeat)
+    measures = {who: partial(measure, *how, options, [*seeds]) for who, how in contenders.items()}
+    return run(sheet, options, measures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

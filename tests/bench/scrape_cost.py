@@ -1,26 +1,36 @@
-"""How long one scrape of /metrics and one status document take with many processes; prints, asserts nothing.
+"""How long one scrape of /metrics and one status document take with many processes.
 
-Run it as `python tests/bench/scrape_cost.py [PROCESSES]`. The ledger is filled as 64 busy workers would fill it; the
-processes are real ones that sleep, so that memory and CPU are read from /proc as in production.
+    python tests/bench/scrape_cost.py [--processes 64] [--rounds 50] [--json FILE]
+
+The ledger is filled as so many busy workers would fill it; the processes are real ones that sleep, so that memory and
+CPU are read from /proc as in production.
 """
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import subprocess
 import sys
 import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bench_kit import arguments, run
+from sheet import Sheet
 
 from flowherd.core.messages import SupervisorState
 from flowherd.ledger import Cell, Clock, Ledger, RecordBook, Timing
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
 
-ROUNDS = 50
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
-def main(processes: int) -> None:
-    """Prints medians and maxima."""
+@contextlib.contextmanager
+def host(processes: int) -> Iterator[tuple[HostMetrics, StatusBoard]]:
+    """What a keeper has to show of so many processes that have worked."""
     sleepers = [subprocess.Popen(["sleep", "600"]) for _ in range(processes)]
     try:
         ledger = Ledger(seats=max(processes, 64), records=100)
@@ -35,22 +45,36 @@ def main(processes: int) -> None:
                 berth.count(Timing.RUN, 0.02)
         board = StatusBoard(ledger, "http://127.0.0.1:8080", "0", 1, time.monotonic())
         board.supervisor = SupervisorState("running", processes, 4 * processes, {})
-        metrics = HostMetrics(ledger, board)
-        for name, look in (("/metrics", metrics.page), ("/api/status", board.document)):
-            took_ms = []
-            for _ in range(ROUNDS):
-                began = time.perf_counter()
-                look()
-                took_ms.append((time.perf_counter() - began) * 1000)
-            median, worst = statistics.median(took_ms), max(took_ms)
-            print(
-                f"{name} with {processes} processes: median {median:.1f} ms, worst of {ROUNDS} {worst:.1f} ms"
-            )
+        yield HostMetrics(ledger, board), board
     finally:
         for sleeper in sleepers:
             sleeper.kill()
             sleeper.wait()
 
 
+def measure(look: Callable[[], object], rounds: int) -> dict[str, float]:
+    """The time of one look."""
+    took_ms = []
+    for _ in range(rounds):
+        begun_at = time.perf_counter()
+        look()
+        took_ms.append((time.perf_counter() - begun_at) * 1000)
+    return {"median, ms": statistics.median(took_ms), "most, ms": max(took_ms)}
+
+
+def main() -> int:
+    """Looks at both in turn, `--repeat` times."""
+    parser = arguments(__doc__)
+    parser.add_argument("--processes", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=50)
+    options = parser.parse_args()
+    sheet = Sheet("scrape", f"{options.processes} processes, {options.rounds} times each")
+    with host(options.processes) as (metrics, board):
+        looks = {"/metrics": metrics.page, "/api/status": board.document}
+        return run(
+            sheet, options, {who: partial(measure, look, options.rounds) for who, look in looks.items()}
+        )
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 64)
+    sys.exit(main())

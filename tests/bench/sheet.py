@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-STOCK, TUNED = "stock", "stock, tuned"
+STOCK, TUNED, RUST = "stock", "stock, tuned", "rust"
 HEADER = ("figure", "who", "median (spread)", "of stock", "of tuned", "gate", "met?")
 
 
@@ -108,6 +108,13 @@ class Sheet:
         for figure, found in other.readings.items():
             for who, readings in found.items():
                 self.readings.setdefault(figure, {}).setdefault(who, []).extend(readings)
+
+    def compare(self, figure: str, base: str) -> None:
+        """Notes the others' medians in those of a contender, where stock is none of them."""
+        medians = self.medians(figure)
+        if of := medians.get(base):
+            for who, median in medians.items():
+                self.note(who, {f"{figure}, of {base}": median / of} if who != base else {})
 
     def medians(self, figure: str) -> dict[str, float]:
         """By contender."""

@@ -81,7 +81,7 @@ class Work:
     def hand_out(self, most: int, worker_id: str) -> bytes:
         """The reply to a poll."""
         self.counts["polls"] += 1
-        poller = worker_id.rpartition("-")[0]
+        poller = worker_id.rpartition("-")[0] or worker_id
         self._pollers.setdefault(poller, time.time())
         queue = self._queue
         if not queue:

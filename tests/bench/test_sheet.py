@@ -64,6 +64,19 @@ def test_a_ratio_to_nothing_is_none() -> None:
     assert [line.split()[-1] for line in table([sheet])[2:]] == ["0", "0"]
 
 
+def test_contenders_without_a_stock_are_compared_with_one_of_them() -> None:
+    sheet = a_sheet()
+    sheet.compare(CPU, "ours")
+    assert sheet.medians(f"{CPU}, of ours") == {STOCK: 30, TUNED: 16}
+
+
+def test_what_was_not_measured_is_compared_with_nothing() -> None:
+    sheet = a_sheet()
+    sheet.compare(CPU, "pool")
+    sheet.compare(RATE, "ours")
+    assert [*sheet.readings] == [CPU]
+
+
 NUMBERS = {0: "0", 14: "14", 1 / 3: "0.33", 0.0133: "0.013", 12.34: "12.3", 123.4: "123", 12345.6: "12,346"}
 
 

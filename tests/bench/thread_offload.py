@@ -1,23 +1,21 @@
 """What threads gain where the GIL is free and where it is not, and that waiting costs nobody anything.
 
-    python tests/bench/thread_offload.py [--batches 9] [--json]
+    python tests/bench/thread_offload.py [--batches 9] [--batch 60] [--waits 400] [--repeat 1]
+                                         [--json FILE] [--tuned PYTHON]
 
 One unchanged stock worker program everywhere. Its `async def` activities are moved to threads by the settings file
 alone: 50 ms of NumPy that gives the GIL up, and 50 ms of pure Python, on one process with one slot and with two. The
-four take turns, batch after batch, so that what else the machine does meets all of them; the shortest batch of each
-counts, since it was disturbed least. "CPUs wanted" is what the kernel says of the worker's threads, running or ready to
-run, for each second of all batches. "Bare" is the same NumPy in threads of this program, without any worker: what the
-machine has to give at this moment. Then 400 waits of half a second on 16 slots, for the stock worker and for flowherd
-with one and four processes, at the same time; 12.5 s is ideal. All times are the engine's: from the first claim to the
-last accepted completion. Needs `kruxiaflow` and `numpy`.
+four take turns, batch after batch, so that what else the machine does meets all of them; the gain is that of the
+shortest batches, which were disturbed least. "CPUs wanted" is what the kernel says of the worker's threads, running or
+ready to run, for each second of all batches. "Bare" is the same NumPy in threads of this program, without any worker:
+what the machine has to give at this moment. Then 400 waits of half a second on 16 slots, for the stock worker and for
+flowherd with one and four processes, at the same time; 12.5 s is ideal. All times are the engine's: from the first
+claim to the last accepted completion. Needs `kruxiaflow` and `numpy`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import statistics
 import sys
 import tempfile
 import threading
@@ -28,23 +26,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import numpy as np
-from bench_kit import CREDENTIALS, flowherd, running, slots, stock, tree
+from bench_kit import LOGIN, arguments, flowherd, rivals, running, slots, tree
 from harness import Engine, running_engine
+from sheet import Sheet
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     import psutil
 
-BATCH = 60  # so that what a batch takes to be submitted and seen weighs little
+APP = "offload_worker"
 NUMBERS = np.random.default_rng(7).random(1_000_000)
-WAITS, SLOTS, WAIT_S = 400, 16, 0.5
-IDEAL_S = WAITS / SLOTS * WAIT_S
-IN_THREADS = '[activities.numbers]\noffload = "thread"\n\n[activities.python]\noffload = "thread"\n'
+SLOTS, WAIT_S = 16, 0.5
+KINDS, COUNTS = ("numbers", "python"), (1, 2)
+IN_THREADS = "".join(f'[activities.{kind}]\noffload = "thread"\n' for kind in KINDS)
 CEILING_S = 120.0
+TOOK, WANTED = "a batch, s", "CPUs wanted"
+GAIN, IDEAL = "one thread's time / two's, shortest", "waits, of the ideal time"
 
 
 @dataclass
@@ -63,10 +63,10 @@ class Contender:
     wanted_s: float = 0.0
     batches_s: float = 0.0
 
-    def batch_s(self, activity: str) -> float:
+    def batch_s(self, activity: str, count: int) -> float:
         """Seconds of one batch."""
         wanted_before = wanted_s(self.root)
-        seconds = self.took_s(activity, BATCH)
+        seconds = self.took_s(activity, count)
         self.wanted_s += wanted_s(self.root) - wanted_before
         self.batches_s += seconds
         return seconds
@@ -94,9 +94,8 @@ def wanted_s(root: psutil.Process) -> float:
 @contextmanager
 def contending(words: tuple[str, ...], activity: str, concurrency: int) -> Iterator[Contender]:
     """The worker for as long as the block lasts; it has run one activity already."""
-    credentials = (CREDENTIALS["KRUXIAFLOW_CLIENT_ID"], CREDENTIALS["KRUXIAFLOW_CLIENT_SECRET"])
     with (
-        running_engine(credentials=credentials) as engine,
+        running_engine(credentials=LOGIN) as engine,
         running(words, engine.url, **slots(concurrency, 10)) as root,
     ):
         contender = Contender(engine, root)
@@ -104,12 +103,12 @@ def contending(words: tuple[str, ...], activity: str, concurrency: int) -> Itera
         yield contender
 
 
-def bare_s(count: int) -> float:
+def bare_s(count: int, batch: int) -> float:
     """Seconds of one batch of the same NumPy in so many threads, without a worker."""
     results = [np.empty_like(NUMBERS) for _ in range(count)]
 
     def compute(found: np.ndarray) -> None:
-        for _ in range(4 * BATCH // count):
+        for _ in range(4 * batch // count):
             np.sin(NUMBERS, out=found)
 
     crew = [threading.Thread(target=compute, args=(found,)) for found in results]
@@ -121,77 +120,72 @@ def bare_s(count: int) -> float:
     return time.perf_counter() - begun_at
 
 
-def offloaded(settings: str, batches: int) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """The seconds of each batch on one process with one thread and with two, and the CPUs wanted meanwhile."""
+def name(kind: str, count: int) -> str:
+    """Of a contender."""
+    return f"{kind}, {count} thread{'s' * (count > 1)}"
+
+
+def offloaded(settings: str, options: argparse.Namespace, sheet: Sheet) -> None:
+    """Notes each batch on one process with one thread and with two, the CPUs wanted meanwhile, and the gains."""
     took: dict[str, list[float]] = {}
     with ExitStack() as stack:
         rows = {
-            f"{activity}, {count} thread{'s' * (count > 1)}": (activity, stack.enter_context(contending(
-                flowherd("offload_worker", "-p", "1", "-c", str(count), "--config", settings), activity, count
+            name(kind, count): (kind, stack.enter_context(contending(
+                flowherd(APP, "-p", "1", "-c", str(count), "--config", settings), kind, count
             )))
-            for activity in ("numbers", "python")
-            for count in (1, 2)
+            for kind in KINDS
+            for count in COUNTS
         }  # fmt: skip
-        for _ in range(batches):
-            for count in (1, 2):
-                took.setdefault(f"bare numpy, {count} thread{'s' * (count > 1)}", []).append(bare_s(count))
-            for name, (activity, contender) in rows.items():
-                took.setdefault(name, []).append(contender.batch_s(activity))
-        wanted = {name: found.wanted_s / found.batches_s for name, (_, found) in rows.items()}
-    return took, wanted
+        for _ in range(options.batches):
+            for count in COUNTS:
+                took.setdefault(name("bare numpy", count), []).append(bare_s(count, options.batch))
+            for who, (kind, contender) in rows.items():
+                took.setdefault(who, []).append(contender.batch_s(kind, options.batch))
+        for who, batches_s in took.items():
+            for seconds in batches_s:
+                sheet.note(who, {TOOK: seconds})
+        for who, (_, contender) in rows.items():
+            sheet.note(who, {WANTED: contender.wanted_s / contender.batches_s})
+    for kind in ("bare numpy", *KINDS):
+        sheet.note(name(kind, 2), {GAIN: min(took[name(kind, 1)]) / min(took[name(kind, 2)])})
 
 
-def waits() -> dict[str, float]:
-    """The seconds of all waits, for each that contends at the same time."""
-    rows = {
-        "waits, stock worker": stock("offload_worker"),
-        "waits, flowherd -p 1": flowherd("offload_worker", "-p", "1"),
-        "waits, flowherd -p 4": flowherd("offload_worker", "-p", "4"),
-    }
-    with ExitStack() as stack, ThreadPoolExecutor(len(rows)) as pool:
-        running_ones = [stack.enter_context(contending(words, "wait", SLOTS)) for words in rows.values()]
-        took = pool.map(lambda contender: contender.took_s("wait", WAITS), running_ones)
-        return dict(zip(rows, took, strict=True))
+def waits(programs: dict[str, tuple[str, ...]], count: int, sheet: Sheet) -> None:
+    """Notes the time of all waits, for each that contends at the same time."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(programs)) as pool:
+        contenders = [stack.enter_context(contending(words, "wait", SLOTS)) for words in programs.values()]
+        for who, seconds in zip(
+            programs, pool.map(lambda one: one.took_s("wait", count), contenders), strict=True
+        ):
+            sheet.note(who, {IDEAL: seconds / (count / SLOTS * WAIT_S)})
 
 
-def ratios(best: dict[str, float]) -> dict[str, float]:
-    """What the table is about."""
-    return {
-        "bare numpy, 1 thread / 2": best["bare numpy, 1 thread"] / best["bare numpy, 2 threads"],
-        "numbers, 1 thread / 2": best["numbers, 1 thread"] / best["numbers, 2 threads"],
-        "python, 1 thread / 2": best["python, 1 thread"] / best["python, 2 threads"],
-        "stock worker / ideal": best["waits, stock worker"] / IDEAL_S,
-        "flowherd -p 1 / ideal": best["waits, flowherd -p 1"] / IDEAL_S,
-        "flowherd -p 4 / ideal": best["waits, flowherd -p 4"] / IDEAL_S,
-    }
-
-
-def main() -> None:
-    """Runs all, and prints the shortest time of each with its median, and the ratios of the shortest."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=9)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+def measure(options: argparse.Namespace, sheet: Sheet) -> None:
+    """All of it, once."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "flowherd.toml"
         settings.write_text(IN_THREADS)
-        runs, wanted = offloaded(str(settings), options.batches)
-    runs |= {name: [seconds] for name, seconds in waits().items()}
-    best = {name: min(times) for name, times in runs.items()}
-    if options.json:
-        print(
-            json.dumps({"cores": os.cpu_count(), "ratios": ratios(best), "cpus_wanted": wanted, "runs": runs})
-        )
-        return
-    print(f"{os.cpu_count()} cores, shared; shortest of {options.batches} batches of {BATCH}, and median")
-    for name, times in runs.items():
-        print(f"{name:26}{best[name]:8.2f} s{statistics.median(times):8.2f} s")
-    for name, cpus in wanted.items():
-        print(f"{name:26}{cpus:8.2f} CPUs wanted")
-    for name, ratio in ratios(best).items():
-        print(f"{name:26}{ratio:8.2f}")
+        offloaded(str(settings), options, sheet)
+    ours = {f"flowherd -p {processes}": flowherd(APP, "-p", str(processes)) for processes in (1, 4)}
+    waits(rivals(APP, options, sheet) | ours, options.waits, sheet)
+
+
+def main() -> int:
+    """Measures all, `--repeat` times."""
+    parser = arguments(__doc__, repeat=1)
+    parser.add_argument("--batches", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=60, help="so that its submission weighs little")
+    parser.add_argument("--waits", type=int, default=400)
+    options = parser.parse_args()
+    os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    about = (
+        f"{options.batches} batches of {options.batch}, 50 ms each; {options.waits} waits on {SLOTS} slots"
+    )
+    sheet = Sheet("threads", about)
+    for _ in range(options.repeat):
+        measure(options, sheet)
+    return sheet.show(options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,22 +1,25 @@
-"""`python tests/bench/transport_cost.py`: CPU per call of the three transports against a stub that costs next to none.
+"""CPU per call of the three transports against a stub that costs next to none.
+
+    python tests/bench/transport_cost.py [--repeat 3] [--calls 4000] [--loop uvloop] [--json FILE] [--only PART]
 
 The stub is a process of its own; what is measured is this process's CPU alone. Ratios hold, absolute figures are this
-machine's. It measures in turns, so that a noisy neighbour meets all three.
+machine's.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
 import signal
-import statistics
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvloop
+from bench_kit import arguments, in_turn
+from sheet import Sheet
 
 from flowherd.client.transports import new_transport
 from flowherd.config import WorkerConfig
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
 
     from flowherd.client.transport import Transport
 
-TRANSPORTS = ("httpx", "httpx-pool", "direct")
+HTTPX = "httpx"
+TRANSPORTS = (HTTPX, "httpx-pool", "direct")
+CPU = "CPU, us a call"
 CALLERS = 16
 REPLY = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 21\r\n"
@@ -73,8 +78,8 @@ async def _serve(tell: int) -> None:
     await server.serve_forever()
 
 
-async def cost_us(url: str, name: str, calls: int) -> tuple[float, float]:
-    """CPU µs per call, and calls per second, with `CALLERS` at once."""
+async def cost(url: str, name: str, calls: int) -> dict[str, float]:
+    """CPU of a call, and calls a second, with `CALLERS` at once."""
     config = WorkerConfig(api_url=url, transport=name)
     transport: Transport = new_transport(config, None, connections=CALLERS)
     await _call_often(transport, calls // 10)
@@ -82,7 +87,7 @@ async def cost_us(url: str, name: str, calls: int) -> tuple[float, float]:
     await _call_often(transport, calls)
     cpu, took = time.process_time() - cpu, time.perf_counter() - begun
     await transport.aclose()
-    return cpu / calls * 1e6, calls / took
+    return {CPU: cpu / calls * 1e6, "calls a second": calls / took}
 
 
 async def _call_often(transport: Transport, calls: int) -> None:
@@ -94,28 +99,22 @@ async def _call_often(transport: Transport, calls: int) -> None:
 
 
 def main() -> int:
-    """Prints one line for each transport."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--calls", type=int, default=4_000, help="of httpx; the others make more")
-    options.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
-    given = options.parse_args()
-    run = uvloop.run if given.loop == "uvloop" else asyncio.run
-    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in TRANSPORTS}
+    """Measures all in turn, `--repeat` times."""
+    parser = arguments(__doc__)
+    parser.add_argument("--calls", type=int, default=4_000, help="of httpx; the others make more")
+    parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
+    options = parser.parse_args()
+    runner = uvloop.run if options.loop == "uvloop" else asyncio.run
+    sheet = Sheet("transports", f"{CALLERS} calls at once, {options.loop}; CPU of the client alone")
     with stub() as url:
-        for _ in range(3):
-            for name in TRANSPORTS:
-                calls = given.calls * (1 if name == "httpx" else 5)
-                seen[name].append(run(cost_us(url, name, calls)))
-    base = statistics.median(cpu for cpu, _ in seen["httpx"])
-    print(f"{'transport':<12}{'CPU µs/call':>12}{'of httpx':>10}{'calls/s':>10}   spread")
-    for name, runs in seen.items():
-        costs = [cpu for cpu, _ in runs]
-        cpu, rate = statistics.median(costs), statistics.median(rate for _, rate in runs)
-        print(
-            f"{name:<12}{cpu:>12.1f}{'1/' + format(base / cpu, '.1f'):>10}{rate:>10,.0f}"
-            f"   {min(costs):.1f}-{max(costs):.1f}"
-        )
-    return 0
+
+        def measure(name: str) -> dict[str, float]:
+            calls = options.calls * (1 if name == HTTPX else 5)
+            return runner(cost(url, name, calls))
+
+        in_turn(sheet, options, {name: partial(measure, name) for name in TRANSPORTS})
+    sheet.compare(CPU, HTTPX)
+    return sheet.show(options.json)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,8 @@ import asyncio
 import time
 from typing import Any
 
-from kruxiaflow.worker import (
-    ActivityContext,
-    ActivityRegistry,
-    ActivityResult,
-    WorkerConfig,
-    WorkerManager,
-    activity,
-)
+from kruxiaflow.worker import ActivityContext, ActivityResult, activity
+from stock_program import program
 
 
 @activity()
@@ -32,14 +26,7 @@ async def heavy(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
     return ActivityResult.value("result", total)
 
 
-async def main() -> None:
-    """The shape of every stock example."""
-    config = WorkerConfig()
-    registry = ActivityRegistry()
-    registry.register(light, "py-std")
-    registry.register(heavy, "py-std")
-    await WorkerManager(config, registry).run_until_shutdown()
-
+main = program(light, heavy)
 
 if __name__ == "__main__":
     asyncio.run(main())

@@ -5,14 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from kruxiaflow.worker import (
-    ActivityContext,
-    ActivityRegistry,
-    ActivityResult,
-    WorkerConfig,
-    WorkerManager,
-    activity,
-)
+from kruxiaflow.worker import ActivityContext, ActivityResult, activity
+from stock_program import program
 
 
 @activity()
@@ -21,12 +15,7 @@ async def noop(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
     return ActivityResult.value("result", 0)
 
 
-async def main() -> None:
-    """The shape of every stock example."""
-    registry = ActivityRegistry()
-    registry.register(noop, "py-std")
-    await WorkerManager(WorkerConfig(), registry).run_until_shutdown()
-
+main = program(noop)
 
 if __name__ == "__main__":
     asyncio.run(main())

@@ -7,14 +7,8 @@ import time
 from typing import Any
 
 import numpy as np
-from kruxiaflow.worker import (
-    ActivityContext,
-    ActivityRegistry,
-    ActivityResult,
-    WorkerConfig,
-    WorkerManager,
-    activity,
-)
+from kruxiaflow.worker import ActivityContext, ActivityResult, activity
+from stock_program import program
 
 NUMBERS = np.random.default_rng(7).random(1_000_000)
 
@@ -44,14 +38,7 @@ async def wait(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
     return ActivityResult.value("result", 0)
 
 
-async def main() -> None:
-    """The shape of every stock example."""
-    config = WorkerConfig()
-    registry = ActivityRegistry()
-    for found in (numbers, python, wait):
-        registry.register(found, "py-std")
-    await WorkerManager(config, registry).run_until_shutdown()
-
+main = program(numbers, python, wait)
 
 if __name__ == "__main__":
     asyncio.run(main())

@@ -6,14 +6,8 @@ import asyncio
 import time
 from typing import Any
 
-from kruxiaflow.worker import (
-    ActivityContext,
-    ActivityRegistry,
-    ActivityResult,
-    WorkerConfig,
-    WorkerManager,
-    activity,
-)
+from kruxiaflow.worker import ActivityContext, ActivityResult, activity
+from stock_program import program
 
 
 @activity()
@@ -31,13 +25,7 @@ async def spin(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
     return ActivityResult.value("started_at", begun_at)
 
 
-async def main() -> None:
-    """The shape of every stock example."""
-    registry = ActivityRegistry()
-    registry.register(stamp, "py-std")
-    registry.register(spin, "py-std")
-    await WorkerManager(WorkerConfig(), registry).run_until_shutdown()
-
+main = program(stamp, spin)
 
 if __name__ == "__main__":
     asyncio.run(main())

@@ -6,14 +6,8 @@ import asyncio
 from typing import Any
 
 import rounds
-from kruxiaflow.worker import (
-    ActivityContext,
-    ActivityRegistry,
-    ActivityResult,
-    WorkerConfig,
-    WorkerManager,
-    activity,
-)
+from kruxiaflow.worker import ActivityContext, ActivityResult, activity
+from stock_program import program
 
 
 @activity()
@@ -22,12 +16,7 @@ async def work(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
     return ActivityResult.value("result", rounds.work(params["rounds"]))
 
 
-async def main() -> None:
-    """The shape of every stock example."""
-    registry = ActivityRegistry()
-    registry.register(work, "py-std")
-    await WorkerManager(WorkerConfig(), registry).run_until_shutdown()
-
+main = program(work)
 
 if __name__ == "__main__":
     asyncio.run(main())

@@ -1,0 +1,68 @@
+"""What benches compare with and is not part of this environment, made when it is wanted; it measures nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+import venv
+from importlib.metadata import version
+from pathlib import Path
+
+RUST_WORKER = Path(__file__).parent / "apps" / "rust_worker"
+CEILING_S = 1800.0
+
+
+class Unavailable(Exception):
+    """It cannot be had here; the text says why."""
+
+
+def tuned_python(folder: Path) -> str:
+    """The Python of an environment in which the stock worker has sniffio and uvloop.
+
+    It sees the packages of this one, so that both columns have the same versions, and adds what is missing.
+    """
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    asked = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    [purelib] = subprocess.check_output([python, "-c", asked], text=True).splitlines()
+    (Path(purelib) / "bench.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    stock = f"kruxiaflow=={version('kruxiaflow')}"
+    _said([str(python), "-m", "pip", "install", "-q", stock, "sniffio", "uvloop"], "pip")
+    return str(python)
+
+
+def rust_program() -> str:
+    """The worker for the public Rust SDK, built where cargo keeps what it has built before."""
+    cargo = shutil.which("cargo")
+    if cargo is None:
+        raise Unavailable("no cargo")
+    words = [cargo, "build", "--release", "--message-format", "json"]
+    built = _said(words, "cargo", cwd=RUST_WORKER)
+    messages = [json.loads(line) for line in built.splitlines() if line.startswith("{")]
+    programs = [message["executable"] for message in messages if message.get("executable")]
+    if not programs:
+        raise Unavailable("cargo built no program")
+    return str(programs[-1])
+
+
+def _said(words: list[str], who: str, cwd: Path | None = None) -> str:
+    """What a program says on its standard output, if it succeeds."""
+    with tempfile.TemporaryFile("w+") as complaints:
+        try:
+            done = subprocess.run(
+                words,
+                cwd=cwd,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                timeout=CEILING_S,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            complaints.seek(0)
+            last = " ".join(complaints.read().split())[-300:]
+            raise Unavailable(f"{who}: {type(error).__name__}: {last}") from error
+    return done.stdout

@@ -1,0 +1,59 @@
+"""The benches in the order in which `everything.py` runs them, with their flags; it runs none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """One bench.
+
+    Attributes:
+        name: what `--only` calls it.
+        program: the file that measures it.
+        flags: of every run.
+        quick: flags of a small one, in their place or besides.
+        has_rust: whether it can compare with the Rust SDK.
+
+    """
+
+    name: str
+    program: str
+    flags: str = ""
+    quick: str = ""
+    has_rust: bool = False
+
+    def words(self, *, is_quick: bool) -> list[str]:
+        """The flags of such a run; of two that are the same the last one holds."""
+        return [*self.flags.split(), *(self.quick.split() if is_quick else ())]
+
+    def ceiling_s(self, is_quick: bool) -> float:  # noqa: FBT001
+        """When it is hung."""
+        return 180.0 if is_quick else 7200.0
+
+
+PARTS = (
+    Part("light", "light_beside_heavy", quick="--seconds 4 --drain 6 --repeat 1"),
+    Part("noop", "noop_cost", quick="--activities 1000 --repeat 1", has_rust=True),
+    Part(
+        "noop-5ms", "noop_cost", "--delay-ms 5 --slots 16 --activities 4000",
+        quick="--activities 400 --repeat 1", has_rust=True,
+    ),
+    Part(
+        "noop-5ms-256", "noop_cost", "--delay-ms 5 --slots 256 --activities 8000",
+        quick="--activities 600 --repeat 1", has_rust=True,
+    ),
+    Part("scaling", "cpu_scaling", quick="--activities 100 --repeat 1 --tries 1", has_rust=True),
+    Part("polling", "polling", quick="--seconds 2 --lone 4 --stream 40 --steps 20 --repeat 1"),
+    Part("skew", "skew", quick="--counts 12,5 --repeat 1"),
+    Part("memory", "fork_cost", quick="--activities 200 --restarts 1 --transports direct"),
+    Part("offload", "offload_cost", quick="--calls 40 --large 4 --repeat 1"),
+    Part("soak", "noop_soak", quick="--activities 40000"),
+    Part("threads", "thread_offload", quick="--batches 1 --batch 6 --waits 32"),
+    Part("transports", "transport_cost", quick="--calls 400 --repeat 1"),
+    Part("asked", "beats_under_load", quick="--processes 4 --seconds 7"),
+    Part("scrape", "scrape_cost", quick="--rounds 5 --repeat 1"),
+    Part("seen", "kill_seen", quick="--rounds 1"),
+    Part("ledger", "ledger_cost", quick="--activities 2000 --repeat 3"),
+)  # fmt: skip

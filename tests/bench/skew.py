@@ -1,0 +1,74 @@
+"""How evenly CPU-bound activities that come at once spread over the processes of a host.
+
+    python tests/bench/skew.py [--repeat 3] [--counts 40,12,5] [--json FILE] [--tuned PYTHON] [--only PART]
+
+So many activities of 0.3 s CPU for 4 processes with 16 slots each, a fresh host each time: what it has met before would
+help it. Shown is the most that one process got, and how long all took, of the time that the cores of this machine need
+at least. Beside it four stock workers that know nothing of each other. Needs `kruxiaflow`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bench_kit import arguments, flowherd, rivals, run, running, running_stub, slots
+from sheet import Gate, Sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+APP = "polling_worker"
+PROCESSES, SLOTS_EACH, SPIN_S = 4, 16, 0.3
+OURS = f"flowherd -p {PROCESSES}"
+STEADY = ("--poll-interval", "0.1", "--poll-interval-max", "0.1")
+
+
+def most(count: int) -> str:
+    """The name of a figure."""
+    return f"most on one process, of {count}"
+
+
+GATES = [Gate(most(12), OURS, "<=", 4), Gate(most(5), OURS, "<=", 2)]
+
+
+def measure(programs: list[tuple[str, ...]], counts: Iterable[int]) -> dict[str, float]:
+    """A host for each count; all programs share the processes."""
+    found: dict[str, float] = {}
+    mine = slots(SLOTS_EACH * PROCESSES // len(programs), SLOTS_EACH)
+    for count in counts:
+        with running_stub() as stub, ExitStack() as stack:
+            roots = [
+                stack.enter_context(running(words, stub.url, **mine, WORKER_POLL_INTERVAL="0.1"))
+                for words in programs
+            ]
+            stub.wait_for_pollers(PROCESSES, *roots)
+            begun_at = time.monotonic()
+            claims = stub.do(count, name="spin", parameters={"seconds": SPIN_S})["claims"]
+            least_s = count * SPIN_S / min(PROCESSES, os.cpu_count() or 1)
+            found |= {
+                most(count): max(claims.values()),
+                f"{count}, times the shortest possible": (time.monotonic() - begun_at) / least_s,
+            }
+    return found
+
+
+def main() -> int:
+    """Runs all in turn, `--repeat` times."""
+    parser = arguments(__doc__)
+    parser.add_argument("--counts", default="40,12,5")
+    options = parser.parse_args()
+    about = f"at once, {SPIN_S:g} s of CPU each, on {PROCESSES} processes; stock is {PROCESSES} stock workers"
+    sheet = Sheet("skew", about, GATES)
+    programs = {who: [words] * PROCESSES for who, words in rivals(APP, options, sheet).items()}
+    programs[OURS] = [flowherd(APP, "-p", str(PROCESSES), *STEADY)]
+    counts = [int(count) for count in options.counts.split(",")]
+    return run(sheet, options, {who: partial(measure, words, counts) for who, words in programs.items()})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
