@@ -17,6 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 _VERB = re.compile(r"/api/v1/(?:activities/([^/]+)/(\w+)|workers/(poll)|oauth/(token))")
@@ -65,6 +66,11 @@ class Call:
     worker_id: str
     fate: Fate
 
+    @property
+    def polls_for(self) -> int:
+        """The pid of the worker that polls, from `<id>-<pid>-<nonce>-<n>`; 0 for any other call."""
+        return int(self.worker_id.rsplit("-", 3)[1]) if self.verb == "poll" else 0
+
 
 class Proxy:
     """Stands between workers and an engine, in a thread with a loop of its own.
@@ -75,6 +81,8 @@ class Proxy:
     Attributes:
         holds: the verbs whose replies are held back until their caller has gone.
         refuses: the verbs that are answered by 503, unseen by the engine.
+        bars: the pids whose polls are answered by 503, unseen by the engine.
+        polling: the pids whose polls are here or with the engine.
         calls: everything that came by, in the order in which it ended.
 
     """
@@ -85,6 +93,8 @@ class Proxy:
         self.toxics = toxics
         self.holds: set[str] = set()
         self.refuses: set[str] = set()
+        self.bars: set[int] = set()
+        self.polling: Counter[int] = Counter()
         self.calls: list[Call] = []
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -136,20 +146,33 @@ class Proxy:
         head = await reader.readuntil(b"\r\n\r\n")
         request = head + await reader.readexactly(_length(head))
         at_s, fate = time.time(), self._fate()
-        if fate is Fate.SLOW:
-            await asyncio.sleep(self.toxics.slow_s)
-        reply = b""
-        if _noted(at_s, head, request[len(head) :], fate).verb in self.refuses:
-            fate = Fate.REFUSED
-        if fate not in {Fate.RESET_BEFORE, Fate.REFUSED}:
-            reply, trouble = await upstream.ask(request)
-            fate = trouble or fate
         call = _noted(at_s, head, request[len(head) :], fate)
-        if call.verb in self.holds and reply:
-            self.calls.append(replace(call, fate=Fate.HELD))
-            await reader.read()
-            return False
-        self.calls.append(call)
+        with self._counted(call):
+            if call.verb in self.refuses or call.polls_for in self.bars:
+                fate = Fate.REFUSED
+            if fate is Fate.SLOW:
+                await asyncio.sleep(self.toxics.slow_s)
+            reply = b""
+            if fate not in {Fate.RESET_BEFORE, Fate.REFUSED}:
+                reply, trouble = await upstream.ask(request)
+                fate = trouble or fate
+            if call.verb in self.holds and reply:
+                self.calls.append(replace(call, fate=Fate.HELD))
+                await reader.read()
+                return False
+            self.calls.append(replace(call, fate=fate))
+            return await self._answer(writer, reply, fate)
+
+    @contextlib.contextmanager
+    def _counted(self, call: Call) -> Iterator[None]:
+        """Before anybody looks at `bars`: who bars a pid and then finds it polling no more knows that it is over."""
+        self.polling[call.polls_for] += 1
+        try:
+            yield
+        finally:
+            self.polling[call.polls_for] -= 1
+
+    async def _answer(self, writer: asyncio.StreamWriter, reply: bytes, fate: Fate) -> bool:
         match fate:
             case Fate.PASSED | Fate.SLOW:
                 writer.write(reply)

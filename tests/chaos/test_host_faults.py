@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chaos.proxy import Fate
-from chaos.world import CHAOS_APPS, is_alive
+from chaos.world import CHAOS_APPS
 from harness import clean_environment, eventually
 
 if TYPE_CHECKING:
@@ -169,7 +169,10 @@ def test_exits_that_come_all_at_once_are_all_heard(world: World) -> None:
 
 @pytest.mark.timeout(120)
 def test_five_hundred_harmless_signals_harm_nobody(world: World) -> None:
-    """P15: at random moments, also of restarts; handlers only write to the wakeup descriptor."""
+    """P15: at random moments, also of restarts; handlers only write to the wakeup descriptor.
+
+    Leases of 60 s outlive the test: whatever a process that ends has not handed back is missing at the end.
+    """
     seed = random.SystemRandom().randrange(1 << 32)
     rng = random.Random(seed)
     host = world.start_host("--max-restarts", "0", processes=2, slots=8)
@@ -178,25 +181,21 @@ def test_five_hundred_harmless_signals_harm_nobody(world: World) -> None:
         weights = [4] * (len(HARMLESS) - 1) + [1]
         host.signal(rng.choices(HARMLESS, weights)[0])
         if number % 100 == 50:
-            world.kill_a_worker()
+            world.kill_a_worker_between_polls()
     host.signal(signal.SIGCONT)  # the last: the kernel drops a waiting CONT when TSTP, TTIN or TTOU comes
-    world.until_done(15)
-    assert _claimed_by_the_living(world) == [], f"seed {seed}"
-    world.engine.advance(61)
     world.until_done(45)
-    assert world.ended() == 100, f"seed {seed}"
+    assert _owed(world) == [], f"seed {seed}"
     assert set(world.engine.completions_per_activity().values()) == {1}, f"seed {seed}"
     host.signal(signal.SIGTERM)
     assert host.wait(40) == 0, f"seed {seed}"
     assert not [line for line in host.log() if line.get("event") == "internal_error"], f"seed {seed}"
 
 
-def _claimed_by_the_living(world: World) -> list[str]:
-    """Who holds what has not ended, but for what was on its way to a process that ended (C2: until its lease ends)."""
+def _owed(world: World) -> list[tuple[str, str, str]]:
+    """What has not ended: its id, its status, and the worker_id that claimed it last."""
     rows = world.engine.http.get("/__test__/activities").json()["activities"]
-    owed = [row for row in rows if row["status"] not in {"completed", "failed"}]
-    holders = [row["claimed_by"] for row in owed if row["claimed_by"]]
-    return [holder for holder in holders if is_alive(int(holder.split("-")[-3]))]
+    owed = [row for row in rows if row["status"] != "completed"]
+    return [(row["activity_id"], row["status"], row["claimed_by"]) for row in owed]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebody whom RLIMIT_NPROC binds")

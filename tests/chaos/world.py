@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import httpx
 import psutil
-from chaos.oracle import Facts, Note, read_notes
+from chaos.oracle import Facts, Note, pid_of, read_notes
 from chaos.proxy import CALM_NETWORK, REPLY_LOST, Proxy, Toxics
-from harness import Engine, Host
+from harness import Engine, Host, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,6 +172,28 @@ class World:
         assert self.host is not None
         if workers := sorted(self.host.children().values()):
             self.kill(self.rng.choice(workers))
+
+    def kill_a_worker_between_polls(self) -> None:
+        """SIGKILL to a random worker when the engine has given it nothing that it has not begun.
+
+        What is on its way to a worker that dies comes back with its lease alone (C2). A poll that comes from now on
+        is refused, and the reply of one that came before is waited for.
+        """
+        assert self.host is not None
+        if workers := sorted(self.host.children().values()):
+            victim = self.rng.choice(workers)
+            self.proxy.bars.add(victim)
+            eventually(
+                lambda: self._has_begun_everything(victim), f"all begun that process {victim} was given"
+            )
+            self.kill(victim)
+
+    def _has_begun_everything(self, pid: int) -> bool:
+        if self.proxy.polling[pid]:
+            return False
+        given = Counter(e["activity_id"] for e in self.engine.entries("claim") if pid_of(e) == pid)
+        begun = Counter(note.activity_id for note in self.notes("start") if note.pid == pid)
+        return given <= begun or not is_alive(pid)
 
     def kill_a_busy_worker(self) -> None:
         """SIGKILL to a random worker in which several activities run.
