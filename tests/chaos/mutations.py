@@ -139,8 +139,8 @@ MUTATIONS = (
     Mutation(
         "verdicts about lost leases",
         WORKER + "working/attempts.py",
-        "is not Standing.GONE:\n                continue",
-        "is not Standing.GONE or True:\n                continue",
+        "not in FINAL:\n                continue",
+        "not in FINAL or True:\n                continue",
         UNIT
         + "test_attempts_lost.py::test_a_lost_lease_cancels_the_handler_reports_nothing_and_frees_the_slot",
     ),

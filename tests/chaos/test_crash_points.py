@@ -1,4 +1,4 @@
-"""A worker dies at each named point of an activity's way, once: nothing is lost, nothing accepted twice."""
+"""A process dies at each named point of an activity's way, once: nothing is lost, accepted or counted twice."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chaos.oracle import pid_of
+from harness import eventually
 
-from flowherd.process.crashpoints import POINTS, VARIABLE, bind, reached
+from flowherd.process.crashpoints import KEEPER_POINTS, POINTS, VARIABLE, bind, reached
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,10 +64,31 @@ def _claimed_by_nobody(world: World) -> set[str]:
     return {activity_id for activity_id, pid in open_claims.items() if pid not in living}
 
 
+@pytest.mark.parametrize("point", KEEPER_POINTS)
+def test_a_keeper_that_dies_amid_a_settlement_counts_each_activity_once(
+    world: World, tmp_path: Path, point: str
+) -> None:
+    """SIGKILL as the second of six activities that a dead worker held is counted; the next keeper goes on."""
+    marker = tmp_path / "struck"
+    world.submit_work(6, (0.5, 0.5))
+    host = world.start_host(processes=1, slots=6, env={VARIABLE: f"{point}:2:SIGKILL:{marker}"})
+    world.engine.wait_for("claim", 6)
+    eventually(lambda: len(world.notes("start")) == 6, "six running activities")
+    world.kill_a_worker()
+    host.wait_for_log("keeper_died")
+    assert marker.exists(), "the point was not reached"
+    world.engine.wait_for("fail", 6)
+    eventually(lambda: host.status().get("totals", {}).get("settled_after_crash") == 6, "six counted")
+    world.until_done(30)
+    assert host.status()["totals"]["settled_after_crash"] == 6
+    assert set(world.engine.claims_per_activity().values()) == {2}
+    assert set(world.engine.completions_per_activity().values()) == {1}
+
+
 def test_without_an_order_a_point_is_nothing() -> None:
     """The same function for every point: no look at the environment, no counting."""
     assert reached is bind("")
-    assert {reached(point) for point in POINTS} == {None}
+    assert {reached(point) for point in POINTS + KEEPER_POINTS} == {None}
 
 
 @pytest.mark.parametrize("order", ["nowhere:1:SIGKILL", "after_claim:1:SIGNOTHING", "after_claim"])

@@ -203,6 +203,23 @@ async def test_a_keeper_that_dies_amid_a_settlement_leaves_the_berth_to_the_next
 
 
 @virtual_time
+async def test_the_next_keeper_says_and_counts_nothing_again_that_was_settled() -> None:
+    """One activity was told and counted, the other's call never came back."""
+    dead = DeadWorker("running", "claimed")
+    dead.engine.script("fail", Verdict.ACCEPTED, asyncio.Event().wait)
+    dead.end()
+    await asyncio.sleep(1.0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(0)
+    assert dead.ledger.get(Host.SETTLED) == 1
+    dead.start_keeper()
+    await dead.keeper.all_settled()
+    assert [call.activity_id for call in dead.engine.of("fail")] == ["running", "claimed", "claimed"]
+    assert dead.ledger.get(Host.SETTLED) == 2
+
+
+@virtual_time
 async def test_two_scans_do_not_settle_a_berth_twice() -> None:
     dead = DeadWorker("running")
     asked = asyncio.Event()

@@ -22,8 +22,21 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd.shared.berth import JOURNAL_BYTES, RECORD_BYTES, Berth, Layout, Record, pages
-from flowherd.shared.cells import AT_WORK, HELD, Cause, Cell, Clock, Host, Life, SeatTotal, Standing, State
+from flowherd.shared.cells import (
+    AT_WORK,
+    FINAL,
+    HELD,
+    Cause,
+    Cell,
+    Clock,
+    Host,
+    Life,
+    SeatTotal,
+    Standing,
+    State,
+)
 from flowherd.shared.checked import CHECKED, checked, read_checked
+from flowherd.shared.conclusions import Conclusions
 from flowherd.shared.histogram import CELLS, Timing
 from flowherd.shared.recordbook import RecordBook, records_needed
 from flowherd.shared.suspects import AREA_BYTES, Suspects
@@ -38,6 +51,7 @@ T = TypeVar("T")
 
 __all__ = [
     "AT_WORK",
+    "FINAL",
     "HELD",
     "JOURNAL_BYTES",
     "RECORD_BYTES",
@@ -94,6 +108,7 @@ class Ledger:
         self.berths = tuple(
             Berth(self._map, first + number * layout.size, layout, number) for number in range(berths)
         )
+        self._conclusions = Conclusions(self._cells, self.berths)
 
     def __repr__(self) -> str:
         used = sum(berth.life is not Life.FREE for berth in self.berths)
@@ -180,6 +195,10 @@ class Ledger:
     def put(self, cell: Host, value: int) -> None:
         """Stores one of the host's cells; only its writer may."""
         self._cells[cell] = value
+
+    def conclude(self, counter: Host, berth: Berth, record: Record, standing: Standing) -> None:
+        """Judges a record for good and counts it, once however often it is asked for; only the keeper may."""
+        self._conclusions.conclude(counter, berth, record, standing)
 
     def publish_token(self, token: str) -> int:
         """Makes `token` the host's bearer and returns its version; only the keeper may (protocol.md R13).

@@ -42,7 +42,6 @@ class _Watch:
     """What is remembered of one record between scans."""
 
     next_beat_at: float
-    last_ok: float
     is_beating: bool = False
     is_settling: bool = False
 
@@ -170,7 +169,7 @@ class LeaseKeeper:
     def _first_watch(self, record: Record, now: float) -> _Watch:
         """A beat is due an interval after the claim; at once for a short lease, or a keeper come late."""
         first = record.claimed_at + self._interval_s(record)
-        return _Watch(now if record.lease_s < _AT_ONCE_BELOW_S else max(first, now), record.claimed_at)
+        return _Watch(now if record.lease_s < _AT_ONCE_BELOW_S else max(first, now))
 
     def _early_s(self, record: Record) -> float:
         """By how much a beat may come early, rather than late, at the next scan; not by much of a short interval."""
@@ -189,7 +188,7 @@ class LeaseKeeper:
                 wait_s = 0.0  # the gate knows how long (faults.md E4)
             log.debug("heartbeat_failed", activity_id=record.activity_id, reason=str(error))
         else:
-            if self._judge(berth, record, answer, watch, asked_at):
+            if self._judge(berth, record, answer, asked_at):
                 wait_s = self._interval_s(record)
         finally:
             watch.is_beating = False
@@ -206,7 +205,7 @@ class LeaseKeeper:
             log.warning("lease_too_short", name=record.name, lease_s=record.lease_s, took_s=took_s)
         return answer, asked_at
 
-    def _judge(self, berth: Berth, record: Record, answer: Answer, watch: _Watch, asked_at: float) -> bool:
+    def _judge(self, berth: Berth, record: Record, answer: Answer, asked_at: float) -> bool:
         """Writes the verdict, unless the record has changed since; False when the answer was none."""
         present = berth.record(record.index)
         if present is None or present.sequence != record.sequence or not berth.readable:
@@ -215,11 +214,9 @@ class LeaseKeeper:
             return True  # its settlement has the last word
         match answer.verdict:
             case Verdict.ACCEPTED:
-                watch.last_ok = asked_at
                 berth.judge(record, Standing.GOOD, asked_at)
             case Verdict.GONE | Verdict.UNKNOWN:
-                berth.judge(record, Standing.GONE, watch.last_ok)
-                self._ledger.put(Host.LEASES_LOST, self._ledger.get(Host.LEASES_LOST) + 1)
+                self._ledger.conclude(Host.LEASES_LOST, berth, record, Standing.GONE)
                 log.warning(
                     "lease_lost", activity_id=record.activity_id, name=record.name, reason=answer.detail
                 )

@@ -73,22 +73,24 @@ class Settlement:
             self._ledger.absorb(berth)
 
     async def settle_dead(self, berth: Berth, record: Record) -> None:
-        """Settles a DEAD record of a process that lives, and lets that know by a verdict."""
+        """Settles a DEAD record of a process that lives and reads the verdict."""
         await self._settle_one(berth, record, ())
-        berth.judge(record, Standing.GONE, 0.0)
 
     async def _settle_one(self, berth: Berth, record: Record, beside: Sequence[Record]) -> None:
+        if berth.standing(record.index, record.sequence) is Standing.SETTLED:
+            return  # by a keeper that has died in the midst of it
         try:
             done = await self._until_told(berth, record, beside)
         except EngineError as error:
             reason = str(error)  # one line: a traceback would say no more
             log.error("settlement_given_up", activity_id=record.activity_id, reason=reason)
-            self._ledger.put(Host.UNSETTLED, self._ledger.get(Host.UNSETTLED) + 1)
+            self._ledger.conclude(Host.UNSETTLED, berth, record, Standing.SETTLED)
             return
         except Exception:  # a berth must not stay taken for ever because of one record
             log.exception("internal_error", activity_id=record.activity_id)
+            berth.judge(record, Standing.SETTLED, 0.0)
             return
-        self._ledger.put(Host.SETTLED, self._ledger.get(Host.SETTLED) + 1)
+        self._ledger.conclude(Host.SETTLED, berth, record, Standing.SETTLED)
         cost_usd, usage = spent_of(berth, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}
         log.warning(

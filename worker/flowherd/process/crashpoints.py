@@ -1,4 +1,4 @@
-"""Named places where a test may have a worker die; without FLOWHERD_TEST_POINT nothing happens there."""
+"""Named places where a test may have a worker or the keeper die; without FLOWHERD_TEST_POINT nothing happens there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["POINTS", "VARIABLE", "bind", "reached"]
+__all__ = ["KEEPER_POINTS", "POINTS", "VARIABLE", "bind", "reached"]
 
 VARIABLE = "FLOWHERD_TEST_POINT"
 POINTS = ("before_poll", "after_poll", "after_claim", "after_handler", "before_report", "after_report")
+KEEPER_POINTS = ("before_conclusion", "amid_conclusion", "after_conclusion")
 
 
 def bind(order: str) -> Callable[[str], None]:
@@ -28,8 +29,8 @@ def bind(order: str) -> Callable[[str], None]:
     if not order:
         return _pass
     point, times, number, *files = order.split(":", 3)
-    if point not in POINTS:
-        raise ValueError(f"{VARIABLE} names {point!r}; there are {', '.join(POINTS)}")
+    if point not in POINTS + KEEPER_POINTS:
+        raise ValueError(f"{VARIABLE} names {point!r}; there are {', '.join(POINTS + KEEPER_POINTS)}")
     left, struck_by = int(times), signal.Signals[number]
 
     def strike(here: str) -> None:

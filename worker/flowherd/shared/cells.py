@@ -30,7 +30,11 @@ class Standing(IntEnum):
 
     UNKNOWN = 0
     GOOD = 1
-    GONE = 2
+    GONE = 2  # somebody else's
+    SETTLED = 3  # told to the engine in the name of whoever has died with it, or given up
+
+
+FINAL = frozenset({Standing.GONE, Standing.SETTLED})  # whoever holds it owes the engine nothing any more
 
 
 class Cause(IntEnum):
@@ -59,6 +63,10 @@ class Host(IntEnum):
     LEASES_LOST = 3  # keeper
     UNSETTLED = 4  # keeper: records it could not tell the engine of, and has given up
     TOKEN_ERRORS = 5  # keeper: requests for a token that were not granted
+    CONCLUDING = 6  # keeper: sequence and standing of the verdict that is being counted, 0 for none
+    CONCLUDED_AT = 7  # keeper: its berth and index
+    COUNTER = 8  # keeper: the cell that counts it
+    COUNT = 9  # keeper: what that cell will hold
 
 
 class SeatTotal(IntEnum):

@@ -20,7 +20,7 @@ import structlog
 
 from flowherd.activity import Activity, Completed, Died, Failed, Lost
 from flowherd.errors import LedgerFull
-from flowherd.ledger import Cell, Standing, State, Timing
+from flowherd.ledger import FINAL, Cell, State, Timing
 from flowherd.running.run import Phase
 from flowherd.sdk.context import CancelReason
 from flowherd.working.admission import NEIGHBOURS_GET_S, Admission
@@ -240,7 +240,7 @@ class Attempts:
         """Stops what the keeper has found to be somebody else's, and lets go of what it has settled."""
         berth = self._book.berth
         for attempt in list(self._held.values()):
-            if berth.standing(attempt.index, attempt.sequence) is not Standing.GONE:
+            if berth.standing(attempt.index, attempt.sequence) not in FINAL:
                 continue
             if attempt.state is State.RUNNING and attempt.run is not None:
                 attempt.run.cancel(CancelReason.LEASE_LOST)
