@@ -1,14 +1,14 @@
 """What a process more costs, with pandas imported: milliseconds to its first poll, and memory of its own.
 
     python tests/bench/fork_cost.py [--activities 10000] [--restarts 15] [--transports httpx,direct]
-                                    [--json FILE]
+                                    [--json FILE] [--tuned PYTHON] [--only PART]
 
-Three ways to come to a worker: forked from the process that has imported the app (the default), forked from the
-supervisor and importing the app itself (`--no-preload`), and started as a program (`python -m flowherd`); a stock
-worker beside them. One process each with 16 slots, against a stub engine. The memory is what only this process has
-(USS), after all activities; the first two are then killed again and again: *killed to first poll* is from SIGKILL to
-the replacement's first poll at the engine, *forked to first poll* from the line that the replacement exists;
-medians of all restarts. Does nothing without pandas.
+Four ways to come to a worker: forked from the process that has imported the app, which the garbage collector then
+leaves alone (the default); the same where it does not; forked from the supervisor and importing the app itself
+(`--no-preload`); and started as a program (`python -m flowherd`). A stock worker beside them. One process each with 16
+slots, against a stub engine. The memory is what only this process has (USS), after all activities; the first three are
+then killed again and again: *killed to first poll* is from SIGKILL to the replacement's first poll at the engine,
+*forked to first poll* from the line that the replacement exists; medians of all restarts. Does nothing without pandas.
 """
 
 from __future__ import annotations
@@ -33,28 +33,30 @@ from bench_kit import (
     Stub,
     arguments,
     quantile,
+    rivals,
     run,
     running,
     running_stub,
     slots,
-    stock,
 )
 from harness import Host, eventually, running_host
-from sheet import STOCK, Gate, Sheet
+from sheet import Gate, Sheet
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-APP = "pandas_worker:registry"
+APP, THAWED_APP = "pandas_worker:registry", "pandas_thawed:registry"
 OWN, FORKED, KILLED = "own MB", "forked to first poll, ms", "killed to first poll, ms"
 KILLED_MOST = "killed to first poll, most ms"
-WAYS = ("forked from the import", "--no-preload", "python -m flowherd")
+FROZEN, THAWED = "forked from the import", "forked, not frozen"
+NO_PRELOAD, SPAWNED = "--no-preload", "python -m flowherd"
+WAYS = (FROZEN, THAWED, NO_PRELOAD, SPAWNED)
 GATES = [
-    Gate(OWN, f"direct, {WAYS[0]}", "<=", 6),
-    Gate(OWN, f"httpx, {WAYS[0]}", "<=", 12),
-    Gate(FORKED, f"direct, {WAYS[0]}", "<=", 25),
-    Gate(KILLED_MOST, f"direct, {WAYS[0]}", "<=", 1000),
+    Gate(OWN, f"direct, {FROZEN}", "<=", 6),
+    Gate(OWN, f"httpx, {FROZEN}", "<=", 12),
+    Gate(FORKED, f"direct, {FROZEN}", "<=", 25),
+    Gate(KILLED_MOST, f"direct, {FROZEN}", "<=", 1000),
 ]
 
 
@@ -66,12 +68,13 @@ def settings(transport: str) -> dict[str, str]:
 
 def hosted(way: str, transport: str, options: argparse.Namespace) -> dict[str, float]:
     """One worker under a supervisor."""
-    flags = ("--no-preload",) if way == "--no-preload" else ()
+    app = THAWED_APP if way == THAWED else APP
+    flags = (NO_PRELOAD,) if way == NO_PRELOAD else ()
     with (
         tempfile.TemporaryDirectory() as folder,
         running_stub() as stub,
         running_host(
-            Path(folder), APP, "-p", "1", *flags, url=stub.url, app_dir=APPS, env=settings(transport)
+            Path(folder), app, "-p", "1", *flags, url=stub.url, app_dir=APPS, env=settings(transport)
         ) as host,
     ):
         host.ready(1)
@@ -137,10 +140,13 @@ def main() -> int:
         sheet.left_out["all"] = "pandas is not installed"
         return sheet.show(options.json)
     program = (sys.executable, "-m", "flowherd", APP, "--app-dir", str(APPS))
-    contenders = {STOCK: partial(alone, stock("pandas_stock"), "", options)}
+    contenders = {
+        who: partial(alone, words, "", options)
+        for who, words in rivals("pandas_stock", options, sheet).items()
+    }
     for transport in options.transports.split(","):
         for way in WAYS:
-            how = partial(alone, program, transport) if way == WAYS[-1] else partial(hosted, way, transport)
+            how = partial(alone, program, transport) if way == SPAWNED else partial(hosted, way, transport)
             contenders[f"{transport}, {way}"] = partial(how, options)
     return run(sheet, options, contenders)
 

@@ -21,6 +21,7 @@ import uvloop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LONG_S = 1.0  # activities that are out for longer are told of one by one
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STARTED_AT = re.compile(rb'"started_at": *([0-9.]+)')
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -63,6 +64,8 @@ class Work:
         self.claims: Counter[str] = Counter()
         self.pick_up_s: list[float] = []
         self.acknowledged_s: list[float] = []
+        self._beats_s: dict[bytes, list[float]] = {}
+        self.lives_s: list[list[float]] = []
 
     def arrive(self, order: Order, count: int = 1) -> None:
         """Queues activities of one kind."""
@@ -97,6 +100,12 @@ class Work:
         body = b'{"activities":[%b],"count":%d}' % (b",".join(items), len(items))
         return _HEAD % (len(body), body)
 
+    def beat(self, id_: bytes) -> None:
+        """Takes a heartbeat; one of an activity that has ended is none."""
+        self.counts["heartbeat"] += 1
+        if id_ in self._out:
+            self._beats_s.setdefault(id_, []).append(time.monotonic() - self._out[id_][1])
+
     def end(self, id_: bytes, verb: str, body: bytes) -> None:
         """Takes an outcome; the pick-up ends when the handler began, if the output says so."""
         since, claimed_at = self._out.pop(id_)
@@ -104,6 +113,8 @@ class Work:
         started = _STARTED_AT.search(body)
         self.pick_up_s.append((float(started[1]) if started else claimed_at) - since)
         self.acknowledged_s.append(now - claimed_at)
+        if now - claimed_at > LONG_S:
+            self.lives_s.append([*self._beats_s.pop(id_, ()), now - claimed_at])
         self.counts[verb] += 1
         if self._chain is not None and self._chain.steps > self.counts["complete"]:
             asyncio.get_running_loop().call_later(self._chain.think_s, self.arrive, self._chain)
@@ -123,7 +134,10 @@ class Work:
             watcher[1]()
 
     def report(self) -> dict[str, Any]:
-        """Everything counted since the last `clear`, and who has ever polled, the first time when (wall clock)."""
+        """Everything counted since the last `clear`, and who has ever polled, the first time when (wall clock).
+
+        `lives_s` has a list for each long activity: seconds from hand-out to each heartbeat, and to the outcome.
+        """
         return {
             "counts": self.counts,
             "claims": self.claims,
@@ -131,6 +145,7 @@ class Work:
             "first_polls": self._pollers,
             "pick_up_s": self.pick_up_s,
             "acknowledged_s": self.acknowledged_s,
+            "lives_s": self.lives_s,
             "cpu_s": time.process_time(),
         }
 
@@ -169,6 +184,9 @@ class Connection(asyncio.Protocol):
                 self._obey(msgspec.json.decode(body, type=Order))
             case b"token":
                 self._write(_TOKEN)
+            case b"heartbeat":
+                self._work.beat(parts[-2])
+                self._reply(_DONE)
             case _:
                 self._work.counts[parts[-1].decode()] += 1
                 self._reply(_DONE)
