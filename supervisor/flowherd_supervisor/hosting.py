@@ -15,6 +15,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.ledger import Berth, Ledger, records_needed
 from flowherd.process.warm import warm_up
 from flowherd.shared.bells import Bells
+from flowherd.telemetry.wanted import wanted
 from flowherd_supervisor.admin import AdminSocket
 from flowherd_supervisor.config.cautions import cautions
 from flowherd_supervisor.config.sources import flag_of
@@ -66,7 +67,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     try:
         threads = limit_numeric_threads(os.environ, plan.workers)
         _banner(app, settings, plan, host, threads).say(logs.style_of(settings.log_format))
-        for text in cautions(settings):
+        for text in (*cautions(settings), *wanted(os.environ).obstacles):
             log.warning("unwise_setting", note=text)
         warm_up()
         become_subreaper()

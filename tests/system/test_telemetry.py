@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from collector_kit import running_collector
+from collector_kit import labels_of, running_collector
 from harness import Engine, Host, running_host
 
 if TYPE_CHECKING:
@@ -68,3 +68,79 @@ def test_the_spans_of_a_handler_are_children_of_its_activity_s(
         assert (inside.resource["process.pid"] == span.resource["process.pid"]) == (offload != "process")
         assert span.resource["service.name"] == "flowherd"
     assert len({span.trace_id for span in collector.spans}) == len(PLACES)
+
+
+def test_what_a_handler_raises_is_in_its_span_wherever_it_runs(
+    engine: Engine, collector: Collector, start: Any
+) -> None:
+    """An isolate's traceback comes to the worker's span; without retries the error is the outcome."""
+    for name in ("refuse_on_loop", "refuse_in_isolate"):
+        engine.submit(name, 1, word="entry")
+    start(told(collector.url))
+    for name in ("refuse_on_loop", "refuse_in_isolate"):
+        span = collector.one(f"process {name}")
+        assert (span.error, span.attributes["error.type"]) == ("no entry", "REFUSED")
+        [(event, exception)] = span.events
+        assert (event, exception["exception.type"]) == ("exception", "ActivityError")
+        assert "in _refuse" in exception["exception.stacktrace"]
+
+
+def test_a_handler_past_its_limit_has_an_event_and_an_error(
+    engine: Engine, collector: Collector, start: Any
+) -> None:
+    """And a retry would be a span of its own."""
+    engine.submit("too_slow", 1, settings={"retry": {"max_attempts": 1}})
+    start(told(collector.url))
+    span = collector.one("process too_slow")
+    assert [event for event, _ in span.events] == ["time limit"]
+    assert (span.attributes["error.type"], span.attributes["kruxiaflow.outcome"]) == ("TIMEOUT", "failed")
+
+
+def test_what_ended_last_is_sent_by_a_drain_and_metrics_have_the_names_of_the_page(
+    engine: Engine, collector: Collector, start: Any
+) -> None:
+    """The library's delay is a minute here: only the end sends it."""
+    engine.submit("on_loop", 2, x=1)
+    host = start(told(collector.url, OTEL_BSP_SCHEDULE_DELAY="60000", OTEL_METRIC_EXPORT_INTERVAL="60000"))
+    engine.wait_for("complete", 2)
+    lines = host.get("/metrics").text.splitlines()
+    page = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    host.signal(15)
+    assert host.wait() == 0
+    assert len(collector.named("process on_loop", 2)) == 2
+    names = {metric.name for metric in collector.metrics}
+    assert {"flowherd_activities_total", "flowherd_activity_run_seconds", "flowherd_slots"} <= names <= page
+    ended = next(metric.points for metric in collector.metrics if metric.name == "flowherd_activities_total")
+    completed = [point for point in ended if labels_of(point)["outcome"] == "completed"]
+    assert sum(point.as_double for point in completed) == 2
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_collector_that_refuses_or_is_silent_changes_nothing(
+    engine: Engine, start: Any, *, answers: bool
+) -> None:
+    """Work is done, the drain is clean, nobody is killed, and the log has a line for each signal at most."""
+    with running_collector(answers=answers) as collector:
+        collector.status = 404
+        for name in PLACES:
+            engine.submit(name, 3, x=1)
+        host = start(told(collector.url, OTEL_EXPORTER_OTLP_TIMEOUT="600", OTEL_METRIC_EXPORT_INTERVAL="50"))
+        engine.wait_for("complete", 12)
+        collector.wait_for(lambda: collector.requests >= 2, "tries")
+        host.signal(15)
+        assert host.wait() == 0
+        assert host.log("process_killed") == host.log("keeper_killed") == []
+        warned = [line["signal"] for line in host.log("telemetry_undelivered")]
+        assert sorted(warned) == (["metrics", "traces"] if answers else [])
+
+
+def test_an_endpoint_without_the_extra_is_one_warning_with_the_remedy(
+    engine: Engine, start: Any, tmp_path: Path
+) -> None:
+    """It runs, untraced; `opentelemetry` is hidden here by a module that has nothing in it."""
+    (tmp_path / "opentelemetry.py").write_text("class trace: get_tracer = staticmethod(lambda name: None)")
+    host = start(told("http://127.0.0.1:9", PYTHONPATH=str(tmp_path)))
+    [line] = host.log("unwise_setting")
+    assert "pip install 'flowherd[otel]'" in line["note"]
+    assert engine.submit("too_slow", 1)
+    engine.wait_for("claim", 1)

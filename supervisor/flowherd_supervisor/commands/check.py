@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import sys
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +20,7 @@ from flowherd.errors import AppImportError, ConfigurationError, EngineError, Eng
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
 from flowherd.sdk.loading import choose_worker_type, load_app
+from flowherd.telemetry.wanted import wanted
 from flowherd_supervisor.config.cautions import cautions
 from flowherd_supervisor.config.sources import Loaded, flag_of
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from flowherd.config import WorkerConfig
     from flowherd.sdk.registry import Registry
+    from flowherd.telemetry.wanted import Wanted
     from flowherd_supervisor.config.settings import Settings
 
 _HEALTH_DEADLINE_S = 5.0
@@ -58,6 +61,7 @@ def check(app_name: str, app_dir: str, loaded: Loaded) -> int:
         *_shadows(Path(app_dir)),
         *_app(app_name, app_dir, settings),
         *_times(loaded),
+        *_telemetry(wanted(os.environ)),
         *asyncio.run(_engine(settings)),
     ]
     for finding in findings:
@@ -140,6 +144,13 @@ def _times(loaded: Loaded) -> Iterator[Finding]:
         )
     if settings.poll_interval_max < settings.poll_interval:
         yield Finding(Weight.WARNING, "--poll-interval-max is less than --poll-interval: the latter is used")
+
+
+def _telemetry(wish: Wanted) -> Iterator[Finding]:
+    """Only where somebody has asked for it."""
+    yield from (Finding(Weight.WARNING, text) for text in wish.obstacles)
+    if wish.traces or wish.metrics:
+        yield Finding(Weight.FINE, f"telemetry: {wish}")
 
 
 async def _engine(settings: Settings) -> list[Finding]:

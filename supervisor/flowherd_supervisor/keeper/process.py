@@ -33,7 +33,9 @@ from flowherd.ledger import Cause, Ledger, Life
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
+from flowherd_supervisor.keeper.export import MetricsExport
 from flowherd_supervisor.keeper.happenings import Happenings, OwnLog
+from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.pages import PagesThread
 from flowherd_supervisor.keeper.routes import Routes
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -109,6 +111,8 @@ class _Keeper:
         loop.add_reader(self._link.fileno(), self._read_link)
         routes = Routes(setup.ledger, self._board, self._happenings, self._link.send)
         PagesThread(routes, setup.sockets).start()
+        export = MetricsExport(HostMetrics(setup.ledger, self._board), setup.config, setup.started_at)
+        export.start()
         work = [loop.create_task(leases.run())]
         if keeping is not None:
             work.append(loop.create_task(keeping.run()))
@@ -120,6 +124,7 @@ class _Keeper:
                 task.result()  # neither ends by itself: this raises what ended it
         await self._settle_rest(leases)
         self._say_advice()
+        export.finish(self._left_s)
 
     def _say_advice(self) -> None:
         """One line for each activity that should run elsewhere; `flowherd advise` has the evidence."""
@@ -182,11 +187,15 @@ class _Keeper:
         self._finish_by = time.monotonic() + ORPHANS_SETTLED_WITHIN_S
         self._ended.set()
 
+    @property
+    def _left_s(self) -> float:
+        assert self._finish_by is not None
+        return max(0.0, self._finish_by - time.monotonic())
+
     async def _settle_rest(self, leases: LeaseKeeper) -> None:
         """The last minute: lets the scan settle all ended berths, at most until the time that was given."""
-        assert self._finish_by is not None
         try:
-            async with asyncio.timeout(max(0.0, self._finish_by - time.monotonic())):
+            async with asyncio.timeout(self._left_s):
                 await leases.all_settled()
         except TimeoutError:
             log.error("settlement_incomplete", note="what is left waits for the end of its leases")

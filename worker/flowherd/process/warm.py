@@ -25,7 +25,7 @@ def warm_up() -> None:
         if importlib.util.find_spec(name) is not None:
             importlib.import_module(name)
     if wanted(os.environ).traces:
-        importlib.import_module("flowherd.telemetry.tracing")
+        importlib.import_module("flowherd.telemetry.provider")
     new_client("http://127.0.0.1", None, connections=1)  # never opened: nothing to close
     gc.collect()
     gc.freeze()

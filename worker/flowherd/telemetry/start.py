@@ -31,9 +31,10 @@ def begin_tracing(config: WorkerConfig, process: int, *, is_loud: bool) -> Traci
     if not wanted(os.environ).traces:
         return None
     try:
-        from flowherd.telemetry.tracing import Tracing  # noqa: PLC0415 - not where it is not asked for
+        from flowherd.telemetry.provider import Spans  # noqa: PLC0415 - not where it is not asked for
+        from flowherd.telemetry.tracing import Tracing  # noqa: PLC0415 - as above
 
-        return Tracing(config, process, is_loud=is_loud)
+        return Tracing(Spans(config, process, is_loud=is_loud), process)
     except Exception as error:  # noqa: BLE001 - whatever a library or a variable of its own is in for
         if is_loud:
             log.warning("telemetry_not_started", signal="traces", reason=f"{type(error).__name__}: {error}")

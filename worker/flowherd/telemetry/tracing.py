@@ -11,7 +11,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from flowherd.activity import Completed, Died, Lost
 from flowherd.running.run_state import CancelReason
-from flowherd.telemetry.provider import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from flowherd.activity import Activity, Outcome
-    from flowherd.config import WorkerConfig
     from flowherd.running.run_state import RunState
+    from flowherd.telemetry.provider import Spans
 
 _EVENTS = {
     CancelReason.TIMEOUT: "time limit",
@@ -36,14 +35,13 @@ class Tracing:
     """`flowherd.running.environment.Tracing` by OpenTelemetry; make it after the fork, once in a process.
 
     Args:
-        config: names the host.
+        spans: makes and sends them.
         process: the number of this process.
-        is_loud: whether it says that the collector is away.
 
     """
 
-    def __init__(self, config: WorkerConfig, process: int, *, is_loud: bool) -> None:
-        self._spans = Spans(config, process, is_loud=is_loud)
+    def __init__(self, spans: Spans, process: int) -> None:
+        self._spans = spans
         self._process = process
         self._open: set[AttemptSpan] = set()
 
