@@ -22,18 +22,27 @@ FROM_WHERE = {
     "kubernetes-validate": "pip install kubernetes-validate",
     "check-jsonschema": "pip install check-jsonschema",
     "docker-compose": "Docker's own, version 2; Debian 13's package docker-compose",
+    "mmdebstrap": "Debian's package mmdebstrap",
+    "apt-get": "part of Debian",
+    "unshare": "Debian's package util-linux",
+    "nsenter": "Debian's package util-linux",
 }
 
 
-def run_tool(name: str, *words: str | Path, stdin: Path | None = None, **environment: str) -> str:
-    """Runs a program and returns all it says; skips the test when it is not there, fails it when it complains.
+def find_tool(name: str) -> str:
+    """Where a program is; skips the test when it is nowhere.
 
     What was installed beside Python goes first: its versions are the ones that were tried.
     """
     path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed: {FROM_WHERE[name]}")
-    command = [path, *map(str, words)]
+    return path
+
+
+def run_tool(name: str, *words: str | Path, stdin: Path | None = None, **environment: str) -> str:
+    """Runs a program and returns all it says; skips the test when it is not there, fails it when it complains."""
+    command = [find_tool(name), *map(str, words)]
     given = stdin.read_text() if stdin else None
     done = subprocess.run(
         command,

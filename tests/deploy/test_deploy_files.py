@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from deploy_kit import DEPLOY, OWN_VARIABLES
+from image_kit import instructions
 
 from flowherd_supervisor.cli import app as command_line
 
@@ -33,9 +34,7 @@ def unit(request: pytest.FixtureRequest) -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def image() -> list[tuple[str, str]]:
     """The Dockerfile's instructions with their arguments, in order."""
-    text = re.sub(r"\\\n\s*", "", (DEPLOY / "Dockerfile").read_text())
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [(line.split()[0], line.partition(" ")[2].strip()) for line in lines]
+    return instructions((DEPLOY / "Dockerfile").read_text())
 
 
 def seconds(text: str) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from container_kit import pid_in_its_namespace, see_an_orphan_reaped
 from harness import CEILING_S, clean_environment, eventually, running_engine
 
 if TYPE_CHECKING:
@@ -49,22 +50,10 @@ def test_it_reaps_what_activities_leave_behind_and_drains(url: str, tmp_path: Pa
         process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=tmp_path)
     try:
         supervisor = eventually(lambda: psutil.Process(process.pid).children(), "the supervisor")[0]
-        assert _pid_in_its_namespace(supervisor.pid) == 1
-        eventually(lambda: _named(supervisor, "sleep"), f"an orphan; see {log_path.read_text()}")
-        eventually(lambda: not _named(supervisor, "sleep"), "the end of the orphan, reaped")
+        assert pid_in_its_namespace(supervisor.pid) == 1
+        see_an_orphan_reaped(supervisor)
         supervisor.send_signal(signal.SIGTERM)
         assert process.wait(CEILING_S) == 0, log_path.read_text()
     finally:
         process.kill()
         process.wait(CEILING_S)
-
-
-def _named(supervisor: psutil.Process, name: str) -> list[psutil.Process]:
-    """Children of that name, zombies too."""
-    return [child for child in supervisor.children() if child.name() == name]
-
-
-def _pid_in_its_namespace(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("NSpid:")]
-    return int(line.split()[-1])

@@ -1,8 +1,9 @@
-"""An activity that leaves a process behind, as careless ones do."""
+"""Activities for a process 1: one leaves a process behind, as careless ones do, one outlasts a stop."""
 
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from flowherd import Registry
 
@@ -12,4 +13,10 @@ registry = Registry()
 @registry.activity
 def leave_an_orphan() -> None:
     """Starts a program that starts another one and does not wait for it."""
-    subprocess.run(["/bin/sh", "-c", "sleep 1 &"], check=True)
+    subprocess.run(["/bin/sh", "-c", "sleep 600 &"], check=True)
+
+
+@registry.activity
+def hear(pipe: str) -> str:
+    """Goes on until something is said into the named pipe, and returns it."""
+    return Path(pipe).read_text()
