@@ -22,6 +22,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd.shared.berth import JOURNAL_BYTES, RECORD_BYTES, Berth, Layout, Record, pages
+from flowherd.shared.berths import Berths
 from flowherd.shared.cells import (
     AT_WORK,
     FINAL,
@@ -105,9 +106,7 @@ class Ledger:
         self.suspects = Suspects(memoryview(self._map)[suspects : suspects + AREA_BYTES])
         self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
         self.seats = seats
-        self.berths = tuple(
-            Berth(self._map, first + number * layout.size, layout, number) for number in range(berths)
-        )
+        self.berths = Berths(self._map, first, layout, berths)
         self._conclusions = Conclusions(self._cells, self.berths)
 
     def __repr__(self) -> str:

@@ -31,6 +31,7 @@ from flowherd.core.messages import (
 from flowherd.exits import Exit
 from flowherd.process import child
 from flowherd.process.link import Link, LinkClosed
+from flowherd.process.rehearsal import rehearse
 from flowherd.process.stacks import dump_threads
 from flowherd.process.warm import warm_up
 from flowherd_supervisor.forking import hazards
@@ -68,6 +69,7 @@ def main(setup: MoldSetup, link: Link) -> int:
     loaded = setup.setups.load()
     if isinstance(loaded, BootFailed):
         return child.refuse(link, loaded)
+    rehearse(setup.setups.config)
     child.ignore_signals()  # again: the app may have installed handlers of its own
     warm_up()
     _fork_and_end()
@@ -195,4 +197,6 @@ def _part_ways() -> None:
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
-        numpy_random.seed()
+        numpy_random.seed(
+            int.from_bytes(os.urandom(4))
+        )  # without a number it copies a hundred kilobytes more

@@ -8,7 +8,6 @@ import os
 import resource
 import sys
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
@@ -62,10 +61,17 @@ def begin(title: str, stacks: int, *, expendable: bool, obeys: Collection[signal
     setproctitle(title)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if expendable:
-        with contextlib.suppress(
-            OSError
-        ):  # not permitted in some containers: then the kernel chooses by size
-            Path("/proc/self/oom_score_adj").write_text(str(_OOM_ADJUSTMENT), encoding="ascii")
+        with contextlib.suppress(OSError):  # forbidden in some containers: then the kernel chooses by size
+            _write("/proc/self/oom_score_adj", b"%d" % _OOM_ADJUSTMENT)
+
+
+def _write(path: str, data: bytes) -> None:
+    """A text file would have each child import its codec, and copy the pages of all that takes part."""
+    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, data)
+    finally:
+        os.close(file)
 
 
 def close_all_but(keep: Sequence[int]) -> None:

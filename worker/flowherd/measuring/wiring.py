@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _PLACES = {Mode.LOOP: Where.LOOP, Mode.THREAD: Where.THREAD, Mode.PROCESS: Where.PROCESS}
 
 
-def measuring(registry: Registry, berth: Berth) -> tuple[LoopMeter, LoadMeter]:
-    """A meter of the running loop that writes into `berth`, its watchdog, and what publishes their numbers.
+def measuring(registry: Registry, berth: Berth) -> tuple[LoopMeter, LoadMeter, Watchdog]:
+    """A meter of the running loop that writes into `berth`, what publishes its numbers, and a watchdog to start.
 
     Args:
         registry: the activities that are hosted.
@@ -35,5 +35,4 @@ def measuring(registry: Registry, berth: Berth) -> tuple[LoopMeter, LoadMeter]:
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))
     probe = GilProbe(meter, measures.by_name)
-    Watchdog(meter, threading.get_ident(), berth.note_block, probe).start()
-    return meter, load
+    return meter, load, Watchdog(meter, threading.get_ident(), berth.note_block, probe)

@@ -57,7 +57,7 @@ class Place:
 
 
 class Assembly:
-    """A worker with its client and its bell; make it on the loop it will run on.
+    """A worker with its client and its bell; make it on the loop it will run on. It begins without a thread.
 
     Args:
         place: what surrounds it.
@@ -84,13 +84,12 @@ class Assembly:
             new_loop(config.loop),
             max_file_mb=config.max_file_mb,
         )
-        begin_sweep()
         self._bells = bells
         self._berth = berth
         locks = place.locks or RecordLocks(bells.permits)
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
         book = RecordBook(berth)
-        meter, self._load = measuring(registry, berth)
+        meter, self._load, self._watchdog = measuring(registry, berth)
         self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
             seat=place.seat,
@@ -108,6 +107,11 @@ class Assembly:
         self.worker = Worker(config, registry, self._engine, book, environment, host)
         asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
         berth.set_clock(Clock.READY_AT, time.monotonic())
+
+    def start_threads(self) -> None:
+        """Begins to watch the loop, and to remove files that ended processes have left."""
+        self._watchdog.start()
+        begin_sweep()
 
     def _heed_bell(self) -> None:
         self._bells.hush(self._bells.of(self._berth.number))

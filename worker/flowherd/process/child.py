@@ -131,6 +131,7 @@ def assemble(setup: ChildSetup, registry: Registry, place: Place) -> Assembly:
         place=place,
         most_slots=setup.most_slots,
     )
+    assembly.start_threads()
     assembly.worker.set_slots(setup.slots, 0)
     assembly.worker.quiet()
     setup.berth.put(Cell.FRESH_BYTES, resident_bytes())

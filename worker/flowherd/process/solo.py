@@ -99,6 +99,7 @@ class _Solo:
             place=Place(0, lifespan.state, tracing=self._tracing),
             most_slots=config.concurrency,
         )
+        assembly.start_threads()
         leases = LeaseThread(
             config,
             ledger,

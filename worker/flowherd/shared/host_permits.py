@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.shared.cells import Cell, Life
+from flowherd.shared.cells import Cell
 from flowherd.shared.permits import NotNow, OwnPermits, Permit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from flowherd.shared.bells import Bells
     from flowherd.shared.berth import Berth
+    from flowherd.shared.berths import Berths
 
 RETRY_S = 0.25
 YIELD_S = 0.05  # by then a sibling that was rung has taken its turn, or cannot
@@ -97,7 +98,7 @@ class HostPermits:
         self,
         locks: RecordLocks,
         bells: Bells,
-        berths: Sequence[Berth],
+        berths: Berths,
         own: Berth,
         clock: Callable[[], float],
     ) -> None:
@@ -168,9 +169,10 @@ class HostPermits:
 
     def _others(self) -> Iterator[Berth]:
         """All live ones, beginning after this process's own."""
-        for berth in (*self._berths[self._own.number + 1 :], *self._berths[: self._own.number]):
-            if berth.life is Life.LIVE and berth.readable:
-                yield berth
+        living, own = self._berths.living(), self._own.number
+        for number in (*(one for one in living if one > own), *(one for one in living if one < own)):
+            if self._berths[number].readable:
+                yield self._berths[number]
 
 
 def _digest(name: str) -> int:

@@ -8,10 +8,11 @@ from flowherd.core.pacing import Sibling
 from flowherd.shared.cells import Cell, Clock, Life
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from flowherd.shared.bells import Bells
     from flowherd.shared.berth import Berth
+    from flowherd.shared.berths import Berths
 
 _LOOK_AROUND_S = 2.0  # how long a new process may go unnoticed; it notices the others at once
 
@@ -20,13 +21,13 @@ class Siblings:
     """The other live incarnations of the host, read from their berths.
 
     Args:
-        berths: all of the ledger.
+        berths: all of the ledger; None for a process that is alone.
         own: this process's; the only one that is written to.
         bells: the host's.
 
     """
 
-    def __init__(self, berths: Sequence[Berth], own: Berth, bells: Bells | None) -> None:
+    def __init__(self, berths: Berths | None, own: Berth, bells: Bells | None) -> None:
         self._berths = berths
         self._own = own
         self._bells = bells
@@ -36,14 +37,18 @@ class Siblings:
     @classmethod
     def none(cls, own: Berth) -> Siblings:
         """For a process that is alone."""
-        return cls((), own, None)
+        return cls(None, own, None)
 
     def look(self, now: float) -> list[Sibling]:
         """What each of them says of itself."""
         if now - self._looked_at >= _LOOK_AROUND_S:
             self._looked_at = now
-            self._live = [one for one in self._berths if one is not self._own and one.life is Life.LIVE]
+            self._live = list(self._others())
         return [_seen(one) for one in self._live if one.life is Life.LIVE and one.readable]
+
+    def _others(self) -> Iterator[Berth]:
+        if self._berths is not None:
+            yield from (self._berths[one] for one in self._berths.living() if one != self._own.number)
 
     def me(self) -> Sibling:
         """What this process has published."""

@@ -1,0 +1,177 @@
+"""Lives some lives of a worker, on nothing, before there is one: what running code writes into itself is then shared.
+
+Python counts a function's calls in its code, rewrites what is hot, and keeps caches beside types and names. Each
+forked process that does so by itself copies every page it touches. Here workers are assembled one after the other,
+poll a server that lives on the same loop, run activities of our own and drain. No app is looked at, nothing is logged,
+and no thread, socket or task is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+import structlog
+
+from flowherd.ledger import Cause, Ledger, records_needed
+from flowherd.process import crashpoints
+from flowherd.process.assembly import Assembly, Place
+from flowherd.process.loops import new_loop
+from flowherd.sdk.registry import Registry
+from flowherd.shared.bells import Bells
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowherd.config import WorkerConfig
+
+LIVES = 10  # code is rewritten when it has run eight times
+_BUDGET_S = 0.25  # what an app waits for at most; a calm machine takes a fifth
+_ACTIVITIES = 12  # in each life
+_PATIENCE_S = 2.0  # for one life, which takes some milliseconds
+_TYPE = "rehearsal"
+_RECEIPT = b'{"acknowledged":true}'
+_REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+_ITEM = (
+    b'{"activity_id":"00000000-0000-7000-8000-%012x","workflow_id":"00000000-0000-7000-8000-000000000000",'
+    b'"activity_key":"rehearsed","worker":"rehearsal","activity_name":"rehearsed","parameters":{},"settings":{},'
+    b'"timeout_seconds":null}'
+)
+
+log = structlog.stdlib.get_logger(__name__)
+_registry = Registry()
+
+
+@_registry.activity
+async def rehearsed() -> int:
+    """Does nothing."""
+    return 0
+
+
+def rehearse(config: WorkerConfig, *, budget_s: float = _BUDGET_S) -> int:
+    """Returns how many lives were lived, from the first poll to the last receipt.
+
+    What goes wrong in one ends the rehearsal, and has cost memory and nothing else.
+
+    Args:
+        config: as real workers will have it; only where it polls, and how often, is our own.
+        budget_s: seconds of CPU after which no other life begins.
+
+    """
+    lives, until = 0, time.thread_time() + budget_s
+    if os.environ.get(crashpoints.VARIABLE):  # meant for one who works
+        return 0
+    if hasattr(sys, "_clear_type_cache"):  # of what importing has looked up: a child would have to make room
+        sys._clear_type_cache()  # noqa: SLF001 - documented, and without effect on what programs do
+    try:
+        with _silence():
+            while lives < LIVES and time.thread_time() < until:
+                with asyncio.Runner(loop_factory=new_loop(config.loop)) as runner:
+                    runner.run(_live(config))
+                lives += 1
+    except Exception:  # of a host without loopback, or of what an app has done to its libraries
+        log.debug("not_rehearsed", exc_info=True)
+    return lives
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What happens to nobody is not told to anybody."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+async def _live(config: WorkerConfig) -> None:
+    """One life: from the assembly to the last receipt."""
+    stage = _Stage(_ACTIVITIES)
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # a name would be looked up in threads
+        server = await asyncio.get_running_loop().create_server(lambda: _Engine(stage), sock=listener)
+        own = {
+            "api_url": f"http://127.0.0.1:{listener.getsockname()[1]}",
+            "worker_type": _TYPE,
+            "poll_interval_s": 1e-4,
+            "poll_interval_max_s": 1e-4,
+        }
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await _work(config.model_copy(update=own), stage)
+        finally:
+            server.close()
+
+
+async def _work(config: WorkerConfig, stage: _Stage) -> None:
+    ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
+    ledger.publish_token(_TYPE)
+    bells, berth = Bells(len(ledger.berths)), ledger.berths[0]
+    berth.open(seat=0, incarnation=1, now=time.monotonic())
+    assembly = Assembly(
+        config,
+        _registry,
+        ledger=ledger,
+        berth=berth,
+        bells=bells,
+        place=Place(0),
+        most_slots=config.concurrency,
+    )
+    try:
+        assembly.worker.set_slots(config.concurrency, 0)
+        run = asyncio.create_task(assembly.worker.run())
+        await stage.is_over.wait()
+        assembly.worker.drain(_PATIENCE_S)
+        await run
+    finally:
+        berth.end(Cause.STOPPED)
+        await assembly.aclose()
+        bells.close()
+
+
+class _Stage:
+    """Hands out so many activities; `is_over` once each has been completed."""
+
+    def __init__(self, activities: int) -> None:
+        self._left = self._unfinished = activities
+        self.is_over = asyncio.Event()
+
+    def reply_to(self, verb: bytes, body: bytes) -> bytes:
+        """The body of the engine's reply."""
+        if verb == b"poll":
+            some = min(msgspec.json.decode(body)["max_activities"], self._left)
+            self._left -= some
+            items = b",".join(_ITEM % (self._left + number) for number in range(some))
+            return b'{"activities":[%b],"count":%d}' % (items, some)
+        self._unfinished -= 1
+        if not self._unfinished:
+            self.is_over.set()
+        return _RECEIPT
+
+
+class _Engine(asyncio.Protocol):
+    """The other end of one connection."""
+
+    def __init__(self, stage: _Stage) -> None:
+        self._stage = stage
+        self._seen = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none of asyncio's classes
+
+    def data_received(self, data: bytes) -> None:
+        self._seen += data
+        head, _, body = self._seen.partition(b"\r\n\r\n")
+        length = head.lower().rpartition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+        if len(body) < int(length or 1):
+            return
+        self._seen = b""
+        reply = self._stage.reply_to(head.split(b" ", 2)[1].rpartition(b"/")[2], body)
+        self._transport.write(_REPLY % (len(reply), reply))
