@@ -29,6 +29,7 @@ from flowherd.sdk.costs import Costs
 from flowherd.sdk.sums import MAX_TOKENS, pack, unpack
 from flowherd.shared.spendings import AREA_BYTES, SUMS_BYTES, newest, write_of
 from flowherd.testing import make_activity
+from flowherd.working.admission import UNKNOWN_WAITS_S
 
 SUMS = st.binary(max_size=SUMS_BYTES)
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=300)
@@ -249,7 +250,7 @@ async def test_work_given_back_at_a_stop_tells_what_its_handler_has_spent() -> N
     """Also when the handler does not end: its slot's failure is not the handler's."""
     table = Table()
     table.bring(an_activity("a-1", "stubborn"), an_activity("a-2"))
-    await table.rest()
+    await asyncio.sleep(UNKNOWN_WAITS_S)
     spend(table, "a-1", "0.25")
     spend(table, "a-2", "0.5")
     await table.attempts.release(last_chance_s=0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from flowherd.core.pacing import claimable
@@ -15,14 +14,16 @@ if TYPE_CHECKING:
     from flowherd.working.attempt import Attempt, Tools
     from flowherd.working.occupancy import Occupancy
 
-NEIGHBOURS_GET_S = 1.0  # what an activity that blocks the loop waits at most for those beside it
+BLOCKER_WAITS_S = 1.0  # at most, for those beside what is known to block the loop
+UNKNOWN_WAITS_S = 0.25  # ... and beside what has never begun here: it may be the first to block it
 
 
 class Admission:
     """Reads the worker's table; two kinds of activities are kept apart from the others.
 
     A suspect, with which a process has died before, runs alone where there are no isolates: its next victim would
-    be a neighbour. What blocks the loop lets its light neighbours end first, for a while.
+    be a neighbour. What blocks the loop lets its light neighbours end first, for a while; so does the first activity
+    of a name, since nobody knows yet what it does.
 
     Args:
         tools: who knows suspects and blockers.
@@ -43,6 +44,7 @@ class Admission:
         self._held = held
         self._waiting = waiting
         self._occupancy = occupancy
+        self._known: set[str] = set()
         self._alone = 0
 
     @property
@@ -52,7 +54,7 @@ class Admission:
         None while one waits for its neighbours to end, since more of them would only have it wait longer,
         or while a suspect runs alone.
         """
-        apart = any(self.blocks(attempt) or attempt.is_alone for attempt in self._waiting.values())
+        apart = any(self.patience_s(attempt) or attempt.is_alone for attempt in self._waiting.values())
         if apart or self._alone:
             return 0
         if self._tools.suspects.are_about and not self._tools.runner.has_isolates:
@@ -64,6 +66,8 @@ class Admission:
         if not self._may_start(attempt):
             return False
         self._alone += attempt.is_alone
+        if self._is_unknown(attempt.activity.name):
+            self._known.add(attempt.activity.name)
         return True
 
     def leave(self, attempt: Attempt) -> None:
@@ -78,20 +82,33 @@ class Admission:
         if attempt.is_alone:
             others = (waiting for waiting in self._waiting.values() if not waiting.is_alone)
             return not zombies and not any(self._running()) and not any(others)
-        if not self.blocks(attempt) or time.monotonic() - attempt.claimed_at >= NEIGHBOURS_GET_S:
-            return True
-        on_loop = self._tools.runner.runs_on_loop
-        light = (other for other in self._running() if not other.is_apart and not self.blocks(other))
-        return not any(on_loop(other.activity.name) for other in light)
+        return not self.patience_s(attempt) or not any(self._light_neighbours())
 
-    def blocks(self, attempt: Attempt) -> bool:
-        """Whether activities of its name keep the loop for long, where it is run there."""
-        return not attempt.is_apart and self._tools.meter.blocks(attempt.activity.name)
+    def patience_s(self, attempt: Attempt) -> float:
+        """How long it lets its light neighbours end before it takes the loop: seconds at most, 0 if it need not."""
+        if attempt.is_apart or not attempt.is_patient:
+            return 0.0
+        name = attempt.activity.name
+        if self._tools.meter.blocks(name):
+            return BLOCKER_WAITS_S
+        return UNKNOWN_WAITS_S if self._is_unknown(name) else 0.0
 
-    def danger(self, activity: Activity) -> tuple[bool, bool]:
-        """What may take the process down starts last, and what keeps the loop for long before that."""
+    def danger(self, activity: Activity) -> tuple[bool, bool, bool]:
+        """What may take the process down starts last, before that what keeps the loop for long, then the unknown."""
         suspect = bool(self._tools.suspects.charges(activity.activity_id).count)
-        return suspect, self._tools.meter.blocks(activity.name)
+        return suspect, self._tools.meter.blocks(activity.name), self._is_unknown(activity.name)
+
+    def _is_unknown(self, name: str) -> bool:
+        """Whether none of this name has ever begun here, of those that would be on the loop."""
+        return name not in self._known and self._tools.runner.runs_on_loop(name)
+
+    def _light_neighbours(self) -> Iterator[Attempt]:
+        """Those on the loop that would feel it if somebody kept it."""
+        runner, meter = self._tools.runner, self._tools.meter
+        for other in self._running():
+            name = other.activity.name
+            if not other.is_apart and not meter.blocks(name) and runner.runs_on_loop(name):
+                yield other
 
     def _running(self) -> Iterator[Attempt]:
         """Those whose handler is at work at this moment."""

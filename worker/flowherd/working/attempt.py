@@ -40,9 +40,9 @@ class Attempt:
         index: of its record.
         sequence: of its record; a verdict with another one is about something else.
         lease_s: from the claim, or the last heartbeat.
-        claimed_at: monotonic seconds.
         is_suspect: whether a process has died while it ran.
         is_alone: whether it runs alone for that, since there are no isolates where it could run apart.
+        is_patient: whether it may still be kept waiting for its neighbours.
         state: what its record says.
         run: its handler's, once it has a slot.
         outcome: what is being delivered.
@@ -55,9 +55,9 @@ class Attempt:
     index: int
     sequence: int
     lease_s: float
-    claimed_at: float
     is_suspect: bool = False
     is_alone: bool = False
+    is_patient: bool = True
     state: State = State.CLAIMED
     run: Run | None = None
     outcome: Completed | Failed | None = None
@@ -140,7 +140,6 @@ def claim(activity: Activity, tools: Tools, lease_s: float) -> Attempt:
         index,
         sequence,
         lease_s,
-        claimed_at=now,
         is_suspect=is_suspect,
         is_alone=is_suspect and not tools.runner.has_isolates,
     )

@@ -23,7 +23,7 @@ from flowherd.errors import LedgerFull
 from flowherd.ledger import FINAL, Cell, State, Timing
 from flowherd.running.run import Phase
 from flowherd.sdk.context import CancelReason
-from flowherd.working.admission import NEIGHBOURS_GET_S, Admission
+from flowherd.working.admission import Admission
 from flowherd.working.attempt import SHUTDOWN, Attempt, Tools, claim, counter_of, kept_of, shutdown_of
 from flowherd.working.excuses import Excuses
 from flowherd.working.occupancy import Occupancy
@@ -109,8 +109,8 @@ class Attempts:
                 self._start(attempt)
             else:
                 self._waiting[activity.activity_id] = attempt
-                if self._admission.blocks(attempt):
-                    asyncio.get_running_loop().call_later(NEIGHBOURS_GET_S, self.start_waiting)
+                if patience_s := self._admission.patience_s(attempt):
+                    asyncio.get_running_loop().call_later(patience_s, self._lose_patience, attempt)
         self._note_what_is_owed()
         return permits
 
@@ -125,6 +125,10 @@ class Attempts:
                 self._tools.slots.take(1)
                 del self._waiting[attempt.id]
                 self._start(attempt)
+
+    def _lose_patience(self, attempt: Attempt) -> None:
+        attempt.is_patient = False
+        self.start_waiting()
 
     def _claim(self, activity: Activity) -> Attempt | None:
         self._book.berth.add(Cell.CLAIMED)
