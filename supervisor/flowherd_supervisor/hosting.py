@@ -61,6 +61,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     """
     settings = load()
     logs.setup(settings.log_level, settings.log_format)
+    logs.name_process(process="supervisor")
     plan = settings.plan()
     setproctitle(f"flowherd: supervisor of {app.name}")
     host = _Host(app, settings, load, plan)

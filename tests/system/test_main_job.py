@@ -216,6 +216,7 @@ def test_a_killed_keeper_is_replaced_and_beats_on(run_host: StartHost, tmp_path:
         engine.wait_for("complete", 4, within_s=20)
         assert set(engine.claims_per_activity().values()) == {1}
         assert len(host.log("keeper_died")) == 1
+        assert {line.get("process", line) for line in host.log()} == {0, 1, "keeper", "preload", "supervisor"}
 
 
 def _belongings(pid: int) -> tuple[list[str], int]:

@@ -14,9 +14,13 @@ import pytest
 import structlog
 
 from flowherd import logs
+from flowherd.isolates.inside.voice import UpwardHandler
+from flowherd.isolates.printing import replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from flowherd.core.conversation import Logged
 
 
 class Log:
@@ -211,3 +215,30 @@ def test_a_worker_that_is_a_thread_names_itself_also_where_its_work_goes_on_else
     thread.join()
     say("in_the_main_thread")
     assert [json.loads(line)["process"] for line in log.lines()] == [1, 1, 0]
+
+
+class Wire(list["Logged"]):
+    """What an isolate says, not yet heard."""
+
+    is_speaking_here = False
+    say = list.append
+
+
+def test_a_line_of_an_isolate_is_one_of_its_worker_whoever_logged_it(log: Log) -> None:
+    """Handlers use structlog or the standard library; what an isolate has logged is logged once more by the worker."""
+    log.use("json")
+    logs.name_process(process="preload")
+    root, wire = logging.getLogger(), Wire()
+    root.handlers[:] = [UpwardHandler(wire)]  # type: ignore[arg-type]
+    say("moved", rows=3)
+    logging.getLogger("theirs").warning("theirs %s", "too")
+    root.handlers[:] = [log.handler]
+    logs.name_process(process=2)
+    for record in wire:
+        replay(record, {"isolate": 71}, ())
+    entries = [json.loads(line) for line in log.lines()]
+    assert [(e["event"], e["level"], e["process"], e["isolate"]) for e in entries] == [
+        ("moved", "info", 2, 71),
+        ("theirs too", "warning", 2, 71),
+    ]
+    assert entries[0]["rows"] == 3

@@ -80,7 +80,7 @@ def hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
 def keeper_late(turn: Turn, seat: Seat, late_s: float) -> None:
     """A keeper that does not beat is replaced; the ledger tells the next one everything."""
     if seat.phase is Phase.RUNNING:
-        turn.note("keeper_late", Level.ERROR, pid=seat.pid, late_s=round(late_s, 2))
+        turn.note("keeper_late", Level.ERROR, process=KEEPER, pid=seat.pid, late_s=round(late_s, 2))
         turn.kill(seat)
 
 
@@ -130,7 +130,7 @@ def _keeper_exited(turn: Turn, seat: Seat, status: int, pid: int | None) -> None
         return
     ends = tuple(at for at in (*state.keeper_ends, turn.now) if turn.now - at < KEEPER_WINDOW_S)
     turn.state = replace(state, keeper_ends=ends)
-    turn.note("keeper_died", Level.ERROR, pid=pid, status=status)
+    turn.note("keeper_died", Level.ERROR, process=KEEPER, pid=pid, status=status)
     seat = replace(seat, restarts=seat.restarts + 1)
     if len(ends) < KEEPER_ENDS:
         turn.spawn(seat)

@@ -50,7 +50,7 @@ def heard(turn: Turn, seat: Seat, event: events.ChildEvent) -> None:
     match event:
         case events.ChildForked(pid=pid):
             turn.put(replace(seat, pid=pid, started_at=turn.now))
-            turn.note("preload_started", pid=pid, incarnation=seat.incarnation)
+            turn.note("preload_started", process=MOLD, pid=pid, incarnation=seat.incarnation)
             if seat.phase is Phase.DYING:
                 turn.actions.append(Kill(MOLD, seat.incarnation))
         case events.SpawnFailed(reason=reason):
@@ -73,7 +73,7 @@ def time_passed(turn: Turn) -> None:
         elif turn.now >= seat.boot_deadline(turn.state.plan.boot_timeout_s):
             _boot_timed_out(turn, seat)
         elif turn.now >= turn.state.answer_due(seat):
-            turn.note("preload_late", Level.WARNING, pid=seat.pid)
+            turn.note("preload_late", Level.WARNING, process=MOLD, pid=seat.pid)
             turn.kill(seat)
 
 
@@ -91,12 +91,13 @@ def _ready(turn: Turn, seat: Seat, event: events.ChildReady) -> None:
     """It takes over. Workers that wait are made; those of an older version are replaced one by one."""
     stops.end_molds(turn, {Phase.RUNNING})
     turn.put(replace(seat, phase=Phase.RUNNING, ready_at=turn.now))
-    turn.note("preload_ready", took_ms=round((turn.now - seat.started_at) * 1000, 1))
+    turn.note("preload_ready", process=MOLD, took_ms=round((turn.now - seat.started_at) * 1000, 1))
     usable = not event.hazards or turn.state.plan.preload is Preload.ALWAYS
     if event.hazards:
         turn.note(
             "preload_unsafe",
             Level.WARNING,
+            process=MOLD,
             found=list(event.hazards),
             note="processes are forked all the same" if usable else "each process imports the app itself",
             remedy=f"make it in the app's lifespan, or say {'--no-preload' if usable else '--preload'}",
@@ -131,7 +132,7 @@ def _boot_failed(turn: Turn, seat: Seat, event: events.BootFailed) -> None:
         turn.note("reload_failed", Level.ERROR, event.report, reason=event.message, note=_OLD_GOES_ON)
         turn.state = replace(turn.state, molds=replace(turn.state.molds, reloading=False))
     else:
-        turn.note("preload_failed", Level.ERROR, event.report, reason=event.message)
+        turn.note("preload_failed", Level.ERROR, event.report, process=MOLD, reason=event.message)
     turn.kill(turn.state.find(MOLD, seat.incarnation) or seat)
 
 
@@ -148,9 +149,9 @@ def _exited(turn: Turn, seat: Seat, status: int) -> None:
     """What it was asked for and has not made is asked for again; workers are not touched."""
     turn.put(replace(seat, phase=Phase.STOPPED, pid=None))
     if seat.phase is Phase.DYING:
-        turn.note("preload_exited", pid=seat.pid, status=status, ordered=True)
+        turn.note("preload_exited", process=MOLD, pid=seat.pid, status=status, ordered=True)
     else:
-        turn.note("preload_died", Level.WARNING, pid=seat.pid, status=status)
+        turn.note("preload_died", Level.WARNING, process=MOLD, pid=seat.pid, status=status)
     isolates.mold_ended(turn, seat.incarnation)
     serving = turn.state.mode is Mode.SERVING
     for worker in turn.state.workers:

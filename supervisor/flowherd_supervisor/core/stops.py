@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit as Code
 from flowherd_supervisor.core.actions import Drain, FinishKeeper, Level, Release
+from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, Seat
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _hasten_keeper(turn: Turn) -> None:
 
 def _kill_keeper(turn: Turn) -> None:
     turn.state = replace(turn.state, deadline=inf)
-    turn.note("keeper_killed", Level.ERROR, reason="it could not settle in time")
+    turn.note("keeper_killed", Level.ERROR, process=KEEPER, reason="it could not settle in time")
     turn.blame(Code.RELEASED)
     turn.kill(turn.state.keeper)
 

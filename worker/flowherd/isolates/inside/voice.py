@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 REASON_S = 0.5  # SIGTERM may overtake the message that says why
 _MOST_CHARS = 4000  # of a record: a line of the log holds 4 KiB
 _BLANK = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OF_STRUCTLOG = {
+    "_logger",
+    "_name",
+}  # by which its formatter knows its own records, and would not know the replayed
 _formatter = logging.Formatter()
 
 
@@ -171,7 +175,7 @@ class UpwardHandler(logging.Handler):
 
 
 def _logged(record: logging.LogRecord) -> Logged:
-    fields = {name: value for name, value in vars(record).items() if name not in _BLANK}
+    fields = {name: value for name, value in vars(record).items() if name not in _BLANK | _OF_STRUCTLOG}
     if isinstance(record.msg, dict):  # how structlog hands an event to the standard library
         fields.update(record.msg)
         message = str(fields.pop("event", ""))
