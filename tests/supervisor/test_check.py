@@ -257,6 +257,25 @@ def test_credentials_are_tried_once(
     assert "canary" not in "".join(lines) + err
 
 
+# Telemetry
+
+
+def test_where_telemetry_goes_is_said_where_it_is_asked_for(
+    app: Callable[[str], str], check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without user and password, which some put there; and not a word where nobody asks."""
+    name = app(GOOD_APP)
+    assert not any("telemetry" in line for line in check(name)[1])
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:canary@collector:4318")
+    _, lines, err = check(name)
+    assert "ok  telemetry: traces and metrics go to http://collector:4318" in lines
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    code, wrong, _ = check(name)
+    assert code == 0
+    assert any(line.startswith("warning  OTEL_EXPORTER_OTLP_PROTOCOL is grpc") for line in wrong)
+    assert "canary" not in "".join([*lines, *wrong]) + err
+
+
 # What is unwise
 
 

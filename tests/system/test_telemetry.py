@@ -68,6 +68,7 @@ def test_the_spans_of_a_handler_are_children_of_its_activity_s(
         assert (inside.resource["process.pid"] == span.resource["process.pid"]) == (offload != "process")
         assert span.resource["service.name"] == "flowherd"
     assert len({span.trace_id for span in collector.spans}) == len(PLACES)
+    assert host.log("preload_unsafe") == []
 
 
 def test_what_a_handler_raises_is_in_its_span_wherever_it_runs(

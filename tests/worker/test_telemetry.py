@@ -51,6 +51,7 @@ def test_an_endpoint_or_the_exporter_otlp_switches_it_on(
     [
         ({ENDPOINT: URL, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "", "http/protobuf"),
         ({ENDPOINT: URL, "OTEL_TRACES_EXPORTER": "console"}, "", "otlp and none"),
+        ({ENDPOINT: "http://[collector"}, "", "is no URL"),
         ({ENDPOINT: URL, "OTEL_TRACES_EXPORTER": "console,otlp"}, URL, "otlp and none"),
     ],
 )

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from pydantic import SecretStr  # noqa: TC002 - the binding reads it
 
 from flowherd import ActivityError, Registry, activity
-from flowherd.activity import Died, Lost
+from flowherd.activity import Completed, Died, Lost
 from flowherd.config import WorkerConfig
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
@@ -228,6 +228,32 @@ async def test_halves_of_characters_in_names_and_words_do_not_cost_the_batch() -
     [span] = bench.spans.kept.get_finished_spans()
     assert span.name == "process w?"
     assert str(span.to_json()).encode()
+
+
+class Rude(SpanProcessor):
+    """A processor of an app's own that raises."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if span.name.endswith("early"):
+            raise RuntimeError("early")
+
+    def on_end(self, span: Any) -> None:
+        raise RuntimeError("late")
+
+
+@pytest.mark.parametrize("name", ["early", "late"])
+async def test_a_processor_that_raises_costs_the_span_and_not_the_activity(name: str) -> None:
+    """It stands where a handler ends: what it raises must not keep the slot."""
+
+    @activity(name=name)
+    async def work() -> int:
+        return 1
+
+    bench = Bench(work)
+    bench.spans.provider.add_span_processor(Rude())
+    run = bench.start(name)
+    await asyncio.wait_for(run.ended(), CEILING_S)
+    assert await run.outcome() == Completed(b'{"result":1}')
 
 
 def test_a_carrier_is_continued_in_another_process() -> None:

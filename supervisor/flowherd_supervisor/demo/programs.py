@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BOOT_S = 30.0
 STOP_S = 5.0
 _LISTENING = re.compile(r"listening on (http://\S+)")
-_FOREIGN = re.compile(r"(KRUXIAFLOW|FLOWHERD)_.*|WORKER_TYPE|PYTHONHASHSEED|.*_PROXY", re.IGNORECASE)
+_FOREIGN = re.compile(r"(KRUXIAFLOW|FLOWHERD|OTEL)_.*|WORKER_TYPE|PYTHONHASHSEED|.*_PROXY", re.IGNORECASE)
 _TEMP_MAX = 50  # bytes: the kernel takes 107 for a socket's path, and our own names below it need the rest
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+import structlog
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from flowherd.activity import Completed, Died, Lost
@@ -28,6 +29,7 @@ _EVENTS = {
 }
 _MOST_CHARS = 16_000  # of a traceback
 
+log = structlog.stdlib.get_logger(__name__)
 _w3c = TraceContextTextMapPropagator()
 
 
@@ -49,13 +51,19 @@ class Tracing:
     def around(self, state: RunState, offload: str) -> Iterator[None]:
         """See `Tracing.around`."""
         activity = state.activity
-        span = self._spans.tracer.start_span(
-            f"process {_text(activity.name)}",
-            context=Context(),
-            kind=SpanKind.CONSUMER,
-            attributes={**_named(activity), "flowherd.process": self._process, "flowherd.offload": offload},
-        )
-        state.trace = AttemptSpan(span, self._open)
+        span: Span = INVALID_SPAN
+        with _contained():
+            span = self._spans.tracer.start_span(
+                f"process {_text(activity.name)}",
+                context=Context(),
+                kind=SpanKind.CONSUMER,
+                attributes={
+                    **_named(activity),
+                    "flowherd.process": self._process,
+                    "flowherd.offload": offload,
+                },
+            )
+            state.trace = AttemptSpan(span, self._open)
         token = attach(set_span_in_context(span))
         try:
             yield
@@ -107,43 +115,52 @@ class AttemptSpan:
 
     def told_to_stop(self, reason: CancelReason) -> None:
         """See `Trace.told_to_stop`."""
-        self._span.add_event(_EVENTS[reason])
+        with _contained():
+            self._span.add_event(_EVENTS[reason])
 
     def raised(self, kind: str, message: str, report: str) -> None:
         """See `Trace.raised`."""
-        self._span.add_event(
-            "exception",
-            {
-                "exception.type": _text(kind),
-                "exception.message": _text(message),
-                "exception.stacktrace": _text(report),
-            },
-        )
+        words = {"type": kind, "message": message, "stacktrace": report}
+        with _contained():
+            attributes = {f"exception.{name}": _text(text) for name, text in words.items()}
+            self._span.add_event("exception", attributes)
 
     def settled(self, outcome: Outcome) -> None:
         """See `Trace.settled`."""
         self._is_settled = True
-        match outcome:
-            case Completed():
-                self._span.set_attribute("kruxiaflow.outcome", "completed")
-            case Died(how):
-                self._failed("died", "PROCESS_DIED", how)
-            case Lost(reason):
-                self._failed("lost", "LEASE_LOST", reason)
-            case _:
-                self._span.set_attribute("kruxiaflow.retryable", outcome.retryable)
-                self._failed("failed", outcome.code, outcome.message)
+        with _contained():
+            match outcome:
+                case Completed():
+                    self._span.set_attribute("kruxiaflow.outcome", "completed")
+                case Died(how):
+                    self._failed("died", "PROCESS_DIED", how)
+                case Lost(reason):
+                    self._failed("lost", "LEASE_LOST", reason)
+                case _:
+                    self._span.set_attribute("kruxiaflow.retryable", outcome.retryable)
+                    self._failed("failed", outcome.code, outcome.message)
 
     def ended(self) -> None:
         """See `Trace.ended`."""
-        if not self._is_settled:
-            self._failed("given back", "WORKER_SHUTDOWN", "the worker stopped before the handler had ended")
-        self._span.end()
         self._all_open.discard(self)
+        with _contained():
+            if not self._is_settled:
+                message = "the worker stopped before the handler had ended"
+                self._failed("given back", "WORKER_SHUTDOWN", message)
+            self._span.end()
 
     def _failed(self, outcome: str, code: str, message: str) -> None:
         self._span.set_attributes({"kruxiaflow.outcome": outcome, "error.type": _text(code)})
         self._span.set_status(Status(StatusCode.ERROR, _text(message)))
+
+
+@contextlib.contextmanager
+def _contained() -> Iterator[None]:
+    """A sampler or processor of the app's may raise: that costs a span, and nothing else."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - it is not ours
+        log.debug("span_incomplete", reason=repr(error))
 
 
 def _named(activity: Activity) -> dict[str, str]:

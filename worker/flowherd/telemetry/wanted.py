@@ -82,7 +82,11 @@ def _place(environ: Mapping[str, str], signal: str, obstacles: list[str]) -> str
             "and the collector's port for it (4318)"
         )
         return ""
-    return _shown(endpoint or DEFAULT_ENDPOINT)
+    try:
+        return _shown(endpoint or DEFAULT_ENDPOINT)
+    except ValueError as error:
+        obstacles.append(f"the endpoint of OpenTelemetry's variables is no URL: {error}")
+        return ""
 
 
 def _of(environ: Mapping[str, str], signal: str, what: str) -> str:
@@ -102,6 +106,6 @@ def _named(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _shown(endpoint: str) -> str:
-    """Without user and password, which some put there."""
+    """Without user and password, which some put there; ValueError for what is no URL."""
     url = urlsplit(endpoint)
     return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
