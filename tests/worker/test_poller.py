@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from attempts_kit import Table, an_activity
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import virtual_time
 

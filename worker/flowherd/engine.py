@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,8 +23,7 @@ class Verdict(Enum):
     REFUSED = "refused"  # the engine will never take these bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A verdict and the engine's own words about it, cleaned for a log line."""
 
     verdict: Verdict

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from flowherd.activity import Activity, Completed, Failed, Usage
 from flowherd.engine import Answer, Batch, Undecodable, Verdict
 
@@ -89,7 +91,7 @@ class FakeEngine:
             if len(activities) + len(undecodable) >= limit or _is_of_other_type(item, worker_type):
                 kept.append(item)
             elif isinstance(item, Activity):
-                activities.append(replace(item, worker_id=worker_id))
+                activities.append(msgspec.structs.replace(item, worker_id=worker_id))
             else:
                 undecodable.append(replace(item, worker_id=worker_id))
         self._queue = kept

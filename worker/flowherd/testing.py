@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import msgspec
+
 from flowherd.activity import Activity, Completed, Failed, Outcome, Usage
 from flowherd.config import WorkerConfig
 from flowherd.fake_engine import Call, FakeEngine
@@ -42,7 +44,7 @@ def make_activity(name: str, parameters: Any = None, *, number: int = 1, **field
         worker_id="test-worker",
         parameters={} if parameters is None else parameters,
     )
-    return replace(made, **fields)
+    return msgspec.structs.replace(made, **fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ REFRESH_AT = 0.8  # of `expires_in` (protocol.md §2.3)
 TOKEN_ROUTE = "/api/v1/oauth/token"  # noqa: S105 - a path
 _TOKEN_DEADLINE_S = 15.0  # a token costs the engine 0.2-0.4 s of bcrypt (protocol.md §2.3)
 _LOOK_AGAIN_S = 0.02
+_VERSION = Host.TOKEN_VERSION  # looked at for each call, and looking it up costs more
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -87,7 +88,7 @@ class _Published:
 
     def latest(self) -> Token | None:
         """The present one; None before the first, and while it is being replaced."""
-        if self._latest.version != self._ledger.get(Host.TOKEN_VERSION):
+        if self._latest.version != self._ledger.get(_VERSION):
             self._latest = Token(*self._ledger.token())
         return self._latest if self._latest.version else None
 

@@ -23,6 +23,7 @@ MAX_BODY_BYTES = 52_428_800  # protocol.md fact 16
 _UNAUTHORIZED = 401
 _CREDENTIALS_MISSING = "set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
 _json = msgspec.json.Encoder(order="deterministic")
+_ACCEPTED = Verdict.ACCEPTED  # compared for each call
 
 
 def connect(
@@ -120,7 +121,7 @@ class KruxiaEngine:
 
     async def _tell(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
         answer, reply = await self._call(f"activities/{activity_id}/{verb}", body, deadline_s)
-        if answer.verdict is Verdict.ACCEPTED and b'"acknowledged"' not in reply.body:
+        if answer.verdict is _ACCEPTED and b'"acknowledged"' not in reply.body:
             raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True)
         return answer
 

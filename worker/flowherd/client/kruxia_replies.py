@@ -27,6 +27,7 @@ _MARK = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)  # a whol
 _UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
 _PASSING = frozenset({408, 425, 429})  # and every 5xx
 _NOT_DONE = frozenset({408, 425, 429, 503})  # the call has certainly not taken effect
+_TAKEN = Answer(Verdict.ACCEPTED)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -39,7 +40,7 @@ def sort_reply(reply: Reply) -> Answer | None:
     """
     match reply.status:
         case 200 | 201:
-            return Answer(Verdict.ACCEPTED, _warnings(reply.body))
+            return _TAKEN if b'"warnings"' not in reply.body else _taken_with_warnings(reply.body)
         case 409 if _message(reply):
             return Answer(Verdict.GONE, words_of(reply))
         case 404 if "Activity '" in _message(reply):
@@ -81,14 +82,13 @@ def words_of(reply: Reply) -> str:
     return f"status {reply.status}: " + "".join(c if c.isprintable() else "?" for c in line[:200])
 
 
-def _warnings(body: bytes) -> str:
+def _taken_with_warnings(body: bytes) -> Answer:
     """The engine's warnings about a completion; the usual short reply is not decoded (protocol.md §6.2)."""
-    if b'"warnings"' not in body:
-        return ""
     try:
-        return "; ".join(str(warning) for warning in msgspec.json.decode(body)["warnings"])[:500]
+        warnings = "; ".join(str(warning) for warning in msgspec.json.decode(body)["warnings"])[:500]
     except _UNREADABLE:
-        return ""
+        return _TAKEN
+    return Answer(Verdict.ACCEPTED, warnings)
 
 
 def _retry_after_s(reply: Reply) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 import httpx
+import msgspec
 
 from flowherd.client.pool.wire import checked_target
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
@@ -20,13 +20,15 @@ MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A whole HTTP reply; header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.status}, {len(self.body)} bytes>"
 
 
 class Transport(Protocol):

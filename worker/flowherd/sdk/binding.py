@@ -35,6 +35,9 @@ class Source(Enum):
     REST = "all parameters no other argument names"
 
 
+_CONTEXT, _WHOLE, _REST = Source.CONTEXT, Source.WHOLE, Source.REST  # compared at each call
+
+
 @dataclass(frozen=True, slots=True)
 class Argument:
     """One argument of a handler; `adapter` is None where anything is accepted as it came."""
@@ -80,9 +83,9 @@ class Binding:
         keywords: dict[str, Any] = {}
         problems: list[str] = []
         for argument in self.arguments:
-            if argument.source is Source.CONTEXT:
+            if argument.source is _CONTEXT:
                 value = context
-            elif argument.source is Source.REST:
+            elif argument.source is _REST:
                 named = {other.name for other in self.arguments if other.source is Source.NAMED}
                 keywords.update({name: given for name, given in parameters.items() if name not in named})
                 continue
@@ -99,7 +102,7 @@ class Binding:
 
 def _value(argument: Argument, parameters: Mapping[str, Any], problems: list[str]) -> Any:
     """The validated argument; what is wrong goes to `problems`, so that all is named at once."""
-    if argument.source is Source.WHOLE:
+    if argument.source is _WHOLE:
         given = parameters
     elif argument.name in parameters:
         given = parameters[argument.name]

@@ -12,10 +12,11 @@ from flowherd.shared.checked import CHECKED, checked
 from flowherd.shared.histogram import Timing
 from flowherd.shared.spendings import AREA_BYTES, write_of
 
-# Looking a member up in its enum costs as much as storing it: these five are stored for every activity.
+# Looking a member up in its enum costs as much as storing it: these are stored for every activity.
 _FREE, _CLAIMED, _RUNNING, _REPORTING, _APART = (
     int(state) for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING, State.APART)
 )
+_RUN = Timing.RUN
 _BERTH_BITS, _RECORD_BITS = 12, 30  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 _NOTHING_KEPT = bytes(CHECKED.size)
 
@@ -112,7 +113,7 @@ class RecordBook:
     def ran(self, index: int, now: float) -> None:
         """Counts how long a handler at work took; one that has never begun took no time."""
         if self._states[index] in {_RUNNING, _APART}:
-            self.berth.count(Timing.RUN, now - self._times[2 * index])
+            self.berth.count(_RUN, now - self._times[2 * index])
 
     def reporting(self, index: int, completion: bytes | None) -> None:
         """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flowherd.shared.berths import Berths
 
 _LOOK_AROUND_S = 2.0  # how long a new process may go unnoticed; it notices the others at once
+_WORKED_AT = Clock.WORKED_AT  # written for each outcome
 
 
 class Siblings:
@@ -69,7 +70,7 @@ class Siblings:
 
     def say_worked(self, at: float) -> None:
         """Publishes that there was work, or that an outcome was acknowledged."""
-        self._own.set_clock(Clock.WORKED_AT, at)
+        self._own.set_clock(_WORKED_AT, at)
 
     def wake(self, number: int) -> None:
         """Has the process in that berth poll at once."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from flowherd.activity import Completed, Failed
 from flowherd.ledger import HELD, JOURNAL_BYTES, Cell, State

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from flowherd.working.tasks import Tasks
 
 
+_RUNNING = Cell.RUNNING  # counted for each activity
+
+
 class Occupancy:
     """The handlers of one worker from their start until they have really ended.
 
@@ -35,7 +38,7 @@ class Occupancy:
 
     def enter(self) -> None:
         """A handler starts, in a slot that has been taken for it."""
-        self._tools.book.berth.add(Cell.RUNNING)
+        self._tools.book.berth.add(_RUNNING)
 
     def leave(self, attempt: Attempt, run: Run) -> None:
         """Its outcome is known: frees the slot, at once or when the handler has ended too."""
@@ -51,6 +54,6 @@ class Occupancy:
         self._vacate(attempt)
 
     def _vacate(self, attempt: Attempt) -> None:
-        self._tools.book.berth.add(Cell.RUNNING, -1)
+        self._tools.book.berth.add(_RUNNING, -1)
         self._tools.slots.give_back()
         self._vacated(attempt)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flowherd.sdk.registry import Registry
 
 RELEASE_S = 0.8  # for giving work back once a drain's time is up
+_HELD = Cell.HELD  # written for each activity
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -227,7 +228,7 @@ class Worker:
     # Notices from the parts
 
     def _slots_changed(self) -> None:
-        self._berth.put(Cell.HELD, self._slots.held)
+        self._berth.put(_HELD, self._slots.held)
         self._poller.slots_changed()
 
     def _acknowledged(self) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _READ_AHEAD = 256 << 10  # bytes that the reader of a stream may lag behind
 _UNBOUNDED = 1 << 62
+_IDLE, _HEAD, _DONE = Stage.IDLE, Stage.HEAD, Stage.DONE  # see `reply`
 
 
 class HttpConnection(asyncio.Protocol):
@@ -46,7 +47,7 @@ class HttpConnection(asyncio.Protocol):
             and not transport.is_closing()
             and (reply.keep_alive or not self._exchanges)
             and reply.fault is None
-            and (reply.stage is Stage.DONE or reply.stage is Stage.IDLE)
+            and (reply.stage is _DONE or reply.stage is _IDLE)
             and not transport.get_write_buffer_size()
         )
 
@@ -88,7 +89,7 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def _is_silent(self) -> bool:
-        return self.reply.stage is Stage.HEAD and self.reply.fault is None
+        return self.reply.stage is _HEAD and self.reply.fault is None
 
     async def whole_reply(self) -> bytes:
         """The body; status and headers stand in `reply`.
@@ -98,20 +99,20 @@ class HttpConnection(asyncio.Protocol):
 
         """
         reply = self.reply
-        while reply.stage is not Stage.DONE:
+        while reply.stage is not _DONE:
             await self._progress()
         chunks = reply.chunks
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def reply_head(self) -> None:
         """Returns when status and headers are there; raises as `whole_reply`."""
-        while self.reply.stage is Stage.HEAD:
+        while self.reply.stage is _HEAD:
             await self._progress()
 
     async def next_chunks(self) -> list[bytes]:
         """What has come since the last call; empty at the end of the body; raises as `whole_reply`."""
         reply = self.reply
-        while not reply.chunks and reply.stage is not Stage.DONE:
+        while not reply.chunks and reply.stage is not _DONE:
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
             await self._progress()
@@ -120,12 +121,12 @@ class HttpConnection(asyncio.Protocol):
 
     def overdue(self) -> None:
         """Ends an exchange that has not ended by itself."""
-        if self.reply.stage is not Stage.DONE:
+        if self.reply.stage is not _DONE:
             self._fail(Overdue("no complete reply in time"))
 
     def rest(self, now: float) -> None:
         """Between two exchanges: whatever comes now is nobody's reply."""
-        self.reply.stage = Stage.IDLE
+        self.reply.stage = _IDLE
         self.reply.chunks = []
         self.idle_since = now
 
@@ -165,9 +166,9 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reply = self.reply
-        was_silent = reply.stage is Stage.IDLE
+        was_silent = reply.stage is _IDLE
         reply.feed(data)
-        if reply.stage is Stage.DONE:
+        if reply.stage is _DONE:
             self._wake()
         elif was_silent:
             self._fail(MalformedReply("bytes that nobody asked for"))
@@ -180,12 +181,12 @@ class HttpConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:  # half-closed is closed
         self.reply.end()
-        if self.reply.stage is Stage.DONE:
+        if self.reply.stage is _DONE:
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         reply = self.reply
-        if reply.fault is None and reply.stage is not Stage.DONE:
+        if reply.fault is None and reply.stage is not _DONE:
             how = f"{type(exc).__name__}: {exc}" if exc else "closed by the other side"
             reply.fault = Disconnected(how, has_begun=reply.received > 0)
             reply.fault.__cause__ = exc

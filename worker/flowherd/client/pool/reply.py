@@ -23,6 +23,10 @@ class Stage(enum.Enum):
     DONE = enum.auto()
 
 
+# Looking a member up in its enum costs as much as what is done with it.
+_IDLE, _HEAD, _BODY, _DONE = Stage.IDLE, Stage.HEAD, Stage.BODY, Stage.DONE
+
+
 class ReplyReader:
     """Strict where leniency would let one reply pass for two, or for another's.
 
@@ -36,11 +40,11 @@ class ReplyReader:
     def __init__(self) -> None:
         self._parser = HttpResponseParser(self)
         self.begin(0)
-        self.stage = Stage.IDLE
+        self.stage = _IDLE
 
     def begin(self, most_bytes: int, *, is_bodiless: bool = False) -> None:
         """Before each request; `most_bytes` bounds the body, a reply to HEAD is bodiless."""
-        self.stage = Stage.HEAD
+        self.stage = _HEAD
         self.status = 0
         self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -55,11 +59,11 @@ class ReplyReader:
     @property
     def is_whole(self) -> bool:
         """Whether its last byte has come."""
-        return self.stage is Stage.DONE
+        return self.stage is _DONE
 
     def feed(self, data: bytes) -> None:
         """Reads on; what follows a whole reply spoils the connection, what spoils the reply is its fault."""
-        if self.stage is Stage.IDLE or self.is_whole:
+        if self.stage is _IDLE or self.is_whole:
             self.keep_alive = False  # bytes that answer nothing must not answer the next request
             return
         self.received += len(data)
@@ -79,28 +83,28 @@ class ReplyReader:
     def end(self) -> None:
         """The other side will send nothing more, in good order."""
         self.keep_alive = False
-        if self.stage is Stage.BODY and self._ends_with_connection and self.fault is None:
-            self.stage = Stage.DONE
+        if self.stage is _BODY and self._ends_with_connection and self.fault is None:
+            self.stage = _DONE
 
     def header(self, name: bytes) -> bytes:
         """All values of a header, joined by commas."""
         return b", ".join(value for key, value in self.headers if key == name)
 
     def _refuse(self, reason: str) -> None:
-        if self.stage is not Stage.DONE and self.fault is None:
+        if self.stage is not _DONE and self.fault is None:
             self.fault = MalformedReply(f"no reply in HTTP/1.1: {reason}")
 
     def _stop(self, fault: WireError) -> WireError:
         """To be raised: the parser reads no further."""
         self.keep_alive = False
-        if self.stage is not Stage.DONE and self.fault is None:
+        if self.stage is not _DONE and self.fault is None:
             self.fault = fault
         return fault
 
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        if self.stage is not Stage.HEAD:
+        if self.stage is not _HEAD:
             raise self._stop(MalformedReply("a second reply"))
 
     def on_status(self, status: bytes) -> None:
@@ -111,7 +115,7 @@ class ReplyReader:
         self._head_bytes += len(name) + len(value)
         if self._fields > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
             raise self._stop(MalformedReply("more headers than a reply needs"))
-        if self.stage is Stage.HEAD:  # trailers are dropped
+        if self.stage is _HEAD:  # trailers are dropped
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -127,12 +131,12 @@ class ReplyReader:
             raise self._stop(MalformedReply(f"transfer-encoding {coding[:40]!r} that nobody asked for"))
         self.keep_alive = parser.should_keep_alive()
         self._ends_with_connection = not length and not coding
-        self.stage = Stage.DONE if self._is_bodiless else Stage.BODY
+        self.stage = _DONE if self._is_bodiless else _BODY
         if not self._is_bodiless and length.isdigit() and int(length) > self._most_bytes:
             raise self._stop(OversizedReply(f"a reply of {int(length)} bytes"))
 
     def on_body(self, data: bytes) -> None:
-        if self.stage is not Stage.BODY:
+        if self.stage is not _BODY:
             raise self._stop(MalformedReply("a body where none belongs"))
         self._size += len(data)
         if self._size > self._most_bytes:
@@ -141,7 +145,7 @@ class ReplyReader:
 
     def on_message_complete(self) -> None:
         if self.status >= 200:
-            self.stage = Stage.DONE
+            self.stage = _DONE
             return
         self._interim += 1
         if self._interim > MAX_INTERIM_REPLIES:

@@ -13,7 +13,7 @@ import socket
 import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -166,7 +166,7 @@ class _Bench:
             known = ", ".join(self._registry.names())
             return Failed("UNKNOWN_ACTIVITY", f"the isolate's app knows: {known}", retryable=True)
         try:
-            activity = replace(activity, parameters=msgspec.json.decode(job.parameters))
+            activity = msgspec.structs.replace(activity, parameters=msgspec.json.decode(job.parameters))
         except (msgspec.DecodeError, RecursionError) as error:
             reason = f"its JSON cannot be read ({type(error).__name__})"
             return Failed("INVALID_ACTIVITY", reason, retryable=False)
