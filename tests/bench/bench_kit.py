@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ APPS = HERE / "apps"
 CREDENTIALS = {"KRUXIAFLOW_CLIENT_ID": "bench", "KRUXIAFLOW_CLIENT_SECRET": "bench-secret"}
 LOGIN = tuple(CREDENTIALS.values())
 CEILING_S = 200.0
+STUB = "the stub, % of a core"  # an aside of the benches in which it could be the bottleneck
 LIVES_S = 2.3  # an end within 2 s of Ready is a short one, and the next start waits
 UVLOOP = (
     "import os, runpy, sys, uvloop; uvloop.install(); sys.path.insert(0, os.path.dirname(sys.argv[1])); "
@@ -34,7 +36,8 @@ UVLOOP = (
 
 
 def arguments(doc: str, *, repeat: int = 3, has_rust: bool = False) -> argparse.ArgumentParser:
-    """The flags of every bench."""
+    """The flags of every bench; from now on SIGTERM interrupts it, so that it ends what it has started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=repeat)
     parser.add_argument("--only", default="", metavar="PART", help="of the names of the contenders")

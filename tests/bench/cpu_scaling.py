@@ -18,7 +18,7 @@ import time
 from functools import partial
 
 import psutil
-from bench_kit import APPS, arguments, cpu_s, flowherd, in_turn, rivals, running, running_stub, slots
+from bench_kit import APPS, STUB, arguments, cpu_s, flowherd, in_turn, rivals, running, running_stub, slots
 from sheet import STOCK, Gate, Sheet
 
 from flowherd.process.free_threading import is_gil_enabled
@@ -51,6 +51,7 @@ def measure(words: tuple[str, ...], workers: int, rounds: int, activities: int) 
     return {
         RATE: activities / wall_s,
         "CPU, ms each": 1e3 * ours_s / activities,
+        STUB: 100 * stub_s / wall_s,
         OTHERS: (all_s - ours_s - stub_s) / wall_s,
     }
 
@@ -97,7 +98,7 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=40)
     options = parser.parse_args()
     rounds = rounds_of(HANDLER_S)
-    sheet = Sheet("handlers that compute", "", GATES, asides=[OTHERS])
+    sheet = Sheet("handlers that compute", "", GATES, asides=[OTHERS, STUB])
     if is_gil_enabled():
         sheet.left_out["threads"] = "this Python has a GIL"
     calm: list[Sheet] = []

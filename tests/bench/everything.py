@@ -188,12 +188,13 @@ def main(words: list[str] | None = None, parts: tuple[Part, ...] = PARTS, folder
             if part.name in options.only:
                 results.append(one(part, rivals, is_quick=options.quick, folder=folder))
                 print(*shown(results[-1]), sep="\n", flush=True)
+                if options.json is not None:  # each time: all of it takes hours
+                    options.json.write_text(json.dumps(document(results, is_quick=options.quick), indent=1))
     print(headline(), *summary(results), sep="\n")
-    if options.json is not None:
-        options.json.write_text(json.dumps(document(results, is_quick=options.quick), indent=1))
     is_whole = len(results) == len(set(options.only))
     return 0 if is_whole and not any(result.failed for result in results) else 1
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

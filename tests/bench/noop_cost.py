@@ -18,7 +18,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench_kit import arguments, cpu_s, flowherd, quantile, rivals, run, running, running_stub, slots
+from bench_kit import STUB, arguments, cpu_s, flowherd, quantile, rivals, run, running, running_stub, slots
 from sheet import STOCK, Gate, Sheet
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 WARM_UP = 300
 CPU, RATE, P99 = "CPU, ms for 1,000", "a second", "handed out to acknowledged, p99 ms"
-STUB = "the stub, % of a core"
 DIRECT, POOL = "flowherd, direct", "flowherd, httpx-pool"
 
 

@@ -1,7 +1,7 @@
-"""Whether a worker process grows: `python tests/bench/noop_soak.py [--activities 200000] [--json FILE]`.
+"""Whether a worker process grows: `python tests/bench/noop_soak.py [--activities 200000] [--every 10000]`.
 
 One worker process behind the supervisor and the stub engine; its resident memory, descriptors and threads are read
-every 10,000 no-ops. Shown are the slope of the memory over the second half, in MB per 100,000 activities, and what the
+every so many no-ops. Shown are the slope of the memory over the second half, in MB per 100,000 activities, and what the
 last reading has more than the first. It takes minutes.
 """
 
@@ -17,7 +17,6 @@ from sheet import Gate, Sheet
 if TYPE_CHECKING:
     import psutil
 
-EVERY = 10_000
 OURS = "flowherd -p 1"
 SLOPE, FDS, THREADS = "MB more per 100,000, second half", "descriptors more", "threads more"
 GATES = [Gate(SLOPE, OURS, "<=", 0.5), Gate(FDS, OURS, "<=", 0), Gate(THREADS, OURS, "<=", 0)]
@@ -38,32 +37,32 @@ def read(worker: psutil.Process) -> dict[str, float]:
         }
 
 
-def soak(activities: int) -> list[dict[str, float]]:
-    """A reading for every `EVERY` activities."""
+def soak(activities: int, every: int) -> list[dict[str, float]]:
+    """The readings."""
     with (
         running_stub() as stub,
         running(flowherd("noop_worker", "-p", "1"), stub.url, **slots(64, 100)) as root,
     ):
         readings = []
-        for _ in range(activities // EVERY):
-            stub.do(EVERY)
+        for _ in range(activities // every):
+            stub.do(every)
             readings.append(read(worker_of(root)))
         return readings
 
 
-def slope_mb(readings: list[dict[str, float]]) -> float:
+def slope_mb(readings: list[dict[str, float]], every: int) -> float:
     """MB of resident memory per 100,000 activities, over the second half: the first fills caches and pools."""
     half = [reading["rss_mb"] for reading in readings[len(readings) // 2 :]]
-    return statistics.linear_regression(range(len(half)), half).slope * 100_000 / EVERY
+    return statistics.linear_regression(range(len(half)), half).slope * 100_000 / every
 
 
-def measure(activities: int) -> dict[str, float]:
+def measure(activities: int, every: int) -> dict[str, float]:
     """One life of a worker."""
-    readings = soak(activities)
+    readings = soak(activities, every)
     first, last = readings[0], readings[-1]
     return {
         "MB at the end": last["rss_mb"],
-        SLOPE: slope_mb(readings),
+        SLOPE: slope_mb(readings, every),
         FDS: last["fds"] - first["fds"],
         THREADS: last["threads"] - first["threads"],
     }
@@ -73,9 +72,10 @@ def main() -> int:
     """Lets it live `--repeat` times, by default once."""
     parser = arguments(__doc__, repeat=1)
     parser.add_argument("--activities", type=int, default=200_000)
+    parser.add_argument("--every", type=int, default=10_000, help="a reading")
     options = parser.parse_args()
     sheet = Sheet("soak", f"{options.activities} no-ops in one process", GATES)
-    return run(sheet, options, {OURS: lambda: measure(options.activities)})
+    return run(sheet, options, {OURS: lambda: measure(options.activities, options.every)})
 
 
 if __name__ == "__main__":

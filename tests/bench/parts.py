@@ -34,8 +34,8 @@ class Part:
 
 
 PARTS = (
-    Part("light", "light_beside_heavy", quick="--seconds 4 --drain 6 --repeat 1"),
-    Part("noop", "noop_cost", quick="--activities 1000 --repeat 1", has_rust=True),
+    Part("light", "light_beside_heavy", quick="--seconds 3 --drain 4 --repeat 1"),
+    Part("noop", "noop_cost", quick="--activities 500 --repeat 1", has_rust=True),
     Part(
         "noop-5ms", "noop_cost", "--delay-ms 5 --slots 16 --activities 4000",
         quick="--activities 400 --repeat 1", has_rust=True,
@@ -44,14 +44,14 @@ PARTS = (
         "noop-5ms-256", "noop_cost", "--delay-ms 5 --slots 256 --activities 8000",
         quick="--activities 600 --repeat 1", has_rust=True,
     ),
-    Part("scaling", "cpu_scaling", quick="--activities 100 --repeat 1 --tries 1", has_rust=True),
-    Part("polling", "polling", quick="--seconds 2 --lone 4 --stream 40 --steps 20 --repeat 1"),
-    Part("skew", "skew", quick="--counts 12,5 --repeat 1"),
-    Part("beats", "beats_blocked", quick="--seconds 3 --repeat 1"),
+    Part("scaling", "cpu_scaling", quick="--activities 60 --repeat 1 --tries 1", has_rust=True),
+    Part("polling", "polling", quick="--seconds 1 --lone 3 --stream 20 --steps 20 --repeat 1"),
+    Part("skew", "skew", quick="--counts 12,5 --seconds 0.1 --repeat 1"),
+    Part("beats", "beats_blocked", quick="--seconds 2 --repeat 1"),
     Part("memory", "fork_cost", quick="--activities 200 --restarts 1 --transports direct"),
-    Part("crash", "crash_requeue", quick="--kills 2 --lease 4"),
+    Part("crash", "crash_requeue", quick="--kills 2 --lease 3"),
     Part("offload", "offload_cost", quick="--calls 40 --large 4 --repeat 1"),
-    Part("soak", "noop_soak", quick="--activities 40000"),
+    Part("soak", "noop_soak", quick="--activities 10000 --every 1000"),
     Part("threads", "thread_offload", quick="--batches 1 --batch 6 --waits 32"),
     Part("transports", "transport_cost", quick="--calls 400 --repeat 1"),
     Part("asked", "beats_under_load", quick="--processes 4 --seconds 7"),

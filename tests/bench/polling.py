@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bench_kit import (
+    STUB,
     Stub,
     arguments,
     cpu_s,
@@ -65,15 +66,16 @@ GATES = [
 
 def idle(stub: Stub, root: psutil.Process, seconds: float) -> dict[str, float]:
     """A host that finds nothing."""
-    stub.tell("clear")
+    stub_before_s = stub.tell("clear")["cpu_s"]
     cpu_before_s, begun_at = cpu_s(root), time.monotonic()
     threading.Event().wait(seconds)
     wall_s = time.monotonic() - begun_at
-    polls = stub.tell("report")["counts"].get("polls", 0)
+    report = stub.tell("report")
     return {
-        IDLE: polls / wall_s,
+        IDLE: report["counts"].get("polls", 0) / wall_s,
         IDLE_CPU: 100 * (cpu_s(root) - cpu_before_s) / wall_s,
         HOST: len(tree(root)),
+        STUB: 100 * (report["cpu_s"] - stub_before_s) / wall_s,
     }
 
 
@@ -135,7 +137,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", default="1,2,8")
     options = parser.parse_args()
-    sheet = Sheet("polling", f"every 0.1 s, seed {options.seed}", GATES, asides=[HOST])
+    sheet = Sheet("polling", f"every 0.1 s, seed {options.seed}", GATES, asides=[HOST, STUB])
     contenders = {who: (words, 1) for who, words in rivals(APP, options, sheet).items()}
     for processes in map(int, options.processes.split(",")):
         contenders[f"flowherd -p {processes}"] = (flowherd(APP, "-p", str(processes), *STEADY), processes)

@@ -1,10 +1,11 @@
 """How evenly CPU-bound activities that come at once spread over the processes of a host.
 
-    python tests/bench/skew.py [--repeat 3] [--counts 40,12,5] [--json FILE] [--tuned PYTHON] [--only PART]
+    python tests/bench/skew.py [--repeat 3] [--counts 40,12,5] [--seconds 0.3] [--json FILE] [--tuned PYTHON]
+                               [--only PART]
 
-So many activities of 0.3 s CPU for 4 processes with 16 slots each, a fresh host each time: what it has met before would
-help it. Shown is the most that one process got, and how long all took, of the time that the cores of this machine need
-at least. Beside it four stock workers that know nothing of each other. Needs `kruxiaflow`.
+Some activities of some CPU each, for 4 processes with 16 slots each, a fresh host each time: what it has met before
+would help it. Shown is the most that one process got, and how long all took, of the time that the cores of this machine
+need at least. Beside it four stock workers that know nothing of each other. Needs `kruxiaflow`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 APP = "polling_worker"
-PROCESSES, SLOTS_EACH, SPIN_S = 4, 16, 0.3
+PROCESSES, SLOTS_EACH = 4, 16
 OURS = f"flowherd -p {PROCESSES}"
 STEADY = ("--poll-interval", "0.1", "--poll-interval-max", "0.1")
 
@@ -36,7 +37,7 @@ def most(count: int) -> str:
 GATES = [Gate(most(12), OURS, "<=", 4), Gate(most(5), OURS, "<=", 2)]
 
 
-def measure(programs: list[tuple[str, ...]], counts: Iterable[int]) -> dict[str, float]:
+def measure(programs: list[tuple[str, ...]], counts: Iterable[int], seconds: float) -> dict[str, float]:
     """A host for each count; all programs share the processes."""
     found: dict[str, float] = {}
     mine = slots(SLOTS_EACH * PROCESSES // len(programs), SLOTS_EACH)
@@ -48,8 +49,8 @@ def measure(programs: list[tuple[str, ...]], counts: Iterable[int]) -> dict[str,
             ]
             stub.wait_for_pollers(PROCESSES, *roots)
             begun_at = time.monotonic()
-            claims = stub.do(count, name="spin", parameters={"seconds": SPIN_S})["claims"]
-            least_s = count * SPIN_S / min(PROCESSES, os.cpu_count() or 1)
+            claims = stub.do(count, name="spin", parameters={"seconds": seconds})["claims"]
+            least_s = count * seconds / min(PROCESSES, os.cpu_count() or 1)
             found |= {
                 most(count): max(claims.values()),
                 f"{count}, times the shortest possible": (time.monotonic() - begun_at) / least_s,
@@ -61,13 +62,18 @@ def main() -> int:
     """Runs all in turn, `--repeat` times."""
     parser = arguments(__doc__)
     parser.add_argument("--counts", default="40,12,5")
+    parser.add_argument("--seconds", type=float, default=0.3, help="of CPU for each")
     options = parser.parse_args()
-    about = f"at once, {SPIN_S:g} s of CPU each, on {PROCESSES} processes; stock is {PROCESSES} stock workers"
+    about = f"at once, {options.seconds:g} s of CPU each, on {PROCESSES} processes; stock is {PROCESSES} stock workers"
     sheet = Sheet("skew", about, GATES)
     programs = {who: [words] * PROCESSES for who, words in rivals(APP, options, sheet).items()}
     programs[OURS] = [flowherd(APP, "-p", str(PROCESSES), *STEADY)]
     counts = [int(count) for count in options.counts.split(",")]
-    return run(sheet, options, {who: partial(measure, words, counts) for who, words in programs.items()})
+    return run(
+        sheet,
+        options,
+        {who: partial(measure, words, counts, options.seconds) for who, words in programs.items()},
+    )
 
 
 if __name__ == "__main__":
