@@ -30,6 +30,7 @@ from flowherd.core.messages import (
 )
 from flowherd.exits import Exit
 from flowherd.process import child
+from flowherd.process.holes import fill_holes
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.rehearsal import rehearse
 from flowherd.process.stacks import dump_threads
@@ -72,6 +73,7 @@ def main(setup: MoldSetup, link: Link) -> int:
     rehearse(setup.setups.config)
     child.ignore_signals()  # again: the app may have installed handlers of its own
     warm_up()
+    fill_holes()
     _fork_and_end()
     found = list(hazards.found(sockets))
     sys.stdout.flush()  # what an import has printed must not be printed once more by each child
