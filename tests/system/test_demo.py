@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from harness import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,6 +127,29 @@ def test_killed_processes_change_nothing_about_the_answer(demo: Callable[[str], 
     assert shown["completed"] == shown["activities"] > 0
     assert (shown["failed"], shown["lost"], shown["duplicates"]) == (0, 0, 0)
     assert shown["correct"] is True
+
+
+def test_a_demo_that_is_killed_leaves_no_process_behind(demo: Callable[[str], Demo]) -> None:
+    """Nobody is left to end engine, supervisor and workers: the kernel ends the two, and the workers heed that."""
+    run = demo("processes=2, limit=300")
+    assert run.process.stderr is not None
+    while "on 1 process" not in run.process.stderr.readline():
+        assert run.process.poll() is None
+    begun: list[psutil.Process] = []
+
+    def has_workers() -> bool:
+        begun[:] = psutil.Process(run.process.pid).children(recursive=True)
+        return len(begun) >= 5
+
+    eventually(has_workers, "an engine, a supervisor, its keeper, its preload and a worker")
+    run.process.kill()
+    eventually(lambda: not any(_lives(process) for process in begun), "the end of all it had started")
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import flowherd
 import flowherd_supervisor
 from flowherd_supervisor.demo.client import WORKER
+from flowherd_supervisor.forking.prctl import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -148,6 +149,7 @@ def environment(base: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 @contextmanager
 def _running(name: str, folder: Path, arguments: tuple[str, ...]) -> Iterator[Program]:
+    """One program, which a kill of this process ends, too: nothing of it is worth a drain then."""
     log = folder / f"{name}.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
@@ -158,6 +160,7 @@ def _running(name: str, folder: Path, arguments: tuple[str, ...]) -> Iterator[Pr
             stdout=sink,
             stderr=subprocess.STDOUT,
             process_group=0,  # the terminal's Ctrl-C is for the demo, which then stops them in order
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one thread, one system call
         )
     program = Program(name, process, log)
     try:
