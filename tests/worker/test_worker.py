@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from attempts_kit import Rig, an_activity, surplus
@@ -25,6 +26,31 @@ async def test_a_worker_works_a_queue_off() -> None:
     assert rig.berth.get(Cell.RUNNING) == 0
     rig.worker.drain(1.0)
     assert (await rig.stopped())[0] == Stopped(0, ())
+
+
+@virtual_time
+async def test_what_is_over_is_freed_at_once_and_not_by_a_collection_of_garbage() -> None:
+    """Attempts that refer to themselves in a circle stay until there are hundreds: memory, and time to find them."""
+    rig = Rig()
+    ids = [f"a-{number}" for number in range(50)]
+    gc.collect()
+    gc.disable()
+    before = _attempts_alive()
+    try:
+        rig.handlers.end(*ids)
+        rig.engine.offer(*(an_activity(id_) for id_ in ids))
+        await asyncio.wait_for(rig.engine.settled(*ids), 5.0)
+        await asyncio.sleep(0.1)
+        assert _attempts_alive() == before
+    finally:
+        gc.enable()
+    rig.worker.drain(1.0)
+    await rig.stopped()
+
+
+def _attempts_alive() -> int:
+    """Here and in what other tests have left."""
+    return sum(type(one).__name__ in {"Run", "RunState", "Attempt"} for one in gc.get_objects())
 
 
 @virtual_time

@@ -74,3 +74,4 @@ class RunState:
         """The handler has ended: `costs` and `files` stay what they are."""
         with _ending:
             self.has_ended = True
+            self.keeper = None  # which knows the run: what is over shall not wait for a collection of garbage

@@ -162,9 +162,10 @@ class Attempts:
         elif attempt.is_apart:
             log.warning("suspect_runs_in_isolate", activity_id=attempt.id, name=attempt.activity.name)
         self._occupancy.enter()
-        run.on_begin = lambda: self._note_begin(attempt, run)
-        if run.phase is not Phase.WAITING:  # for another one of its kind: then its limit has not begun
-            run.on_begin()
+        if run.phase is Phase.WAITING:  # for another one of its kind: then its limit has not begun
+            run.on_begin = lambda: self._note_begin(attempt, run)
+        else:
+            self._note_begin(attempt, run)
         attempt.carrier = self._tasks.spawn(self._carry(attempt, run))
 
     def _note_begin(self, attempt: Attempt, run: Run) -> None:
