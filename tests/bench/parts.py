@@ -37,11 +37,11 @@ PARTS = (
     Part("light", "light_beside_heavy", quick="--seconds 3 --drain 4 --repeat 1"),
     Part("noop", "noop_cost", quick="--activities 500 --repeat 1", has_rust=True),
     Part(
-        "noop-5ms", "noop_cost", "--delay-ms 5 --slots 16 --activities 4000",
+        "noop-5ms", "noop_cost", "--delay-ms 5 --slots 16 --activities 3000",
         quick="--activities 400 --repeat 1", has_rust=True,
     ),
     Part(
-        "noop-5ms-256", "noop_cost", "--delay-ms 5 --slots 256 --activities 8000",
+        "noop-5ms-256", "noop_cost", "--delay-ms 5 --slots 256 --activities 4000",
         quick="--activities 600 --repeat 1", has_rust=True,
     ),
     Part("scaling", "cpu_scaling", quick="--activities 60 --repeat 1 --tries 1", has_rust=True),
