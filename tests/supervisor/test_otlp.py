@@ -156,10 +156,10 @@ def test_an_interval_that_makes_no_sense_is_the_default(
     assert export._every_s() == every_s
 
 
-def test_a_collector_that_is_away_is_not_waited_for(
+def test_a_collector_that_refuses_is_one_warning_with_its_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its refusal is known; the leases of a whole host end with this process."""
+    """At the second try, with which the host ends, it is known."""
     with running_collector() as collector:
         collector.status = 404
         host = Host(monkeypatch, collector.url)
