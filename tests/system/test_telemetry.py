@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,22 @@ def test_what_a_handler_raises_is_in_its_span_wherever_it_runs(
         assert "in _refuse" in exception["exception.stacktrace"]
 
 
+def test_an_isolate_that_dies_and_a_copy_that_is_forked_leave_one_span_each(
+    engine: Engine, collector: Collector, start: Any
+) -> None:
+    """The span is the worker's, whatever becomes of the isolate; and a copy of the worker must not end it again."""
+    engine.submit("kill_itself", 1, settings={"retry": {"max_attempts": 1}})
+    engine.submit("fork_a_copy", 1)
+    host = start(told(collector.url))
+    died, copied = collector.one("process kill_itself"), collector.one("process fork_a_copy")
+    assert (died.attributes["error.type"], died.attributes["kruxiaflow.outcome"]) == ("PROCESS_DIED", "died")
+    assert "SIGKILL" in died.error
+    assert collector.one("inside fork_a_copy").parent_id == copied.span_id
+    host.signal(signal.SIGTERM)
+    host.wait()
+    assert len(collector.named("process fork_a_copy")) == 1
+
+
 def test_a_handler_past_its_limit_has_an_event_and_an_error(
     engine: Engine, collector: Collector, start: Any
 ) -> None:
@@ -106,7 +123,7 @@ def test_what_ended_last_is_sent_by_a_drain_and_metrics_have_the_names_of_the_pa
     engine.wait_for("complete", 2)
     lines = host.get("/metrics").text.splitlines()
     page = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-    host.signal(15)
+    host.signal(signal.SIGTERM)
     assert host.wait() == 0
     assert len(collector.named("process on_loop", 2)) == 2
     names = {metric.name for metric in collector.metrics}
@@ -128,7 +145,7 @@ def test_a_collector_that_refuses_or_is_silent_changes_nothing(
         host = start(told(collector.url, OTEL_EXPORTER_OTLP_TIMEOUT="600", OTEL_METRIC_EXPORT_INTERVAL="50"))
         engine.wait_for("complete", 12)
         collector.wait_for(lambda: collector.requests >= 2, "tries")
-        host.signal(15)
+        host.signal(signal.SIGTERM)
         assert host.wait() == 0
         assert host.log("process_killed") == host.log("keeper_killed") == []
         warned = [line["signal"] for line in host.log("telemetry_undelivered")]

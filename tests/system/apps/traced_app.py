@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import os
+import signal
 
 from opentelemetry import trace
 
@@ -57,7 +58,16 @@ async def too_slow() -> None:
     await asyncio.Event().wait()
 
 
+@registry.activity(offload="process")
+def kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @registry.activity
-def stubborn() -> None:
-    """Does not end when it is told to."""
-    threading.Event().wait(60)
+async def fork_a_copy() -> int:
+    """As libraries do that know no better; the copy leaves by itself."""
+    with tracer.start_as_current_span("inside fork_a_copy"):
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        return os.waitpid(pid, 0)[1]  # noqa: ASYNC222 - it leaves at once
