@@ -191,6 +191,8 @@ def main(words: list[str] | None = None, parts: tuple[Part, ...] = PARTS, folder
                 if options.json is not None:  # each time: all of it takes hours
                     options.json.write_text(json.dumps(document(results, is_quick=options.quick), indent=1))
     print(headline(), *summary(results), sep="\n")
+    if options.quick:
+        print("All of it was small, for --quick: the figures mean little.")
     is_whole = len(results) == len(set(options.only))
     return 0 if is_whole and not any(result.failed for result in results) else 1
 
