@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,8 @@ def test_0_after_a_clean_stop_while_the_engine_is_away(run_host: Callable[..., H
     host = run_host(APP, url=NOBODY)
     host.wait_for_log("engine_unreachable", 2)
     host.signal(signal.SIGTERM)
-    assert host.wait(within_s=5) == 0
+    assert host.wait() == 0
+    assert _took_s(host, since="draining") < 5
 
 
 def test_1_when_the_keeper_is_killed_three_times_in_10_s(
@@ -88,7 +88,7 @@ def test_2_for_usage_configuration_and_a_wrong_app(
 ) -> None:
     """One line that names the place; no traceback."""
     with running_host(tmp_path, app, *flags, url=NOBODY) as host:
-        assert host.wait(within_s=10) == 2
+        assert host.wait() == 2
         text = host.log_path.read_text()
         assert said in text
         assert "Traceback" not in text
@@ -98,7 +98,8 @@ def test_2_for_usage_configuration_and_a_wrong_app(
 def test_3_when_the_app_cannot_be_imported(tmp_path: Path) -> None:
     """C18: its traceback once, within 5 s."""
     with running_host(tmp_path, "broken_app:registry", "-p", "2", url=NOBODY) as host:
-        assert host.wait(within_s=5) == 3
+        assert host.wait() == 3
+        assert _took_s(host) < 5
         assert host.log_path.read_text().count("Traceback (most recent call last)") == 1
 
 
@@ -107,7 +108,8 @@ def test_3_when_the_app_hangs_at_import(tmp_path: Path) -> None:
     (tmp_path / "hangs.py").write_text(HANGS_AT_IMPORT)
     flags = ("-p", "2", "--boot-timeout", "1")
     with running_host(tmp_path, "hangs", *flags, url=NOBODY, app_dir=tmp_path) as host:
-        assert host.wait(within_s=6) == 3
+        assert host.wait() == 3
+        assert _took_s(host) < 6
         [line] = host.log("boot_timed_out")
         assert line["remedy"] == "--boot-timeout"
         assert host.log("preload_exited")[0]["cause"] == "was killed by flowherd"
@@ -124,9 +126,9 @@ def test_5_after_more_short_ends_than_allowed_with_waits_between(tmp_path: Path)
         assert [line["cause"] for line in died] == ["was killed by SIGALRM"] * 3
         started = [line for line in host.log("process_started") if line["process"] == 0]
         assert len(started) == 3
-        waits_s = [_at(start) - _at(death) for death, start in zip(died, started[1:], strict=False)]
-        assert waits_s[0] < 0.3
-        assert 0.4 <= waits_s[1] < 1.5  # half a second, give or take a fifth
+        assert [line["again_in_s"] for line in died[:1]] == [0]
+        assert 0.4 <= died[1]["again_in_s"] <= 0.6  # half a second, give or take a fifth
+        assert _at(started[2]) - _at(died[1]) >= died[1]["again_in_s"] - 0.01
         [line] = host.log("crash_loop")
         assert line["short_ends"] == 3
         assert not host.tree()
@@ -141,10 +143,16 @@ def test_6_when_something_was_given_back(
     engine.submit("wait", 1, seconds=60, journal=str(journal))
     eventually(journal.exists, "a running activity")
     host.signal(signal.SIGTERM)
-    began_at = time.monotonic()
-    assert host.wait(within_s=5) == 6
-    assert time.monotonic() - began_at < 3
+    assert host.wait() == 6
+    assert _took_s(host, since="draining") < 3
     assert len(engine.entries("fail")) == 1
+
+
+def _took_s(host: Host, since: str = "starting") -> float:
+    """Up to its last word, by its own clock: how long a busy machine takes to start Python is not its doing."""
+    lines = host.log()
+    [first] = [line for line in lines if line.get("event") == since]
+    return max(_at(line) for line in lines if "time" in line) - _at(first)
 
 
 def _at(line: dict[str, str]) -> float:

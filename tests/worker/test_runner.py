@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from pydantic import BaseModel, SecretStr
+from virtual_time import virtual_time
 
 from flowherd import ActivityError, ActivityResult, CancelReason, Registry, RegistryError, Usage, activity
 from flowherd.activity import Completed, Failed, Lost
@@ -346,20 +347,24 @@ async def test_swallowed_cancellation_is_reported_after_the_grace_and_stays_a_zo
     assert cancels == [1, 1], "asked at the limit and once more at the end of the grace"
 
 
+@virtual_time
 async def test_a_thread_past_its_limit_sees_that_it_is_cancelled_and_is_a_zombie_until_it_ends():
-    let_go, seen = threading.Event(), []
+    """The clock stands until the thread has begun, however long a busy machine takes for that."""
+    begun, let_go, seen = threading.Event(), threading.Event(), []
 
     @activity
     def work(ctx):
+        begun.set()
         let_go.wait(10)
         seen.append((ctx.cancelled, ctx.cancel_reason))
         ctx.raise_if_cancelled()
 
     run = Bench(work, cancel_grace_s=SOON).start("work", timeout_s=SOON)
-    assert (await after(run.outcome())).code == "TIMEOUT"
+    assert begun.wait(10)
+    assert (await run.outcome()).code == "TIMEOUT"
     assert run.is_zombie
     let_go.set()
-    await after(run.ended())
+    await run.ended()
     assert seen == [(True, CancelReason.TIMEOUT)]
     assert (await run.outcome()).code == "TIMEOUT"
 
@@ -510,21 +515,24 @@ async def test_attempts_beyond_max_concurrent_wait_in_order_and_their_limit_has_
     assert started == [0, 2]
 
 
+@virtual_time
 async def test_a_zombie_counts_against_max_concurrent():
-    let_go = threading.Event()
+    begun, let_go = threading.Event(), threading.Event()
 
     @activity(max_concurrent=1)
     def work(n: int):
         if n == 0:
+            begun.set()
             let_go.wait(10)
 
     bench = Bench(work, cancel_grace_s=0)
     first = bench.start("work", {"n": 0}, timeout_s=SOON)
     second = bench.start("work", {"n": 1}, number=2)
-    await after(first.outcome())
+    assert begun.wait(10), "the clock stands until the thread has begun"
+    await first.outcome()
     assert (first.is_zombie, second.phase) == (True, Phase.WAITING)
     let_go.set()
-    assert await after(second.outcome()) == Completed(b"{}")
+    assert await second.outcome() == Completed(b"{}")
 
 
 # Threads
