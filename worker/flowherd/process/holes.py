@@ -47,7 +47,9 @@ def _fill(size: int, made: list[object]) -> bool:
         some = [make() for _ in range(_BATCH)]
         made += some
         places = [id(one) for one in some]
-        if any(one % _POOL == _POOL_HEAD and other == one + size for one, other in pairwise(places)):
+        fresh = [one for one, other in pairwise(places) if one % _POOL == _POOL_HEAD and other == one + size]
+        if fresh:  # what lies in the last one but its first object, which holds its page, is for the children
+            del some, made[places.index(fresh[-1]) + 1 - _BATCH :]
             return True
     return False
 

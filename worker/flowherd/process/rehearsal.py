@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import structlog
 
+from flowherd.files.scratch import default_base
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.process import crashpoints
 from flowherd.process.assembly import Assembly, Place
@@ -71,6 +72,7 @@ def rehearse(config: WorkerConfig, *, budget_s: float = _BUDGET_S) -> int:
     if hasattr(sys, "_clear_type_cache"):  # of what importing has looked up: a child would have to make room
         sys._clear_type_cache()  # noqa: SLF001 - documented, and without effect on what programs do
     try:
+        default_base()  # which looks for a folder that can be written to, once in a process and its children
         with _silence():
             while lives < LIVES and time.thread_time() < until:
                 with asyncio.Runner(loop_factory=new_loop(config.loop)) as runner:

@@ -64,8 +64,7 @@ class Attempts:
         self._nothing_owed.set()
         self._reporting = 0
         self._admission = Admission(tools, self._held, self._waiting, self._occupancy)
-        self._is_releasing = False
-        self._is_abandoned = False
+        self._is_releasing = self._is_abandoned = False
         self.released = 0
 
     def __repr__(self) -> str:
