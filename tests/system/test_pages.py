@@ -53,6 +53,7 @@ def snippet(name: str) -> str:
 SHELL = [line for page in PAGES.values() for text in blocks(page, "sh") for line in text.splitlines()]
 
 
+@pytest.mark.timeout(180)
 def test_every_command_of_a_page_runs_on_a_live_host(engine: Engine, tmp_path: Path) -> None:
     """In the order in which a reader meets them; the last one ends the host."""
     (tmp_path / "my_app.py").write_text(snippet("my_app.py"), encoding="utf-8")
