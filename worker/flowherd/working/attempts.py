@@ -235,10 +235,8 @@ class Attempts:
             self._acknowledged()
 
     def _note_what_is_owed(self) -> None:
-        if self._held or self._excuses.owed:
-            self._nothing_owed.clear()
-        else:
-            self._nothing_owed.set()
+        is_owed = self._held or self._excuses.owed
+        self._nothing_owed.clear() if is_owed else self._nothing_owed.set()
 
     def heed_verdicts(self) -> None:
         """Stops what the keeper has found to be somebody else's, and lets go of what it has settled."""
