@@ -51,3 +51,33 @@ def test_new_objects_of_every_size_lie_beyond_the_holes_once_these_are_filled() 
 def test_another_allocator_is_left_alone_after_a_few_megabytes() -> None:
     """PYTHONMALLOC, and interpreters without pools: there is no end of holes to be seen."""
     assert told("fill", PYTHONMALLOC="malloc")["made"] * 512 <= 4 << 20
+
+
+_HEAP_PROBE = """
+import ctypes, sys
+from flowherd.process.holes import fill_holes
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_size_t, (ctypes.c_size_t,)
+libc.free.argtypes = (ctypes.c_size_t,)
+sizes = (200, 700, 3000)
+living = {size: [libc.malloc(size) for _ in range(300)] for size in sizes}
+for some in living.values():
+    for one in some[::2]:
+        libc.free(one)
+if sys.argv[1] == "fill":
+    fill_holes()
+new = {size: [libc.malloc(size) for _ in range(100)] for size in sizes}
+print([sum(one < max(living[sizes[-1]]) for one in some) for some in new.values()])
+"""
+
+
+def test_what_the_c_library_hands_out_lies_beyond_the_holes_too() -> None:
+    """Code, classes, the tables of dicts and the connections of a loop are none of Python's small objects."""
+
+    def below(word: str) -> list[int]:
+        words = [sys.executable, "-c", _HEAP_PROBE, word]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+        return list(json.loads(done.stdout))
+
+    assert all(found > 90 for found in below("leave")), "nothing to fill: the test shows nothing"
+    assert all(found < 10 for found in below("fill"))
