@@ -8,7 +8,7 @@ import subprocess
 import sysconfig
 import tempfile
 import venv
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RUST_WORKER = Path(__file__).parent / "apps" / "rust_worker"
@@ -24,14 +24,17 @@ def tuned_python(folder: Path) -> str:
 
     It sees the packages of this one, so that both columns have the same versions, and adds what is missing.
     """
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
+    try:
+        stock = f"kruxiaflow=={version('kruxiaflow')}"
+        venv.create(folder, with_pip=True)
+    except (PackageNotFoundError, OSError, ValueError, subprocess.SubprocessError) as error:
+        raise Unavailable(f"no environment: {type(error).__name__}: {error}") from error
+    python = str(folder / "bin" / "python")
     asked = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    [purelib] = subprocess.check_output([python, "-c", asked], text=True).splitlines()
-    (Path(purelib) / "bench.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    stock = f"kruxiaflow=={version('kruxiaflow')}"
-    _said([str(python), "-m", "pip", "install", "-q", stock, "sniffio", "uvloop"], "pip")
-    return str(python)
+    purelib = Path(_said([python, "-c", asked], "python").strip())
+    (purelib / "bench.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    _said([python, "-m", "pip", "install", "-q", stock, "sniffio", "uvloop"], "pip")
+    return python
 
 
 def rust_program() -> str:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from bench.made import Unavailable, rust_program
+from bench.made import Unavailable, rust_program, tuned_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,3 +46,10 @@ def test_a_build_without_a_program_is_none(tmp_path: Path, monkeypatch: pytest.M
     a_cargo(tmp_path, monkeypatch, "true")
     with pytest.raises(Unavailable, match="no program"):
         rust_program()
+
+
+def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(Unavailable, match="no environment"):
+        tuned_python(file)
