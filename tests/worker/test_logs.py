@@ -197,6 +197,17 @@ def test_an_exception_is_in_the_record(log: Log) -> None:
     assert "ZeroDivisionError" in json.loads(log.lines()[0])["exception"]
 
 
+def test_a_stack_is_read_below_its_line_whatever_it_is_made_of(log: Log) -> None:
+    """structlog renders `stack` and `exception` itself, and only as text: another kind lost the whole line."""
+    log.use("text")
+    say("stack_of_task", task="Task-1", stack=["app.py:3 outer", "evil\n.py:9 inner"])
+    assert log.lines()[1:] == ["  app.py:3 outer", "  evil\\n.py:9 inner"]
+    logging.getLogger("theirs").warning("theirs", extra={"exception": 7})
+    assert log.lines()[-1] == "7"
+    say("none", stack=None, exception=None)
+    assert len(log.lines()) == 1
+
+
 def test_a_worker_that_is_a_thread_names_itself_also_where_its_work_goes_on_elsewhere(log: Log) -> None:
     """Several workers in one process: each line says whose it is, whichever thread writes it."""
     log.use("json")

@@ -73,10 +73,16 @@ _CONTROLS = {
 
 def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Shows control characters of texts as escapes, so that a name cannot forge a line (faults.md S6)."""
-    return {
-        name: value.translate(_CONTROLS) if isinstance(value, str) and name != "exception" else value
-        for name, value in event.items()
-    }
+    return {name: _for_eyes(name, value) for name, value in event.items()}
+
+
+def _for_eyes(name: str, value: Any) -> Any:
+    """What the renderer puts below the line, `stack` and `exception`, it takes as text alone."""
+    if name == "stack" and isinstance(value, list):
+        return "\n".join(f"  {line}".translate(_CONTROLS) for line in value)
+    if name in ("stack", "exception") and value is not None and not isinstance(value, str):
+        return repr(value)
+    return value.translate(_CONTROLS) if isinstance(value, str) and name != "exception" else value
 
 
 _process_label: dict[str, Any] = {}
