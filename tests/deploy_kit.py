@@ -1,4 +1,4 @@
-"""Finds the programs that judge deploy/: on the path or beside Python; a missing one skips its test by name."""
+"""Finds the programs that judge what is ours: on the path or beside Python; a missing one skips its test by name."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ FROM_WHERE = {
     "docker-compose": "Docker's own, version 2; Debian 13's package docker-compose",
     "mmdebstrap": "Debian's package mmdebstrap",
     "apt-get": "part of Debian",
+    "zsh": "Debian's package zsh",
+    "fish": "Debian's package fish",
     "unshare": "Debian's package util-linux",
     "nsenter": "Debian's package util-linux",
 }

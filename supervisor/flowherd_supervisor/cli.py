@@ -218,8 +218,10 @@ def advise(
 
 @app.command
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> int:
-    """Print what completes commands and flags: source <(flowherd completion bash)."""
-    sys.stdout.write(app.generate_completion(prog_name="flowherd", shell=shell))
+    """Print what completes commands and flags: source <(flowherd completion bash), or zsh; fish: … | source."""
+    from flowherd_supervisor.commands.itself import completing  # noqa: PLC0415 - as above
+
+    sys.stdout.write(completing(app.generate_completion(prog_name="flowherd", shell=shell), shell))
     return Exit.CLEAN
 
 

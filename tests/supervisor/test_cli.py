@@ -172,16 +172,3 @@ def test_it_starts_as_a_module_and_from_a_clone_without_installing(words: list[s
         [sys.executable, *words, "--version"], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, __version__), done.stderr
-
-
-def test_bash_can_read_its_completion_and_completes_a_command_with_it() -> None:
-    """A script that does not parse would greet its owner in every new shell."""
-    script = subprocess.run(
-        [sys.executable, "-m", "flowherd_supervisor", "completion", "bash"],
-        capture_output=True, text=True, timeout=30, check=True,
-    ).stdout  # fmt: skip
-    ask = "COMP_WORDS=(flowherd ctl re); COMP_CWORD=2; _flowherd; printf '%s\\n' \"${COMPREPLY[@]}\""
-    done = subprocess.run(
-        ["bash", "--norc", "-c", f"{script}\n{ask}"], capture_output=True, text=True, timeout=30, check=False
-    )
-    assert {"restart", "resume"} <= set(done.stdout.split()), done.stderr

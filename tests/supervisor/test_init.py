@@ -11,6 +11,7 @@ from deploy_kit import run_tool
 
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.commands.init import init
+from flowherd_supervisor.commands.itself import called_from
 from flowherd_supervisor.config import sources
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ def test_nothing_is_written_over_and_nothing_is_written_beside_it(project: Path)
 
 
 def test_it_says_what_comes_next(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From where one stands."""
-    init(folder / "a", "my_app")
-    assert (
-        capsys.readouterr().out.splitlines()[-1] == f"next: cd {folder / 'a'} && flowherd dev my_app:registry"
-    )
+    """From where one stands, as the shell that is there finds it."""
+    there = folder / "a"
+    init(there, "my_app")
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"next: cd {there} && {called_from(there)} dev my_app:registry"
     init(folder, "other_app")

@@ -14,9 +14,11 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd_supervisor.commands import reload
+from flowherd_supervisor.commands.itself import called_from
 from flowherd_supervisor.engine.extra import require_engine
 from flowherd_supervisor.forking.prctl import stop_with_parent
 from flowherd_supervisor.signals import Signals
@@ -62,7 +64,9 @@ def dev(options: DevOptions) -> int:
         url = _address(engine)
         if url is None:
             return engine.wait()  # it has said why
-        sys.stdout.write(f"submit work with: flowherd submit NAME --api-url {url}\n")
+        sys.stdout.write(
+            f"submit work with: {called_from(Path.cwd())} submit NAME -P key=value --api-url {url}\n"
+        )
         sys.stdout.flush()
         host = stack.enter_context(_program(*_run_words(options, url)))
         if options.reload and reload.is_installed():

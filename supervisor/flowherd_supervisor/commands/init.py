@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import shlex
 import sys
 from importlib.resources import files
 from pathlib import Path
 
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
+from flowherd_supervisor.commands.itself import called_from
 
 _TEMPLATES = {
     "app.py.in": "@NAME@.py",
@@ -46,8 +48,8 @@ def init(folder: Path, name: str) -> int:
     except OSError as error:
         raise ConfigurationError(f"{folder}: {error.strerror}") from None
     sys.stdout.write("".join(f"{path}\n" for path in made))
-    where = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
-    sys.stdout.write(f"next: {where}flowherd dev {name}:registry\n")
+    where = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
+    sys.stdout.write(f"next: {where}{called_from(folder)} dev {name}:registry\n")
     return Exit.CLEAN
 
 

@@ -60,7 +60,7 @@ def run_demo(options: DemoOptions) -> int:
     """
     require_engine("demo")
     if options.processes is not None and options.processes < 1:
-        raise ConfigurationError("-p: the demo needs at least one process")
+        raise ConfigurationError("-p: the demo needs at least one process, such as -p 1")
 
     def work(screen: Screen, interruption: Interruption, folder: Path) -> int:
         with screen:
