@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from harness import Engine
 
+pytestmark = pytest.mark.timeout(200)
 BIN = Path(sys.executable).parent
+CEILING_S = 60.0  # for four programs that start one after the other, each a Python with its imports
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 HOSTILE = {
     "KRUXIAFLOW_API_URL": "http://127.0.0.1:9",
@@ -47,7 +49,7 @@ class Dev:
             assert len(found) >= count or self.process.poll() is None, self.text()
             return found if len(found) >= count else []
 
-        return eventually(look, f"{count} x {pattern} in {self._said}")[-1]
+        return eventually(look, f"{count} x {pattern} in {self._said}", CEILING_S)[-1]
 
     @property
     def url(self) -> str:
@@ -151,11 +153,12 @@ def test_run_reloads_too_and_its_watcher_ends_with_it(engine: Engine, tmp_path: 
             pid for pid in children_of(host.pid) if "flowherd_supervisor.commands.reload" in command_of(pid)
         ]
 
-        def saved_and_reloaded() -> bool:
+        def saved_and_heard() -> bool:
             app.write_text(APP.format(2))  # again, until the watcher has begun to watch
-            return bool(host.log("reloaded"))
+            return bool(host.log("reloading"))
 
-        eventually(saved_and_reloaded, "a reload")
+        eventually(saved_and_heard, "a reload", CEILING_S)
+        eventually(lambda: host.log("reloaded"), "its end, now that nothing is saved any more", CEILING_S)
         host.signal(signal.SIGTERM)
         assert host.wait() == 0
         eventually(lambda: not Path(f"/proc/{watcher}").exists(), "the watcher's end")
