@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chaos.oracle import pid_of
+from chaos.proxy import Fate
 from harness import eventually
 
 from flowherd.process.crashpoints import KEEPER_POINTS, POINTS, VARIABLE, bind, reached
@@ -70,18 +71,18 @@ def test_a_keeper_that_dies_amid_a_settlement_counts_each_activity_once(
 ) -> None:
     """SIGKILL as the second of six activities that a dead worker held is counted; the next keeper goes on."""
     marker = tmp_path / "struck"
-    world.submit_work(6, (0.5, 0.5))
+    world.proxy.holds = {"complete"}
+    world.submit_work(6, (0.01, 0.02))
     host = world.start_host(processes=1, slots=6, env={VARIABLE: f"{point}:2:SIGKILL:{marker}"})
-    world.engine.wait_for("claim", 6)
-    eventually(lambda: len(world.notes("start")) == 6, "six running activities")
+    eventually(lambda: world.proxy.count("complete")[Fate.HELD] == 6, "six reports in flight")
+    world.proxy.holds = set()
     world.kill_a_worker()
     host.wait_for_log("keeper_died")
     assert marker.exists(), "the point was not reached"
-    world.engine.wait_for("fail", 6)
-    eventually(lambda: host.status().get("totals", {}).get("settled_after_crash") == 6, "six counted")
-    world.until_done(30)
-    assert host.status()["totals"]["settled_after_crash"] == 6
-    assert set(world.engine.claims_per_activity().values()) == {2}
+    host.wait_for_log("activity_settled", 5 if point == "after_conclusion" else 6)  # said once it is counted
+    totals = eventually(lambda: host.status().get("totals"), "a keeper's answer")
+    assert totals["settled_after_crash"] == 6
+    assert set(world.engine.claims_per_activity().values()) == {1}
     assert set(world.engine.completions_per_activity().values()) == {1}
 
 

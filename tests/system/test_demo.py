@@ -141,7 +141,7 @@ def test_a_demo_that_is_killed_leaves_no_process_behind(demo: Callable[[str], De
         begun[:] = psutil.Process(run.process.pid).children(recursive=True)
         return len(begun) >= 5
 
-    eventually(has_workers, "an engine, a supervisor, its keeper, its preload and a worker")
+    eventually(has_workers, "an engine, a supervisor, its keeper, its preload and a worker", within_s=60)
     run.process.kill()
     eventually(lambda: not any(_lives(process) for process in begun), "the end of all it had started")
 
