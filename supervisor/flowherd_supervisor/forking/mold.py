@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from flowherd.sdk.loading import LoadedApp
     from flowherd_supervisor.forking.setups import Setups
 
+_BIRTHS = 10  # as many as there are lives in a rehearsal
 ADOPTED_WITHIN_S = 1.0  # from the go-between's last act to its end
 
 log = structlog.stdlib.get_logger(__name__)
@@ -71,7 +72,8 @@ def main(setup: MoldSetup, link: Link) -> int:
     if isinstance(loaded, BootFailed):
         return child.refuse(link, loaded)
     rehearse(setup.setups.config)
-    child.ignore_signals()  # again: the app may have installed handlers of its own
+    for _ in range(_BIRTHS):
+        _rehearse_birth(setup.setups, loaded)
     warm_up()
     fill_holes()
     _fork_and_end()
@@ -85,6 +87,13 @@ def main(setup: MoldSetup, link: Link) -> int:
         return _Mold(setup, link, loaded).serve()
     except LinkClosed:
         return Exit.CLEAN
+
+
+def _rehearse_birth(setups: Setups, loaded: LoadedApp) -> None:
+    """What a child does before it works, as far as it can be done by somebody else."""
+    child.ignore_signals()  # which is due in any case: the app may have installed handlers of its own
+    _part_ways()
+    setups.rehearse(loaded)
 
 
 def _fork_and_end() -> None:

@@ -135,6 +135,11 @@ class Setups:
         ]
         return threads.main(setups, link) if self.threads else child.main(setups[0], link)
 
+    def rehearse(self, loaded: LoadedApp) -> None:
+        """Puts a worker's setup together, for nobody."""
+        self.title_of(0)
+        self._worker(0, self.ledger.berths[0], 1, 1, loaded)
+
     def _worker(
         self, seat: int, berth: Berth, limit: int, processes: int, loaded: LoadedApp | None
     ) -> ChildSetup:

@@ -76,7 +76,9 @@ def rehearse(config: WorkerConfig, *, budget_s: float = _BUDGET_S) -> int:
         with _silence():
             while lives < LIVES and time.thread_time() < until:
                 with asyncio.Runner(loop_factory=new_loop(config.loop)) as runner:
+                    asyncio.set_event_loop(runner.get_loop())
                     runner.run(_live(config))
+                asyncio.set_event_loop(None)
                 lives += 1
     except Exception:  # of a host without loopback, or of what an app has done to its libraries
         log.debug("not_rehearsed", exc_info=True)
