@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
@@ -26,11 +26,20 @@ def dump_threads(log: BoundLogger) -> None:
 
 
 def dump_tasks(log: BoundLogger) -> None:
-    """One record for each task of the running loop."""
+    """One record for each task of the running loop, down to what it waits in."""
     for task in asyncio.all_tasks():
-        frames = task.get_stack(limit=_FRAMES)
-        stack = [line for frame in frames for line in _lines(traceback.extract_stack(frame, limit=1))]
-        log.info("stack_of_task", task=task.get_name(), stack=stack)
+        log.info("stack_of_task", task=task.get_name(), stack=_waiting_in(task.get_coro()))
+
+
+def _waiting_in(coroutine: Any) -> list[str]:
+    """A task's own frame and those it waits in, outermost first: `Task.get_stack` shows the outermost alone."""
+    lines: list[str] = []
+    while coroutine is not None and len(lines) < _FRAMES:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}")
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return lines
 
 
 def _lines(stack: traceback.StackSummary) -> list[str]:
