@@ -29,7 +29,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def default_base() -> Path:
     """The user's folder in the temp dir (`TMPDIR`)."""
-    return Path(tempfile.gettempdir()) / f"flowherd-files-{os.getuid()}"
+    return Path(_default_path())
+
+
+def _default_path() -> str:
+    return f"{tempfile.gettempdir()}/flowherd-files-{os.getuid()}"
 
 
 class Scratch:
@@ -76,10 +80,10 @@ def remove(folder: Path) -> None:
 
 def begin_sweep(base: Path | None = None) -> threading.Thread | None:
     """Sweeps in a thread, so that a worker's first poll does not wait; None where there is nothing to sweep."""
-    base = base or default_base()
-    if not base.is_dir():
+    path = base or _default_path()
+    if not os.path.isdir(path):  # noqa: PTH112 - each process asks once: a Path costs it more memory than the answer
         return None
-    thread = threading.Thread(target=sweep, args=(base,), name="sweep", daemon=True)
+    thread = threading.Thread(target=sweep, args=(Path(path),), name="sweep", daemon=True)
     thread.start()
     return thread
 
