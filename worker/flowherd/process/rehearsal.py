@@ -20,11 +20,16 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import structlog
 
+from flowherd.core.messages import Quiet, Resume, SetSlots, decode_downward, ready
 from flowherd.files.scratch import default_base
+from flowherd.isolates.host import LinkedHost
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.process import crashpoints
 from flowherd.process.assembly import Assembly, Place
+from flowherd.process.lifespan import enter
+from flowherd.process.link import Link
 from flowherd.process.loops import new_loop
+from flowherd.process.orders import obey
 from flowherd.sdk.registry import Registry
 from flowherd.shared.bells import Bells
 
@@ -115,6 +120,9 @@ async def _live(config: WorkerConfig) -> None:
 
 
 async def _work(config: WorkerConfig, stage: _Stage) -> None:
+    """What `flowherd.process.child` does on its loop, and what the other end of its link orders."""
+    ours, theirs = Link.pair()
+    lifespan = await enter(_registry)
     ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
     ledger.publish_token(_TYPE)
     bells, berth = Bells(len(ledger.berths)), ledger.berths[0]
@@ -125,19 +133,26 @@ async def _work(config: WorkerConfig, stage: _Stage) -> None:
         ledger=ledger,
         berth=berth,
         bells=bells,
-        place=Place(0),
+        place=Place(0, lifespan.state, LinkedHost(theirs)),
         most_slots=config.concurrency,
     )
     try:
-        assembly.worker.set_slots(config.concurrency, 0)
+        theirs.send(ready(_TYPE, {found.name: found.mode.value for found in _registry}))
+        for order in (Quiet(), SetSlots(config.concurrency, 0), Resume()):
+            ours.send(order)
+            if (received := theirs.receive()) is not None:
+                obey(assembly.worker, decode_downward(received[0]))
         run = asyncio.create_task(assembly.worker.run())
         await stage.is_over.wait()
         assembly.worker.drain(_PATIENCE_S)
         await run
     finally:
         berth.end(Cause.STOPPED)
+        await lifespan.leave(0.0)
         await assembly.aclose()
         bells.close()
+        ours.close()
+        theirs.close()
 
 
 class _Stage:
