@@ -149,7 +149,7 @@ class Table:
         worker_id = poll or f"t-{self._polls}"
         permits = self.slots.take(max(1, len(activities)))
         batch = Batch([replace(activity, worker_id=worker_id) for activity in activities])
-        self.slots.give_back(self.attempts.accept(batch, permits))
+        self.slots.give_back(self.attempts.accept(batch, permits, asked_at=now()))
         self.attempts.start_waiting()
         return worker_id
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Entry = dict[str, Any]
 OUTAGE_SLACK_S = 5.0  # a lease of 3 s, and a sweep that is a second late
+FREEZE_S = 2.0  # of a lease of 3 s: what is left of it may be too short for a beat on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Facts:
         notes: the handlers'.
         deaths: when a process was killed, by pid.
         outages: when the engine was away, from and to.
+        freezes: who was stopped, from and to.
         isolate_victims: what ran in isolates that were killed.
         apart: what ran in isolates, with the worker it ran for.
         lost_polls: the worker_ids of polls whose reply did not arrive.
@@ -66,6 +68,7 @@ class Facts:
     errors: dict[str, str] = field(default_factory=dict)
     deaths: dict[int, float] = field(default_factory=dict)
     outages: list[tuple[float, float]] = field(default_factory=list)
+    freezes: list[tuple[int, float, float]] = field(default_factory=list)
     isolate_victims: set[str] = field(default_factory=set)
     apart: set[tuple[str, int]] = field(default_factory=set)
     lost_polls: set[str] = field(default_factory=set)
@@ -179,7 +182,20 @@ class Facts:
             for since, to in self.outages
         ):
             return "engine restarted"
-        return ""
+        return "frozen with a poll's reply unread" if self._was_unread(before) else ""
+
+    def _was_unread(self, claim: Entry) -> bool:
+        """Whether its process was stopped before it knew of it, and went on when the lease was nearly over."""
+        activity_id, pid, at_s = claim["activity_id"], pid_of(claim), claim["at_s"]
+        starts = [
+            note.at_s
+            for note in self.notes
+            if note.event == "start" and (note.activity_id, note.pid) == (activity_id, pid)
+        ]
+        return any(
+            who == pid and at_s + FREEZE_S < to <= min(starts, default=to) and since < at_s + FREEZE_S
+            for who, since, to in self.freezes
+        )
 
     def most_running(self) -> int:
         """I5: how many handlers ran at a time, at most; those of a killed process end with it."""

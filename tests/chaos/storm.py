@@ -147,7 +147,7 @@ def _judge(world: World, secrets: _Secrets) -> Judgement:
             "activities": len(facts.submitted),
             "kills": len(facts.deaths),
             "isolate kills": len(world.isolate_deaths),
-            "freezes": len(world.frozen),
+            "freezes": len(world.freezes),
             "engine restarts": len(facts.outages),
             "calls": sum(fates.values()),
             "faults in the network": sum(count for fate, count in fates.items() if fate.value != "passed"),
@@ -159,7 +159,7 @@ def _judge(world: World, secrets: _Secrets) -> Judgement:
 def _misnamed(world: World, facts: Facts) -> list[str]:
     """I8: each death is one line in the log, and there is none that we did not cause."""
     assert world.host is not None
-    killed = set(facts.deaths)
+    killed, frozen = set(facts.deaths), {pid for pid, _, _ in facts.freezes}
     named: Counter[int] = Counter()
     started: set[int] = set()
     for line in world.host.log():
@@ -170,7 +170,7 @@ def _misnamed(world: World, facts: Facts) -> list[str]:
                 named[line["pid"]] += 1
             case _:
                 continue
-    found = [f"pid {pid} was not killed by us" for pid in named if pid not in killed | world.frozen]
+    found = [f"pid {pid} was not killed by us" for pid in named if pid not in killed | frozen]
     return found + [f"pid {pid} named {named[pid]} times" for pid in killed & started if named[pid] != 1]
 
 
@@ -213,7 +213,7 @@ class _Harasser:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._frozen: int | None = None
+        self._frozen: tuple[int, float] | None = None
         self._keeper_struck: list[float] = []
 
     def strike(self) -> None:
@@ -230,13 +230,14 @@ class _Harasser:
             self._world.kill(victim)
         else:
             self._signal(victim, signal.SIGSTOP)
-            self._frozen = victim
-            self._world.frozen.add(victim)
+            self._frozen = victim, time.time()
 
     def leave_alone(self) -> None:
         """Thaws whom it froze."""
         if self._frozen is not None:
-            self._signal(self._frozen, signal.SIGCONT)
+            victim, since_s = self._frozen
+            self._world.freezes.append((victim, since_s, time.time()))
+            self._signal(victim, signal.SIGCONT)
             self._frozen = None
 
     @staticmethod

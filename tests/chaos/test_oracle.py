@@ -92,6 +92,10 @@ def test_i3_an_output_that_nobody_returned_is_seen() -> None:
         ({"outages": [(1.5, 2.0)]}, "engine restarted"),
         ({"outages": [(6.0, 7.0)]}, ""),
         ({"outages": [(-9.0, -8.0)]}, ""),
+        ({"freezes": [(70, 0.9, 3.5)], "notes": []}, "frozen with a poll's reply unread"),
+        ({"freezes": [(70, 0.9, 3.5)]}, ""),  # it had begun by then
+        ({"freezes": [(70, 0.9, 2.5)], "notes": []}, ""),
+        ({"freezes": [(71, 0.9, 3.5)], "notes": []}, ""),
     ],
 )
 def test_i4_only_a_fault_that_fits_explains_a_repeat(more: dict[str, Any], reason: str) -> None:

@@ -53,7 +53,7 @@ class World:
         killers: the workflows whose activity kills its process.
         deaths: when we killed a process, by pid.
         isolate_deaths: when we killed an isolate, by pid.
-        frozen: the pids of those we stopped for a while.
+        freezes: whom we stopped, from and to.
         outages: when the engine was away.
 
     """
@@ -89,7 +89,7 @@ class World:
         self.killers: set[str] = set()
         self.deaths: dict[int, float] = {}
         self.isolate_deaths: dict[int, float] = {}
-        self.frozen: set[int] = set()
+        self.freezes: list[tuple[int, float, float]] = []
         self.outages: list[tuple[float, float]] = []
         self.host: Host | None = None
 
@@ -290,6 +290,7 @@ class World:
             budget=budget,
             deaths=deaths | self.deaths,
             outages=self.outages,
+            freezes=self.freezes,
             isolate_victims={note.activity_id for note in ends},
             apart=apart,
             lost_polls={c.worker_id for c in self.proxy.calls if c.verb == "poll" and c.fate in REPLY_LOST},

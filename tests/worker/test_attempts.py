@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from attempts_kit import Table, an_activity
 from structlog.testing import capture_logs
-from virtual_time import virtual_time
+from virtual_time import now, virtual_time
 
 from flowherd.engine import Batch, Undecodable, Verdict
 from flowherd.errors import EngineUnavailable
@@ -160,7 +160,7 @@ async def test_an_undecodable_item_is_failed_for_good_and_the_others_run() -> No
     table = Table()
     permits = table.slots.take(2)
     batch = Batch([an_activity()], [Undecodable("bad-1", "t-1", "activity_name is not a string")])
-    table.slots.give_back(table.attempts.accept(batch, permits))
+    table.slots.give_back(table.attempts.accept(batch, permits, asked_at=now()))
     await table.rest()
     (call,) = table.engine.of("fail")
     assert (call.activity_id, call.worker_id) == ("bad-1", "t-1")

@@ -61,6 +61,15 @@ async def test_intervals_are_jittered() -> None:
 
 
 @virtual_time
+async def test_a_claim_that_comes_to_light_late_is_beaten_at_once() -> None:
+    """Its reply was slow: of a lease of 3 s more than 2 are over."""
+    host = LeasedHost()
+    host.book.claim("late", "w-1", "resize", now=now() - 2.3, lease_s=3.0)
+    await asyncio.sleep(0.3)
+    assert host.beats
+
+
+@virtual_time
 async def test_a_configured_interval_shortens_and_never_lengthens() -> None:
     for heartbeat_interval_s, expected in ((2.0, range(9, 13)), (500.0, range(1, 2))):
         host = LeasedHost(heartbeat_interval_s=heartbeat_interval_s)

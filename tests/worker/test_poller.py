@@ -8,7 +8,7 @@ import pytest
 from attempts_kit import Table, an_activity
 from msgspec.structs import replace
 from structlog.testing import capture_logs
-from virtual_time import virtual_time
+from virtual_time import now, virtual_time
 
 from flowherd.config import WorkerConfig
 from flowherd.core.pacing import SOON_S
@@ -80,6 +80,18 @@ async def test_slots_are_taken_while_a_poll_is_under_way_and_given_back_when_it_
     asked.set()
     await asyncio.sleep(0.01)
     assert polling.table.slots.held == 1
+
+
+@virtual_time
+async def test_a_lease_is_as_old_as_the_poll_that_brought_it() -> None:
+    """The engine may have claimed at once: after a slow reply, or when this process stood still, a beat is due."""
+    polling = Polling(slots=4)
+    polling.engine.offer(an_activity())
+    polling.engine.script("poll", lambda: asyncio.sleep(2.5))
+    asked_at = now()
+    await asyncio.sleep(3.0)
+    [record] = polling.table.berth.records()
+    assert record.claimed_at == pytest.approx(asked_at, abs=0.1)
 
 
 @virtual_time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -96,12 +95,12 @@ class Attempt:
             if self.state is not State.FREE and not is_copy():
                 self.book.keep_spent(self.index, self.sequence, sums)
 
-    def move(self, worker_id: str, engine: Engine) -> None:
-        """Goes on under the newest claim of the same activity (protocol.md R11)."""
+    def move(self, worker_id: str, engine: Engine, asked_at: float) -> None:
+        """Goes on under the newest claim of the same activity (protocol.md R11), by a poll of then."""
         self.activity = replace(self.activity, worker_id=worker_id)
         with _moving:
             self.index, self.sequence = self.book.move(
-                self.index, worker_id, now=time.monotonic(), completion=kept_of(self, engine)
+                self.index, worker_id, now=asked_at, completion=kept_of(self, engine)
             )
         if self.run is not None:
             self.run.tag = self.index + 1
@@ -129,11 +128,13 @@ class Tools:
     suspects: Suspects = field(default_factory=Suspects.none)
 
 
-def claim(activity: Activity, tools: Tools, lease_s: float) -> Attempt:
-    """Writes the record of a new attempt; LedgerFull when there is no room for it."""
-    now = time.monotonic()
+def claim(activity: Activity, tools: Tools, lease_s: float, asked_at: float) -> Attempt:
+    """Writes the record of a new attempt; LedgerFull when there is no room for it.
+
+    Its lease may be as old as the request for it: the reply may have been slow, or this process stopped for a while.
+    """
     index, sequence = tools.book.claim(
-        activity.activity_id, activity.worker_id, activity.name, now=now, lease_s=lease_s
+        activity.activity_id, activity.worker_id, activity.name, now=asked_at, lease_s=lease_s
     )
     is_suspect = bool(tools.suspects.charges(activity.activity_id).count)
     return Attempt(

@@ -89,16 +89,16 @@ class Attempts:
             await self._nothing_owed.wait()
         await self._tools.reporter.calls_ended()
 
-    def accept(self, batch: Batch, permits: int) -> int:
-        """Takes over what a poll brought; of the `permits` taken for it, returns those left over."""
+    def accept(self, batch: Batch, permits: int, asked_at: float) -> int:
+        """Takes over what a poll of then brought; of the `permits` taken for it, returns those left over."""
         for item in batch.undecodable:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
             self._book.berth.add(Cell.CLAIMED)
             self._excuses.give(item.activity_id, item.worker_id, failure)
         for activity in sorted(batch.activities, key=self._admission.danger):
-            if (held := self._held.get(activity.activity_id)) and self._adopt(held, activity):
+            if (held := self._held.get(activity.activity_id)) and self._adopt(held, activity, asked_at):
                 continue
-            attempt = self._claim(activity)
+            attempt = self._claim(activity, asked_at)
             if attempt is None:
                 continue
             if self._is_releasing:
@@ -129,10 +129,10 @@ class Attempts:
         attempt.is_patient = False
         self.start_waiting()
 
-    def _claim(self, activity: Activity) -> Attempt | None:
+    def _claim(self, activity: Activity, asked_at: float) -> Attempt | None:
         self._book.berth.add(Cell.CLAIMED)
         try:
-            attempt = claim(activity, self._tools, self._config.lease_s(activity.timeout_s))
+            attempt = claim(activity, self._tools, self._config.lease_s(activity.timeout_s), asked_at)
         except LedgerFull as error:
             failure = Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
             self._excuses.give(activity.activity_id, activity.worker_id, failure)
@@ -140,7 +140,7 @@ class Attempts:
         self._held[attempt.id] = attempt
         return attempt
 
-    def _adopt(self, held: Attempt, activity: Activity) -> bool:
+    def _adopt(self, held: Attempt, activity: Activity, asked_at: float) -> bool:
         """Moves an attempt under the newest claim; False when a new attempt has to run."""
         if held.activity.worker_id == activity.worker_id:
             return True  # twice in one poll
@@ -148,7 +148,7 @@ class Attempts:
             self._book.berth.add(Cell.FAILED)
             self._forget(held)
             return False
-        held.move(activity.worker_id, self._tools.engine)
+        held.move(activity.worker_id, self._tools.engine, asked_at)
         log.warning("activity_claimed_again", activity_id=activity.activity_id, state=held.state.name.lower())
         return True
 

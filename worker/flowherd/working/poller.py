@@ -176,7 +176,7 @@ class Poller:
         asked = permits = self._slots.take(self._turns.share_of(wanted, began_at))
         try:
             batch = await self._ask(permits, began_at)
-            permits = self._attempts.accept(batch, permits)
+            permits = self._attempts.accept(batch, permits, began_at)
         finally:
             self._slots.give_back(permits)
             self._attempts.start_waiting()
