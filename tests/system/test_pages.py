@@ -156,12 +156,13 @@ def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout
 
 
+@pytest.mark.timeout(150)
 def test_the_test_of_an_app_passes(tmp_path: Path) -> None:
     """With a real engine and a real supervisor, started by the plugin that comes with the package."""
     for name in ("my_app.py", "test_my_app.py"):
         (tmp_path / name).write_text(snippet(name), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert "1 passed" in done.stdout, done.stdout
 
 
