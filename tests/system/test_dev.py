@@ -149,9 +149,7 @@ def test_run_reloads_too_and_its_watcher_ends_with_it(engine: Engine, tmp_path: 
     app.write_text(APP.format(1))
     with running_host(tmp_path, "my_app", "-p", "1", "--reload", url=engine.url, app_dir=tmp_path) as host:
         host.ready(1)
-        [watcher] = [
-            pid for pid in children_of(host.pid) if "flowherd_supervisor.commands.reload" in command_of(pid)
-        ]
+        [watcher] = eventually(lambda: watchers_of(host.pid), "a watcher that has become its program")
 
         def saved_and_heard() -> bool:
             app.write_text(APP.format(2))  # again, until the watcher has begun to watch
@@ -162,6 +160,10 @@ def test_run_reloads_too_and_its_watcher_ends_with_it(engine: Engine, tmp_path: 
         host.signal(signal.SIGTERM)
         assert host.wait() == 0
         eventually(lambda: not Path(f"/proc/{watcher}").exists(), "the watcher's end")
+
+
+def watchers_of(pid: int) -> list[int]:
+    return [child for child in children_of(pid) if "flowherd_supervisor.commands.reload" in command_of(child)]
 
 
 def children_of(pid: int) -> list[int]:
