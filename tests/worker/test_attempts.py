@@ -20,8 +20,9 @@ AWAY = EngineUnavailable("connection refused")
 async def test_an_activity_goes_from_claim_to_acceptance_and_leaves_nothing_behind() -> None:
     table = Table()
     worker_id = table.bring(an_activity())
-    assert table.states() == {"a-1": State.RUNNING}
+    assert table.states() == {"a-1": State.CLAIMED}
     await table.rest()
+    assert table.states() == {"a-1": State.RUNNING}
     table.check()
     table.handlers.end("a-1")
     await table.rest()
@@ -38,7 +39,7 @@ async def test_the_record_is_written_before_the_handler_starts() -> None:
     """Faults C3: a process killed between the two must have left a claim to settle."""
     table = Table()
     table.bring(an_activity())
-    assert table.states() == {"a-1": State.RUNNING}
+    assert table.states() == {"a-1": State.CLAIMED}
     assert table.handlers.begun["a-1"] == 0
 
 

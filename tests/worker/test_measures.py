@@ -6,6 +6,7 @@ import asyncio
 import mmap
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from worker_kit import open_berth
@@ -25,7 +26,7 @@ def spend(cpu_s: float) -> None:
 
 
 async def run(meter: LoopMeter, work: object, name: str = "job") -> None:
-    await asyncio.get_running_loop().create_task(meter.stepped(work, name, lambda: 1))  # type: ignore[arg-type]
+    await asyncio.get_running_loop().create_task(meter.stepped(work, name, SimpleNamespace(tag=1)))  # type: ignore[arg-type]
 
 
 # One attempt
@@ -120,13 +121,13 @@ async def test_most_attempts_of_a_light_activity_are_only_counted() -> None:
 
     kinds = []
     for _ in range(SAMPLED_FIRST + 2 * SAMPLED_EVERY):
-        stepped = meter.stepped(nothing(), "job", lambda: 1)
+        stepped = meter.stepped(nothing(), "job", SimpleNamespace(tag=1))
         kinds.append(type(stepped))
         await asyncio.get_running_loop().create_task(stepped)
     assert kinds[:SAMPLED_FIRST] == [Sampled] * SAMPLED_FIRST
     assert kinds[SAMPLED_FIRST:].count(Sampled) == 2
     assert measure[Figure.ATTEMPTS] == len(kinds)
-    assert type(meter.stepped(nothing(), "stranger", lambda: 1)) is Stepped
+    assert type(meter.stepped(nothing(), "stranger", SimpleNamespace(tag=1))) is Stepped
 
 
 async def test_of_attempts_that_begin_together_no_more_are_samples() -> None:

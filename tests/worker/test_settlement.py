@@ -100,7 +100,7 @@ async def test_a_kept_result_is_resent_with_the_bytes_and_the_worker_id_of_the_d
             Cause.CRASH,
             3 << 8,
             "WORKER_CRASHED",
-            "exited with code 3 while the activity waited for a slot",
+            "exited with code 3 while the activity waited to begin",
         ),
         (
             "failing",
@@ -141,7 +141,7 @@ async def test_a_death_names_what_ran_beside_and_how_large_the_process_was() -> 
     said = {id_: body["error"]["message"] for id_, body in dead.said("fail").items()}  # type: ignore[index]
     size = "was killed by SIGKILL (out of memory?), last seen with 812 MB in memory, while the activity"
     assert said["running"].endswith(f"{size} ran beside 2 x 'render'")
-    assert said["claimed"].endswith(f"{size} waited for a slot beside 2 x 'render', 1 x 'resize'")
+    assert said["claimed"].endswith(f"{size} waited to begin beside 2 x 'render', 1 x 'resize'")
     assert said["b-0"].endswith(f"{size} ran beside 1 x 'resize', 1 x 'render'")
 
 

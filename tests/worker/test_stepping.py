@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +24,7 @@ class Marks:
 
 
 async def run(meter: LoopMeter, work: object, name: str = "job", tag: int = 7) -> None:
-    await asyncio.get_running_loop().create_task(meter.stepped(work, name, lambda: tag))  # type: ignore[arg-type]
+    await asyncio.get_running_loop().create_task(meter.stepped(work, name, SimpleNamespace(tag=tag)))  # type: ignore[arg-type]
 
 
 async def test_the_mark_stands_only_for_the_length_of_each_step() -> None:
@@ -89,7 +90,7 @@ async def test_the_mean_rises_at_once_with_heavy_work_and_falls_slowly() -> None
     meter = LoopMeter()
     means = []
     for busy_s in (0.3, 0.0):
-        work = meter.stepped(asyncio.sleep(0), "job", lambda: 0)
+        work = meter.stepped(asyncio.sleep(0), "job", SimpleNamespace(tag=0))
         meter.ended("job", busy_s, busy_s)
         work.close()
         means.append(meter.busy_mean_s)
@@ -122,7 +123,7 @@ async def test_exceptions_and_cancellations_pass_through_unchanged() -> None:
     async def fails() -> None:
         raise ValueError("mine")
 
-    task = asyncio.get_running_loop().create_task(meter.stepped(stubborn(), "job", lambda: 1))
+    task = asyncio.get_running_loop().create_task(meter.stepped(stubborn(), "job", SimpleNamespace(tag=1)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from flowherd.activity import Activity, Completed, Failed
+    from flowherd.errors import EngineError
 
 
 class Verdict(Enum):
@@ -60,6 +61,20 @@ class Engine(Protocol):
 
     async def complete(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
         """Delivers `encode_completion`'s bytes; safe to repeat with the same bytes (fact 10)."""
+        ...
+
+    def begin_complete(
+        self,
+        activity_id: str,
+        body: bytes,
+        deadline_s: float,
+        then: Callable[[Answer | EngineError | None], None],
+    ) -> bool:
+        """As `complete`, for callers that need no task: sends now and calls `then` later, with what came of it.
+
+        None: nothing came of it that says anything, `complete` must be asked. False: it cannot be sent at this
+        moment, and `then` is never called.
+        """
         ...
 
     async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:

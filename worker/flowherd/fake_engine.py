@@ -7,12 +7,15 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from flowherd.activity import Activity, Completed, Failed, Usage
 from flowherd.engine import Answer, Batch, Undecodable, Verdict
+
+if TYPE_CHECKING:
+    from flowherd.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,17 @@ class FakeEngine:
         """Answers as scripted, else ACCEPTED."""
         sent = json.loads(body)
         return await self._answer(Call("complete", activity_id, sent["worker_id"], deadline_s, sent))
+
+    def begin_complete(
+        self,
+        activity_id: str,
+        body: bytes,
+        deadline_s: float,
+        then: Callable[[Answer | EngineError | None], None],
+    ) -> bool:
+        """False: it answers to `complete`."""
+        del activity_id, body, deadline_s, then
+        return False
 
     async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
         """Answers as scripted, else ACCEPTED."""

@@ -80,12 +80,20 @@ class Gate:
         try:
             result = await call()
         except EngineError as error:
-            if self.failures == failures_before:
-                self._close(error)
+            self.failed(error, failures_before)
             raise
+        self.succeeded()
+        return result
+
+    def failed(self, error: EngineError, failures_before: int) -> None:
+        """A call has failed that began when there had been so many failures in a row."""
+        if self.failures == failures_before:
+            self._close(error)
+
+    def succeeded(self) -> None:
+        """A call was answered."""
         if self.failures:
             self._open()
-        return result
 
     def _close(self, error: EngineError) -> None:
         self.failures += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,9 +12,17 @@ from flowherd.client.kruxia_replies import decode_batch, sort_reply, words_of
 from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
 from flowherd.client.transports import new_transport
 from flowherd.engine import Answer, Batch, Verdict
-from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable, ReplyTooLarge
+from flowherd.errors import (
+    EngineError,
+    EngineMisconfigured,
+    EngineUnauthorized,
+    EngineUnavailable,
+    ReplyTooLarge,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowherd.activity import Completed, Failed, Usage
     from flowherd.client.auth import TokenSource
     from flowherd.config import WorkerConfig
@@ -95,6 +104,30 @@ class KruxiaEngine:
         """See `Engine.complete`."""
         return await self._tell(activity_id, "complete", body, deadline_s)
 
+    def begin_complete(
+        self,
+        activity_id: str,
+        body: bytes,
+        deadline_s: float,
+        then: Callable[[Answer | EngineError | None], None],
+    ) -> bool:
+        """See `Engine.begin_complete`."""
+        route = f"{API}/activities/{activity_id}/complete"
+        return self._transport.begin(route, body, deadline_s, partial(self._replied, route, then))
+
+    def _replied(
+        self,
+        route: str,
+        then: Callable[[Answer | EngineError | None], None],
+        reply: Reply | EngineError | None,
+    ) -> None:
+        answer: Answer | EngineError | None
+        try:
+            answer = self._acknowledged(route, reply) if isinstance(reply, Reply) else reply
+        except EngineError as error:
+            answer = error
+        then(answer)
+
     async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
         """See `Engine.fail`."""
         return await self._tell(activity_id, "fail", body, deadline_s)
@@ -120,7 +153,12 @@ class KruxiaEngine:
         return reply
 
     async def _tell(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
-        answer, reply = await self._call(f"activities/{activity_id}/{verb}", body, deadline_s)
+        route = f"{API}/activities/{activity_id}/{verb}"
+        return self._acknowledged(route, await self._transport.call(route, body, deadline_s))
+
+    def _acknowledged(self, route: str, reply: Reply) -> Answer:
+        """The answer to what was told; raises EngineError as `_sorted`."""
+        answer = self._sorted(route, reply)
         if answer.verdict is _ACCEPTED and b'"acknowledged"' not in reply.body:
             raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True)
         return answer
@@ -130,12 +168,15 @@ class KruxiaEngine:
     ) -> tuple[Answer, Reply]:
         route = f"{API}/{path}"
         reply = await self._transport.call(route, body, deadline_s, max_reply_bytes=max_reply_bytes)
+        return self._sorted(route, reply), reply
+
+    def _sorted(self, route: str, reply: Reply) -> Answer:
         if reply.status == _UNAUTHORIZED and self._anonymous:
             raise EngineUnauthorized(f"{words_of(reply)}: {_CREDENTIALS_MISSING}")
         answer = sort_reply(reply)
         if answer is None:
             raise EngineMisconfigured(f"POST {self._api_url}{route}: {words_of(reply)}")
-        return answer, reply
+        return answer
 
     def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
         """See `Engine.encode_completion`; the output is spliced in as it was checked."""

@@ -14,7 +14,9 @@ from flowherd.client.pool.wire import checked_target
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from flowherd.errors import EngineError
 
 MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -51,6 +53,16 @@ class Transport(Protocol):
             EngineMisconfigured: TLS does not come about.
             EngineUnavailable: refused, reset, too slow or cut short; `in_doubt` unless nothing was sent.
 
+        """
+        ...
+
+    def begin(
+        self, route: str, body: bytes, deadline_s: float, then: Callable[[Reply | EngineError | None], None]
+    ) -> bool:
+        """As `call`, for callers that need no task: sends now and calls `then` later, with what came of it.
+
+        None came of it where the token was refused: `call` knows what to do then. False: nothing can be sent at
+        this moment, as without a free connection, and `then` is never called.
         """
         ...
 
@@ -146,6 +158,13 @@ class HttpxTransport:
             raise EngineUnavailable(reason, in_doubt=True) from None
         except httpx.HTTPError as error:
             raise _translated(error, has_begun=has_begun) from error
+
+    def begin(
+        self, route: str, body: bytes, deadline_s: float, then: Callable[[Reply | EngineError | None], None]
+    ) -> bool:
+        """See `Transport.begin`: httpx needs a task for each call."""
+        del route, body, deadline_s, then
+        return False
 
     def _request(self, route: str, body: bytes) -> httpx.Request:
         """With all that the client adds: its headers, parameters and cookies."""

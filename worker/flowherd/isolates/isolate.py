@@ -109,6 +109,7 @@ class Isolate:
         self._printing.ids = {"isolate": self.pid, **run.ids}
         self._tasks += 1
         run.run.begin(self._stop)
+        run.run.limit()
         if run.definition.max_memory_mb is not None:
             self._look_at_memory(run, run.definition.max_memory_mb)
 

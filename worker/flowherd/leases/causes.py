@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowherd.ledger import Record
 
 _NAMED = 3  # of the activities that ran beside it
-_WAITING = {State.CLAIMED: "waited for a slot", State.REPORTING: "was being reported"}
+_WAITING = {State.CLAIMED: "waited to begin", State.REPORTING: "was being reported"}
 
 
 def failure_of(berth: Berth, record: Record, beside: Sequence[Record]) -> Failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import Berth, Cell
@@ -30,7 +31,7 @@ def measuring(registry: Registry, berth: Berth) -> tuple[LoopMeter, LoadMeter, W
 
     """
     measures = Measures({found.name: _PLACES[found.mode] for found in registry}, berth.work)
-    meter = LoopMeter(lambda tag: berth.put(Cell.ON_LOOP, tag), measures.by_name)
+    meter = LoopMeter(partial(berth.put, Cell.ON_LOOP), measures.by_name)
     load = LoadMeter(berth, meter, measures)
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))

@@ -1,7 +1,8 @@
 """One attempt from its start until its handler has really ended; it must not call handlers or the engine.
 
-An attempt has two ends, and they may lie far apart:
+An attempt has a start and two ends, and they may lie far apart:
 
+    begun            its handler has the loop, or is in its thread or isolate: now its limit begins
     outcome known    the handler returned or raised, or was told to stop and its grace is over
     ended            the handler does not run any more: only now its slot is free
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import Enum
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from flowherd.activity import Completed, Lost, Outcome
@@ -31,11 +33,15 @@ _log = logging.getLogger(__name__)
 class Phase(Enum):
     """Where an attempt stands."""
 
-    WAITING = "waiting"  # for another attempt of an activity with max_concurrent to end
+    WAITING = "waiting"  # for the loop, or another attempt of an activity with max_concurrent to end
     RUNNING = "running"
     STOPPING = "stopping"  # told to stop, within its grace
     ZOMBIE = "zombie"
     ENDED = "ended"
+
+
+# Looking a member up in its enum costs as much as what is done with it.
+_WAITING, _RUNNING, _ENDED = Phase.WAITING, Phase.RUNNING, Phase.ENDED
 
 
 class Run:
@@ -46,15 +52,17 @@ class Run:
         limit_s: seconds the handler may take from its start: the engine's `timeout_seconds`, or the handler's
             own `timeout_s` if that is less; without `timeout_seconds` the handler's own, else the worker's.
         dropped: whether a success came too late to be reported.
-        on_begin: called when the handler starts, if it has to wait for another one first.
+        on_begin: called when the handler starts, if it has to wait for that.
         tag: what the loop meter marks while the handler is on the loop; 0 is nobody.
 
     """
 
     __slots__ = (
+        "_began_at",
         "_end_waiters",
         "_grace_s",
         "_loop",
+        "_on_decided",
         "_on_end",
         "_outcome",
         "_outcome_waiters",
@@ -81,8 +89,10 @@ class Run:
         state.limit_s = limit_s
         self._grace_s = grace_s
         self._on_end = on_end
+        self._on_decided: Callable[[], None] | None = None
+        self._began_at = 0.0
         self._loop = asyncio.get_running_loop()
-        self._phase = Phase.WAITING
+        self._phase = _WAITING
         self._outcome: Outcome | None = None
         self._stop: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -100,7 +110,7 @@ class Run:
     @property
     def has_ended(self) -> bool:
         """Whether the handler has really ended."""
-        return self._phase is Phase.ENDED
+        return self._phase is _ENDED
 
     @property
     def is_zombie(self) -> bool:
@@ -138,6 +148,13 @@ class Run:
         while self._phase is not Phase.ENDED:
             await self._wait(self._end_waiters)
 
+    def when_decided(self, then: Callable[[], None]) -> None:
+        """Calls `then` once, when the outcome is known and what it brings about in here is done."""
+        if self._outcome is None:
+            self._on_decided = then
+        else:
+            self._loop.call_soon(then)
+
     def cancel(self, reason: CancelReason) -> None:
         """Tells the handler to stop.
 
@@ -161,14 +178,23 @@ class Run:
             self._set_timer(self._grace_s, self._give_up)
         if self._outcome is not None:
             self._phase = Phase.ZOMBIE
+        self._say_outcome()
 
     def begin(self, stop: Callable[[], object]) -> None:
         """Notes that the handler starts now; `stop` tells it to end and may be called more than once."""
         self._stop = stop
-        self._phase = Phase.RUNNING
+        self._phase = _RUNNING
+        self._began_at = monotonic()
         if self.on_begin is not None:
             self.on_begin()
-        self._set_timer(self.limit_s, self._limit_reached)
+
+    def limit(self) -> None:
+        """Has the handler stopped when its limit is over, which began with it.
+
+        A handler that ends before it has once given up the loop needs no timer: none could fire before.
+        """
+        if self._phase is _RUNNING:
+            self._set_timer(self._began_at + self.limit_s - monotonic(), self._limit_reached)
 
     def finish(self, outcome: Outcome) -> None:
         """Notes that the handler has ended, and with what."""
@@ -177,7 +203,7 @@ class Run:
             self._timer = None
         self.dropped = self._state.cancel_reason is not None and isinstance(outcome, Completed)
         self._settle(self._decided(outcome))
-        self._phase = Phase.ENDED
+        self._phase = _ENDED
         self._stop = None
         self._state.end()
         if isinstance(self._outcome, Lost) and self.has_costs:
@@ -186,8 +212,15 @@ class Run:
             self._state.files.close()
         if self._state.trace is not None:
             self._state.trace.ended()
-        _wake(self._end_waiters)
+        if self._end_waiters:
+            _wake(self._end_waiters)
         self._on_end(self)
+        self._say_outcome()
+
+    def _say_outcome(self) -> None:
+        if self._outcome is not None and self._on_decided is not None:
+            then, self._on_decided = self._on_decided, None
+            then()
 
     def _say_what_was_spent(self) -> None:
         """The engine takes nothing from an attempt that is not ours any more (protocol.md fact 13)."""
@@ -210,9 +243,13 @@ class Run:
         self._phase = Phase.ZOMBIE
         if self._stop is not None:
             self._stop()
+        self._say_outcome()
 
     def _decided(self, outcome: Outcome | None) -> Outcome:
         match self._state.cancel_reason:
+            case None:
+                assert outcome is not None
+                return outcome
             case CancelReason.TIMEOUT:
                 message = f"the handler took longer than its limit of {self.limit_s:g} s"
                 return failed(self._state, "TIMEOUT", message, retryable=True)
@@ -221,8 +258,6 @@ class Run:
                 return failed(self._state, "WORKER_SHUTDOWN", message, retryable=True)
             case CancelReason.LEASE_LOST:
                 return Lost("the lease is somebody else's")
-        assert outcome is not None
-        return outcome
 
     def _settle(self, outcome: Outcome) -> None:
         if self._outcome is None:
@@ -230,12 +265,13 @@ class Run:
             self._state.is_decided = True
             if self._state.trace is not None:
                 self._state.trace.settled(outcome)
-            _wake(self._outcome_waiters)
+            if self._outcome_waiters:
+                _wake(self._outcome_waiters)
 
     def _set_timer(self, delay_s: float, then: Callable[[], None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(delay_s, then)
+        self._timer = self._loop.call_later(max(delay_s, 0.0), then)
 
     async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
         waiter = self._loop.create_future()

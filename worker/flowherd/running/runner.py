@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.activity import Activity, Failed, Outcome
 from flowherd.running.gates import Gates
 from flowherd.running.invoke import ThreadLoop, deliver, invoke_async, invoke_sync
 from flowherd.running.run import Phase, Run
+from flowherd.running.strands import OnLoop, Strands
 from flowherd.sdk.context import CancelReason, RunState
 from flowherd.sdk.definition import ActivityDefinition, Mode
 from flowherd.sdk.failures import clean_message
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from flowherd.sdk.registry import Registry
 
 __all__ = ["CancelReason", "Phase", "Run", "Runner"]
+
+_LOOP = Mode.LOOP  # compared for each activity
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +60,7 @@ class Runner:
         self._threads = threads
         self._isolates = isolates
         self._environment = environment
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._strands = Strands(environment.meter)
         self._in_isolates: set[Run] = set()
         self._gates = Gates(environment.permits)
         self.dropped = 0  # successes that came after their outcome was decided (faults.md A9)
@@ -117,8 +121,8 @@ class Runner:
             self._place(run, definition, state)
 
     def _place(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
-        if definition.mode is Mode.LOOP:
-            self._begin_on_loop(run, definition, state)
+        if definition.mode is _LOOP:
+            self._strands.start(OnLoop(run, partial(invoke_async, definition, state)))
             return
         if definition.mode is Mode.PROCESS:
             assert self._isolates is not None, definition
@@ -134,9 +138,11 @@ class Runner:
         if definition.is_async:
             own_loop = ThreadLoop()
             run.begin(own_loop.stop)
+            run.limit()
             call = lambda: own_loop.run(definition, state)  # noqa: E731
         else:
             run.begin(lambda: _let_it_notice(state))
+            run.limit()
             call = lambda: invoke_sync(definition, state)  # noqa: E731
 
         def end(outcome: Outcome) -> None:
@@ -147,24 +153,6 @@ class Runner:
             self._threads.submit(lambda: deliver(loop, end, stay.run(call)))
         except RuntimeError as exc:
             end(Failed("WORKER_OVERLOADED", clean_message(str(exc)), retryable=True))
-
-    def _begin_on_loop(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
-        started = False
-
-        async def step() -> None:
-            nonlocal started
-            started = True
-            run.finish(await invoke_async(definition, state))
-
-        def stop() -> None:
-            if started:  # a task cancelled before its first step would never reach run.finish
-                task.cancel()
-
-        work = self._environment.meter.stepped(step(), run.activity.name, lambda: run.tag)
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)  # the loop itself keeps only weak references
-        task.add_done_callback(self._tasks.discard)
-        run.begin(stop)
 
     def _ended(self, run: Run) -> None:
         if run in self._in_isolates:

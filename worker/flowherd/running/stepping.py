@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flowherd.measuring.measures import LONG_STEP_S, LoopSample, Measure, Stay
 
@@ -21,6 +21,17 @@ BLOCKER_S = 0.1  # a step this long is felt by everything else on the loop
 LIGHT_S = 0.005  # of CPU: an activity that takes no more leaves its process free for others
 _SLOWLY = 0.1  # weight of the newest activity in the mean, if it took less
 _QUICKLY = 0.5  # ... and if it took more: a child that has met heavy work must not claim more of it
+
+
+class Tagged(Protocol):
+    """Whose steps are measured.
+
+    Attributes:
+        tag: what is stored while one lasts; 0 is nobody.
+
+    """
+
+    tag: int
 
 
 class LongStep(NamedTuple):
@@ -68,6 +79,7 @@ class LoopMeter:
         self.on_busy: Callable[[], None] | None = None
         self.on_long_step: Callable[[float], None] | None = None
         self._alive = 0
+        self._is_in_turn = False
 
     def blocks(self, name: str) -> bool:
         """Whether an activity of this name has lately kept the loop for so long that its neighbours felt it."""
@@ -77,13 +89,23 @@ class LoopMeter:
         """Whether activities of this name are known to leave this process free; not before one has ended."""
         return self._heaviest.get(name, BLOCKER_S) <= LIGHT_S
 
-    def stepped(self, work: Coroutine[Any, Any, None], name: str, tag: Callable[[], int]) -> Stepped:
-        """The same work, measured; `tag` says what `mark` shall store while it is on the loop."""
+    def stepped(self, work: Coroutine[Any, Any, Any], name: str, whose: Tagged) -> Stepped:
+        """The same work, measured; `whose` says what `mark` shall store while it is on the loop."""
         self._begins()
         measure = self._measures.get(name)
         if measure is None or not measure.begins():
-            return Stepped(work, self, name, tag)
-        return Sampled(work, self, name, tag, LoopSample(measure, alone=self.has_one))
+            return Stepped(work, self, name, whose)
+        return Sampled(work, self, name, whose, LoopSample(measure, alone=self.has_one))
+
+    def begin_turn(self) -> None:
+        """Handlers are about to run one after the other: between them nothing has ended."""
+        self._is_in_turn = True
+
+    def end_turn(self) -> None:
+        """It may be the end of all handlers."""
+        self._is_in_turn = False
+        if not self._alive:
+            self.stepping.clear()
 
     def enter_thread(self, name: str) -> Stay:
         """A handler begins to run in a thread; `leave_thread` must follow when it has ended."""
@@ -161,47 +183,51 @@ class LoopMeter:
 
     def _begins(self) -> None:
         self._alive += 1
-        if self._alive == 1:
+        if self._alive == 1 and not self.stepping.is_set():
             self.stepping.set()
             if self.on_busy is not None:
                 self.on_busy()
 
     def _ends(self) -> None:
         self._alive -= 1
-        if not self._alive:
+        if not self._alive and not self._is_in_turn:
             self.stepping.clear()
 
 
-class Stepped(Coroutine[Any, Any, None]):
-    """A coroutine that times each of its steps."""
+class Stepped(Coroutine[Any, Any, Any]):
+    """A coroutine that times each of its steps, and ends as the one within."""
 
-    __slots__ = ("__name__", "__qualname__", "_busy_s", "_longest_s", "_meter", "_name", "_tag", "_work")
+    __slots__ = ("__name__", "__qualname__", "_busy_s", "_longest_s", "_meter", "_name", "_whose", "_work")
 
-    def __init__(
-        self, work: Coroutine[Any, Any, None], meter: LoopMeter, name: str, tag: Callable[[], int]
-    ) -> None:
+    def __init__(self, work: Coroutine[Any, Any, Any], meter: LoopMeter, name: str, whose: Tagged) -> None:
         self._work = work
         self._meter = meter
         self._name = name
-        self._tag = tag
+        self._whose = whose
         self._busy_s = 0.0
         self._longest_s = 0.0
         self.__name__ = self.__qualname__ = name or "activity"
 
     def send(self, value: Any) -> Any:
         """One step."""
-        return self._step(self._work.send, value)
+        meter = self._meter
+        began = meter.enter(self._name, self._whose.tag)
+        try:
+            waits_for = self._work.send(value)
+        except BaseException:  # StopIteration is how a coroutine ends
+            self._took(meter.leave(began))
+            meter.ended(self._name, self._busy_s, self._longest_s)
+            raise
+        self._took(meter.leave(began))
+        return waits_for
 
     def throw(self, *error: Any) -> Any:
         """One step that begins with an exception, such as a cancellation."""
-        return self._step(self._work.throw, *error)
-
-    def _step(self, step: Callable[..., Any], *value: Any) -> Any:
         meter = self._meter
-        began = meter.enter(self._name, self._tag())
+        began = meter.enter(self._name, self._whose.tag)
         try:
-            waits_for = step(*value)
-        except BaseException:  # StopIteration is how a coroutine ends
+            waits_for = self._work.throw(*error)
+        except BaseException:
             self._took(meter.leave(began))
             meter.ended(self._name, self._busy_s, self._longest_s)
             raise
@@ -216,7 +242,7 @@ class Stepped(Coroutine[Any, Any, None]):
         """Ends the work where it stands."""
         self._work.close()
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         """As the work itself."""
         return self._work.__await__()
 
@@ -233,21 +259,29 @@ class Sampled(Stepped):
 
     def __init__(
         self,
-        work: Coroutine[Any, Any, None],
+        work: Coroutine[Any, Any, Any],
         meter: LoopMeter,
         name: str,
-        tag: Callable[[], int],
+        whose: Tagged,
         sample: LoopSample,
     ) -> None:
-        super().__init__(work, meter, name, tag)
+        super().__init__(work, meter, name, whose)
         self._sample = sample
+
+    def send(self, value: Any) -> Any:
+        """One step."""
+        return self._step(super().send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """One step that begins with an exception."""
+        return self._step(super().throw, *error)
 
     def _step(self, step: Callable[..., Any], *value: Any) -> Any:
         sample, meter = self._sample, self._meter
         alone = meter.has_one
         sample.resume(meter.busy_s)
         try:
-            waits_for = super()._step(step, *value)
+            waits_for = step(*value)
         except BaseException:  # StopIteration is how a coroutine ends
             sample.pause(meter.busy_s)
             sample.end(alone=alone)

@@ -9,7 +9,7 @@ class State(IntEnum):
     """What a record says about its activity (design table: who beats it, who settles it)."""
 
     FREE = 0
-    CLAIMED = 1  # waits for a slot; its limit has not begun
+    CLAIMED = 1  # waits for a slot, or for the loop; its limit has not begun
     RUNNING = 2
     REPORTING = 3  # outcome known, not yet accepted
     ZOMBIE = 4  # reported or lost, but the handler has not ended: the slot is still held

@@ -16,7 +16,7 @@ from flowherd.shared.spendings import AREA_BYTES, write_of
 _FREE, _CLAIMED, _RUNNING, _REPORTING, _APART = (
     int(state) for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING, State.APART)
 )
-_RUN = Timing.RUN
+_RUN, _REPORT = Timing.RUN, Timing.REPORT
 _BERTH_BITS, _RECORD_BITS = 12, 30  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 _NOTHING_KEPT = bytes(CHECKED.size)
 
@@ -114,6 +114,11 @@ class RecordBook:
         """Counts how long a handler at work took; one that has never begun took no time."""
         if self._states[index] in {_RUNNING, _APART}:
             self.berth.count(_RUN, now - self._times[2 * index])
+
+    def ended(self, counter: Cell, report_s: float) -> None:
+        """Counts a delivery, and how long it took."""
+        self.berth.add(counter)
+        self.berth.count(_REPORT, report_s)
 
     def reporting(self, index: int, completion: bytes | None) -> None:
         """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""

@@ -17,8 +17,6 @@ from flowherd.shared.suspects import Suspects
 from flowherd.working.reporter import Delivery
 
 if TYPE_CHECKING:
-    import asyncio
-
     from flowherd.activity import Activity, Usage
     from flowherd.engine import Engine
     from flowherd.ledger import RecordBook
@@ -47,7 +45,6 @@ class Attempt:
         state: what its record says.
         run: its handler's, once it has a slot.
         outcome: what is being delivered.
-        carrier: the task that waits for the run and delivers its outcome.
 
     """
 
@@ -62,7 +59,6 @@ class Attempt:
     state: State = State.CLAIMED
     run: Run | None = None
     outcome: Completed | Failed | None = None
-    carrier: asyncio.Task[None] | None = None
 
     @property
     def id(self) -> str:
@@ -78,6 +74,11 @@ class Attempt:
     def is_owed(self) -> bool:
         """Whether the engine waits for its outcome."""
         return self.state in HELD
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether its handler runs, or its outcome is on its way."""
+        return self.state in {State.RUNNING, State.REPORTING}
 
     @property
     def spent(self) -> tuple[str | None, tuple[Usage, ...]]:

@@ -13,22 +13,24 @@ out an activity that is held already there are five cases (protocol.md R11, faul
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flowherd.activity import Activity, Completed, Died, Failed, Lost
 from flowherd.errors import LedgerFull
-from flowherd.ledger import FINAL, Cell, State, Timing
+from flowherd.ledger import FINAL, Cell, State
 from flowherd.running.run import Phase
 from flowherd.sdk.context import CancelReason
 from flowherd.working.admission import Admission
-from flowherd.working.attempt import SHUTDOWN, Attempt, Tools, claim, counter_of, kept_of, shutdown_of
+from flowherd.working.attempt import SHUTDOWN, Attempt, Tools, claim, shutdown_of
+from flowherd.working.changes import Changes
+from flowherd.working.deliveries import Deliveries
 from flowherd.working.excuses import Excuses
 from flowherd.working.occupancy import Occupancy
-from flowherd.working.reporter import Delivery
-from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
     from flowherd.engine import Batch
     from flowherd.running.run import Run
+
+# Looking a member up in its enum costs as much as what is done with it.
+_WAITING, _RUNNING, _ZOMBIE = Phase.WAITING, State.RUNNING, State.ZOMBIE
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,14 +62,12 @@ class Attempts:
         self._acknowledged = acknowledged
         self._held: dict[str, Attempt] = {}
         self._waiting: dict[str, Attempt] = {}
-        self._tasks = Tasks()
-        self._occupancy = Occupancy(tools, self._tasks, self._vacated)
-        self._excuses = Excuses(tools.reporter, tools.book.berth, self._note_what_is_owed)
-        self._nothing_owed = asyncio.Event()
-        self._nothing_owed.set()
-        self._reporting = 0
+        self._occupancy = Occupancy(tools, self._vacated)
+        self._changes = Changes()
+        self._excuses = Excuses(tools.reporter, tools.book.berth, self._changes.note)
+        self._deliveries = Deliveries(tools, self._forget, acknowledged)
         self._admission = Admission(tools, self._held, self._waiting, self._occupancy)
-        self._is_releasing = self._is_abandoned = False
+        self._is_releasing = False
         self.released = 0
 
     def __repr__(self) -> str:
@@ -79,14 +82,13 @@ class Attempts:
     @property
     def room(self) -> int:
         """How many more activities a poll may bring: none while deliveries pile up."""
-        if self._reporting >= 4 * self._tools.slots.limit:
+        if self._deliveries.under_way >= 4 * self._tools.slots.limit:
             return 0
         return min(self._book.free, self._admission.room)
 
     async def all_ended(self) -> None:
         """Returns when nothing is owed to the engine any more; zombies are not waited for."""
-        while self._held or self._excuses.owed:
-            await self._nothing_owed.wait()
+        await self._changes.until(lambda: not self._held and not self._excuses.owed)
         await self._tools.reporter.calls_ended()
 
     def accept(self, batch: Batch, permits: int, asked_at: float) -> int:
@@ -110,7 +112,6 @@ class Attempts:
                 self._waiting[activity.activity_id] = attempt
                 if patience_s := self._admission.patience_s(attempt):
                     asyncio.get_running_loop().call_later(patience_s, self._lose_patience, attempt)
-        self._note_what_is_owed()
         return permits
 
     def start_waiting(self) -> None:
@@ -155,74 +156,64 @@ class Attempts:
     def _start(self, attempt: Attempt) -> None:
         run = attempt.run = self._tools.runner.start(attempt.activity, attempt, apart=attempt.is_apart)
         run.tag = attempt.index + 1
-        attempt.state = State.RUNNING
+        attempt.state = _RUNNING
         if attempt.is_alone:
             log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
         elif attempt.is_apart:
             log.warning("suspect_runs_in_isolate", activity_id=attempt.id, name=attempt.activity.name)
         self._occupancy.enter()
-        if run.phase is Phase.WAITING:  # for another one of its kind: then its limit has not begun
-            run.on_begin = lambda: self._note_begin(attempt, run)
+        if run.phase is _WAITING:  # for its turn, or another of its kind: its limit has not begun then
+            run.on_begin = partial(self._note_begin, attempt, run)
         else:
             self._note_begin(attempt, run)
-        attempt.carrier = self._tasks.spawn(self._carry(attempt, run))
+        run.when_decided(partial(self._decided, attempt, run))
 
     def _note_begin(self, attempt: Attempt, run: Run) -> None:
         """The limit begins, and with it what the hang rule counts."""
-        if attempt.state is State.RUNNING:
+        if attempt.state is _RUNNING:
             apart = self._tools.runner.runs_apart(run)
             self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s, apart=apart)
 
-    async def _carry(self, attempt: Attempt, run: Run) -> None:
-        """Runs the handler in its slot and delivers what became of it."""
-        outcome = await run.outcome()
+    def _decided(self, attempt: Attempt, run: Run) -> None:
+        """Frees the slot and delivers what became of it; nobody else would hear of what goes wrong here."""
+        try:
+            self._settle(attempt, run)
+        except Exception as error:
+            log.error("internal_error", exc_info=error)
+
+    def _settle(self, attempt: Attempt, run: Run) -> None:
+        if attempt.state is not _RUNNING:
+            return  # it has been given back
+        outcome = run.known_outcome
         self._book.ran(attempt.index, time.monotonic())
-        if isinstance(outcome, Lost):
-            self._lose(attempt)
-            return
-        self._occupancy.leave(attempt, run)
-        if isinstance(outcome, Died):
+        if isinstance(outcome, Completed | Failed):
+            self._occupancy.leave(attempt, run)
+            self._deliveries.post(attempt, outcome)
+        elif isinstance(outcome, Died):
+            self._occupancy.leave(attempt, run)
             attempt.state = State.DEAD
             self._book.dead(attempt.index, outcome.how)
+            self._changes.note()
         else:
-            await self._report(attempt, outcome)
+            self._lose(attempt)
 
     def _vacated(self, attempt: Attempt) -> None:
         self._clear_if_over(attempt)
         self._admission.leave(attempt)
         self.start_waiting()
 
-    async def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
-        attempt.outcome, attempt.state = outcome, State.REPORTING
-        kept, speaker = kept_of(attempt, self._tools.engine), attempt.activity.worker_id
-        self._book.reporting(attempt.index, kept)
-        self._reporting, began = self._reporting + 1, time.monotonic()
-        fence = lambda: self._fence(attempt)  # noqa: E731
-        try:
-            delivery = await self._tools.reporter.deliver(attempt.id, fence, outcome, (speaker, kept))
-        finally:
-            self._reporting -= 1
-        if delivery is not Delivery.WITHDRAWN and attempt.is_owed:
-            self._book.berth.add(counter_of(outcome, delivery))
-            self._book.berth.count(Timing.REPORT, time.monotonic() - began)
-            self._forget(attempt)
-        self._acknowledged()
-
-    def _fence(self, attempt: Attempt) -> str | None:
-        return attempt.activity.worker_id if attempt.is_owed and not self._is_abandoned else None
-
     def _forget(self, attempt: Attempt) -> None:
         """Nothing is owed to the engine about it any more."""
         if self._held.get(attempt.id) is attempt:
             del self._held[attempt.id]
         self._waiting.pop(attempt.id, None)
-        attempt.state = State.ZOMBIE
+        attempt.state = _ZOMBIE
         self._book.zombie(attempt.index)
         self._clear_if_over(attempt)
-        self._note_what_is_owed()
+        self._changes.note()
 
     def _clear_if_over(self, attempt: Attempt) -> None:
-        if attempt.state is State.ZOMBIE and (attempt.run is None or attempt.run.has_ended):
+        if attempt.state is _ZOMBIE and (attempt.run is None or attempt.run.has_ended):
             attempt.clear()
 
     def _lose(self, attempt: Attempt) -> None:
@@ -233,10 +224,6 @@ class Attempts:
                 self._occupancy.leave(attempt, attempt.run)
             self._forget(attempt)
             self._acknowledged()
-
-    def _note_what_is_owed(self) -> None:
-        is_owed = self._held or self._excuses.owed
-        self._nothing_owed.clear() if is_owed else self._nothing_owed.set()
 
     def heed_verdicts(self) -> None:
         """Stops what the keeper has found to be somebody else's, and lets go of what it has settled."""
@@ -269,8 +256,9 @@ class Attempts:
         for attempt in running:
             assert attempt.run is not None
             attempt.run.cancel(CancelReason.SHUTDOWN)
-        if carriers := [attempt.carrier for attempt in running if attempt.carrier is not None]:
-            await asyncio.wait(carriers, timeout=last_chance_s)
+        with contextlib.suppress(TimeoutError):  # what has not ended by then is given back
+            async with asyncio.timeout(last_chance_s):
+                await self._changes.until(lambda: not any(attempt.is_busy for attempt in running))
         for attempt in running:
             self._give_up(attempt)
 
@@ -282,17 +270,15 @@ class Attempts:
             self.released += 1
         if attempt.state is not State.RUNNING or known is not None:
             return
-        assert attempt.carrier is not None
-        attempt.carrier.cancel()  # it waits for the outcome: no call is under way
         self._occupancy.leave(attempt, attempt.run)
         self._hand_back(attempt)
 
     def _hand_back(self, attempt: Attempt) -> None:
         self.released += 1
         self._waiting.pop(attempt.id, None)
-        attempt.carrier = self._tasks.spawn(self._report(attempt, shutdown_of(attempt)))
+        self._deliveries.post(attempt, shutdown_of(attempt))
 
     def abandon(self) -> None:
         """Time is up: deliveries end with their present call. The records stay, for the keeper to settle."""
-        self._is_abandoned = True
+        self._deliveries.abandon()
         self._excuses.abandon()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import Cell
+from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.running.run import Run
     from flowherd.working.attempt import Attempt, Tools
-    from flowherd.working.tasks import Tasks
 
 
 _RUNNING = Cell.RUNNING  # counted for each activity
@@ -22,7 +22,6 @@ class Occupancy:
 
     Args:
         tools: slots, and the book whose berth counts what runs.
-        tasks: keeps those that wait for a handler to end.
         vacated: called with each attempt whose handler has ended, once its slot is free again.
 
     Attributes:
@@ -30,9 +29,9 @@ class Occupancy:
 
     """
 
-    def __init__(self, tools: Tools, tasks: Tasks, vacated: Callable[[Attempt], None]) -> None:
+    def __init__(self, tools: Tools, vacated: Callable[[Attempt], None]) -> None:
         self._tools = tools
-        self._tasks = tasks
+        self._tasks = Tasks()
         self._vacated = vacated
         self.zombies: dict[str, Attempt] = {}
 

@@ -3,6 +3,9 @@
 A delivery is not an outcome: an undelivered success stays a success and is never turned into a failure,
 except that the engine itself refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27).
 
+Nearly all completions are accepted at the first try: such a one takes no task, only a call that is begun and a
+callback. Whatever else comes of that first try, a task goes on from there.
+
 A call under way is never cancelled: the engine makes two writes of it, and drops the second when the
 connection ends in between. Withdrawing a delivery lets the present call end, and makes no other.
 """
@@ -10,8 +13,8 @@ connection ends in between. Withdrawing a delivery lets the present call end, an
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +23,8 @@ from flowherd.activity import Completed, Failed
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.process import crashpoints
+from flowherd.working.parcel import Parcel, Withdrawn
+from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,42 +48,7 @@ class Delivery(Enum):
     WITHDRAWN = "withdrawn"  # nobody wanted it to be delivered any more
 
 
-class _Withdrawn(Exception):
-    """The fence has become None."""
-
-
-@dataclass(slots=True)
-class _Parcel:
-    """An outcome on its way: encoded once for each fence, so that repeated tries send identical bytes.
-
-    Attributes:
-        fence: the worker_id at the time of the try: a repeated claim replaces it (protocol.md R11).
-        in_doubt: whether an earlier try with the same fence may have arrived.
-
-    """
-
-    activity_id: str
-    fence: Callable[[], str | None]
-    encode: Callable[[str], bytes]
-    send: Callable[[str, bytes, float], Awaitable[Answer]]
-    deadline_s: float
-    sent_as: str | None = None
-    body: bytes = b""
-    in_doubt: bool = False
-
-    async def try_once(self) -> Answer:
-        """Encodes for the present fence and sends; asked after the gate has let it through, not before."""
-        worker_id = self.fence()
-        if worker_id is None:
-            raise _Withdrawn
-        if worker_id != self.sent_as:
-            self.body, self.sent_as, self.in_doubt = self.encode(worker_id), worker_id, False
-        return await self.send(self.activity_id, self.body, self.deadline_s)
-
-    @property
-    def is_outdated(self) -> bool:
-        """Whether the last answer was to a fence that has been replaced since, and so says nothing."""
-        return self.fence() not in {self.sent_as, None}
+_ACCEPTED, _DELIVERED = Verdict.ACCEPTED, Delivery.ACCEPTED  # looked up for each activity, which is dear
 
 
 class Reporter:
@@ -96,6 +66,65 @@ class Reporter:
         self._under_way = 0
         self._still = asyncio.Event()
         self._still.set()
+        self._tasks = Tasks()
+
+    def post(
+        self,
+        activity_id: str,
+        fence: Callable[[], str | None],
+        outcome: Completed | Failed,
+        encoded: tuple[str, bytes | None],
+        then: Callable[[Delivery], None],
+    ) -> None:
+        """As `deliver`, for callers that do not wait: `then` is called with what became of it."""
+        if isinstance(outcome, Failed):
+            self._tasks.spawn(self._to_the_end(self._fail(activity_id, fence, outcome), then))
+            return
+        parcel = self._parcel(activity_id, fence, outcome, encoded)
+        if self._gate.failures or not self._begin(parcel, outcome, then):
+            self._tasks.spawn(self._to_the_end(self._complete(parcel, outcome), then))
+
+    def _begin(self, parcel: Parcel, outcome: Completed, then: Callable[[Delivery], None]) -> bool:
+        """A first try without a task; False where it cannot be made."""
+        worker_id = parcel.fence()
+        if worker_id is None:
+            return False
+        replied = partial(self._replied, parcel, outcome, then)
+        if not self._engine.begin_complete(
+            parcel.activity_id, parcel.encoded_for(worker_id), self._deadline_s, replied
+        ):
+            return False
+        self._call_begins()
+        return True
+
+    def _replied(
+        self,
+        parcel: Parcel,
+        outcome: Completed,
+        then: Callable[[Delivery], None],
+        answer: Answer | EngineError | None,
+    ) -> None:
+        """What came of a first try: done, or a task goes on. The gate was open when it began."""
+        self._call_ends()
+        if isinstance(answer, Answer):
+            self._gate.succeeded()
+            if answer.verdict is _ACCEPTED and not answer.detail:
+                crashpoints.reached("after_report")
+                then(_DELIVERED)
+                return
+        elif answer is not None:
+            self._gate.failed(answer, 0)
+            _note_failure(parcel, answer)
+            answer = None
+        self._tasks.spawn(self._to_the_end(self._complete(parcel, outcome, answer), then))
+
+    async def _to_the_end(self, delivery: Awaitable[Delivery], then: Callable[[Delivery], None]) -> None:
+        """Calls `then` whatever happens: who delivers for ever would never be given more."""
+        result = Delivery.WITHDRAWN
+        try:
+            result = await self._said(delivery)
+        finally:
+            then(result)
 
     async def deliver(
         self,
@@ -113,47 +142,54 @@ class Reporter:
             encoded: a worker_id, and the completion's bytes for it where somebody has made them already.
 
         """
+        if isinstance(outcome, Failed):
+            return await self._said(self._fail(activity_id, fence, outcome))
+        return await self._said(self._complete(self._parcel(activity_id, fence, outcome, encoded), outcome))
+
+    async def _said(self, delivery: Awaitable[Delivery]) -> Delivery:
         try:
-            if isinstance(outcome, Failed):
-                delivery = await self._fail(activity_id, fence, outcome)
-            else:
-                delivery = await self._complete(activity_id, fence, outcome, encoded)
-        except _Withdrawn:
+            result = await delivery
+        except Withdrawn:
             return Delivery.WITHDRAWN
         crashpoints.reached("after_report")
-        return delivery
+        return result
 
     async def calls_ended(self) -> None:
         """Returns when no call is under way, as before a connection is closed."""
         await self._still.wait()
 
-    async def _try(self, parcel: _Parcel) -> Answer | None:
+    async def _try(self, parcel: Parcel) -> Answer | None:
         """One try; None when it did not end in a verdict."""
         try:
             return await self._gate.through(lambda: self._counted(parcel.try_once()))
         except EngineError as error:
-            parcel.in_doubt = parcel.in_doubt or error.in_doubt
-            log.debug("outcome_not_delivered_yet", activity_id=parcel.activity_id, reason=str(error))
+            _note_failure(parcel, error)
             return None
 
     async def _counted(self, call: Awaitable[Answer]) -> Answer:
-        self._under_way += 1
-        self._still.clear()
+        self._call_begins()
         try:
             return await call
         finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._still.set()
+            self._call_ends()
 
-    async def _complete(
+    def _call_begins(self) -> None:
+        self._under_way += 1
+        self._still.clear()
+
+    def _call_ends(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._still.set()
+
+    def _parcel(
         self,
         activity_id: str,
         fence: Callable[[], str | None],
         outcome: Completed,
         encoded: tuple[str, bytes | None],
-    ) -> Delivery:
-        parcel = _Parcel(
+    ) -> Parcel:
+        parcel = Parcel(
             activity_id,
             fence,
             lambda worker_id: self._engine.encode_completion(worker_id, outcome),
@@ -162,8 +198,13 @@ class Reporter:
         )
         if encoded[1] is not None:
             parcel.sent_as, parcel.body = encoded[0], encoded[1]
+        return parcel
+
+    async def _complete(self, parcel: Parcel, outcome: Completed, first: Answer | None = None) -> Delivery:
+        """Tries on, unless the `first` try has been answered with a verdict."""
+        activity_id = parcel.activity_id
         while True:
-            answer = await self._try(parcel)
+            answer, first = first or await self._try(parcel), None
             if answer is None:
                 continue
             match answer.verdict:
@@ -182,11 +223,11 @@ class Reporter:
                 case Verdict.REFUSED:
                     failure = _refused(len(parcel.body), answer.detail, outcome)
                     log.error("output_refused", activity_id=activity_id, reason=answer.detail)
-                    delivery = await self._fail(activity_id, fence, failure)
+                    delivery = await self._fail(activity_id, parcel.fence, failure)
                     return Delivery.REPLACED if delivery is Delivery.ACCEPTED else delivery
 
     async def _fail(self, activity_id: str, fence: Callable[[], str | None], outcome: Failed) -> Delivery:
-        parcel = _Parcel(
+        parcel = Parcel(
             activity_id,
             fence,
             lambda worker_id: self._engine.encode_failure(worker_id, outcome),
@@ -209,6 +250,11 @@ class Reporter:
                     return Delivery.DROPPED
         log.error("failure_given_up", activity_id=activity_id, tries=FAIL_TRIES)
         return Delivery.DROPPED
+
+
+def _note_failure(parcel: Parcel, error: EngineError) -> None:
+    parcel.in_doubt = parcel.in_doubt or error.in_doubt
+    log.debug("outcome_not_delivered_yet", activity_id=parcel.activity_id, reason=str(error))
 
 
 def _refused(size: int, detail: str, outcome: Completed) -> Failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 from typing import TYPE_CHECKING, cast
 
@@ -23,6 +24,10 @@ class HttpConnection(asyncio.Protocol):
     Args:
         on_lost: called once when the connection has ended.
 
+    Attributes:
+        idle_since: when its last exchange ended, in seconds of the loop's clock.
+        deadline_at: when the present one is overdue.
+
     """
 
     def __init__(self, on_lost: Callable[[HttpConnection], None]) -> None:
@@ -31,10 +36,12 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._can_write = True
+        self._then: Callable[[], None] | None = None
         self._is_streamed = False
         self._exchanges = 0
         self.reply = ReplyReader()
         self.idle_since = 0.0
+        self.deadline_at = math.inf
 
     # The holder's side
 
@@ -101,8 +108,7 @@ class HttpConnection(asyncio.Protocol):
         reply = self.reply
         while reply.stage is not _DONE:
             await self._progress()
-        chunks = reply.chunks
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return self.body
 
     async def reply_head(self) -> None:
         """Returns when status and headers are there; raises as `whole_reply`."""
@@ -119,6 +125,19 @@ class HttpConnection(asyncio.Protocol):
         chunks, reply.chunks = reply.chunks, []
         return chunks
 
+    def when_ended(self, then: Callable[[], None]) -> None:
+        """Calls `then` once there is a whole reply, or a fault; instead of `whole_reply`, after `begin`."""
+        if self.reply.fault is not None:
+            self._loop.call_soon(then)
+        else:
+            self._then = then
+
+    @property
+    def body(self) -> bytes:
+        """Of a whole reply."""
+        chunks = self.reply.chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
     def overdue(self) -> None:
         """Ends an exchange that has not ended by itself."""
         if self.reply.stage is not _DONE:
@@ -129,6 +148,7 @@ class HttpConnection(asyncio.Protocol):
         self.reply.stage = _IDLE
         self.reply.chunks = []
         self.idle_since = now
+        self.deadline_at = math.inf
 
     def abort(self) -> None:
         """Closes at once; harmless when it is closed."""
@@ -150,6 +170,9 @@ class HttpConnection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        elif self._then is not None and (self.reply.stage is _DONE or self.reply.fault is not None):
+            then, self._then = self._then, None
+            then()
 
     def _fail(self, fault: WireError) -> None:
         if self.reply.fault is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flowherd.client.pool.pool import HttpPool
@@ -22,7 +23,11 @@ from flowherd.client.transport import MAX_REPLY_BYTES, Reply, tls_context, unask
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from flowherd.client.auth import Token, TokenSource
+    from flowherd.client.pool.connection import HttpConnection
+    from flowherd.errors import EngineError
 
 _UNAUTHORIZED = 401
 _COPY_UP_TO = 16 << 10  # bytes of body that are sent in one piece with the head
@@ -73,7 +78,7 @@ class DirectTransport:
             ValueError: a route that no request line can carry.
 
         """
-        first = b"POST " + checked_target(self._base + route.encode())
+        first = self._first_of(route)
         deadline_at = asyncio.get_running_loop().time() + deadline_s
         try:
             if self._tokens is None:
@@ -88,11 +93,32 @@ class DirectTransport:
                     token = await self._tokens.renewed(token)
                 reply = await self._exchange(first, token, body, deadline_at, max_reply_bytes)
             return reply
-        except (TimeoutError, Overdue) as late:
-            reason = f"no complete reply within {deadline_s:g} s"
-            raise EngineUnavailable(reason, in_doubt=isinstance(late, Overdue)) from None
+        except TimeoutError:
+            raise _late(deadline_s, in_doubt=False) from None
         except WireError as error:
-            raise _translated(error, max_reply_bytes) from error
+            raise _translated(error, deadline_s, max_reply_bytes) from error
+
+    def begin(
+        self, route: str, body: bytes, deadline_s: float, then: Callable[[Reply | EngineError | None], None]
+    ) -> bool:
+        """See `Transport.begin`: False where a token, a connection or a refusal have to be waited for."""
+        token = None if self._tokens is None else self._tokens.known()
+        first = self._first_of(route)
+        connection = None if self._tokens is not None and token is None else self._pool.take()
+        if connection is None:
+            return False
+
+        def ended() -> None:
+            then(self._result_of(connection, deadline_s, has_token=token is not None))
+
+        try:
+            head = self._head_of(first, token, body)
+        except EngineUnavailable:
+            self._pool.release(connection)
+            return False
+        self._send(connection, head, body, asyncio.get_running_loop().time() + deadline_s, MAX_REPLY_BYTES)
+        connection.when_ended(ended)
+        return True
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
@@ -101,30 +127,50 @@ class DirectTransport:
     async def _exchange(
         self, first: bytes, token: Token | None, body: bytes, deadline_at: float, most_bytes: int
     ) -> Reply:
-        head = b"%b%b%d\r\n\r\n" % (first, self._head_with(token), len(body))
+        head = self._head_of(first, token, body)
         connection = self._pool.take()
         if connection is None:
             async with asyncio.timeout_at(deadline_at):
                 connection = await self._pool.acquire()
-        timer = asyncio.get_running_loop().call_at(deadline_at, connection.overdue)
         try:
-            connection.begin(most_bytes)
-            if len(body) > _COPY_UP_TO:
-                connection.write(head)
-                connection.write(body)
-            else:
-                connection.write(head + body)
-            data = await connection.whole_reply()
-            headers = {
-                name.decode("latin-1"): value.decode("latin-1") for name, value in connection.reply.headers
-            }
-            reply = Reply(connection.reply.status, headers, data)
+            self._send(connection, head, body, deadline_at, most_bytes)
+            await connection.whole_reply()
+            return _reply_on(connection)
         finally:
-            timer.cancel()
             self._pool.release(connection)
-        if "content-encoding" in headers and (refusal := unasked_encoding(headers)):
-            raise refusal
-        return reply
+
+    def _result_of(
+        self, connection: HttpConnection, deadline_s: float, *, has_token: bool
+    ) -> Reply | EngineError | None:
+        """What came of an exchange that has ended; gives the connection back."""
+        fault = connection.reply.fault
+        try:
+            if fault is not None:
+                return _translated(fault, deadline_s, MAX_REPLY_BYTES)
+            if has_token and connection.reply.status == _UNAUTHORIZED:
+                return None
+            return _reply_on(connection)
+        except EngineUnavailable as refusal:
+            return refusal
+        finally:
+            self._pool.release(connection)
+
+    def _send(
+        self, connection: HttpConnection, head: bytes, body: bytes, deadline_at: float, most_bytes: int
+    ) -> None:
+        connection.begin(most_bytes)
+        self._pool.expect(connection, deadline_at)
+        if len(body) > _COPY_UP_TO:
+            connection.write(head)
+            connection.write(body)
+        else:
+            connection.write(head + body)
+
+    def _first_of(self, route: str) -> bytes:
+        return b"POST " + checked_target(self._base + route.encode())
+
+    def _head_of(self, first: bytes, token: Token | None, body: bytes) -> bytes:
+        return b"%b%b%d\r\n\r\n" % (first, self._head_with(token), len(body))
 
     def _head_with(self, token: Token | None) -> bytes:
         """The header block, made once for each token."""
@@ -139,8 +185,46 @@ class DirectTransport:
         return self._head
 
 
-def _translated(error: WireError, max_reply_bytes: int) -> EngineUnavailable | EngineMisconfigured:
+class _Headers(Mapping[str, str]):
+    """Headers as text; few replies are ever asked for one."""
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.encode("latin-1", "replace")
+        for key, value in reversed(self._raw):
+            if key == wanted:
+                return value.decode("latin-1")
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.decode("latin-1") for name, _ in self._raw))
+
+    def __len__(self) -> int:
+        return len({name for name, _ in self._raw})
+
+
+def _reply_on(connection: HttpConnection) -> Reply:
+    """The whole reply that a connection has read; EngineUnavailable for one that is compressed."""
+    reply = connection.reply
+    headers = _Headers(reply.headers)
+    for name, _ in reply.headers:
+        if name == b"content-encoding" and (refusal := unasked_encoding(headers)):
+            raise refusal
+    return Reply(reply.status, headers, connection.body)
+
+
+def _late(deadline_s: float, *, in_doubt: bool) -> EngineUnavailable:
+    return EngineUnavailable(f"no complete reply within {deadline_s:g} s", in_doubt=in_doubt)
+
+
+def _translated(
+    error: WireError, deadline_s: float, max_reply_bytes: int
+) -> EngineUnavailable | EngineMisconfigured:
     words = f"{type(error).__name__}: {error}"
+    if isinstance(error, Overdue):
+        return _late(deadline_s, in_doubt=True)
     if isinstance(error.__cause__, ssl.SSLError):
         return EngineMisconfigured(f"TLS: {words}")
     if isinstance(error, OversizedReply):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 IDLE_S = 60.0
 _CLOSE_S = 1.0
+_TIMER_S = 0.001  # a timer may be early by so much
 
 
 class HttpPool:
@@ -40,6 +42,8 @@ class HttpPool:
         self._held = 0  # and being made, or promised to a waiter
         self._alive: set[HttpConnection] = set()
         self._expiry: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._watch_at = math.inf
         self._is_closed = False
         self._ended = asyncio.Event()
 
@@ -90,6 +94,30 @@ class HttpPool:
         if connection.is_stale:  # the engine was restarted: its other idle connections are gone too
             self._drop_idle()
         self._pass_on(None)
+
+    def expect(self, connection: HttpConnection, deadline_at: float) -> None:
+        """Ends the exchange that begins on a held connection at `deadline_at`, if it has not ended by itself.
+
+        One timer watches all of them, since nearly all end long before.
+        """
+        connection.deadline_at = deadline_at
+        if deadline_at < self._watch_at:
+            self._watch_until(deadline_at)
+
+    def _watch_until(self, deadline_at: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch, self._watch_at = None, deadline_at
+        if deadline_at < math.inf and not self._is_closed:
+            self._watch = asyncio.get_running_loop().call_at(deadline_at, self._end_overdue)
+
+    def _end_overdue(self) -> None:
+        late = asyncio.get_running_loop().time() + _TIMER_S
+        for connection in list(self._alive):
+            if connection.deadline_at <= late:
+                connection.deadline_at = math.inf
+                connection.overdue()
+        self._watch_until(min((one.deadline_at for one in self._alive), default=math.inf))
 
     def _pass_on(self, connection: HttpConnection | None) -> None:
         """To the first who waits: the connection, or leave to make one."""
@@ -163,6 +191,7 @@ class HttpPool:
         self._is_closed = True
         if self._expiry is not None:
             self._expiry.cancel()
+        self._watch_until(math.inf)
         self._drop_idle()
         for waiter in self._waiters:
             if not waiter.done():

@@ -1,0 +1,64 @@
+"""The outcomes of a worker's attempts on their way to the engine; it decides nothing, and holds no table."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flowherd.ledger import State
+from flowherd.working.attempt import counter_of, kept_of
+from flowherd.working.reporter import Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.activity import Result
+    from flowherd.working.attempt import Attempt, Tools
+
+_REPORTING, _WITHDRAWN = State.REPORTING, Delivery.WITHDRAWN  # looked up for each activity, which is dear
+
+
+class Deliveries:
+    """Hands each outcome to the reporter, once it is in the ledger.
+
+    Args:
+        tools: engine, book and reporter.
+        settled: called with each attempt about which nothing is owed any more.
+        ended: called after each delivery, whatever became of it.
+
+    Attributes:
+        under_way: how many have not ended.
+
+    """
+
+    def __init__(self, tools: Tools, settled: Callable[[Attempt], None], ended: Callable[[], None]) -> None:
+        self._tools = tools
+        self._settled = settled
+        self._ended = ended
+        self._is_abandoned = False
+        self.under_way = 0
+
+    def post(self, attempt: Attempt, outcome: Result) -> None:
+        """Delivers what became of an attempt."""
+        attempt.outcome, attempt.state = outcome, _REPORTING
+        tools, speaker = self._tools, attempt.activity.worker_id
+        kept = kept_of(attempt, tools.engine)
+        tools.book.reporting(attempt.index, kept)
+        self.under_way += 1
+        then = partial(self._delivered, attempt, outcome, time.monotonic())
+        tools.reporter.post(attempt.id, partial(self._fence, attempt), outcome, (speaker, kept), then)
+
+    def abandon(self) -> None:
+        """Time is up: each ends with its present call."""
+        self._is_abandoned = True
+
+    def _fence(self, attempt: Attempt) -> str | None:
+        return attempt.activity.worker_id if attempt.is_owed and not self._is_abandoned else None
+
+    def _delivered(self, attempt: Attempt, outcome: Result, began: float, delivery: Delivery) -> None:
+        self.under_way -= 1
+        if delivery is not _WITHDRAWN and attempt.is_owed:
+            self._tools.book.ended(counter_of(outcome, delivery), time.monotonic() - began)
+            self._settled(attempt)
+        self._ended()
