@@ -25,7 +25,15 @@ AWAY = EngineUnavailable("connection refused")
 IN_DOUBT = EngineUnavailable("ReadError", in_doubt=True)
 
 
+@pytest.fixture(autouse=True, params=["awaited", "posted"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether anybody waits or not, the same is expected; only what is posted begins without a task."""
+    monkeypatch.setattr(Sender, "posts", request.param == "posted")
+
+
 class Sender:
+    posts = False
+
     def __init__(self) -> None:
         self.engine = FakeEngine()
         self.gate = Gate()
@@ -33,7 +41,12 @@ class Sender:
         self.worker_id: str | None = "w-1"
 
     async def deliver(self, outcome: Completed | Failed = DONE) -> Delivery:
-        return await self.reporter.deliver("a-1", lambda: self.worker_id, outcome)
+        fence = lambda: self.worker_id  # noqa: E731
+        if not self.posts:
+            return await self.reporter.deliver("a-1", fence, outcome)
+        delivered: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.reporter.post("a-1", fence, outcome, ("", None), delivered.put_nowait)
+        return await delivered.get()
 
     def sent(self, verb: str) -> list[object]:
         return [call.body for call in self.engine.of(verb)]

@@ -7,15 +7,13 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from flowherd.activity import Activity, Completed, Failed, Usage
 from flowherd.engine import Answer, Batch, Undecodable, Verdict
-
-if TYPE_CHECKING:
-    from flowherd.errors import EngineError
+from flowherd.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,7 @@ class FakeEngine:
     _queue: deque[Activity | Undecodable] = field(default_factory=deque)
     _scripts: defaultdict[str, deque[Step]] = field(default_factory=lambda: defaultdict(deque))
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _begun: set[asyncio.Task[Answer]] = field(default_factory=set)
     closed: bool = False
 
     def offer(self, *items: Activity | Undecodable) -> None:
@@ -116,9 +115,18 @@ class FakeEngine:
         deadline_s: float,
         then: Callable[[Answer | EngineError | None], None],
     ) -> bool:
-        """False: it answers to `complete`."""
-        del activity_id, body, deadline_s, then
-        return False
+        """Answers as `complete` does."""
+
+        def ended(call: asyncio.Task[Answer]) -> None:
+            self._begun.discard(call)
+            if not call.cancelled():
+                error = call.exception()
+                then(error if isinstance(error, EngineError) else call.result())
+
+        call = asyncio.get_running_loop().create_task(self.complete(activity_id, body, deadline_s))
+        self._begun.add(call)
+        call.add_done_callback(ended)
+        return True
 
     async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
         """Answers as scripted, else ACCEPTED."""
