@@ -95,7 +95,7 @@ async def test_handlers_that_wait_no_more_share_a_task_again() -> None:
     tasks: list[asyncio.Task[Any]] = []
 
     @activity
-    async def moody(n: int, waits: bool) -> None:
+    async def moody(*, n: int, waits: bool) -> None:
         tasks.append(here())
         if waits:
             await asyncio.sleep(0)

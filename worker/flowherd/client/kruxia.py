@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -180,7 +180,9 @@ class KruxiaEngine:
 
     def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
         """See `Engine.encode_completion`; the output is spliced in as it was checked."""
-        head = b'{"worker_id":%b,"output":%b' % (_json.encode(worker_id), outcome.output)
+        head = b'{"worker_id":%b,"output":%b' % (_encoded(worker_id), outcome.output)
+        if outcome.cost_usd is None and not outcome.usage:
+            return head + b"}"
         return head + _spent(outcome) + b"}"
 
     def encode_failure(self, worker_id: str, outcome: Failed) -> bytes:
@@ -195,6 +197,12 @@ class KruxiaEngine:
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
         await self._transport.aclose()
+
+
+@lru_cache(maxsize=8)
+def _encoded(worker_id: str) -> bytes:
+    """As JSON: the same for all that a poll has brought."""
+    return _json.encode(worker_id)
 
 
 def _spent(outcome: Completed | Failed) -> bytes:

@@ -197,7 +197,7 @@ class LoopMeter:
 class Stepped(Coroutine[Any, Any, Any]):
     """A coroutine that times each of its steps, and ends as the one within."""
 
-    __slots__ = ("__name__", "__qualname__", "_busy_s", "_longest_s", "_meter", "_name", "_whose", "_work")
+    __slots__ = ("_busy_s", "_longest_s", "_meter", "_name", "_whose", "_work")
 
     def __init__(self, work: Coroutine[Any, Any, Any], meter: LoopMeter, name: str, whose: Tagged) -> None:
         self._work = work
@@ -206,7 +206,6 @@ class Stepped(Coroutine[Any, Any, Any]):
         self._whose = whose
         self._busy_s = 0.0
         self._longest_s = 0.0
-        self.__name__ = self.__qualname__ = name or "activity"
 
     def send(self, value: Any) -> Any:
         """One step."""

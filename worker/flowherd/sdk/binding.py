@@ -75,7 +75,7 @@ class Binding:
             InvalidParameters: with field paths and never a value (faults.md A11).
 
         """
-        if not isinstance(parameters, Mapping):
+        if type(parameters) is not dict and not isinstance(parameters, Mapping):
             if parameters is not None:
                 raise InvalidParameters(f"parameters must be an object, not {type(parameters).__name__}")
             parameters = {}
@@ -178,7 +178,7 @@ def _takes_all(annotation: Any) -> bool:
 
 
 def _adapter(name: str, annotation: Any) -> TypeAdapter[Any] | None:
-    if annotation in (EMPTY, Any, object, dict, dict[str, Any]):
+    if annotation in (EMPTY, Any, object, dict, dict[str, Any], dict[str, object]):
         return None
     try:
         return TypeAdapter(annotation)

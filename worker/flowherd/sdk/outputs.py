@@ -119,6 +119,8 @@ def encode_output(value: Any) -> bytes:
 
 def _as_object(value: Any) -> Any:
     """The output object before it is checked."""
+    if type(value) is dict:
+        return value
     if value is None:
         return {}
     if isinstance(value, ActivityResult):

@@ -14,6 +14,7 @@ MAX_INT, MIN_INT = 2**64 - 1, -(2**63)  # beyond these the engine rounds silentl
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _HARMLESS = frozenset({str, bool, type(None)})
 _ONLY_STR = {str}
+_FEW, _SMALL = 16, 2**53
 
 
 def is_plain(output: dict[Any, Any]) -> bool:
@@ -22,6 +23,8 @@ def is_plain(output: dict[Any, Any]) -> bool:
     Containers are checked by C loops, so that a million numbers cost milliseconds. InvalidOutput when there
     are more values than any body can hold.
     """
+    if len(output) <= _FEW and _are_few_scalars(output):
+        return True
     waiting: list[Any] = [output]
     nodes = 0
     for _ in range(MAX_DEPTH):
@@ -42,6 +45,19 @@ def is_plain(output: dict[Any, Any]) -> bool:
             return True
         waiting = _without_repeats(output, deeper) if len(deeper) > WIDE else deeper
     return False
+
+
+def _are_few_scalars(output: dict[Any, Any]) -> bool:
+    """Whether all names are text, and the values single ones that need no further look: the usual output."""
+    for name, value in output.items():
+        kind = type(value)
+        if type(name) is not str or not (
+            kind in _HARMLESS
+            or (kind is int and -_SMALL <= value <= _SMALL)
+            or (kind is float and value - value == 0)
+        ):
+            return False
+    return True
 
 
 def _without_repeats(output: Any, containers: list[Any]) -> list[Any]:

@@ -23,8 +23,9 @@ class Timing(IntEnum):
 
 def bucket_of(seconds: float) -> int:
     """The bucket that a duration falls into."""
-    milliseconds = int(max(seconds, 0.0) / _FIRST_S)
-    return min(milliseconds.bit_length(), BUCKETS - 1)
+    if seconds < _FIRST_S:
+        return 0
+    return min(int(seconds / _FIRST_S).bit_length(), BUCKETS - 1)
 
 
 def upper_s(bucket: int) -> float:

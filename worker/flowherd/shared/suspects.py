@@ -77,7 +77,7 @@ class Suspects:
 
     def charges(self, activity_id: str) -> Charges:
         """What is held against an activity; nothing, for nearly all."""
-        if self._is_empty:
+        if not self.any_charged:
             return _NOTHING
         index = self._find(activity_id)
         if index is None or self._clock() - self._times[index] > FORGOTTEN_AFTER_S:
@@ -89,12 +89,12 @@ class Suspects:
     @property
     def are_about(self) -> bool:
         """Whether a death was charged lately: a suspect may be in the next batch, so polls ask for one."""
-        return not self._is_empty and self._clock() - max(self._times.tolist()) < ABOUT_S
+        return self.any_charged and self._clock() - max(self._times.tolist()) < ABOUT_S
 
     @property
-    def _is_empty(self) -> bool:
-        """Whether nobody was ever charged: the usual case costs each activity next to nothing."""
-        return self._taken.tobytes() == _NOBODY
+    def any_charged(self) -> bool:
+        """Whether anybody ever was: that nobody was costs each activity next to nothing."""
+        return self._taken.tobytes() != _NOBODY
 
     def charge(self, activity_id: str, death: str, sequence: int) -> Charges:
         """Adds a death and returns all; only the keeper may. The entry that is oldest makes room."""

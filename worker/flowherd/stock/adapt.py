@@ -21,7 +21,7 @@ from flowherd.sdk.outputs import ActivityResult
 from flowherd.sdk.plain import is_plain
 from flowherd.sdk.registry import Registry
 from flowherd.stock.handover import registries_of
-from flowherd.stock.stock_context import make_context
+from flowherd.stock.stock_context import has_files, make_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +105,7 @@ def _definition(
         except (TimeoutError, sdk.ActivityTimeoutError) as exc:
             raise ActivityError(str(exc) or "the activity timed out", code="TIMEOUT", retryable=True) from exc
         finally:
-            if stock_ctx.has_files:
+            if has_files(stock_ctx):
                 await stock_ctx.close_files()
 
     return ActivityDefinition(

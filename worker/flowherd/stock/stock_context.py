@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -20,22 +20,38 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 def make_context(sdk: ModuleType, ctx: ActivityContext) -> Any:
     """An instance of a subclass of `kruxiaflow.worker.ActivityContext` for one attempt."""
     fields = {
-        "workflow_id": UUID(ctx.workflow_id),
+        "workflow_id": _workflow_id(ctx.workflow_id),
         "activity_id": UUID(ctx.activity_id),
         "activity_key": ctx.activity_key,
         "signal": ctx.signal,
     }
-    made = _blank(sdk).model_copy(update=fields)
-    made.__pydantic_private__["_flowherd"] = ctx  # what setting the attribute does, at a tenth of its cost
+    kind, private = _blank(sdk)
+    made = kind.__new__(kind)
+    put = object.__setattr__  # what `model_construct` does, without asking each field and its default
+    put(made, "__dict__", fields)
+    put(made, "__pydantic_fields_set__", set(fields))
+    put(made, "__pydantic_extra__", None)
+    put(made, "__pydantic_private__", {**private, "_flowherd": ctx})
     return made
 
 
 @cache
-def _blank(sdk: ModuleType) -> Any:
-    """What all contexts are copied from: making each from its fields' defaults costs twice as much."""
-    return context_class(sdk).model_construct(
-        workflow_id=None, activity_id=None, activity_key="", signal=None
-    )
+def _blank(sdk: ModuleType) -> tuple[Any, dict[str, Any]]:
+    """The class of all contexts, and what each keeps to itself at first."""
+    kind = context_class(sdk)
+    blank = kind.model_construct(workflow_id=None, activity_id=None, activity_key="", signal=None)
+    return kind, dict(blank.__pydantic_private__)
+
+
+@lru_cache(maxsize=256)
+def _workflow_id(text: str) -> UUID:
+    """Many activities are of the same workflow."""
+    return UUID(text)
+
+
+def has_files(context: Any) -> bool:
+    """Whether the attempt has a temporary directory; asking for a private attribute in the usual way is dear."""
+    return context.__pydantic_private__["_file_executor"] is not None
 
 
 @cache
@@ -69,11 +85,6 @@ def context_class(sdk: ModuleType) -> Any:
             self._open_files()
             _check_metadata(sdk, self, filename)
             return str(await super().upload_file(local_path, filename))
-
-        @property
-        def has_files(self) -> bool:
-            """Whether the attempt has a temporary directory."""
-            return self._file_executor is not None
 
         async def close_files(self) -> None:
             """Removes the attempt's temporary directory."""

@@ -8,7 +8,7 @@ from flowherd.core.pacing import claimable
 from flowherd.ledger import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from flowherd.activity import Activity
     from flowherd.working.attempt import Attempt, Tools
@@ -93,8 +93,16 @@ class Admission:
             return BLOCKER_WAITS_S
         return UNKNOWN_WAITS_S if self._is_unknown(name) else 0.0
 
-    def danger(self, activity: Activity) -> tuple[bool, bool, bool]:
+    def in_order(self, activities: Sequence[Activity]) -> Sequence[Activity]:
         """What may take the process down starts last, before that what keeps the loop for long, then the unknown."""
+        names = {activity.name for activity in activities}
+        if not self._tools.suspects.any_charged and not any(
+            self._tools.meter.blocks(name) or self._is_unknown(name) for name in names
+        ):
+            return activities
+        return sorted(activities, key=self._danger)
+
+    def _danger(self, activity: Activity) -> tuple[bool, bool, bool]:
         suspect = bool(self._tools.suspects.charges(activity.activity_id).count)
         return suspect, self._tools.meter.blocks(activity.name), self._is_unknown(activity.name)
 

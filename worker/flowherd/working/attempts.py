@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from flowherd.running.run import Run
 
 # Looking a member up in its enum costs as much as what is done with it.
-_WAITING, _RUNNING, _ZOMBIE = Phase.WAITING, State.RUNNING, State.ZOMBIE
+_WAITING, _RUNNING, _ZOMBIE, _CLAIMED = Phase.WAITING, State.RUNNING, State.ZOMBIE, Cell.CLAIMED
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -97,7 +97,7 @@ class Attempts:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
             self._book.berth.add(Cell.CLAIMED)
             self._excuses.give(item.activity_id, item.worker_id, failure)
-        for activity in sorted(batch.activities, key=self._admission.danger):
+        for activity in self._admission.in_order(batch.activities):
             if (held := self._held.get(activity.activity_id)) and self._adopt(held, activity, asked_at):
                 continue
             attempt = self._claim(activity, asked_at)
@@ -131,7 +131,7 @@ class Attempts:
         self.start_waiting()
 
     def _claim(self, activity: Activity, asked_at: float) -> Attempt | None:
-        self._book.berth.add(Cell.CLAIMED)
+        self._book.berth.add(_CLAIMED)
         try:
             attempt = claim(activity, self._tools, self._config.lease_s(activity.timeout_s), asked_at)
         except LedgerFull as error:

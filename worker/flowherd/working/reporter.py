@@ -80,27 +80,33 @@ class Reporter:
         if isinstance(outcome, Failed):
             self._tasks.spawn(self._to_the_end(self._fail(activity_id, fence, outcome), then))
             return
-        parcel = self._parcel(activity_id, fence, outcome, encoded)
-        if self._gate.failures or not self._begin(parcel, outcome, then):
-            self._tasks.spawn(self._to_the_end(self._complete(parcel, outcome), then))
+        speaker, body = encoded
+        if self._gate.failures or speaker != fence():
+            self._go_on(self._parcel(activity_id, fence, outcome, encoded), outcome, then)
+            return
+        if body is None:
+            body = self._engine.encode_completion(speaker, outcome)
+        replied = partial(self._replied, activity_id, fence, outcome, (speaker, body), then)
+        if self._engine.begin_complete(activity_id, body, self._deadline_s, replied):
+            self._call_begins()
+        else:
+            self._go_on(self._parcel(activity_id, fence, outcome, (speaker, body)), outcome, then)
 
-    def _begin(self, parcel: Parcel, outcome: Completed, then: Callable[[Delivery], None]) -> bool:
-        """A first try without a task; False where it cannot be made."""
-        worker_id = parcel.fence()
-        if worker_id is None:
-            return False
-        replied = partial(self._replied, parcel, outcome, then)
-        if not self._engine.begin_complete(
-            parcel.activity_id, parcel.encoded_for(worker_id), self._deadline_s, replied
-        ):
-            return False
-        self._call_begins()
-        return True
-
-    def _replied(
+    def _go_on(
         self,
         parcel: Parcel,
         outcome: Completed,
+        then: Callable[[Delivery], None],
+        first: Answer | None = None,
+    ) -> None:
+        self._tasks.spawn(self._to_the_end(self._complete(parcel, outcome, first), then))
+
+    def _replied(
+        self,
+        activity_id: str,
+        fence: Callable[[], str | None],
+        outcome: Completed,
+        sent: tuple[str, bytes],
         then: Callable[[Delivery], None],
         answer: Answer | EngineError | None,
     ) -> None:
@@ -112,11 +118,12 @@ class Reporter:
                 crashpoints.reached("after_report")
                 then(_DELIVERED)
                 return
-        elif answer is not None:
+        parcel = self._parcel(activity_id, fence, outcome, sent)
+        if isinstance(answer, EngineError):
             self._gate.failed(answer, 0)
             _note_failure(parcel, answer)
             answer = None
-        self._tasks.spawn(self._to_the_end(self._complete(parcel, outcome, answer), then))
+        self._go_on(parcel, outcome, then, answer)
 
     async def _to_the_end(self, delivery: Awaitable[Delivery], then: Callable[[Delivery], None]) -> None:
         """Calls `then` whatever happens: who delivers for ever would never be given more."""

@@ -88,7 +88,8 @@ class ReplyReader:
 
     def header(self, name: bytes) -> bytes:
         """All values of a header, joined by commas."""
-        return b", ".join(value for key, value in self.headers if key == name)
+        values = [value for key, value in self.headers if key == name]
+        return values[0] if len(values) == 1 else b", ".join(values)
 
     def _refuse(self, reason: str) -> None:
         if self.stage is not _DONE and self.fault is None:
