@@ -14,7 +14,7 @@ import trustme
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
 from flowherd.client import transports
-from flowherd.client.transport import HttpxTransport, Reply, Transport, new_client
+from flowherd.client.transport import HttpxTransport, PlainHttpxTransport, Reply, Transport, new_client
 from flowherd.config import WorkerConfig
 from flowherd.errors import (
     EngineDisconnected,
@@ -285,3 +285,33 @@ def test_the_client_follows_our_rules() -> None:
     assert client.follow_redirects is False
     assert client.trust_env is False
     assert client.timeout == httpx.Timeout(None)
+
+
+@pytest.mark.parametrize(
+    "base", ["http://engine:8080", "https://engine", "http://engine/behind/a%20gateway/", "http://[::1]:9"]
+)
+@pytest.mark.parametrize(
+    "route",
+    [
+        "/api/v1/workers/poll",
+        "/a/0193a1b2-0000_7.x/complete",
+        "/a/%2e/b",
+        "/a?b=c",
+        "/a/../b",
+        "/a/./b",
+        "/~/b",
+        "//b",
+    ],
+)
+def test_a_url_that_is_put_together_is_the_one_that_httpx_reads(base: str, route: str) -> None:
+    """Parsing it is an eighth of what a call costs on our own connections."""
+    transport = PlainHttpxTransport(new_client(base, None, connections=1))
+    made = transport._request(route, b"{}").url
+    read = httpx.URL(base.rstrip("/") + route)
+    assert made == read
+    assert (str(made), made.raw_path, made.host, made.port) == (
+        str(read),
+        read.raw_path,
+        read.host,
+        read.port,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from flowherd.errors import EngineError
 
 MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
+_UNREAD = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")  # no escape, query or dots that lead anywhere
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
@@ -185,13 +187,23 @@ class PlainHttpxTransport(HttpxTransport):
         super().__init__(client)
         origin = client.base_url
         self._base = str(origin).rstrip("/")
+        self._parsed = getattr(httpx.URL(self._base), "_uri_reference", None)
+        self._base_path = httpx.URL(self._base).raw_path.decode("ascii").rstrip("/")
         self._headers = [(b"Host", origin.netloc), *client.headers.raw]
 
     def _request(self, route: str, body: bytes) -> httpx.Request:
         """Its URL is parsed once, and its body not looked at."""
-        checked_target(route.encode())
         headers = [*self._headers, (b"Content-Length", b"%d" % len(body))]
-        return httpx.Request("POST", self._base + route, headers=headers, stream=httpx.ByteStream(body))
+        return httpx.Request("POST", self._url(route), headers=headers, stream=httpx.ByteStream(body))
+
+    def _url(self, route: str) -> httpx.URL | str:
+        """As httpx reads it; a route in which there is nothing to read is put where it goes in what was read once."""
+        if self._parsed is None or _UNREAD.fullmatch(route) is None:
+            checked_target(route.encode())
+            return self._base + route
+        url = httpx.URL.__new__(httpx.URL)
+        url._uri_reference = self._parsed._replace(path=self._base_path + route)  # noqa: SLF001
+        return url
 
 
 def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:

@@ -186,7 +186,8 @@ class Run:
         self._phase = _RUNNING
         self._began_at = monotonic()
         if self.on_begin is not None:
-            self.on_begin()
+            then, self.on_begin = self.on_begin, None
+            then()
 
     def limit(self) -> None:
         """Has the handler stopped when its limit is over, which began with it.
@@ -204,7 +205,7 @@ class Run:
         self.dropped = self._state.cancel_reason is not None and isinstance(outcome, Completed)
         self._settle(self._decided(outcome))
         self._phase = _ENDED
-        self._stop = None
+        self._stop = self.on_begin = None
         self._state.end()
         if isinstance(self._outcome, Lost) and self.has_costs:
             self._say_what_was_spent()

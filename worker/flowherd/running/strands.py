@@ -145,6 +145,7 @@ class Strands:
             self.serving = None
         elif strand.queue:
             self.queue.extend(strand.queue)
+        strand.drop_task()
         self.serve()
 
     def _spawn(self, queue: deque[OnLoop]) -> Strand:
@@ -241,8 +242,13 @@ class Strand(Coroutine[Any, Any, None]):
         """Whether a handler has left something on the task: a cancellation, or somebody who keeps a book about it."""
         return bool(self.task.cancelling()) or getweakrefcount(self.task) != self.holds
 
+    def drop_task(self) -> None:
+        """Its task knows it and has ended: no circle of references shall wait for a collection of garbage."""
+        del self.task
+
     def _end(self, handler: OnLoop, outcome: Result) -> None:
         self._handler = None
+        self.drop_task()
         handler.end(outcome)
 
     def close(self) -> None:
