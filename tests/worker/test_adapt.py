@@ -206,6 +206,29 @@ async def test_the_context_is_one_of_the_stock_sdk():
     assert type(seen[0]).__name__ == "ActivityContext"
 
 
+async def test_the_context_is_as_good_as_one_that_pydantic_has_made():
+    """It is put together without asking each field: whatever pydantic does with a model must go on to work."""
+    seen = []
+
+    @sdk.activity()
+    async def look(params, ctx):
+        ctx.signal = {"changed": ctx.signal is None}
+        seen.append(
+            (ctx, ctx.model_dump(), ctx.model_copy(update={"activity_key": "other"}), ctx.logger.name)
+        )
+        return sdk.ActivityResult.value("x", 1)
+
+    await run_activity(look, {})
+    ((ctx, dumped, copied, logger),) = seen
+    fields = {"workflow_id": uuid.UUID(int=1), "activity_id": uuid.UUID(int=1), "activity_key": "look"}
+    assert dumped == {**fields, "signal": {"changed": True}}
+    plain = type(ctx)(**fields, signal={"changed": True})
+    assert (plain.model_dump(), plain.model_fields_set) == (dumped, ctx.model_fields_set)
+    assert plain.__pydantic_private__.keys() == ctx.__pydantic_private__.keys()
+    assert (copied.activity_key, copied.limit_s, ctx.activity_key) == ("other", ctx.limit_s, "look")
+    assert logger == "kruxiaflow.activity.look"
+
+
 async def test_heartbeat_of_a_stock_handler_notices_a_lost_lease():
     """The stock worker only logs a 409; and it must not send one heartbeat per call."""
     begun, caught = asyncio.Event(), []
