@@ -45,6 +45,10 @@ class ScriptedTransport:
         self.told: Counter[tuple[str, str]] = Counter()
         self.played = asyncio.Event()
 
+    def begin(self, *_: object) -> bool:
+        """Every call takes a task."""
+        return False
+
     async def call(
         self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = 1 << 20
     ) -> Reply:

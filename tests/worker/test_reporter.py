@@ -241,7 +241,7 @@ async def test_a_delivery_withdrawn_at_the_gate_makes_no_call_and_says_nothing_a
     sender = Sender()
     sender.engine.script("complete", AWAY)
     delivery = asyncio.create_task(sender.deliver())
-    await asyncio.sleep(0)
+    await sender.engine.until(lambda engine: bool(engine.calls))
     sender.worker_id = None
     assert await delivery is Delivery.WITHDRAWN
     assert len(sender.engine.calls) == 1

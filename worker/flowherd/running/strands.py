@@ -189,8 +189,9 @@ class Strand(Coroutine[Any, Any, None]):
         try:
             return self._handler.step()
         except StopIteration as end:
-            self._end(self._handler, end.value)
-            raise StopIteration from None
+            outcome = end.value
+        self._end(self._handler, outcome)
+        raise StopIteration
 
     def throw(self, *error: Any) -> Any:
         """The task was cancelled."""
@@ -200,8 +201,9 @@ class Strand(Coroutine[Any, Any, None]):
         try:
             return self._handler.throw(*error)
         except StopIteration as end:
-            self._end(self._handler, end.value)
-            raise StopIteration from None
+            outcome = end.value
+        self._end(self._handler, outcome)
+        raise StopIteration
 
     def _run_queue(self) -> Any:
         meter = self._strands.meter
@@ -223,18 +225,19 @@ class Strand(Coroutine[Any, Any, None]):
             try:
                 waits_for = handler.step()
             except StopIteration as end:
-                self._strands.has_not_waited(handler.name)
-                handler.end(end.value)
-                if self._is_touched:
-                    break
-                if queue and perf_counter() >= until:
-                    return None  # as a bare yield: the loop comes back in its next round
+                outcome = end.value
             else:
                 self._handler = handler
                 self.__name__ = self.__qualname__ = handler.name or "activity"  # for whoever looks at tasks
                 handler.waits()
                 self._strands.has_waited(self, handler.name)
                 return waits_for
+            self._strands.has_not_waited(handler.name)
+            handler.end(outcome)
+            if self._is_touched:
+                break
+            if queue and perf_counter() >= until:
+                return None  # as a bare yield: the loop comes back in its next round
         raise StopIteration
 
     @property

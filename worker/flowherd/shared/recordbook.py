@@ -13,10 +13,12 @@ from flowherd.shared.histogram import Timing
 from flowherd.shared.spendings import AREA_BYTES, write_of
 
 # Looking a member up in its enum costs as much as storing it: these are stored for every activity.
-_FREE, _CLAIMED, _RUNNING, _REPORTING, _APART = (
-    int(state) for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING, State.APART)
+_FREE, _CLAIMED, _RUNNING, _REPORTING, _ZOMBIE, _APART = (
+    int(state)
+    for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING, State.ZOMBIE, State.APART)
 )
 _RUN, _REPORT = Timing.RUN, Timing.REPORT
+_AT_WORK = (_RUNNING, _APART)
 _BERTH_BITS, _RECORD_BITS = 12, 30  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 _NOTHING_KEPT = bytes(CHECKED.size)
 
@@ -112,7 +114,7 @@ class RecordBook:
 
     def ran(self, index: int, now: float) -> None:
         """Counts how long a handler at work took; one that has never begun took no time."""
-        if self._states[index] in {_RUNNING, _APART}:
+        if self._states[index] in _AT_WORK:
             self.berth.count(_RUN, now - self._times[2 * index])
 
     def ended(self, counter: Cell, report_s: float) -> None:
@@ -173,7 +175,7 @@ class RecordBook:
 
     def zombie(self, index: int) -> None:
         """→ ZOMBIE: nothing is owed to the engine any more, but the handler still runs."""
-        self._states[index] = State.ZOMBIE
+        self._states[index] = _ZOMBIE
 
     def clear(self, index: int) -> None:
         """→ FREE."""

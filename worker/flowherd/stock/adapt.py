@@ -101,7 +101,7 @@ def _definition(
     async def call(params: Any, ctx: ActivityContext) -> ActivityResult:
         stock_ctx = make_context(sdk, ctx)
         try:
-            return _result(await execute(params, stock_ctx))
+            return _result(sdk, await execute(params, stock_ctx))
         except (TimeoutError, sdk.ActivityTimeoutError) as exc:
             raise ActivityError(str(exc) or "the activity timed out", code="TIMEOUT", retryable=True) from exc
         finally:
@@ -118,15 +118,22 @@ def _definition(
     )
 
 
-def _result(stock: Any) -> ActivityResult:
+def _result(sdk: ModuleType, stock: Any) -> ActivityResult:
     """A stock result as ours; AttributeError for anything else, as in the stock worker."""
-    if stock.is_error:
+    if _is_error(sdk, stock):
         message = stock.error_message or "Unknown error"
         return ActivityResult.error(message, stock.error_code or "EXECUTION_ERROR", retryable=stock.retryable)
     result = ActivityResult(_as_json(stock.to_output_dict()))
     if stock.cost_usd is not None:
         result.with_cost(stock.cost_usd)
     return result
+
+
+def _is_error(sdk: ModuleType, stock: Any) -> bool:
+    """As its property says, which asks pydantic for a private attribute, and that is dear."""
+    if type(stock) is sdk.ActivityResult:
+        return bool(stock.__pydantic_private__["_is_error"])
+    return bool(stock.is_error)
 
 
 def _as_json(output: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from flowherd.activity import Completed, Failed
-from flowherd.ledger import HELD, JOURNAL_BYTES, Cell, State
+from flowherd.ledger import JOURNAL_BYTES, Cell, State
 from flowherd.process.forks import is_copy
 from flowherd.running.stepping import LoopMeter
 from flowherd.shared.spendings import SUMS_BYTES
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from flowherd.working.slots import Slots
 
 SHUTDOWN = "WORKER_SHUTDOWN"
+
+# Looking a member up in its enum costs as much as what is done with it, and hashing one costs more.
+_ACCEPTED, _COMPLETED, _ZOMBIE, _FREE = Delivery.ACCEPTED, Cell.COMPLETED, State.ZOMBIE, State.FREE
+
 _moving = threading.Lock()  # of this process's own threads: a record has one place when its sums are written
 
 
@@ -72,8 +76,9 @@ class Attempt:
 
     @property
     def is_owed(self) -> bool:
-        """Whether the engine waits for its outcome."""
-        return self.state in HELD
+        """Whether the engine waits for its outcome: what `flowherd.ledger.HELD` says of its record."""
+        state = self.state
+        return state is not _ZOMBIE and state is not _FREE
 
     @property
     def is_busy(self) -> bool:
@@ -93,7 +98,7 @@ class Attempt:
     def keep_spent(self, sums: bytes) -> None:
         """Keeps what its handler has spent with its record, until that is somebody else's; from any thread."""
         with _moving:
-            if self.state is not State.FREE and not is_copy():
+            if self.state is not _FREE and not is_copy():
                 self.book.keep_spent(self.index, self.sequence, sums)
 
     def move(self, worker_id: str, engine: Engine, asked_at: float) -> None:
@@ -109,10 +114,10 @@ class Attempt:
     def clear(self) -> None:
         """Gives its record back; nobody owes anything about it any more."""
         if self.run is None or not self.run.has_costs:
-            self.state = State.FREE
+            self.state = _FREE
         else:  # what its handler left behind may be about to write more sums
             with _moving:
-                self.state = State.FREE
+                self.state = _FREE
         self.book.clear(self.index)
 
 
@@ -166,10 +171,6 @@ def kept_of(attempt: Attempt, engine: Engine) -> bytes | None:
 
 def counter_of(outcome: Completed | Failed, delivery: Delivery) -> Cell:
     """Where a delivery is counted."""
-    match delivery:
-        case Delivery.ACCEPTED:
-            return Cell.COMPLETED if isinstance(outcome, Completed) else Cell.FAILED
-        case Delivery.REPLACED:
-            return Cell.FAILED
-        case _:
-            return Cell.LOST
+    if delivery is _ACCEPTED:
+        return _COMPLETED if isinstance(outcome, Completed) else Cell.FAILED
+    return Cell.FAILED if delivery is Delivery.REPLACED else Cell.LOST

@@ -208,13 +208,16 @@ class Attempts:
             del self._held[attempt.id]
         self._waiting.pop(attempt.id, None)
         attempt.state = _ZOMBIE
-        self._book.zombie(attempt.index)
-        self._clear_if_over(attempt)
+        if not self._clear_if_over(attempt):
+            self._book.zombie(attempt.index)
         self._changes.note()
 
-    def _clear_if_over(self, attempt: Attempt) -> None:
-        if attempt.state is _ZOMBIE and (attempt.run is None or attempt.run.has_ended):
-            attempt.clear()
+    def _clear_if_over(self, attempt: Attempt) -> bool:
+        """Gives a record back about which nothing is owed, once its handler has ended."""
+        if attempt.state is not _ZOMBIE or (attempt.run is not None and not attempt.run.has_ended):
+            return False
+        attempt.clear()
+        return True
 
     def _lose(self, attempt: Attempt) -> None:
         """It is somebody else's: nothing is reported, and its slot is free when the handler has ended."""
