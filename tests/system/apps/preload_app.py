@@ -13,7 +13,7 @@ from flowherd import Registry
 registry = Registry()
 kept: list[object] = []
 imported_by = os.getpid()
-print("importing")  # stays in a buffer, which a fork would copy
+sys.stdout.write("importing\n")  # one piece; where it stays in a buffer, a fork would copy it
 
 match os.environ.get("PRELOAD_DOES"):
     case "thread":
