@@ -100,13 +100,13 @@ def document(output: str) -> dict[str, Any]:
 
 def test_two_processes_give_the_answer_of_none_and_lose_nothing(demo: Callable[[str], Demo]) -> None:
     """The first thing a newcomer sees must be right, whatever is exported or lies in the folder."""
-    run = demo("processes=2, json=True, limit=60")
+    run = demo("processes=2, json=True, limit=40")
     code, out, err = run.finish()
     assert code == 0, err
     shown = document(out)
     assert _FIGURES | {"baseline_one_process", "speedup"} <= shown.keys()
     work = shown["activities"]
-    assert 0 < work <= 60, "a machine with no time to spare leaves some out"
+    assert 0 < work <= 40, "a machine with no time to spare leaves some out"
     for phase, processes in ((shown, 2), (shown["baseline_one_process"], 1)):
         assert phase.keys() >= _FIGURES
         assert phase["processes"] == processes
@@ -131,7 +131,7 @@ def test_killed_processes_change_nothing_about_the_answer(demo: Callable[[str], 
 
 def test_a_demo_that_is_killed_leaves_no_process_behind(demo: Callable[[str], Demo]) -> None:
     """Nobody is left to end engine, supervisor and workers: the kernel ends the two, and the workers heed that."""
-    run = demo("processes=2, limit=300")
+    run = demo("processes=2, limit=120")
     assert run.process.stderr is not None
     while "on 1 process" not in run.process.stderr.readline():
         assert run.process.poll() is None
@@ -155,7 +155,7 @@ def _lives(process: psutil.Process) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_demo_leaves_nothing_behind(demo: Callable[[str], Demo], number: signal.Signals) -> None:
     """Ctrl-C in the middle is how most people end a demo; engine and workers must not live on."""
-    run = demo("processes=2, limit=300")
+    run = demo("processes=2, limit=120")
     assert run.process.stderr is not None
     while "on 1 process" not in run.process.stderr.readline():
         assert run.process.poll() is None
