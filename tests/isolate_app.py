@@ -139,7 +139,7 @@ def garbage(data: list[int]) -> None:
 async def wait_async(ctx, mark: str = "") -> None:
     try:
         ctx.logger.warning("begun")
-        await asyncio.sleep(60)  # until it is cancelled
+        await asyncio.Event().wait()  # until it is cancelled
     except asyncio.CancelledError:
         if mark:
             Path(mark).write_text(f"{ctx.cancelled} {ctx.cancel_reason.value}")  # noqa: ASYNC240
