@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -271,3 +273,25 @@ def test_a_reply_that_is_read_in_one_go_says_the_same_as_one_whose_items_are_rea
 def test_an_id_that_could_not_be_part_of_a_path_is_no_id_on_the_short_way_either(activity_id) -> None:
     item = {"activity_id": activity_id, "workflow_id": "w", "activity_key": "k", "worker": "py"}
     assert decode_batch(json.dumps({"activities": [item]}).encode(), "p-1") == Batch([], [])
+
+
+_KEPT = """
+import gc, sys
+from flowherd.client.kruxia_replies import decode_batch
+body = sys.argv[1].encode()
+decode_batch(body, "w-1")
+gc.collect()
+before = sys.getallocatedblocks()
+batches = [decode_batch(body, "w-1") for _ in range(500)]
+assert all(len(batch.activities) == 1 for batch in batches)
+del batches
+gc.collect()
+print(sys.getallocatedblocks() - before)
+"""
+
+
+def test_batches_that_have_been_dropped_leave_nothing_in_the_interpreters_caches() -> None:
+    """A pattern of msgspec's is searched by a name that is new each time, and a cache of thousands keeps each."""
+    words = [sys.executable, "-c", _KEPT, json.dumps({"activities": [an_item()], "count": 1})]
+    kept = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert int(kept) < 100
