@@ -13,6 +13,8 @@ from flowherd.client.pool.wire import Disconnected, MalformedReply, Overdue, Wir
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.client.pool.reply import Heads
+
 _READ_AHEAD = 256 << 10  # bytes that the reader of a stream may lag behind
 _UNBOUNDED = 1 << 62
 _IDLE, _HEAD, _DONE = Stage.IDLE, Stage.HEAD, Stage.DONE  # see `reply`
@@ -23,6 +25,7 @@ class HttpConnection(asyncio.Protocol):
 
     Args:
         on_lost: called once when the connection has ended.
+        heads: of replies on other connections to the same origin.
 
     Attributes:
         idle_since: when its last exchange ended, in seconds of the loop's clock.
@@ -30,7 +33,7 @@ class HttpConnection(asyncio.Protocol):
 
     """
 
-    def __init__(self, on_lost: Callable[[HttpConnection], None]) -> None:
+    def __init__(self, on_lost: Callable[[HttpConnection], None], heads: Heads | None = None) -> None:
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -39,7 +42,7 @@ class HttpConnection(asyncio.Protocol):
         self._then: Callable[[], None] | None = None
         self._is_streamed = False
         self._exchanges = 0
-        self.reply = ReplyReader()
+        self.reply = ReplyReader(heads)
         self.idle_since = 0.0
         self.deadline_at = math.inf
 

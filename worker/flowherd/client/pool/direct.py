@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flowherd.client.pool.pool import HttpPool
+from flowherd.client.pool.reply import Headers
 from flowherd.client.pool.wire import (
     ConnectError,
     Disconnected,
@@ -23,7 +23,7 @@ from flowherd.client.transport import MAX_REPLY_BYTES, Reply, tls_context, unask
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from flowherd.client.auth import Token, TokenSource
     from flowherd.client.pool.connection import HttpConnection
@@ -185,30 +185,12 @@ class DirectTransport:
         return self._head
 
 
-class _Headers(Mapping[str, str]):
-    """Headers as text; few replies are ever asked for one."""
-
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self._raw = raw
-
-    def __getitem__(self, name: str) -> str:
-        wanted = name.encode("latin-1", "replace")
-        for key, value in reversed(self._raw):
-            if key == wanted:
-                return value.decode("latin-1")
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.decode("latin-1") for name, _ in self._raw))
-
-    def __len__(self) -> int:
-        return len({name for name, _ in self._raw})
-
-
 def _reply_on(connection: HttpConnection) -> Reply:
     """The whole reply that a connection has read; EngineUnavailable for one that is compressed."""
     reply = connection.reply
-    headers = _Headers(reply.headers)
+    if reply.known is not None:
+        return Reply(reply.status, reply.known.text, connection.body)
+    headers = Headers(reply.headers)
     for name, _ in reply.headers:
         if name == b"content-encoding" and (refusal := unasked_encoding(headers)):
             raise refusal

@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from flowherd.client.pool.connection import HttpConnection
+from flowherd.client.pool.reply import Heads
 from flowherd.client.pool.wire import ConnectError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class HttpPool:
         self._waiters: deque[asyncio.Future[HttpConnection | None]] = deque()
         self._held = 0  # and being made, or promised to a waiter
         self._alive: set[HttpConnection] = set()
+        self._heads = Heads()
         self._expiry: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._watch_at = math.inf
@@ -150,7 +152,7 @@ class HttpPool:
             if self._is_closed:
                 raise ConnectError("the pool is closed")
             _, connection = await loop.create_connection(
-                lambda: HttpConnection(self._forget),
+                lambda: HttpConnection(self._forget, self._heads),
                 origin.host,
                 origin.port,
                 ssl=self._tls if origin.is_secure else None,
