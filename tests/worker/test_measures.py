@@ -15,7 +15,8 @@ from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordBook
 from flowherd.measuring.gil import GilProbe
 from flowherd.measuring.load import LoadMeter
 from flowherd.measuring.measures import SAMPLED_EVERY, SAMPLED_FIRST, LoopSample, Measure, Measures, Stay
-from flowherd.running.stepping import LongStep, LoopMeter, Sampled, Stepped
+from flowherd.running.stepping import LongStep, LoopMeter
+from flowherd.running.steps import Sampled, Stepped
 from flowherd.shared.work import ENTRIES, Figure, Load, Where, Work, WorkTable
 
 

@@ -167,7 +167,9 @@ async def test_a_call_of_a_sibling_is_answered_with_one_poll_at_once() -> None:
 async def test_a_full_batch_of_light_work_is_followed_by_a_poll_at_once() -> None:
     """There is probably more, and a pause after each batch would be lost to a queue that is never empty."""
     polling = Polling(slots=4)
-    polling.poller._meter._heaviest["work"] = 0.0001
+    meter = polling.poller._meter
+    meter.enter_isolate()  # one begins …
+    meter.ended("work", 0.0001, 0.0001)  # … and has ended
     polling.engine.offer(*(an_activity(f"a-{number}") for number in range(12)))
     polling.table.handlers.end(*(f"a-{number}" for number in range(12)))
     await asyncio.sleep(SOON_S * 1.5)

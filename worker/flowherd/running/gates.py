@@ -26,9 +26,15 @@ class _Queue:
 
 
 class Gates:
-    """The gates of all activities with `max_concurrent`; all methods must be called on the worker's loop."""
+    """The gates of all activities with `max_concurrent`; all methods must be called on the worker's loop.
+
+    Attributes:
+        are_used: whether any attempt has ever come to one.
+
+    """
 
     def __init__(self, permits: Permits) -> None:
+        self.are_used = False
         self._permits = permits
         self._queues: dict[str, _Queue] = {}
         self._inside: dict[Run, Permit] = {}
@@ -40,6 +46,7 @@ class Gates:
 
     def enter(self, run: Run, name: str, limit: int, begin: Callable[[], None]) -> None:
         """Calls `begin` as soon as there is a permit, if the attempt still waits then."""
+        self.are_used = True
         queue = self._queues.setdefault(name, _Queue(limit, deque()))
         queue.waiting.append((run, begin))
         if len(queue.waiting) == 1:

@@ -51,6 +51,8 @@ class Run:
         activity: what was claimed.
         limit_s: seconds the handler may take from its start: the engine's `timeout_seconds`, or the handler's
             own `timeout_s` if that is less; without `timeout_seconds` the handler's own, else the worker's.
+        known_outcome: the outcome, None until it is known.
+        has_ended: whether the handler has really ended.
         dropped: whether a success came too late to be reported.
         on_begin: called when the handler starts, if it has to wait for that.
         tag: what the loop meter marks while the handler is on the loop; 0 is nobody.
@@ -64,7 +66,6 @@ class Run:
         "_loop",
         "_on_decided",
         "_on_end",
-        "_outcome",
         "_outcome_waiters",
         "_phase",
         "_state",
@@ -72,6 +73,8 @@ class Run:
         "_timer",
         "activity",
         "dropped",
+        "has_ended",
+        "known_outcome",
         "limit_s",
         "on_begin",
         "tag",
@@ -82,7 +85,8 @@ class Run:
     ) -> None:
         self.activity: Activity = state.activity
         self.limit_s = limit_s
-        self.dropped = False
+        self.known_outcome: Outcome | None = None
+        self.has_ended = self.dropped = False
         self.tag = 0
         self.on_begin: Callable[[], None] | None = None
         self._state = state
@@ -93,7 +97,6 @@ class Run:
         self._began_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._phase = _WAITING
-        self._outcome: Outcome | None = None
         self._stop: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._outcome_waiters: list[asyncio.Future[None]] = []
@@ -108,19 +111,9 @@ class Run:
         return self._phase
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the handler has really ended."""
-        return self._phase is _ENDED
-
-    @property
     def is_zombie(self) -> bool:
         """Whether the outcome is known although the handler still runs."""
         return self._phase is Phase.ZOMBIE
-
-    @property
-    def known_outcome(self) -> Outcome | None:
-        """The outcome if it is known."""
-        return self._outcome
 
     @property
     def heartbeat_at(self) -> float:
@@ -139,18 +132,18 @@ class Run:
 
     async def outcome(self) -> Outcome:
         """Waits until the outcome is known; cancelling the waiting changes nothing."""
-        while self._outcome is None:
+        while self.known_outcome is None:
             await self._wait(self._outcome_waiters)
-        return self._outcome
+        return self.known_outcome
 
     async def ended(self) -> None:
         """Waits until the handler has really ended; cancelling the waiting changes nothing."""
-        while self._phase is not Phase.ENDED:
+        while not self.has_ended:
             await self._wait(self._end_waiters)
 
     def when_decided(self, then: Callable[[], None]) -> None:
         """Calls `then` once, when the outcome is known and what it brings about in here is done."""
-        if self._outcome is None:
+        if self.known_outcome is None:
             self._on_decided = then
         else:
             self._loop.call_soon(then)
@@ -161,7 +154,7 @@ class Run:
         A lost lease makes the outcome Lost at once. Any other reason leaves the handler its grace; the first
         reason given decides the outcome.
         """
-        if self._phase is Phase.ENDED:
+        if self.has_ended:
             return
         if reason is CancelReason.LEASE_LOST or self._state.cancel_reason is None:
             self._state.cancel_reason = reason
@@ -176,7 +169,7 @@ class Run:
         if self._phase is Phase.RUNNING:
             self._phase = Phase.STOPPING
             self._set_timer(self._grace_s, self._give_up)
-        if self._outcome is not None:
+        if self.known_outcome is not None:
             self._phase = Phase.ZOMBIE
         self._say_outcome()
 
@@ -202,12 +195,14 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.dropped = self._state.cancel_reason is not None and isinstance(outcome, Completed)
-        self._settle(self._decided(outcome))
-        self._phase = _ENDED
+        if self._state.cancel_reason is not None:
+            self.dropped = isinstance(outcome, Completed)
+            outcome = self._decided(outcome)
+        self._settle(outcome)
+        self._phase, self.has_ended = _ENDED, True
         self._stop = self.on_begin = None
         self._state.end()
-        if isinstance(self._outcome, Lost) and self.has_costs:
+        if self._state.costs is not None and isinstance(self.known_outcome, Lost):
             self._say_what_was_spent()
         if self._state.files is not None:
             self._state.files.close()
@@ -219,7 +214,7 @@ class Run:
         self._say_outcome()
 
     def _say_outcome(self) -> None:
-        if self._outcome is not None and self._on_decided is not None:
+        if self.known_outcome is not None and self._on_decided is not None:
             then, self._on_decided = self._on_decided, None
             then()
 
@@ -239,7 +234,7 @@ class Run:
     def _give_up(self) -> None:
         """The grace is over: says what is known and asks once more."""
         self._timer = None
-        if self._outcome is None:
+        if self.known_outcome is None:
             self._settle(self._decided(None))
         self._phase = Phase.ZOMBIE
         if self._stop is not None:
@@ -261,8 +256,8 @@ class Run:
                 return Lost("the lease is somebody else's")
 
     def _settle(self, outcome: Outcome) -> None:
-        if self._outcome is None:
-            self._outcome = outcome
+        if self.known_outcome is None:
+            self.known_outcome = outcome
             self._state.is_decided = True
             if self._state.trace is not None:
                 self._state.trace.settled(outcome)

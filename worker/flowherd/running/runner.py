@@ -78,7 +78,12 @@ class Runner:
         if apart and definition is not None:
             definition = replace(definition, mode=Mode.PROCESS)
         state = RunState(activity, self._environment, keeper)
-        run = Run(state, self._limit_s(definition, activity), self._config.cancel_grace_s, self._ended)
+        timeout_s, own_s = activity.timeout_s, None if definition is None else definition.timeout_s
+        if own_s is None:
+            limit_s = self._config.limit_s(timeout_s)
+        else:
+            limit_s = own_s if timeout_s is None else min(own_s, timeout_s)
+        run = Run(state, limit_s, self._config.cancel_grace_s, self._ended)
         if definition is None:
             run.finish(self._unknown(activity))
         elif definition.max_concurrent is None:
@@ -106,12 +111,6 @@ class Runner:
         """Whether the handler of that name shares the event loop with others."""
         definition = self._registry.lookup(name)
         return definition is not None and definition.mode is Mode.LOOP
-
-    def _limit_s(self, definition: ActivityDefinition | None, activity: Activity) -> float:
-        own = None if definition is None else definition.timeout_s
-        if own is None:
-            return self._config.limit_s(activity.timeout_s)
-        return own if activity.timeout_s is None else min(own, activity.timeout_s)
 
     def _begin(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
         if self._environment.tracing is None:
@@ -164,7 +163,8 @@ class Runner:
                 "late_success_dropped",
                 extra={"activity_id": run.activity.activity_id, "activity_name": run.activity.name},
             )
-        self._gates.leave(run)
+        if self._gates.are_used:
+            self._gates.leave(run)
 
     def _unknown(self, activity: Activity) -> Outcome:
         known = ", ".join(self._registry.names()) or "none"

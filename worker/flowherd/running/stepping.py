@@ -8,30 +8,23 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextvars import copy_context
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowherd.measuring.measures import LONG_STEP_S, LoopSample, Measure, Stay
+from flowherd.running.steps import Sampled, Stepped
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from collections.abc import Callable, Coroutine, Mapping
+    from contextvars import Context
+
+    from flowherd.running.steps import Tagged
 
 BLOCKER_S = 0.1  # a step this long is felt by everything else on the loop
 LIGHT_S = 0.005  # of CPU: an activity that takes no more leaves its process free for others
 _SLOWLY = 0.1  # weight of the newest activity in the mean, if it took less
 _QUICKLY = 0.5  # ... and if it took more: a child that has met heavy work must not claim more of it
-
-
-class Tagged(Protocol):
-    """Whose steps are measured.
-
-    Attributes:
-        tag: what is stored while one lasts; 0 is nobody.
-
-    """
-
-    tag: int
 
 
 class LongStep(NamedTuple):
@@ -67,8 +60,7 @@ class LoopMeter:
     ) -> None:
         self._mark = mark
         self._measures: Mapping[str, Measure] = {} if measures is None else measures
-        self._longest: dict[str, float] = {}
-        self._heaviest: dict[str, float] = {}
+        self._kinds: dict[str, _Kind] = {}
         self.since = 0.0
         self.name = ""
         self.busy_s = 0.0
@@ -83,19 +75,39 @@ class LoopMeter:
 
     def blocks(self, name: str) -> bool:
         """Whether an activity of this name has lately kept the loop for so long that its neighbours felt it."""
-        return self._longest.get(name, 0.0) >= BLOCKER_S
+        kind = self._kinds.get(name)
+        return kind is not None and kind.longest_s >= BLOCKER_S
 
     def is_light(self, name: str) -> bool:
         """Whether activities of this name are known to leave this process free; not before one has ended."""
-        return self._heaviest.get(name, BLOCKER_S) <= LIGHT_S
+        kind = self._kinds.get(name)
+        return kind is not None and kind.has_ended and kind.heaviest_s <= LIGHT_S
 
-    def stepped(self, work: Coroutine[Any, Any, Any], name: str, whose: Tagged) -> Stepped:
-        """The same work, measured; `whose` says what `mark` shall store while it is on the loop."""
+    def stepped(
+        self, work: Coroutine[Any, Any, Any], name: str, whose: Tagged, context: Context | None = None
+    ) -> Stepped:
+        """The same work, measured.
+
+        Args:
+            work: a coroutine.
+            name: its activity's.
+            whose: says what `mark` shall store while it is on the loop.
+            context: of its steps; None for a copy of the present one.
+
+        """
+        if context is None:
+            context = copy_context()
         self._begins()
-        measure = self._measures.get(name)
+        kind = self._kinds.get(name) or self._new_kind(name)
+        measure = kind.measure
         if measure is None or not measure.begins():
-            return Stepped(work, self, name, whose)
-        return Sampled(work, self, name, whose, LoopSample(measure, alone=self.has_one))
+            return Stepped(work, self, name, whose, context)
+        sample = LoopSample(measure, alone=self.has_one)
+        return Sampled(work, self, name, whose, context, sample)
+
+    def _new_kind(self, name: str) -> _Kind:
+        kind = self._kinds[name] = _Kind(self._measures.get(name))
+        return kind
 
     def begin_turn(self) -> None:
         """Handlers are about to run one after the other: between them nothing has ended."""
@@ -116,7 +128,7 @@ class LoopMeter:
     def leave_thread(self, name: str, stay: Stay) -> None:
         """A handler in a thread has ended."""
         stay.end(alone=self.has_one)
-        self._note_busy(name, stay.cpu_s)
+        self._note_busy(self._kinds.get(name) or self._new_kind(name), stay.cpu_s)
         self.in_threads[name] -= 1
         if not self.in_threads[name]:
             del self.in_threads[name]
@@ -169,17 +181,21 @@ class LoopMeter:
 
     def ended(self, name: str, busy_s: float, longest_s: float) -> None:
         """A handler has ended: what it took is remembered, and forgotten slowly."""
-        if (measure := self._measures.get(name)) is not None:
-            measure.kept_loop(busy_s, longest_s)
-        self._note_busy(name, busy_s)
-        self._longest[name] = max(longest_s, self._longest.get(name, 0.0) * (1 - _SLOWLY))
+        kind = self._kinds.get(name) or self._new_kind(name)
+        if kind.measure is not None:
+            kind.measure.kept_loop(busy_s, longest_s)
+        self._note_busy(kind, busy_s)
+        faded_s = kind.longest_s * (1 - _SLOWLY)
+        kind.longest_s = max(faded_s, longest_s)
         self._ends()
 
-    def _note_busy(self, name: str, busy_s: float) -> None:
+    def _note_busy(self, kind: _Kind, busy_s: float) -> None:
         """How much this process can start soon: threads share its interpreter, or else a core with its siblings."""
         more_s = busy_s - self.busy_mean_s
         self.busy_mean_s += more_s * (_QUICKLY if more_s > 0 else _SLOWLY)
-        self._heaviest[name] = max(busy_s, self._heaviest.get(name, 0.0) * (1 - _SLOWLY))
+        faded_s = kind.heaviest_s * (1 - _SLOWLY)
+        kind.heaviest_s = max(faded_s, busy_s)
+        kind.has_ended = True
 
     def _begins(self) -> None:
         self._alive += 1
@@ -194,96 +210,12 @@ class LoopMeter:
             self.stepping.clear()
 
 
-class Stepped(Coroutine[Any, Any, Any]):
-    """A coroutine that times each of its steps, and ends as the one within."""
+class _Kind:
+    """What is remembered of the activities of one name."""
 
-    __slots__ = ("_busy_s", "_longest_s", "_meter", "_name", "_whose", "_work")
+    __slots__ = ("has_ended", "heaviest_s", "longest_s", "measure")
 
-    def __init__(self, work: Coroutine[Any, Any, Any], meter: LoopMeter, name: str, whose: Tagged) -> None:
-        self._work = work
-        self._meter = meter
-        self._name = name
-        self._whose = whose
-        self._busy_s = 0.0
-        self._longest_s = 0.0
-
-    def send(self, value: Any) -> Any:
-        """One step."""
-        meter = self._meter
-        began = meter.enter(self._name, self._whose.tag)
-        try:
-            waits_for = self._work.send(value)
-        except BaseException:  # StopIteration is how a coroutine ends
-            self._took(meter.leave(began))
-            meter.ended(self._name, self._busy_s, self._longest_s)
-            raise
-        self._took(meter.leave(began))
-        return waits_for
-
-    def throw(self, *error: Any) -> Any:
-        """One step that begins with an exception, such as a cancellation."""
-        meter = self._meter
-        began = meter.enter(self._name, self._whose.tag)
-        try:
-            waits_for = self._work.throw(*error)
-        except BaseException:
-            self._took(meter.leave(began))
-            meter.ended(self._name, self._busy_s, self._longest_s)
-            raise
-        self._took(meter.leave(began))
-        return waits_for
-
-    def _took(self, step_s: float) -> None:
-        self._busy_s += step_s
-        self._longest_s = max(self._longest_s, step_s)
-
-    def close(self) -> None:
-        """Ends the work where it stands."""
-        self._work.close()
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        """As the work itself."""
-        return self._work.__await__()
-
-    @property
-    def cr_frame(self) -> FrameType | None:
-        """Where the work stands, for stacks of tasks."""
-        return getattr(self._work, "cr_frame", None)
-
-
-class Sampled(Stepped):
-    """A coroutine whose CPU and waits are measured too."""
-
-    __slots__ = ("_sample",)
-
-    def __init__(
-        self,
-        work: Coroutine[Any, Any, Any],
-        meter: LoopMeter,
-        name: str,
-        whose: Tagged,
-        sample: LoopSample,
-    ) -> None:
-        super().__init__(work, meter, name, whose)
-        self._sample = sample
-
-    def send(self, value: Any) -> Any:
-        """One step."""
-        return self._step(super().send, value)
-
-    def throw(self, *error: Any) -> Any:
-        """One step that begins with an exception."""
-        return self._step(super().throw, *error)
-
-    def _step(self, step: Callable[..., Any], *value: Any) -> Any:
-        sample, meter = self._sample, self._meter
-        alone = meter.has_one
-        sample.resume(meter.busy_s)
-        try:
-            waits_for = step(*value)
-        except BaseException:  # StopIteration is how a coroutine ends
-            sample.pause(meter.busy_s)
-            sample.end(alone=alone)
-            raise
-        sample.pause(meter.busy_s)
-        return waits_for
+    def __init__(self, measure: Measure | None) -> None:
+        self.measure = measure
+        self.has_ended = False
+        self.heaviest_s = self.longest_s = 0.0

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from flowherd.activity import Result
     from flowherd.running.run import Run
-    from flowherd.running.stepping import LoopMeter, Stepped
+    from flowherd.running.stepping import LoopMeter
+    from flowherd.running.steps import Stepped
 
 _TURN_S = 0.002  # how long handlers that do not wait may follow each other before the loop has its turn
 
@@ -39,12 +40,15 @@ class OnLoop:
         run: is told of its begin and end.
         make: makes the coroutine that calls it and never raises; what that returns is the outcome.
 
+    Attributes:
+        steps: that coroutine, measured, in a context of its own; once it has begun.
+
     """
 
-    __slots__ = ("_context", "_make", "_run", "_steps", "_task", "name")
+    __slots__ = ("_context", "_make", "_run", "_task", "name", "steps")
 
     _task: asyncio.Task[None]
-    _steps: Stepped
+    steps: Stepped
 
     def __init__(self, run: Run, make: Callable[[], Coroutine[Any, Any, Result]]) -> None:
         self.name = run.activity.name
@@ -57,17 +61,9 @@ class OnLoop:
         if self._run.has_ended:
             return False
         self._task = task
-        self._steps = meter.stepped(self._make(), self.name, self._run)
+        self.steps = meter.stepped(self._make(), self.name, self._run, self._context)
         self._run.begin(self._stop)
         return True
-
-    def step(self) -> Any:
-        """One step; StopIteration with the outcome."""
-        return self._context.run(self._steps.send, None)
-
-    def throw(self, *error: Any) -> Any:
-        """One step that begins with an exception, such as a cancellation."""
-        return self._context.run(self._steps.throw, *error)
 
     def waits(self) -> None:
         """It has given up the loop for the first time."""
@@ -79,15 +75,6 @@ class OnLoop:
             self._run.finish(outcome)
         except Exception as error:
             log.error("internal_error", exc_info=error)
-
-    def close(self) -> None:
-        """Ends it where it stands."""
-        self._steps.close()
-
-    @property
-    def frame(self) -> FrameType | None:
-        """Where it stands."""
-        return self._steps.cr_frame
 
     def _stop(self) -> None:
         self._task.cancel()
@@ -103,7 +90,7 @@ class Strands:
 
     def __init__(self, meter: LoopMeter) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._given_up_loop: set[str] = set()
+        self.given_up_loop: set[str] = set()
         self._context = copy_context()  # of no handler: what is done between two of them is nobody's
         self.meter = meter
         self.queue: deque[OnLoop] = deque()
@@ -114,11 +101,12 @@ class Strands:
 
     def start(self, handler: OnLoop) -> None:
         """Runs it soon: in a strand of its own if its activity lately had to wait."""
-        if handler.name in self._given_up_loop:
+        if handler.name in self.given_up_loop:
             self._spawn(deque((handler,)))
             return
         self.queue.append(handler)
-        self.serve()
+        if self.serving is None:
+            self.serve()
 
     def serve(self) -> None:
         """Sees to it that those in the queue have their turn."""
@@ -127,17 +115,13 @@ class Strands:
 
     def has_waited(self, strand: Strand, name: str) -> None:
         """The strand belongs to one handler from now on, and so shall those of others like it."""
-        self._given_up_loop.add(name)
+        self.given_up_loop.add(name)
         if strand is self.serving:
             self.serving = None
             others = list(self.queue)
             self.queue.clear()
             for handler in others:
                 self.start(handler)
-
-    def has_not_waited(self, name: str) -> None:
-        """Others like it need no task of their own."""
-        self._given_up_loop.discard(name)
 
     def left(self, strand: Strand) -> None:
         """The strand runs no more handlers; whom it has not run gets another."""
@@ -187,7 +171,7 @@ class Strand(Coroutine[Any, Any, None]):
         if self._handler is None:
             return self._run_queue()
         try:
-            return self._handler.step()
+            return self._handler.steps.send(None)
         except StopIteration as end:
             outcome = end.value
         self._end(self._handler, outcome)
@@ -199,7 +183,7 @@ class Strand(Coroutine[Any, Any, None]):
             self._strands.left(self)
             raise error[0]
         try:
-            return self._handler.throw(*error)
+            return self._handler.steps.throw(*error)
         except StopIteration as end:
             outcome = end.value
         self._end(self._handler, outcome)
@@ -218,12 +202,13 @@ class Strand(Coroutine[Any, Any, None]):
 
     def _run_until_one_waits(self, meter: LoopMeter) -> Any:
         queue, until = self.queue, perf_counter() + _TURN_S
+        task, given_up_loop = self.task, self._strands.given_up_loop
         while queue:
             handler = queue.popleft()
-            if not handler.begin(self.task, meter):
+            if not handler.begin(task, meter):
                 continue
             try:
-                waits_for = handler.step()
+                waits_for = handler.steps.send(None)
             except StopIteration as end:
                 outcome = end.value
             else:
@@ -232,18 +217,13 @@ class Strand(Coroutine[Any, Any, None]):
                 handler.waits()
                 self._strands.has_waited(self, handler.name)
                 return waits_for
-            self._strands.has_not_waited(handler.name)
+            given_up_loop.discard(handler.name)  # others like it need no task of their own
             handler.end(outcome)
-            if self._is_touched:
-                break
+            if task.cancelling() or getweakrefcount(task) != self.holds:
+                break  # it has left a cancellation on the task, or somebody who keeps a book about it
             if queue and perf_counter() >= until:
                 return None  # as a bare yield: the loop comes back in its next round
         raise StopIteration
-
-    @property
-    def _is_touched(self) -> bool:
-        """Whether a handler has left something on the task: a cancellation, or somebody who keeps a book about it."""
-        return bool(self.task.cancelling()) or getweakrefcount(self.task) != self.holds
 
     def drop_task(self) -> None:
         """Its task knows it and has ended: no circle of references shall wait for a collection of garbage."""
@@ -257,7 +237,7 @@ class Strand(Coroutine[Any, Any, None]):
     def close(self) -> None:
         """Ends its handler where it stands."""
         if self._handler is not None:
-            self._handler.close()
+            self._handler.steps.close()
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Nobody awaits it: it is a task's."""
@@ -266,4 +246,4 @@ class Strand(Coroutine[Any, Any, None]):
     @property
     def cr_frame(self) -> FrameType | None:
         """Where its handler stands, for stacks of tasks."""
-        return None if self._handler is None else self._handler.frame
+        return None if self._handler is None else self._handler.steps.cr_frame

@@ -63,11 +63,16 @@ class Admission:
 
     def enter(self, attempt: Attempt) -> bool:
         """Whether an attempt starts now; if so, `leave` must follow when its handler has ended."""
-        if not self._may_start(attempt):
+        name = attempt.activity.name
+        is_ordinary = (
+            name in self._known
+            and not (attempt.is_suspect or self._alone or self._occupancy.zombies)
+            and not self._tools.meter.blocks(name)
+        )
+        if not is_ordinary and not self._may_start(attempt):
             return False
         self._alone += attempt.is_alone
-        if self._is_unknown(attempt.activity.name):
-            self._known.add(attempt.activity.name)
+        self._known.add(name)
         return True
 
     def leave(self, attempt: Attempt) -> None:

@@ -38,6 +38,7 @@ class Attempt:
     """One claimed activity.
 
     Attributes:
+        id: the activity's.
         activity: with the worker_id of the newest claim.
         book: where its record is.
         index: of its record.
@@ -52,6 +53,7 @@ class Attempt:
 
     """
 
+    id: str
     activity: Activity
     book: RecordBook = field(repr=False)
     index: int
@@ -63,11 +65,6 @@ class Attempt:
     state: State = State.CLAIMED
     run: Run | None = None
     outcome: Completed | Failed | None = None
-
-    @property
-    def id(self) -> str:
-        """The activity's id."""
-        return self.activity.activity_id
 
     @property
     def is_apart(self) -> bool:
@@ -139,19 +136,12 @@ def claim(activity: Activity, tools: Tools, lease_s: float, asked_at: float) -> 
 
     Its lease may be as old as the request for it: the reply may have been slow, or this process stopped for a while.
     """
-    index, sequence = tools.book.claim(
-        activity.activity_id, activity.worker_id, activity.name, now=asked_at, lease_s=lease_s
-    )
-    is_suspect = bool(tools.suspects.charges(activity.activity_id).count)
-    return Attempt(
-        activity,
-        tools.book,
-        index,
-        sequence,
-        lease_s,
-        is_suspect=is_suspect,
-        is_alone=is_suspect and not tools.runner.has_isolates,
-    )
+    id_, book = activity.activity_id, tools.book
+    index, sequence = book.claim(id_, activity.worker_id, activity.name, now=asked_at, lease_s=lease_s)
+    attempt = Attempt(id_, activity, book, index, sequence, lease_s)
+    if tools.suspects.any_charged and tools.suspects.charges(id_).count:
+        attempt.is_suspect, attempt.is_alone = True, not tools.runner.has_isolates
+    return attempt
 
 
 def shutdown_of(attempt: Attempt) -> Failed:

@@ -35,6 +35,7 @@ from flowherd.working.occupancy import Occupancy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.activity import Outcome
     from flowherd.config import WorkerConfig
     from flowherd.engine import Batch
     from flowherd.running.run import Run
@@ -154,13 +155,13 @@ class Attempts:
         return True
 
     def _start(self, attempt: Attempt) -> None:
-        run = attempt.run = self._tools.runner.start(attempt.activity, attempt, apart=attempt.is_apart)
+        is_suspect = attempt.is_suspect
+        run = self._tools.runner.start(attempt.activity, attempt, apart=is_suspect and not attempt.is_alone)
+        attempt.run, attempt.state = run, _RUNNING
         run.tag = attempt.index + 1
-        attempt.state = _RUNNING
-        if attempt.is_alone:
-            log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
-        elif attempt.is_apart:
-            log.warning("suspect_runs_in_isolate", activity_id=attempt.id, name=attempt.activity.name)
+        if is_suspect:
+            event = "suspect_runs_alone" if attempt.is_alone else "suspect_runs_in_isolate"
+            log.warning(event, activity_id=attempt.id, name=attempt.activity.name)
         self._occupancy.enter()
         if run.phase is _WAITING:  # for its turn, or another of its kind: its limit has not begun then
             run.on_begin = partial(self._note_begin, attempt, run)
@@ -176,15 +177,14 @@ class Attempts:
 
     def _decided(self, attempt: Attempt, run: Run) -> None:
         """Frees the slot and delivers what became of it; nobody else would hear of what goes wrong here."""
+        if attempt.state is not _RUNNING:
+            return  # it has been given back
         try:
-            self._settle(attempt, run)
+            self._settle(attempt, run, run.known_outcome)
         except Exception as error:
             log.error("internal_error", exc_info=error)
 
-    def _settle(self, attempt: Attempt, run: Run) -> None:
-        if attempt.state is not _RUNNING:
-            return  # it has been given back
-        outcome = run.known_outcome
+    def _settle(self, attempt: Attempt, run: Run, outcome: Outcome | None) -> None:
         self._book.ran(attempt.index, time.monotonic())
         if isinstance(outcome, Completed | Failed):
             self._occupancy.leave(attempt, run)
@@ -198,26 +198,24 @@ class Attempts:
             self._lose(attempt)
 
     def _vacated(self, attempt: Attempt) -> None:
-        self._clear_if_over(attempt)
-        self._admission.leave(attempt)
-        self.start_waiting()
+        if attempt.state is _ZOMBIE:
+            attempt.clear()
+        if attempt.is_alone:
+            self._admission.leave(attempt)
+        if self._waiting:
+            self.start_waiting()
 
     def _forget(self, attempt: Attempt) -> None:
         """Nothing is owed to the engine about it any more."""
         if self._held.get(attempt.id) is attempt:
             del self._held[attempt.id]
         self._waiting.pop(attempt.id, None)
-        attempt.state = _ZOMBIE
-        if not self._clear_if_over(attempt):
+        if attempt.run is None or attempt.run.has_ended:
+            attempt.clear()
+        else:  # until its handler has ended
+            attempt.state = _ZOMBIE
             self._book.zombie(attempt.index)
         self._changes.note()
-
-    def _clear_if_over(self, attempt: Attempt) -> bool:
-        """Gives a record back about which nothing is owed, once its handler has ended."""
-        if attempt.state is not _ZOMBIE or (attempt.run is not None and not attempt.run.has_ended):
-            return False
-        attempt.clear()
-        return True
 
     def _lose(self, attempt: Attempt) -> None:
         """It is somebody else's: nothing is reported, and its slot is free when the handler has ended."""

@@ -47,7 +47,8 @@ class Deliveries:
         tools.book.reporting(attempt.index, kept)
         self.under_way += 1
         then = partial(self._delivered, attempt, outcome, time.monotonic())
-        tools.reporter.post(attempt.id, partial(self._fence, attempt), outcome, (speaker, kept), then)
+        encoded = ("", None) if self._is_abandoned else (speaker, kept)
+        tools.reporter.post(attempt.id, partial(self._fence, attempt), outcome, encoded, then)
 
     def abandon(self) -> None:
         """Time is up: each ends with its present call."""

@@ -12,7 +12,6 @@ connection ends in between. Withdrawing a delivery lets the present call end, an
 
 from __future__ import annotations
 
-import asyncio
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from flowherd.activity import Completed, Failed
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.process import crashpoints
+from flowherd.working.changes import Changes
 from flowherd.working.parcel import Parcel, Withdrawn
 from flowherd.working.tasks import Tasks
 
@@ -64,8 +64,7 @@ class Reporter:
         self._gate = gate
         self._deadline_s = deadline_s
         self._under_way = 0
-        self._still = asyncio.Event()
-        self._still.set()
+        self._still = Changes()
         self._tasks = Tasks()
 
     def post(
@@ -76,19 +75,22 @@ class Reporter:
         encoded: tuple[str, bytes | None],
         then: Callable[[Delivery], None],
     ) -> None:
-        """As `deliver`, for callers that do not wait: `then` is called with what became of it."""
+        """As `deliver`, for callers that do not wait: `then` is called with what became of it.
+
+        A worker_id in `encoded` must be that of this moment's fence.
+        """
         if isinstance(outcome, Failed):
             self._tasks.spawn(self._to_the_end(self._fail(activity_id, fence, outcome), then))
             return
         speaker, body = encoded
-        if self._gate.failures or speaker != fence():
+        if self._gate.failures or not speaker:
             self._go_on(self._parcel(activity_id, fence, outcome, encoded), outcome, then)
             return
         if body is None:
             body = self._engine.encode_completion(speaker, outcome)
         replied = partial(self._replied, activity_id, fence, outcome, (speaker, body), then)
         if self._engine.begin_complete(activity_id, body, self._deadline_s, replied):
-            self._call_begins()
+            self._under_way += 1
         else:
             self._go_on(self._parcel(activity_id, fence, outcome, (speaker, body)), outcome, then)
 
@@ -111,9 +113,12 @@ class Reporter:
         answer: Answer | EngineError | None,
     ) -> None:
         """What came of a first try: done, or a task goes on. The gate was open when it began."""
-        self._call_ends()
+        self._under_way -= 1
+        if not self._under_way:
+            self._still.note()
         if isinstance(answer, Answer):
-            self._gate.succeeded()
+            if self._gate.failures:
+                self._gate.succeeded()
             if answer.verdict is _ACCEPTED and not answer.detail:
                 crashpoints.reached("after_report")
                 then(_DELIVERED)
@@ -163,7 +168,7 @@ class Reporter:
 
     async def calls_ended(self) -> None:
         """Returns when no call is under way, as before a connection is closed."""
-        await self._still.wait()
+        await self._still.until(lambda: not self._under_way)
 
     async def _try(self, parcel: Parcel) -> Answer | None:
         """One try; None when it did not end in a verdict."""
@@ -174,20 +179,12 @@ class Reporter:
             return None
 
     async def _counted(self, call: Awaitable[Answer]) -> Answer:
-        self._call_begins()
+        self._under_way += 1
         try:
             return await call
         finally:
-            self._call_ends()
-
-    def _call_begins(self) -> None:
-        self._under_way += 1
-        self._still.clear()
-
-    def _call_ends(self) -> None:
-        self._under_way -= 1
-        if not self._under_way:
-            self._still.set()
+            self._under_way -= 1
+            self._still.note()
 
     def _parcel(
         self,
