@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.kruxia_replies import decode_batch, sort_reply, words_of
+from flowherd.client.kruxia_replies import TAKEN, decode_batch, is_receipt, sort_reply, words_of
 from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
 from flowherd.client.transports import new_transport
 from flowherd.engine import Answer, Batch, Verdict
@@ -121,9 +121,15 @@ class KruxiaEngine:
         then: Callable[[Answer | EngineError | None], None],
         reply: Reply | EngineError | None,
     ) -> None:
-        answer: Answer | EngineError | None
+        if not isinstance(reply, Reply):
+            then(reply)
+            return
+        if is_receipt(reply):
+            then(TAKEN)
+            return
+        answer: Answer | EngineError
         try:
-            answer = self._acknowledged(route, reply) if isinstance(reply, Reply) else reply
+            answer = self._acknowledged(route, reply)
         except EngineError as error:
             answer = error
         then(answer)

@@ -27,9 +27,14 @@ _MARK = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)  # a whol
 _UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
 _PASSING = frozenset({408, 425, 429})  # and every 5xx
 _NOT_DONE = frozenset({408, 425, 429, 503})  # the call has certainly not taken effect
-_TAKEN = Answer(Verdict.ACCEPTED)
+TAKEN = Answer(Verdict.ACCEPTED)
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+def is_receipt(reply: Reply) -> bool:
+    """Whether it is the usual reply to an outcome, which says nothing else (protocol.md §6.2)."""
+    return reply.status == 200 and b'"acknowledged"' in reply.body and b'"warnings"' not in reply.body
 
 
 def sort_reply(reply: Reply) -> Answer | None:
@@ -40,7 +45,7 @@ def sort_reply(reply: Reply) -> Answer | None:
     """
     match reply.status:
         case 200 | 201:
-            return _TAKEN if b'"warnings"' not in reply.body else _taken_with_warnings(reply.body)
+            return TAKEN if b'"warnings"' not in reply.body else _taken_with_warnings(reply.body)
         case 409 if _message(reply):
             return Answer(Verdict.GONE, words_of(reply))
         case 404 if "Activity '" in _message(reply):
@@ -87,7 +92,7 @@ def _taken_with_warnings(body: bytes) -> Answer:
     try:
         warnings = "; ".join(str(warning) for warning in msgspec.json.decode(body)["warnings"])[:500]
     except _UNREADABLE:
-        return _TAKEN
+        return TAKEN
     return Answer(Verdict.ACCEPTED, warnings)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import Berth, Cell
@@ -31,7 +30,7 @@ def measuring(registry: Registry, berth: Berth) -> tuple[LoopMeter, LoadMeter, W
 
     """
     measures = Measures({found.name: _PLACES[found.mode] for found in registry}, berth.work)
-    meter = LoopMeter(partial(berth.put, Cell.ON_LOOP), measures.by_name)
+    meter = LoopMeter(berth.writer_of(Cell.ON_LOOP), measures.by_name)
     load = LoadMeter(berth, meter, measures)
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: berth.add(Cell.BLOCKED_US, int(step_s * 1e6))

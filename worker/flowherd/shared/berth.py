@@ -6,6 +6,8 @@ import mmap
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import partial
+from operator import setitem
 from typing import TYPE_CHECKING, Any
 
 from flowherd.shared.cells import Cause, Cell, Clock, Life, Standing, State
@@ -17,12 +19,12 @@ from flowherd.shared.work import AREA_BYTES as WORK_BYTES
 from flowherd.shared.work import WorkTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 RECORD_BYTES = 512
 JOURNAL_BYTES = 4096  # a larger kept completion is settled as a failure instead (faults.md decision 4)
 JOURNAL_AREA = CHECKED.size + JOURNAL_BYTES
-CRC_BYTES = 8  # 4 would do; 8 keep what follows aligned
+CRC_BYTES = 8  # of which 4 are used: what follows stays aligned
 HEAD = struct.Struct("<HHHxxQdd")  # lengths of id, worker_id and name; sequence, claimed_at, lease_s
 _TEXT_AT = CRC_BYTES + HEAD.size
 _TIMINGS_AT = 8 * 128  # behind cells and clocks, in the page of both
@@ -125,11 +127,9 @@ class Berth:
         self.work = WorkTable(memoryview(map_)[offset + layout.work :][:WORK_BYTES])
 
     def __repr__(self) -> str:
-        get = self.get
-        return (
-            f"<Berth {self.number} {self.life.value}, seat {get(Cell.SEAT)}.{get(Cell.INCARNATION)}, "
-            f"{sum(1 for _ in self.records())} records>"
-        )
+        seat = f"{self.get(Cell.SEAT)}.{self.get(Cell.INCARNATION)}"
+        records = sum(1 for _ in self.records())
+        return f"<Berth {self.number} {self.life.value}, seat {seat}, {records} records>"
 
     def _view(self, area: int, count: int, kind: str) -> Any:
         start = self.offset + area
@@ -150,14 +150,14 @@ class Berth:
 
     def count(self, timing: Timing, seconds: float) -> None:
         """Adds one duration to a histogram; only the worker may."""
-        first = CELLS * timing
-        self._timings[first + bucket_of(seconds)] += 1
-        self._timings[first + CELLS - 1] += int(max(seconds, 0.0) * 1e6)
+        first, cells = CELLS * timing, self._timings
+        cells[first + bucket_of(seconds)] += 1
+        if seconds > 0:
+            cells[first + CELLS - 1] += int(seconds * 1e6)
 
     def clear_timings(self) -> None:
         """Empties the histograms of the incarnation before; only the worker may."""
-        for cell in range(len(self._timings)):
-            self._timings[cell] = 0
+        self._timings[:] = memoryview(bytes(self._timings.nbytes)).cast("Q")
 
     @property
     def blocked_at(self) -> str:
@@ -179,6 +179,10 @@ class Berth:
     def put(self, cell: Cell, value: int) -> None:
         """Stores a whole number; only the cell's writer may."""
         self._cells[cell] = value
+
+    def writer_of(self, cell: Cell) -> Callable[[int], None]:
+        """As `put`, for who stores one cell again and again."""
+        return partial(setitem, self._cells, int(cell))
 
     def add(self, cell: Cell, amount: int = 1) -> None:
         """Adds to a counter; only the cell's writer may."""

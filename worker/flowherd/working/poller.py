@@ -76,7 +76,7 @@ class Poller:
         self._most = config.poll_max
         self._mode = Mode.POLLING
         self._sleep: asyncio.Future[None] | None = None
-        self._wakes_at = 0.0
+        self._wakes_at = self._acknowledged_at = 0.0
         self._wakes_when_free = 0
         self._turn: asyncio.Task[None] | None = None
         self.in_flight: str | None = None
@@ -100,7 +100,10 @@ class Poller:
 
     def acknowledged(self) -> None:
         """The engine has taken an outcome, which usually makes the next step ready: polls soon."""
-        now = _now()
+        now = asyncio.get_running_loop().time()
+        if now == self._acknowledged_at:
+            return  # one of many in this round of the loop
+        self._acknowledged_at = now
         self._turns.worked(now)
         if self._wakes_at > now + SOON_S:
             self._wake()
@@ -186,7 +189,7 @@ class Poller:
             len(batch.activities) + len(batch.undecodable),
             began_at=began_at,
             now=_now(),
-            is_light=all(self._meter.is_light(activity.name) for activity in batch.activities),
+            is_light=all(map(self._meter.is_light, {activity.name for activity in batch.activities})),
         )
 
     async def _ask(self, permits: int, began_at: float) -> Batch:

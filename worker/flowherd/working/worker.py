@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from flowherd.sdk.registry import Registry
 
 RELEASE_S = 0.8  # for giving work back once a drain's time is up
-_HELD = Cell.HELD  # written for each activity
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -86,6 +85,7 @@ class Worker:
         self.isolates = host.isolates
         gate = self._gate = Gate()
         self._berth = book.berth
+        self._say_held = book.berth.writer_of(Cell.HELD)
         self._environment = environment
         self._threads = ThreadPool(config.concurrency)
         self._slots = Slots(config.concurrency, self._slots_changed)
@@ -228,7 +228,7 @@ class Worker:
     # Notices from the parts
 
     def _slots_changed(self) -> None:
-        self._berth.put(_HELD, self._slots.held)
+        self._say_held(self._slots.held)
         self._poller.slots_changed()
 
     def _acknowledged(self) -> None:

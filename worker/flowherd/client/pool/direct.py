@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.client.pool.pool import HttpPool
@@ -78,20 +79,19 @@ class DirectTransport:
             ValueError: a route that no request line can carry.
 
         """
-        first = self._first_of(route)
         deadline_at = asyncio.get_running_loop().time() + deadline_s
         try:
             if self._tokens is None:
-                return await self._exchange(first, None, body, deadline_at, max_reply_bytes)
+                return await self._exchange(route, None, body, deadline_at, max_reply_bytes)
             token = self._tokens.known()
             if token is None:
                 async with asyncio.timeout_at(deadline_at):
                     token = await self._tokens.current()
-            reply = await self._exchange(first, token, body, deadline_at, max_reply_bytes)
+            reply = await self._exchange(route, token, body, deadline_at, max_reply_bytes)
             if token is not None and reply.status == _UNAUTHORIZED:
                 async with asyncio.timeout_at(deadline_at):
                     token = await self._tokens.renewed(token)
-                reply = await self._exchange(first, token, body, deadline_at, max_reply_bytes)
+                reply = await self._exchange(route, token, body, deadline_at, max_reply_bytes)
             return reply
         except TimeoutError:
             raise _late(deadline_s, in_doubt=False) from None
@@ -102,22 +102,18 @@ class DirectTransport:
         self, route: str, body: bytes, deadline_s: float, then: Callable[[Reply | EngineError | None], None]
     ) -> bool:
         """See `Transport.begin`: False where a token, a connection or a refusal have to be waited for."""
-        token = None if self._tokens is None else self._tokens.known()
-        first = self._first_of(route)
-        connection = None if self._tokens is not None and token is None else self._pool.take()
+        token = None
+        if self._tokens is not None and (token := self._tokens.known()) is None:
+            return False
+        try:
+            head = self._head_of(route, token, len(body))
+        except EngineUnavailable:
+            return False
+        connection = self._pool.take()
         if connection is None:
             return False
-
-        def ended() -> None:
-            then(self._result_of(connection, deadline_s, has_token=token is not None))
-
-        try:
-            head = self._head_of(first, token, body)
-        except EngineUnavailable:
-            self._pool.release(connection)
-            return False
         self._send(connection, head, body, asyncio.get_running_loop().time() + deadline_s, MAX_REPLY_BYTES)
-        connection.when_ended(ended)
+        connection.when_ended(partial(self._ended, connection, deadline_s, then, has_token=token is not None))
         return True
 
     async def aclose(self) -> None:
@@ -125,9 +121,9 @@ class DirectTransport:
         await self._pool.aclose()
 
     async def _exchange(
-        self, first: bytes, token: Token | None, body: bytes, deadline_at: float, most_bytes: int
+        self, route: str, token: Token | None, body: bytes, deadline_at: float, most_bytes: int
     ) -> Reply:
-        head = self._head_of(first, token, body)
+        head = self._head_of(route, token, len(body))
         connection = self._pool.take()
         if connection is None:
             async with asyncio.timeout_at(deadline_at):
@@ -139,21 +135,28 @@ class DirectTransport:
         finally:
             self._pool.release(connection)
 
-    def _result_of(
-        self, connection: HttpConnection, deadline_s: float, *, has_token: bool
-    ) -> Reply | EngineError | None:
-        """What came of an exchange that has ended; gives the connection back."""
-        fault = connection.reply.fault
+    def _ended(
+        self,
+        connection: HttpConnection,
+        deadline_s: float,
+        then: Callable[[Reply | EngineError | None], None],
+        *,
+        has_token: bool,
+    ) -> None:
+        """Gives the connection back, and says what came of its exchange."""
+        result: Reply | EngineError | None
         try:
-            if fault is not None:
-                return _translated(fault, deadline_s, MAX_REPLY_BYTES)
-            if has_token and connection.reply.status == _UNAUTHORIZED:
-                return None
-            return _reply_on(connection)
+            if (fault := connection.reply.fault) is not None:
+                result = _translated(fault, deadline_s, MAX_REPLY_BYTES)
+            elif has_token and connection.reply.status == _UNAUTHORIZED:
+                result = None
+            else:
+                result = _reply_on(connection)
         except EngineUnavailable as refusal:
-            return refusal
+            result = refusal
         finally:
             self._pool.release(connection)
+        then(result)
 
     def _send(
         self, connection: HttpConnection, head: bytes, body: bytes, deadline_at: float, most_bytes: int
@@ -166,23 +169,20 @@ class DirectTransport:
         else:
             connection.write(head + body)
 
-    def _first_of(self, route: str) -> bytes:
-        return b"POST " + checked_target(self._base + route.encode())
+    def _head_of(self, route: str, token: Token | None, size: int) -> bytes:
+        if token is not None and token.version != self._head_version:
+            self._head_with(token)
+        target = checked_target(self._base + route.encode())
+        return b"POST %b%b%d\r\n\r\n" % (target, self._head, size)
 
-    def _head_of(self, first: bytes, token: Token | None, body: bytes) -> bytes:
-        return b"%b%b%d\r\n\r\n" % (first, self._head_with(token), len(body))
-
-    def _head_with(self, token: Token | None) -> bytes:
-        """The header block, made once for each token."""
-        if token is None or token.version == self._head_version:
-            return self._head
+    def _head_with(self, token: Token) -> None:
+        """Makes the header block, once for each token."""
         try:
             bearer = header_line(b"authorization", b"Bearer " + token.value.encode())
         except ValueError:
             raise EngineUnavailable("an access token that no header can carry") from None
         self._head = self._common + bearer + b"content-length: "
         self._head_version = token.version
-        return self._head
 
 
 def _reply_on(connection: HttpConnection) -> Reply:
