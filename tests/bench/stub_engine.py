@@ -13,6 +13,8 @@ import re
 import sys
 import time
 from collections import Counter, deque
+from email.utils import formatdate
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,14 +26,20 @@ if TYPE_CHECKING:
 LONG_S = 1.0  # activities that are out for longer are told of one by one
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STARTED_AT = re.compile(rb'"started_at": *([0-9.]+)')
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-_DONE = _HEAD % (21, b'{"acknowledged":true}')
-_EMPTY = _HEAD % (27, b'{"activities":[],"count":0}')
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\ndate: %b\r\n\r\n%b"
+_DONE = b'{"acknowledged":true}'
+_EMPTY = b'{"activities":[],"count":0}'
 _TOKEN = {"access_token": "stub", "token_type": "Bearer", "expires_in": 86_400}
 _ITEM = (
     b'{"activity_id":"%b","workflow_id":"0193a1b2-0000-7000-8000-000000000000","activity_key":"step",'
     b'"worker":"py-std","activity_name":"%b","parameters":%b,"settings":{"cache":false},"timeout_seconds":null}'
 )
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    """As servers say it, so that heads change as often as theirs."""
+    return formatdate(second, usegmt=True).encode()
 
 
 class Order(msgspec.Struct):
@@ -82,7 +90,7 @@ class Work:
         self.arrive(order)
 
     def hand_out(self, most: int, worker_id: str) -> bytes:
-        """The reply to a poll."""
+        """The body of the reply to a poll."""
         self.counts["polls"] += 1
         poller = worker_id.rpartition("-")[0] or worker_id
         self._pollers.setdefault(poller, time.time())
@@ -97,8 +105,7 @@ class Work:
             items.append(item)
         self.counts["claimed"] += len(items)
         self.claims[poller] += len(items)
-        body = b'{"activities":[%b],"count":%d}' % (b",".join(items), len(items))
-        return _HEAD % (len(body), body)
+        return b'{"activities":[%b],"count":%d}' % (b",".join(items), len(items))
 
     def beat(self, id_: bytes) -> None:
         """Takes a heartbeat; one of an activity that has ended is none."""
@@ -191,15 +198,17 @@ class Connection(asyncio.Protocol):
                 self._work.counts[parts[-1].decode()] += 1
                 self._reply(_DONE)
 
-    def _reply(self, reply: bytes) -> None:
+    def _reply(self, body: bytes) -> None:
         if self._delay_s:
-            asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, reply)
+            asyncio.get_running_loop().call_later(self._delay_s, self._send, body)
         else:
-            self._transport.write(reply)
+            self._send(body)
 
     def _write(self, value: Any) -> None:
-        body = msgspec.json.encode(value)
-        self._transport.write(_HEAD % (len(body), body))
+        self._send(msgspec.json.encode(value))
+
+    def _send(self, body: bytes) -> None:
+        self._transport.write(_HEAD % (len(body), _date(int(time.time())), body))
 
     def _obey(self, order: Order) -> None:
         work = self._work

@@ -63,7 +63,6 @@ class Run:
         "_began_at",
         "_end_waiters",
         "_grace_s",
-        "_loop",
         "_on_decided",
         "_on_end",
         "_outcome_waiters",
@@ -95,7 +94,6 @@ class Run:
         self._on_end = on_end
         self._on_decided: Callable[[], None] | None = None
         self._began_at = 0.0
-        self._loop = asyncio.get_running_loop()
         self._phase = _WAITING
         self._stop: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -146,7 +144,7 @@ class Run:
         if self.known_outcome is None:
             self._on_decided = then
         else:
-            self._loop.call_soon(then)
+            asyncio.get_running_loop().call_soon(then)
 
     def cancel(self, reason: CancelReason) -> None:
         """Tells the handler to stop.
@@ -267,10 +265,10 @@ class Run:
     def _set_timer(self, delay_s: float, then: Callable[[], None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(max(delay_s, 0.0), then)
+        self._timer = asyncio.get_running_loop().call_later(max(delay_s, 0.0), then)
 
     async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
-        waiter = self._loop.create_future()
+        waiter = asyncio.get_running_loop().create_future()
         waiters.append(waiter)
         await waiter
 

@@ -68,7 +68,8 @@ class Poller:
         self._gate = gate
         self._slots = tools.slots
         self._attempts = attempts
-        self._turns = Turns(config, siblings, _now())
+        self._loop = asyncio.get_running_loop()
+        self._turns = Turns(config, siblings, self._loop.time())
         self._meter = tools.meter
         self._berth = tools.book.berth
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -100,7 +101,7 @@ class Poller:
 
     def acknowledged(self) -> None:
         """The engine has taken an outcome, which usually makes the next step ready: polls soon."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if now == self._acknowledged_at:
             return  # one of many in this round of the loop
         self._acknowledged_at = now
@@ -121,7 +122,7 @@ class Poller:
                 self._turns.pause()
                 await self._wait(math.inf, when_free=1)
                 continue
-            now, worthwhile = _now(), -(-min(self._slots.limit, self._most) // 2)
+            now, worthwhile = self._loop.time(), -(-min(self._slots.limit, self._most) // 2)
             is_roomy = wanted >= worthwhile
             at = self._turns.next_at(now, is_roomy=is_roomy)
             if at <= now:
@@ -132,7 +133,7 @@ class Poller:
 
     async def _wait(self, until: float, *, when_free: int) -> None:
         """Sleeps until then, until so many slots are free, or until it is woken."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         self._sleep, self._wakes_at, self._wakes_when_free = loop.create_future(), until, when_free
         timer = loop.call_at(until, self._wake) if until < math.inf else None
         try:
@@ -155,8 +156,8 @@ class Poller:
         It is a task of its own, so that a change of mode can call it back while it waits for the gate.
         """
         self._turns.pause()
-        began_at = _now()
-        turn = self._turn = asyncio.get_running_loop().create_task(self._gate.through(self._poll))
+        began_at = self._loop.time()
+        turn = self._turn = self._loop.create_task(self._gate.through(self._poll))
         try:
             await turn
         except EngineError:  # said where it happened, or by the gate
@@ -172,7 +173,7 @@ class Poller:
 
     async def _poll(self) -> None:
         """Slots first: what comes must be able to start at once (protocol.md R1)."""
-        began_at = _now()
+        began_at = self._loop.time()
         wanted = self._wanted()
         if self._mode is not Mode.POLLING or not wanted:
             raise _NotNow
@@ -188,7 +189,7 @@ class Poller:
             asked,
             len(batch.activities) + len(batch.undecodable),
             began_at=began_at,
-            now=_now(),
+            now=self._loop.time(),
             is_light=all(map(self._meter.is_light, {activity.name for activity in batch.activities})),
         )
 
@@ -237,7 +238,3 @@ class Poller:
                 reason=str(error),
                 note="what it may have claimed is handed out again when the leases end",
             )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

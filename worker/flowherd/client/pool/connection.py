@@ -28,6 +28,7 @@ class HttpConnection(asyncio.Protocol):
         heads: of replies on other connections to the same origin.
 
     Attributes:
+        loop: that it belongs to; asking which one runs is a system call.
         idle_since: when its last exchange ended, in seconds of the loop's clock.
         deadline_at: when the present one is overdue.
 
@@ -35,7 +36,7 @@ class HttpConnection(asyncio.Protocol):
 
     def __init__(self, on_lost: Callable[[HttpConnection], None], heads: Heads | None = None) -> None:
         self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._can_write = True
@@ -131,7 +132,7 @@ class HttpConnection(asyncio.Protocol):
     def when_ended(self, then: Callable[[], None]) -> None:
         """Calls `then` once there is a whole reply, or a fault; instead of `whole_reply`, after `begin`."""
         if self.reply.fault is not None:
-            self._loop.call_soon(then)
+            self.loop.call_soon(then)
         else:
             self._then = then
 
@@ -146,11 +147,11 @@ class HttpConnection(asyncio.Protocol):
         if self.reply.stage is not _DONE:
             self._fail(Overdue("no complete reply in time"))
 
-    def rest(self, now: float) -> None:
+    def rest(self) -> None:
         """Between two exchanges: whatever comes now is nobody's reply."""
         self.reply.stage = _IDLE
         self.reply.chunks = []
-        self.idle_since = now
+        self.idle_since = self.loop.time()
         self.deadline_at = math.inf
 
     def abort(self) -> None:
@@ -164,7 +165,7 @@ class HttpConnection(asyncio.Protocol):
         await self._change()
 
     async def _change(self) -> None:
-        self._waiter = waiter = self._loop.create_future()
+        self._waiter = waiter = self.loop.create_future()
         try:
             await waiter
         finally:

@@ -67,6 +67,7 @@ class DirectTransport:
                 (b"user-agent", b"flowherd"),
             )
         )
+        self._outbox: list[tuple[HttpConnection, bytes, bytes]] = []
         self._head_version = -1
         self._head = self._common + b"content-length: "
 
@@ -112,7 +113,11 @@ class DirectTransport:
         connection = self._pool.take()
         if connection is None:
             return False
-        self._send(connection, head, body, asyncio.get_running_loop().time() + deadline_s, MAX_REPLY_BYTES)
+        connection.begin(MAX_REPLY_BYTES)
+        self._pool.expect(connection, connection.loop.time() + deadline_s)
+        if not self._outbox:
+            connection.loop.call_soon(self._post)
+        self._outbox.append((connection, head, body))
         connection.when_ended(partial(self._ended, connection, deadline_s, then, has_token=token is not None))
         return True
 
@@ -158,16 +163,18 @@ class DirectTransport:
             self._pool.release(connection)
         then(result)
 
+    def _post(self) -> None:
+        """Sends what was begun in this round of the loop: a peer that is awake takes the next without being woken."""
+        outbox, self._outbox = self._outbox, []
+        for connection, head, body in outbox:
+            _write(connection, head, body)
+
     def _send(
         self, connection: HttpConnection, head: bytes, body: bytes, deadline_at: float, most_bytes: int
     ) -> None:
         connection.begin(most_bytes)
         self._pool.expect(connection, deadline_at)
-        if len(body) > _COPY_UP_TO:
-            connection.write(head)
-            connection.write(body)
-        else:
-            connection.write(head + body)
+        _write(connection, head, body)
 
     def _head_of(self, route: str, token: Token | None, size: int) -> bytes:
         if token is not None and token.version != self._head_version:
@@ -183,6 +190,14 @@ class DirectTransport:
             raise EngineUnavailable("an access token that no header can carry") from None
         self._head = self._common + bearer + b"content-length: "
         self._head_version = token.version
+
+
+def _write(connection: HttpConnection, head: bytes, body: bytes) -> None:
+    if len(body) > _COPY_UP_TO:
+        connection.write(head)
+        connection.write(body)
+    else:
+        connection.write(head + body)
 
 
 def _reply_on(connection: HttpConnection) -> Reply:

@@ -88,8 +88,7 @@ class HttpPool:
     def release(self, connection: HttpConnection) -> None:
         """Keeps it for the next, or closes it when its exchange did not end as it should."""
         if connection.is_reusable and not self._is_closed:
-            now = asyncio.get_running_loop().time()
-            connection.rest(now)
+            connection.rest()
             self._pass_on(connection)
             return
         connection.abort()
