@@ -174,7 +174,7 @@ class SimChild:
         self._poll()
 
     def _poll(self) -> None:
-        host, asked, began_at = self.host, self.turns.share_of(self.wanted, self.host.now), self.host.now
+        host, asked, began_at = self.host, self.turns.share_of(self.wanted), self.host.now
         self._is_polling = True
         self.turns.began(began_at)
         host.polls.append((began_at, self.berth.number))

@@ -51,9 +51,9 @@ def child_that(work: Callable[[], None]) -> Iterator[int]:
 class LeasedHost:
     """One worker's ledger with a keeper beside it, on the loop's clock."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, ledger: Ledger | None = None, **settings: Any) -> None:
         self.engine = FakeEngine()
-        self.ledger = Ledger(seats=1, records=200)
+        self.ledger = ledger or Ledger(seats=1, records=200)
         self.berth = open_berth(self.ledger)
         self.book = RecordBook(self.berth)
         self.rung: list[int] = []
@@ -68,9 +68,15 @@ class LeasedHost:
     def claim(
         self, lease_s: float = 60.0, *, activity_id: str = "a-1", worker_id: str = "w-1"
     ) -> tuple[int, int]:
-        return self.book.claim(
-            activity_id, worker_id, "resize", now=asyncio.get_running_loop().time(), lease_s=lease_s
-        )
+        now = asyncio.get_running_loop().time()
+        claimed = self.book.claim(activity_id, worker_id, "resize", now=now, lease_s=lease_s)
+        self.rouse_keeper()
+        return claimed
+
+    def rouse_keeper(self) -> None:
+        """As a worker does after a claim."""
+        if self.ledger.keeper_rests(asyncio.get_running_loop().time()):
+            self.keeper.woken.set()
 
     @property
     def beats(self) -> list[str]:

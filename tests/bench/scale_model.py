@@ -79,21 +79,21 @@ class Child:
             return
         free = self.model.shape.slots - self._held
         if free <= 0:
-            self.said = replace(self.said, next_poll_at=0.0)
+            self.said = self.said._replace(next_poll_at=0.0)
             return
         at = self._turn(free)
         if at <= self.model.world.now:
             self._poll(free)
         else:
             self._alarm += 1
-            self.said = replace(self.said, next_poll_at=at)
+            self.said = self.said._replace(next_poll_at=at)
             self.model.world.at(at, self.look, self._alarm)
 
     def _turn(self, free: int) -> float:
         model, now = self.model, self.model.world.now
         if model.shape.scheme == "fixed":
             return self._next_at
-        me, is_roomy = replace(self.said, load=self._held), 2 * free >= model.shape.slots
+        me, is_roomy = self.said._replace(load=self._held), 2 * free >= model.shape.slots
         turn, self._pace = decide(
             self._pace, me, self._siblings(), model.shape.rhythm, now, is_roomy=is_roomy
         )
@@ -121,7 +121,7 @@ class Child:
         most = POLL_MAX if self.model.shape.scheme != "turns" else min(POLL_MAX, self._pace.ramp)
         asked = min(free, most)
         self._is_polling = True
-        self.said = replace(self.said, polled_at=now, next_poll_at=0.0)
+        self.said = self.said._replace(polled_at=now, next_poll_at=0.0)
         self.model.polls += 1
         world.at(
             now + self.model.shape.trip_s / 2,
@@ -139,8 +139,7 @@ class Child:
         model.pick_ups += [now - ready_at for ready_at in batch]
         is_full = len(batch) >= asked
         self._pace = self._pace.after_poll(asked, len(batch), began_at, now, self.rng, is_light=True)
-        self.said = replace(
-            self.said,
+        self.said = self.said._replace(
             load=self._held,
             drained_at=self.said.drained_at if is_full else began_at,
             worked_at=now if batch else self.said.worked_at,
@@ -153,7 +152,7 @@ class Child:
 
     def _ended(self) -> None:
         self._held -= 1
-        self.said = replace(self.said, load=self._held)
+        self.said = self.said._replace(load=self._held)
         self.model.world.at(
             self.model.world.now + self.model.shape.trip_s / 2, self.model.engine.ask, 0, self._acknowledged
         )
@@ -162,7 +161,7 @@ class Child:
     def _acknowledged(self, _: list[float]) -> None:
         now = self.model.world.now
         self._pace = replace(self._pace, worked_at=now)
-        self.said = replace(self.said, worked_at=now)
+        self.said = self.said._replace(worked_at=now)
         self.look()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,7 +14,11 @@ from worker_kit import LeasedHost
 
 from flowherd.engine import Answer, Verdict
 from flowherd.errors import EngineDisconnected, EngineUnavailable
-from flowherd.ledger import Host, Standing, State
+from flowherd.leases.beats import RESTS_FOR_S
+from flowherd.ledger import Host, Ledger, Standing, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -278,6 +283,67 @@ async def test_the_keepers_tick_is_fresh_even_while_calls_hang() -> None:
     host.engine.script("heartbeat", asyncio.Event().wait)
     await asyncio.sleep(30.0)
     assert host.ledger.get(Host.KEEPER_TICK) / 1e6 > now() - 0.3
+
+
+@virtual_time
+async def test_the_keeper_rests_while_nothing_is_held_and_says_until_when() -> None:
+    """An idle host should cost next to nothing, and nobody may take a rest for a keeper that is late."""
+    host = LeasedHost()
+    index, _ = host.claim()
+    await asyncio.sleep(1.0)
+    host.book.clear(index)
+    await asyncio.sleep(1.0)
+    ticks = set()
+    for _ in range(600):
+        await asyncio.sleep(0.1)
+        ticks.add(host.ledger.get(Host.KEEPER_TICK))
+        assert max(ticks) / 1e6 > now() - 0.01
+    assert len(ticks) <= 60.0 / RESTS_FOR_S + 1
+
+
+@pytest.mark.parametrize("lease_s", [1.0, 1.9, 3.0])
+@virtual_time
+async def test_a_claim_ends_the_rest(lease_s: float) -> None:
+    """A lease of a second would be over before the rest is."""
+    host = LeasedHost()
+    await asyncio.sleep(10.1)
+    host.claim(lease_s)
+    await asyncio.sleep(lease_s / 3 + 0.01)
+    assert host.beats
+    assert not host.ledger.keeper_rests(now())
+
+
+@virtual_time
+async def test_a_claim_that_nobody_tells_of_is_seen_when_the_rest_is_over() -> None:
+    """Its worker may have been killed between the two."""
+    host = LeasedHost()
+    await asyncio.sleep(10.1)
+    host.book.claim("silent", "w-1", "resize", now=now(), lease_s=1.0)
+    await asyncio.sleep(RESTS_FOR_S)
+    assert host.beats == ["silent"]
+
+
+@virtual_time
+async def test_a_claim_that_comes_while_the_keeper_goes_to_rest_is_seen() -> None:
+    """Its worker looked before the rest was announced, and so has woken nobody."""
+    host = LeasedHost(ledger=Overtaken(seats=1, records=200))
+    await asyncio.sleep(10.1)
+    host.ledger.overtake = lambda: host.book.claim("between", "w-1", "resize", now=now(), lease_s=1.0)
+    await asyncio.sleep(RESTS_FOR_S + 0.2)
+    assert host.beats == ["between"]
+    assert host.ledger.overtake is None
+
+
+class Overtaken(Ledger):
+    """Something happens right before a rest is announced."""
+
+    overtake: Callable[[], object] | None = None
+
+    def tick(self, at: float) -> None:
+        if at > now() and (overtake := self.overtake) is not None:
+            self.overtake = None
+            overtake()
+        super().tick(at)
 
 
 @virtual_time

@@ -117,6 +117,34 @@ def test_there_are_berths_for_an_old_and_a_new_incarnation_of_each_seat_and_then
     ]
 
 
+def test_a_host_is_at_rest_while_nobody_holds_a_record_or_waits_to_be_settled(ledger: Ledger) -> None:
+    """The keeper may sleep then, so nothing that it has to look after may escape this."""
+    found = {"all are free": ledger.berths.are_at_rest}
+    RecordBook(open_berth(ledger))
+    berth = open_berth(ledger)
+    found["a worker has not begun"] = ledger.berths.are_at_rest
+    book = RecordBook(berth)
+    claim(book, activity_id="a-1")
+    index, _ = claim(book, activity_id="a-2")
+    found["two are claimed"] = ledger.berths.are_at_rest
+    book.clear(0)
+    book.zombie(index)
+    found["a zombie is left"] = ledger.berths.are_at_rest
+    book.clear(index)
+    found["both are cleared"] = ledger.berths.are_at_rest
+    claim(book, activity_id="a-3")
+    berth.end(Cause.CRASH)
+    found["one has ended"] = ledger.berths.are_at_rest
+    berth.settled()
+    found["it is settled"] = ledger.berths.are_at_rest
+    berth.open(seat=0, incarnation=3, now=2.0)
+    found["its successor has not begun"] = ledger.berths.are_at_rest
+    RecordBook(berth)
+    found["its successor has begun"] = ledger.berths.are_at_rest
+    busy = {name for name, is_at_rest in found.items() if not is_at_rest}
+    assert busy == {"two are claimed", "a zombie is left", "one has ended"}
+
+
 def test_the_representation_is_a_status_line(ledger: Ledger, berth: Berth, book: RecordBook) -> None:
     claim(book)
     assert repr(berth) == "<Berth 0 live, seat 0.1, 1 records>"

@@ -26,16 +26,22 @@ class Polling:
         self.table = Table(slots=slots, records=records)
         self.engine = self.table.engine
         config = WorkerConfig(worker_id="host-1", concurrency=slots, **settings)
+        self.claims: list[int] = []
         self.poller = Poller(
             config,
             self.table.tools,
             self.table.gate,
             self.table.attempts,
             Siblings.none(self.table.berth),
+            self.claims_seen,
         )
         self.table.slots._changed = self.poller.slots_changed
         self.table.attempts._acknowledged = self.poller.acknowledged
         self.task = asyncio.get_running_loop().create_task(self.poller.run())
+
+    def claims_seen(self) -> None:
+        """How many records there were when the poller said that claims had come."""
+        self.claims.append(len(list(self.table.berth.records())))
 
     @property
     def polls(self):
@@ -306,6 +312,34 @@ async def test_a_poll_that_waits_for_the_gate_is_not_made_any_more(error: Engine
     await asyncio.sleep(120.0)
     assert len(polling.polls) == 1
     assert polling.table.slots.held == 0
+
+
+@virtual_time
+async def test_the_keeper_is_told_of_claims_once_they_stand_in_the_ledger_and_of_nothing_else() -> None:
+    """It rests while nothing is held; what it is woken for it must see."""
+    polling = Polling()
+    await asyncio.sleep(10.0)
+    assert polling.claims == []
+    polling.engine.offer(an_activity(), an_activity("a-2"))
+    await asyncio.sleep(10.0)
+    assert polling.claims == [2]
+    polling.task.cancel()
+
+
+@virtual_time
+async def test_only_a_poll_that_waits_for_the_gate_is_a_task_of_its_own() -> None:
+    """It can be called back, which a poll under way must not be; an idle host makes a poll after the other."""
+    polling = Polling()
+    others = asyncio.all_tasks() - {polling.task}
+    seen = []
+
+    async def look() -> None:
+        seen.append(len(asyncio.all_tasks() - others - {polling.task}))
+
+    polling.engine.script("poll", look, EngineUnavailable("status 503"), look, look)
+    await asyncio.sleep(5.0)
+    assert seen == [0, 1, 0]
+    polling.task.cancel()
 
 
 @virtual_time

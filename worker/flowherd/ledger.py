@@ -195,6 +195,14 @@ class Ledger:
         """Stores one of the host's cells; only its writer may."""
         self._cells[cell] = value
 
+    def tick(self, at: float) -> None:
+        """Says that the keeper has looked, or that it need not look before then; only the keeper may."""
+        self._cells[Host.KEEPER_TICK] = int(at * 1e6)
+
+    def keeper_rests(self, now: float) -> bool:
+        """Whether the keeper has gone to rest since nothing was held: who has claimed must wake it."""
+        return self._cells[Host.KEEPER_TICK] > now * 1e6
+
     def conclude(self, counter: Host, berth: Berth, record: Record, standing: Standing) -> None:
         """Judges a record for good and counts it, once however often it is asked for; only the keeper may."""
         self._conclusions.conclude(counter, berth, record, standing)

@@ -14,7 +14,7 @@ and never twice for the same answer. Three rules, each from what every process p
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,9 +48,10 @@ class Rhythm:
         return max(self.interval_s, min(self.interval_max_s, self.interval_s * idle_s / IDLE_AFTER_S))
 
 
-@dataclass(frozen=True, slots=True)
-class Sibling:
+class Sibling(NamedTuple):
     """What a process publishes about its polling; all times are monotonic seconds, 0 for never.
+
+    A tuple, since an idle process makes one for each sibling at each look, and does little else.
 
     Attributes:
         number: of its berth.
@@ -184,9 +185,11 @@ def decide(
         is_roomy: whether at least half of what a poll can bring could start at once: worth a poll of its own.
 
     """
-    drained_at = max([pace.drained_at, *(one.drained_at for one in siblings)])
-    polled_by_others_at = max([0.0, *(one.polled_at for one in siblings)])
-    worked_at = max([pace.worked_at, *(one.worked_at for one in siblings)])
+    drained_at, worked_at, polled_by_others_at = pace.drained_at, pace.worked_at, 0.0
+    for one in siblings:
+        drained_at = max(drained_at, one.drained_at)
+        worked_at = max(worked_at, one.worked_at)
+        polled_by_others_at = max(polled_by_others_at, one.polled_at)
     period_s = rhythm.period_s(now - worked_at)
     due_at = pace.quick_at(drained_at, period_s, now, is_roomy=is_roomy)
     if due_at is None:

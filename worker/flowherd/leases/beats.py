@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
 
 SCAN_EVERY_S = 0.2
+RESTS_FOR_S = 2.0  # while nothing is held: whoever claims ends the rest (`Ledger.keeper_rests`)
 _SHORTEST_BEAT_S = 0.1  # a lease shorter than the round trip must not become a busy loop (faults.md E22)
 _AT_ONCE_BELOW_S = 2.0  # a shorter lease gets its first beat at once
 _LONGEST_BEAT_CALL_S = 10.0  # one hung probe must not keep all leases waiting
@@ -87,15 +88,25 @@ class LeaseKeeper:
         self.woken = asyncio.Event()
 
     async def run(self) -> None:
-        """Scans for ever, at least five times a second."""
+        """Scans for ever: five times a second while anything is held, else when it is woken."""
+        loop = asyncio.get_running_loop()
         while True:
             self.scan()
             self.woken.clear()
-            try:
-                async with asyncio.timeout(SCAN_EVERY_S):
-                    await self.woken.wait()
-            except TimeoutError:
-                continue
+            timer = loop.call_later(RESTS_FOR_S if self._rests() else SCAN_EVERY_S, self.woken.set)
+            await self.woken.wait()
+            timer.cancel()
+
+    def _rests(self) -> bool:
+        """Whether nothing is held; says so first, since a claim that comes in between has to be seen."""
+        if not self._ledger.berths.are_at_rest:
+            return False
+        now = self._clock()
+        self._ledger.tick(now + RESTS_FOR_S)
+        if self._ledger.berths.are_at_rest:
+            return True
+        self._ledger.tick(now)
+        return False
 
     async def all_settled(self) -> None:
         """Returns when no ended berth waits for its settlement any more; `run` must be running."""
@@ -112,7 +123,7 @@ class LeaseKeeper:
     def scan(self) -> None:
         """Starts the beats that are due and the settlement of berths that have ended."""
         now = self._clock()
-        self._ledger.put(Host.KEEPER_TICK, int(now * 1e6))
+        self._ledger.tick(now)
         seen: set[tuple[int, int]] = set()
         for berth in self._ledger.berths:
             match berth.life:

@@ -84,6 +84,7 @@ class Assembly:
             new_loop(config.loop),
             max_file_mb=config.max_file_mb,
         )
+        self._ledger = ledger
         self._bells = bells
         self._berth = berth
         locks = place.locks or RecordLocks(bells.permits)
@@ -103,7 +104,8 @@ class Assembly:
             tracing=place.tracing,
         )
         siblings = Siblings(ledger.berths, berth, bells)
-        host = SharedHost(ledger.suspects, siblings, _isolates(config, place, environment))
+        isolates = _isolates(config, place, environment)
+        host = SharedHost(ledger.suspects, siblings, isolates, self._rouse_keeper)
         self.worker = Worker(config, registry, self._engine, book, environment, host)
         asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
         berth.set_clock(Clock.READY_AT, time.monotonic())
@@ -117,6 +119,11 @@ class Assembly:
         self._bells.hush(self._bells.of(self._berth.number))
         self.worker.heed_verdicts()
         self.worker.called()
+
+    def _rouse_keeper(self) -> None:
+        """Claims have come: the keeper may have gone to rest since nothing was held."""
+        if self._ledger.keeper_rests(time.monotonic()):
+            self._bells.ring_keeper()
 
     async def aclose(self) -> None:
         """Ends listening and closes all connections."""

@@ -11,6 +11,10 @@ from flowherd.shared.cells import Cell
 if TYPE_CHECKING:
     import mmap
 
+_STARTED, _ENDED, _SETTLED, _OPENED, _HIGH_WATER = map(
+    int, (Cell.STARTED, Cell.ENDED, Cell.SETTLED, Cell.OPENED, Cell.HIGH_WATER)
+)
+
 
 class Berths(Sequence[Berth]):
     """Berths that lie one behind the other.
@@ -50,11 +54,29 @@ class Berths(Sequence[Berth]):
             made = self._made.setdefault(number, Berth(self._map, offset, self._layout, number))
         return made
 
+    @property
+    def are_at_rest(self) -> bool:
+        """Whether nobody holds a record, and no ended incarnation waits to be settled.
+
+        A claim is seen once its record's state is written, which is the last thing that is written of it.
+        """
+        cells, width = self._cells, self._layout.size // 8
+        for number, at in enumerate(range(0, len(cells), width)):
+            started, ended, settled = cells[at + _STARTED], cells[at + _ENDED], cells[at + _SETTLED]
+            if started == ended:
+                if settled != ended:
+                    return False
+            elif cells[at + _OPENED] == started:
+                states = self._first + number * self._layout.size + self._layout.states
+                if any(self._map[states : states + cells[at + _HIGH_WATER]]):
+                    return False
+        return True
+
     def living(self) -> list[int]:
         """The numbers of those that are LIVE."""
         cells, width = self._cells, self._layout.size // 8
         return [
             number
             for number, at in enumerate(range(0, len(cells), width))
-            if cells[at + Cell.STARTED] != cells[at + Cell.ENDED]
+            if cells[at + _STARTED] != cells[at + _ENDED]
         ]

@@ -58,7 +58,7 @@ class Host(IntEnum):
     """Cells of the whole host."""
 
     TOKEN_VERSION = 0  # keeper
-    KEEPER_TICK = 1  # keeper, monotonic microseconds
+    KEEPER_TICK = 1  # keeper: when it looked last, or until when it rests; monotonic microseconds
     SETTLED = 2  # keeper: records of ended berths handed back or delivered
     LEASES_LOST = 3  # keeper
     UNSETTLED = 4  # keeper: records it could not tell the engine of, and has given up

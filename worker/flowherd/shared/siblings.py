@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from flowherd.core.pacing import Sibling
-from flowherd.shared.cells import Cell, Clock, Life
+from flowherd.shared.cells import Cell, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,22 @@ _LOOK_AROUND_S = 2.0  # how long a new process may go unnoticed; it notices the 
 _WORKED_AT = Clock.WORKED_AT  # written for each outcome
 
 
+def _reader(*cells: Cell | Clock) -> Struct:
+    """Reads these cells of a berth in one call, in ascending order; in native mode each of them in one piece."""
+    layout, after = "@", 0
+    for cell in cells:
+        assert cell >= after, "in ascending order"
+        layout += f"{8 * (cell - after)}x{'d' if isinstance(cell, Clock) else 'Q'}"
+        after = cell + 1
+    return Struct(layout)
+
+
+_said = _reader(
+    Cell.STARTED, Cell.ENDED, Cell.OPENED, Cell.RUNNING, Cell.ON_LOOP,
+    Clock.LOOP_LAG_S, Clock.NEXT_POLL_AT, Clock.POLLED_AT, Clock.DRAINED_AT, Clock.WORKED_AT,
+).unpack_from  # fmt: skip
+
+
 class Siblings:
     """The other live incarnations of the host, read from their berths.
 
@@ -25,6 +42,9 @@ class Siblings:
         berths: all of the ledger; None for a process that is alone.
         own: this process's; the only one that is written to.
         bells: the host's.
+
+    Attributes:
+        are_there: whether the last look saw any.
 
     """
 
@@ -34,6 +54,7 @@ class Siblings:
         self._bells = bells
         self._live: list[Berth] = []
         self._looked_at = -_LOOK_AROUND_S
+        self.are_there = False
 
     @classmethod
     def none(cls, own: Berth) -> Siblings:
@@ -45,7 +66,9 @@ class Siblings:
         if now - self._looked_at >= _LOOK_AROUND_S:
             self._looked_at = now
             self._live = list(self._others())
-        return [_seen(one) for one in self._live if one.life is Life.LIVE and one.readable]
+        seen = [said for one in self._live if (said := _seen(one)) is not None]
+        self.are_there = bool(seen)
+        return seen
 
     def _others(self) -> Iterator[Berth]:
         if self._berths is not None:
@@ -53,7 +76,9 @@ class Siblings:
 
     def me(self) -> Sibling:
         """What this process has published."""
-        return _seen(self._own)
+        seen = _seen(self._own)
+        assert seen is not None, self._own
+        return seen
 
     def say_next(self, at: float) -> None:
         """Publishes this process's place in the calendar, 0 for none."""
@@ -78,14 +103,11 @@ class Siblings:
             self._bells.ring(number)
 
 
-def _seen(berth: Berth) -> Sibling:
-    return Sibling(
-        number=berth.number,
-        next_poll_at=berth.clock(Clock.NEXT_POLL_AT),
-        polled_at=berth.clock(Clock.POLLED_AT),
-        drained_at=berth.clock(Clock.DRAINED_AT),
-        worked_at=berth.clock(Clock.WORKED_AT),
-        load=berth.get(Cell.RUNNING),
-        lag_s=berth.clock(Clock.LOOP_LAG_S),
-        is_on_loop=berth.get(Cell.ON_LOOP) != 0,
+def _seen(berth: Berth) -> Sibling | None:
+    """None while nothing there belongs to a process that lives."""
+    started, ended, opened, load, on_loop, lag_s, next_at, polled_at, drained_at, worked_at = _said(
+        berth.map, berth.offset
     )
+    if started == ended or opened != started:
+        return None
+    return Sibling(berth.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0)

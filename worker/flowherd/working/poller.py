@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -19,6 +19,8 @@ from flowherd.process import crashpoints
 from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from flowherd.client.gate import Gate
     from flowherd.config import WorkerConfig
     from flowherd.engine import Batch
@@ -50,6 +52,14 @@ class Poller:
     Every poll has a worker_id of its own, `<worker-id>-<pid>-<nonce>-<n>`: the engine's only fence
     (protocol.md fact 8).
 
+    Args:
+        config: the pauses, and the most that a poll asks for.
+        tools: the collaborators.
+        gate: knows whether the engine can be reached.
+        attempts: takes over what comes.
+        siblings: the host's other processes.
+        claimed: called after each poll that brought work, once the ledger has it.
+
     Attributes:
         in_flight: the worker_id of the poll under way: claims made for it may be on their way.
 
@@ -62,12 +72,14 @@ class Poller:
         gate: Gate,
         attempts: Attempts,
         siblings: Siblings,
+        claimed: Callable[[], None],
     ) -> None:
         self._config = config
         self._engine = tools.engine
         self._gate = gate
         self._slots = tools.slots
         self._attempts = attempts
+        self._claimed = claimed
         self._loop = asyncio.get_running_loop()
         self._turns = Turns(config, siblings, self._loop.time())
         self._meter = tools.meter
@@ -151,22 +163,25 @@ class Poller:
         return min(self._slots.free, self._most, self._attempts.room)
 
     async def _take_turn(self) -> None:
-        """Polls when the gate lets it.
-
-        It is a task of its own, so that a change of mode can call it back while it waits for the gate.
-        """
+        """Polls when the gate lets it."""
         self._turns.pause()
-        began_at = self._loop.time()
-        turn = self._turn = self._loop.create_task(self._gate.through(self._poll))
+        began_at, is_open = self._loop.time(), not self._gate.failures
+        turn = self._gate.through(self._poll)
         try:
-            await turn
+            await (turn if is_open else self._revocable(turn))
         except EngineError:  # said where it happened, or by the gate
             self._turns.failed(began_at)
         except _NotNow:
             return
+
+    async def _revocable(self, turn: Coroutine[Any, Any, None]) -> None:
+        """Makes `turn` a task of its own, so that a change of mode can call it back while it waits for the gate."""
+        task = self._turn = self._loop.create_task(turn)
+        try:
+            await task
         except asyncio.CancelledError:
             current = asyncio.current_task()
-            if not turn.cancelled() or current is None or current.cancelling():
+            if not task.cancelled() or current is None or current.cancelling():
                 raise  # else it was called back by `set_mode`
         finally:
             self._turn = None
@@ -177,10 +192,12 @@ class Poller:
         wanted = self._wanted()
         if self._mode is not Mode.POLLING or not wanted:
             raise _NotNow
-        asked = permits = self._slots.take(self._turns.share_of(wanted, began_at))
+        asked = permits = self._slots.take(self._turns.share_of(wanted))
         try:
             batch = await self._ask(permits, began_at)
             permits = self._attempts.accept(batch, permits, began_at)
+            if batch.activities:
+                self._claimed()
         finally:
             self._slots.give_back(permits)
             self._attempts.start_waiting()

@@ -55,9 +55,9 @@ class Turns:
                 self._siblings.wake(to)
                 return until
 
-    def share_of(self, wanted: int, now: float) -> int:
+    def share_of(self, wanted: int) -> int:
         """How much of what this process could start it may ask for, beside siblings that could start it too."""
-        return min(wanted, self._pace.ramp) if self._siblings.look(now) else wanted
+        return min(wanted, self._pace.ramp) if self._siblings.are_there else wanted
 
     def pause(self) -> None:
         """Nobody can count on this process to poll."""

@@ -22,6 +22,8 @@ from flowherd.working.reporter import Reporter
 from flowherd.working.slots import Slots
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowherd.config import WorkerConfig
     from flowherd.engine import Engine
     from flowherd.isolates.pool import Isolates
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 RELEASE_S = 0.8  # for giving work back once a drain's time is up
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+def _nothing() -> None:
+    """For a worker whose leases nobody keeps."""
 
 
 @dataclass(slots=True)
@@ -49,12 +55,14 @@ class SharedHost:
         suspects: the host's table of activities that processes have died with, None for a table of its own.
         siblings: the host's other processes, None for a worker that is alone.
         isolates: where activities with offload="process" run; None where nobody makes them.
+        rouse_keeper: called once the ledger has claims that the keeper may not have seen.
 
     """
 
     suspects: Suspects | None = None
     siblings: Siblings | None = None
     isolates: Isolates | None = None
+    rouse_keeper: Callable[[], None] = _nothing
 
 
 ALONE = SharedHost()
@@ -101,7 +109,7 @@ class Worker:
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
         siblings = host.siblings or Siblings.none(book.berth)
-        self._poller = Poller(config, tools, gate, self._attempts, siblings)
+        self._poller = Poller(config, tools, gate, self._attempts, siblings, host.rouse_keeper)
         self._order: _StopOrder | None = None
         self._ordered = asyncio.Event()
         self._berth.put(Cell.LIMIT, config.concurrency)
