@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from flowherd.config import WorkerConfig
 from flowherd.leases.beats import LeaseKeeper
 from flowherd.ledger import Ledger, RecordBook, records_needed
 from flowherd.running.environment import RunEnvironment
-from flowherd.working.worker import Worker
+from flowherd.working.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -66,13 +67,18 @@ class EngineRig:
         self.berth = open_berth(self.ledger)
         self.engine = connect(config, None, connections=8)
         book = RecordBook(self.berth)
-        self.worker = Worker(config, registry, self.engine, book, RunEnvironment())
+        host = SharedHost(rouse_keeper=self._rouse_keeper)
+        self.worker = Worker(config, registry, self.engine, book, RunEnvironment(), host)
         self.heeded = asyncio.Event()
         self.keeper = LeaseKeeper(self.engine, self.ledger, config, self._ring)
 
     def _ring(self, _: int) -> None:
         self.worker.heed_verdicts()
         self.heeded.set()
+
+    def _rouse_keeper(self) -> None:
+        if self.ledger.keeper_rests(time.monotonic()):
+            self.keeper.woken.set()
 
     def _handler(self, name: str) -> Any:
         async def handler(n: int) -> dict[str, int]:

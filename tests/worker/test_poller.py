@@ -327,8 +327,8 @@ async def test_the_keeper_is_told_of_claims_once_they_stand_in_the_ledger_and_of
 
 
 @virtual_time
-async def test_only_a_poll_that_waits_for_the_gate_is_a_task_of_its_own() -> None:
-    """It can be called back, which a poll under way must not be; an idle host makes a poll after the other."""
+async def test_a_poll_of_an_idle_process_is_no_task_of_its_own_unless_it_waits_for_the_gate() -> None:
+    """There it can be called back, which a poll under way must not be."""
     polling = Polling()
     others = asyncio.all_tasks() - {polling.task}
     seen = []
@@ -339,6 +339,24 @@ async def test_only_a_poll_that_waits_for_the_gate_is_a_task_of_its_own() -> Non
     polling.engine.script("poll", look, EngineUnavailable("status 503"), look, look)
     await asyncio.sleep(5.0)
     assert seen == [0, 1, 0]
+    polling.task.cancel()
+
+
+@virtual_time
+async def test_what_has_just_begun_takes_its_first_step_before_the_next_poll() -> None:
+    """If it takes the process down, what that poll had claimed would wait for the end of its lease."""
+    polling = Polling(slots=2)
+    handlers, begun = polling.table.handlers, []
+
+    async def look() -> None:
+        begun.append(sorted(handlers.begun))
+
+    polling.engine.script("poll", bringing(*(an_activity(f"a-{number}") for number in range(3))), look)
+    await asyncio.sleep(1.0)
+    assert sorted(handlers.begun) == ["a-0", "a-1"]
+    handlers.end("a-0", "a-1")
+    await asyncio.sleep(1.0)
+    assert begun == [["a-0", "a-1", "a-2"]]
     polling.task.cancel()
 
 

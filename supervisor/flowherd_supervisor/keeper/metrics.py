@@ -130,7 +130,7 @@ class HostMetrics(Collector):
             ),
             (
                 "flowherd_lease_scan_age_seconds",
-                "Since leases were last looked through; 2 s and more endanger them.",
+                "Since leases were last looked through, 0 while there are none; 2 s and more endanger them.",
                 max(time.monotonic() - ledger.get(Host.KEEPER_TICK) / 1e6, 0.0),
             ),
         ):

@@ -163,12 +163,15 @@ class Poller:
         return min(self._slots.free, self._most, self._attempts.room)
 
     async def _take_turn(self) -> None:
-        """Polls when the gate lets it."""
+        """Polls when the gate lets it, and beside work one round of the loop later.
+
+        What has just begun takes its first step before: if it takes the process down, no claims are on their way.
+        """
         self._turns.pause()
-        began_at, is_open = self._loop.time(), not self._gate.failures
+        began_at, is_at_once = self._loop.time(), not self._gate.failures and not self._slots.held
         turn = self._gate.through(self._poll)
         try:
-            await (turn if is_open else self._revocable(turn))
+            await (turn if is_at_once else self._revocable(turn))
         except EngineError:  # said where it happened, or by the gate
             self._turns.failed(began_at)
         except _NotNow:

@@ -1,0 +1,54 @@
+"""How a worker is wired to its host: what rings when; with a real ledger, real eventfds and a scripted engine."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from engine_rig import brings, item
+from worker_kit import open_berth
+
+from flowherd import Registry
+from flowherd.config import WorkerConfig
+from flowherd.ledger import Ledger, records_needed
+from flowherd.process.assembly import Assembly, Place
+from flowherd.shared.bells import Bells
+
+if TYPE_CHECKING:
+    from scripted_engine import ScriptedEngine
+
+registry = Registry()
+
+
+@registry.activity
+async def echo(n: int) -> dict[str, int]:
+    return {"n": n}
+
+
+@pytest.mark.parametrize("rests_for_s", [1000.0, 0.0], ids=["resting", "awake"])
+async def test_the_first_claim_wakes_a_keeper_that_rests_and_none_that_is_awake(
+    server: ScriptedEngine, rests_for_s: float
+) -> None:
+    """A lease of a second would be over before the rest is; a bell for each claim would cost each claim."""
+    server.script("poll", brings(item()))
+    config = WorkerConfig(api_url=server.url, concurrency=4)
+    ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
+    ledger.tick(time.monotonic() + rests_for_s)
+    bells, berth = Bells(len(ledger.berths)), open_berth(ledger)
+    assembly = Assembly(
+        config, registry, ledger=ledger, berth=berth, bells=bells, place=Place(0), most_slots=4
+    )
+    work = asyncio.create_task(assembly.worker.run())
+    try:
+        async with asyncio.timeout(10.0):
+            await server.asked("complete")
+        rung, _, _ = select.select([bells.keeper], [], [], 0)
+        assert bool(rung) == (rests_for_s > 0)
+    finally:
+        assembly.worker.release(0.2)
+        await work
+        await assembly.aclose()
+        bells.close()
