@@ -30,6 +30,7 @@ from flowherd.core.messages import (
 )
 from flowherd.exits import Exit
 from flowherd.process import child
+from flowherd.process.gathering import gather, watched
 from flowherd.process.holes import fill_holes
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.rehearsal import rehearse
@@ -71,11 +72,7 @@ def main(setup: MoldSetup, link: Link) -> int:
     loaded = setup.setups.load()
     if isinstance(loaded, BootFailed):
         return child.refuse(link, loaded)
-    rehearse(setup.setups.config)
-    for _ in range(_BIRTHS):
-        _rehearse_birth(setup.setups, loaded)
-    warm_up()
-    fill_holes()
+    _prepare(setup.setups, loaded)
     _fork_and_end()
     found = list(hazards.found(sockets))
     sys.stdout.flush()  # what an import has printed must not be printed once more by each child
@@ -87,6 +84,24 @@ def main(setup: MoldSetup, link: Link) -> int:
         return _Mold(setup, link, loaded).serve()
     except LinkClosed:
         return Exit.CLEAN
+
+
+def _prepare(setups: Setups, loaded: LoadedApp) -> None:
+    """Has children share memory that they would write to: each page of it costs each of them a copy."""
+    _gather_code(setups, loaded)
+    rehearse(setups.config)
+    for _ in range(_BIRTHS):
+        _rehearse_birth(setups, loaded)
+    warm_up()
+    fill_holes()
+
+
+def _gather_code(setups: Setups, loaded: LoadedApp) -> None:
+    with watched() as codes:
+        rehearse(setups.config, lives=1)
+        _rehearse_birth(setups, loaded)
+    fill_holes()
+    gather(codes)
 
 
 def _rehearse_birth(setups: Setups, loaded: LoadedApp) -> None:

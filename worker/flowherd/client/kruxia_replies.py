@@ -40,8 +40,7 @@ def is_receipt(reply: Reply) -> bool:
 def sort_reply(reply: Reply) -> Answer | None:
     """Sorts a reply into the classes of protocol.md §1.5; None when no engine of ours can have said it.
 
-    What may pass is raised. 404 and 409 count only in the engine's own words: a proxy's must not cost a
-    result.
+    What may pass is raised. 404 and 409 count in the engine's own words alone: a proxy's cost no result.
     """
     match reply.status:
         case 200 | 201:
@@ -133,9 +132,8 @@ def _all_sound(body: bytes, worker_id: str) -> list[Activity] | None:
         items = _sound.decode(body).activities
     except _UNREADABLE:
         return None
-    for item in items:
-        if not _PLAIN_ID.match(item.activity_id):  # msgspec's patterns fill Python's cache of attributes
-            return None
+    if not all(_PLAIN_ID.match(item.activity_id) for item in items):  # msgspec's fill caches
+        return None
     return [
         Activity(
             activity_id=item.activity_id,

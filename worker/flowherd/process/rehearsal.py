@@ -61,17 +61,18 @@ async def rehearsed() -> int:
     return 0
 
 
-def rehearse(config: WorkerConfig, *, budget_s: float = _BUDGET_S) -> int:
+def rehearse(config: WorkerConfig, *, lives: int = LIVES, budget_s: float = _BUDGET_S) -> int:
     """Returns how many lives were lived, from the first poll to the last receipt.
 
     What goes wrong in one ends the rehearsal, and has cost memory and nothing else.
 
     Args:
         config: as real workers will have it; only where it polls, and how often, is our own.
+        lives: at most.
         budget_s: seconds of CPU after which no other life begins.
 
     """
-    lives, until = 0, time.thread_time() + budget_s
+    lived, until = 0, time.thread_time() + budget_s
     if os.environ.get(crashpoints.VARIABLE):  # meant for one who works
         return 0
     if hasattr(sys, "_clear_type_cache"):  # of what importing has looked up: a child would have to make room
@@ -79,15 +80,15 @@ def rehearse(config: WorkerConfig, *, budget_s: float = _BUDGET_S) -> int:
     try:
         default_base()  # which looks for a folder that can be written to, once in a process and its children
         with _silence():
-            while lives < LIVES and time.thread_time() < until:
+            while lived < lives and time.thread_time() < until:
                 with asyncio.Runner(loop_factory=new_loop(config.loop)) as runner:
                     asyncio.set_event_loop(runner.get_loop())
                     runner.run(_live(config))
                 asyncio.set_event_loop(None)
-                lives += 1
+                lived += 1
     except Exception:  # of a host without loopback, or of what an app has done to its libraries
         log.debug("not_rehearsed", exc_info=True)
-    return lives
+    return lived
 
 
 @contextmanager
