@@ -48,6 +48,19 @@ async def test_other_replies_beyond_a_megabyte_are_not_read(
         await client.complete(ID, b"{}", 5.0)
 
 
+async def test_the_same_bytes_without_activities_bring_nothing_again_and_others_are_read(
+    server: ScriptedEngine, client: KruxiaEngine
+) -> None:
+    """An idle host is told so for ever; what it remembers of that must fit nothing else."""
+    nothing, spaced = b'{"activities":[],"count":0}', b'{"activities": [], "count": 0}'
+    one = json.dumps({"activities": [an_item()], "count": 1}).encode()
+    server.script("poll", *(Play(200, body) for body in (nothing, nothing, spaced, one, nothing, b"")))
+    for expected in (0, 0, 0, 1, 0):
+        assert len((await client.poll("py", "w-1", 1, 5.0)).activities) == expected
+    with pytest.raises(EngineUnavailable):
+        await client.poll("py", "w-1", 1, 5.0)
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b"{}", b'{"activities": 7}', b'{"activities": null}']
 )

@@ -33,6 +33,8 @@ _UNAUTHORIZED = 401
 _CREDENTIALS_MISSING = "set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
 _json = msgspec.json.Encoder(order="deterministic")
 _ACCEPTED = Verdict.ACCEPTED  # compared for each call
+_EMPTY = Batch()
+_SHORT = 200  # bytes of a reply without activities, to be remembered
 
 
 def connect(
@@ -77,6 +79,7 @@ class KruxiaEngine:
         self._anonymous = anonymous
         self._undecoded = undecoded
         self._max_reply_mb = max_reply_mb
+        self._nothing: bytes | None = None
 
     async def poll(self, worker_type: str, worker_id: str, limit: int, deadline_s: float) -> Batch:
         """See `Engine.poll`. Items are decoded one by one: a bad one never costs the batch (R4)."""
@@ -93,7 +96,12 @@ class KruxiaEngine:
             raise ReplyTooLarge(reason, in_doubt=True) from None
         if answer.verdict is not Verdict.ACCEPTED:
             raise EngineMisconfigured(f"{self._api_url} refuses to be polled: {answer.detail}")
-        return decode_batch(reply.body, worker_id, self._undecoded)
+        if reply.body == self._nothing:
+            return _EMPTY
+        batch = decode_batch(reply.body, worker_id, self._undecoded)
+        if len(reply.body) <= _SHORT and not batch.activities and not batch.undecodable:
+            self._nothing = reply.body  # an idle host is told nothing in the same bytes again and again
+        return batch
 
     async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:
         """See `Engine.heartbeat`."""

@@ -186,10 +186,10 @@ def decide(
 
     """
     drained_at, worked_at, polled_by_others_at = pace.drained_at, pace.worked_at, 0.0
-    for one in siblings:
-        drained_at = max(drained_at, one.drained_at)
-        worked_at = max(worked_at, one.worked_at)
-        polled_by_others_at = max(polled_by_others_at, one.polled_at)
+    if siblings:
+        _, _, polled, drained, worked, *_ = zip(*siblings, strict=True)
+        drained_at, worked_at = max(drained_at, *drained), max(worked_at, *worked)
+        polled_by_others_at = max(polled)
     period_s = rhythm.period_s(now - worked_at)
     due_at = pace.quick_at(drained_at, period_s, now, is_roomy=is_roomy)
     if due_at is None:
@@ -223,6 +223,8 @@ def _free_place(polled_at: float, siblings: Sequence[Sibling], period_s: float, 
 def freer_than(me: Sibling, siblings: Sequence[Sibling], now: float) -> Sibling | None:
     """The sibling that should poll instead: with less than half the load, or half the lag of a loop that lags."""
     is_lagging = me.lag_s > LAGGING_S
+    if not me.load and not is_lagging:
+        return None  # nobody is freer than an idle process, and an idle host asks for each poll
     freer = [
         one
         for one in siblings

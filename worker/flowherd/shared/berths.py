@@ -33,9 +33,10 @@ class Berths(Sequence[Berth]):
         self._map = map_
         self._first = first
         self._layout = layout
+        self._size = layout.size  # a sum of many
         self._count = count
         self._made: dict[int, Berth] = {}
-        self._cells: memoryview[int] = memoryview(map_)[first : first + count * layout.size].cast("Q")
+        self._cells: memoryview[int] = memoryview(map_)[first : first + count * self._size].cast("Q")
 
     def __len__(self) -> int:
         return self._count
@@ -50,7 +51,7 @@ class Berths(Sequence[Berth]):
         number = range(self._count)[number]
         made = self._made.get(number)
         if made is None:  # of two threads that make it at once both get the same
-            offset = self._first + number * self._layout.size
+            offset = self._first + number * self._size
             made = self._made.setdefault(number, Berth(self._map, offset, self._layout, number))
         return made
 
@@ -60,21 +61,21 @@ class Berths(Sequence[Berth]):
 
         A claim is seen once its record's state is written, which is the last thing that is written of it.
         """
-        cells, width = self._cells, self._layout.size // 8
+        cells, width = self._cells, self._size // 8
         for number, at in enumerate(range(0, len(cells), width)):
             started, ended, settled = cells[at + _STARTED], cells[at + _ENDED], cells[at + _SETTLED]
             if started == ended:
                 if settled != ended:
                     return False
             elif cells[at + _OPENED] == started:
-                states = self._first + number * self._layout.size + self._layout.states
+                states = self._first + number * self._size + self._layout.states
                 if any(self._map[states : states + cells[at + _HIGH_WATER]]):
                     return False
         return True
 
     def living(self) -> list[int]:
         """The numbers of those that are LIVE."""
-        cells, width = self._cells, self._layout.size // 8
+        cells, width = self._cells, self._size // 8
         return [
             number
             for number, at in enumerate(range(0, len(cells), width))

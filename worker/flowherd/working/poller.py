@@ -167,12 +167,17 @@ class Poller:
 
         What has just begun takes its first step before: if it takes the process down, no claims are on their way.
         """
-        self._turns.pause()
         began_at, is_at_once = self._loop.time(), not self._gate.failures and not self._slots.held
-        turn = self._gate.through(self._poll)
         try:
-            await (turn if is_at_once else self._revocable(turn))
-        except EngineError:  # said where it happened, or by the gate
+            if is_at_once:
+                await self._poll()
+                self._gate.succeeded()
+            else:
+                self._turns.pause()
+                await self._revocable(self._gate.through(self._poll))
+        except EngineError as error:  # said where it happened, or by the gate
+            if is_at_once:
+                self._gate.failed(error, 0)
             self._turns.failed(began_at)
         except _NotNow:
             return
@@ -198,8 +203,9 @@ class Poller:
         asked = permits = self._slots.take(self._turns.share_of(wanted))
         try:
             batch = await self._ask(permits, began_at)
-            permits = self._attempts.accept(batch, permits, began_at)
-            if batch.activities:
+            found = len(batch.activities) + len(batch.undecodable)
+            if found:
+                permits = self._attempts.accept(batch, permits, began_at)
                 self._claimed()
         finally:
             self._slots.give_back(permits)
@@ -207,10 +213,10 @@ class Poller:
         self._note_fill(min(len(batch.activities) / wanted, 1.0))
         self._turns.found(
             asked,
-            len(batch.activities) + len(batch.undecodable),
+            found,
             began_at=began_at,
             now=self._loop.time(),
-            is_light=all(map(self._meter.is_light, {activity.name for activity in batch.activities})),
+            is_light=not found or all(map(self._meter.is_light, {one.name for one in batch.activities})),
         )
 
     async def _ask(self, permits: int, began_at: float) -> Batch:

@@ -41,7 +41,9 @@ class Turns:
             is_roomy: see `decide`.
 
         """
-        pace = replace(self._pace, worked_at=self._worked_at)
+        pace = self._pace
+        if pace.worked_at != self._worked_at:
+            pace = replace(pace, worked_at=self._worked_at)
         others = self._siblings.look(now)
         turn, self._pace = decide(pace, self._siblings.me(), others, self._rhythm, now, is_roomy=is_roomy)
         match turn:
