@@ -190,7 +190,7 @@ async def test_a_banner_before_the_request_is_no_reply() -> None:
     connection = await pool.acquire()
     async with asyncio.timeout(2.0):
         await pool._ended.wait()
-    assert not connection.is_reusable
+    assert not connection.rest()
     pool.release(connection)
     await pool.aclose()
     server.close()

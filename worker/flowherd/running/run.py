@@ -209,7 +209,9 @@ class Run:
         if self._end_waiters:
             _wake(self._end_waiters)
         self._on_end(self)
-        self._say_outcome()
+        if self._on_decided is not None:
+            then, self._on_decided = self._on_decided, None
+            then()
 
     def _say_outcome(self) -> None:
         if self.known_outcome is not None and self._on_decided is not None:

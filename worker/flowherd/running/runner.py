@@ -60,6 +60,7 @@ class Runner:
         self._threads = threads
         self._isolates = isolates
         self._environment = environment
+        self._begin = self._place if environment.tracing is None else self._begin_traced
         self._strands = Strands(environment.meter)
         self._in_isolates: set[Run] = set()
         self._gates = Gates(environment.permits)
@@ -112,10 +113,8 @@ class Runner:
         definition = self._registry.lookup(name)
         return definition is not None and definition.mode is Mode.LOOP
 
-    def _begin(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
-        if self._environment.tracing is None:
-            self._place(run, definition, state)
-            return
+    def _begin_traced(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
+        assert self._environment.tracing is not None
         with self._environment.tracing.around(state, definition.mode.value):
             self._place(run, definition, state)
 

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from flowherd.activity import Completed, Failed
@@ -33,8 +34,7 @@ _ACCEPTED, _COMPLETED, _ZOMBIE, _FREE = Delivery.ACCEPTED, Cell.COMPLETED, State
 _moving = threading.Lock()  # of this process's own threads: a record has one place when its sums are written
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One claimed activity.
 
     Attributes:
@@ -55,7 +55,7 @@ class Attempt:
 
     id: str
     activity: Activity
-    book: RecordBook = field(repr=False)
+    book: RecordBook
     index: int
     sequence: int
     lease_s: float
@@ -65,6 +65,9 @@ class Attempt:
     state: State = State.CLAIMED
     run: Run | None = None
     outcome: Completed | Failed | None = None
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.id} [{self.state.name}], record {self.index}.{self.sequence}, {self.run!r}>"
 
     @property
     def is_apart(self) -> bool:

@@ -98,12 +98,17 @@ class Attempts:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
             self._book.berth.add(Cell.CLAIMED)
             self._excuses.give(item.activity_id, item.worker_id, failure)
+        tools, lease_s = self._tools, self._config.lease_s
         for activity in self._admission.in_order(batch.activities):
             if (held := self._held.get(activity.activity_id)) and self._adopt(held, activity, asked_at):
                 continue
-            attempt = self._claim(activity, asked_at)
-            if attempt is None:
+            self._book.berth.add(_CLAIMED)
+            try:
+                attempt = claim(activity, tools, lease_s(activity.timeout_s), asked_at)
+            except LedgerFull as error:
+                self._refuse(activity, error)
                 continue
+            self._held[attempt.id] = attempt
             if self._is_releasing:
                 self._hand_back(attempt)
             elif permits and self._admission.enter(attempt):
@@ -131,16 +136,9 @@ class Attempts:
         attempt.is_patient = False
         self.start_waiting()
 
-    def _claim(self, activity: Activity, asked_at: float) -> Attempt | None:
-        self._book.berth.add(_CLAIMED)
-        try:
-            attempt = claim(activity, self._tools, self._config.lease_s(activity.timeout_s), asked_at)
-        except LedgerFull as error:
-            failure = Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
-            self._excuses.give(activity.activity_id, activity.worker_id, failure)
-            return None
-        self._held[attempt.id] = attempt
-        return attempt
+    def _refuse(self, activity: Activity, error: LedgerFull) -> None:
+        failure = Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
+        self._excuses.give(activity.activity_id, activity.worker_id, failure)
 
     def _adopt(self, held: Attempt, activity: Activity, asked_at: float) -> bool:
         """Moves an attempt under the newest claim; False when a new attempt has to run."""

@@ -13,14 +13,20 @@ class Changes:
     """Wakes those that wait, at each change; saying that there was one costs next to nothing."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._waiters: set[asyncio.Event] = set()
 
     def note(self) -> None:
         """There was a change."""
-        self._event.set()
+        for waiter in self._waiters:
+            waiter.set()
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Returns when `is_so`; asked at once, and after each change."""
-        while not is_so():
-            self._event.clear()
-            await self._event.wait()
+        waiter = asyncio.Event()
+        self._waiters.add(waiter)
+        try:
+            while not is_so():
+                waiter.clear()
+                await waiter.wait()
+        finally:
+            self._waiters.discard(waiter)

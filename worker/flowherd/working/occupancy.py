@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from flowherd.working.attempt import Attempt, Tools
 
 
-_RUNNING = Cell.RUNNING  # counted for each activity
-
-
 class Occupancy:
     """The handlers of one worker from their start until they have really ended.
 
@@ -33,11 +30,14 @@ class Occupancy:
         self._tools = tools
         self._tasks = Tasks()
         self._vacated = vacated
+        self._running = 0
+        self._say_running = tools.book.berth.writer_of(Cell.RUNNING)
         self.zombies: dict[str, Attempt] = {}
 
     def enter(self) -> None:
         """A handler starts, in a slot that has been taken for it."""
-        self._tools.book.berth.add(_RUNNING)
+        self._running += 1
+        self._say_running(self._running)
 
     def leave(self, attempt: Attempt, run: Run) -> None:
         """Its outcome is known: frees the slot, at once or when the handler has ended too."""
@@ -53,6 +53,7 @@ class Occupancy:
         self._vacate(attempt)
 
     def _vacate(self, attempt: Attempt) -> None:
-        self._tools.book.berth.add(_RUNNING, -1)
+        self._running -= 1
+        self._say_running(self._running)
         self._tools.slots.give_back()
         self._vacated(attempt)

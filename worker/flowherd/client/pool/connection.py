@@ -49,11 +49,13 @@ class HttpConnection(asyncio.Protocol):
 
     # The holder's side
 
-    @property
-    def is_reusable(self) -> bool:
-        """Whether an exchange may follow: the last one, if any, ended exactly where it should."""
+    def rest(self) -> bool:
+        """Until the next exchange whatever comes is nobody's reply; False if none may follow.
+
+        The last one, if any, must have ended exactly where it should.
+        """
         transport, reply = self._transport, self.reply
-        return (
+        is_reusable = (
             transport is not None
             and not transport.is_closing()
             and (reply.keep_alive or not self._exchanges)
@@ -61,6 +63,12 @@ class HttpConnection(asyncio.Protocol):
             and (reply.stage is _DONE or reply.stage is _IDLE)
             and not transport.get_write_buffer_size()
         )
+        if is_reusable:
+            reply.stage = _IDLE
+            reply.chunks = []
+            self.idle_since = self.loop.time()
+            self.deadline_at = math.inf
+        return is_reusable
 
     @property
     def is_quiet(self) -> bool:
@@ -73,14 +81,31 @@ class HttpConnection(asyncio.Protocol):
         return self._exchanges > 1 and isinstance(self.reply.fault, Disconnected) and not self.reply.received
 
     def begin(
-        self, most_bytes: int = _UNBOUNDED, *, is_streamed: bool = False, is_bodiless: bool = False
+        self,
+        most_bytes: int = _UNBOUNDED,
+        then: Callable[[], None] | None = None,
+        *,
+        is_streamed: bool = False,
+        is_bodiless: bool = False,
     ) -> None:
-        """Begins an exchange; `is_streamed`: the body will be taken in chunks while it comes."""
+        """Begins an exchange.
+
+        Args:
+            most_bytes: of the reply's body.
+            then: called later, once there is a whole reply or a fault; with it nobody may wait for either.
+            is_streamed: the body will be taken in chunks while it comes.
+            is_bodiless: as the reply to HEAD.
+
+        """
         self.reply.begin(most_bytes, is_bodiless=is_bodiless)
         self._is_streamed = is_streamed
         self._exchanges += 1
         if self._transport is None or self._transport.is_closing():
             self._fail(Disconnected("the connection had ended", has_begun=False))
+            if then is not None:
+                self.loop.call_soon(then)
+        else:
+            self._then = then
 
     def write(self, data: bytes) -> None:
         """Sends; what the kernel does not take now is kept."""
@@ -129,13 +154,6 @@ class HttpConnection(asyncio.Protocol):
         chunks, reply.chunks = reply.chunks, []
         return chunks
 
-    def when_ended(self, then: Callable[[], None]) -> None:
-        """Calls `then` once there is a whole reply, or a fault; instead of `whole_reply`, after `begin`."""
-        if self.reply.fault is not None:
-            self.loop.call_soon(then)
-        else:
-            self._then = then
-
     @property
     def body(self) -> bytes:
         """Of a whole reply."""
@@ -146,13 +164,6 @@ class HttpConnection(asyncio.Protocol):
         """Ends an exchange that has not ended by itself."""
         if self.reply.stage is not _DONE:
             self._fail(Overdue("no complete reply in time"))
-
-    def rest(self) -> None:
-        """Between two exchanges: whatever comes now is nobody's reply."""
-        self.reply.stage = _IDLE
-        self.reply.chunks = []
-        self.idle_since = self.loop.time()
-        self.deadline_at = math.inf
 
     def abort(self) -> None:
         """Closes at once; harmless when it is closed."""

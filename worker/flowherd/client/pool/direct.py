@@ -113,12 +113,12 @@ class DirectTransport:
         connection = self._pool.take()
         if connection is None:
             return False
-        connection.begin(MAX_REPLY_BYTES)
+        ended = partial(self._ended, connection, deadline_s, then, has_token=token is not None)
+        connection.begin(MAX_REPLY_BYTES, ended)
         self._pool.expect(connection, connection.loop.time() + deadline_s)
         if not self._outbox:
             connection.loop.call_soon(self._post)
         self._outbox.append((connection, head, body))
-        connection.when_ended(partial(self._ended, connection, deadline_s, then, has_token=token is not None))
         return True
 
     async def aclose(self) -> None:

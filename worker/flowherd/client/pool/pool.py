@@ -87,8 +87,7 @@ class HttpPool:
 
     def release(self, connection: HttpConnection) -> None:
         """Keeps it for the next, or closes it when its exchange did not end as it should."""
-        if connection.is_reusable and not self._is_closed:
-            connection.rest()
+        if not self._is_closed and connection.rest():
             self._pass_on(connection)
             return
         connection.abort()
