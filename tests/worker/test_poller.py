@@ -16,6 +16,7 @@ from flowherd.engine import Batch
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, State
 from flowherd.shared.siblings import Siblings
+from flowherd.working.batch_size import LEAST
 from flowherd.working.poller import Mode, Poller
 
 
@@ -66,6 +67,16 @@ async def test_a_poll_asks_for_the_free_slots_and_at_most_for_poll_max() -> None
         await asyncio.sleep(0.01)
         assert polling.polls[0].limit == expected
         polling.task.cancel()
+
+
+@virtual_time
+async def test_a_poll_asks_for_no_more_than_can_begin_soon() -> None:
+    """See test_batch_size.py."""
+    polling = Polling(slots=64, records=500)
+    polling.poller._batch_size.most = LEAST
+    polling.engine.offer(*(an_activity(f"a-{number}") for number in range(40)))
+    await asyncio.sleep(0.01)
+    assert polling.polls[0].limit == LEAST
 
 
 @virtual_time

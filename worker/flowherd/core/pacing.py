@@ -31,7 +31,7 @@ PATIENCE_S = 0.01  # how long a process that left its turn to a sibling waits fo
 CLOSE_S = 0.0005  # a timer may fire this early
 OVERDUE_S = 0.05  # a sibling that has missed its own time by more is frozen, or its loop is blocked
 LAGGING_S = 0.02  # a loop that is this late should leave work to others
-_MOST = 100  # activities a poll may ask for (protocol.md §4)
+MOST = 100  # activities a poll may ask for (protocol.md §4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Pace:
         is_full = found >= asked
         ramp = self.ramp
         if is_full:
-            ramp = min(2 * ramp, _MOST)
+            ramp = min(2 * ramp, MOST)
         elif not found:
             ramp = max(ramp // 2, min(ramp, 2))
         return replace(
@@ -251,4 +251,4 @@ def claimable(busy_mean_s: float) -> int:
         busy_mean_s: seconds of the loop that a recent activity took, on average.
 
     """
-    return _MOST if busy_mean_s <= 0 else max(1, min(_MOST, int(SOON_STARTED_S / busy_mean_s)))
+    return MOST if busy_mean_s <= 0 else max(1, min(MOST, int(SOON_STARTED_S / busy_mean_s)))

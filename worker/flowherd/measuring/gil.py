@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from time import perf_counter
 from typing import TYPE_CHECKING
+
+from flowherd.process.thread_time import queued_s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from flowherd.measuring.measures import Measure
     from flowherd.running.stepping import LoopMeter
 
-_SCHEDSTAT = "/proc/thread-self/schedstat"  # seconds on a CPU, seconds ready to run without one, both in ns
 _GOLDEN = 0.618033988749895
 
 
@@ -35,18 +35,17 @@ class GilProbe:
         self._measures = measures
         self._patience_s = sys.getswitchinterval() / 2
         self._naps = 0
-        self._stat: int | None = None
 
     def nap(self, about_s: float) -> None:
         """Sleeps in the calling thread, always the same one, and takes note of how late it woke."""
         self._naps += 1
         length_s = about_s * (0.5 + self._naps * _GOLDEN % 1)  # never in step with what it looks at
-        queued_s, busy_s = self._queued_s(), self._meter.busy_s
+        queued_before_s, busy_s = queued_s(), self._meter.busy_s
         due = perf_counter() + length_s
         threading.Event().wait(length_s)
         late_s = perf_counter() - due
         if late_s >= self._patience_s:
-            late_s -= self._queued_s() - queued_s
+            late_s -= queued_s() - queued_before_s
         self.judge(due, late_s, self._meter.busy_s - busy_s)
 
     def judge(self, due: float, late_s: float, loop_s: float = 0.0) -> None:
@@ -74,12 +73,3 @@ class GilProbe:
     def _count(self, name: str, late_s: float, *, held: bool) -> None:
         if (measure := self._measures.get(name)) is not None:
             measure.probed(waited_s=late_s, released=not held)
-
-    def _queued_s(self) -> float:
-        """Seconds this thread has ever been ready to run without a CPU; 0 where the kernel does not say."""
-        try:
-            if self._stat is None:
-                self._stat = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
-            return int(os.pread(self._stat, 64, 0).split()[1]) / 1e9
-        except (OSError, IndexError, ValueError):
-            return 0.0

@@ -16,6 +16,8 @@ from flowherd.core.pacing import SOON_S
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
 from flowherd.process import crashpoints
+from flowherd.process.thread_time import busy_s
+from flowherd.working.batch_size import BatchSize
 from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class Poller:
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
         self._most = config.poll_max
+        self._batch_size = BatchSize(busy_s)
         self._mode = Mode.POLLING
         self._sleep: asyncio.Future[None] | None = None
         self._wakes_at = self._acknowledged_at = 0.0
@@ -134,7 +137,8 @@ class Poller:
                 self._turns.pause()
                 await self._wait(math.inf, when_free=1)
                 continue
-            now, worthwhile = self._loop.time(), -(-min(self._slots.limit, self._most) // 2)
+            now = self._loop.time()
+            worthwhile = -(-min(self._slots.limit, self._most, self._batch_size.most) // 2)
             is_roomy = wanted >= worthwhile
             at = self._turns.next_at(now, is_roomy=is_roomy)
             if at <= now:
@@ -160,7 +164,7 @@ class Poller:
             self._sleep.set_result(None)
 
     def _wanted(self) -> int:
-        return min(self._slots.free, self._most, self._attempts.room)
+        return min(self._slots.free, self._most, self._batch_size.most, self._attempts.room)
 
     async def _take_turn(self) -> None:
         """Polls when the gate lets it, and beside work one round of the loop later.
@@ -210,6 +214,7 @@ class Poller:
         finally:
             self._slots.give_back(permits)
             self._attempts.start_waiting()
+        self._batch_size.found(asked, len(batch.activities))
         self._note_fill(min(len(batch.activities) / wanted, 1.0))
         self._turns.found(
             asked,
