@@ -157,9 +157,10 @@ class Attempts:
         run = self._tools.runner.start(attempt.activity, attempt, apart=is_suspect and not attempt.is_alone)
         attempt.run, attempt.state = run, _RUNNING
         run.tag = attempt.index + 1
-        if is_suspect:
-            event = "suspect_runs_alone" if attempt.is_alone else "suspect_runs_in_isolate"
-            log.warning(event, activity_id=attempt.id, name=attempt.activity.name)
+        if attempt.is_alone:
+            log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
+        elif is_suspect:
+            log.warning("suspect_runs_in_isolate", activity_id=attempt.id, name=attempt.activity.name)
         self._occupancy.enter()
         if run.phase is _WAITING:  # for its turn, or another of its kind: its limit has not begun then
             run.on_begin = partial(self._note_begin, attempt, run)
