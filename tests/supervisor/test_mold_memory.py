@@ -13,6 +13,7 @@ from inspect import isfunction
 from flowherd import Registry
 from flowherd.client.gate import Gate
 from flowherd.client.pool.connection import HttpConnection
+from flowherd.client.pool.wire import Origin
 from flowherd.config import WorkerConfig
 from flowherd.ledger import Ledger, records_needed
 from flowherd.sdk.loading import LoadedApp
@@ -27,20 +28,35 @@ ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_
 setups = Setups("app:registry", ".", None, config, {}, config.concurrency, ledger, Bells(len(ledger.berths)))
 kinds = (Attempts, Gate, HttpConnection, Poller, Reporter)
 code = {one: one.__code__ for kind in kinds for one in vars(kind).values() if isfunction(one)}
-mold._prepare(setups, LoadedApp("app:registry", Registry()))
+loaded = LoadedApp("app:registry", Registry(worker_type="pictures"))
+mold._prepare(mold.MoldSetup(setups, 1, 3), loaded)
+read, sized = Origin.of.cache_info().misses, dict(setups.sizes)
+Origin.of(config.api_url)
 print(json.dumps({
     "functions": len(code), "gathered": sum(one.__code__ is not before for one, before in code.items()),
+    "read_again": Origin.of.cache_info().misses - read,
+    "sizes": {slots: (one.concurrency, one.worker_type) for slots, one in sized.items()},
+    "born": [setups._worker(0, ledger.berths[0], slots, 3, loaded).config is sized.get(slots) for slots in (5, 6, 7)],
     "frozen": gc.get_freeze_count(), "left": len(gc.get_objects()),
 }))
 """
 
 
-def test_the_code_of_workers_is_gathered_and_all_that_they_share_is_frozen() -> None:
-    """Of what each of them runs and writes to, some pages instead of hundreds are its own."""
+def told() -> dict[str, Any]:
+    """What a program tells that has prepared itself for forks, as if it had imported an app."""
     done = subprocess.run(
         [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=60, check=True
     )
-    told: dict[str, Any] = json.loads(done.stdout)
-    assert told["gathered"] > told["functions"] / 3, told
-    assert told["frozen"] > 10_000
-    assert told["left"] < 1000, "a collection in a child would walk through what it shares"
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_what_children_share_is_prepared_before_the_first_is_born() -> None:
+    """Of what each of them would make, read and write to, some pages instead of hundreds are its own."""
+    found = told()
+    assert found["gathered"] > found["functions"] / 3, found
+    assert found["frozen"] > 10_000
+    assert found["left"] < 1000, "a collection in a child would walk through what it shares"
+    assert not found["read_again"], "the engine's URL"
+    assert found["sizes"] == {"6": [6, "pictures"], "5": [5, "pictures"]}
+    assert found["born"] == [True, True, False]

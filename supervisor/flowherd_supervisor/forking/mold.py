@@ -72,7 +72,7 @@ def main(setup: MoldSetup, link: Link) -> int:
     loaded = setup.setups.load()
     if isinstance(loaded, BootFailed):
         return child.refuse(link, loaded)
-    _prepare(setup.setups, loaded)
+    _prepare(setup, loaded)
     _fork_and_end()
     found = list(hazards.found(sockets))
     sys.stdout.flush()  # what an import has printed must not be printed once more by each child
@@ -86,29 +86,29 @@ def main(setup: MoldSetup, link: Link) -> int:
         return Exit.CLEAN
 
 
-def _prepare(setups: Setups, loaded: LoadedApp) -> None:
+def _prepare(setup: MoldSetup, loaded: LoadedApp) -> None:
     """Has children share memory that they would write to: each page of it costs each of them a copy."""
-    _gather_code(setups, loaded)
-    rehearse(setups.config)
+    _gather_code(setup, loaded)
+    rehearse(setup.setups.config)
     for _ in range(_BIRTHS):
-        _rehearse_birth(setups, loaded)
+        _rehearse_birth(setup, loaded)
     warm_up()
     fill_holes()
 
 
-def _gather_code(setups: Setups, loaded: LoadedApp) -> None:
+def _gather_code(setup: MoldSetup, loaded: LoadedApp) -> None:
     with watched() as codes:
-        rehearse(setups.config, lives=1)
-        _rehearse_birth(setups, loaded)
+        rehearse(setup.setups.config, lives=1)
+        _rehearse_birth(setup, loaded)
     fill_holes()
     gather(codes)
 
 
-def _rehearse_birth(setups: Setups, loaded: LoadedApp) -> None:
+def _rehearse_birth(setup: MoldSetup, loaded: LoadedApp) -> None:
     """What a child does before it works, as far as it can be done by somebody else."""
-    child.ignore_signals()  # which is due in any case: the app may have installed handlers of its own
+    child.ignore_signals()  # for all that are born here, too: the app may have installed handlers of its own
     _part_ways()
-    setups.rehearse(loaded)
+    setup.setups.rehearse(setup.processes, loaded)
 
 
 def _fork_and_end() -> None:
@@ -185,8 +185,9 @@ class _Mold:
         self._link.close()
         *ends, stacks = fds
         setups = self._setup.setups
-        obeys = (signal.SIGTERM,) if order.key else ()
-        begin(setups.title_of(order.seat, order.key), stacks, expendable=True, obeys=obeys)
+        if order.key:
+            child.obey_signal(signal.SIGTERM)  # this process ignores it, with all that are born here
+        begin(setups.title_of(order.seat, order.key), stacks, expendable=True)
         if not self._is_adopted(may_begin, go_between):
             return Exit.RELEASED
         _part_ways()

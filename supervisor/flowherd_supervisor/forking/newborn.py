@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 from setproctitle import setproctitle
 
 from flowherd.exits import Exit
-from flowherd.process.child import ignore_signals
 
 if TYPE_CHECKING:
-    import signal
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
 _OOM_ADJUSTMENT = 500  # the kernel takes a worker before the keeper or the supervisor
@@ -45,18 +43,16 @@ def own_group(pid: int) -> None:
         os.setpgid(pid, pid)
 
 
-def begin(title: str, stacks: int, *, expendable: bool, obeys: Collection[signal.Signals] = ()) -> None:
-    """Makes this process one of ours.
+def begin(title: str, stacks: int, *, expendable: bool) -> None:
+    """Makes this process one of ours; what it does with signals is for its own first steps.
 
     Args:
         title: what `ps` shows.
         stacks: the file for its last words.
         expendable: whether the kernel shall take it first when memory ends.
-        obeys: the signals that do to it what they do by default.
 
     """
     os.setpgid(0, 0)
-    ignore_signals(but=obeys)
     faulthandler.enable(stacks)
     setproctitle(title)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit
+from flowherd.process.child import ignore_signals
 from flowherd.process.link import Link
 from flowherd_supervisor.forking.newborn import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.forking.oom import OomCounter
@@ -148,6 +149,7 @@ class Processes:
 
         def be_born(parent: int) -> int:
             close_all_but((theirs.fileno(), stacks, *birth.keep))
+            ignore_signals()
             begin(birth.title, stacks, expendable=birth.expendable)
             return birth.main(theirs) if os.getppid() == parent else Exit.RELEASED
 
@@ -171,7 +173,8 @@ class Processes:
 
         def be_born(parent: int) -> int:
             close_all_but((*birth.ends, stacks))
-            begin(birth.title, stacks, expendable=True, obeys=(signal.SIGTERM,))
+            ignore_signals(but=(signal.SIGTERM,))
+            begin(birth.title, stacks, expendable=True)
             die_with_parent()
             return birth.main() if os.getppid() == parent else Exit.RELEASED
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowherd.core.sharing import spread, whose_key
@@ -60,6 +60,7 @@ class Setups:
         activities: options of activities by name.
         most_slots: the host's concurrency.
         threads: whether all workers are threads of one process.
+        sizes: the settings of workers with so many slots, once there has been one.
 
     """
 
@@ -72,6 +73,7 @@ class Setups:
     ledger: Ledger
     bells: Bells
     threads: bool = False
+    sizes: dict[int, WorkerConfig] = field(default_factory=dict)
 
     def load(self) -> LoadedApp | BootFailed:
         """Imports the app here."""
@@ -128,17 +130,20 @@ class Setups:
             loaded: the app, where the process it was forked from has imported it.
 
         """
+        if not self.threads:
+            return child.main(self._worker(order.seat, berths[0], order.limit, processes, loaded), link)
         shares = spread(order.limit, len(berths))
         setups = [
             self._worker(order.seat + number, berth, share, processes, loaded)
             for number, (berth, share) in enumerate(zip(berths, shares, strict=True))
         ]
-        return threads.main(setups, link) if self.threads else child.main(setups[0], link)
+        return threads.main(setups, link)
 
-    def rehearse(self, loaded: LoadedApp) -> None:
-        """Puts a worker's setup together, for nobody."""
+    def rehearse(self, processes: int, loaded: LoadedApp) -> None:
+        """Puts the setups of so many workers together, for nobody; those that are born have their settings then."""
         self.title_of(0)
-        self._worker(0, self.ledger.berths[0], 1, 1, loaded)
+        for share in set(spread(self.most_slots, processes)):
+            self._worker(0, self.ledger.berths[0], share, processes, loaded)
 
     def _worker(
         self, seat: int, berth: Berth, limit: int, processes: int, loaded: LoadedApp | None
@@ -147,7 +152,7 @@ class Setups:
             app=self.app,
             app_dir=self.app_dir,
             worker_type=self.worker_type,
-            config=self.config.model_copy(update={"concurrency": max(limit, 1)}),
+            config=self.sizes.get(limit) or self._sized(limit, loaded),
             slots=limit,
             most_slots=self.most_slots,
             activities=self.activities,
@@ -158,3 +163,9 @@ class Setups:
             bells=self.bells,
             loaded=loaded,
         )
+
+    def _sized(self, limit: int, loaded: LoadedApp | None) -> WorkerConfig:
+        worker_type = (loaded and loaded.registry.worker_type) or self.config.worker_type
+        update = {"concurrency": max(limit, 1), "worker_type": worker_type}
+        self.sizes[limit] = config = self.config.model_copy(update=update)
+        return config

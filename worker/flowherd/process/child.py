@@ -78,6 +78,11 @@ def ignore_signals(*, but: Collection[signal.Signals] = ()) -> None:
         signal.signal(number, signal.SIG_DFL if number in but else lambda *_: None)
 
 
+def obey_signal(number: signal.Signals) -> None:
+    """From now on it does what it does by default."""
+    signal.signal(number, signal.SIG_DFL)
+
+
 def main(setup: ChildSetup, link: Link) -> int:
     """Loads the app, says Ready or BootFailed, works until told to stop, and returns the exit code."""
     logs.name_process(process=setup.seat)
@@ -85,10 +90,12 @@ def main(setup: ChildSetup, link: Link) -> int:
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
     orders = Orders(link)
     orders.start()
-    loaded = setup.loaded or load(setup.app, setup.app_dir, setup.worker_type, setup.activities)
+    loaded: LoadedApp | BootFailed | None = setup.loaded
+    if loaded is None:
+        loaded = load(setup.app, setup.app_dir, setup.worker_type, setup.activities)
+        ignore_signals()  # again: the app may have installed handlers of its own
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
-    ignore_signals()  # again: the app may have installed handlers of its own
     tracing = begin_tracing(setup.config, setup.seat, is_loud=setup.seat == 0)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(setup.config.loop)()
@@ -122,8 +129,11 @@ def assemble(setup: ChildSetup, registry: Registry, place: Place) -> Assembly:
 
     Until the supervisor has heard that it is ready, it may be killed as one that holds nothing.
     """
+    config, worker_type = setup.config, _worker_type(registry, setup)
+    if config.worker_type != worker_type:
+        config = config.model_copy(update={"worker_type": worker_type})
     assembly = Assembly(
-        setup.config.model_copy(update={"worker_type": _worker_type(registry, setup)}),
+        config,
         registry,
         ledger=setup.ledger,
         berth=setup.berth,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import structlog
 
+from flowherd.client.pool.wire import Origin, base_path_of
 from flowherd.core.messages import Quiet, Resume, SetSlots, decode_downward, ready
 from flowherd.files.scratch import default_base
 from flowherd.isolates.host import LinkedHost
@@ -86,6 +87,7 @@ def rehearse(config: WorkerConfig, *, lives: int = LIVES, budget_s: float = _BUD
                     runner.run(_live(config))
                 asyncio.set_event_loop(None)
                 lived += 1
+        base_path_of(config.api_url), Origin.of(config.api_url).authority  # remembered, as the last of some
     except Exception:  # of a host without loopback, or of what an app has done to its libraries
         log.debug("not_rehearsed", exc_info=True)
     return lived

@@ -8,10 +8,9 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.util
-import os
 
 from flowherd.client.transport import new_client
-from flowherd.telemetry.wanted import wanted
+from flowherd.telemetry.start import is_asked_for
 
 _NEEDED_BY_EVERY_WORKER = ("anyio._backends._asyncio", "h11", "httpcore", "flowherd.process.assembly")
 _PERHAPS = ("uvloop",)
@@ -24,7 +23,7 @@ def warm_up() -> None:
     for name in _PERHAPS:
         if importlib.util.find_spec(name) is not None:
             importlib.import_module(name)
-    if wanted(os.environ).traces:
+    if is_asked_for():
         importlib.import_module("flowherd.telemetry.provider")
     new_client("http://127.0.0.1", None, connections=1)  # never opened: nothing to close
     gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +20,12 @@ MOST_S = 1.0  # what it takes of the drain's time
 log = structlog.stdlib.get_logger(__name__)
 
 
+@cache
+def is_asked_for() -> bool:
+    """Whether spans are; the variables are read once, before the fork where the app is imported before it."""
+    return bool(wanted(os.environ).traces)
+
+
 def begin_tracing(config: WorkerConfig, process: int, *, is_loud: bool) -> Tracing | None:
     """The process's tracing; None where none is asked for, or where it cannot be had.
 
@@ -28,7 +35,7 @@ def begin_tracing(config: WorkerConfig, process: int, *, is_loud: bool) -> Traci
         is_loud: whether it says what is in the way; one process of a host does.
 
     """
-    if not wanted(os.environ).traces:
+    if not is_asked_for():
         return None
     try:
         from flowherd.telemetry.provider import Spans  # noqa: PLC0415 - not where it is not asked for

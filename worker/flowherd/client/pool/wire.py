@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from urllib.parse import quote, urlsplit
 
 _TARGET = re.compile(rb"/[\x21-\x7e]*\Z")
@@ -56,6 +56,7 @@ class Origin:
     port: int
 
     @classmethod
+    @lru_cache(maxsize=8)  # one for each engine, and mostly read before the fork
     def of(cls, url: str) -> Origin:
         """That of an absolute URL.
 
@@ -84,6 +85,7 @@ class Origin:
         return (host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}").encode()
 
 
+@lru_cache(maxsize=8)
 def base_path_of(url: str) -> str:
     """The path of a URL, percent-encoded, without a slash at its end."""
     return quote(urlsplit(url).path, safe="/%:@!$&'()*+,;=~").rstrip("/")
