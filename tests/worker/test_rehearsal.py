@@ -12,6 +12,8 @@ import pytest
 _PREAMBLE = """
 import asyncio, gc, json, logging, os, signal, sys, threading
 from flowherd import logs
+from flowherd.client.kruxia import encoded
+from flowherd.client.pool.wire import Origin
 from flowherd.config import WorkerConfig
 from flowherd.process.rehearsal import LIVES, rehearse
 from flowherd.process.warm import warm_up
@@ -36,6 +38,7 @@ def left():
         "signals": [repr(signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)],
         "wakeup": signal.set_wakeup_fd(-1),
         "variables": dict(os.environ),
+        "remembered": [encoded.cache_info().currsize, Origin.of.cache_info().currsize],
         "files": sorted(os.listdir(".")),
     }
 """
@@ -54,7 +57,7 @@ if pid:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 from flowherd.process import rehearsal
 with asyncio.Runner(loop_factory=rehearsal.new_loop(config.loop)) as runner:
-    runner.run(rehearsal._live(config))
+    runner.run(rehearsal._live(config, 20))
 own_kb = sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Private_"))
 print(json.dumps({"lives": lives, "own_kb": own_kb}), flush=True)
 os._exit(0)
@@ -93,6 +96,7 @@ def test_a_rehearsal_comes_to_its_end_and_leaves_nothing_that_a_fork_would_copy(
     assert first == second == all_
     assert found["after"] == found["before"]
     assert found["after"]["threads"] == 1
+    assert found["after"]["remembered"] == [0, 1], "no ids, and no engine but the real one"
     assert not any("socket" in link or "event" in link for link in found["after"]["descriptors"].values())
     assert found["after"]["silenced"] == found["after"]["tasks"] == 0
 

@@ -194,7 +194,7 @@ class KruxiaEngine:
 
     def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
         """See `Engine.encode_completion`; the output is spliced in as it was checked."""
-        head = b'{"worker_id":%b,"output":%b' % (_encoded(worker_id), outcome.output)
+        head = b'{"worker_id":%b,"output":%b' % (encoded(worker_id), outcome.output)
         if outcome.cost_usd is None and not outcome.usage:
             return head + b"}"
         return head + _spent(outcome) + b"}"
@@ -214,7 +214,7 @@ class KruxiaEngine:
 
 
 @lru_cache(maxsize=8)
-def _encoded(worker_id: str) -> bytes:
+def encoded(worker_id: str) -> bytes:
     """As JSON: the same for all that a poll has brought."""
     return _json.encode(worker_id)
 

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import structlog
 
+from flowherd.client.kruxia import encoded
 from flowherd.client.pool.wire import Origin, base_path_of
 from flowherd.core.messages import Quiet, Resume, SetSlots, decode_downward, ready
 from flowherd.files.scratch import default_base
 from flowherd.isolates.host import LinkedHost
 from flowherd.ledger import Cause, Ledger, records_needed
+from flowherd.measuring.measures import SAMPLED_FIRST
 from flowherd.process import crashpoints
 from flowherd.process.assembly import Assembly, Place
 from flowherd.process.lifespan import enter
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 
 LIVES = 10  # code is rewritten when it has run eight times
 _BUDGET_S = 0.25  # what an app waits for at most; a calm machine takes a fifth
-_ACTIVITIES = 12  # in each life
+_ACTIVITIES = 12  # in each life but the first
+_MANY = SAMPLED_FIRST + _ACTIVITIES  # of the others of one kind few are sampled
 _PATIENCE_S = 2.0  # for one life, which takes some milliseconds
 _TYPE = "rehearsal"
 _RECEIPT = b'{"acknowledged":true}'
@@ -84,10 +87,12 @@ def rehearse(config: WorkerConfig, *, lives: int = LIVES, budget_s: float = _BUD
             while lived < lives and time.thread_time() < until:
                 with asyncio.Runner(loop_factory=new_loop(config.loop)) as runner:
                     asyncio.set_event_loop(runner.get_loop())
-                    runner.run(_live(config))
+                    runner.run(_live(config, _ACTIVITIES if lived else _MANY))
                 asyncio.set_event_loop(None)
                 lived += 1
-        base_path_of(config.api_url), Origin.of(config.api_url).authority  # remembered, as the last of some
+        for remembered in (encoded, base_path_of, Origin.of):
+            remembered.cache_clear()  # each entry would be dropped by each child, wherever it lies
+        base_path_of(config.api_url), Origin.of(config.api_url).authority
     except Exception:  # of a host without loopback, or of what an app has done to its libraries
         log.debug("not_rehearsed", exc_info=True)
     return lived
@@ -104,9 +109,9 @@ def _silence() -> Iterator[None]:
         logging.disable(before)
 
 
-async def _live(config: WorkerConfig) -> None:
+async def _live(config: WorkerConfig, activities: int) -> None:
     """One life: from the assembly to the last receipt."""
-    stage = _Stage(_ACTIVITIES)
+    stage = _Stage(activities)
     with socket.create_server(("127.0.0.1", 0)) as listener:  # a name would be looked up in threads
         server = await asyncio.get_running_loop().create_server(lambda: _Engine(stage), sock=listener)
         own = {

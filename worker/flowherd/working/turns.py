@@ -46,13 +46,13 @@ class Turns:
             pace = replace(pace, worked_at=self._worked_at)
         others = self._siblings.look(now)
         turn, self._pace = decide(pace, self._siblings.me(), others, self._rhythm, now, is_roomy=is_roomy)
-        match turn:
+        match turn:  # by names: for places Python 3.11 looks up a name that is new each time, and caches it
             case Poll():
                 return now
-            case Wait(until):
+            case Wait(until=until):
                 self._siblings.say_next(until)
                 return until
-            case Leave(to, until):
+            case Leave(to=to, until=until):
                 self._siblings.say_next(until)
                 self._siblings.wake(to)
                 return until
