@@ -113,7 +113,7 @@ class Child:
 
     def called(self) -> None:
         """A sibling has woken it."""
-        self._pace = replace(self._pace, is_called=True)
+        self._pace = self._pace._replace(is_called=True)
         self.look()
 
     def _poll(self, free: int) -> None:
@@ -160,7 +160,7 @@ class Child:
 
     def _acknowledged(self, _: list[float]) -> None:
         now = self.model.world.now
-        self._pace = replace(self._pace, worked_at=now)
+        self._pace = self._pace._replace(worked_at=now)
         self.said = self.said._replace(worked_at=now)
         self.look()
 

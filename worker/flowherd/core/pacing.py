@@ -13,7 +13,7 @@ and never twice for the same answer. Three rules, each from what every process p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -79,9 +79,8 @@ class Sibling(NamedTuple):
         return not self.is_on_loop and self.next_poll_at > 0 and self.next_poll_at >= now - OVERDUE_S
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """What a process remembers between its polls. Times are monotonic seconds.
+class Pace(NamedTuple):
+    """What a process remembers between its polls. Times are monotonic seconds. A tuple, as `Sibling`.
 
     Attributes:
         worked_at: when it last got work, or had an outcome acknowledged.
@@ -121,8 +120,7 @@ class Pace:
             ramp = min(2 * ramp, MOST)
         elif not found:
             ramp = max(ramp // 2, min(ramp, 2))
-        return replace(
-            self,
+        return self._replace(
             worked_at=now if found else self.worked_at,
             polled_at=began_at,
             drained_at=self.drained_at if is_full else began_at,
@@ -136,7 +134,7 @@ class Pace:
     def after_failure(self, began_at: float, rng: Rng) -> Pace:
         """The pace after a poll without an answer: the queue may hold anything."""
         jitter = rng.uniform(0.7, 1.0)
-        return replace(self, polled_at=began_at, due_at=0.0, is_called=False, is_hungry=False, jitter=jitter)
+        return self._replace(polled_at=began_at, due_at=0.0, is_called=False, is_hungry=False, jitter=jitter)
 
     def quick_at(self, drained_at: float, period_s: float, now: float, *, is_roomy: bool) -> float | None:
         """When its own work is reason to poll; None when the queue has been found empty for long enough since."""
@@ -196,7 +194,7 @@ def decide(
         is_taken = pace.due_at <= now + CLOSE_S and polled_by_others_at > now - CROWDED * period_s
         if not pace.due_at or is_taken:
             polled_at = max(pace.polled_at, polled_by_others_at)
-            pace = replace(pace, due_at=_free_place(polled_at, siblings, period_s * pace.jitter, now))
+            pace = pace._replace(due_at=_free_place(polled_at, siblings, period_s * pace.jitter, now))
         due_at = pace.due_at
     if due_at > now + CLOSE_S:
         return Wait(due_at), pace
@@ -207,7 +205,7 @@ def decide(
         return Wait(pace.rang_at + PATIENCE_S), pace
     if max(pace.polled_at, polled_by_others_at) <= pace.rang_at:
         return Poll(), pace  # whom it had woken did not come
-    return Leave(freest.number, now + PATIENCE_S), replace(pace, rang_at=now)
+    return Leave(freest.number, now + PATIENCE_S), pace._replace(rang_at=now)
 
 
 def _free_place(polled_at: float, siblings: Sequence[Sibling], period_s: float, now: float) -> float:

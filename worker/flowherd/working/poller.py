@@ -142,7 +142,7 @@ class Poller:
             is_roomy = wanted >= worthwhile
             at = self._turns.next_at(now, is_roomy=is_roomy)
             if at <= now:
-                await self._take_turn()
+                await self._take_turn(wanted)
             else:
                 await self._wait(at, when_free=_NEVER if is_roomy else worthwhile)
         self._turns.pause()
@@ -166,7 +166,7 @@ class Poller:
     def _wanted(self) -> int:
         return min(self._slots.free, self._most, self._batch_size.most, self._attempts.room)
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self, wanted: int) -> None:
         """Polls when the gate lets it, and beside work one round of the loop later.
 
         What has just begun takes its first step before: if it takes the process down, no claims are on their way.
@@ -174,11 +174,11 @@ class Poller:
         began_at, is_at_once = self._loop.time(), not self._gate.failures and not self._slots.held
         try:
             if is_at_once:
-                await self._poll()
+                await self._poll(wanted)
                 self._gate.succeeded()
             else:
                 self._turns.pause()
-                await self._revocable(self._gate.through(self._poll))
+                await self._revocable(self._gate.through(self._poll_if_wanted))
         except EngineError as error:  # said where it happened, or by the gate
             if is_at_once:
                 self._gate.failed(error, 0)
@@ -198,12 +198,15 @@ class Poller:
         finally:
             self._turn = None
 
-    async def _poll(self) -> None:
-        """Slots first: what comes must be able to start at once (protocol.md R1)."""
-        began_at = self._loop.time()
+    async def _poll_if_wanted(self) -> None:
         wanted = self._wanted()
         if self._mode is not Mode.POLLING or not wanted:
             raise _NotNow
+        await self._poll(wanted)
+
+    async def _poll(self, wanted: int) -> None:
+        """Slots first: what comes must be able to start at once (protocol.md R1)."""
+        began_at = self._loop.time()
         asked = permits = self._slots.take(self._turns.share_of(wanted))
         try:
             batch = await self._ask(permits, began_at)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowherd.core.pacing import Leave, Pace, Poll, Rhythm, Wait, decide, helper
@@ -43,7 +42,7 @@ class Turns:
         """
         pace = self._pace
         if pace.worked_at != self._worked_at:
-            pace = replace(pace, worked_at=self._worked_at)
+            pace = pace._replace(worked_at=self._worked_at)
         others = self._siblings.look(now)
         turn, self._pace = decide(pace, self._siblings.me(), others, self._rhythm, now, is_roomy=is_roomy)
         match turn:  # by names: for places Python 3.11 looks up a name that is new each time, and caches it
@@ -88,7 +87,7 @@ class Turns:
             self.worked(now)
             if (is_full or not is_light) and (one := helper(self._siblings.look(now), now)) is not None:
                 self._siblings.wake(one.number)
-                pace = replace(pace, rang_at=now)
+                pace = pace._replace(rang_at=now)
         self._pace = pace
 
     def failed(self, began_at: float) -> None:
@@ -102,4 +101,4 @@ class Turns:
 
     def called(self) -> None:
         """A sibling wants this process to poll."""
-        self._pace = replace(self._pace, is_called=True)
+        self._pace = self._pace._replace(is_called=True)
