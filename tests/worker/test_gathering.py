@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PROBE = """
-import json, sys, types
+import gc, json
 from flowherd.process.gathering import gather, watched
 from flowherd.process.holes import fill_holes
 text = "def f{0}(x):\\n    return [x + {0} for _ in range(3)] + [x - 1, x * 2, x // 3]\\n"
@@ -34,7 +34,7 @@ scattered = pages()
 fill_holes()
 gathered = gather(codes)
 print(json.dumps({
-    "gathered": gathered, "scattered": scattered, "pages": pages(),
+    "frozen": gc.get_freeze_count(), "gathered": gathered, "scattered": scattered, "pages": pages(),
     "same": before == [function(7) for function in hot],
     "cold": space["f1"].__code__ is cold,
 }))
@@ -50,6 +50,7 @@ def test_code_that_has_run_lies_side_by_side_afterwards_and_does_the_same() -> N
     assert told["scattered"] > 60, "nothing to gather: the test shows nothing"
     assert told["pages"] < told["scattered"] / 2, told
     assert told["gathered"] >= 100
+    assert told["frozen"] > 2000
     assert told["same"]
     assert told["cold"]
 

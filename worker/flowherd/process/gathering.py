@@ -40,13 +40,15 @@ def watched() -> Iterator[Codes]:
 def gather(codes: Codes) -> int:
     """Gives each function that has one of these codes a copy of it, and returns how many functions there were.
 
-    The copies lie where there is room: holes are to be filled before, and those of the originals afterwards.
+    The copies lie where there is room: holes are to be filled before, and those of the originals afterwards. What
+    there is by then is frozen: the collections to come need not look at it.
     """
     gc.unfreeze()  # the collector does not name what is frozen
     copies: dict[int, CodeType] = {}
     functions = [one for one in gc.get_objects() if type(one) is FunctionType and id(one.__code__) in codes]
     for function in functions:
         function.__code__ = _copy(function.__code__, codes, copies)
+    gc.freeze()
     return len(functions)
 
 
