@@ -155,7 +155,7 @@ class IsolateRun:
             case Abandoned(call):
                 if call in self._calls:
                     self._calls[call].cancel()
-            case TextStreamed(stream, text):
+            case TextStreamed(stream=stream, text=text):  # by names, as there are many: see `Turns.next_at`
                 if (outlet := self._outlet(stream)) is not None:
                     outlet.put(text)
             case StreamClosed(stream, error):
