@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,9 @@ class Answer(msgspec.Struct, frozen=True):
 
     verdict: Verdict
     detail: str = ""
+
+
+OnAnswer: TypeAlias = "Callable[[Answer | EngineError | None], None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Engine(Protocol):
         activity_id: str,
         body: bytes,
         deadline_s: float,
-        then: Callable[[Answer | EngineError | None], None],
+        then: OnAnswer,
     ) -> bool:
         """As `complete`, for callers that need no task: sends now and calls `then` later, with what came of it.
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from flowherd.activity import Activity, Completed, Failed, Usage
-from flowherd.engine import Answer, Batch, Undecodable, Verdict
+from flowherd.engine import Answer, Batch, OnAnswer, Undecodable, Verdict
 from flowherd.errors import EngineError
 
 
@@ -113,7 +113,7 @@ class FakeEngine:
         activity_id: str,
         body: bytes,
         deadline_s: float,
-        then: Callable[[Answer | EngineError | None], None],
+        then: OnAnswer,
     ) -> bool:
         """Answers as `complete` does; a bug in the script is left to it."""
         script = self._scripts["complete"]

@@ -21,11 +21,10 @@ from flowherd.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from flowherd.activity import Completed, Failed, Usage
     from flowherd.client.auth import TokenSource
     from flowherd.config import WorkerConfig
+    from flowherd.engine import OnAnswer
 
 API = "/api/v1"
 MAX_BODY_BYTES = 52_428_800  # protocol.md fact 16
@@ -117,7 +116,7 @@ class KruxiaEngine:
         activity_id: str,
         body: bytes,
         deadline_s: float,
-        then: Callable[[Answer | EngineError | None], None],
+        then: OnAnswer,
     ) -> bool:
         """See `Engine.begin_complete`."""
         route = f"{API}/activities/{activity_id}/complete"
@@ -126,7 +125,7 @@ class KruxiaEngine:
     def _replied(
         self,
         route: str,
-        then: Callable[[Answer | EngineError | None], None],
+        then: OnAnswer,
         reply: Reply | EngineError | None,
     ) -> None:
         if not isinstance(reply, Reply):

@@ -6,7 +6,7 @@ import asyncio
 import re
 import ssl
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import httpx
 import msgspec
@@ -35,6 +35,9 @@ class Reply(msgspec.Struct, frozen=True):
         return f"<Reply {self.status}, {len(self.body)} bytes>"
 
 
+OnReply: TypeAlias = "Callable[[Reply | EngineError | None], None]"
+
+
 class Transport(Protocol):
     """POSTs JSON bodies to one origin."""
 
@@ -58,9 +61,7 @@ class Transport(Protocol):
         """
         ...
 
-    def begin(
-        self, route: str, body: bytes, deadline_s: float, then: Callable[[Reply | EngineError | None], None]
-    ) -> bool:
+    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
         """As `call`, for callers that need no task: sends now and calls `then` later, with what came of it.
 
         None came of it where the token was refused: `call` knows what to do then. False: nothing can be sent at
@@ -161,9 +162,7 @@ class HttpxTransport:
         except httpx.HTTPError as error:
             raise _translated(error, has_begun=has_begun) from error
 
-    def begin(
-        self, route: str, body: bytes, deadline_s: float, then: Callable[[Reply | EngineError | None], None]
-    ) -> bool:
+    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
         """See `Transport.begin`: httpx needs a task for each call."""
         del route, body, deadline_s, then
         return False

@@ -24,10 +24,9 @@ from flowherd.client.transport import MAX_REPLY_BYTES, Reply, tls_context, unask
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from flowherd.client.auth import Token, TokenSource
     from flowherd.client.pool.connection import HttpConnection
+    from flowherd.client.transport import OnReply
     from flowherd.errors import EngineError
 
 _UNAUTHORIZED = 401
@@ -99,9 +98,7 @@ class DirectTransport:
         except WireError as error:
             raise _translated(error, deadline_s, max_reply_bytes) from error
 
-    def begin(
-        self, route: str, body: bytes, deadline_s: float, then: Callable[[Reply | EngineError | None], None]
-    ) -> bool:
+    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
         """See `Transport.begin`: False where a token, a connection or a refusal have to be waited for."""
         token = None
         if self._tokens is not None and (token := self._tokens.known()) is None:
@@ -144,7 +141,7 @@ class DirectTransport:
         self,
         connection: HttpConnection,
         deadline_s: float,
-        then: Callable[[Reply | EngineError | None], None],
+        then: OnReply,
         *,
         has_token: bool,
     ) -> None:
