@@ -60,7 +60,7 @@ MUTATIONS = (
     Mutation(
         "heartbeats of the keeper",
         WORKER + "leases/beats.py",
-        "self._beat_if_due(berth, record, now)",
+        "self._beat_if_due(berth, record, watch, now)",
         "continue",
         SYSTEM + "test_leases.py::test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards",
     ),
@@ -95,7 +95,7 @@ MUTATIONS = (
     Mutation(
         "settlement of what a dead process held",
         WORKER + "leases/beats.py",
-        "self._tasks.spawn(self._settle(berth))",
+        "self._tasks.spawn(self._settle(berths))",
         "pass",
         CHAOS
         + "test_crash_points.py::test_a_worker_that_dies_at_a_named_point_costs_at_most_an_attempt[after_claim]",
