@@ -56,22 +56,21 @@ def test_in_a_storm_of_kills_every_cent_is_charged_and_none_twice(
         storm(engine, run_host, tmp_path)
 
 
-def runs_something(host: Host, process: int) -> bool:
-    """Completions come in waves: right after one nothing runs, and a kill would hit nothing."""
-    return any(row["in_flight"] for row in host.status()["children"] if row["process"] == process)
+def at_work(host: Host) -> list[int]:
+    """The processes that a kill would hit: right after a wave of completions there are none."""
+    return [row["process"] for row in host.status()["children"] if row["in_flight"]]
 
 
 def storm(engine: Engine, run_host: Callable[..., Host], tmp_path: Path) -> None:
-    """Kills a process four times while 60 activities spend two cents each."""
+    """Kills a process four times while 150 activities spend two cents each."""
     flags = ("-c", "8", "--poison-after", "0", "--default-lease", "3")
     host = run_host("mortal_app:registry", *flags, processes=2, url=engine.url)
     trace = tmp_path / "trace"
     retry = {"max_attempts": 20, "strategy": "fixed", "base_seconds": 1}
-    workflows = engine.submit("spend_twice", 60, settings={"retry": retry}, trace=str(trace))
-    for number, completed in enumerate((2, 12, 25, 40)):
+    workflows = engine.submit("spend_twice", 150, settings={"retry": retry}, trace=str(trace))
+    for completed in (2, 12, 25, 40):
         engine.wait_for("complete", completed)
-        eventually(partial(runs_something, host, number % 2), "a handler at work")
-        host.kill(number % 2)
+        host.kill(eventually(partial(at_work, host), "a handler at work")[0])
         host.wait_ready()
     assert {engine.ended(one, within_s=60)["status"] for one in workflows} == {"completed"}
     paths = [f"/api/v1/workflows/{one}/output" for one in workflows]
