@@ -17,7 +17,7 @@ from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
 from flowherd.process import crashpoints
 from flowherd.process.thread_time import busy_s
-from flowherd.working.batch_size import BatchSize
+from flowherd.working.batch_size import LEAST, LEAST_BY_HTTPX, BatchSize
 from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Poller:
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
         self._most = config.poll_max
-        self._batch_size = BatchSize(busy_s)
+        self._batch_size = BatchSize(LEAST if config.transport == "direct" else LEAST_BY_HTTPX, busy_s)
         self._mode = Mode.POLLING
         self._sleep: asyncio.Future[None] | None = None
         self._wakes_at = self._acknowledged_at = 0.0
