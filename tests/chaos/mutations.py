@@ -67,8 +67,10 @@ MUTATIONS = (
     Mutation(
         "retries of complete",
         WORKER + "working/reporter.py",
-        "            if answer is None:\n                continue\n            match",
-        "            if answer is None:\n                return Delivery.DROPPED\n            match",
+        "answer, first = first or await self._try(parcel), None\n            if answer is None:\n"
+        "                continue",
+        "answer, first = first or await self._try(parcel), None\n            if answer is None:\n"
+        "                return Delivery.DROPPED",
         CHAOS + "test_partitions.py::test_a_partition_within_the_lease_costs_nothing",
     ),
     Mutation(
@@ -176,8 +178,8 @@ MUTATIONS = (
     Mutation(
         "sums of money that a dead process had spent",
         WORKER + "leases/settlement.py",
-        "cost_usd=cost_usd, usage=usage\n",
-        "cost_usd=None, usage=()\n",
+        "replace(failure, cost_usd=cost_usd, usage=usage)",
+        "replace(failure, cost_usd=None, usage=())",
         SYSTEM + "test_mortal.py::test_what_a_killed_process_had_spent_is_charged_once",
     ),
     Mutation(
