@@ -74,6 +74,13 @@ MUTATIONS = (
         CHAOS + "test_partitions.py::test_a_partition_within_the_lease_costs_nothing",
     ),
     Mutation(
+        "a turn of its own for what may block",
+        WORKER + "running/strands.py",
+        "return name != before and not self._strands.meter.is_light(name)",
+        "return False",
+        UNIT + "test_strands.py::test_a_handler_that_is_not_known_to_be_light_begins_a_turn_of_its_own",
+    ),
+    Mutation(
         "the check for NUL",
         WORKER + "sdk/outputs.py",
         'if b"\\\\u0000" in body and plain:',

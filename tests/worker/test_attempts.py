@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from attempts_kit import Table, an_activity
@@ -217,3 +218,77 @@ async def test_a_bug_in_a_delivery_is_said_and_does_not_take_the_others_along(er
         await table.rest()
     assert "internal_error" in [entry["event"] for entry in logs]
     assert table.count(Cell.COMPLETED) == 1
+
+
+@virtual_time
+async def test_what_handlers_of_one_turn_have_brought_about_is_sent_when_it_ends() -> None:
+    """An engine that is asleep is woken once for all of them; their records say at once that they have outcomes."""
+    table = Table(slots=4)
+    meter = table.tools.meter
+    table.bring(an_activity("a-1"), an_activity("a-2"))
+    await table.rest()
+    meter.begin_turn()
+    table.handlers.end("a-1", "a-2")
+    await table.rest()
+    assert table.told("complete") == []
+    assert table.states() == {"a-1": State.REPORTING, "a-2": State.REPORTING}
+    meter.end_turn()
+    await table.rest()
+    assert [id_ for id_, _ in table.told("complete")] == ["a-1", "a-2"]
+    assert table.states() == {}
+
+
+@virtual_time
+async def test_one_that_cannot_be_sent_keeps_none_of_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(slots=4)
+    meter, reporter = table.tools.meter, table.tools.reporter
+    post = reporter.post
+
+    def broken(activity_id: str, *rest: Any) -> None:
+        if activity_id == "a-1":
+            raise RuntimeError("ours")
+        post(activity_id, *rest)
+
+    monkeypatch.setattr(reporter, "post", broken)
+    table.bring(an_activity("a-1"), an_activity("a-2"))
+    await table.rest()
+    meter.begin_turn()
+    table.handlers.end("a-1", "a-2")
+    await table.rest()
+    with capture_logs() as logs:
+        meter.end_turn()
+    await table.rest()
+    assert [line["event"] for line in logs] == ["internal_error"]
+    assert [id_ for id_, _ in table.told("complete")] == ["a-2"]
+
+
+@virtual_time
+async def test_an_outcome_is_sent_before_what_has_waited_for_it_has_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits for its light neighbours may keep the loop for seconds: the last of them must not wait for that."""
+    table = Table(slots=4)
+    sent: list[str] = []
+    sent_before: dict[str, list[str]] = {}
+    noted, begin = table.handlers._noted, table.engine.begin_complete
+
+    def note(activity_id: str) -> Any:
+        sent_before[activity_id] = list(sent)
+        return noted(activity_id)
+
+    def send(activity_id: str, *rest: Any) -> bool:
+        sent.append(activity_id)
+        return begin(activity_id, *rest)
+
+    monkeypatch.setattr(table.handlers, "_noted", note)
+    monkeypatch.setattr(table.engine, "begin_complete", send)
+    table.bring(an_activity("a-1"))
+    await table.rest()
+    table.bring(an_activity("a-2", "stubborn"))
+    await table.rest()
+    assert sent_before == {"a-1": []}
+    table.handlers.end("a-1")
+    await table.rest()
+    assert sent_before == {"a-1": [], "a-2": ["a-1"]}
+    table.handlers.end("a-2")
+    await table.rest()

@@ -9,7 +9,6 @@ import pytest
 from scripted_engine import Play, ScriptedEngine
 
 from flowherd.client.auth import Token
-from flowherd.client.pool.connection import HttpConnection
 from flowherd.client.pool.direct import DirectTransport
 from flowherd.client.transport import Reply
 from flowherd.errors import EngineDisconnected, EngineError, EngineUnavailable, ReplyTooLarge
@@ -196,34 +195,7 @@ async def test_a_closed_transport_ends_what_is_under_way(server: ScriptedEngine,
     never.set()
 
 
-async def test_what_is_begun_in_one_round_of_the_loop_is_sent_at_its_end(
-    server: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sent one by one between handlers, each would find the engine asleep again, and wake it."""
-    calls = Calls(DirectTransport(server.url, None, connections=2))
-    held = asyncio.Event()
-    server.script("complete", Play(hold=held), Play(hold=held))
-    first, second = (asyncio.create_task(calls.warm()) for _ in range(2))  # two idle connections
-    async with asyncio.timeout(10.0):
-        await server.asked("complete", 2)
-        held.set()
-        await asyncio.gather(first, second)
-    written: list[bytes] = []
-    write = HttpConnection.write
-    monkeypatch.setattr(
-        HttpConnection, "write", lambda self, data: (written.append(data), write(self, data))[1]
-    )
-    assert calls.begin(b"1")
-    assert calls.begin(b"2")
-    assert written == []
-    await asyncio.sleep(0)
-    assert [data[-1:] for data in written] == [b"1", b"2"]
-    assert isinstance(await calls.result(), Reply)
-    assert isinstance(await calls.result(), Reply)
-    await calls.transport.aclose()
-
-
-async def test_what_was_begun_on_a_connection_that_ends_before_it_is_sent_is_an_error(calls: Calls) -> None:
+async def test_a_call_under_way_when_all_connections_are_closed_is_an_error(calls: Calls) -> None:
     await calls.warm()
     assert calls.begin()
     await calls.transport.aclose()

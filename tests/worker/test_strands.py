@@ -30,7 +30,9 @@ class Loop:
 
     def __init__(self, *handlers: Any, **settings: Any) -> None:
         config = WorkerConfig(worker_id="test", **settings)
-        self.runner = Runner(Registry.of(handlers), config, ThreadPool(1), RunEnvironment())
+        environment = RunEnvironment()
+        self.meter = environment.meter
+        self.runner = Runner(Registry.of(handlers), config, ThreadPool(1), environment)
 
     def start(self, name: str, times: int = 1, **parameters: Any) -> list[Run]:
         return [
@@ -254,3 +256,25 @@ async def test_a_strand_names_what_it_runs() -> None:
     stop.set()
     await loop.outcomes(runs)
     assert repr(Strands(loop.runner._environment.meter)) == "<Strands [0 tasks, 0 handlers wait for theirs]>"
+
+
+async def test_a_handler_that_is_not_known_to_be_light_begins_a_turn_of_its_own() -> None:
+    """What those before it have brought about is sent at the end of theirs: it may keep the loop for minutes."""
+    seen: list[str] = []
+
+    @activity
+    async def quick() -> None:
+        seen.append("quick")
+
+    @activity
+    async def unknown() -> None:
+        seen.append("unknown")
+
+    loop = Loop(quick, unknown)
+    await loop.outcomes(loop.start("quick"))
+    loop.meter.on_turn_end = lambda: seen.append("turn ends")
+    seen.clear()
+    runs = [run for name in ("quick", "quick", "unknown", "quick") for run in loop.start(name)]
+    await loop.outcomes(runs)
+    assert seen[:5] == ["quick", "quick", "turn ends", "unknown", "quick"]
+    assert seen[-1] == "turn ends"

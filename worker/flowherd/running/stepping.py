@@ -52,6 +52,8 @@ class LoopMeter:
         on_long_step: called with the seconds of each step that was so long that its neighbours felt it.
         stepping: set while there is a handler that has not ended.
         on_busy: called when the first handler begins after a time without any.
+        is_in_turn: while handlers run one after the other that have not waited and are known to be light.
+        on_turn_end: called when they have.
 
     """
 
@@ -71,7 +73,8 @@ class LoopMeter:
         self.on_busy: Callable[[], None] | None = None
         self.on_long_step: Callable[[float], None] | None = None
         self._alive = 0
-        self._is_in_turn = False
+        self.is_in_turn = False
+        self.on_turn_end: Callable[[], None] | None = None
 
     def blocks(self, name: str) -> bool:
         """Whether an activity of this name has lately kept the loop for so long that its neighbours felt it."""
@@ -111,13 +114,15 @@ class LoopMeter:
 
     def begin_turn(self) -> None:
         """Handlers are about to run one after the other: between them nothing has ended."""
-        self._is_in_turn = True
+        self.is_in_turn = True
 
     def end_turn(self) -> None:
         """It may be the end of all handlers."""
-        self._is_in_turn = False
+        self.is_in_turn = False
         if not self._alive:
             self.stepping.clear()
+        if self.on_turn_end is not None:
+            self.on_turn_end()
 
     def enter_thread(self, name: str) -> Stay:
         """A handler begins to run in a thread; `leave_thread` must follow when it has ended."""
@@ -206,7 +211,7 @@ class LoopMeter:
 
     def _ends(self) -> None:
         self._alive -= 1
-        if not self._alive and not self._is_in_turn:
+        if not self._alive and not self.is_in_turn:
             self.stepping.clear()
 
 

@@ -6,6 +6,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
+
 from flowherd.ledger import State
 from flowherd.working.attempt import counter_of, kept_of
 from flowherd.working.reporter import Delivery
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from flowherd.activity import Result
     from flowherd.working.attempt import Attempt, Tools
+
+log = structlog.stdlib.get_logger(__name__)
 
 _REPORTING, _WITHDRAWN = State.REPORTING, Delivery.WITHDRAWN  # looked up for each activity, which is dear
 
@@ -37,6 +41,8 @@ class Deliveries:
         self._settled = settled
         self._ended = ended
         self._is_abandoned = False
+        self._posts: list[Callable[[], None]] = []
+        tools.meter.on_turn_end = self._turn_ended
         self.under_way = 0
 
     def post(self, attempt: Attempt, outcome: Result) -> None:
@@ -48,7 +54,20 @@ class Deliveries:
         self.under_way += 1
         then = partial(self._delivered, attempt, outcome, time.monotonic())
         encoded = ("", None) if self._is_abandoned else (speaker, kept)
-        tools.reporter.post(attempt.id, partial(self._fence, attempt), outcome, encoded, then)
+        post = partial(tools.reporter.post, attempt.id, partial(self._fence, attempt), outcome, encoded, then)
+        if tools.meter.is_in_turn:
+            self._posts.append(post)
+        else:
+            post()
+
+    def _turn_ended(self) -> None:
+        """Sends what handlers that ran one after the other have brought about: an engine is woken once for all."""
+        posts, self._posts = self._posts, []
+        for post in posts:
+            try:
+                post()
+            except Exception as error:
+                log.error("internal_error", exc_info=error)
 
     def abandon(self) -> None:
         """Time is up: each ends with its present call."""

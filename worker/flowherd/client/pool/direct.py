@@ -66,7 +66,6 @@ class DirectTransport:
                 (b"user-agent", b"flowherd"),
             )
         )
-        self._outbox: list[tuple[HttpConnection, bytes, bytes]] = []
         self._head_version = -1
         self._head = self._common + b"content-length: "
 
@@ -113,9 +112,7 @@ class DirectTransport:
         ended = partial(self._ended, connection, deadline_s, then, has_token=token is not None)
         connection.begin(MAX_REPLY_BYTES, ended)
         self._pool.expect(connection, connection.loop.time() + deadline_s)
-        if not self._outbox:
-            connection.loop.call_soon(self._post)
-        self._outbox.append((connection, head, body))
+        _write(connection, head, body)
         return True
 
     async def aclose(self) -> None:
@@ -159,12 +156,6 @@ class DirectTransport:
         finally:
             self._pool.release(connection)
         then(result)
-
-    def _post(self) -> None:
-        """Sends what was begun in this round of the loop: a peer that is awake takes the next without being woken."""
-        outbox, self._outbox = self._outbox, []
-        for connection, head, body in outbox:
-            _write(connection, head, body)
 
     def _send(
         self, connection: HttpConnection, head: bytes, body: bytes, deadline_at: float, most_bytes: int
