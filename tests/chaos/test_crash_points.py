@@ -88,8 +88,7 @@ def test_a_keeper_that_dies_amid_a_settlement_counts_each_activity_once(
 
 def test_without_an_order_a_point_is_nothing() -> None:
     """The same function for every point: no look at the environment, no counting."""
-    assert reached is bind("")
-    assert {reached(point) for point in POINTS + KEEPER_POINTS} == {None}
+    assert reached is bind("") is id  # which does nothing with what it is given
 
 
 @pytest.mark.parametrize("order", ["nowhere:1:SIGKILL", "after_claim:1:SIGNOTHING", "after_claim"])
