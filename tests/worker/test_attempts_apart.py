@@ -76,7 +76,7 @@ async def test_the_keeper_settles_what_has_died_in_an_isolate_and_the_worker_goe
     await table.rest()
     assert table.slots.held == 1
     table.check()
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(1.0)  # virtual time, in which the keeper settles it
     (call,) = table.engine.of("fail")
     assert call.body["error"] == {"code": "WORKER_CRASHED", "message": KILLED.how, "retryable": True}
     assert table.states() == {"x": State.RUNNING}
@@ -92,7 +92,7 @@ async def test_c22_the_death_that_makes_it_poison_ends_it_for_good_naming_all() 
     table.bring(an_activity("a"))
     await table.rest()
     table.isolates.end("a", KILLED)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(1.0)  # virtual time, in which the keeper settles it
     (call,) = table.engine.of("fail")
     assert (call.body["error"]["code"], call.body["error"]["retryable"]) == ("POISON", False)
     assert "death 0; death 1; its isolate was killed by SIGKILL" in call.body["error"]["message"]
@@ -106,7 +106,7 @@ async def test_what_runs_apart_is_not_charged_for_the_death_of_its_worker() -> N
     await table.rest()
     table.berth.end(Cause.CRASH, 9)
     keep(table)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(1.0)  # virtual time, in which the keeper settles it
     assert {call.activity_id for call in table.engine.of("fail")} == {"a", "x"}
     assert table.ledger.suspects.charges("a").count == 1
     assert table.ledger.suspects.charges("x").count == 1
@@ -121,7 +121,7 @@ async def test_a_worker_that_ends_before_the_verdict_leaves_the_death_to_be_sett
     await table.rest()
     table.berth.end(Cause.STOPPED, 0)
     keep(table)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(1.0)  # virtual time, in which the keeper settles it
     (call,) = table.engine.of("fail")
     assert call.body["error"]["message"] == KILLED.how
 

@@ -66,13 +66,7 @@ class Engine(Protocol):
         """Delivers `encode_completion`'s bytes; safe to repeat with the same bytes (fact 10)."""
         ...
 
-    def begin_complete(
-        self,
-        activity_id: str,
-        body: bytes,
-        deadline_s: float,
-        then: OnAnswer,
-    ) -> bool:
+    def begin_complete(self, activity_id: str, body: bytes, deadline_s: float, then: OnAnswer) -> bool:
         """As `complete`, for callers that need no task: sends now and calls `then` later, with what came of it.
 
         None: nothing came of it that says anything, `complete` must be asked. False: it cannot be sent at this

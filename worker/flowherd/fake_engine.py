@@ -108,13 +108,7 @@ class FakeEngine:
         sent = json.loads(body)
         return await self._answer(Call("complete", activity_id, sent["worker_id"], deadline_s, sent))
 
-    def begin_complete(
-        self,
-        activity_id: str,
-        body: bytes,
-        deadline_s: float,
-        then: OnAnswer,
-    ) -> bool:
+    def begin_complete(self, activity_id: str, body: bytes, deadline_s: float, then: OnAnswer) -> bool:
         """Answers as `complete` does; a bug in the script is left to it."""
         script = self._scripts["complete"]
         if script and isinstance(script[0], Exception) and not isinstance(script[0], EngineError):

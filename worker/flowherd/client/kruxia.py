@@ -111,13 +111,7 @@ class KruxiaEngine:
         """See `Engine.complete`."""
         return await self._tell(activity_id, "complete", body, deadline_s)
 
-    def begin_complete(
-        self,
-        activity_id: str,
-        body: bytes,
-        deadline_s: float,
-        then: OnAnswer,
-    ) -> bool:
+    def begin_complete(self, activity_id: str, body: bytes, deadline_s: float, then: OnAnswer) -> bool:
         """See `Engine.begin_complete`."""
         route = f"{API}/activities/{activity_id}/complete"
         return self._transport.begin(route, body, deadline_s, partial(self._replied, route, then))

@@ -52,8 +52,8 @@ class LoopMeter:
         on_long_step: called with the seconds of each step that was so long that its neighbours felt it.
         stepping: set while there is a handler that has not ended.
         on_busy: called when the first handler begins after a time without any.
-        is_in_turn: while handlers run one after the other that have not waited and are known to be light.
-        on_turn_end: called when they have.
+        is_in_turn: while handlers that do not wait run one after the other; only its first may not be known as light.
+        on_turn_end: called when they have run.
 
     """
 

@@ -86,6 +86,11 @@ class Strands:
     Args:
         meter: measures the steps.
 
+    Attributes:
+        given_up_loop: names of activities whose handlers lately had to wait.
+        queue: handlers that the serving strand is to run.
+        serving: the strand that handlers share, None while nobody needs one.
+
     """
 
     def __init__(self, meter: LoopMeter) -> None:

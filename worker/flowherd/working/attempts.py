@@ -153,13 +153,13 @@ class Attempts:
         return True
 
     def _start(self, attempt: Attempt) -> None:
-        is_suspect = attempt.is_suspect
-        run = self._tools.runner.start(attempt.activity, attempt, apart=is_suspect and not attempt.is_alone)
+        is_apart = attempt.is_apart
+        run = self._tools.runner.start(attempt.activity, attempt, apart=is_apart)
         attempt.run, attempt.state = run, _RUNNING
         run.tag = attempt.index + 1
         if attempt.is_alone:
             log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
-        elif is_suspect:
+        elif is_apart:
             log.warning("suspect_runs_in_isolate", activity_id=attempt.id, name=attempt.activity.name)
         self._occupancy.enter()
         if run.phase is _WAITING:  # for its turn, or another of its kind: its limit has not begun then

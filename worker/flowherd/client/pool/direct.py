@@ -166,12 +166,12 @@ class DirectTransport:
 
     def _head_of(self, route: str, token: Token | None, size: int) -> bytes:
         if token is not None and token.version != self._head_version:
-            self._head_with(token)
+            self._make_head(token)
         target = checked_target(self._base + route.encode())
         return b"POST %b%b%d\r\n\r\n" % (target, self._head, size)
 
-    def _head_with(self, token: Token) -> None:
-        """Makes the header block, once for each token."""
+    def _make_head(self, token: Token) -> None:
+        """The header block, once for each token; EngineUnavailable for a token that no header can carry."""
         try:
             bearer = header_line(b"authorization", b"Bearer " + token.value.encode())
         except ValueError:
