@@ -16,6 +16,7 @@ from flowherd.config import WorkerConfig
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Phase, Runner
+from flowherd.running.stepping import LIGHT_S
 from flowherd.running.strands import Strands
 from flowherd.testing import make_activity
 
@@ -278,3 +279,21 @@ async def test_a_handler_that_is_not_known_to_be_light_begins_a_turn_of_its_own(
     await loop.outcomes(runs)
     assert seen[:5] == ["quick", "quick", "turn ends", "unknown", "quick"]
     assert seen[-1] == "turn ends"
+
+
+async def test_nor_is_one_that_has_lately_kept_the_loop_behind_others_of_its_name() -> None:
+    """Its last attempt says nothing about the next."""
+    seen: list[str] = []
+
+    @activity
+    async def moody() -> None:
+        seen.append("moody")
+
+    loop = Loop(moody)
+    await loop.outcomes(loop.start("moody"))
+    loop.meter.enter_isolate()  # one begins …
+    loop.meter.ended("moody", 2 * LIGHT_S, 2 * LIGHT_S)  # … and has ended
+    loop.meter.on_turn_end = lambda: seen.append("turn ends")
+    seen.clear()
+    await loop.outcomes(loop.start("moody", 2))
+    assert seen == ["moody", "turn ends", "moody", "turn ends"]

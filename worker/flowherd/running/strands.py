@@ -226,13 +226,11 @@ class Strand(Coroutine[Any, Any, None]):
             handler.end(outcome)
             if task.cancelling() or getweakrefcount(task) != self.holds:
                 break  # it has left a cancellation on the task, or somebody who keeps a book about it
-            if queue and (perf_counter() >= until or self._may_block(queue[0].name, handler.name)):
-                return None  # as a bare yield: the loop comes back in its next round
+            if queue and (perf_counter() >= until or not meter.is_light(queue[0].name)):
+                return (
+                    None  # as a bare yield; what may keep the loop begins a turn: nothing waits for its end
+                )
         raise StopIteration
-
-    def _may_block(self, name: str, before: str) -> bool:
-        """Whether the next handler must begin a turn, since what has ended before it must not wait for it to end."""
-        return name != before and not self._strands.meter.is_light(name)
 
     def drop_task(self) -> None:
         """Its task knows it and has ended: no circle of references shall wait for a collection of garbage."""
