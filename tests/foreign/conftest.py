@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -63,8 +62,8 @@ def _sdist(name: str, release: str, folder: Path) -> Path:
     if not unpacked.exists():
         with tempfile.TemporaryDirectory(dir=folder) as part:  # another process may be fetching it too
             _run([*PIP, "--dest", part, f"{name}=={release}"], f"the sdist of {name} {release}", {})
-            with tarfile.open(Path(part, f"{name}-{release}.tar.gz")) as archive:
-                archive.extractall(part, filter="data")
+            archive = Path(part, f"{name}-{release}.tar.gz")
+            _run(["tar", "--no-same-owner", "-xzf", str(archive), "-C", part], f"the archive {archive.name}", {})
             with contextlib.suppress(OSError):  # the other was quicker
                 Path(part, unpacked.name).rename(unpacked)
     return unpacked
@@ -80,6 +79,8 @@ def _run(words: list[str], what: str, environment: dict[str, str]) -> None:
             timeout=FETCH_S,
             check=False,
         )
+    except FileNotFoundError:
+        pytest.skip(f"{what} cannot be fetched: {words[0]} is not installed")
     except subprocess.TimeoutExpired:
         pytest.skip(f"{what} cannot be fetched within {FETCH_S:g} s")
     if done.returncode:
