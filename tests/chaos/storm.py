@@ -42,7 +42,14 @@ class Profile:
     transport: str = "direct"
 
 
-SHORT = Profile(400, (0.02, 0.8), restart_engine_every_s=5.0, within_s=60.0, kill_isolate_every_s=1.5)
+SHORT = Profile(
+    240,
+    (0.02, 0.8),
+    kill_every_s=2.0,
+    restart_engine_every_s=4.0,
+    within_s=60.0,
+    kill_isolate_every_s=1.5,
+)
 LONG = Profile(3000, (0.02, 2.0), kill_isolate_every_s=2.0)
 HARASSED = Profile(1500, (0.02, 2.0), 0.0, 0.0, harass_every_s=1.5)
 HARASSED_SHORT = Profile(

@@ -63,7 +63,11 @@ def _sdist(name: str, release: str, folder: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as part:  # another process may be fetching it too
             _run([*PIP, "--dest", part, f"{name}=={release}"], f"the sdist of {name} {release}", {})
             archive = Path(part, f"{name}-{release}.tar.gz")
-            _run(["tar", "--no-same-owner", "-xzf", str(archive), "-C", part], f"the archive {archive.name}", {})
+            _run(
+                ["tar", "--no-same-owner", "-xzf", str(archive), "-C", part],
+                f"the archive {archive.name}",
+                {},
+            )
             with contextlib.suppress(OSError):  # the other was quicker
                 Path(part, unpacked.name).rename(unpacked)
     return unpacked

@@ -120,7 +120,7 @@ def test_two_processes_give_the_answer_of_none_and_lose_nothing(demo: Callable[[
 
 def test_killed_processes_change_nothing_about_the_answer(demo: Callable[[str], Demo]) -> None:
     """SIGKILL at any moment: the work comes back, runs again, and is accepted once (faults of group C)."""
-    code, out, err = demo("processes=1, json=True, limit=200, chaos=True").finish()
+    code, out, err = demo("processes=1, json=True, limit=120, chaos=True").finish()
     assert code == 0, err
     shown = document(out)
     assert shown["kills"] >= 1

@@ -34,8 +34,9 @@ def test_a_queue_of_real_activities_runs_to_its_end_on_both_processes(
 
 
 @pytest.mark.timeout(150)
-def test_ten_thousand_noops_leave_no_descriptor_thread_or_file_behind(
-    engine: Engine, run_host: StartHost
+@pytest.mark.parametrize("many", [3_000, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_thousands_of_noops_leave_no_descriptor_thread_or_file_behind(
+    engine: Engine, run_host: StartHost, many: int
 ) -> None:
     """faults.md M2, M17: nothing runs twice on a calm day, and nothing grows."""
     host = run_host(APP, "--poll-max", "50", "-c", "64", url=engine.url)
@@ -43,9 +44,9 @@ def test_ten_thousand_noops_leave_no_descriptor_thread_or_file_behind(
     engine.wait_for("complete", 200)
     before = {pid: _belongings(pid) for pid in host.children().values()}
     files_before = sorted(path.name for path in host.folder.rglob("*"))
-    engine.submit("noop", 9_800)
-    engine.wait_for("complete", 10_000, within_s=120)
-    assert len(engine.claims_per_activity()) == 10_000
+    engine.submit("noop", many - 200)
+    engine.wait_for("complete", many, within_s=120)
+    assert len(engine.claims_per_activity()) == many
     assert set(engine.claims_per_activity().values()) == {1}
     assert set(engine.completions_per_activity().values()) == {1}
     assert {pid: _belongings(pid) for pid in host.children().values()} == before
@@ -105,15 +106,16 @@ def test_exit_0_of_a_process_that_was_not_told_to_stop_is_a_crash(
 
 
 @pytest.mark.timeout(90)
-def test_a_handler_that_blocks_its_loop_keeps_a_lease_a_quarter_as_long(
-    run_host: StartHost, tmp_path: Path
+@pytest.mark.parametrize("seconds", [7, pytest.param(12, marks=pytest.mark.soak)])
+def test_a_handler_that_blocks_its_loop_keeps_a_lease_that_is_much_shorter(
+    run_host: StartHost, tmp_path: Path, seconds: int
 ) -> None:
     """C11, M8: 12 s of a blocked loop under a 3 s lease: beaten from another process, not run twice, nobody killed."""
     journal = tmp_path / "journal"
     with running_engine("--default-lease", "3", "--sweep-interval", "0.5") as engine:
         host = run_host(APP, "--default-lease", "3", url=engine.url)
-        engine.submit("block_loop", 1, seconds=12, journal=str(journal))
-        engine.submit("block_loop", 1, seconds=12, journal=str(journal))
+        engine.submit("block_loop", 1, seconds=seconds, journal=str(journal))
+        engine.submit("block_loop", 1, seconds=seconds, journal=str(journal))
         engine.wait_for("complete", 2, within_s=60)
         assert set(engine.claims_per_activity().values()) == {1}
         assert journal.read_text().count("start") == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -44,12 +45,15 @@ def test_the_first_activity_is_run_and_answers(engine: Engine, tmp_path: Path) -
 def test_every_command_and_flag_it_names_exists() -> None:
     """A renamed flag must not live on in prose."""
     env = clean_environment()
+
+    @functools.cache
+    def help_of(command: str) -> str:
+        return flowherd(command, "--help", env=env)
+
     commands = set(re.findall(r"flowherd ([a-z]+)", README)) - {"hosts", "engine", "has", "is"}
     for command in commands & {"run", "demo", "submit", "status", "check", "config", "engine", "bench"}:
-        assert "Usage" in flowherd(command, "--help", env=env)
-    known = "".join(
-        flowherd(command, "--help", env=env) for command in ("run", "demo", "submit", "status", "engine")
-    )
+        assert "Usage" in help_of(command)
+    known = "".join(map(help_of, ("run", "demo", "submit", "status", "engine")))
     for flag in set(re.findall(r"`(--[a-z-]+)", README)):
         assert flag in known, f"{flag} is in the README, but no command knows it"
 
