@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import pytest
 import structlog
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
 
 LOOK = """
 import os
@@ -38,3 +44,37 @@ def test_events_reach_caplog_and_never_stdout(caplog, capfd) -> None:
     structlog.stdlib.get_logger("flowherd").warning("seen", process=2)
     assert [record.message for record in caplog.records] == ["event='seen' process=2"]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("python", ["3.11.2", "3.12.0", "3.13.0", "3.14.0"])
+def test_ci_installs_each_package_in_one_exact_version_that_we_ask_for(python) -> None:
+    """What is not named there is the newest of the day, and a build fails that nobody has changed."""
+    here = default_environment() | {
+        "python_full_version": python,
+        "python_version": python.rpartition(".")[0],
+    }
+    pinned = {}
+    for line in (ROOT / ".ci" / "constraints.txt").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        constraint = Requirement(line)
+        if constraint.marker is None or constraint.marker.evaluate(here):
+            [exact] = constraint.specifier
+            assert exact.operator == "=="
+            assert constraint.name not in pinned
+            pinned[constraint.name] = exact.version
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [*project["build-system"]["requires"], *project["project"]["dependencies"], "pip"]
+    asked += [line for extra in project["project"]["optional-dependencies"].values() for line in extra]
+    for wanted in map(Requirement, asked):
+        if wanted.name != "flowherd":
+            assert wanted.specifier.contains(pinned[wanted.name.lower()]), wanted
+
+
+def test_an_order_that_ci_does_not_know_is_refused() -> None:
+    """A slip in `--newest` must not pass for a run of the newest packages."""
+    done = subprocess.run(
+        [ROOT / ".ci" / "run", "--newst"], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 2
+    assert "usage" in done.stderr
