@@ -46,7 +46,7 @@ def test_n4_a_host_that_is_frozen_again_and_again_ends_nobody(world: World) -> N
     world.submit_work(6, (20.0, 20.0), in_thread=0.0, max_attempts=1)
     world.submit_work(1, (20.0, 20.0), in_isolate=1.0, max_attempts=1)
     eventually(lambda: len(world.notes("start")) == 7, "7 running activities")
-    before = set(tree_of(host.pid))
+    before = {host.pid, *(line["pid"] for line in host.log() if line["event"].endswith("_started"))}
     _frozen_again_and_again(world, host, before, [2.2, 2.8])
     assert len(world.engine.wait_for("fail", 7)) == 7  # all took too long: that is their own fault
     assert not [line["event"] for line in host.log() if line.get("event") in FAULTS]

@@ -52,17 +52,19 @@ class AwakeClock:
 
 
 class Patience:
-    """A limit in awake time, for who waits in steps.
+    """A limit in awake time, for a loop that runs handlers too: it waits in steps.
+
+    A handler that keeps the loop is no freeze. So a step may end late by a second, or by a quarter of the limit, and
+    all of it counts; a longer freeze costs as much of the limit, and no more.
 
     Args:
         seconds: the limit.
         now: monotonic seconds.
-        late_s: as for the clock.
 
     """
 
-    def __init__(self, seconds: float, now: float, late_s: float = FREEZE_S) -> None:
-        self._clock = AwakeClock(now, late_s)
+    def __init__(self, seconds: float, now: float) -> None:
+        self._clock = AwakeClock(now, max(FREEZE_S, seconds / 4))
         self._until = now + seconds
 
     def left_s(self, now: float) -> float:

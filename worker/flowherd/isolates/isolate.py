@@ -31,6 +31,7 @@ from flowherd.isolates.reading import PAUSE_S, Reading, Share, Turn
 from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
 from flowherd.process.memory import resident_bytes
 from flowherd.process.statuses import describe_status
+from flowherd.running.awake_timer import AwakeTimer
 from flowherd.sdk.outputs import MAX_OUTPUT_BYTES
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Isolate:
         self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES)
         self._listening = Reading(ends.channel.fileno(), self._turn)
         self._printing = Printing(ends.stdout, ends.stderr, rules.secrets)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: AwakeTimer | None = None
         self._set_timer(rules.boot_timeout_s, self._did_not_open)
 
     def __repr__(self) -> str:
@@ -280,7 +281,7 @@ class Isolate:
     def _set_timer(self, delay_s: float | None, then: Callable[[], None] | None = None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if delay_s is None or then is None else self._loop.call_later(delay_s, then)
+        self._timer = None if delay_s is None or then is None else AwakeTimer(self._loop, delay_s, then)
 
     def _close(self) -> None:
         self._set_timer(None)
