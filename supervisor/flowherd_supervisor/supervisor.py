@@ -49,9 +49,16 @@ class Host(Births, IsolateBirths, Protocol):
 
 
 class Supervisor:
-    """Keeps a plan's processes alive until told to stop."""
+    """Keeps a plan's processes alive until told to stop; `now` tells monotonic seconds."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, bells: Bells, host: Host) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        bells: Bells,
+        host: Host,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._state = State.new(plan)
         self._ledger = ledger
         self._bells = bells
@@ -62,7 +69,8 @@ class Supervisor:
         self._inbox = Inbox()
         self._rng = random.Random()
         self._watch = Watch(ledger)
-        self._clock = AwakeClock(time.monotonic())
+        self._now = now
+        self._clock = AwakeClock(now())
         self._look_at = -inf
         self._audience = Audience(self._processes)
         self._exit_code: int | None = None
@@ -76,7 +84,7 @@ class Supervisor:
                 for event in self._gather(heard):
                     self._feed(event)
                 self._feed(events.TimePassed())
-                self._audience.beat(self._state, self._ledger, time.monotonic(), self._clock.woke_at)
+                self._audience.beat(self._state, self._ledger, self._now(), self._clock.woke_at)
             return self._exit_code
         finally:
             self._inbox.close()
@@ -86,7 +94,7 @@ class Supervisor:
 
         While anybody is judged by the time, it is a step at most: a freeze within one wait cannot be seen.
         """
-        now, awake_s = time.monotonic(), self._awake_s()
+        now, awake_s = self._now(), self._awake_s()
         due_at = min(self._state.next_deadline, self._look_at)
         wait_s = min(due_at - awake_s, self._audience.patience_s(now))
         if self._state.next_deadline < inf or self._watch.judges:
@@ -96,7 +104,7 @@ class Supervisor:
 
     def _awake_s(self) -> float:
         """The brain's time: what this process was not awake for is held against nobody."""
-        return self._clock.read(time.monotonic())
+        return self._clock.read(self._now())
 
     # What happened
 
@@ -118,7 +126,7 @@ class Supervisor:
             yield self._bury(child, status)
         for number in heard:
             yield from self._understand(number)
-        now, awake_s = time.monotonic(), self._awake_s()
+        now, awake_s = self._now(), self._awake_s()
         if awake_s >= self._look_at:
             yield from _contained(lambda: self._watch.look(self._state, self._processes, now, awake_s))
             self._look_at = inf

@@ -64,6 +64,7 @@ class Seat:
     held: int = 0
     workers: int = 1
     maker: int = 0  # the incarnation of the mold that was asked to fork it, 0 for the supervisor
+    killed_for: str = ""  # why it was sent SIGKILL
 
     @property
     def charge(self) -> int:

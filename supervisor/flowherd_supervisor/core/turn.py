@@ -69,6 +69,7 @@ class Turn:
             held=0,
             workers=(self.state.plan.threads or 1) if is_worker else 1,
             maker=maker,
+            killed_for="",
         )
         self.put(seat)
         self.actions.append(Spawn(seat.number, seat.incarnation, seat.limit, maker, seat.workers))
@@ -101,11 +102,11 @@ class Turn:
         kept = tuple(one for one in self.state.isolates if one.names != isolate.names)
         self.state = replace(self.state, isolates=kept)
 
-    def kill(self, seat: Seat) -> None:
-        """SIGKILL, once; a process that is still being made is killed as soon as it exists."""
+    def kill(self, seat: Seat, why: str) -> None:
+        """SIGKILL, once, and why; a process that is still being made is killed as soon as it exists."""
         if not seat.alive or seat.phase is Phase.DYING:
             return
-        self.put(seat.with_phase(Phase.DYING))
+        self.put(replace(seat, phase=Phase.DYING, killed_for=why))
         if seat.pid is not None:
             self.actions.append(Kill(seat.number, seat.incarnation))
 

@@ -87,6 +87,7 @@ class Isolate:
         self._tasks = 0
         self._run: IsolateRun | None = None
         self._verdict: Failed | None = None  # why it was killed, where that is the activity's own fault
+        self._killed_for = ""
         self._was_told = False
         self._times_stopped = 0
         self._is_broken = False
@@ -123,7 +124,7 @@ class Isolate:
         self._was_told = True
         self.stage = Stage.ENDING
         self._channel.say(End())
-        self._set_timer(END_S, self._kill)
+        self._set_timer(END_S, lambda: self._kill("it did not end in time"))
         self._changed(self)
 
     def close(self) -> None:
@@ -136,12 +137,13 @@ class Isolate:
         """What its activity's run calls: first for cancelling the handler, then because that did not help."""
         self._times_stopped += 1
         if self._times_stopped > 1 or self._run is None:
-            self._kill()
+            self._kill("its handler did not stop within its grace")
             return
         self._channel.say(Cancel(self._run.run.activity.activity_id, self._run.cancel_reason))
         self._host.stop(self.key)
 
-    def _kill(self) -> None:
+    def _kill(self, why: str = "") -> None:
+        self._killed_for = self._killed_for or why
         self._host.kill(self.key)
 
     # What the supervisor says
@@ -158,7 +160,7 @@ class Isolate:
         self._channel.close()
         if reason:
             self.why_not = f"could not be made: {reason}"
-        self.why_not = self.why_not or describe_status(status)
+        self.why_not = self.why_not or describe_status(status, self._killed_for)
         self._set_timer(0.0, self._settle_for_good)
         if not self._was_told:
             _log.warning("isolate_died", extra={**self._printing.ids, "reason": self.why_not})
