@@ -178,6 +178,15 @@ MUTATIONS = (
         + "test_runner.py::test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards",
     ),
     Mutation(
+        "closed streams are opened before anything else",
+        WORKER + "process/standard_streams.py",
+        "os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free",
+        "continue",
+        UNIT
+        + "test_standard_streams.py::"
+        + "test_n14_a_closed_stream_is_dev_null_and_nothing_else_gets_its_number",
+    ),
+    Mutation(
         "a kill of ours is named as ours",
         SUPERVISOR + "forking/processes.py",
         "ours = OURS if was_killed and status & 0x7F == signal.SIGKILL else 0",

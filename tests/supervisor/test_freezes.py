@@ -7,13 +7,15 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from brain import Brain
+from brain import Brain, forked, ready
 
 from flowherd.core.awake import STEP_S
 from flowherd.ledger import Ledger
 from flowherd.shared.bells import Bells
 from flowherd_supervisor.core import events
-from flowherd_supervisor.core.plan import Plan
+from flowherd_supervisor.core.actions import Kill
+from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.core.plan import Plan, Preload
 from flowherd_supervisor.core.state import Isolate, Mode, Phase, Seat, State
 from flowherd_supervisor.supervisor import Supervisor
 
@@ -145,3 +147,14 @@ def test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does
     assert shell.supervisor._state.next_deadline < inf
     shell.passes(limit_s)
     assert has_ended(shell.supervisor._state)
+
+
+def test_n14_a_mold_that_forks_one_after_the_other_is_not_late_however_many_it_has_to() -> None:
+    """N14: with `-p 200` on two CPUs it was killed twice before it had made them all."""
+    brain = Brain(5, preload=Preload.ALWAYS)
+    brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(MOLD), ready(MOLD))
+    for number in range(4):
+        brain.hears(forked(number), after=0.9)
+        assert not [order for order in brain.at(0.0) if isinstance(order, Kill)]
+    assert brain.at(2.9) == []
+    assert brain.at(0.2) == [Kill(MOLD, 1)], "one that has stopped in the middle of it is late"

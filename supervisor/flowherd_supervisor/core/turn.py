@@ -89,8 +89,9 @@ class Turn:
 
     def mold_forks(self, maker: int) -> None:
         """Remembers that one has made what it was asked for; 0 is the supervisor."""
-        if maker and self.state.molds.failed_in_row:
-            self.state = replace(self.state, molds=replace(self.state.molds, failed_in_row=0))
+        if maker:
+            molds = replace(self.state.molds, failed_in_row=0, forked_at=self.now)
+            self.state = replace(self.state, molds=molds)
 
     def put_isolate(self, isolate: Isolate) -> None:
         """Remembers an isolate."""
