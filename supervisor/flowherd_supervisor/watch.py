@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd.core.awake import Witness
+from flowherd.core.awake import STEP_S, Witness
 from flowherd.ledger import AT_WORK, HELD, Berth, Cell, Host, Ledger, Record, State
 from flowherd.process.memory import resident_bytes
 from flowherd_supervisor.core import events
@@ -51,6 +51,7 @@ class Watch:
 
     ledger: Ledger
     judges: bool = False
+    _suspects: bool = False  # the keeper has not moved between the last two looks
     _witness: Witness = field(default_factory=Witness)
     _too_large: Counter[tuple[int, int]] = field(default_factory=Counter)
 
@@ -60,6 +61,8 @@ class Watch:
             return SLOTS_EVERY_S
         if state.plan.max_memory_mb_per_child:
             return WORKING_EVERY_S
+        if self.judges and self._suspects:
+            return STEP_S
         working = any(berth.readable and berth.get(Cell.HELD) for berth in self.ledger.berths)
         return WORKING_EVERY_S if working else IDLE_EVERY_S
 
@@ -100,7 +103,10 @@ class Watch:
         now, awake_s = times
         tick = self.ledger.get(Host.KEEPER_TICK)
         seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)
-        late_s = min(now - tick / 1e6, awake_s - keeper.ready_at, seen_s)
+        self._suspects = seen_s > 0
+        late_s = min(
+            now - tick / 1e6, awake_s - keeper.ready_at, seen_s + STEP_S
+        )  # a step ago it may have moved
         if late_s > max(min(KEEPER_LATE_S, shortest_lease_s / 3), KEEPER_LATE_AT_LEAST_S):
             yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)
 
