@@ -95,12 +95,20 @@ class Audience:
             log.debug("keeper_not_told", message=type(message).__name__)
         return True
 
-    def beat(self, state: State, ledger: Ledger, now: float) -> None:
-        """Keeps the service manager's watchdog calm, while all is well and only then."""
+    def beat(self, state: State, ledger: Ledger, now: float, woke_at: float) -> None:
+        """Keeps the service manager's watchdog calm, while all is well and only then.
+
+        Args:
+            state: the brain's.
+            ledger: what the workers say.
+            now: monotonic seconds.
+            woke_at: when this process last came back from a freeze.
+
+        """
         every_s = self._service_manager.beat_every_s
         if now >= self._beat_at and every_s < inf:
             self._beat_at = now + every_s
-            if is_well(state, ledger, now):
+            if is_well(state, ledger, now, woke_at):
                 self._service_manager.beat()
 
     def patience_s(self, now: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from flowherd import __version__
 from flowherd.config import DEFAULT_WORKER_TYPE
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
+from flowherd.process.standard_streams import open_closed_streams
 from flowherd_supervisor.commands.cli_bench import bench
 from flowherd_supervisor.commands.cli_ctl import ctl_app
 from flowherd_supervisor.commands.cli_start import dev, init
@@ -36,6 +38,7 @@ app.command(init)
 app.command(dev)
 app.command(bench)
 
+_NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}
 _EVERY_FLAG = Parameter(name="*")
 _NO_FLAGS = RunFlags()
 AppName = Annotated[
@@ -227,6 +230,7 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="
 
 def main(words: Sequence[str] | None = None) -> None:
     """The `flowherd` program: exits with a code of `flowherd.exits`."""
+    open_closed_streams()
     sys.exit(_call(app, sys.argv[1:] if words is None else words))
 
 
@@ -240,6 +244,7 @@ def main_supervisor() -> None:
 def _call(program: Callable[..., Any], words: Sequence[str]) -> int:
     try:
         result = program(words, exit_on_error=False, print_error=True)
+        sys.stdout.flush()
     except CycloptsError as error:
         command = " ".join(("flowherd", *(error.command_chain or ())))
         sys.stderr.write(f"flowherd: {command} --help says how\n")
@@ -248,4 +253,12 @@ def _call(program: Callable[..., Any], words: Sequence[str]) -> int:
         for line in str(error).splitlines():
             sys.stderr.write(f"flowherd: {line}\n")
         return Exit.USAGE
+    except OSError as error:
+        if error.errno not in _NO_OUTPUT:
+            raise
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # for what the interpreter flushes at the end
+        sys.stderr.write(f"flowherd: the output cannot be written: {error.strerror}\n")
+        return Exit.INTERNAL
     return result if isinstance(result, int) else Exit.CLEAN

@@ -1,9 +1,14 @@
-"""How many descriptors a process has open, and may have; nothing else."""
+"""How many descriptors a process has open, may have, and needs."""
 
 from __future__ import annotations
 
 import os
 import resource
+
+from flowherd.errors import ConfigurationError
+
+_OF_A_PROCESS = 3  # in the supervisor: its link, its pidfd, the file for its stacks
+_OF_ONES_OWN = 64  # connections, sockets, the app's files
 
 
 def open_descriptors(pid: int) -> tuple[int, int]:
@@ -17,3 +22,25 @@ def open_descriptors(pid: int) -> tuple[int, int]:
         return count, resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
     except OSError:
         return 0, 0
+
+
+def reserve_descriptors(processes: int, shared: int) -> None:
+    """Raises the limit to what a host needs, where it may.
+
+    Args:
+        processes: how many workers there may be at once.
+        shared: descriptors that every process of the host inherits.
+
+    Raises:
+        ConfigurationError: the host may not open so many.
+
+    """
+    needed = shared + _OF_A_PROCESS * processes + _OF_ONES_OWN
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if needed > hard:
+        raise ConfigurationError(
+            f"{processes} processes need {needed} open files, and at most {hard} are allowed: "
+            "raise the limit (ulimit -n), or start fewer processes"
+        )
+    if needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -22,6 +22,7 @@ from flowherd_supervisor.config.sources import flag_of
 from flowherd_supervisor.core.events import KEEPER, MOLD
 from flowherd_supervisor.core.plan import split
 from flowherd_supervisor.cpus import limit_numeric_threads, usable_cpus
+from flowherd_supervisor.descriptors import reserve_descriptors
 from flowherd_supervisor.forking import mold
 from flowherd_supervisor.forking.prctl import become_subreaper
 from flowherd_supervisor.forking.processes import Birth, IsolateBirth
@@ -90,7 +91,9 @@ class _Host:
         self.config = settings.worker_config(plan.concurrency)
         records = records_needed(plan.concurrency, settings.poll_max)
         self.ledger = Ledger(seats=plan.most_processes, records=records)
-        self.bells = Bells(len(self.ledger.berths))
+        berths = len(self.ledger.berths)
+        reserve_descriptors(plan.workers, shared=berths)
+        self.bells = Bells(berths)
         self.admin = AdminSocket(settings.admin)
 
     def birth(self, order: Spawn, berths: tuple[Berth, ...]) -> Birth:

@@ -43,7 +43,7 @@ def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Wait statuses in words, and the keeper by its name."""
     shown = dict(fields)
     if "status" in shown:
-        shown["cause"] = _cause(shown.pop("status"), ordered=shown.pop("ordered", False))
+        shown["cause"] = describe_status(shown.pop("status"), shown.pop("killed_for", ""))
     if "process" in shown:
         shown["process"] = name_of(shown["process"])
     return shown
@@ -52,13 +52,6 @@ def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
 def name_of(seat: int) -> int | str:
     """What a process is called in the log."""
     return {KEEPER: "keeper", MOLD: "preload"}.get(seat, seat)
-
-
-def _cause(status: int, *, ordered: bool) -> str:
-    """Whom we have killed did not run out of memory."""
-    if ordered and os.WIFSIGNALED(status):
-        return "was killed by flowherd"
-    return describe_status(status)
 
 
 @dataclass(frozen=True, slots=True)

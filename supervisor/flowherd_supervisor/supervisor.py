@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from flowherd.core import messages
+from flowherd.core.awake import STEP_S, AwakeClock
 from flowherd.ledger import AT_WORK, Berth, Cause, Cell, Ledger
 from flowherd.process.link import LinkClosed
 from flowherd_supervisor import notes
@@ -48,9 +49,16 @@ class Host(Births, IsolateBirths, Protocol):
 
 
 class Supervisor:
-    """Keeps a plan's processes alive until told to stop."""
+    """Keeps a plan's processes alive until told to stop; `now` tells monotonic seconds."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, bells: Bells, host: Host) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        bells: Bells,
+        host: Host,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._state = State.new(plan)
         self._ledger = ledger
         self._bells = bells
@@ -61,7 +69,9 @@ class Supervisor:
         self._inbox = Inbox()
         self._rng = random.Random()
         self._watch = Watch(ledger)
-        self._look_at = 0.0
+        self._now = now
+        self._clock = AwakeClock(now())
+        self._look_at = -inf
         self._audience = Audience(self._processes)
         self._exit_code: int | None = None
 
@@ -74,15 +84,27 @@ class Supervisor:
                 for event in self._gather(heard):
                     self._feed(event)
                 self._feed(events.TimePassed())
-                self._audience.beat(self._state, self._ledger, time.monotonic())
+                self._audience.beat(self._state, self._ledger, self._now(), self._clock.woke_at)
             return self._exit_code
         finally:
             self._inbox.close()
 
     def _patience_s(self) -> float:
-        """Until time alone changes something, a look at the ledger is due, or the watchdog wants a word."""
-        now = time.monotonic()
-        return min(self._state.next_deadline - now, self._look_at - now, self._audience.patience_s(now))
+        """Until time alone changes something, a look at the ledger is due, or the watchdog wants a word.
+
+        While anybody is judged by the time, it is a step at most: a freeze within one wait cannot be seen.
+        """
+        now, awake_s = self._now(), self._awake_s()
+        due_at = min(self._state.next_deadline, self._look_at)
+        wait_s = min(due_at - awake_s, self._audience.patience_s(now))
+        if self._state.next_deadline < inf or self._watch.judges:
+            wait_s = min(wait_s, STEP_S)
+        self._clock.waits(now + max(wait_s, 0.0))
+        return wait_s
+
+    def _awake_s(self) -> float:
+        """The brain's time: what this process was not awake for is held against nobody."""
+        return self._clock.read(self._now())
 
     # What happened
 
@@ -104,11 +126,11 @@ class Supervisor:
             yield self._bury(child, status)
         for number in heard:
             yield from self._understand(number)
-        now = time.monotonic()
-        if now >= self._look_at:
-            yield from _contained(lambda: self._watch.look(self._state, self._processes, now))
+        now, awake_s = self._now(), self._awake_s()
+        if awake_s >= self._look_at:
+            yield from _contained(lambda: self._watch.look(self._state, self._processes, now, awake_s))
             self._look_at = inf
-        self._look_at = min(self._look_at, now + self._watch.patience_s(self._state))
+        self._look_at = min(self._look_at, awake_s + self._watch.patience_s(self._state))
 
     def _understand(self, number: signal.Signals) -> Iterator[Event]:
         match number:
@@ -191,7 +213,7 @@ class Supervisor:
         """Decides on one event and on all that its actions bring about at once."""
         waiting = deque([event])
         while waiting:
-            self._state, orders = decide(self._state, waiting.popleft(), time.monotonic(), self._rng)
+            self._state, orders = decide(self._state, waiting.popleft(), self._awake_s(), self._rng)
             for order in orders:
                 waiting.extend(_contained(partial(self._perform, order)))
         self._audience.tell(self._state)

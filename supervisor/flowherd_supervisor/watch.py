@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+from flowherd.core.awake import STEP_S, Witness
 from flowherd.ledger import AT_WORK, HELD, Berth, Cell, Host, Ledger, Record, State
 from flowherd.process.memory import resident_bytes
 from flowherd_supervisor.core import events
@@ -38,10 +39,20 @@ FULL = 0.9  # of the descriptors a process may open: beyond it no connection can
 
 @dataclass(slots=True)
 class Watch:
-    """Looks at the ledger between the events that wake the supervisor by themselves."""
+    """Looks at the ledger between the events that wake the supervisor by themselves.
+
+    Who is late by the ledger's times has also been so before this process's own eyes, and for as long as it was
+    awake: whoever was frozen along with it is given the whole time again (faults.md N4).
+
+    Attributes:
+        judges: whether the last look found anybody to judge.
+
+    """
 
     ledger: Ledger
-    _looked_at: float = inf
+    judges: bool = False
+    _suspects: bool = False  # the keeper has not moved between the last two looks
+    _witness: Witness = field(default_factory=Witness)
     _too_large: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     def patience_s(self, state: Brain) -> float:
@@ -50,13 +61,22 @@ class Watch:
             return SLOTS_EVERY_S
         if state.plan.max_memory_mb_per_child:
             return WORKING_EVERY_S
+        if self.judges and self._suspects:
+            return STEP_S
         working = any(berth.readable and berth.get(Cell.HELD) for berth in self.ledger.berths)
         return WORKING_EVERY_S if working else IDLE_EVERY_S
 
-    def look(self, state: Brain, handles: Iterable[Handle], now: float) -> Iterator[Event]:
-        """What has been found, as facts."""
-        was_asleep = now - self._looked_at > IDLE_EVERY_S + KEEPER_LATE_AT_LEAST_S
-        self._looked_at = now
+    def look(self, state: Brain, handles: Iterable[Handle], now: float, awake_s: float) -> Iterator[Event]:
+        """What has been found, as facts.
+
+        Args:
+            state: the brain's; its times are on the clock of `awake_s`.
+            handles: the processes.
+            now: monotonic seconds, as the ledger's times.
+            awake_s: the time on this process's awake clock.
+
+        """
+        self._witness.look()
         shortest_lease_s = inf
         for handle in handles:
             if not handle.berths or not all(berth.readable for berth in handle.berths):
@@ -67,19 +87,51 @@ class Watch:
                 records = [record for record in berth.records() if record.state in HELD]
                 shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
                 berth.put(Cell.RESIDENT_BYTES, size or berth.get(Cell.RESIDENT_BYTES))
-                yield from _hang(handle, berth, records, state.plan, now)
+                yield from self._hang(handle, berth, records, state.plan, (now, awake_s))
             yield from self._used_up(handle, state.plan)
-        if shortest_lease_s < inf and not was_asleep:
-            yield from self._keeper_late(state, shortest_lease_s, now)
+        self.judges = shortest_lease_s < inf
+        if self.judges:
+            yield from self._keeper_late(state, shortest_lease_s, (now, awake_s))
 
-    def _keeper_late(self, state: Brain, shortest_lease_s: float, now: float) -> Iterator[Event]:
+    def _keeper_late(
+        self, state: Brain, shortest_lease_s: float, times: tuple[float, float]
+    ) -> Iterator[Event]:
         """A keeper that is frozen, blocked or slow while it holds leases (design: replaced in time)."""
         keeper = state.keeper
         if keeper.phase is not Phase.RUNNING or keeper.ready_at is None:
             return
-        late_s = now - max(self.ledger.get(Host.KEEPER_TICK) / 1e6, keeper.ready_at)
+        now, awake_s = times
+        tick = self.ledger.get(Host.KEEPER_TICK)
+        seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)
+        self._suspects = seen_s > 0
+        late_s = min(
+            now - tick / 1e6, awake_s - keeper.ready_at, seen_s + STEP_S
+        )  # a step ago it may have moved
         if late_s > max(min(KEEPER_LATE_S, shortest_lease_s / 3), KEEPER_LATE_AT_LEAST_S):
             yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)
+
+    def _hang(
+        self, handle: Handle, berth: Berth, records: list[Record], plan: Plan, times: tuple[float, float]
+    ) -> Iterator[Event]:
+        """A record that runs past limit and grace; guilty is who is on the loop, else who is longest past its limit."""
+        now, awake_s = times
+        patience_s = plan.cancel_grace_s + HANG_MARGIN_S
+        overdue: list[Record] = []
+        for record in records:
+            late_s = now - record.started_at - record.limit_s
+            if record.state not in AT_WORK or late_s <= 0:
+                continue
+            seen_s = self._witness.lasts_s((berth.number, record.sequence), awake_s)
+            if min(late_s, seen_s) > patience_s:
+                overdue.append(record)
+        if not overdue:
+            return
+        on_loop = berth.get(Cell.ON_LOOP) - 1
+        guilty = next((record for record in overdue if record.index == on_loop), None)
+        guilty = guilty or max(overdue, key=lambda record: now - record.started_at - record.limit_s)
+        yield events.LimitOverdue(
+            handle.seat, handle.incarnation, guilty.sequence, guilty.name, guilty.activity_id, guilty.limit_s
+        )
 
     def _used_up(self, handle: Handle, plan: Plan) -> Iterator[Event]:
         """Enough activities, all slots held by handlers that do not end, no descriptors left, or too much memory.
@@ -115,18 +167,3 @@ def _slots_seen(handle: Handle) -> SlotsSeen:
     applied = min(berth.get(Cell.LIMIT_APPLIED) for berth in handle.berths)
     held = sum(berth.get(Cell.HELD) for berth in handle.berths)
     return events.SlotsSeen(handle.seat, handle.incarnation, applied, held)
-
-
-def _hang(handle: Handle, berth: Berth, records: list[Record], plan: Plan, now: float) -> Iterator[Event]:
-    """A record that runs past limit and grace; guilty is who is on the loop, else who is longest past its limit."""
-    patience_s = plan.cancel_grace_s + HANG_MARGIN_S
-    running = [record for record in records if record.state in AT_WORK]
-    overdue = [record for record in running if now - record.started_at > record.limit_s + patience_s]
-    if not overdue:
-        return
-    on_loop = berth.get(Cell.ON_LOOP) - 1
-    guilty = next((record for record in overdue if record.index == on_loop), None)
-    guilty = guilty or max(overdue, key=lambda record: now - record.started_at - record.limit_s)
-    yield events.LimitOverdue(
-        handle.seat, handle.incarnation, guilty.sequence, guilty.name, guilty.activity_id, guilty.limit_s
-    )

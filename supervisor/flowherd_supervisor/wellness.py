@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import Cell, Clock, Life, State
@@ -15,8 +16,10 @@ RECENT_S = 15.0  # polls may fail for so long before that means anything
 RARE_S = 300.0  # how far apart polls may be that all were answered: --poll-interval-max can be long
 
 
-def is_well(state: Brain, ledger: Ledger, now: float) -> bool:
+def is_well(state: Brain, ledger: Ledger, now: float, woke_at: float = -inf) -> bool:
     """Whether a process is ready and its polls are answered, or there is a reason for none.
+
+    A host that was frozen until `woke_at` has polled as little as it has done anything else (faults.md N4).
 
     There are four reasons: a stop that ends by itself, polling that was paused, slots that are all taken, and
     results that wait for the engine: a restart would lose those, and cures no engine.
@@ -28,13 +31,13 @@ def is_well(state: Brain, ledger: Ledger, now: float) -> bool:
     if not state.polling:
         return True
     live = [berth for berth in ledger.berths if berth.life is Life.LIVE and berth.readable]
-    return any(_gets_work(berth, now) or _is_excused(berth) for berth in live)
+    return any(_gets_work(berth, now, woke_at) or _is_excused(berth) for berth in live)
 
 
-def _gets_work(berth: Berth, now: float) -> bool:
+def _gets_work(berth: Berth, now: float, woke_at: float) -> bool:
     good_at = berth.clock(Clock.LAST_GOOD_POLL)
     failed = berth.clock(Clock.LAST_BAD_POLL) > good_at
-    return now - good_at < (RECENT_S if failed else RARE_S)
+    return now - max(good_at, woke_at) < (RECENT_S if failed else RARE_S)
 
 
 def _is_excused(berth: Berth) -> bool:

@@ -134,9 +134,65 @@ MUTATIONS = (
     Mutation(
         "the hang rule",
         SUPERVISOR + "watch.py",
-        "yield from _hang(handle, berth, records, state.plan, now)",
+        "yield from self._hang(handle, berth, records, state.plan, (now, awake_s))",
         "pass",
         SYSTEM + "test_leases.py::test_a_loop_that_hangs_beyond_its_limit_is_ended_and_the_guilty_named",
+    ),
+    Mutation(
+        "a freeze of the supervisor's own is no time",
+        WORKER + "core/awake.py",
+        "self._lost_s += gap_s",
+        "pass",
+        "tests/supervisor/test_freezes.py::"
+        "test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does",
+    ),
+    Mutation(
+        "a keeper is late before the supervisor's own eyes",
+        SUPERVISOR + "watch.py",
+        "late_s = min(now - tick / 1e6, awake_s - keeper.ready_at, seen_s + STEP_S)",
+        "late_s = min(now - tick / 1e6, awake_s - keeper.ready_at)",
+        "tests/supervisor/test_watch.py::"
+        "test_n4_a_keeper_that_was_frozen_along_is_not_late_when_the_supervisor_goes_on",
+    ),
+    Mutation(
+        "an activity hangs before the supervisor's own eyes",
+        SUPERVISOR + "watch.py",
+        "if min(late_s, seen_s) > patience_s:",
+        "if late_s > patience_s:",
+        "tests/supervisor/test_watch.py::test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze",
+    ),
+    Mutation(
+        "waits in steps while somebody is judged",
+        SUPERVISOR + "supervisor.py",
+        "wait_s = min(wait_s, STEP_S)",
+        "pass",
+        "tests/supervisor/test_freezes.py::"
+        "test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does",
+    ),
+    Mutation(
+        "a grace is not used up by a freeze",
+        WORKER + "running/awake_timer.py",
+        "if wait_s > 0:",
+        "if self._loop.time() < self._patience._until:",
+        UNIT
+        + "test_runner.py::test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards",
+    ),
+    Mutation(
+        "closed streams are opened before anything else",
+        WORKER + "process/standard_streams.py",
+        "os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free",
+        "continue",
+        UNIT
+        + "test_standard_streams.py::"
+        + "test_n14_a_closed_stream_is_dev_null_and_nothing_else_gets_its_number",
+    ),
+    Mutation(
+        "a kill of ours is named as ours",
+        SUPERVISOR + "forking/processes.py",
+        "ours = OURS if was_killed and status & 0x7F == signal.SIGKILL else 0",
+        "ours = 0",
+        "tests/supervisor/test_processes.py::"
+        "test_p11_only_what_has_not_been_reaped_can_be_signalled_and_a_kill_of_ours_is_ours",
     ),
     Mutation(
         "the watch over the keeper",

@@ -9,8 +9,9 @@ import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
 from flowherd_supervisor.cli import main
-from flowherd_supervisor.config.cautions import cautions
+from flowherd_supervisor.config.cautions import MANY_PER_CPU, cautions
 from flowherd_supervisor.config.settings import Settings
+from flowherd_supervisor.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -325,3 +326,10 @@ def test_s14_credentials_in_the_clear_are_said(url: str, client: str | None, war
 def test_s1_status_for_other_hosts_is_said(admin: str, warned: int) -> None:
     """An explicit choice, and a warning."""
     assert len(list(cautions(Settings(admin=admin)))) == warned
+
+
+@pytest.mark.parametrize(("per_cpu", "warned"), [(MANY_PER_CPU, 0), (MANY_PER_CPU + 1, 1)])
+def test_n14_more_processes_than_cpus_can_carry_is_one_warning(per_cpu: int, warned: int) -> None:
+    """N14: `-p 1000` on two CPUs starts all the same."""
+    said = list(cautions(Settings(processes=per_cpu * usable_cpus())))
+    assert len(said) == warned

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import resource
 
-from flowherd_supervisor.descriptors import open_descriptors
+import pytest
+
+from flowherd.errors import ConfigurationError
+from flowherd_supervisor.descriptors import open_descriptors, reserve_descriptors
 
 
 def test_open_descriptors_are_counted_as_a_listing_would() -> None:
@@ -23,3 +26,22 @@ def test_open_descriptors_are_counted_as_a_listing_would() -> None:
 
 def test_a_process_that_has_ended_has_no_descriptors() -> None:
     assert open_descriptors(2**22 + 1) == (0, 0)
+
+
+def test_n14_a_soft_limit_is_raised_to_what_the_host_needs_and_no_further() -> None:
+    """N14: many processes need many; `select` of an app needs a low limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+        reserve_descriptors(16, shared=132)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (512, hard)
+        reserve_descriptors(200, shared=404)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 404 + 600 + 64
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_n14_more_than_may_be_opened_is_refused_in_one_sentence() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(ConfigurationError, match=rf"need \d+ open files, and at most {hard} .*ulimit -n"):
+        reserve_descriptors(hard, shared=4)

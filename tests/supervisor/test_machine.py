@@ -61,6 +61,20 @@ def test_whatever_is_said_of_an_end_names_the_pid() -> None:
     assert said["process_hangs"] == said["process_exited"] == 1001
 
 
+def test_n4_whom_we_have_killed_is_said_to_have_been_killed_and_why() -> None:
+    """N4: "out of memory?" sends people looking for memory."""
+    brain = Brain().serve()
+    brain.hears(events.KeeperLate(KEEPER, 1, 3.0), exited(KEEPER, status=SIGKILLED))
+    brain.hears(events.LimitOverdue(1, 1, 7, "slow", "a-1", 5.0))
+    brain.at(2.0)
+    brain.hears(exited(1, status=SIGKILLED))
+    said = {note.event: note.fields.get("killed_for") for note in brain.notes}
+    assert said["keeper_died"] == "it was late with its heartbeats"
+    assert said["process_died"] == "it hung"
+    assert brain.hears(forked(1, 2), exited(1, 2, status=SIGKILLED), after=60.0) is not None
+    assert brain.notes[-1].fields["killed_for"] == "", "the next one has not been killed by us"
+
+
 def test_c20_a_boot_failure_after_a_ready_is_a_short_end() -> None:
     """Faults C20: the old ones go on working."""
     brain = Brain().serve()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flowherd.core.ends import OURS
 from flowherd_supervisor.core.actions import Level, Note
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.notes import Banner, say
@@ -57,9 +58,10 @@ def test_c10_a_wait_status_is_said_in_words(
 
 def test_whom_we_have_killed_did_not_run_out_of_memory(caplog: pytest.LogCaptureFixture) -> None:
     """A cause that sends people looking for memory must be a guess, not an insult."""
-    say(Note("process_exited", {"process": 2, "status": signal.SIGKILL, "ordered": True}))
-    assert "cause='was killed by flowherd'" in caplog.text
-    say(Note("process_exited", {"process": 2, "status": 0, "ordered": True}))
+    fields = {"process": 2, "status": signal.SIGKILL | OURS, "killed_for": "it hung"}
+    say(Note("process_exited", fields))
+    assert "cause='was killed by flowherd: it hung'" in caplog.text
+    say(Note("process_exited", {"process": 2, "status": 0, "killed_for": "it hung"}))
     assert "cause='exited with code 0'" in caplog.text
 
 

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.fork
 
 PRELUDE = """
 import functools, os, resource, select, signal, subprocess, sys, threading, time
+from flowherd.core.ends import OURS
 from flowherd.core.messages import Ready, decode_upward
 from flowherd.process.link import Link, LinkClosed
 from flowherd_supervisor.forking.processes import Birth, Processes
@@ -180,19 +181,19 @@ def test_p14_exits_that_coalesce_are_all_reaped_and_strangers_only_counted() -> 
     assert out == "[0, 1, 2, 3, 4] 1 []\n[]\n"
 
 
-def test_p11_only_what_has_not_been_reaped_can_be_signalled() -> None:
-    """Faults P11: the pid may be somebody else's by now."""
+def test_p11_only_what_has_not_been_reaped_can_be_signalled_and_a_kill_of_ours_is_ours() -> None:
+    """Faults P11: the pid may be somebody else's by now. N4: the kernel cannot tell our SIGKILL from its own."""
     out = run("""
         handle = processes.spawn(0, 1, (), birth(lambda link: select.select([link], [], [])))
         processes.kill(handle)
         ((same, status),) = wait_for_ends()
-        print(same is handle, status, processes.find(0, 1))
+        print(same is handle, status & 0xFFFF, status & OURS == OURS, processes.find(0, 1))
         try:
             processes.kill(handle)
         except AssertionError:
             print("refused")
     """)
-    assert out == "True 9 None\nrefused\n"
+    assert out == "True 9 True None\nrefused\n"
 
 
 def test_a_message_and_the_end_of_file_reach_the_parent() -> None:

@@ -9,14 +9,16 @@ import pytest
 from brain import Brain
 from worker_kit import claim, open_berth
 
-from flowherd.ledger import Ledger, RecordBook
+from flowherd.ledger import Cell, Ledger, RecordBook
 from flowherd.process.link import Link
-from flowherd_supervisor.core.events import KeeperLate
+from flowherd_supervisor.core.events import KeeperLate, LimitOverdue
 from flowherd_supervisor.forking.processes import Handle
-from flowherd_supervisor.watch import Watch
+from flowherd_supervisor.watch import HANG_MARGIN_S, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from flowherd_supervisor.core.events import Event
 
 NOW = 1000.0
 
@@ -27,35 +29,100 @@ def ledger() -> Ledger:
 
 
 @pytest.fixture
-def worker(ledger: Ledger) -> Iterator[Handle]:
-    """A worker that holds a lease of 60 s."""
+def book(ledger: Ledger) -> RecordBook:
+    """Of a worker that holds a lease of 60 s."""
+    made = RecordBook(open_berth(ledger))
+    claim(made)
+    made.berth.put(Cell.HELD, 1)
+    return made
+
+
+@pytest.fixture
+def worker(book: RecordBook) -> Iterator[Handle]:
+    """That worker, from above."""
     ours, theirs = Link.pair()
-    berth = open_berth(ledger)
-    claim(RecordBook(berth))
-    yield Handle(0, 1, os.getpid(), -1, ours, (berth,), os.memfd_create("stacks"))
+    yield Handle(0, 1, os.getpid(), -1, ours, (book.berth,), os.memfd_create("stacks"))
     ours.close()
     theirs.close()
 
 
-def late(ledger: Ledger, worker: Handle, *, at: float) -> list[float]:
-    """By how much the keeper is found late at a look."""
-    watch = Watch(ledger, at - 0.5)
-    state = Brain().serve().state
-    return [fact.late_s for fact in watch.look(state, [worker], at) if isinstance(fact, KeeperLate)]
+FREEZE_S = 30.0
 
 
-def test_a_keeper_that_has_not_looked_for_two_seconds_is_late_once_something_is_held(
-    ledger: Ledger, worker: Handle
-) -> None:
+class Looks:
+    """A supervisor that looks at the ledger as often as it wants to, and what it finds."""
+
+    def __init__(self, ledger: Ledger, worker: Handle) -> None:
+        self.ledger = ledger
+        self.worker = worker
+        self.watch = Watch(ledger)
+        self.state = Brain().serve().state
+        self.now = self.awake_s = NOW
+
+    def at(self, seconds: float, *, frozen_s: float = 0.0) -> list[Event]:
+        """What it finds until so many seconds have passed for it, after a freeze that it was not awake for."""
+        self.now += frozen_s
+        found: list[Event] = []
+        while self.awake_s < NOW + seconds:
+            step_s = min(self.watch.patience_s(self.state), NOW + seconds - self.awake_s)
+            self.now, self.awake_s = self.now + step_s, self.awake_s + step_s
+            looked = self.watch.look(self.state, [self.worker], self.now, self.awake_s)
+            found += [fact for fact in looked if isinstance(fact, KeeperLate | LimitOverdue)]
+        return found
+
+
+@pytest.fixture
+def looks(ledger: Ledger, worker: Handle) -> Looks:
+    return Looks(ledger, worker)
+
+
+def test_a_keeper_that_has_not_looked_for_two_seconds_is_late_once_something_is_held(looks: Looks) -> None:
     """It is frozen or blocked, and a lease needs it."""
-    ledger.tick(NOW)
-    assert late(ledger, worker, at=NOW + 1.9) == []
-    assert late(ledger, worker, at=NOW + 2.1) == [pytest.approx(2.1)]
+    looks.ledger.tick(NOW)
+    assert looks.at(2.0) == []
+    late, *_ = looks.at(2.6)
+    assert isinstance(late, KeeperLate)
+    assert 2.0 < late.late_s < 2.5
 
 
-def test_a_keeper_that_is_being_woken_from_its_rest_is_not_late(ledger: Ledger, worker: Handle) -> None:
+def test_a_keeper_that_is_being_woken_from_its_rest_is_not_late(looks: Looks) -> None:
     """What was claimed in this moment has rung; a keeper that does not come is late soon after its rest."""
-    ledger.tick(NOW + 2.0)
-    assert late(ledger, worker, at=NOW + 0.001) == []
-    assert late(ledger, worker, at=NOW + 3.9) == []
-    assert late(ledger, worker, at=NOW + 4.1) == [pytest.approx(2.1)]
+    looks.ledger.tick(NOW + 2.0)
+    assert looks.at(4.0) == []
+    assert looks.at(4.1)
+
+
+def test_n4_a_keeper_that_was_frozen_along_is_not_late_when_the_supervisor_goes_on(looks: Looks) -> None:
+    """N4: the supervisor was asleep itself; a keeper that does not go on is late after the whole time."""
+    looks.ledger.tick(NOW)
+    assert looks.at(0.5) == []
+    assert looks.at(2.2, frozen_s=FREEZE_S) == []
+    assert looks.at(3.0)
+
+
+def test_n4_a_keeper_that_goes_on_between_two_freezes_is_never_late(looks: Looks) -> None:
+    for count in range(1, 20):
+        looks.ledger.tick(looks.now)
+        assert looks.at(0.4 * count, frozen_s=2.5) == []
+
+
+def test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze(looks: Looks, book: RecordBook) -> None:
+    """N4: its limit is over, as its users' time goes, but its worker was given no time to say so."""
+    looks.ledger.tick(NOW + 3600.0)
+    book.running(0, now=NOW, limit_s=1.0)
+    patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
+    assert looks.at(0.5) == []
+    assert looks.at(0.5 + patience_s, frozen_s=FREEZE_S) == []
+    assert looks.at(1.1 + patience_s)
+
+
+def test_an_activity_that_hangs_is_found_within_a_look_of_limit_and_grace(
+    looks: Looks, book: RecordBook
+) -> None:
+    """C11: by the ledger's times, and once the supervisor has seen it itself for as long as the grace is."""
+    looks.ledger.tick(NOW + 3600.0)
+    book.running(0, now=NOW, limit_s=1.2)
+    patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
+    assert looks.at(1.2 + patience_s) == []
+    overdue, *_ = looks.at(2.1 + patience_s)
+    assert isinstance(overdue, LimitOverdue)

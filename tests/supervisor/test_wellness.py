@@ -66,6 +66,13 @@ def test_polls_that_are_far_apart_and_answered_are_well_but_not_for_ever(host: H
     assert not host.well
 
 
+def test_n4_a_host_that_was_frozen_has_its_whole_time_for_a_poll_again(host: Host) -> None:
+    """N4: its polls have failed with the freeze; a service manager that was not frozen must not hear silence now."""
+    host.polls_fail()
+    assert is_well(host.brain.state, host.ledger, NOW, woke_at=NOW - RECENT_S + 1.0)
+    assert not is_well(host.brain.state, host.ledger, NOW, woke_at=NOW - RECENT_S - 1.0)
+
+
 def test_without_a_process_that_is_ready_it_is_not_well(host: Host) -> None:
     """Issue: ... and a child is healthy."""
     seats = tuple(seat.with_phase(Phase.BACKOFF) for seat in host.brain.state.seats)

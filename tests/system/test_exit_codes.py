@@ -112,7 +112,7 @@ def test_3_when_the_app_hangs_at_import(tmp_path: Path) -> None:
         assert _took_s(host) < 6
         [line] = host.log("boot_timed_out")
         assert line["remedy"] == "--boot-timeout"
-        assert host.log("preload_exited")[0]["cause"] == "was killed by flowherd"
+        assert host.log("preload_exited")[0]["cause"] == "was killed by flowherd: it was not ready in time"
         assert not host.tree()
 
 

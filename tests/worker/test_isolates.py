@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from isolate_pool_kit import pool
+from virtual_time import virtual_time
 
 from flowherd.activity import Completed, Died
 from flowherd.core.conversation import (
@@ -25,6 +26,7 @@ from flowherd.core.conversation import (
     UsageRecorded,
     decode_downward,
 )
+from flowherd.core.ends import OURS
 from flowherd.isolates.frames import head_of
 from flowherd.running.run import Phase
 from flowherd.running.runner import CancelReason
@@ -117,7 +119,9 @@ async def test_an_isolate_ends_after_so_many_activities_and_a_new_one_takes_its_
         assert following.phase is Phase.RUNNING
 
 
-async def test_a_cancelled_activity_is_told_why_then_stopped_then_killed_and_its_slot_is_free_when_it_has_ended():
+async def test_a_cancelled_activity_is_told_why_then_stopped_then_killed_and_its_slot_is_free_when_it_has_ended(
+    caplog,
+):
     async with pool(cancel_grace_s=0.01) as it:
         run = it.start(timeout_s=0.01)
         peer = it.open(1)
@@ -127,8 +131,10 @@ async def test_a_cancelled_activity_is_told_why_then_stopped_then_killed_and_its
         await until(lambda: ("kill", 1) in it.host.orders)
         assert it.host.orders[1:] == [("stop", 1), ("kill", 1)]
         assert run.is_zombie
-        it.end(1, 9)
+        it.end(1, 9 | OURS)
         assert run.has_ended
+        [died] = [record for record in caplog.records if record.message == "isolate_died"]
+        assert died.reason == "was killed by flowherd: its handler did not stop within its grace"
 
 
 async def test_an_isolate_that_was_told_to_stop_never_gets_another_activity():
@@ -345,3 +351,16 @@ async def test_nobody_waits_any_more_and_so_nothing_is_made():
         it.end(1, 0, "no memory")
         await done(run)
         assert it.keys == [1]
+
+
+@virtual_time
+async def test_n4_an_isolate_that_is_frozen_while_it_boots_is_not_late():
+    """N4: its worker was frozen along with it, and gives it the rest of its time."""
+    async with pool(boot_timeout_s=30.0) as it:
+        it.start()
+        await asyncio.sleep(1.0)
+        asyncio.get_running_loop().now += 60.0
+        await asyncio.sleep(15.0)
+        assert it.host.orders == [("need", 1)]
+        await asyncio.sleep(15.0)
+        assert it.host.orders == [("need", 1), ("kill", 1)]

@@ -426,6 +426,29 @@ async def test_a_stopping_worker_gives_the_handler_its_grace_and_hands_the_work_
     assert (outcome.code, outcome.retryable, tidied) == ("WORKER_SHUTDOWN", True, [1])
 
 
+@virtual_time
+async def test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards():
+    """N4: it was told to stop, and then the whole host stood still."""
+    disk_answers = asyncio.Event()
+
+    @activity
+    async def work():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await disk_answers.wait()
+
+    run = Bench(work, cancel_grace_s=5.0).start("work")
+    await asyncio.sleep(0)
+    run.cancel(CancelReason.SHUTDOWN)
+    await asyncio.sleep(0.1)
+    asyncio.get_running_loop().now += 30.0
+    await asyncio.sleep(2.0)
+    assert run.phase is Phase.STOPPING
+    disk_answers.set()
+    await run.ended()
+
+
 async def test_the_first_reason_decides_but_a_lost_lease_forbids_any_report():
     let_go = asyncio.Event()
 

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from flowherd.core.ends import NOT_OUT_OF_MEMORY, OURS
 from flowherd.process.statuses import describe_status
 
 
@@ -21,6 +22,8 @@ from flowherd.process.statuses import describe_status
         (signal.SIGSEGV | 0x80, "was killed by SIGSEGV"),
         (signal.SIGABRT, "was killed by SIGABRT"),
         (63, "was killed by signal 63"),
+        (signal.SIGKILL | OURS, "was killed by flowherd"),
+        (signal.SIGKILL | OURS | NOT_OUT_OF_MEMORY, "was killed by flowherd"),
     ],
 )
 def test_a_status_is_described(status: int, words: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 from attempts_kit import Rig, an_activity, surplus
 from structlog.testing import capture_logs
-from virtual_time import virtual_time
+from virtual_time import VirtualTimeLoop, virtual_time
 
 from flowherd.core.messages import Stopped
 from flowherd.errors import EngineUnavailable
@@ -46,6 +47,19 @@ async def test_waiting_work_is_run_while_there_is_time_to_drain() -> None:
         rig.handlers.end(id_)
     assert (await rig.stopped())[0] == Stopped(0, ())
     assert len(rig.engine.of("complete")) == 3
+
+
+@virtual_time
+async def test_n4_a_drain_that_is_frozen_gives_nothing_back_that_would_have_ended_in_time() -> None:
+    """N4: a quarter of the time at most is lost; the supervisor goes by its own awake time."""
+    rig = Rig()
+    await rig.begin("a-1")
+    rig.worker.drain(30.0)
+    await asyncio.sleep(3.0)
+    cast("VirtualTimeLoop", asyncio.get_running_loop()).now += 60.0
+    await asyncio.sleep(10.0)
+    rig.handlers.end("a-1")
+    assert (await rig.stopped())[0] == Stopped(0, ())
 
 
 @virtual_time

@@ -15,6 +15,7 @@ from flowherd.config import DEFAULT_TRANSPORT, WorkerConfig
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.exits import Exit
 from flowherd.process import solo
+from flowherd.process.standard_streams import open_closed_streams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,4 +149,5 @@ def _leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    open_closed_streams()
     _leave(main(sys.argv[1:], os.environ))

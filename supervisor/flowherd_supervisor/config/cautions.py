@@ -7,12 +7,15 @@ import stat
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from flowherd_supervisor.cpus import usable_cpus
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from flowherd_supervisor.config.settings import Settings
 
+MANY_PER_CPU = 8  # processes
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
 
@@ -23,6 +26,9 @@ def cautions(settings: Settings) -> Iterator[str]:
     url = urlsplit(settings.api_url)
     if settings.client_id and url.scheme == "http" and not _is_this_host(url.hostname or ""):
         yield f"{settings.api_url} carries the credentials in the clear: put TLS before the engine, use https"
+    cpus = usable_cpus()
+    if isinstance(settings.processes, int) and settings.processes > MANY_PER_CPU * cpus:
+        yield f"{settings.processes} processes share {cpus} usable CPUs: fewer do the same work in less memory"
     host = settings.admin.rpartition(":")[0]
     if not settings.admin.startswith("unix:") and host and not _is_this_host(host):
         yield f"--admin {settings.admin} shows status and metrics to other hosts (GET only)"

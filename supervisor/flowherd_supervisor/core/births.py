@@ -81,6 +81,6 @@ def boot_timed_out(turn: Turn, seat: Seat) -> None:
     """Neither Ready nor BootFailed came: the same as BootFailed (faults.md C19)."""
     timeout_s = turn.state.plan.boot_timeout_s
     turn.note("boot_timed_out", Level.ERROR, process=seat.number, after_s=timeout_s, remedy="--boot-timeout")
-    turn.kill(seat)
+    turn.kill(seat, "it was not ready in time")
     if not turn.state.ever_ready and seat.number != KEEPER:
         stops.begin_release(turn, Code.BOOT_FAILED)

@@ -44,7 +44,7 @@ def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
         "pid": seat.pid,
         "status": status,
         "running": running,
-        "ordered": seat.phase is Phase.DYING,
+        "killed_for": seat.killed_for,
     }
     kind = _kind_of(seat, status)
     seat = replace(seat, phase=Phase.STOPPED, pid=None)
@@ -81,7 +81,7 @@ def keeper_late(turn: Turn, seat: Seat, late_s: float) -> None:
     """A keeper that does not beat is replaced; the ledger tells the next one everything."""
     if seat.phase is Phase.RUNNING:
         turn.note("keeper_late", Level.ERROR, process=KEEPER, pid=seat.pid, late_s=round(late_s, 2))
-        turn.kill(seat)
+        turn.kill(seat, "it was late with its heartbeats")
 
 
 def _was_retiring(turn: Turn, seat: Seat) -> bool:
@@ -130,7 +130,7 @@ def _keeper_exited(turn: Turn, seat: Seat, status: int, pid: int | None) -> None
         return
     ends = tuple(at for at in (*state.keeper_ends, turn.now) if turn.now - at < KEEPER_WINDOW_S)
     turn.state = replace(state, keeper_ends=ends)
-    turn.note("keeper_died", Level.ERROR, process=KEEPER, pid=pid, status=status)
+    turn.note("keeper_died", Level.ERROR, process=KEEPER, pid=pid, status=status, killed_for=seat.killed_for)
     seat = replace(seat, restarts=seat.restarts + 1)
     if len(ends) < KEEPER_ENDS:
         turn.spawn(seat)

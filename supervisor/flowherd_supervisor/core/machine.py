@@ -140,9 +140,10 @@ def _time_passed(turn: Turn) -> None:
             births.boot_timed_out(turn, seat)
     for worker in turn.state.workers:
         if worker.phase in {Phase.DRAINING, Phase.ABORTING} and turn.now >= worker.kill_at:
-            turn.note("process_killed", Level.WARNING, process=worker.number, reason="its time to end is up")
+            why = "it hung" if worker.phase is Phase.ABORTING else "its time to end is up"
+            turn.note("process_killed", Level.WARNING, process=worker.number, reason=why)
             if turn.state.mode is not Mode.SERVING:
                 turn.blame(Code.RELEASED)
-            turn.kill(worker)
+            turn.kill(worker, why)
     if turn.now >= turn.state.deadline:
         stops.patience_ended(turn)

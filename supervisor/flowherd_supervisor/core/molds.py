@@ -8,7 +8,7 @@ begins with a new mold in any case but `--no-preload`: what it says of the new v
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowherd.exits import Exit as Code
 from flowherd_supervisor.core import events, isolates, rolling, stops
@@ -74,7 +74,7 @@ def time_passed(turn: Turn) -> None:
             _boot_timed_out(turn, seat)
         elif turn.now >= turn.state.answer_due(seat):
             turn.note("preload_late", Level.WARNING, process=MOLD, pid=seat.pid)
-            turn.kill(seat)
+            turn.kill(seat, "it did not fork in time")
 
 
 def _not_forked(turn: Turn, seat: Seat, reason: str) -> None:
@@ -133,14 +133,14 @@ def _boot_failed(turn: Turn, seat: Seat, event: events.BootFailed) -> None:
         turn.state = replace(turn.state, molds=replace(turn.state.molds, reloading=False))
     else:
         turn.note("preload_failed", Level.ERROR, event.report, process=MOLD, reason=event.message)
-    turn.kill(turn.state.find(MOLD, seat.incarnation) or seat)
+    turn.kill(turn.state.find(MOLD, seat.incarnation) or seat, "it could not start")
 
 
 def _boot_timed_out(turn: Turn, seat: Seat) -> None:
     """Neither Ready nor BootFailed came: the same as BootFailed (faults.md C19)."""
     timeout_s = turn.state.plan.boot_timeout_s
     turn.note("boot_timed_out", Level.ERROR, process=MOLD, after_s=timeout_s, remedy="--boot-timeout")
-    turn.kill(seat)
+    turn.kill(seat, "it was not ready in time")
     if not turn.state.ever_ready:
         stops.begin_release(turn, Code.BOOT_FAILED)
 
@@ -148,10 +148,11 @@ def _boot_timed_out(turn: Turn, seat: Seat) -> None:
 def _exited(turn: Turn, seat: Seat, status: int) -> None:
     """What it was asked for and has not made is asked for again; workers are not touched."""
     turn.put(replace(seat, phase=Phase.STOPPED, pid=None))
+    said: dict[str, Any] = {"process": MOLD, "pid": seat.pid, "status": status, "killed_for": seat.killed_for}
     if seat.phase is Phase.DYING:
-        turn.note("preload_exited", process=MOLD, pid=seat.pid, status=status, ordered=True)
+        turn.note("preload_exited", **said)
     else:
-        turn.note("preload_died", Level.WARNING, process=MOLD, pid=seat.pid, status=status)
+        turn.note("preload_died", Level.WARNING, **said)
     isolates.mold_ended(turn, seat.incarnation)
     serving = turn.state.mode is Mode.SERVING
     for worker in turn.state.workers:

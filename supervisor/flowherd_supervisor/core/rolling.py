@@ -56,7 +56,9 @@ def resize(turn: Turn, plan: Plan) -> None:
     for seat in state.seats[plan.processes :]:
         if seat.alive:
             turn.state = replace(turn.state, retiring=(*turn.state.retiring, seat))
-            retire(turn, seat) if seat.phase is Phase.RUNNING else turn.kill(seat)
+            retire(turn, seat) if seat.phase is Phase.RUNNING else turn.kill(
+                seat, "fewer processes are wanted"
+            )
     for seat in state.retiring:
         if seat.number >= plan.processes and seat.phase is Phase.RUNNING:
             retire(turn, seat)  # it waited for a successor that will not come

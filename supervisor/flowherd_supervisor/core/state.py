@@ -64,6 +64,7 @@ class Seat:
     held: int = 0
     workers: int = 1
     maker: int = 0  # the incarnation of the mold that was asked to fork it, 0 for the supervisor
+    killed_for: str = ""  # why it was sent SIGKILL
 
     @property
     def charge(self) -> int:
@@ -100,6 +101,7 @@ class Molds:
         reloading: whether the one that starts imports a new version, which all workers shall have then.
         ends: when one ended that was still needed.
         failed_in_row: how many did not come up or did not fork, since one has.
+        forked_at: when one last made what it was asked for.
 
     """
 
@@ -108,6 +110,7 @@ class Molds:
     reloading: bool = False
     ends: tuple[float, ...] = ()
     failed_in_row: int = 0
+    forked_at: float = -inf
 
     @property
     def ready(self) -> Seat | None:
@@ -247,12 +250,12 @@ class State:
         return sum(seat.phase is Phase.RUNNING for seat in self.seats)
 
     def answer_due(self, mold: Seat) -> float:
-        """When a mold should have made what it was asked for; infinity while it owes nothing."""
+        """When a mold should have made the next process it was asked for; infinity while it owes nothing."""
         if mold.phase is not Phase.RUNNING:
             return inf
         asked_at = [s.started_at for s in self.workers if s.unanswered and s.maker == mold.incarnation]
         asked_at += [i.asked_at for i in self.isolates if i.unanswered and i.maker == mold.incarnation]
-        return min(asked_at, default=inf) + FORK_WITHIN_S
+        return max(min(asked_at, default=inf), self.molds.forked_at) + FORK_WITHIN_S
 
     @property
     def next_deadline(self) -> float:

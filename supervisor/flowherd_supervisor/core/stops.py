@@ -19,6 +19,8 @@ DRAIN_MARGIN_S = 1.5  # beyond the graceful timeout: workers give back what is l
 SETTLE_WITHIN_S = 5.0  # the keeper's last minute after a calm stop
 SETTLE_IN_HURRY_S = 0.4
 KEEPER_MARGIN_S = 0.1
+_TIME_IS_UP, _NOT_SETTLED = "the time to stop is up", "it could not settle in time"
+_NOT_NEEDED = "it is not needed any more"
 
 
 def stop_requested(turn: Turn, times: int) -> None:
@@ -76,7 +78,7 @@ def begin_release(turn: Turn, code: Code) -> None:
 def _drop(turn: Turn, seat: Seat) -> None:
     """Ends a seat that holds no work."""
     if seat.phase is Phase.STARTING:
-        turn.kill(seat)
+        turn.kill(seat, "the host stops")
     elif not seat.alive:
         turn.put(seat.with_phase(Phase.STOPPED))
 
@@ -85,16 +87,16 @@ def end_molds(turn: Turn, phases: set[Phase]) -> None:
     """Ends the molds that are in one of these phases; they hold nothing but memory."""
     for seat in turn.state.molds.seats:
         if seat.phase in phases:
-            turn.kill(seat) if seat.alive else turn.put(seat.with_phase(Phase.STOPPED))
+            turn.kill(seat, _NOT_NEEDED) if seat.alive else turn.put(seat.with_phase(Phase.STOPPED))
 
 
 def kill_workers(turn: Turn) -> None:
     """Ends every worker that is still there."""
     for seat in turn.state.workers:
         if seat.alive and seat.phase is not Phase.DYING:
-            turn.note("process_killed", Level.WARNING, process=seat.number, reason="the time to stop is up")
+            turn.note("process_killed", Level.WARNING, process=seat.number, reason=_TIME_IS_UP)
             turn.blame(Code.RELEASED)
-            turn.kill(seat)
+            turn.kill(seat, _TIME_IS_UP)
 
 
 def finish_if_empty(turn: Turn) -> None:
@@ -130,9 +132,9 @@ def _hasten_keeper(turn: Turn) -> None:
 
 def _kill_keeper(turn: Turn) -> None:
     turn.state = replace(turn.state, deadline=inf)
-    turn.note("keeper_killed", Level.ERROR, process=KEEPER, reason="it could not settle in time")
+    turn.note("keeper_killed", Level.ERROR, process=KEEPER, reason=_NOT_SETTLED)
     turn.blame(Code.RELEASED)
-    turn.kill(turn.state.keeper)
+    turn.kill(turn.state.keeper, _NOT_SETTLED)
 
 
 def patience_ended(turn: Turn) -> None:

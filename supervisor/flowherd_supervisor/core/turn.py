@@ -69,6 +69,7 @@ class Turn:
             held=0,
             workers=(self.state.plan.threads or 1) if is_worker else 1,
             maker=maker,
+            killed_for="",
         )
         self.put(seat)
         self.actions.append(Spawn(seat.number, seat.incarnation, seat.limit, maker, seat.workers))
@@ -88,8 +89,9 @@ class Turn:
 
     def mold_forks(self, maker: int) -> None:
         """Remembers that one has made what it was asked for; 0 is the supervisor."""
-        if maker and self.state.molds.failed_in_row:
-            self.state = replace(self.state, molds=replace(self.state.molds, failed_in_row=0))
+        if maker:
+            molds = replace(self.state.molds, failed_in_row=0, forked_at=self.now)
+            self.state = replace(self.state, molds=molds)
 
     def put_isolate(self, isolate: Isolate) -> None:
         """Remembers an isolate."""
@@ -101,11 +103,11 @@ class Turn:
         kept = tuple(one for one in self.state.isolates if one.names != isolate.names)
         self.state = replace(self.state, isolates=kept)
 
-    def kill(self, seat: Seat) -> None:
-        """SIGKILL, once; a process that is still being made is killed as soon as it exists."""
+    def kill(self, seat: Seat, why: str) -> None:
+        """SIGKILL, once, and why; a process that is still being made is killed as soon as it exists."""
         if not seat.alive or seat.phase is Phase.DYING:
             return
-        self.put(seat.with_phase(Phase.DYING))
+        self.put(replace(seat, phase=Phase.DYING, killed_for=why))
         if seat.pid is not None:
             self.actions.append(Kill(seat.number, seat.incarnation))
 

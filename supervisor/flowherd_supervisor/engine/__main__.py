@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from flowherd.process.standard_streams import open_closed_streams
+
 from .serve import EngineSettings, serve
 
 
@@ -35,4 +37,5 @@ def _settings() -> EngineSettings:
 
 
 if __name__ == "__main__":
+    open_closed_streams()
     raise SystemExit(serve(_settings()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -109,8 +110,10 @@ async def _serve(settings: EngineSettings, listener: socket.socket) -> None:
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            sys.stdout.write(f"flowherd engine listening on {_url(listener)}\n")
-            sys.stdout.flush()
+            with contextlib.suppress(
+                OSError
+            ):  # its disk is full, or nobody reads it; unbuffered, so none is left
+                os.write(sys.stdout.fileno(), f"flowherd engine listening on {_url(listener)}\n".encode())
 
     sweeping = asyncio.create_task(engine.sweep_forever())
     try:

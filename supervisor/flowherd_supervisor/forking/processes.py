@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flowherd.core.ends import OURS
 from flowherd.exits import Exit
 from flowherd.process.child import ignore_signals
 from flowherd.process.link import Link
@@ -124,6 +125,7 @@ class Processes:
         self._isolates: dict[int, IsolateHandle] = {}
         self._ended: list[tuple[Child, int]] = []
         self._unclaimed: dict[int, int] = {}  # pid and status of what has been reaped and may yet be ours
+        self._killed: set[int] = set()  # pids that have been sent SIGKILL and not been reaped
         self._oom = OomCounter()
         self.strangers = 0  # reaped, but never ours: orphans of user code
 
@@ -210,11 +212,13 @@ class Processes:
     def kill_group(self, isolate: IsolateHandle) -> None:
         """SIGKILL for its group."""
         assert isolate.pid in self._isolates, isolate
+        self._killed.add(isolate.pid)
         _signal_group(isolate.pid, signal.SIGKILL)
 
     def kill(self, handle: Handle) -> None:
         """SIGKILL; the handle is in the table only while its process has not been reaped (faults.md P11)."""
         assert handle.pid in self._handles, handle
+        self._killed.add(handle.pid)
         os.kill(handle.pid, signal.SIGKILL)
 
     def abort(self, handle: Handle) -> None:
@@ -232,12 +236,19 @@ class Processes:
                 pid = dead.si_pid
                 if pid in self._isolates:
                     _signal_group(pid, signal.SIGKILL)
-                status = self._oom.annotate(os.waitpid(pid, 0)[1])
+                status = self._annotated(pid, os.waitpid(pid, 0)[1])
                 child = self._handles.pop(pid, None) or self._isolates.pop(pid, None)
                 if child is None:
                     self._unclaimed[pid] = status
                 else:
                     self._ended.append((child, status))
+
+    def _annotated(self, pid: int, status: int) -> int:
+        """A wait status, with what the kernel says of a SIGKILL, and whether it was ours."""
+        was_killed = pid in self._killed
+        self._killed.discard(pid)
+        ours = OURS if was_killed and status & 0x7F == signal.SIGKILL else 0
+        return self._oom.annotate(status) | ours
 
     @property
     def ending(self) -> Sequence[Handle]:

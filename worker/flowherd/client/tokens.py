@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.core.awake import AwakeClock
 from flowherd.errors import EngineError, EngineUnauthorized
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NAP_S = 60.0
 _SHORTEST_NAP_S = 0.05
+_TRY_S = 15.0  # how long the engine may take for an answer
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -24,7 +26,8 @@ class TokenKeeping:
     """Refreshes before expiry, and at once when a worker was refused and rings.
 
     Args:
-        grace_s: refused from the first try on for so long, the credentials count as wrong (exit code 4).
+        grace_s: refused from the first try on for so long, the credentials count as wrong (exit code 4); the time
+            that this process was frozen for does not count (faults.md N4).
         give_up: called then, with the reason; trying goes on.
 
     """
@@ -34,11 +37,13 @@ class TokenKeeping:
         self._grace_s = grace_s
         self._give_up = give_up
         self._refused_since: float | None = None
+        self._clock = AwakeClock(0.0)
         self.rung = asyncio.Event()
 
     async def run(self) -> None:
         """Keeps for ever."""
-        failures = 0
+        failures, loop = 0, asyncio.get_running_loop()
+        self._clock = AwakeClock(loop.time(), _TRY_S)
         while True:
             self.rung.clear()
             try:
@@ -48,7 +53,9 @@ class TokenKeeping:
                 if failures == 1:
                     log.warning("token_not_granted", reason=str(error))
                 self._consider_giving_up(error)
-                await asyncio.sleep(max(self._tokens.pause_s, _SHORTEST_NAP_S))
+                pause_s = max(self._tokens.pause_s, _SHORTEST_NAP_S)
+                self._clock.waits(loop.time() + pause_s)
+                await asyncio.sleep(pause_s)
                 continue
             if failures:
                 log.info("token_granted", after_failures=failures)
@@ -61,7 +68,7 @@ class TokenKeeping:
 
     def _consider_giving_up(self, error: EngineError) -> None:
         """After the first grant a 401 is an outage: the engine says it to everything (fact 19)."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock.read(asyncio.get_running_loop().time())
         if self._tokens.ever_granted or not isinstance(error, EngineUnauthorized):
             self._refused_since = None
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 OUT_OF_MEMORY = 1 << 16  # beside the 16 bits of a wait status: the kernel has counted an out-of-memory kill
 NOT_OUT_OF_MEMORY = 1 << 17  # ... or has counted none, and would have
+OURS = 1 << 18  # the supervisor has sent it SIGKILL
 
 
 def kind_of(status: int) -> str:

@@ -31,6 +31,7 @@ from flowherd.isolates.reading import PAUSE_S, Reading, Share, Turn
 from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
 from flowherd.process.memory import resident_bytes
 from flowherd.process.statuses import describe_status
+from flowherd.running.awake_timer import AwakeTimer
 from flowherd.sdk.outputs import MAX_OUTPUT_BYTES
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Isolate:
         self._tasks = 0
         self._run: IsolateRun | None = None
         self._verdict: Failed | None = None  # why it was killed, where that is the activity's own fault
+        self._killed_for = ""
         self._was_told = False
         self._times_stopped = 0
         self._is_broken = False
@@ -94,7 +96,7 @@ class Isolate:
         self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES)
         self._listening = Reading(ends.channel.fileno(), self._turn)
         self._printing = Printing(ends.stdout, ends.stderr, rules.secrets)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: AwakeTimer | None = None
         self._set_timer(rules.boot_timeout_s, self._did_not_open)
 
     def __repr__(self) -> str:
@@ -122,7 +124,7 @@ class Isolate:
         self._was_told = True
         self.stage = Stage.ENDING
         self._channel.say(End())
-        self._set_timer(END_S, self._kill)
+        self._set_timer(END_S, lambda: self._kill("it did not end in time"))
         self._changed(self)
 
     def close(self) -> None:
@@ -135,12 +137,13 @@ class Isolate:
         """What its activity's run calls: first for cancelling the handler, then because that did not help."""
         self._times_stopped += 1
         if self._times_stopped > 1 or self._run is None:
-            self._kill()
+            self._kill("its handler did not stop within its grace")
             return
         self._channel.say(Cancel(self._run.run.activity.activity_id, self._run.cancel_reason))
         self._host.stop(self.key)
 
-    def _kill(self) -> None:
+    def _kill(self, why: str = "") -> None:
+        self._killed_for = self._killed_for or why
         self._host.kill(self.key)
 
     # What the supervisor says
@@ -157,7 +160,7 @@ class Isolate:
         self._channel.close()
         if reason:
             self.why_not = f"could not be made: {reason}"
-        self.why_not = self.why_not or describe_status(status)
+        self.why_not = self.why_not or describe_status(status, self._killed_for)
         self._set_timer(0.0, self._settle_for_good)
         if not self._was_told:
             _log.warning("isolate_died", extra={**self._printing.ids, "reason": self.why_not})
@@ -280,7 +283,7 @@ class Isolate:
     def _set_timer(self, delay_s: float | None, then: Callable[[], None] | None = None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if delay_s is None or then is None else self._loop.call_later(delay_s, then)
+        self._timer = None if delay_s is None or then is None else AwakeTimer(self._loop, delay_s, then)
 
     def _close(self) -> None:
         self._set_timer(None)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import signal
 
-from flowherd.core.ends import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
+from flowherd.core.ends import NOT_OUT_OF_MEMORY, OURS, OUT_OF_MEMORY
 
 
 def may_be_out_of_memory(status: int) -> bool:
     """Whether the kernel may have ended the process for want of memory."""
-    return status & 0x7F == signal.SIGKILL and not status & NOT_OUT_OF_MEMORY
+    return status & 0x7F == signal.SIGKILL and not status & (NOT_OUT_OF_MEMORY | OURS)
 
 
-def describe_status(status: int) -> str:
+def describe_status(status: int, killed_for: str = "") -> str:
     """A wait status in words, such as `was killed by SIGKILL (out of memory)`.
 
     Without a word from the kernel a SIGKILL may have been one: the question mark says so.
+
+    Args:
+        status: annotated as in `flowherd.core.ends`.
+        killed_for: why we have killed the process, if we have.
+
     """
+    if status & OURS:
+        return f"was killed by flowherd: {killed_for}" if killed_for else "was killed by flowherd"
     kind = status & 0xFFFF
     code = -(kind & 0x7F) if kind & 0x7F else kind >> 8
     if code >= 0:

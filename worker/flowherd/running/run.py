@@ -19,6 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from flowherd.activity import Completed, Lost, Outcome
+from flowherd.running.awake_timer import AwakeTimer
 from flowherd.running.invoke import failed, spent
 from flowherd.sdk.context import CancelReason, RunState
 
@@ -96,7 +97,7 @@ class Run:
         self._began_at = 0.0
         self._phase = _WAITING
         self._stop: Callable[[], object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | AwakeTimer | None = None
         self._outcome_waiters: list[asyncio.Future[None]] = []
         self._end_waiters: list[asyncio.Future[None]] = []
 
@@ -166,7 +167,8 @@ class Run:
         self._stop()
         if self._phase is Phase.RUNNING:
             self._phase = Phase.STOPPING
-            self._set_timer(self._grace_s, self._give_up)
+            self._clear_timer()
+            self._timer = AwakeTimer(asyncio.get_running_loop(), self._grace_s, self._give_up)
         if self.known_outcome is not None:
             self._phase = Phase.ZOMBIE
         self._say_outcome()
@@ -186,7 +188,9 @@ class Run:
         A handler that ends before it has once given up the loop needs no timer: none could fire before.
         """
         if self._phase is _RUNNING:
-            self._set_timer(self._began_at + self.limit_s - monotonic(), self._limit_reached)
+            self._clear_timer()
+            left_s = max(self._began_at + self.limit_s - monotonic(), 0.0)
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._limit_reached)
 
     def finish(self, outcome: Outcome) -> None:
         """Notes that the handler has ended, and with what."""
@@ -264,10 +268,10 @@ class Run:
             if self._outcome_waiters:
                 _wake(self._outcome_waiters)
 
-    def _set_timer(self, delay_s: float, then: Callable[[], None]) -> None:
+    def _clear_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(max(delay_s, 0.0), then)
+            self._timer = None
 
     async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
         waiter = asyncio.get_running_loop().create_future()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.client.gate import Gate
+from flowherd.core.awake import Patience
 from flowherd.core.messages import Stopped, stopped
 from flowherd.ledger import Cell, RecordBook
 from flowherd.running.offload import ThreadPool
@@ -41,9 +42,9 @@ def _nothing() -> None:
 
 @dataclass(slots=True)
 class _StopOrder:
-    """When the running work must have ended, and how long giving back the rest may take."""
+    """How long the running work has to end, and how long giving back the rest may take."""
 
-    finish_by: float
+    patience: Patience
     release_s: float
 
 
@@ -140,11 +141,11 @@ class Worker:
     def drain(self, within_s: float) -> None:
         """Stops polling, lets the running work end within `within_s` seconds, and gives back the rest."""
         if self._order is None:
-            self._give(_StopOrder(_now() + within_s, RELEASE_S))
+            self._give(_StopOrder(Patience(within_s, _now()), RELEASE_S))
 
     def release(self, within_s: float) -> None:
         """Gives everything back now, within `within_s` seconds."""
-        self._give(_StopOrder(_now(), within_s))
+        self._give(_StopOrder(Patience(0.0, _now()), within_s))
 
     def heed_verdicts(self) -> None:
         """The keeper rang: looks for leases that were lost."""
@@ -162,7 +163,7 @@ class Worker:
     @property
     def left_s(self) -> float:
         """Seconds until the time of the present order to stop is up, 0 without one."""
-        return 0.0 if self._order is None else max(0.0, self._order.finish_by - _now())
+        return 0.0 if self._order is None else self._order.patience.left_s(_now())
 
     # Life
 
@@ -221,10 +222,10 @@ class Worker:
         """Waits for `work` until the present order's time is up; a stricter order shortens the wait."""
         while not work.done():
             assert self._order is not None
-            left_s = self._order.finish_by - _now()
-            if left_s <= 0:
+            wait_s = self._order.patience.next_wait_s(_now())
+            if wait_s <= 0:
                 return
-            await self._wait(work, left_s)
+            await self._wait(work, wait_s)
 
     async def _wait(self, work: asyncio.Task[None], timeout_s: float | None) -> None:
         """Waits for `work`, a new order, or the time-out, whichever is first."""

@@ -1,0 +1,160 @@
+"""N4: whatever the supervisor ends by the time, it ends by time that it was itself awake; each rule, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from brain import Brain, forked, ready
+
+from flowherd.core.awake import STEP_S
+from flowherd.ledger import Ledger
+from flowherd.shared.bells import Bells
+from flowherd_supervisor.core import events
+from flowherd_supervisor.core.actions import Kill
+from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.core.plan import Plan, Preload
+from flowherd_supervisor.core.state import Isolate, Mode, Phase, Seat, State
+from flowherd_supervisor.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BEGAN, FROZEN_S = 1000.0, 120.0
+
+
+class NoHost:
+    """Nothing is made here."""
+
+    def birth(self, *_: Any) -> Any:
+        raise AssertionError("nothing is to be made")
+
+    isolate_birth = reread = birth
+
+
+class Shell:
+    """A supervisor with a brain that is in the middle of something, and a clock that is turned by hand."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, bells: Bells) -> None:
+        self.now = BEGAN
+        self.supervisor = Supervisor(plan, ledger, bells, NoHost(), lambda: self.now)
+        self.supervisor._look_at = inf  # nothing is held
+
+    def passes(self, seconds: float, frozen_s: float = 0.0) -> None:
+        """It waits and looks at its deadlines, as `run` does; a freeze comes in the middle of a wait."""
+        until = self.now + seconds
+        while self.now < until:
+            wait_s = self.supervisor._patience_s()
+            assert wait_s <= STEP_S or self.supervisor._state.next_deadline == inf, (
+                "a freeze within a long wait cannot be seen"
+            )
+            self.now += min(max(wait_s, 0.001), until - self.now) + frozen_s
+            until, frozen_s = until + frozen_s, 0.0
+            self.supervisor._feed(events.TimePassed())
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    ledger = Ledger(seats=2, records=2)
+    bells = Bells(len(ledger.berths))
+    made = Shell(Plan(processes=1, concurrency=2), ledger, bells)
+    yield made
+    made.supervisor._inbox.close()
+    bells.close()
+
+
+def serving() -> State:
+    return Brain(1).serve().state
+
+
+def _worker(state: State, **changes: Any) -> State:
+    return state.with_seat(replace(state.seats[0], pid=9, **changes))
+
+
+def booting(state: State) -> State:
+    return _worker(state, phase=Phase.STARTING, ready_at=None, started_at=BEGAN)
+
+
+def retiring(state: State) -> State:
+    return _worker(state, phase=Phase.DRAINING, kill_at=BEGAN + 30.0)
+
+
+def aborting(state: State) -> State:
+    return _worker(state, phase=Phase.ABORTING, kill_at=BEGAN + 1.0)
+
+
+def draining(state: State) -> State:
+    return replace(_worker(state, phase=Phase.DRAINING), mode=Mode.DRAINING, deadline=BEGAN + 31.5)
+
+
+def releasing(state: State) -> State:
+    return replace(_worker(state, phase=Phase.DRAINING), mode=Mode.RELEASING, deadline=BEGAN + 0.5)
+
+
+def worker_dies(state: State) -> bool:
+    return state.seats[0].phase is Phase.DYING
+
+
+def settling(state: State) -> State:
+    seats = tuple(seat.with_phase(Phase.STOPPED) for seat in state.seats)
+    return replace(state, seats=seats, mode=Mode.FINISHING, deadline=BEGAN + 5.1)
+
+
+def keeper_dies(state: State) -> bool:
+    return state.keeper.phase is Phase.DYING
+
+
+def forking(state: State) -> State:
+    """A mold has been asked for a worker and has not answered."""
+    mold = Seat(-2, phase=Phase.RUNNING, incarnation=1, pid=8, ready_at=BEGAN)
+    state = replace(state, molds=replace(state.molds, wanted=True, seats=(mold,)))
+    seat = replace(state.seats[0], phase=Phase.STARTING, pid=None, maker=1, started_at=BEGAN)
+    return state.with_seat(seat)
+
+
+def mold_dies(state: State) -> bool:
+    return state.molds.seats[0].phase is Phase.DYING
+
+
+def outliving(state: State) -> State:
+    """Its worker has ended; it has a second to see that."""
+    return replace(state, isolates=(Isolate(0, 7, 1, phase=Phase.RUNNING, pid=7, kill_at=BEGAN + 1.0),))
+
+
+def isolate_dies(state: State) -> bool:
+    return state.isolates[0].phase is Phase.DYING
+
+
+RULES = [
+    (booting, worker_dies, 30.0), (retiring, worker_dies, 30.0), (aborting, worker_dies, 1.0),
+    (draining, worker_dies, 31.5), (releasing, worker_dies, 0.5), (settling, keeper_dies, 5.1),
+    (forking, mold_dies, 3.0), (outliving, isolate_dies, 1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("begin", "has_ended", "limit_s"), RULES, ids=lambda one: getattr(one, "__name__", "")
+)
+def test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does(
+    shell: Shell, begin: Callable[[State], State], has_ended: Callable[[State], bool], limit_s: float
+) -> None:
+    """Whoever was frozen along has not had its time; once it has, it is ended as ever."""
+    shell.supervisor._state = begin(serving())
+    shell.passes(limit_s / 10, frozen_s=FROZEN_S)
+    assert not has_ended(shell.supervisor._state)
+    assert shell.supervisor._state.next_deadline < inf
+    shell.passes(limit_s)
+    assert has_ended(shell.supervisor._state)
+
+
+def test_n14_a_mold_that_forks_one_after_the_other_is_not_late_however_many_it_has_to() -> None:
+    """N14: with `-p 200` on two CPUs it was killed twice before it had made them all."""
+    brain = Brain(5, preload=Preload.ALWAYS)
+    brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(MOLD), ready(MOLD))
+    for number in range(4):
+        brain.hears(forked(number), after=0.9)
+        assert not [order for order in brain.at(0.0) if isinstance(order, Kill)]
+    assert brain.at(2.9) == []
+    assert brain.at(0.2) == [Kill(MOLD, 1)], "one that has stopped in the middle of it is late"

@@ -1,0 +1,35 @@
+"""A loop's timer that counts the time its process is awake: what was frozen along with it gets its whole time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowherd.core.awake import Patience
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+
+class AwakeTimer:
+    """Calls `then` after so many seconds of awake time, unless it is cancelled before (faults.md N4).
+
+    A handler may keep the loop for a second without being taken for a freeze.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[], None]) -> None:
+        self._loop = loop
+        self._then = then
+        self._patience = Patience(seconds, loop.time())
+        self._timer = loop.call_later(self._patience.next_wait_s(loop.time()), self._wake)
+
+    def cancel(self) -> None:
+        """It is not wanted any more."""
+        self._timer.cancel()
+
+    def _wake(self) -> None:
+        wait_s = self._patience.next_wait_s(self._loop.time())
+        if wait_s > 0:
+            self._timer = self._loop.call_later(wait_s, self._wake)
+        else:
+            self._then()
