@@ -57,7 +57,9 @@ class Supervisor:
         self._host = host
         self._processes = Processes()
         self._forks = Forks(self._processes, ledger, bells, host)
-        self._isolation = Isolation(self._processes, host)
+        self._isolation = Isolation(
+            self._processes, host, lambda isolate: self._audience.introduce_isolate(self._state, isolate)
+        )
         self._inbox = Inbox()
         self._rng = random.Random()
         self._watch = Watch(ledger)
@@ -160,6 +162,7 @@ class Supervisor:
         if stacks := child.last_words():
             log.error("stacks_of_dead_process", process=name_of(child.seat), pid=child.pid, stacks=stacks)
         if isinstance(child, IsolateHandle):
+            self._audience.isolate_reaped(self._state, child)
             child.close()
             return events.IsolateExited(child.seat, child.incarnation, child.key, status)
         return self._bury_process(child, status)

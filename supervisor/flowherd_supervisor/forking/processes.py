@@ -15,7 +15,6 @@ from flowherd.process.child import ignore_signals
 from flowherd.process.link import Link
 from flowherd_supervisor.forking.newborn import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.forking.oom import OomCounter
-from flowherd_supervisor.forking.prctl import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -130,6 +129,11 @@ class Processes:
     def __iter__(self) -> Iterator[Handle]:
         return iter(tuple(self._handles.values()))
 
+    @property
+    def isolates(self) -> Sequence[IsolateHandle]:
+        """Those that have not been reaped."""
+        return tuple(self._isolates.values())
+
     def find(self, seat: int, incarnation: int) -> Handle | None:
         """The child, or None once it has been reaped."""
         for handle in self._handles.values():
@@ -175,7 +179,6 @@ class Processes:
             close_all_but((*birth.ends, stacks))
             ignore_signals(but=(signal.SIGTERM,))
             begin(birth.title, stacks, expendable=True)
-            die_with_parent()
             return birth.main() if os.getppid() == parent else Exit.RELEASED
 
         try:
