@@ -189,7 +189,7 @@ def nothing_sleeps_deaf(source: Source) -> Iterator[str]:
 def nothing_ends_unseen(source: Source) -> Iterator[str]:
     """N1: who starts a task or a thread elsewhere awaits it at once, or says itself how it has ended."""
     if source.within(WORKER, *WATCHED) or source.within(
-        SUPERVISOR, *PROGRAMS, "keeper/streams.py", "keeper/pages.py", "engine/serve.py"
+        SUPERVISOR, *PROGRAMS, "keeper/streams.py", "engine/serve.py"
     ):
         return
     for node in ast.walk(source.tree):

@@ -8,11 +8,13 @@ import re
 import signal
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit
 from flowherd.process.child import ignore_signals
 from flowherd.process.link import Link
+from flowherd_supervisor.contained import contained
 from flowherd_supervisor.forking.newborn import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.forking.oom import OomCounter
 
@@ -235,7 +237,8 @@ class Processes:
                 pid = dead.si_pid
                 if pid in self._isolates:
                     _signal_group(pid, signal.SIGKILL)
-                status = self._oom.annotate(os.waitpid(pid, 0)[1])
+                status = os.waitpid(pid, 0)[1]  # from here on only this process knows of it
+                status = contained(partial(self._oom.annotate, status), status)
                 child = self._handles.pop(pid, None) or self._isolates.pop(pid, None)
                 if child is None:
                     self._unclaimed[pid] = status
