@@ -73,7 +73,7 @@ def test_n1_a_process_that_has_exited_keeps_nobody_from_ending_the_others(
     asyncio.run(left.end())
     assert lives(ledger) == [Life.ENDED] * 3
     assert len(changes) == 3
-    assert [process.wait() for process in waiting] == [-signal.SIGKILL] * 2
+    assert [process.wait(10) for process in waiting] == [-signal.SIGKILL] * 2
     assert time.monotonic() - since < 5.0
 
 
@@ -109,7 +109,7 @@ def test_an_isolates_programs_end_with_it(
         isolate.kill()
         isolate.wait()
     asyncio.run(left.end())
-    assert isolate.wait() == -signal.SIGKILL
+    assert isolate.wait(10) == -signal.SIGKILL
     eventually(lambda: is_gone(program), "the end of what it has started")
 
 
@@ -120,7 +120,7 @@ def test_before_linux_6_9_a_group_is_killed_while_its_leader_stands(
     isolate = start(HAS_PROGRAM)
     program = program_of(isolate)
     asyncio.run(orphans.kill_stopped_group(isolate.pid, os.pidfd_open(isolate.pid)))
-    assert isolate.wait() == -signal.SIGKILL
+    assert isolate.wait(10) == -signal.SIGKILL
     eventually(lambda: is_gone(program), "the end of what it has started")
 
 
@@ -146,7 +146,7 @@ def test_n1_the_keeper_ends_whatever_blocks_it() -> None:
         "orphans.limit_the_keeper()\n"
         "threading.Lock().acquire() and __import__('ctypes').PyDLL(None).sleep(30)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=20)
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=10)
     assert done.returncode == -signal.SIGALRM
 
 

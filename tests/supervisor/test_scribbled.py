@@ -198,7 +198,7 @@ def put(cell: Cell, value: int) -> Callable[[Berth], None]:
         (put(Cell.SEAT, 2**40), "SEAT"),
         (put(Cell.GUILTY, 3), "GUILTY"),
         (put(Cell.HIGH_WATER, 2**63), "HIGH_WATER"),
-        (put(Cell.HIGH_WATER, 0), "beyond the mark of 0"),
+        (put(Cell.HIGH_WATER, 0), "the mark is at 0"),
         (put(Cell.COMPLETED, 2**64 - 1), "COMPLETED"),
         (lambda berth: berth.set_clock(Clock.LOOP_LAG_S, float("nan")), "LOOP_LAG_S"),
         (lambda berth: berth.states.__setitem__(0, 99), "record 0 is in state 99"),

@@ -62,7 +62,7 @@ def test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf(
     def deliver(message: Downward) -> None:
         heard.append(message)
         if isinstance(message, Drain):
-            raise RuntimeError("a defect")
+            raise RuntimeError("a defect")  # noqa: TRY004
 
     ours, theirs = Link.pair()
     receiver = Orders(theirs)

@@ -34,15 +34,13 @@ def damage_in(berth: Berth, unread_before: Mapping[int, bytes]) -> tuple[str, Ma
     unread = {}
     high_water = berth.get(Cell.HIGH_WATER)
     for index, state in enumerate(bytes(berth.states)):
-        if state and index >= high_water and berth.get(Cell.HIGH_WATER) == high_water:
-            return f"record {index} is taken beyond the mark of {high_water}", {}
         if state > State.DEAD:
             return f"record {index} is in state {state}", {}
-        if state and berth.record(index) is None:
+        if state and (index >= high_water or berth.record(index) is None):
             start = berth.offset + berth.layout.bodies + index * RECORD_BYTES
             unread[index] = berth.map[start : start + RECORD_BYTES]
             if unread_before.get(index) == unread[index]:
-                return f"record {index} cannot be read", {}
+                return f"record {index} cannot be read, the mark is at {high_water}", {}
     return "", unread
 
 
