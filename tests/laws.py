@@ -13,6 +13,17 @@ SUPERVISOR, WORKER = "supervisor/flowherd_supervisor/", "worker/flowherd/"
 PROGRAMS = ("demo/", "bench/", "testkit/", "commands/dev.py", "commands/reload.py")  # they start programs
 CLIENTS = (*PROGRAMS, "views/", "keeper/", "commands/")
 FORKERS = ("forking/processes.py", "forking/mold.py")
+WATCHED = (
+    "working/tasks.py",
+    "fake_engine.py",  # tells its caller
+    "isolates/inside/main.py",  # as the next three: run or awaited where it is made
+    "process/loops.py",
+    "process/rehearsal.py",
+    "working/poller.py",
+    "process/lifespan.py",  # says how it ended
+    "running/offload.py",  # a thread that survives what it runs
+    "running/strands.py",  # tells the run of each handler
+)
 LOOP = ("core/", "forking/", "supervisor.py", "inbox.py", "signals.py", "admin.py", "notes.py", "hosting.py")
 
 
@@ -108,23 +119,28 @@ def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
 
 
 def few_files_kill(source: Source) -> Iterator[str]:
-    """Law 3: whoever reaps, the keeper in its last minute, a crash point, which strikes itself, and users' tests.
+    """Law 3: whoever reaps, the keeper in its last minute, a crash point and an isolate, which strike themselves,
+    and users' tests.
 
     `commands/reload.py` is a program of its own, and what it sends is no death: HUP.
     """
-    if source.within(WORKER, "process/crashpoints.py") or source.within(SUPERVISOR, "testkit/host.py"):
+    if source.within(WORKER, "process/crashpoints.py", "isolates/inside/desk.py"):
         return
-    if not source.within(SUPERVISOR, *FORKERS):
-        yield from source.using("os.kill", "os.killpg")
-        if not source.within(SUPERVISOR, "keeper/process.py", "keeper/orphans.py", "commands/reload.py"):
-            yield from source.using("signal.pidfd_send_signal")
+    if source.within(SUPERVISOR, *FORKERS, "keeper/orphans.py", "testkit/host.py"):
+        return
+    yield from source.using("os.kill", "os.killpg")
+    if not source.within(SUPERVISOR, "commands/reload.py"):
+        yield from source.using("signal.pidfd_send_signal")
 
 
 def few_files_touch_signals(source: Source) -> Iterator[str]:
-    """Law 3; the engine and the demo are programs of their own, not parts of the tree; isolates take SIGTERM."""
-    if source.within(SUPERVISOR, "signals.py", "engine/serve.py", *PROGRAMS) or source.within(
-        WORKER, "process/child.py", "process/solo.py", "isolates/inside/voice.py"
-    ):
+    """Law 3; the engine and the demo are programs of their own, not parts of the tree; isolates take SIGTERM.
+
+    An orphaned keeper has a timer end it, which no exception can stop.
+    """
+    if source.within(
+        SUPERVISOR, "signals.py", "engine/serve.py", "keeper/orphans.py", *PROGRAMS
+    ) or source.within(WORKER, "process/child.py", "process/solo.py", "isolates/inside/voice.py"):
         return
     yield from source.using(
         "signal.signal", "signal.set_wakeup_fd", "signal.pthread_sigmask", "signal.siginterrupt",
@@ -168,6 +184,19 @@ def nothing_sleeps_deaf(source: Source) -> Iterator[str]:
     yield from source.using("asyncio.to_thread", "asyncio.run_in_executor")
     if not source.within(SUPERVISOR, "demo/activities.py"):
         yield from source.using("time.sleep")
+
+
+def nothing_ends_unseen(source: Source) -> Iterator[str]:
+    """N1: who starts a task or a thread elsewhere awaits it at once, or says itself how it has ended."""
+    if source.within(WORKER, *WATCHED) or source.within(
+        SUPERVISOR, *PROGRAMS, "keeper/streams.py", "engine/serve.py"
+    ):
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
+            if name in {"create_task", "ensure_future", "Thread"}:
+                yield f"{source.path}:{node.lineno}: {name}"
 
 
 def nothing_is_pickled_or_shared(source: Source) -> Iterator[str]:
@@ -248,6 +277,7 @@ LAWS: tuple[Law, ...] = (
     http_stays_at_the_edge,
     the_supervisor_has_no_loop_thread_or_client,
     nothing_sleeps_deaf,
+    nothing_ends_unseen,
     nothing_is_pickled_or_shared,
     an_outcome_knows_no_delivery,
     files_and_functions_are_short,

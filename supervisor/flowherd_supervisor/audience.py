@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from math import inf
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from flowherd.ledger import Ledger
     from flowherd_supervisor.core.actions import Note
     from flowherd_supervisor.core.state import State
-    from flowherd_supervisor.forking.processes import Handle, Processes
+    from flowherd_supervisor.forking.processes import Handle, IsolateHandle, Processes
 
 NOTES_KEPT = 50
 
@@ -46,8 +47,31 @@ class Audience:
         self._told = None
         for worker in self._processes:
             self._give_pidfd(state, worker)
+        for isolate in self._processes.isolates:
+            self.introduce_isolate(state, isolate)
         for noted in self._noted:
             self._send_keeper(state, noted)
+
+    def introduce_isolate(self, state: State, isolate: IsolateHandle) -> None:
+        """Gives the keeper the pidfd of an isolate that has not been reaped: the number is its own until then."""
+        keeper = self._processes.find(KEEPER, state.keeper.incarnation)
+        if keeper is None:
+            return
+        try:
+            pidfd = os.pidfd_open(isolate.pid)
+        except OSError as error:
+            log.warning("isolate_not_watched", pid=isolate.pid, reason=str(error))
+            return
+        try:
+            keeper.link.send(messages.WatchIsolate(isolate.pid), [pidfd])
+        except LinkClosed:
+            log.debug("keeper_not_told", pid=isolate.pid)
+        finally:
+            os.close(pidfd)
+
+    def isolate_reaped(self, state: State, isolate: IsolateHandle) -> None:
+        """The keeper need not end it any more."""
+        self._send_keeper(state, messages.IsolateReaped(isolate.pid))
 
     def _give_pidfd(self, state: State, worker: Handle) -> None:
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)

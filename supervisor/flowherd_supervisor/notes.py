@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowherd_supervisor.core.actions import Note
+    from flowherd_supervisor.forking.processes import Child
 
 log = structlog.stdlib.get_logger("flowherd")
 
@@ -47,6 +48,12 @@ def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "process" in shown:
         shown["process"] = name_of(shown["process"])
     return shown
+
+
+def say_last_words(child: Child) -> None:
+    """The stacks that a fatal signal has left, if any."""
+    if stacks := child.last_words():
+        log.error("stacks_of_dead_process", process=name_of(child.seat), pid=child.pid, stacks=stacks)
 
 
 def name_of(seat: int) -> int | str:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import deque
 from functools import partial
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ from flowherd.ledger import AT_WORK, Berth, Cause, Cell, Ledger
 from flowherd.process.link import LinkClosed
 from flowherd_supervisor import notes
 from flowherd_supervisor.audience import Audience
+from flowherd_supervisor.contained import contained, found_by, say_defect
 from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import MOLD, Event
 from flowherd_supervisor.core.machine import decide
@@ -28,14 +30,16 @@ from flowherd_supervisor.forking.forks import Births, Forks
 from flowherd_supervisor.forking.isolation import IsolateBirths, Isolation
 from flowherd_supervisor.forking.processes import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.inbox import Inbox
-from flowherd_supervisor.notes import name_of
+from flowherd_supervisor.segments import Segments
 from flowherd_supervisor.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from flowherd.shared.bells import Bells
     from flowherd_supervisor.core.plan import Plan
+
+SOON_S = 1.0  # after a defect of ours: neither at once again, nor never
 
 log = structlog.stdlib.get_logger("flowherd")
 
@@ -65,29 +69,45 @@ class Supervisor:
         self._host = host
         self._processes = Processes()
         self._forks = Forks(self._processes, ledger, bells, host)
-        self._isolation = Isolation(self._processes, host)
+        self._isolation = Isolation(
+            self._processes, host, lambda isolate: self._audience.introduce_isolate(self._state, isolate)
+        )
         self._inbox = Inbox()
         self._rng = random.Random()
-        self._watch = Watch(ledger)
+        self._segments = Segments()
+        self._watch = Watch(ledger, segments=self._segments)
         self._now = now
         self._clock = AwakeClock(now())
         self._look_at = -inf
         self._audience = Audience(self._processes)
         self._exit_code: int | None = None
+        self._undecided: list[Event] = []
+        self._again_at = inf
 
     def run(self) -> int:
         """Supervises until everything has ended; returns the exit code."""
         try:
             self._feed(events.Started())
             while self._exit_code is None:
-                heard = self._inbox.wait(self._patience_s())
-                for event in self._gather(heard):
-                    self._feed(event)
-                self._feed(events.TimePassed())
-                self._audience.beat(self._state, self._ledger, self._now(), self._clock.woke_at)
+                self._go_round(self._inbox.wait(contained(self._patience_s, SOON_S)))
             return self._exit_code
         finally:
             self._inbox.close()
+
+    def _go_round(self, heard: list[signal.Signals]) -> None:
+        for event in chain(self._take_undecided(), self._gather(heard)):
+            self._feed(event)
+        self._feed(events.TimePassed())
+        contained(
+            lambda: self._audience.beat(self._state, self._ledger, self._now(), self._clock.woke_at), None
+        )
+
+    def _take_undecided(self) -> Sequence[Event]:
+        """Ends that the brain could not take in, once a second again: they must not be lost."""
+        if self._awake_s() < self._again_at:
+            return ()
+        self._again_at, undecided, self._undecided = inf, self._undecided, []
+        return undecided
 
     def _patience_s(self) -> float:
         """Until time alone changes something, a look at the ledger is due, or the watchdog wants a word.
@@ -95,7 +115,7 @@ class Supervisor:
         While anybody is judged by the time, it is a step at most: a freeze within one wait cannot be seen.
         """
         now, awake_s = self._now(), self._awake_s()
-        due_at = min(self._state.next_deadline, self._look_at)
+        due_at = min(self._state.next_deadline, self._look_at, self._again_at)
         wait_s = min(due_at - awake_s, self._audience.patience_s(now))
         if self._state.next_deadline < inf or self._watch.judges:
             wait_s = min(wait_s, STEP_S)
@@ -114,28 +134,34 @@ class Supervisor:
         Molds are read first: what they have made may have ended already. One that has ended cannot have made
         anything of which we are not told here, since nothing can be sent to us from now on.
         """
-        self._processes.reap()
+        contained(self._processes.reap, None)
         for handle in self._processes.ending:
             if handle.seat == MOLD:
                 handle.link.refuse_more()
         for are_molds in (True, False):
             for handle in (*self._processes, *self._processes.ending):
                 if (handle.seat == MOLD) is are_molds:
-                    yield from self._read(handle)
+                    yield from found_by(partial(self._read, handle))
         for child, status in self._processes.ended():
             yield self._bury(child, status)
         for number in heard:
-            yield from self._understand(number)
+            yield from found_by(partial(self._understand, number))
+        yield from found_by(self._look)
+
+    def _look(self) -> Iterator[Event]:
         now, awake_s = self._now(), self._awake_s()
-        if awake_s >= self._look_at:
-            yield from _contained(lambda: self._watch.look(self._state, self._processes, now, awake_s))
-            self._look_at = inf
-        self._look_at = min(self._look_at, awake_s + self._watch.patience_s(self._state))
+        is_due, next_at = awake_s >= self._look_at, awake_s + contained(self._look_every_s, SOON_S)
+        self._look_at = next_at if is_due else min(self._look_at, next_at)
+        if is_due:
+            yield from self._watch.look(self._state, self._processes, now, awake_s)
+
+    def _look_every_s(self) -> float:
+        return self._watch.patience_s(self._state)
 
     def _understand(self, number: signal.Signals) -> Iterator[Event]:
         match number:
             case signal.SIGHUP:
-                yield from _contained(self._reload)
+                yield from found_by(self._reload)
             case signal.SIGTTIN:
                 yield events.ScaleRequested(self._state.plan.workers + 1)
             case signal.SIGTTOU:
@@ -153,7 +179,7 @@ class Supervisor:
     def _read(self, handle: Handle) -> Iterator[Event]:
         try:
             while (received := handle.link.receive()) is not None:
-                yield from self._heed(handle, *received)
+                yield from found_by(partial(self._heed, handle, *received))
         except LinkClosed:
             self._inbox.forget(handle.link)
 
@@ -178,25 +204,26 @@ class Supervisor:
             os.close(fd)  # nobody has been asked for them
 
     def _bury(self, child: Child, status: int) -> Event:
-        """Says what it has left behind, and forgets it."""
-        if stacks := child.last_words():
-            log.error("stacks_of_dead_process", process=name_of(child.seat), pid=child.pid, stacks=stacks)
+        """Forgets it, and says so; whatever goes wrong on the way costs neither the rest nor the fact."""
+        contained(partial(notes.say_last_words, child), None)
         if isinstance(child, IsolateHandle):
-            child.close()
+            contained(partial(self._audience.isolate_reaped, self._state, child), None)
+            contained(child.close, None)
             return events.IsolateExited(child.seat, child.incarnation, child.key, status)
         return self._bury_process(child, status)
 
     def _bury_process(self, handle: Handle, status: int) -> Event:
         """Ends its berths, so that the keeper settles them."""
-        self._inbox.forget(handle.link)
-        running = 0
+        contained(partial(self._inbox.forget, handle.link), None)
+        running = sum(contained(partial(_at_work, berth), 0) for berth in handle.berths)
+        contained(partial(self._segments.restore, handle, self._state), None)
         for berth in handle.berths:
-            running += sum(record.state in AT_WORK for record in berth.records())
-            berth.end(self._cause(handle, berth), status)
-        self._bells.ring_keeper()
+            cause = contained(partial(self._cause, handle, berth), Cause.CRASH)
+            contained(partial(berth.end, cause, status), None)
+        contained(self._bells.ring_keeper, None)
         if handle.seat == MOLD:
-            self._forks.mold_ended(handle.incarnation)
-        handle.close()
+            contained(partial(self._forks.mold_ended, handle.incarnation), None)
+        contained(handle.close, None)
         return events.ChildExited(handle.seat, handle.incarnation, status, running)
 
     def _cause(self, handle: Handle, berth: Berth) -> Cause:
@@ -213,10 +240,20 @@ class Supervisor:
         """Decides on one event and on all that its actions bring about at once."""
         waiting = deque([event])
         while waiting:
-            self._state, orders = decide(self._state, waiting.popleft(), self._awake_s(), self._rng)
-            for order in orders:
-                waiting.extend(_contained(partial(self._perform, order)))
-        self._audience.tell(self._state)
+            for order in self._decide(waiting.popleft()):
+                waiting.extend(found_by(partial(self._perform, order)))
+        contained(lambda: self._audience.tell(self._state), None)
+
+    def _decide(self, event: Event) -> Sequence[actions.Action]:
+        try:
+            self._state, orders = decide(self._state, event, self._awake_s(), self._rng)
+        except Exception as error:  # noqa: BLE001 - as in `contained`
+            say_defect(error)
+            if isinstance(event, events.ChildExited | events.IsolateExited):
+                self._undecided.append(event)
+                self._again_at = self._awake_s() + SOON_S
+            return ()
+        return orders
 
     def _perform(self, order: actions.Action) -> list[Event]:
         match order:
@@ -250,8 +287,7 @@ class Supervisor:
             case actions.Kill():
                 self._processes.kill(handle)
             case actions.Abort(guilty=guilty):
-                for berth in handle.berths:
-                    berth.put(Cell.GUILTY, guilty)
+                self._segments.blame(handle, guilty)
                 self._processes.abort(handle)
             case actions.SetSlots(limit=limit, n=n):
                 self._send(handle, messages.SetSlots(limit, n))
@@ -267,6 +303,7 @@ class Supervisor:
     def _take(self, made: Handle | events.SpawnFailed | None) -> Iterator[Event]:
         """What follows from an answer to a Spawn."""
         if isinstance(made, Handle):
+            self._segments.opened(made)
             self._inbox.watch(made.link)
             self._audience.introduce(self._state, made)
             yield events.ChildForked(made.seat, made.incarnation, made.pid)
@@ -280,10 +317,5 @@ class Supervisor:
             log.debug("order_not_sent", process=handle.seat, order=type(message).__name__)
 
 
-def _contained(work: Callable[[], Iterable[Event]]) -> list[Event]:
-    """The one catch-all: a defect of ours is logged, and the host goes on (faults.md P16)."""
-    try:
-        return list(work())
-    except Exception as error:
-        log.error("supervisor_error", note="please report this; the host goes on", exc_info=error)
-        return []
+def _at_work(berth: Berth) -> int:
+    return sum(record.state in AT_WORK for record in berth.records())

@@ -12,13 +12,14 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.core.awake import STEP_S, Witness
-from flowherd.ledger import AT_WORK, HELD, Berth, Cell, Host, Ledger, Record, State
+from flowherd.ledger import AT_WORK, HELD, Berth, Cell, Host, Ledger, Life, Record, State
 from flowherd.process.memory import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
 from flowherd_supervisor.core.state import Phase
 from flowherd_supervisor.core.state import State as Brain
 from flowherd_supervisor.descriptors import open_descriptors
+from flowherd_supervisor.segments import Segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,6 +55,7 @@ class Watch:
     _suspects: bool = False  # the keeper has not moved between the last two looks
     _witness: Witness = field(default_factory=Witness)
     _too_large: Counter[tuple[int, int]] = field(default_factory=Counter)
+    segments: Segments = field(default_factory=Segments)
 
     def patience_s(self, state: Brain) -> float:
         """Seconds until the next look is worth its cost: idle is nearly free."""
@@ -63,7 +65,7 @@ class Watch:
             return WORKING_EVERY_S
         if self.judges and self._suspects:
             return STEP_S
-        working = any(berth.readable and berth.get(Cell.HELD) for berth in self.ledger.berths)
+        working = any(berth.life is Life.LIVE and berth.get(Cell.HELD) for berth in self.ledger.berths)
         return WORKING_EVERY_S if working else IDLE_EVERY_S
 
     def look(self, state: Brain, handles: Iterable[Handle], now: float, awake_s: float) -> Iterator[Event]:
@@ -79,6 +81,9 @@ class Watch:
         self._witness.look()
         shortest_lease_s = inf
         for handle in handles:
+            if found := self.segments.damage(handle, state):
+                yield events.SegmentDamaged(handle.seat, handle.incarnation, found)
+                continue
             if not handle.berths or not all(berth.readable for berth in handle.berths):
                 continue
             yield _slots_seen(handle)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 TOP = Path(__file__).parents[2]
 WORKER, SUPERVISOR = "worker/flowherd/", "supervisor/flowherd_supervisor/"
-SYSTEM, CHAOS, UNIT = "tests/system/", "tests/chaos/", "tests/worker/"
+SYSTEM, CHAOS = "tests/system/", "tests/chaos/"
+UNIT, BRAIN = "tests/worker/", "tests/supervisor/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,74 @@ MUTATIONS = (
     ),
     Mutation(
         "the keeper's last minute",
-        SUPERVISOR + "keeper/process.py",
-        "signal.pidfd_send_signal(pidfd, signal.SIGKILL)",
-        "pass",
+        SUPERVISOR + "keeper/orphans.py",
+        "not has_ended and _signal(pidfd, signal.SIGKILL)",
+        "not has_ended",
         CHAOS + "test_orphans.py::test_the_keeper_ends_what_holds_the_gil",
+    ),
+    Mutation(
+        "all orphans at once, whatever has ended",
+        SUPERVISOR + "keeper/orphans.py",
+        "    except ProcessLookupError:\n        return False\n    return True",
+        "    except ZeroDivisionError:\n        return False\n    return True",
+        BRAIN + "test_orphans.py::test_before_linux_6_9_the_group_of_a_leader_that_has_ended_is_left_alone",
+    ),
+    Mutation(
+        "the keeper's last deadline",
+        SUPERVISOR + "keeper/orphans.py",
+        "    signal.setitimer(signal.ITIMER_REAL, KEEPER_ENDS_AFTER_S)",
+        "    pass",
+        BRAIN + "test_orphans.py::test_n1_the_keeper_ends_whatever_blocks_it",
+    ),
+    Mutation(
+        "the end of an isolate's programs with the supervisor",
+        SUPERVISOR + "keeper/orphans.py",
+        "            yield _kill_group(pid, pidfd)",
+        "            continue",
+        BRAIN + "test_orphans.py::test_an_isolates_programs_end_with_it",
+    ),
+    Mutation(
+        "the isolate's group killed at reap",
+        SUPERVISOR + "forking/processes.py",
+        "                if pid in self._isolates:\n                    _signal_group(pid, signal.SIGKILL)\n",
+        "",
+        BRAIN + "test_processes.py::test_a_reaped_isolates_programs_have_ended_with_it",
+    ),
+    Mutation(
+        "the link thread that survives a bad order",
+        WORKER + "process/orders.py",
+        "        except Exception:\n            log.exception",
+        "        except ZeroDivisionError:\n            log.exception",
+        UNIT + "test_tasks.py::test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf",
+    ),
+    Mutation(
+        "the catch-all around a funeral",
+        SUPERVISOR + "supervisor.py",
+        "cause = contained(partial(self._cause, handle, berth), Cause.CRASH)",
+        "cause = self._cause(handle, berth)",
+        BRAIN
+        + "test_supervisor_shell.py::test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others",
+    ),
+    Mutation(
+        "an end that is told again",
+        SUPERVISOR + "supervisor.py",
+        "self._undecided.append(event)",
+        "pass",
+        BRAIN + "test_supervisor_shell.py::test_p16_an_end_that_the_brain_could_not_take_in_is_told_again",
+    ),
+    Mutation(
+        "the look for damaged segments",
+        SUPERVISOR + "segments.py",
+        "found, self._unread[berth.number] = damage_in(berth, self._unread.get(berth.number, {}))",
+        "found = ''",
+        BRAIN + "test_scribbled.py::test_a_damaged_segment_is_named_and_what_can_be_read_is_settled",
+    ),
+    Mutation(
+        "sums that garbage cannot spoil",
+        WORKER + "shared/totals.py",
+        "if seat >= self._seats:",
+        "if False:",
+        BRAIN + "test_scribbled.py::test_whatever_is_scribbled_in_a_segment_costs_its_process_alone",
     ),
     Mutation(
         "settlement of what a dead process held",

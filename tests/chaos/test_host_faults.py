@@ -45,6 +45,25 @@ def test_a_worker_killed_in_mid_report_has_one_completion(world: World) -> None:
     assert len(world.notes("start")) == 1
 
 
+def test_a_process_that_scribbles_in_shared_memory_is_named_and_ended_and_the_host_goes_on(
+    world: World,
+) -> None:
+    """What is left of its work is handed back; keeper and neighbours notice nothing."""
+    host = world.start_host(processes=2, slots=4)
+    keeper, before = host.keeper(), set(host.children().values())
+    world.engine.submit("scribble", 1, settings={"retry": {"max_attempts": 1}})
+    [line] = host.wait_for_log("segment_damaged")
+    assert line["pid"] in before
+    world.engine.wait_for("fail", 1)
+    world.submit_work(10, (0.05, 0.2))
+    world.engine.wait_for("complete", 10)
+    assert host.keeper() == keeper
+    assert len(before & set(host.children().values())) == 1
+    [died] = host.log("process_died")
+    assert (died["process"], died["pid"]) == (line["process"], line["pid"])
+    assert not host.log("supervisor_error")
+
+
 def test_ctrl_c_in_a_terminal_ends_in_one_summary_without_tracebacks(world: World, tmp_path: Path) -> None:
     """P5: the terminal signals the whole foreground group; only the supervisor listens."""
     world.submit_work(4, (1.0, 1.0))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 from harness import eventually
 
 if TYPE_CHECKING:
+    from chaos.oracle import Note
     from chaos.world import World
 
 
@@ -29,3 +31,31 @@ def test_the_keeper_ends_what_holds_the_gil(world: World) -> None:
     host.process.wait()
     eventually(lambda: not host.tree(), "the end of all", within_s=5.5)
     assert len(world.engine.entries("fail")) == 1
+
+
+def test_nothing_outlives_a_supervisor_that_dies_beside_a_process_that_has_exited(world: World) -> None:
+    """N1: two hold the GIL, one has exited; workers gone within 5 s, the keeper within 6, its port free again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    host = world.start_host("--admin", f"127.0.0.1:{port}", processes=3, slots=3)
+    world.engine.submit("hold_gil", 2, seconds=30)
+    busy = {note.pid for note in eventually(lambda: _noted_by(world, 2), "the GIL held in two processes")}
+    [idle] = set(host.children().values()) - busy
+    keeper = host.keeper()
+    host.signal(signal.SIGSTOP)  # it must not reap what exits now
+    os.kill(idle, signal.SIGKILL)
+    os.kill(host.pid, signal.SIGKILL)
+    host.process.wait()
+    eventually(lambda: not set(host.tree()) - {keeper}, "the end of all workers", within_s=5.5)
+    eventually(lambda: not host.tree(), "the end of the keeper", within_s=2.0)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+    world.engine.wait_for("fail", 2)
+
+
+def _noted_by(world: World, processes: int) -> list[Note]:
+    """The attempts that have begun, once they are in so many processes."""
+    notes = world.notes("start")
+    return notes if len({note.pid for note in notes}) == processes else []

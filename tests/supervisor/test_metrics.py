@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LABELS = {
     "process": {"0", "1", "2", "3"},
     "outcome": {"completed", "failed", "lost", "work", "empty", "error", "told", "given_up"},
-    "cause": {"exit", "signal", "out_of_memory", "hung", "boot", "reload", "recycle"},
+    "cause": {"exit", "signal", "out_of_memory", "hung", "damaged", "boot", "reload", "recycle"},
     "state": {"starting", "running", "draining", "releasing", "finishing", "ended"},
 }
 UNITS = ("_seconds", "_bytes", "_slots", "_info")

@@ -242,3 +242,27 @@ def test_p12_a_fork_that_fails_leaves_nothing_behind() -> None:
         print(len(wait_for_ends()))
     """)
     assert out == "Too many open files\n0 []\n1\n"
+
+
+def test_a_reaped_isolates_programs_have_ended_with_it() -> None:
+    """Its group is killed before its number can be anybody else's; nobody else would know of them."""
+    out = run("""
+        from flowherd_supervisor.forking.processes import IsolateBirth
+
+        def main():
+            program = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL)
+            os.write(tell, str(program.pid).encode())
+            return 0
+
+        isolate = processes.spawn_isolate(0, 1, 7, IsolateBirth("flowherd: test", (tell,), main))
+        program = os.pidfd_open(int(os.read(listen, 100)))
+        poll = select.poll()
+        poll.register(os.pidfd_open(isolate.pid), select.POLLIN)
+        assert poll.poll(10_000), "the isolate has not ended"
+        processes.reap()
+        poll = select.poll()
+        poll.register(program, select.POLLIN)
+        print(bool(poll.poll(5_000)), [status for _, status in processes.ended()])
+        signal.pidfd_send_signal(program, signal.SIGKILL) if not poll.poll(0) else None
+    """)
+    assert out == "True [0]\n"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from flowherd.core import messages
 from flowherd.ledger import Cause, Cell, Ledger, Life
 from flowherd.process.link import Link
 from flowherd.shared.bells import Bells
+from flowherd_supervisor import supervisor as supervisor_module
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, Phase
@@ -60,6 +63,84 @@ def test_p16_a_defect_while_settings_are_read_again_changes_nothing(
     """Faults P16: HUP must never take the host down."""
     assert list(supervisor._understand(signal.SIGHUP)) == []
     assert "Broken: a defect" in caplog.text
+
+
+def handle_of(supervisor: Supervisor, pid: int = 1, incarnation: int = 1) -> Handle:
+    """A worker that runs, with a berth of its own."""
+    berth = supervisor._ledger.free_berth()
+    assert berth is not None
+    berth.open(seat=0, incarnation=incarnation, now=0.0)
+    ours, theirs = Link.pair()
+    theirs.close()
+    return Handle(0, incarnation, pid, -1, ours, (berth,), os.memfd_create("stacks"))
+
+
+def test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P16: what a reaped child leaves behind is settled, and the brain hears of it, and of those behind it."""
+    first, second = handle_of(supervisor), handle_of(supervisor, pid=2, incarnation=2)
+    supervisor._processes._ended = [(first, 9), (second, 256)]
+
+    def broken(*_: Any) -> Any:
+        raise Broken("a defect")
+
+    monkeypatch.setattr(supervisor, "_cause", broken)
+    monkeypatch.setattr(supervisor._processes, "reap", broken)
+    monkeypatch.setattr(Handle, "last_words", broken)
+    monkeypatch.setattr(supervisor._inbox, "forget", broken)
+    found = list(supervisor._gather([]))
+    assert [
+        (event.incarnation, event.status) for event in found if isinstance(event, events.ChildExited)
+    ] == [
+        (1, 9),
+        (2, 256),
+    ]
+    assert [berth.life for berth in (*first.berths, *second.berths)] == [Life.ENDED, Life.ENDED]
+    assert "Broken: a defect" in caplog.text
+
+
+def test_p16_a_message_that_cannot_be_taken_in_does_not_hide_those_behind_it(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P16: nor the end of its link."""
+    ours, theirs = Link.pair()
+    ours.set_blocking(blocking=False)
+    handle = Handle(0, 1, 1, -1, ours, (), -1)
+    for message in (messages.Stopped(1), messages.Ready("py-std")):
+        theirs.send(message)
+    theirs.close()
+    understood = supervisor_module.fact_of
+
+    def fact_of(handle: Handle, message: messages.Message) -> Any:
+        if isinstance(message, messages.Stopped):
+            raise Broken("a defect")
+        return understood(handle, message)
+
+    monkeypatch.setattr(supervisor_module, "fact_of", fact_of)
+    assert [type(event).__name__ for event in supervisor._read(handle)] == ["ChildReady"]
+    ours.close()
+
+
+def test_p16_an_end_that_the_brain_could_not_take_in_is_told_again(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P16: else nobody would ever replace that process."""
+    heard: list[Any] = []
+
+    def decide(state: Any, event: Any, *_: Any) -> Any:
+        heard.append(event)
+        if len(heard) == 1:
+            raise Broken("a defect")
+        return state, ()
+
+    monkeypatch.setattr(supervisor_module, "decide", decide)
+    monkeypatch.setattr(supervisor_module, "SOON_S", 0.0)
+    end = events.ChildExited(0, 1, 9, 0)
+    supervisor._feed(end)
+    supervisor._go_round([])
+    supervisor._go_round([])
+    assert heard.count(end) == 2
 
 
 @pytest.mark.parametrize(

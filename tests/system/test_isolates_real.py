@@ -133,10 +133,7 @@ def test_isolates_end_with_whoever_they_belong_to(
     engine.wait_for("fail", 1)
     words = {"worker": "was killed by SIGKILL", "supervisor": "was stopped before"}
     assert words[who] in why_failed(engine, workflow)
-    if who == "worker":
-        eventually(lambda: is_gone(program), "the end of what it has started")
-    elif not is_gone(program):
-        os.kill(program, signal.SIGKILL)  # nobody is left who could know of it
+    eventually(lambda: is_gone(program), "the end of what it has started", within_s=5)
 
 
 def test_a_stock_script_moves_to_isolates_by_configuration_alone(engine: Engine, tmp_path: Path) -> None:

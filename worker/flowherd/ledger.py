@@ -38,6 +38,7 @@ from flowherd.shared.cells import (
 )
 from flowherd.shared.checked import CHECKED, checked, read_checked
 from flowherd.shared.conclusions import Conclusions
+from flowherd.shared.damage import PLAUSIBLE
 from flowherd.shared.histogram import CELLS, Timing
 from flowherd.shared.recordbook import RecordBook, records_needed
 from flowherd.shared.suspects import AREA_BYTES, Suspects
@@ -46,7 +47,7 @@ from flowherd.shared.work import AREA_BYTES as WORK_BYTES
 from flowherd.shared.work import Work, WorkTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 T = TypeVar("T")
 
@@ -75,6 +76,8 @@ __all__ = [
 _TOKEN_BYTES = 16 * 1024
 _TOKEN_AREA = CHECKED.size + _TOKEN_BYTES
 _PAGE = mmap.PAGESIZE
+MOST_LIVES = 2**20  # of one berth: a sequence has no more bits for them
+MOST_VERSIONS = 2**62
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 _WIDTH = len(SeatTotal) + CELLS * len(Timing)  # what is added up for each seat: counters, then histograms
 
@@ -129,18 +132,21 @@ class Ledger:
         """The same of a berth's present incarnation; nothing but 0 once it is part of its seat's sums."""
         if not self._counts_itself(berth):
             return [0] * _WIDTH
-        return [*(berth.get(Cell[total.name]) for total in SeatTotal), *berth.timings]
+        cells = (*(berth.get(Cell[total.name]) for total in SeatTotal), *berth.timings)
+        return [count if count < PLAUSIBLE else 0 for count in cells]
 
     def count(self, berth: Berth, cell: Cell) -> int:
         """A counter of a berth's present incarnation; 0 once it is part of its seat's total."""
-        return berth.get(cell) if self._counts_itself(berth) else 0
+        count = berth.get(cell) if self._counts_itself(berth) else 0
+        return count if count < PLAUSIBLE else 0
 
     def absorb(self, berth: Berth) -> None:
         """ENDED → FREE: moves an ended incarnation's counters to its seat's; only the keeper may.
 
         A keeper that dies in it leaves nothing that its successor could count twice.
         """
-        self._totals.move(berth.number, berth.get(Cell.ENDED), berth.get(Cell.SEAT), self.counts(berth))
+        if berth.get(Cell.SEAT) < self.seats:
+            self._totals.move(berth.number, berth.get(Cell.ENDED), berth.get(Cell.SEAT), self.counts(berth))
         self._ended_work.absorb(berth.work)  # a keeper that dies here loses measurements, but no counts
         berth.settled()
 
@@ -177,9 +183,19 @@ class Ledger:
             and one.life is not Life.FREE
         )
 
-    def free_berths(self, wanted: int) -> tuple[Berth, ...]:
-        """Berths for the workers of a new incarnation, none while too many are in use or being settled."""
-        free = (berth for berth in self.berths if berth.life is Life.FREE)
+    def free_berths(self, wanted: int, taken: Collection[int] = ()) -> tuple[Berth, ...]:
+        """Berths for the workers of a new incarnation, none while too many are in use or being settled.
+
+        Args:
+            wanted: how many.
+            taken: numbers of those that are in use, whatever they say.
+
+        """
+        free = (
+            berth
+            for berth in self.berths
+            if berth.life is Life.FREE and berth.number not in taken and berth.get(Cell.STARTED) < MOST_LIVES
+        )
         found = tuple(islice(free, wanted))
         return found if len(found) == wanted else ()
 
@@ -219,7 +235,7 @@ class Ledger:
         data = token.encode()
         if len(data) > _TOKEN_BYTES:
             raise ValueError(f"the access token has {len(data)} bytes; at most {_TOKEN_BYTES} are supported")
-        version = self._cells[Host.TOKEN_VERSION] + 1
+        version = (self._cells[Host.TOKEN_VERSION] + 1) % MOST_VERSIONS
         offset = _PAGE + (version % 2) * _TOKEN_AREA
         self._map[offset : offset + CHECKED.size + len(data)] = checked(data)
         self._cells[Host.TOKEN_VERSION] = version

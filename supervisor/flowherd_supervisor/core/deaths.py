@@ -60,7 +60,15 @@ def exited(turn: Turn, seat: Seat, status: int, running: int) -> None:
         _crashed(turn, seat, kind, running, said)
 
 
-def hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
+def must_end(turn: Turn, seat: Seat, event: events.LimitOverdue | events.SegmentDamaged) -> None:
+    """A process that does harm as long as it lives; its stacks show what it does."""
+    if isinstance(event, events.LimitOverdue):
+        _hangs(turn, seat, event)
+    else:
+        _damaged(turn, seat, event.found)
+
+
+def _hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
     """Ends a process that hangs, at most one of a seat in a minute: a slow machine must not become a massacre."""
     if seat.phase not in {Phase.RUNNING, Phase.DRAINING} or turn.now - seat.aborted_at < ABORTS_APART_S:
         return
@@ -75,6 +83,14 @@ def hangs(turn: Turn, seat: Seat, event: events.LimitOverdue) -> None:
     )
     turn.put(replace(seat, phase=Phase.ABORTING, kill_at=turn.now + STACKS_WITHIN_S, aborted_at=turn.now))
     turn.actions.append(Abort(seat.number, seat.incarnation, event.sequence))
+
+
+def _damaged(turn: Turn, seat: Seat, found: str) -> None:
+    """Ends a process in whose memory somebody has scribbled, before it does more: who ran there is suspect."""
+    if seat.phase in {Phase.RUNNING, Phase.DRAINING}:
+        turn.note("segment_damaged", Level.ERROR, process=seat.number, pid=seat.pid, found=found)
+        turn.put(replace(seat, phase=Phase.ABORTING, kill_at=turn.now + STACKS_WITHIN_S, is_damaged=True))
+        turn.actions.append(Abort(seat.number, seat.incarnation, 0))
 
 
 def keeper_late(turn: Turn, seat: Seat, late_s: float) -> None:
@@ -96,6 +112,8 @@ def _kind_of(seat: Seat, status: int) -> str:
             kind_of(status) == "exit" and status >> 8 in BOOT_CODES
         )
         return "boot" if is_boot_failure else kind_of(status)
+    if seat.is_damaged:
+        return "damaged"
     return "hung" if seat.phase in {Phase.ABORTING, Phase.DYING} else kind_of(status)
 
 

@@ -94,6 +94,15 @@ class LimitOverdue:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentDamaged:
+    """Something that no writer of ours can have written stands in a process's shared memory."""
+
+    seat: int
+    incarnation: int
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeeperLate:
     """The keeper has not scanned for so long that leases are in danger."""
 
@@ -223,7 +232,7 @@ class TimePassed:
     """A deadline may be due."""
 
 
-Found = SlotsSeen | LimitOverdue | KeeperLate | WorkerUsedUp
+Found = SlotsSeen | LimitOverdue | SegmentDamaged | KeeperLate | WorkerUsedUp
 ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | Found
 HostEvent = Started | CredentialsRefused | StopRequested | PollingSwitched | TimePassed
 Request = ReloadRequested | ScaleRequested | StacksRequested

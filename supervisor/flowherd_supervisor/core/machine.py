@@ -101,8 +101,8 @@ def _about_a_child(turn: Turn, seat: Seat | None, event: ChildEvent) -> None:
             deaths.exited(turn, seat, status, running)
         case events.SlotsSeen():
             budget.slots_seen(turn, seat, event)
-        case events.LimitOverdue():
-            deaths.hangs(turn, seat, event)
+        case events.LimitOverdue() | events.SegmentDamaged():
+            deaths.must_end(turn, seat, event)
         case events.KeeperLate(late_s=late_s):
             deaths.keeper_late(turn, seat, late_s)
         case events.WorkerUsedUp(reason=reason):

@@ -56,6 +56,7 @@ class Seat:
     retry_at: float = inf
     kill_at: float = inf  # for a process that ends while the others go on
     aborted_at: float = -inf  # when a process of this seat was last ended because it hung
+    is_damaged: bool = False  # whether it is ended because somebody has scribbled in its memory
     short_in_row: int = 0
     restarts: int = 0
     ceiling: int = 0

@@ -63,6 +63,7 @@ class Turn:
             ready_at=None,
             retry_at=inf,
             kill_at=inf,
+            is_damaged=False,
             ceiling=seat.limit,
             n=0,
             applied=0,

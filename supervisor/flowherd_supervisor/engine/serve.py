@@ -115,13 +115,17 @@ async def _serve(settings: EngineSettings, listener: socket.socket) -> None:
             ):  # its disk is full, or nobody reads it; unbuffered, so none is left
                 os.write(sys.stdout.fileno(), f"flowherd engine listening on {_url(listener)}\n".encode())
 
+    server = Server(_config(build_app(engine)))
     sweeping = asyncio.create_task(engine.sweep_forever())
+    sweeping.add_done_callback(lambda task: None if task.cancelled() else server.stop())
     try:
-        await Server(_config(build_app(engine))).serve([listener])
+        await server.serve([listener])
     finally:
         sweeping.cancel()
         await asyncio.wait([sweeping])
         await engine.close()
+    if not sweeping.cancelled():
+        sweeping.result()  # without it no lease would ever end
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:

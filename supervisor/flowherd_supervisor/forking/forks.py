@@ -6,12 +6,13 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from flowherd.core import messages
-from flowherd.ledger import Berth, Cause, Cell, Ledger
+from flowherd.ledger import Berth, Cause, Cell, Ledger, Life
 from flowherd.process.link import Link, LinkClosed
 from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import KEEPER, MOLD
@@ -59,13 +60,13 @@ class Forks:
         """
         berths: tuple[Berth, ...] = ()
         if order.seat not in {KEEPER, MOLD}:
-            berths = self._ledger.free_berths(order.workers)
+            berths = self._ledger.free_berths(order.workers, self._taken())
             if not berths:
                 return events.SpawnFailed(order.seat, order.incarnation, "too few berths are settled yet")
+        try:
             now = time.monotonic()
             for number, berth in enumerate(berths, order.seat):
                 berth.open(seat=number, incarnation=order.incarnation, now=now)
-        try:
             if order.mold and berths:
                 self._ask(order, berths, host_processes)
                 return None
@@ -74,6 +75,11 @@ class Forks:
         except Exception as error:  # noqa: BLE001 - the brain waits for an answer, whatever it is
             self._give_back(berths)
             return events.SpawnFailed(order.seat, order.incarnation, str(error) or repr(error))
+
+    def _taken(self) -> set[int]:
+        """Whatever a segment says of itself: those of processes that have not been reaped are in use."""
+        asked = (berth for one in self._asked.values() for berth in one.berths)
+        return {berth.number for berth in chain(asked, *(one.berths for one in self._processes))}
 
     def answered(self, answer: messages.FromMold) -> Handle | events.SpawnFailed | None:
         """A mold has made what it was asked for, or could not."""
@@ -132,5 +138,6 @@ class Forks:
     def _give_back(self, berths: tuple[Berth, ...]) -> None:
         """The keeper frees what has ended."""
         for berth in berths:
-            berth.end(Cause.CLEAN)
+            if berth.life is Life.LIVE:
+                berth.end(Cause.CLEAN)
         self._bells.ring_keeper()

@@ -15,7 +15,7 @@ from flowherd_supervisor.core.events import MOLD
 from flowherd_supervisor.forking.processes import IsolateHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from flowherd_supervisor.core.events import Event
     from flowherd_supervisor.forking.processes import Handle, IsolateBirth, Processes
@@ -33,11 +33,21 @@ class IsolateBirths(Protocol):
 
 
 class Isolation:
-    """Every isolate begins here."""
+    """Every isolate begins here.
 
-    def __init__(self, processes: Processes, births: IsolateBirths) -> None:
+    Args:
+        processes: the supervisor's children.
+        births: how to make one directly.
+        introduce: is told of each that exists.
+
+    """
+
+    def __init__(
+        self, processes: Processes, births: IsolateBirths, introduce: Callable[[IsolateHandle], None]
+    ) -> None:
         self._processes = processes
         self._births = births
+        self._introduce = introduce
         self._ends: dict[_Names, Sequence[int]] = {}
         self._stacks: dict[_Names, int] = {}  # of those that a mold has been asked for
 
@@ -86,8 +96,9 @@ class Isolation:
             return []
         match answer:
             case messages.Forked(pid=pid):
-                self._processes.adopt(IsolateHandle(*names, pid, stacks))
-                return self._exists(names, pid)
+                isolate = IsolateHandle(*names, pid, stacks)
+                self._processes.adopt(isolate)
+                return self._exists(isolate)
             case messages.ForkFailed(reason=reason):
                 os.close(stacks)
                 return [events.IsolateNotForked(*names, reason)]
@@ -101,7 +112,7 @@ class Isolation:
                 self._ask(order, host_processes)
                 return []
             birth = self._births.isolate_birth(order, self._ends[names])
-            return self._exists(names, self._processes.spawn_isolate(*names, birth).pid)
+            return self._exists(self._processes.spawn_isolate(*names, birth))
         except Exception as error:  # noqa: BLE001 - the worker waits for an answer, whatever it is
             return [events.IsolateNotForked(*names, str(error) or repr(error))]
 
@@ -115,11 +126,14 @@ class Isolation:
             with contextlib.suppress(LinkClosed):
                 mold.link.send(fork, [*self._ends[names], stacks])
 
-    def _exists(self, names: _Names, pid: int) -> list[Event]:
+    def _exists(self, isolate: IsolateHandle) -> list[Event]:
         """It has its own copies: only their end on both sides is an end of file."""
+        names = (isolate.seat, isolate.incarnation, isolate.key)
         _close(self._ends.get(names, ()))
         self._ends[names] = ()
-        return [events.IsolateForked(*names, pid)]
+        if self._processes.find_isolate(*names) is not None:  # else it has ended already, and is reaped
+            self._introduce(isolate)
+        return [events.IsolateForked(*names, isolate.pid)]
 
     def _forget(self, names: _Names) -> None:
         _close(self._ends.pop(names, ()))

@@ -192,16 +192,9 @@ class _Mold:
             return Exit.RELEASED
         _part_ways()
         if order.key:
-            return self._isolate(order, ends)
+            return setups.isolate(order, order.processes, ends, self._loaded)
         berths = tuple(setups.ledger.berths[number] for number in order.berths)
         return setups.work(order, berths, order.processes, Link.of(*ends), self._loaded)
-
-    def _isolate(self, order: Fork, ends: Sequence[int]) -> int:
-        """Ends with the supervisor, which it cannot see otherwise; set before, that would be the go-between."""
-        die_with_parent()
-        if os.getppid() != self._setup.supervisor_pid:
-            return Exit.RELEASED
-        return self._setup.setups.isolate(order, order.processes, ends, self._loaded)
 
     def _is_adopted(self, may_begin: int, go_between: int) -> bool:
         """Waits until the supervisor has been told and is the parent."""

@@ -8,15 +8,16 @@ import re
 import signal
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.core.ends import OURS
 from flowherd.exits import Exit
 from flowherd.process.child import ignore_signals
 from flowherd.process.link import Link
+from flowherd_supervisor.contained import contained
 from flowherd_supervisor.forking.newborn import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.forking.oom import OomCounter
-from flowherd_supervisor.forking.prctl import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -132,6 +133,11 @@ class Processes:
     def __iter__(self) -> Iterator[Handle]:
         return iter(tuple(self._handles.values()))
 
+    @property
+    def isolates(self) -> Sequence[IsolateHandle]:
+        """Those that have not been reaped."""
+        return tuple(self._isolates.values())
+
     def find(self, seat: int, incarnation: int) -> Handle | None:
         """The child, or None once it has been reaped."""
         for handle in self._handles.values():
@@ -177,7 +183,6 @@ class Processes:
             close_all_but((*birth.ends, stacks))
             ignore_signals(but=(signal.SIGTERM,))
             begin(birth.title, stacks, expendable=True)
-            die_with_parent()
             return birth.main() if os.getppid() == parent else Exit.RELEASED
 
         try:
@@ -236,7 +241,8 @@ class Processes:
                 pid = dead.si_pid
                 if pid in self._isolates:
                     _signal_group(pid, signal.SIGKILL)
-                status = self._annotated(pid, os.waitpid(pid, 0)[1])
+                status = os.waitpid(pid, 0)[1]  # from here on only this process knows of it
+                status = contained(partial(self._annotated, pid, status), status)
                 child = self._handles.pop(pid, None) or self._isolates.pop(pid, None)
                 if child is None:
                     self._unclaimed[pid] = status

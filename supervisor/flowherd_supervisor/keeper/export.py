@@ -11,6 +11,7 @@ import structlog
 
 from flowherd.telemetry.delivery import Delivery
 from flowherd.telemetry.wanted import wanted
+from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
@@ -38,18 +39,18 @@ class MetricsExport:
         self._began_ns = time.time_ns() - int((time.monotonic() - started_at) * 1e9)
         self._ending = threading.Event()
         self._delivery: Delivery | None = None
-        self._thread = threading.Thread(target=self._run, name="otlp", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begins, if it is asked for."""
         if wanted(os.environ).metrics:
             self._delivery = Delivery("metrics")
-            self._thread.start()
+            self._thread = start_thread("otlp", self._run)
 
     def finish(self, within_s: float) -> None:
         """Sends the last state; waits neither longer nor for a collector that is away."""
         self._ending.set()
-        if self._delivery is not None and not self._delivery.is_failing:
+        if self._thread is not None and self._delivery is not None and not self._delivery.is_failing:
             self._thread.join(max(min(within_s, LAST_S), 0.0))
 
     def _run(self) -> None:

@@ -96,7 +96,8 @@ class HostMetrics(Collector):
         told = self._board.supervisor
         family = CounterMetricFamily(
             "flowherd_process_restarts",
-            "Processes replaced after an end nobody ordered (exit, signal, out_of_memory, hung, boot), "
+            "Processes replaced after an end nobody ordered (exit, signal, out_of_memory, hung, "
+            "damaged, boot), "
             "or on purpose (reload, recycle).",
             labels=[_PROCESS, "cause"],
         )

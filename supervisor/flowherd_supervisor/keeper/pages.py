@@ -12,12 +12,15 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from flowherd.working.tasks import start_thread
 from flowherd_supervisor.keeper.guard import is_own_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from flowherd_supervisor.keeper.routes import Routes
+
+AGAIN_AFTER_S = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -31,7 +34,13 @@ class PagesThread:
 
     def start(self) -> None:
         """Starts the thread; it ends with the process."""
-        threading.Thread(target=self._serve, name="pages", daemon=True).start()
+        start_thread("pages", self._serve_for_ever)
+
+    def _serve_for_ever(self) -> None:
+        """Whatever ends the server, another one follows: it has copies of the sockets, and closes those."""
+        while True:
+            self._serve()
+            threading.Event().wait(AGAIN_AFTER_S)
 
     def _serve(self) -> None:
         config = uvicorn.Config(
@@ -47,8 +56,8 @@ class PagesThread:
             proxy_headers=False,
         )
         try:
-            asyncio.run(_Server(config).serve(sockets=self._sockets))
-        except Exception as error:
+            asyncio.run(_Server(config).serve(sockets=[sock.dup() for sock in self._sockets]))
+        except (Exception, SystemExit) as error:
             log.error("pages_ended", exc_info=error)
 
 

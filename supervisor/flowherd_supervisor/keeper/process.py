@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,21 +21,24 @@ from flowherd.core.messages import (
     CredentialsRefused,
     DumpStacks,
     Finish,
+    IsolateReaped,
     Noted,
     Ready,
     SupervisorState,
     WatchChild,
+    WatchIsolate,
     decode_downward,
 )
 from flowherd.exits import Exit
 from flowherd.leases.beats import LeaseKeeper
-from flowherd.ledger import Cause, Ledger, Life
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
+from flowherd.working.tasks import Tasks
 from flowherd_supervisor.keeper.export import MetricsExport
 from flowherd_supervisor.keeper.happenings import Happenings, OwnLog
 from flowherd_supervisor.keeper.metrics import HostMetrics
+from flowherd_supervisor.keeper.orphans import SETTLED_WITHIN_S, Orphans, limit_the_keeper
 from flowherd_supervisor.keeper.pages import PagesThread
 from flowherd_supervisor.keeper.routes import Routes
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -45,11 +48,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowherd.config import WorkerConfig
+    from flowherd.core.messages import Downward, Message
+    from flowherd.ledger import Ledger
     from flowherd.shared.bells import Bells
 
-ORPHANS_KILLED_AFTER_S = 3.8  # workers end by themselves within 3 s of the supervisor (faults.md P1)
-ORPHANS_SETTLED_WITHIN_S = 0.9
 _CONNECTIONS = 16
+_SHOWN = 200  # characters of a message
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -71,17 +75,22 @@ class KeeperSetup:
 def main(setup: KeeperSetup, link: Link) -> int:
     """Keeps until told to finish, or until the supervisor and all workers are gone; returns the exit code."""
     logs.name_process(process="keeper")
-    with asyncio.Runner(loop_factory=new_loop(setup.config.loop)) as runner:
-        runner.run(_Keeper(setup, link).run())
-        os._exit(Exit.CLEAN)
+    code = Exit.INTERNAL
+    try:
+        code = asyncio.Runner(loop_factory=new_loop(setup.config.loop)).run(_Keeper(setup, link).run())
+    except BaseException:
+        log.exception("internal_error")
+    finally:
+        os._exit(code)  # no page and no call under way may keep it
 
 
 class _Keeper:
     def __init__(self, setup: KeeperSetup, link: Link) -> None:
         self._setup = setup
         self._link = link
-        self._pidfds: dict[int, int] = {}
+        self._tasks = Tasks()
         self._finish_by: float | None = None
+        self._outliving: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
         self._happenings = Happenings()
         logging.getLogger().addHandler(OwnLog(self._happenings))
@@ -89,7 +98,8 @@ class _Keeper:
             setup.ledger, setup.config.api_url, setup.version, setup.supervisor_pid, setup.started_at
         )
 
-    async def run(self) -> None:
+    async def run(self) -> Exit:
+        """Returns the exit code."""
         setup = self._setup
         loop = asyncio.get_running_loop()
         tokens = keeping = None
@@ -99,6 +109,7 @@ class _Keeper:
             keeping = TokenKeeping(tokens, grace_s=setup.auth_grace_s, give_up=self._credentials_refused)
         engine = connect(setup.config, tokens, connections=_CONNECTIONS)
         leases = LeaseKeeper(engine, setup.ledger, setup.config, setup.bells.ring)
+        self._orphans = Orphans(setup.ledger, leases.woken.set)
 
         def heed_bell() -> None:
             setup.bells.hush(setup.bells.keeper)
@@ -113,18 +124,23 @@ class _Keeper:
         PagesThread(routes, setup.sockets).start()
         export = MetricsExport(HostMetrics(setup.ledger, self._board), setup.config, setup.started_at)
         export.start()
-        work = [loop.create_task(leases.run())]
+        work = [self._tasks.spawn(leases.run())]
         if keeping is not None:
-            work.append(loop.create_task(keeping.run()))
-        self._link.send(Ready())
-        ended = loop.create_task(self._ended.wait())
+            work.append(self._tasks.spawn(keeping.run()))
+        self._say(Ready())
+        ended = self._tasks.spawn(self._until_ended())
         await asyncio.wait({*work, ended}, return_when=asyncio.FIRST_COMPLETED)
-        for task in work:
-            if task.done():
-                task.result()  # neither ends by itself: this raises what ended it
+        if self._outliving is not None:
+            await asyncio.wait({self._outliving})
+        if any(task.done() for task in work):
+            return Exit.INTERNAL  # neither ends by itself
         await self._settle_rest(leases)
         self._say_advice()
         export.finish(self._left_s)
+        return Exit.CLEAN
+
+    async def _until_ended(self) -> None:
+        await self._ended.wait()
 
     def _say_advice(self) -> None:
         """One line for each activity that should run elsewhere; `flowherd advise` has the evidence."""
@@ -140,52 +156,61 @@ class _Keeper:
 
     def _read_link(self) -> None:
         """Everything that waits on the link; its end means that the supervisor is gone."""
-        loop = asyncio.get_running_loop()
         try:
             while (received := self._link.receive()) is not None:
-                data, fds = received
-                match decode_downward(data):
-                    case WatchChild(berth):
-                        self._watch(berth, fds[0])
-                    case SupervisorState() as state:
-                        self._board.supervisor = state
-                    case Noted(at, level, event, fields):
-                        self._happenings.add(at, level, event, fields)
-                    case Finish(within_s):
-                        self._finish_by = time.monotonic() + within_s
-                        self._ended.set()
-                    case DumpStacks():
-                        dump_threads(log)
-                        dump_tasks(log)
-                    case message:
-                        log.warning("order_not_for_keepers", order=type(message).__name__)
+                self._heed(*received)
         except LinkClosed:
-            loop.remove_reader(self._link.fileno())
+            limit_the_keeper()
+            asyncio.get_running_loop().remove_reader(self._link.fileno())
             log.warning("supervisor_gone", note="settling its workers' activities")
-            loop.create_task(self._outlive_the_supervisor())  # noqa: RUF006 - this process ends with it
+            self._outliving = self._tasks.spawn(self._outlive_the_supervisor())
 
-    def _watch(self, berth: int, pidfd: int) -> None:
-        if (old := self._pidfds.pop(berth, None)) is not None:
-            os.close(old)
-        self._pidfds[berth] = pidfd
+    def _heed(self, data: bytes, fds: Sequence[int]) -> None:
+        """One message; what cannot be read must not hide those behind it, or the end of the link."""
+        try:
+            self._obey(decode_downward(data), fds)
+        except Exception:
+            log.exception("internal_error", order=data[:_SHOWN].decode(errors="replace"))
+
+    def _obey(self, message: Downward, fds: Sequence[int]) -> None:
+        match message:
+            case WatchChild(berth):
+                self._orphans.watch_worker(berth, fds[0])
+            case WatchIsolate(pid):
+                self._orphans.watch_isolate(pid, fds[0])
+            case IsolateReaped(pid):
+                self._orphans.forget_isolate(pid)
+            case SupervisorState() as state:
+                self._board.supervisor = state
+            case Noted(at, level, event, fields):
+                self._happenings.add(at, level, event, fields)
+            case Finish(within_s):
+                self._finish_by = time.monotonic() + within_s
+                self._ended.set()
+            case DumpStacks():
+                dump_threads(log)
+                dump_tasks(log)
+            case _:
+                log.warning("order_not_for_keepers", order=type(message).__name__)
+
+    def _say(self, message: Message) -> None:
+        """A supervisor that is gone hears nothing; the end of the link tells this process what to do."""
+        with contextlib.suppress(LinkClosed):
+            self._link.send(message)
 
     def _credentials_refused(self, reason: str) -> None:
         """The supervisor decides what follows (exit code 4)."""
-        self._link.send(CredentialsRefused(reason))
+        self._say(CredentialsRefused(reason))
 
     # The end
 
     async def _outlive_the_supervisor(self) -> None:
-        """Kills what is still there after 3.8 s, marks every berth as ended, and lets `run` settle the rest."""
-        deadline = time.monotonic() + ORPHANS_KILLED_AFTER_S
-        for berth in self._setup.ledger.berths:
-            if berth.life is Life.LIVE and (pidfd := self._pidfds.get(berth.number)) is not None:
-                if not await _ended(pidfd, deadline - time.monotonic()):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    await _ended(pidfd, 1.0)
-                berth.end(Cause.STOPPED)
-        self._finish_by = time.monotonic() + ORPHANS_SETTLED_WITHIN_S
-        self._ended.set()
+        """Ends what is still there, and lets `run` settle the rest, whatever goes wrong."""
+        try:
+            await self._orphans.end()
+        finally:
+            self._finish_by = time.monotonic() + SETTLED_WITHIN_S
+            self._ended.set()
 
     @property
     def _left_s(self) -> float:
@@ -199,18 +224,3 @@ class _Keeper:
                 await leases.all_settled()
         except TimeoutError:
             log.error("settlement_incomplete", note="what is left waits for the end of its leases")
-
-
-async def _ended(pidfd: int, timeout_s: float) -> bool:
-    """Waits for the end of a process that is not our child."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        async with asyncio.timeout(max(timeout_s, 0.0)):
-            await ended.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(pidfd)
-    return True

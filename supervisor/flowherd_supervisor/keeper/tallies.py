@@ -65,7 +65,7 @@ def tallies(ledger: Ledger, told: SupervisorState | None) -> list[Tally]:
         number: [] for number in range(ledger.seats) if any(ledger.seat_total(number, n) for n in SeatTotal)
     }
     for berth in ledger.berths:
-        if berth.life is not Life.FREE:
+        if berth.life is not Life.FREE and berth.get(Cell.SEAT) < ledger.seats:
             by_seat.setdefault(berth.get(Cell.SEAT), []).append(berth)
     return [_tally(ledger, number, berths) for number, berths in sorted(by_seat.items())]
 

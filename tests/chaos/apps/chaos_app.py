@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import hashlib
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flowherd import ActivityContext, Registry, SyncActivityContext
+from flowherd.ledger import Cell, RecordBook
 
 if TYPE_CHECKING:
     from flowherd.sdk.context import BaseContext
@@ -102,6 +104,17 @@ async def hold_gil(ctx: ActivityContext, seconds: int) -> None:
     note("start", ctx)
     ctypes.PyDLL(None).sleep(seconds)
     note("end", ctx)
+
+
+@registry.activity
+async def scribble(ctx: ActivityContext) -> None:
+    """Writes into its worker's shared memory, as a badly written extension may."""
+    note("start", ctx)
+    for found in gc.get_objects():
+        if isinstance(found, RecordBook):
+            found.berth.put(Cell.SEAT, 2**63)
+            found.berth.put(Cell.HIGH_WATER, 2**63)
+    await asyncio.sleep(20)
 
 
 @registry.activity

@@ -172,6 +172,18 @@ class WatchChild(Message, frozen=True):
     pid: int
 
 
+class WatchIsolate(Message, frozen=True):
+    """To the keeper: the descriptor that comes along is the pidfd of an isolate."""
+
+    pid: int
+
+
+class IsolateReaped(Message, frozen=True):
+    """To the keeper: nothing is left of an isolate and its group."""
+
+    pid: int
+
+
 class SupervisorState(Message, frozen=True):
     """To the keeper, for `status`: what only the supervisor knows; `threads`: all workers share one process."""
 
@@ -204,7 +216,7 @@ FromWorker = NeedIsolate | StopIsolate | KillIsolate
 FromMold = Forked | ForkFailed
 Upward = Ready | BootFailed | Stopped | CredentialsRefused | Asked | FromWorker | FromMold
 ToWorker = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded
-Downward = ToWorker | Fork | WatchChild | SupervisorState | Noted | Finish
+Downward = ToWorker | Fork | WatchChild | WatchIsolate | IsolateReaped | SupervisorState | Noted | Finish
 
 _encoder = msgspec.json.Encoder()
 _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)

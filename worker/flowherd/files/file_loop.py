@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -45,10 +48,7 @@ class FileLoop:
                 raise RuntimeError("the file loop is closed")
             if self._loop is None:
                 self._loop = self._new_loop()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._loop,), name="files", daemon=True
-                )
-                self._thread.start()
+                self._thread = start_thread("files", partial(self._run, self._loop))
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self) -> None:

@@ -15,13 +15,15 @@ import fcntl
 import os
 import shutil
 import tempfile
-import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd.files.file_ends import storage_errors
+from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -83,9 +85,7 @@ def begin_sweep(base: Path | None = None) -> threading.Thread | None:
     path = base or _default_path()
     if not os.path.isdir(path):  # noqa: PTH112 - each process asks once: a Path costs it more memory than the answer
         return None
-    thread = threading.Thread(target=sweep, args=(Path(path),), name="sweep", daemon=True)
-    thread.start()
-    return thread
+    return start_thread("sweep", partial(sweep, Path(path)))
 
 
 def sweep(base: Path) -> None:

@@ -18,8 +18,8 @@ from flowherd.client.gate import Gate
 from flowherd.core.retries import Backoff
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
-from flowherd.leases.settlement import Settlement
-from flowherd.ledger import HELD, Berth, Host, Ledger, Life, Record, Standing, State
+from flowherd.leases.settlement import Settlement, name_of_segment
+from flowherd.ledger import HELD, Berth, Cell, Host, Ledger, Life, Record, Standing, State
 from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class LeaseKeeper:
         self._watched: dict[tuple[int, int], _Watch] = {}
         self._settling: set[int] = set()
         self._short_leases: set[str] = set()
+        self._unreadable: set[tuple[int, int]] = set()
         self._tasks = Tasks()
         self._berth_settled = asyncio.Event()
         self.woken = asyncio.Event()
@@ -126,18 +127,31 @@ class LeaseKeeper:
         self._ledger.tick(now)
         seen: set[tuple[int, int]] = set()
         for berth in self._ledger.berths:
-            match berth.life:
-                case Life.LIVE:
-                    for record in berth.records():
-                        if record.state in HELD:
-                            seen.add((berth.number, record.sequence))
-                            self._attend(berth, record, now)
-                case Life.ENDED if berth.number not in self._settling:
-                    self._settle_when_whole(self._ledger.process_of(berth))
-                case _:
-                    pass
+            try:
+                self._look_at(berth, now, seen)
+            except Exception as error:  # noqa: BLE001 - what stands in one berth must not cost the others their beats
+                self._say_unreadable(berth, error)
         for key in self._watched.keys() - seen:
             del self._watched[key]
+
+    def _look_at(self, berth: Berth, now: float, seen: set[tuple[int, int]]) -> None:
+        match berth.life:
+            case Life.LIVE:
+                for record in berth.records():
+                    if record.state in HELD:
+                        seen.add((berth.number, record.sequence))
+                        self._attend(berth, record, now)
+            case Life.ENDED if berth.number not in self._settling:
+                self._settle_when_whole(self._ledger.process_of(berth))
+            case _:
+                pass
+
+    def _say_unreadable(self, berth: Berth, error: Exception) -> None:
+        """Once for each incarnation."""
+        life = (berth.number, berth.get(Cell.STARTED))
+        if life not in self._unreadable:
+            self._unreadable.add(life)
+            log.error("segment_unreadable", **name_of_segment(berth), exc_info=error)
 
     def _attend(self, berth: Berth, record: Record, now: float) -> None:
         """A beat if one is due, or the settlement of what has died in an isolate."""

@@ -16,6 +16,7 @@ from flowherd.errors import EngineError
 from flowherd.leases.causes import failure_of
 from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, Standing, State
 from flowherd.sdk.sums import unpack
+from flowherd.shared.damage import unread_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +71,18 @@ class Settlement:
         owed = [(berth, record) for berth, record in held if record.state in HELD]
         await asyncio.gather(*(self._settle_one(berth, record, beside) for berth, record in owed))
         for berth in berths:
+            self._free(berth)
+
+    def _free(self, berth: Berth) -> None:
+        """What its user's code has scribbled there must not keep it for ever, or be tried again and again."""
+        if unread := unread_in(berth):
+            note = "these activities wait for the end of their leases"
+            log.error("records_unreadable", records=unread, note=note, **name_of_segment(berth))
+        try:
             self._ledger.absorb(berth)
+        except Exception as error:
+            log.error("segment_unreadable", **name_of_segment(berth), exc_info=error)
+            berth.settled()
 
     async def settle_dead(self, berth: Berth, record: Record) -> None:
         """Settles a DEAD record of a process that lives and reads the verdict."""
@@ -152,6 +164,11 @@ class Settlement:
         )
         message = f"given up after {charges.count} processes died with it, the last time alone: {deaths}"
         return Failed("POISON", message, retryable=False)
+
+
+def name_of_segment(berth: Berth) -> dict[str, int]:
+    """Whose memory it is, as far as it says so."""
+    return {"segment": berth.number, "process": berth.get(Cell.SEAT), "pid": berth.get(Cell.PID)}
 
 
 def _ran_alone(record: Record, beside: Sequence[Record]) -> bool:

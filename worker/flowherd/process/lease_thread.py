@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -14,8 +13,10 @@ from flowherd.client.tokens import TokenKeeping
 from flowherd.client.transport import new_client
 from flowherd.leases.beats import LeaseKeeper
 from flowherd.process.loops import new_loop
+from flowherd.working.tasks import Tasks, start_thread
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from flowherd.config import WorkerConfig
@@ -54,23 +55,20 @@ class LeaseThread:
         self._failed = failed
         self._loop = new_loop(config.loop)()
         self._finishing: asyncio.Future[float] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begins to keep."""
-        self._thread.start()
+        self._thread = start_thread("leases", self._run, self._failed)
 
     def finish(self, within_s: float) -> None:
         """Settles what ended berths owe within `within_s` seconds; returns when the thread has ended."""
         self._loop.call_soon_threadsafe(self._finishing.set_result, within_s)
-        self._thread.join(within_s + 1.0)
+        if self._thread is not None:
+            self._thread.join(within_s + 1.0)
 
     def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._keep())
-        except Exception:
-            log.exception("internal_error")
-            self._failed()
+        self._loop.run_until_complete(self._keep())
 
     async def _keep(self) -> None:
         config, loop = self._config, self._loop
@@ -78,11 +76,12 @@ class LeaseThread:
         tokens = HostTokens(config, self._ledger, http) if config.client_id else None
         engine = connect(config, tokens, connections=_CONNECTIONS)
         leases = LeaseKeeper(engine, self._ledger, config, self._bells.ring)
-        work = [loop.create_task(leases.run())]
+        tasks = Tasks()
+        work = [tasks.spawn(leases.run())]
         keeping = None
         if tokens is not None:
             keeping = TokenKeeping(tokens, grace_s=self._auth_grace_s, give_up=self._refused)
-            work.append(loop.create_task(keeping.run()))
+            work.append(tasks.spawn(keeping.run()))
 
         def heed_bell() -> None:
             self._bells.hush(self._bells.keeper)

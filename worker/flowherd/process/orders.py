@@ -23,6 +23,7 @@ from flowherd.core.messages import (
 from flowherd.exits import Exit
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.stacks import dump_tasks, dump_threads
+from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ORPHAN_RELEASE_S = 2.0  # the supervisor is gone: give everything back (faults.md P1)
 ORPHAN_EXIT_S = 3.0  # ... and end, even with a blocked loop, well before the keeper kills at 4 s
+_SHOWN = 200  # characters of a message
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -46,7 +48,7 @@ class Orders:
 
     def start(self) -> None:
         """Begins to read."""
-        threading.Thread(target=self._read, name="link", daemon=True).start()
+        start_thread("link", self._read, failed=lambda: leave(Exit.INTERNAL))  # who is deaf must end
 
     def serve(self, deliver: Callable[[Downward], None]) -> None:
         """From now on orders go to `deliver`, from any thread; what came before is delivered first."""
@@ -64,10 +66,17 @@ class Orders:
             else:
                 self._deliver(message)
 
+    def _take(self, data: bytes) -> None:
+        """One message that cannot be read or obeyed must not keep this thread from the end of the link."""
+        try:
+            self._order(decode_downward(data))
+        except Exception:
+            log.exception("internal_error", order=data[:_SHOWN].decode(errors="replace"))
+
     def _read(self) -> None:
         try:
             while (received := self._link.receive()) is not None:
-                self._order(decode_downward(received[0]))
+                self._take(received[0])
         except LinkClosed:
             log.warning("supervisor_gone", note="giving the work back")
             self._order(Release(ORPHAN_RELEASE_S))

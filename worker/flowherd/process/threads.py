@@ -12,9 +12,9 @@ import contextlib
 import gc
 import os
 import queue
-import threading
 from contextvars import Context, copy_context
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.orders import Orders, leave, obey
 from flowherd.shared.host_permits import RecordLocks
 from flowherd.telemetry.start import begin_tracing, end_tracing
+from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,9 +125,7 @@ class _Crew:
     def work(self, orders: Orders) -> list[Stopped]:
         """Returns when all workers have ended, with their last words; raises what one of them has raised."""
         for number, setup in enumerate(self._setups):
-            threading.Thread(
-                target=self._live, args=(number,), name=f"worker-{setup.seat}", daemon=True
-            ).start()
+            start_thread(f"worker-{setup.seat}", partial(self._live, number))
         last_words: list[Stopped] = []
         while len(last_words) < len(self._setups):
             match self._heard.get():

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-import threading
 import time
 from collections import Counter
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flowherd.measuring.gil import GilProbe
+from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ class Watchdog:
     def start(self) -> None:
         """Starts the thread, which speaks for the caller in the log; it ends with the process."""
         context = copy_context()
-        threading.Thread(target=context.run, args=(self._watch,), name="watchdog", daemon=True).start()
+        start_thread("watchdog", partial(context.run, self._watch))
 
     def _watch(self) -> None:
         while True:

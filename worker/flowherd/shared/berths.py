@@ -69,7 +69,7 @@ class Berths(Sequence[Berth]):
                     return False
             elif cells[at + _OPENED] == started:
                 states = self._first + number * self._size + self._layout.states
-                if any(self._map[states : states + cells[at + _HIGH_WATER]]):
+                if any(self._map[states : states + min(cells[at + _HIGH_WATER], self._layout.records)]):
                     return False
         return True
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowherd.shared.berth import Berth, Record
 
 _INDEX_BITS, _STANDING_BITS = 32, 2
+_MOST = 2**63
 
 
 class Conclusions:
@@ -41,7 +42,7 @@ class Conclusions:
         cells = self._cells
         cells[Host.CONCLUDED_AT] = berth.number << _INDEX_BITS | record.index
         cells[Host.COUNTER] = counter
-        cells[Host.COUNT] = cells[counter] + 1
+        cells[Host.COUNT] = (cells[counter] + 1) % _MOST
         cells[Host.CONCLUDING] = record.sequence << _STANDING_BITS | standing
         crashpoints.reached("amid_conclusion")
         self._finish()
@@ -54,9 +55,16 @@ class Conclusions:
             return
         sequence, standing = divmod(cells[Host.CONCLUDING], 1 << _STANDING_BITS)
         number, index = divmod(cells[Host.CONCLUDED_AT], 1 << _INDEX_BITS)
+        if number >= len(self._berths) or index >= self._berths[number].capacity or not _is_counter(cells):
+            cells[Host.CONCLUDING] = 0  # no keeper has written that
+            return
         berth = self._berths[number]
         record = berth.record(index)
         if record is not None and record.sequence == sequence:  # else nobody will ever ask about it
             berth.judge(record, Standing(standing), berth.last_ok(index, sequence))
         cells[cells[Host.COUNTER]] = cells[Host.COUNT]
         cells[Host.CONCLUDING] = 0
+
+
+def _is_counter(cells: memoryview[int] | list[int]) -> bool:
+    return cells[Host.COUNTER] in {Host.SETTLED, Host.LEASES_LOST, Host.UNSETTLED}

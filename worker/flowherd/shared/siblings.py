@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -110,4 +111,6 @@ def _seen(berth: Berth) -> Sibling | None:
     )
     if started == ended or opened != started:
         return None
+    if not isfinite(lag_s + next_at + polled_at + drained_at + worked_at):
+        return None  # somebody has scribbled there: the supervisor ends that process
     return Sibling(berth.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0)

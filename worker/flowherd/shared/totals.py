@@ -17,6 +17,7 @@ _MOVES, _MOVING, _SEAT, _LIFE = range(
     4
 )  # moves so far; berth + 1, or 0; its seat; which of the berth's lives
 _SUMS = 4
+_MOST = 2**63
 
 
 def cells_needed(seats: int, berths: int, width: int) -> int:
@@ -37,10 +38,13 @@ class SeatTotals:
         self._width = width
         self._moved = _SUMS + width
         self._totals = self._moved + berths
+        self._seats = (len(cells) - self._totals) // width
 
     def total(self, seat: int, counter: int) -> int:
-        """One sum of one seat."""
+        """One sum of one seat; 0 for one that there cannot be."""
         cells = self._cells
+        if seat >= self._seats:
+            return 0
         if cells[_MOVING] and cells[_SEAT] == seat:
             return cells[_SUMS + counter]
         return cells[self._totals + seat * self._width + counter]
@@ -62,7 +66,7 @@ class SeatTotals:
         if self.has(berth, life):
             return
         for counter, count in enumerate(counted):
-            self._cells[_SUMS + counter] = self.total(seat, counter) + count
+            self._cells[_SUMS + counter] = (self.total(seat, counter) + count) % _MOST
         self._cells[_SEAT] = seat
         self._cells[_LIFE] = life
         self._cells[_MOVING] = berth + 1
@@ -73,9 +77,12 @@ class SeatTotals:
         cells = self._cells
         if not cells[_MOVING]:
             return
+        if cells[_MOVING] > self._totals - self._moved or cells[_SEAT] >= self._seats:
+            cells[_MOVING] = 0  # no keeper has written that
+            return
         first = self._totals + cells[_SEAT] * self._width
         for counter in range(self._width):
             cells[first + counter] = cells[_SUMS + counter]
         cells[self._moved + cells[_MOVING] - 1] = cells[_LIFE]
-        cells[_MOVES] += 1
+        cells[_MOVES] = (cells[_MOVES] + 1) % _MOST
         cells[_MOVING] = 0

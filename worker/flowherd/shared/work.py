@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from flowherd.shared.checked import CHECKED, checked, read_checked
@@ -62,6 +63,8 @@ class Load(IntEnum):
 
 FIGURES = Figure.LONG_STEPS + BUCKETS
 LOADS = Load.LATE + BUCKETS
+_PLACES = frozenset(map(float, Where))
+_LEAST, _MOST = -(2.0**50), 2.0**52  # memory that is given back counts as growth below zero
 _LONGEST = (Figure.LONGEST_BLOCK_S, Figure.LONGEST_HOLD_S)
 _NAME_AREA = 256  # bytes; a longer name is cut
 _NAME_BYTES = _NAME_AREA - CHECKED.size
@@ -115,7 +118,7 @@ class WorkTable:
 
     def add(self, name: str, where: Where) -> int | None:
         """A new entry's index, None when there is no room; only its writer may."""
-        index = int(self._cells[Load.ENTRIES])
+        index = self._count()
         if index == ENTRIES:
             return None
         text = name.encode(errors="replace")[:_NAME_BYTES]
@@ -149,15 +152,25 @@ class WorkTable:
         self.store_load(total.load)
 
     def read(self) -> Work:
-        """A copy; an entry whose name is not whole is left out."""
+        """A copy; an entry whose name is not whole, or whose numbers cannot be, is left out."""
         entries = {}
-        for index in range(min(int(self._cells[Load.ENTRIES]), ENTRIES)):
+        for index in range(self._count()):
             start, first = index * _NAME_AREA, LOADS + index * FIGURES
             text = read_checked(bytes(self._names[start : start + _NAME_AREA]), 0, _NAME_BYTES)
             figures = tuple(self._cells[first : first + FIGURES])
-            if text and figures[Figure.WHERE]:
+            if text and figures[Figure.WHERE] in _PLACES and _are_plausible(figures):
                 entries[text.decode(errors="replace"), Where(int(figures[Figure.WHERE]))] = figures
-        return Work(tuple(self._cells[:LOADS]), entries)
+        load = tuple(self._cells[:LOADS])
+        return Work(load if _are_plausible(load) else (0.0,) * LOADS, entries)
+
+    def _count(self) -> int:
+        count = self._cells[Load.ENTRIES]
+        return int(count) if 0 <= count <= ENTRIES else 0
+
+
+def _are_plausible(figures: tuple[float, ...]) -> bool:
+    """Whether they can be sums; user code that scribbles here must not spoil those of the host."""
+    return isfinite(sum(figures)) and min(figures) >= _LEAST and max(figures) < _MOST
 
 
 def _added(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:

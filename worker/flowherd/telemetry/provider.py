@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from flowherd.telemetry.delivery import Delivery
 from flowherd.telemetry.resource import SCOPE, resource_of
+from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
@@ -47,8 +48,7 @@ class Spans:
         """Sends what has ended, soon and elsewhere; a collector that is away is left to the library's own pace."""
         if self._delivery.is_failing or (self._flusher is not None and self._flusher.is_alive()):
             return
-        self._flusher = threading.Thread(target=self._flush, name="spans", daemon=True)
-        self._flusher.start()
+        self._flusher = start_thread("spans", self._flush)
 
     def close(self, within_s: float) -> None:
         """Sends what has ended within this time; waits for nothing if the last try came to nothing."""

@@ -21,6 +21,7 @@ from flowherd.working.attempts import Attempts
 from flowherd.working.poller import Mode, Poller
 from flowherd.working.reporter import Reporter
 from flowherd.working.slots import Slots
+from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +112,7 @@ class Worker:
         self._attempts = Attempts(config, tools, self._acknowledged)
         siblings = host.siblings or Siblings.none(book.berth)
         self._poller = Poller(config, tools, gate, self._attempts, siblings, host.rouse_keeper)
+        self._tasks = Tasks()
         self._order: _StopOrder | None = None
         self._ordered = asyncio.Event()
         self._berth.put(Cell.LIMIT, config.concurrency)
@@ -169,7 +171,7 @@ class Worker:
 
     async def run(self) -> Stopped:
         """Works until told to stop; returns when nothing is owed to the engine, or time is up."""
-        polling = asyncio.create_task(self._poller.run())
+        polling = self._tasks.spawn(self._poller.run())
         if self._order is None:
             await self._wait(polling, None)
         if self._order is None:
@@ -182,7 +184,7 @@ class Worker:
         self._environment.shutdown.request()
         if self.isolates is not None:
             self.isolates.say_shutdown()
-        ended = asyncio.create_task(self._all_ended(polling))
+        ended = self._tasks.spawn(self._all_ended(polling))
         await self._until_due(ended)
         if not ended.done():
             assert self._order is not None
@@ -210,8 +212,6 @@ class Worker:
                 note="what it may have claimed is handed out again when the leases end",
             )
             polling.cancel()
-        elif (error := polling.exception()) is not None:
-            log.error("internal_error", exc_info=error)
 
     async def _all_ended(self, polling: asyncio.Task[None]) -> None:
         """The poll first: what it brings is owed too."""
@@ -230,9 +230,12 @@ class Worker:
     async def _wait(self, work: asyncio.Task[None], timeout_s: float | None) -> None:
         """Waits for `work`, a new order, or the time-out, whichever is first."""
         self._ordered.clear()
-        order = asyncio.ensure_future(self._ordered.wait())
+        order = self._tasks.spawn(self._until_ordered())
         await asyncio.wait({work, order}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         order.cancel()
+
+    async def _until_ordered(self) -> None:
+        await self._ordered.wait()
 
     # Notices from the parts
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import threading
+import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from flowherd.core.conversation import (
     Answered,
@@ -24,12 +23,11 @@ from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, S
 from flowherd.isolates.inside.remote import Calls
 from flowherd.running.environment import ShutdownSignal
 from flowherd.running.run_state import CancelReason
+from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
     from flowherd.isolates.inside.remote import RemoteState
     from flowherd.isolates.inside.voice import Interruption, Voice
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,9 @@ class Desk:
 
     def start(self) -> None:
         """Begins to listen."""
-        threading.Thread(target=self._listen, name="worker", daemon=True).start()
+        start_thread(
+            "worker", self._listen, failed=leave_with_programs
+        )  # nothing else would end this process
 
     def open(self, state: RemoteState) -> None:
         """An activity begins."""
@@ -96,9 +96,7 @@ class Desk:
         except (StreamEnded, FrameError, OSError):
             if self._may_leave and self.state is None:
                 return  # the main thread leaves the lifespan
-        except BaseException:  # noqa: BLE001 - without this thread nothing would end the process
-            _log.exception("internal_error")
-        os._exit(Exit.RELEASED)
+        leave_with_programs()
 
     def _heed(self, frame: bytes | bytearray) -> None:
         if self._begun is not None:
@@ -118,3 +116,10 @@ class Desk:
                 self.loop.call_soon_threadsafe(self._jobs.put_nowait, None)
             case (Answered() | Refused() | Dropped()) as answer:
                 self.calls.heed(answer)
+
+
+def leave_with_programs() -> NoReturn:
+    """Ends this process at once with all that its activities have started: the group is its own while it lives."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(Exit.RELEASED)

@@ -1,0 +1,127 @@
+"""N1: nothing of the keeper ends unseen, and no defect keeps it from seeing that it is alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flowherd.config import WorkerConfig
+from flowherd.core.messages import Finish
+from flowherd.exits import Exit
+from flowherd.leases.beats import LeaseKeeper
+from flowherd.ledger import Ledger
+from flowherd.process.link import Link
+from flowherd.shared.bells import Bells
+from flowherd_supervisor.keeper import pages, process
+from flowherd_supervisor.keeper.process import KeeperSetup, _Keeper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CEILING_S = 10.0
+
+
+class NoPages:
+    """In place of the thread."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+
+@pytest.fixture
+def setup(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeeperSetup]:
+    monkeypatch.setattr(process, "PagesThread", NoPages)
+    ledger = Ledger(seats=1, records=2)
+    bells = Bells(len(ledger.berths))
+    handlers = logging.getLogger().handlers[:]
+    yield KeeperSetup(WorkerConfig(), ledger, bells, (), "0.1.0", 1, time.monotonic(), 30.0)
+    logging.getLogger().handlers[:] = handlers  # a keeper adds one of its own
+    bells.close()
+
+
+@pytest.fixture
+def links() -> Iterator[tuple[Link, Link]]:
+    """The supervisor's end and the keeper's."""
+    ends = Link.pair()
+    yield ends
+    for end in ends:
+        end.close()
+
+
+async def test_n1_a_keeper_whose_scan_ends_says_so_and_ends(
+    setup: KeeperSetup,
+    links: tuple[Link, Link],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """N1: the supervisor makes another one; this one would look alive and beat nothing."""
+
+    def scan(_: LeaseKeeper) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(LeaseKeeper, "scan", scan)
+    async with asyncio.timeout(CEILING_S):
+        assert await _Keeper(setup, links[1]).run() is Exit.INTERNAL
+    assert "ValueError: a defect" in caplog.text
+
+
+async def test_n1_what_cannot_be_read_does_not_hide_the_orders_behind_it(
+    setup: KeeperSetup, links: tuple[Link, Link], caplog: pytest.LogCaptureFixture
+) -> None:
+    """N1: nor a message whose descriptor got lost, where no more could be had."""
+    links[0]._sock.send(b"garbage")
+    links[0]._sock.send(b'{"type":"WatchIsolate","pid":4711}')
+    links[0].send(Finish(0.0))
+    async with asyncio.timeout(CEILING_S):
+        assert await _Keeper(setup, links[1]).run() is Exit.CLEAN
+    assert caplog.text.count("internal_error") == 2
+
+
+async def test_n1_a_keeper_that_is_alone_from_its_first_word_on_limits_itself_and_ends(
+    setup: KeeperSetup, links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N1: the supervisor may die at any moment."""
+    limits: list[bool] = []
+    monkeypatch.setattr(process, "limit_the_keeper", lambda: limits.append(True))
+    links[0].close()
+    async with asyncio.timeout(CEILING_S):
+        assert await _Keeper(setup, links[1]).run() is Exit.CLEAN
+    assert limits == [True]
+
+
+def test_n1_pages_that_end_are_served_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """N1: a server that exits takes only its copies of the sockets along."""
+    served = threading.Event()
+    families: list[int] = []
+
+    class Server:
+        def __init__(self, _: Any) -> None:
+            pass
+
+        async def serve(self, sockets: list[socket.socket]) -> None:
+            families.append(sockets[0].family)
+            sockets[0].close()
+            if len(families) == 1:
+                raise SystemExit(1)
+            served.set()
+            await asyncio.Event().wait()
+
+    class Routes:
+        over_tcp = over_unix = None
+
+    monkeypatch.setattr(pages, "_Server", Server)
+    monkeypatch.setattr(pages, "AGAIN_AFTER_S", 0.0)
+    with socket.socket() as one:
+        pages.PagesThread(Routes(), [one]).start()  # type: ignore[arg-type]
+        assert served.wait(CEILING_S)
+        assert one.fileno() >= 0
+    assert families == [socket.AF_INET, socket.AF_INET]

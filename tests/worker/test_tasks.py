@@ -1,0 +1,77 @@
+"""N1: what nobody awaits never ends unseen."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from flowherd.core.messages import Drain, Release, encode
+from flowherd.exits import Exit
+from flowherd.process import orders
+from flowherd.process.link import Link
+from flowherd.process.orders import Orders
+from flowherd.working.tasks import Tasks, start_thread
+
+if TYPE_CHECKING:
+    import pytest
+
+    from flowherd.core.messages import Downward
+
+CEILING_S = 10.0
+
+
+async def test_n1_a_task_that_raises_is_logged_and_its_starter_told(caplog: pytest.LogCaptureFixture) -> None:
+    """N1: a task's error is seen by nobody who does not await it."""
+
+    async def fail() -> None:
+        raise RuntimeError("a defect")
+
+    told: list[BaseException] = []
+    tasks = Tasks()
+    await asyncio.wait({tasks.spawn(fail(), told.append), tasks.spawn(fail())})
+    await asyncio.sleep(0)
+    assert [str(error) for error in told] == ["a defect"]
+    assert caplog.text.count("RuntimeError: a defect") == 2
+
+
+def test_n1_a_thread_that_exits_is_logged_and_its_starter_told(caplog: pytest.LogCaptureFixture) -> None:
+    """N1: of a SystemExit in a thread Python says nothing at all."""
+    told: list[bool] = []
+    start_thread("quiet", lambda: sys.exit(3), lambda: told.append(True)).join(CEILING_S)
+    assert told == [True]
+    assert "SystemExit: 3" in caplog.text
+
+
+def test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """N1: it must still hear the orders behind it, and the end of the supervisor."""
+    left = threading.Event()
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        left.set()
+
+    monkeypatch.setattr(orders, "leave", leave)
+    monkeypatch.setattr(orders, "ORPHAN_EXIT_S", 0.0)
+    heard: list[Downward] = []
+
+    def deliver(message: Downward) -> None:
+        heard.append(message)
+        if isinstance(message, Drain):
+            raise RuntimeError("a defect")  # noqa: TRY004
+
+    ours, theirs = Link.pair()
+    receiver = Orders(theirs)
+    receiver.serve(deliver)
+    receiver.start()
+    ours._sock.send(b"garbage")
+    ours._sock.send(encode(Drain(1.0)))
+    ours.close()
+    assert left.wait(CEILING_S)
+    assert heard == [Drain(1.0), Release(orders.ORPHAN_RELEASE_S)]
+    assert codes == [Exit.RELEASED]
+    theirs.close()
