@@ -67,9 +67,9 @@ MUTATIONS = (
     Mutation(
         "retries of complete",
         WORKER + "working/reporter.py",
-        "answer, first = first or await self._try(parcel), None\n            if answer is None:\n"
+        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
         "                continue",
-        "answer, first = first or await self._try(parcel), None\n            if answer is None:\n"
+        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
         "                return Delivery.DROPPED",
         CHAOS + "test_partitions.py::test_a_partition_within_the_lease_costs_nothing",
     ),

@@ -18,7 +18,7 @@ from worker_kit import open_berth
 
 from flowherd import Registry
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.client.kruxia_replies import decode_batch
+from flowherd.client.kruxia_batches import decode_batch
 from flowherd.client.transport import Reply
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable

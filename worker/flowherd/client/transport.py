@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from flowherd.errors import EngineError
 
+LARGE_BODY_BYTES = 64 << 10  # a body beyond it takes its time (faults.md N8)
 MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
 _UNREAD = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")  # no escape, query or dots that lead anywhere
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
