@@ -77,7 +77,7 @@ class Parcel:
         return False
 
     def last_word(self, error: EngineError, now: float) -> Answer | None:
-        """Takes a proxy's answer for a verdict, once it has been given for `limit_s`; None for as long as it has not."""
+        """A proxy's answer as a verdict, once such answers have come for `limit_s`; else None."""
         if not isinstance(error, ForeignReply) or self.foreign_until is None or now < self.foreign_until:
             return None
         self.in_doubt = False

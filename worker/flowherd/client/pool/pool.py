@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from flowherd.client.pool.connection import HttpConnection
+from flowherd.client.pool.dialing import dial
 from flowherd.client.pool.reply import Heads
 from flowherd.client.pool.wire import ConnectError
 
@@ -144,18 +145,11 @@ class HttpPool:
 
     async def _new(self) -> HttpConnection:
         """Makes one in a place that is already counted, and gives the place back when that fails."""
-        origin, loop = self._origin, asyncio.get_running_loop()
         connection = None
         try:
             if self._is_closed:
                 raise ConnectError("the pool is closed")
-            _, connection = await loop.create_connection(
-                lambda: HttpConnection(self._forget, self._heads),
-                origin.host,
-                origin.port,
-                ssl=self._tls if origin.is_secure else None,
-                server_hostname=origin.host if origin.is_secure else None,
-            )
+            connection = await self._connected()
             self._alive.add(connection)
         except (OSError, UnicodeError) as error:  # ssl.SSLError is one; an impossible name is the other
             raise ConnectError(str(error) or type(error).__name__) from error
@@ -165,6 +159,21 @@ class HttpPool:
         if self._is_closed:
             self.release(connection)
             raise ConnectError("the pool is closed")
+        return connection
+
+    async def _connected(self) -> HttpConnection:
+        origin = self._origin
+        sock = await dial(origin.host, origin.port)
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: HttpConnection(self._forget, self._heads),
+                sock=sock,
+                ssl=self._tls if origin.is_secure else None,
+                server_hostname=origin.host if origin.is_secure else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
         return connection
 
     def _forget(self, connection: HttpConnection) -> None:
