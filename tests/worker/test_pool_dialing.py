@@ -69,7 +69,7 @@ def black_hole(address: str, port: int) -> Iterator[None]:
         listener.listen(0)
         for _ in range(4):
             filler = waiting.enter_context(socket.socket())
-            filler.setblocking(False)
+            filler.settimeout(0)
             filler.connect_ex((address, port))
         yield
 
@@ -141,10 +141,9 @@ def test_no_socket_is_left_by_who_loses_or_gives_up(run) -> None:
             ):
                 warnings.simplefilter("always")
                 (await dial(HOST, port)).close()
+                asyncio.get_running_loop().addresses = (DEAD, DEAD_TOO)  # type: ignore[attr-defined]
                 with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.4):
-                        asyncio.get_running_loop().addresses = (DEAD, DEAD_TOO)  # type: ignore[attr-defined]
-                        await dial(HOST, port)
+                    await asyncio.wait_for(dial(HOST, port), 0.4)
                 await asyncio.sleep(0.05)
                 gc.collect()
                 assert [str(warning.message) for warning in left] == []

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from flowherd.activity import Completed, Failed
 from flowherd.core.retries import Backoff
 from flowherd.engine import Answer, Verdict
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _BACKOFF = Backoff()
 _IN_THE_END = {404: Verdict.UNKNOWN, 409: Verdict.GONE}  # else it is refused
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Withdrawn(Exception):
@@ -66,15 +70,20 @@ class Parcel:
             self.body, self.sent_as, self.in_doubt = self.encode(worker_id), worker_id, False
         return self.body
 
-    def failed(self, error: EngineError, now: float) -> bool:
-        """Notes a try without a verdict; True for the first that a proxy has answered."""
+    def failed(self, error: EngineError, now: float) -> None:
+        """Notes a try without a verdict; the first that a proxy has answered goes to the log."""
+        log.debug("outcome_not_delivered_yet", activity_id=self.activity_id, reason=str(error))
         self.in_doubt = self.in_doubt or error.in_doubt
         if not isinstance(error, ForeignReply):
             self.failures += 1
         elif self.foreign_until is None:
             self.foreign_until = now + self.limit_s
-            return True
-        return False
+            log.warning(
+                "outcome_refused_by_a_proxy",
+                activity_id=self.activity_id,
+                reason=str(error),
+                tried_again_for_s=self.limit_s,
+            )
 
     def last_word(self, error: EngineError, now: float) -> Answer | None:
         """A proxy's answer as a verdict, once such answers have come for `limit_s`; else None."""

@@ -191,15 +191,8 @@ class Reporter:
         answer = first or await self._tried(parcel)
         if isinstance(answer, Answer):
             return answer
-        log.debug("outcome_not_delivered_yet", activity_id=parcel.activity_id, reason=str(answer))
         now = asyncio.get_running_loop().time()
-        if parcel.failed(answer, now):
-            log.warning(
-                "outcome_refused_by_a_proxy",
-                activity_id=parcel.activity_id,
-                reason=str(answer),
-                tried_again_for_s=parcel.limit_s,
-            )
+        parcel.failed(answer, now)
         if (verdict := parcel.last_word(answer, now)) is not None:
             return verdict
         if answer.is_of_the_call:
