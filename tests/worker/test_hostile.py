@@ -50,7 +50,13 @@ class ScriptedTransport:
         return False
 
     async def call(
-        self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = 1 << 20
+        self,
+        route: str,
+        body: bytes,
+        deadline_s: float,
+        *,
+        max_reply_bytes: int = 1 << 20,
+        is_first: bool = False,
     ) -> Reply:
         """See `flowherd.client.transport.Transport`."""
         await asyncio.sleep(0)

@@ -88,7 +88,7 @@ class KruxiaEngine:
         body = _json.encode({"worker": worker_type, "worker_id": worker_id, "max_activities": limit})
         try:
             answer, reply = await self._call(
-                "workers/poll", body, deadline_s, max_reply_bytes=self._max_reply_mb << 20
+                "workers/poll", body, deadline_s, max_reply_bytes=self._max_reply_mb << 20, is_first=True
             )
         except ReplyTooLarge:
             reason = (
@@ -182,10 +182,18 @@ class KruxiaEngine:
         return answer
 
     async def _call(
-        self, path: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = MAX_REPLY_BYTES
+        self,
+        path: str,
+        body: bytes,
+        deadline_s: float,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        is_first: bool = False,
     ) -> tuple[Answer, Reply]:
         route = f"{API}/{path}"
-        reply = await self._transport.call(route, body, deadline_s, max_reply_bytes=max_reply_bytes)
+        reply = await self._transport.call(
+            route, body, deadline_s, max_reply_bytes=max_reply_bytes, is_first=is_first
+        )
         return self._sorted(route, reply), reply
 
     def _sorted(self, route: str, reply: Reply) -> Answer:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.activity import Completed, Failed
-from flowherd.client.transport import LARGE_BODY_BYTES
+from flowherd.client.pool.progress import LARGE_BODY_BYTES
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.process import crashpoints
