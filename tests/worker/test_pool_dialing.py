@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import re
 import socket
 import ssl
 import warnings
@@ -153,23 +155,29 @@ def test_no_socket_is_left_by_who_loses_or_gives_up(run) -> None:
 
 def test_the_families_of_a_name_take_turns(run) -> None:
     """RFC 8305: one family without a route must not use up the time of all."""
-    tried: list[str] = []
 
     async def call() -> None:
-        loop = asyncio.get_running_loop()
-
         async def getaddrinfo(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
-            six = [(socket.AF_INET6, 1, 6, "", (f"::ffff:127.0.0.{n}", 1, 0, 0)) for n in (5, 6)]
-            four = [(socket.AF_INET, 1, 6, "", (f"127.0.0.{n}", 1)) for n in (7, 8)]
+            six = [(socket.AF_INET6, 1, 6, "", (f"::ffff:127.0.0.{n}", port, 0, 0)) for n in (5, 6)]
+            four = [(socket.AF_INET, 1, 6, "", (f"127.0.0.{n}", port)) for n in (7, 8)]
             return six + four
 
-        async def sock_connect(sock: socket.socket, address: tuple[Any, ...]) -> None:
-            tried.append(address[0])
-            raise ConnectionRefusedError(address[0])
-
-        loop.getaddrinfo, loop.sock_connect = getaddrinfo, sock_connect  # type: ignore[method-assign, assignment]
-        with pytest.raises(OSError, match="127"):
-            await dial(HOST, 1)
+        async with serving() as (_, port):  # on another address: all of these refuse
+            asyncio.get_running_loop().getaddrinfo = getaddrinfo  # type: ignore[method-assign]
+            with pytest.raises(OSError, match=r"refused") as raised:
+                await dial(HOST, port)
+        assert re.findall(r"127\.0\.0\.(\d)", str(raised.value)) == ["5", "7", "6", "8"]
 
     run(call())
-    assert tried == ["::ffff:127.0.0.5", "127.0.0.7", "::ffff:127.0.0.6", "127.0.0.8"]
+
+
+def test_a_literal_address_costs_no_thread(run) -> None:
+    """Law 4: a rehearsal before the fork may leave no thread behind, and uvloop looks names up in four."""
+
+    async def call() -> None:
+        async with serving() as (_, port):
+            before = len(os.listdir("/proc/self/task"))
+            (await dial(ALIVE, port)).close()
+            assert len(os.listdir("/proc/self/task")) == before
+
+    run(call())

@@ -72,8 +72,6 @@ class LargeBody(httpx.AsyncByteStream):
         self._progress.all_sent()
 
 
-def stream_of(body: bytes, progress: CallProgress | None) -> httpx.AsyncByteStream:
+def content_of(body: bytes, progress: CallProgress | None) -> bytes | LargeBody:
     """A body as httpx sends it: a large one in pieces."""
-    if progress is None or len(body) <= LARGE_BODY_BYTES:
-        return httpx.ByteStream(body)
-    return LargeBody(body, progress)
+    return body if progress is None or len(body) <= LARGE_BODY_BYTES else LargeBody(body, progress)

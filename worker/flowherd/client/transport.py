@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import httpx
 import msgspec
 
-from flowherd.client.httpx_progress import BOUNDED, CallProgress, stream_of
+from flowherd.client.httpx_progress import BOUNDED, CallProgress, content_of
 from flowherd.client.pool.progress import LEAST_BYTES_PER_S
 from flowherd.client.pool.wire import checked_target
 from flowherd.errors import (
@@ -210,7 +210,7 @@ class HttpxTransport:
     def _request(self, route: str, body: bytes, progress: CallProgress | None = None) -> httpx.Request:
         """With all that the client adds: its headers, parameters and cookies."""
         length = {"content-length": str(len(body))}
-        return self._client.build_request("POST", route, content=stream_of(body, progress), headers=length)
+        return self._client.build_request("POST", route, content=content_of(body, progress), headers=length)
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
@@ -240,7 +240,9 @@ class PlainHttpxTransport(HttpxTransport):
     def _request(self, route: str, body: bytes, progress: CallProgress | None = None) -> httpx.Request:
         """Its URL is parsed once, and its body not looked at."""
         headers = [*self._headers, (b"Content-Length", b"%d" % len(body))]
-        return httpx.Request("POST", self._url(route), headers=headers, stream=stream_of(body, progress))
+        content = content_of(body, progress)
+        stream = httpx.ByteStream(content) if isinstance(content, bytes) else content
+        return httpx.Request("POST", self._url(route), headers=headers, stream=stream)
 
     def _url(self, route: str) -> httpx.URL | str:
         """As httpx reads it; a route in which there is nothing to read is put where it goes in what was read once."""

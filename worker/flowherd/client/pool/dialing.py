@@ -6,6 +6,8 @@ uvloop's `create_connection` tries one address after the other, each for as long
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections import deque
 from itertools import chain, zip_longest
@@ -67,8 +69,24 @@ async def _connected(family: int, protocol: int, address: tuple[object, ...]) ->
     try:
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        await _connect(sock, address)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _connect(sock: socket.socket, address: tuple[object, ...]) -> None:
+    """As `loop.sock_connect`; but uvloop's starts four threads to look up what is an address already."""
+    error = sock.connect_ex(address)
+    if error == errno.EINPROGRESS:
+        loop = asyncio.get_running_loop()
+        decided = asyncio.Event()
+        loop.add_writer(sock, decided.set)
+        try:
+            await decided.wait()
+        finally:
+            loop.remove_writer(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, f"{os.strerror(error)}: {address[0]}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LEAST_BYTES_PER_S = 64 << 10  # a call's deadline grows by its bytes at this rate
 LARGE_BODY_BYTES = 64 << 10  # a body beyond it takes its time
 _STALLS_AFTER = 1 / 3  # of a call's deadline, without a byte: 10 s of 30
-_LOOKS = 5  # before a stall is certain
+_PACE = _STALLS_AFTER / 5  # of looks at what moves
 _INFO_BYTES = 148
 _UNACKED, _ACKED, _UNSENT = 24, 120, 144  # where the kernel's `struct tcp_info` has them
 
@@ -36,20 +36,18 @@ class Progress:
 
     """
 
-    __slots__ = ("_bytes_per_s", "_deadline_at", "_is_large", "_moved", "_moved_at", "_stall_s", "look_at")
+    __slots__ = ("_began_at", "_bytes_per_s", "_deadline_s", "_moved", "_moved_at", "_size", "look_at")
 
     def __init__(self, bytes_per_s: float = LEAST_BYTES_PER_S) -> None:
         self._bytes_per_s = bytes_per_s
+        self._moved_at = 0.0
         self.look_at = math.inf
 
     def begin(self, began_at: float, deadline_s: float, size: int) -> None:
         """An exchange begins whose body has `size` bytes; a small one is left alone for as long as a stall takes."""
-        self._deadline_at = began_at + deadline_s + size / self._bytes_per_s
-        self._stall_s = stall_s(deadline_s)
-        self._is_large = size > LARGE_BODY_BYTES
+        self._began_at, self._deadline_s, self._size = began_at, deadline_s, size
         self._moved: tuple[int, int] | None = None
-        self._moved_at = began_at
-        self.look_at = began_at + (self._stall_s / _LOOKS if self._is_large else self._stall_s)
+        self.look_at = began_at + deadline_s * (_STALLS_AFTER if size <= LARGE_BODY_BYTES else _PACE)
 
     def end(self) -> None:
         """There is nothing to judge any more."""
@@ -67,16 +65,16 @@ class Progress:
             is_sending: whether there are others that it has not.
 
         """
-        pace_s = self._stall_s / _LOOKS
-        overslept = now > self.look_at + self._stall_s / 2  # we: a frozen process has seen nothing
+        stalls_after_s = stall_s(self._deadline_s)
+        overslept = now > self.look_at + stalls_after_s / 2  # we: a frozen process has seen nothing
         if self._moved != (acked, received) or overslept:
             self._moved, self._moved_at = (acked, received), now
-        deadline_at = self._deadline_at + received / self._bytes_per_s
-        has_stalled = now - self._moved_at >= self._stall_s
-        if now >= deadline_at or (has_stalled and is_sending and self._is_large):
+        deadline_at = self._began_at + self._deadline_s + (self._size + received) / self._bytes_per_s
+        has_stalled = now - self._moved_at >= stalls_after_s
+        if now >= deadline_at or (has_stalled and is_sending and self._size > LARGE_BODY_BYTES):
             self.end()
             return Overdue("no complete reply in time", has_stalled=has_stalled)
-        self.look_at = min(deadline_at, now + pace_s)
+        self.look_at = min(deadline_at, now + self._deadline_s * _PACE)
         return None
 
 
