@@ -13,10 +13,9 @@ import httpx
 import msgspec
 
 from flowherd.client.httpx_progress import BOUNDED, CallProgress, content_of
-from flowherd.client.pool.progress import LEAST_BYTES_PER_S
+from flowherd.client.pool.progress import LEAST_BYTES_PER_S, late
 from flowherd.client.pool.wire import checked_target
 from flowherd.errors import (
-    CallTooSlow,
     EngineDisconnected,
     EngineMisconfigured,
     EngineUnavailable,
@@ -262,12 +261,6 @@ def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:
     return EngineUnavailable(
         f"a reply with content-encoding {encoding[:40]!r} that nobody asked for", in_doubt=True
     )
-
-
-def late(deadline_s: float, *, has_stalled: bool) -> EngineUnavailable:
-    """The error of a call that met its deadline."""
-    kind = EngineUnavailable if has_stalled else CallTooSlow
-    return kind(f"no complete reply within {deadline_s:g} s", in_doubt=True)
 
 
 async def read_capped(

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.client.pool.pool import HttpPool
-from flowherd.client.pool.progress import LEAST_BYTES_PER_S
+from flowherd.client.pool.progress import LEAST_BYTES_PER_S, late
 from flowherd.client.pool.reply import Headers
 from flowherd.client.pool.wire import (
     ConnectError,
@@ -21,7 +21,7 @@ from flowherd.client.pool.wire import (
     checked_target,
     header_line,
 )
-from flowherd.client.transport import MAX_REPLY_BYTES, Reply, late, tls_context, unasked_encoding
+from flowherd.client.transport import MAX_REPLY_BYTES, Reply, tls_context, unasked_encoding
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:

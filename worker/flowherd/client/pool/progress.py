@@ -8,6 +8,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from flowherd.client.pool.wire import Overdue
+from flowherd.errors import CallTooSlow, EngineUnavailable
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,6 +77,12 @@ class Progress:
             return Overdue("no complete reply in time", has_stalled=has_stalled)
         self.look_at = min(deadline_at, now + self._deadline_s * _PACE)
         return None
+
+
+def late(deadline_s: float, *, has_stalled: bool) -> EngineUnavailable:
+    """The error of a call that met its deadline."""
+    kind = EngineUnavailable if has_stalled else CallTooSlow
+    return kind(f"no complete reply within {deadline_s:g} s", in_doubt=True)
 
 
 def bytes_acked(transport: asyncio.Transport) -> tuple[int, bool]:
