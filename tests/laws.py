@@ -158,6 +158,7 @@ def http_stays_at_the_edge(source: Source) -> Iterator[str]:
         "client/kruxia.py",
         "client/auth.py",
         "client/transport.py",
+        "client/httpx_progress.py",
         "files/transfers.py",
         "leases/beats.py",
         "client/pool/httpx_face.py",

@@ -68,11 +68,60 @@ MUTATIONS = (
     Mutation(
         "retries of complete",
         WORKER + "working/reporter.py",
-        "answer, first = first or await self._try(parcel), None\n            if answer is None:\n"
+        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
         "                continue",
-        "answer, first = first or await self._try(parcel), None\n            if answer is None:\n"
+        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
         "                return Delivery.DROPPED",
         CHAOS + "test_partitions.py::test_a_partition_within_the_lease_costs_nothing",
+    ),
+    Mutation(
+        "a proxy's answer is no verdict",
+        WORKER + "client/kruxia_replies.py",
+        "if is_engines(reply) and (",
+        "if (",
+        UNIT + "test_kruxia.py::test_a_proxys_answer_is_no_verdict",
+    ),
+    Mutation(
+        "a proxy's answers are tried again for as long as the activity may run",
+        WORKER + "working/parcel.py",
+        "or now < self.foreign_until",
+        "",
+        UNIT + "test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
+    ),
+    Mutation(
+        "an error of one call alone closes no circuit",
+        WORKER + "client/gate.py",
+        " and not error.is_of_the_call",
+        "",
+        UNIT + "test_reporter_proxies.py::test_an_error_of_one_call_alone_keeps_nobody_else_waiting",
+    ),
+    Mutation(
+        "large bodies leave senders to light ones",
+        WORKER + "working/reporter.py",
+        "async with self._large:",
+        "if True:",
+        UNIT + "test_reporter_proxies.py::test_only_some_senders_carry_large_bodies_and_light_ones_pass_them",
+    ),
+    Mutation(
+        "deadlines follow the bytes",
+        WORKER + "client/pool/progress.py",
+        "(self._size + received) / self._bytes_per_s",
+        "0.0",
+        UNIT + "test_slow_link.py::test_what_moves_may_go_on_until_its_bytes_are_late",
+    ),
+    Mutation(
+        "a connection for polls",
+        WORKER + "client/pool/pool.py",
+        "if self._held >= self._most + is_first:",
+        "if self._held >= self._most:",
+        UNIT + "test_slow_link.py::test_polls_never_queue_behind_results",
+    ),
+    Mutation(
+        "the next address while the first says nothing",
+        WORKER + "client/pool/dialing.py",
+        "NEXT_AFTER_S = 0.25",
+        "NEXT_AFTER_S = 1000.0",
+        UNIT + "test_pool_dialing.py::test_the_next_address_is_tried_while_the_first_says_nothing",
     ),
     Mutation(
         "a turn of its own for what may block",

@@ -199,11 +199,10 @@ async def test_f7_an_engine_that_stays_away_ends_in_a_retryable_failure(tmp_path
     ("play", "error"),
     [
         (envelope(404, "NOT_FOUND", "Not found: File 'report.csv' not found"), FileMissing),
-        (Play(404, b"<html>no such page</html>"), FileTransferFailed),
         (Play(403, {}), FileTransferFailed),
         (Play(302, {}, {"location": "http://127.0.0.1:1/"}), FileTransferFailed),
         (envelope(400, "VALIDATION_ERROR", "bad"), InvalidFile),
-        (Play(413, b"too large"), FileTooLarge),
+        (Play(413, b"Failed to buffer the request body: length limit exceeded"), FileTooLarge),
         (Play(200, b"x", {"content-length": str(65 << 20)}, close=True), FileTooLarge),
     ],
 )
@@ -214,6 +213,19 @@ async def test_what_does_not_pass_by_itself_is_not_tried_again(server, scripted,
         await scripted.context().download_file(REFERENCE)
     assert len(server.of("report.csv")) == 1
     assert scripted.on_disk() == []
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 409, 413, 415, 422])
+async def test_a_proxys_answer_about_a_file_is_no_verdict(server, scripted, status):
+    """N7: a proxy's 404 is no FILE_NOT_FOUND, whatever it echoes."""
+    foreign = Play(status, b"<html>Not found: File 'report.csv' not found</html>")
+    server.script("report.csv", *[foreign] * (TRIES - 1), Play(200, CONTENT))
+    assert (await scripted.context().download_file(REFERENCE)).read_bytes() == CONTENT
+    server.always("report.csv", foreign)
+    error = FileTooLarge if status == 413 else FileTransferFailed
+    with pytest.raises(error, match=f"status {status}"):
+        await scripted.context().download_file(REFERENCE)
+    assert len(server.of("report.csv")) == 2 * TRIES
 
 
 async def test_a_download_that_stalls_fails_its_try(server, scripted):

@@ -18,7 +18,7 @@ from worker_kit import open_berth
 
 from flowherd import Registry
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.client.kruxia_replies import decode_batch
+from flowherd.client.kruxia_batches import decode_batch
 from flowherd.client.transport import Reply
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
@@ -50,7 +50,13 @@ class ScriptedTransport:
         return False
 
     async def call(
-        self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = 1 << 20
+        self,
+        route: str,
+        body: bytes,
+        deadline_s: float,
+        *,
+        max_reply_bytes: int = 1 << 20,
+        is_first: bool = False,
     ) -> Reply:
         """See `flowherd.client.transport.Transport`."""
         await asyncio.sleep(0)

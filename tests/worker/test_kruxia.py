@@ -14,6 +14,7 @@ from flowherd.errors import (
     EngineMisconfigured,
     EngineUnauthorized,
     EngineUnavailable,
+    ForeignReply,
 )
 
 ID = "0193a1b2-0000-7000-8000-000000000001"
@@ -115,15 +116,8 @@ async def test_warnings_of_a_completion_are_passed_on(server: ScriptedEngine, cl
         (Play(408, b""), EngineUnavailable, False),
         (envelope(401, "UNAUTHORIZED", "Unauthorized: Invalid token"), EngineUnauthorized, False),
         (Play(403, b"forbidden"), EngineMisconfigured, False),
-        (Play(405, b""), EngineMisconfigured, False),
         (Play(302, b"", {"location": "http://elsewhere.example/x"}), EngineMisconfigured, False),
-        (Play(404, b"<html>not here</html>"), EngineMisconfigured, False),
-        (
-            envelope(404, "NOT_FOUND", "Not found: The requested resource was not found"),
-            EngineMisconfigured,
-            False,
-        ),
-        (Play(409, b"some proxy's conflict"), EngineMisconfigured, False),
+        (envelope(404, "NOT_FOUND", "Not found: The requested resource was not found"), ForeignReply, True),
     ],
     ids=[
         "500",
@@ -134,11 +128,8 @@ async def test_warnings_of_a_completion_are_passed_on(server: ScriptedEngine, cl
         "408",
         "401",
         "403",
-        "405",
         "302",
-        "404 text",
         "404 path",
-        "409 text",
     ],
 )
 async def test_replies_that_are_no_verdicts(
@@ -156,6 +147,60 @@ async def test_replies_that_are_no_verdicts(
         await VERBS[verb](client)
     assert str(play.status) in str(raised.value)
     assert raised.value.in_doubt is in_doubt
+
+
+PROXYS = [
+    b"",
+    b"<html><h1>not here</h1></html>",
+    b"Failed",
+    b'{"error":"Activity \'x\' not found"}',
+    b'{"error":{"code":413,"message":"too large"}}',
+    b'{"message":"Failed to buffer the request body"}',
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("status", [400, 404, 405, 409, 413, 415, 422])
+async def test_a_proxys_answer_is_no_verdict(
+    server: ScriptedEngine, client: KruxiaEngine, verb: str, status: int
+) -> None:
+    """N7: only the envelope, or a text of the engine's framework, is the engine's (protocol.md §1.4)."""
+    for body in PROXYS:
+        server.script(verb, Play(status, body))
+        with pytest.raises(ForeignReply, match=f"status {status}") as raised:
+            await VERBS[verb](client)
+        assert (raised.value.status, raised.value.in_doubt) == (status, True)
+
+
+async def test_a_text_of_the_engines_counts_with_its_own_status_alone(
+    server: ScriptedEngine, client: KruxiaEngine
+) -> None:
+    """N7: a proxy that echoes one of them under another status has still not asked the engine."""
+    server.always("complete", Play(400, b"Failed to buffer the request body: length limit exceeded"))
+    with pytest.raises(ForeignReply):
+        await complete(client)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, EngineUnavailable),
+        (404, EngineMisconfigured),
+        (405, EngineMisconfigured),
+        (409, EngineUnavailable),
+        (413, EngineUnavailable),
+        (422, EngineUnavailable),
+    ],
+)
+async def test_a_proxys_answer_to_a_poll_says_something_about_all_calls(
+    server: ScriptedEngine, client: KruxiaEngine, status: int, error: type[EngineError]
+) -> None:
+    """Faults E10, N7: a wrong URL is named and looked at again each 30 s, the rest is an outage."""
+    server.always("poll", Play(status, b"<html></html>"))
+    with pytest.raises(EngineError, match=f"status {status}") as raised:
+        await client.poll("py", "w-1", 1, 5.0)
+    assert type(raised.value) is error
+    assert not raised.value.is_of_the_call
 
 
 @pytest.mark.parametrize("verb", ["heartbeat", "complete", "poll"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from flowherd.client.kruxia_replies import decode_batch
+from flowherd.client.kruxia_batches import decode_batch
 from flowherd.engine import Batch
 from flowherd.errors import EngineUnavailable
 

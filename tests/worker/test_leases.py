@@ -13,7 +13,7 @@ from virtual_time import now, virtual_time
 from worker_kit import LeasedHost
 
 from flowherd.engine import Answer, Verdict
-from flowherd.errors import EngineDisconnected, EngineUnavailable
+from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
 from flowherd.leases.beats import RESTS_FOR_S
 from flowherd.ledger import Host, Ledger, Standing, State
 
@@ -124,6 +124,20 @@ async def test_a_lost_lease_is_judged_rung_counted_and_said_once(verdict: Verdic
     assert host.ledger.get(Host.LEASES_LOST) == 1
     assert host.beats == ["a-1"]
     assert [entry["event"] for entry in logs] == ["lease_lost"]
+
+
+@pytest.mark.parametrize("status", [404, 409, 413])
+@virtual_time
+async def test_a_proxys_answer_to_a_beat_loses_no_lease_and_delays_no_other(status: int) -> None:
+    """N7: a foreign 409 is no lost lease; the beat is repeated within 2 s, and the gate stays open."""
+    host = LeasedHost()
+    index, sequence = host.claim()
+    foreign = ForeignReply(f"status {status}: <html>", status)
+    host.engine.script("heartbeat", foreign, foreign)
+    await asyncio.sleep(26.0)
+    assert host.beats == ["a-1"] * 3
+    assert host.berth.standing(index, sequence) is Standing.GOOD
+    assert (host.rung, host.ledger.get(Host.LEASES_LOST), host.keeper._gate.failures) == ([], 0, 0)
 
 
 @virtual_time

@@ -14,7 +14,7 @@ from flowherd.activity import Completed
 from flowherd.config import WorkerConfig
 from flowherd.core.ends import NOT_OUT_OF_MEMORY
 from flowherd.engine import Answer, Verdict
-from flowherd.errors import EngineUnavailable
+from flowherd.errors import EngineUnavailable, ForeignReply
 from flowherd.leases.beats import LeaseKeeper
 from flowherd.ledger import Berth, Cause, Cell, Host, Ledger, Life, RecordBook, SeatTotal
 from flowherd.testing import FakeEngine
@@ -240,6 +240,21 @@ async def test_a_refused_kept_result_becomes_a_failure() -> None:
     dead.end()
     await asyncio.sleep(1.0)
     assert set(dead.said("fail")) == {"kept"}
+
+
+@pytest.mark.parametrize("status", [404, 409, 413])
+@virtual_time
+async def test_a_proxys_answer_settles_nothing(status: int) -> None:
+    """N7: a kept result is delivered, and work handed back, once the engine itself answers."""
+    dead = DeadWorker("running", "kept")
+    foreign = ForeignReply(f"status {status}: <html>", status)
+    dead.engine.script("complete", *[foreign] * 5)
+    dead.engine.script("fail", *[foreign] * 5)
+    dead.end()
+    await asyncio.sleep(60.0)
+    assert [call.activity_id for call in dead.engine.of("complete")] == ["kept"] * 6
+    assert [call.activity_id for call in dead.engine.of("fail")] == ["running"] * 6
+    assert dead.ledger.get(Host.SETTLED) == 2
 
 
 @pytest.mark.parametrize("verdict", [Verdict.GONE, Verdict.UNKNOWN])

@@ -214,6 +214,15 @@ async def test_a_client_of_the_users_own_keeps_what_it_adds(server: ScriptedEngi
     await transport.aclose()
 
 
+async def test_a_large_body_goes_through_a_users_client_as_one_of_its_length(server: ScriptedEngine) -> None:
+    """N8: it is read in pieces so that it is seen to move, and not sent as chunks of unknown length."""
+    transport, body = HttpxTransport(httpx.AsyncClient(base_url=server.url)), b"0123456789" * 20_000
+    await transport.call(ROUTE, body, 5.0)
+    (request,) = server.requests
+    assert (request.body, "transfer-encoding" in request.headers) == (body, False)
+    await transport.aclose()
+
+
 async def test_proxies_of_the_environment_are_ignored(
     server: ScriptedEngine, carrier: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ FlowherdError
 ├── EngineError                the engine, or what stands between
 │   ├── EngineUnavailable      may pass: refused, reset, timed out, 5xx, 429
 │   │   ├── EngineDisconnected    the connection ended before the reply began
+│   │   ├── CallTooSlow           its own deadline passed while bytes still moved
+│   │   ├── ForeignReply          a 4xx that the engine has not written
 │   │   └── ReplyTooLarge         it was not read to its end
 │   ├── EngineUnauthorized     401 that a fresh token did not cure
 │   └── EngineMisconfigured    will not pass by itself: redirect, 403, 404 without envelope, 405
@@ -136,10 +138,12 @@ class StorageFailed(FileError):
 class EngineError(FlowherdError):
     """A call to the engine did not end in a verdict.
 
-    `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2).
+    `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2); `is_of_the_call`, that
+    it says something about this call alone, and nothing about whether the engine can be reached.
     """
 
     in_doubt = False
+    is_of_the_call = False
 
 
 class EngineUnavailable(EngineError):
@@ -160,6 +164,28 @@ class EngineUnavailable(EngineError):
 
 class EngineDisconnected(EngineUnavailable):
     """The connection ended before a byte of the reply: perhaps one the engine had given up (faults.md E4)."""
+
+
+class CallTooSlow(EngineUnavailable):
+    """The call met its deadline while bytes still moved (faults.md N8): the link is slow, or the body large."""
+
+    is_of_the_call = True
+
+
+class ForeignReply(EngineUnavailable):
+    """A 4xx in words that are not the engine's: a proxy's, so no verdict about anything (faults.md N7).
+
+    Args:
+        reason: one line without secrets.
+        status: of the reply.
+
+    """
+
+    is_of_the_call = True
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason, in_doubt=True)
+        self.status = status
 
 
 class ReplyTooLarge(EngineUnavailable):

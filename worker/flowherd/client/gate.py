@@ -34,6 +34,8 @@ class Gate:
     gate closes for that too, but the next call need not wait: it finds out for all. So an engine that was
     restarted costs no delay, and one that is gone is asked once more and not once more by everybody.
 
+    An error that says something about its call alone (`EngineError.is_of_the_call`) neither closes nor opens it.
+
     `failures` counts failures in a row; calls that were under way together count once.
     """
 
@@ -50,17 +52,20 @@ class Gate:
     def __repr__(self) -> str:
         return f"<Gate [{self.failures} failures in a row]>" if self.failures else "<Gate [open]>"
 
-    async def through(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def through(self, call: Callable[[], Awaitable[T]], *, is_long: bool = False) -> T:
         """Makes `call` when the gate lets it; its EngineError closes the gate and is raised.
 
-        Any other exception of `call` passes through and says nothing about the engine.
+        Any other exception of `call` passes through and says nothing about the engine. A long call takes its turn as
+        the others do, but the next one need not wait for its end: nobody queues behind a large body (faults.md N8).
         """
         while self.failures:
             async with self._probe:
                 if not self.failures:
                     break
                 await self._until_reopened()
-                return await self._attempt(call)
+                if not is_long:
+                    return await self._attempt(call)
+            return await self._attempt(call)
         return await self._attempt(call)
 
     def hurry(self) -> None:
@@ -68,12 +73,16 @@ class Gate:
         self._reopens_at = 0.0
         self._hurried.set()
 
+    async def pause(self, delay_s: float) -> None:
+        """Sleeps for so long, or until there is no time left to wait."""
+        self._hurried.clear()
+        with contextlib.suppress(TimeoutError):  # the usual case
+            async with asyncio.timeout(delay_s):
+                await self._hurried.wait()
+
     async def _until_reopened(self) -> None:
         while (left_s := self._reopens_at - _now()) > 0:
-            self._hurried.clear()
-            with contextlib.suppress(TimeoutError):  # the usual case
-                async with asyncio.timeout(left_s):
-                    await self._hurried.wait()
+            await self.pause(left_s)
 
     async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
         failures_before = self.failures
@@ -87,7 +96,7 @@ class Gate:
 
     def failed(self, error: EngineError, failures_before: int) -> None:
         """A call has failed that began when there had been so many failures in a row."""
-        if self.failures == failures_before:
+        if self.failures == failures_before and not error.is_of_the_call:
             self._close(error)
 
     def succeeded(self) -> None:

@@ -1,4 +1,4 @@
-"""The engine's verbs over Kruxia Flow's REST; with `kruxia_replies` the only file that knows its words."""
+"""The engine's verbs over Kruxia Flow's REST; only it and its neighbours `kruxia_*` know its words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.kruxia_replies import TAKEN, decode_batch, is_receipt, sort_reply, words_of
+from flowherd.client.kruxia_batches import decode_batch
+from flowherd.client.kruxia_replies import TAKEN, is_receipt, sort_reply, words_of
 from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
 from flowherd.client.transports import new_transport
 from flowherd.engine import Answer, Batch, Verdict
@@ -17,6 +18,7 @@ from flowherd.errors import (
     EngineMisconfigured,
     EngineUnauthorized,
     EngineUnavailable,
+    ForeignReply,
     ReplyTooLarge,
 )
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 API = "/api/v1"
 MAX_BODY_BYTES = 52_428_800  # protocol.md fact 16
 _UNAUTHORIZED = 401
+_WRONG_URL = frozenset({404, 405})
 _CREDENTIALS_MISSING = "set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
 _json = msgspec.json.Encoder(order="deterministic")
 _ACCEPTED = Verdict.ACCEPTED  # compared for each call
@@ -85,7 +88,7 @@ class KruxiaEngine:
         body = _json.encode({"worker": worker_type, "worker_id": worker_id, "max_activities": limit})
         try:
             answer, reply = await self._call(
-                "workers/poll", body, deadline_s, max_reply_bytes=self._max_reply_mb << 20
+                "workers/poll", body, deadline_s, max_reply_bytes=self._max_reply_mb << 20, is_first=True
             )
         except ReplyTooLarge:
             reason = (
@@ -93,6 +96,8 @@ class KruxiaEngine:
                 "see --max-reply-mb"
             )
             raise ReplyTooLarge(reason, in_doubt=True) from None
+        except ForeignReply as error:
+            raise self._not_a_poll(error) from None
         if answer.verdict is not Verdict.ACCEPTED:
             raise EngineMisconfigured(f"{self._api_url} refuses to be polled: {answer.detail}")
         if reply.body == self._nothing:
@@ -101,6 +106,12 @@ class KruxiaEngine:
         if len(reply.body) <= _SHORT and not batch.activities and not batch.undecodable:
             self._nothing = reply.body  # an idle host is told nothing in the same bytes again and again
         return batch
+
+    def _not_a_poll(self, error: ForeignReply) -> EngineError:
+        """A proxy's answer to a poll says something about all calls: the wrong URL (faults.md E10), or an outage."""
+        if error.status in _WRONG_URL:
+            return EngineMisconfigured(f"POST {self._api_url}{API}/workers/poll: {error}")
+        return EngineUnavailable(str(error), in_doubt=True)
 
     async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:
         """See `Engine.heartbeat`."""
@@ -171,10 +182,18 @@ class KruxiaEngine:
         return answer
 
     async def _call(
-        self, path: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = MAX_REPLY_BYTES
+        self,
+        path: str,
+        body: bytes,
+        deadline_s: float,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        is_first: bool = False,
     ) -> tuple[Answer, Reply]:
         route = f"{API}/{path}"
-        reply = await self._transport.call(route, body, deadline_s, max_reply_bytes=max_reply_bytes)
+        reply = await self._transport.call(
+            route, body, deadline_s, max_reply_bytes=max_reply_bytes, is_first=is_first
+        )
         return self._sorted(route, reply), reply
 
     def _sorted(self, route: str, reply: Reply) -> Answer:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from flowherd.client.kruxia_replies import sort_reply, words_of
+from flowherd.client.kruxia_replies import is_engines, sort_reply, words_of
 from flowherd.engine import Verdict
 from flowherd.errors import (
     EngineMisconfigured,
@@ -94,11 +94,11 @@ def check_uploaded(reply: Reply, size: int) -> None:
 
 
 def refusal(reply: Reply) -> FileError | EngineMisconfigured:
-    """What a reply other than success means; raises EngineError for what may pass."""
-    answer = sort_reply(reply)
+    """What a reply other than success means; raises EngineError for what may pass, a proxy's 4xx among it (N7)."""
     words = words_of(reply)
-    if reply.status == 404 and "Not found: File '" in words:
+    if reply.status == 404 and is_engines(reply) and "Not found: File '" in words:
         return FileMissing(words)
+    answer = sort_reply(reply)
     if reply.status == 413:
         return FileTooLarge(words)
     if answer is not None and answer.verdict is Verdict.REFUSED:

@@ -1,35 +1,44 @@
-"""What Kruxia Flow's replies mean: verdicts, errors and activities; it sends nothing (protocol.md §1, §4)."""
+"""What Kruxia Flow's replies mean: verdicts and errors; it sends nothing (protocol.md §1)."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import structlog
 
-from flowherd.activity import Activity
-from flowherd.engine import Answer, Batch, Undecodable, Verdict
-from flowherd.errors import EngineUnauthorized, EngineUnavailable
+from flowherd.engine import Answer, Verdict
+from flowherd.errors import EngineUnauthorized, EngineUnavailable, ForeignReply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowherd.client.transport import Reply
 
-_SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # becomes a part of a path
-_LIST = re.compile(rb'\s*\{\s*"activities"\s*:\s*\[')
-_MARK = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)  # a whole string, or a single sign
 _UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
 _PASSING = frozenset({408, 425, 429})  # and every 5xx
 _NOT_DONE = frozenset({408, 425, 429, 503})  # the call has certainly not taken effect
 TAKEN = Answer(Verdict.ACCEPTED)
-
-log = structlog.stdlib.get_logger(__name__)
+_VERDICTS = {
+    400: Verdict.REFUSED,
+    404: Verdict.UNKNOWN,
+    405: Verdict.REFUSED,
+    409: Verdict.GONE,
+    413: Verdict.REFUSED,
+    415: Verdict.REFUSED,
+    422: Verdict.REFUSED,
+}
+_NO_TEXT: tuple[bytes, ...] = ()
+_TEXTS = {  # plain text that the engine's framework writes (protocol.md §1.4 B)
+    400: (
+        b"Failed to parse the request body as JSON",
+        b"Invalid URL: ",
+        b"Failed to deserialize query string",
+    ),
+    413: (b"Failed to buffer the request body",),
+    415: (b"Expected request with `Content-Type: application/json`",),
+    422: (b"Failed to deserialize the JSON body into the target type",),
+}
 
 
 def is_receipt(reply: Reply) -> bool:
@@ -38,19 +47,17 @@ def is_receipt(reply: Reply) -> bool:
 
 
 def sort_reply(reply: Reply) -> Answer | None:
-    """Sorts a reply into the classes of protocol.md §1.5; None when no engine of ours can have said it.
+    """Sorts a reply into the classes of protocol.md §1.5; None for 403, redirects and what nobody ever says.
 
-    What may pass is raised. 404 and 409 count in the engine's own words alone: a proxy's cost no result.
+    What may pass is raised. A verdict counts in the engine's own words alone: a proxy's costs no result (N7).
     """
     match reply.status:
         case 200 | 201:
             return TAKEN if b'"warnings"' not in reply.body else _taken_with_warnings(reply.body)
-        case 409 if _message(reply):
-            return Answer(Verdict.GONE, words_of(reply))
-        case 404 if "Activity '" in _message(reply):
-            return Answer(Verdict.UNKNOWN, words_of(reply))
-        case 400 | 413 | 415 | 422:
-            return Answer(Verdict.REFUSED, words_of(reply))
+        case status if status in _VERDICTS:
+            if is_engines(reply) and (status != 404 or "Activity '" in _message(reply)):
+                return Answer(_VERDICTS[status], words_of(reply))
+            raise ForeignReply(words_of(reply), status)
         case 401:
             raise EngineUnauthorized(words_of(reply))
         case status if status in _PASSING or status >= 500:
@@ -58,6 +65,11 @@ def sort_reply(reply: Reply) -> Answer | None:
             raise EngineUnavailable(words_of(reply), retry_after_s=_retry_after_s(reply), in_doubt=in_doubt)
         case _:
             return None
+
+
+def is_engines(reply: Reply) -> bool:
+    """Whether an error is in the engine's words: its JSON envelope, or a text of its framework's (§1.4)."""
+    return _envelope(reply) is not None or reply.body.startswith(_TEXTS.get(reply.status, _NO_TEXT))
 
 
 def _message(reply: Reply) -> str:
@@ -70,9 +82,10 @@ def _envelope(reply: Reply) -> Mapping[str, Any] | None:
     """The engine's JSON error, None for text/plain, HTML and everything else (protocol.md §1.4)."""
     try:
         error = msgspec.json.decode(reply.body)["error"]
+        is_ours = isinstance(error["code"], str) and isinstance(error["message"], str)
     except _UNREADABLE:
         return None
-    return error if isinstance(error, dict) else None
+    return error if is_ours else None
 
 
 def words_of(reply: Reply) -> str:
@@ -102,199 +115,3 @@ def _retry_after_s(reply: Reply) -> float:
     except ValueError:
         return 0.0
     return wish if math.isfinite(wish) and wish > 0 else 0.0
-
-
-class _Item(msgspec.Struct):
-    """An activity as the engine sends it; all of them are so, except in the tests of what must not matter."""
-
-    activity_id: str
-    workflow_id: str
-    activity_key: str
-    worker: str
-    activity_name: str | None = None
-    parameters: Any = None
-    timeout_seconds: int | float | None = None
-    settings: dict[str, Any] | None = None
-    output_definitions: list[dict[str, Any]] | None = None
-    signal_data: Any = None
-
-
-class _Items(msgspec.Struct):
-    activities: list[_Item]
-
-
-_sound = msgspec.json.Decoder(_Items)
-
-
-def _all_sound(body: bytes, worker_id: str) -> list[Activity] | None:
-    """The activities of a reply without a flaw, checked and read in one go; None to look at each alone."""
-    try:
-        items = _sound.decode(body).activities
-    except _UNREADABLE:
-        return None
-    if not all(_PLAIN_ID.match(item.activity_id) for item in items):  # msgspec's fill caches
-        return None
-    return [
-        Activity(
-            activity_id=item.activity_id,
-            workflow_id=item.workflow_id,
-            key=item.activity_key,
-            name=item.activity_name or "",
-            worker_type=item.worker,
-            worker_id=worker_id,
-            parameters=item.parameters,
-            timeout_s=_timeout_s(item.timeout_seconds, item.activity_id),
-            settings=item.settings or {},
-            output_definitions=tuple(item.output_definitions or ()),
-            signal_data=item.signal_data,
-        )
-        for item in items
-    ]
-
-
-def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozenset()) -> Batch:
-    """A poll reply; `count` is ignored, the list counts (faults.md E20).
-
-    Args:
-        body: as it came.
-        worker_id: it was asked for with.
-        undecoded: names of activities whose parameters are left as the JSON they came as, a part of `body`.
-
-    Raises:
-        EngineUnavailable: not a poll reply; whatever it claimed stays claimed until its lease ends (fact 2).
-
-    """
-    if not undecoded and (activities := _all_sound(body, worker_id)) is not None:
-        return Batch(activities, [])
-    try:
-        items = _opened(body, undecoded) if undecoded else msgspec.json.decode(body)["activities"]
-    except _UNREADABLE as error:
-        pieces = _pieces(body)
-        if pieces is None:
-            reason = f"an unreadable poll reply of {len(body)} bytes ({type(error).__name__})"
-            raise EngineUnavailable(reason, in_doubt=True) from None
-        decoded = [_decode_piece(piece, worker_id) for piece in pieces if piece.strip()]
-    else:
-        if not isinstance(items, list):
-            raise EngineUnavailable("a poll reply whose activities are not a list", in_doubt=True)
-        decoded = [_decode_item(item, worker_id) for item in items]
-    if nameless := decoded.count(None):
-        log.error("activities_without_id", count=nameless, worker_id=worker_id)
-    return Batch(
-        activities=[item for item in decoded if isinstance(item, Activity)],
-        undecodable=[item for item in decoded if isinstance(item, Undecodable)],
-    )
-
-
-class _Reply(msgspec.Struct):
-    activities: list[msgspec.Raw]
-
-
-class _Named(msgspec.Struct):
-    activity_name: Any = None
-
-
-def _opened(body: bytes, undecoded: frozenset[str]) -> list[Any]:
-    """The items of a reply, some with their parameters undecoded."""
-    items: list[Any] = []
-    for raw in msgspec.json.decode(body, type=_Reply).activities:
-        if msgspec.json.decode(raw, type=_Named).activity_name in undecoded:
-            members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-            kept = members.pop("parameters", None)
-            items.append({name: msgspec.json.decode(value) for name, value in members.items()})
-            items[-1]["parameters"] = kept
-        else:
-            items.append(msgspec.json.decode(raw))
-    return items
-
-
-def _pieces(body: bytes) -> list[bytes] | None:
-    """The items of a reply that cannot be read whole, each as it was sent; None when it is not even balanced.
-
-    One number out of range, one half of a surrogate pair must not cost the batch (protocol.md R4).
-    """
-    head = _LIST.match(body)
-    if head is None:
-        return None
-    pieces, begin, open_ = [], head.end(), bytearray()
-    for mark in _MARK.finditer(body, begin):
-        sign = mark.group()
-        if sign in {b"[", b"{"}:
-            open_ += b"]" if sign == b"[" else b"}"
-        elif sign == b'"':
-            return None  # a string without an end
-        elif open_:
-            if sign in {b"]", b"}"} and open_.pop() != sign[0]:
-                return None
-        elif sign in {b",", b"]"}:
-            pieces.append(body[begin : mark.start()])
-            begin = mark.end()
-            if sign == b"]":
-                return pieces
-    return None
-
-
-def _decode_piece(piece: bytes, worker_id: str) -> Activity | Undecodable | None:
-    """One activity of a reply that cannot be read whole."""
-    try:
-        return _decode_item(msgspec.json.decode(piece), worker_id)
-    except _UNREADABLE as error:
-        reason = f"its JSON cannot be read ({type(error).__name__})"
-    try:  # more lenient, but slower; it is only asked for the id
-        item = json.loads(piece.decode(errors="replace"), strict=False, parse_int=str, parse_float=str)
-    except _UNREADABLE:
-        return None
-    activity_id = _id_of(item)
-    return None if activity_id is None else Undecodable(activity_id, worker_id, reason)
-
-
-def _id_of(item: Any) -> str | None:
-    """The id of an activity, None when nothing can be said to the engine about it."""
-    activity_id = item.get("activity_id") if isinstance(item, dict) else None
-    return activity_id if isinstance(activity_id, str) and _PLAIN_ID.match(activity_id) else None
-
-
-def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
-    """One activity; None when not even its id is readable: nothing can be said to the engine about it."""
-    activity_id = _id_of(item)
-    if activity_id is None:
-        return None
-    texts = [item.get(name) for name in ("workflow_id", "activity_key", "worker")]
-    if not all(isinstance(text, str) for text in texts):
-        return Undecodable(
-            activity_id, worker_id, "workflow_id, activity_key or worker is missing or not a string"
-        )
-    name = item.get("activity_name") or ""
-    if not isinstance(name, str):
-        return Undecodable(activity_id, worker_id, "activity_name is not a string")
-    settings = item.get("settings")
-    outputs = item.get("output_definitions")
-    return Activity(
-        activity_id=activity_id,
-        workflow_id=texts[0],
-        key=texts[1],
-        name=name,
-        worker_type=texts[2],
-        worker_id=worker_id,
-        parameters=item.get("parameters"),
-        timeout_s=_timeout_s(item.get("timeout_seconds"), activity_id),
-        settings=settings if isinstance(settings, dict) else {},
-        output_definitions=tuple(o for o in outputs if isinstance(o, dict))
-        if isinstance(outputs, list)
-        else (),
-        signal_data=item.get("signal_data"),
-    )
-
-
-def _timeout_s(value: Any, activity_id: str) -> float | None:
-    """`timeout_seconds` as a lease; None when there is none, clamped to 1 s … 7 days (faults.md E23)."""
-    if value is None:
-        return None
-    seconds = math.nan
-    if not isinstance(value, bool):
-        with contextlib.suppress(TypeError, ValueError, OverflowError):
-            seconds = float(value)
-    clamped = None if math.isnan(seconds) else min(max(seconds, _SHORTEST_LEASE_S), _LONGEST_LEASE_S)
-    if clamped != seconds:
-        log.warning("timeout_out_of_range", activity_id=activity_id, taken_as_s=clamped)
-    return clamped

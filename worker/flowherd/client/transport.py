@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
 from functools import cache
@@ -11,8 +12,15 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import httpx
 import msgspec
 
+from flowherd.client.httpx_progress import BOUNDED, CallProgress, content_of
+from flowherd.client.pool.progress import LEAST_BYTES_PER_S, late
 from flowherd.client.pool.wire import checked_target
-from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
+from flowherd.errors import (
+    EngineDisconnected,
+    EngineMisconfigured,
+    EngineUnavailable,
+    ReplyTooLarge,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,21 +50,30 @@ class Transport(Protocol):
     """POSTs JSON bodies to one origin."""
 
     async def call(
-        self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = MAX_REPLY_BYTES
+        self,
+        route: str,
+        body: bytes,
+        deadline_s: float,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        is_first: bool = False,
     ) -> Reply:
         """POSTs `body` to the path `route`.
 
         Args:
             route: an absolute path, already percent-encoded.
             body: JSON.
-            deadline_s: seconds for everything: connect, send, and the last byte of the reply (faults.md E3).
+            deadline_s: seconds for everything: connect, send, and the last byte of the reply (faults.md E3), besides
+                what the bytes of both take at `LEAST_BYTES_PER_S` (faults.md N8).
             max_reply_bytes: a longer reply raises instead of filling the memory.
+            is_first: whether it may use the connection that is kept for polls.
 
         Raises:
             EngineDisconnected: the connection ended before a byte of the reply.
             ReplyTooLarge: see `max_reply_bytes`.
             EngineMisconfigured: TLS does not come about.
-            EngineUnavailable: refused, reset, too slow or cut short; `in_doubt` unless nothing was sent.
+            CallTooSlow: the deadline passed, and bytes had moved in its last third.
+            EngineUnavailable: refused, reset, stalled or cut short; `in_doubt` unless nothing was sent.
 
         """
         ...
@@ -110,14 +127,20 @@ def new_client(
     *,
     connections: int,
     transport: httpx.AsyncBaseTransport | None = None,
+    is_bounded: bool = False,
 ) -> httpx.AsyncClient:
     """An httpx client with our rules: no redirects, no cookies, no proxies from the environment (protocol.md R12).
 
-    A `transport` of its own brings connections and TLS of its own.
+    A `transport` of its own brings connections and TLS of its own. With `is_bounded` the kernel takes only so much
+    of a body ahead of the link that it can be seen whether bytes move.
     """
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60
     )
+    if transport is None and is_bounded:
+        transport = httpx.AsyncHTTPTransport(
+            verify=tls_context(), limits=limits, trust_env=False, socket_options=[BOUNDED]
+        )
     return _Client(
         base_url=base_url,
         auth=auth,
@@ -136,29 +159,45 @@ class HttpxTransport:
 
     Args:
         client: from `new_client`, or a user's own.
+        connections: that calls may use at once, where the client has one more for polls; None: any may use all.
+        bytes_per_s: a call's deadline grows by its bytes at this rate (faults.md N8).
 
     """
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        connections: int | None = None,
+        bytes_per_s: float = LEAST_BYTES_PER_S,
+    ) -> None:
         self._client = client
+        self._turns = asyncio.Semaphore(connections) if connections else contextlib.nullcontext()
+        self._bytes_per_s = bytes_per_s
 
     async def call(
-        self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = MAX_REPLY_BYTES
+        self,
+        route: str,
+        body: bytes,
+        deadline_s: float,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        is_first: bool = False,
     ) -> Reply:
         """See `Transport.call`."""
         has_begun = False
+        progress = CallProgress(deadline_s, len(body), self._bytes_per_s)
         try:
-            async with asyncio.timeout(deadline_s):
-                response = await self._client.send(self._request(route, body), stream=True)
+            async with progress.timeout, contextlib.nullcontext() if is_first else self._turns:
+                response = await self._client.send(self._request(route, body, progress), stream=True)
                 has_begun = True
                 try:
-                    data = await read_capped(response, max_reply_bytes)
+                    data = await read_capped(response, max_reply_bytes, progress.received)
                 finally:
                     await response.aclose()
                 return Reply(response.status_code, response.headers, data)
         except TimeoutError:
-            reason = f"no complete reply within {deadline_s:g} s"
-            raise EngineUnavailable(reason, in_doubt=True) from None
+            raise late(deadline_s, has_stalled=progress.has_stalled) from None
         except httpx.HTTPError as error:
             raise _translated(error, has_begun=has_begun) from error
 
@@ -167,9 +206,10 @@ class HttpxTransport:
         del route, body, deadline_s, then
         return False
 
-    def _request(self, route: str, body: bytes) -> httpx.Request:
+    def _request(self, route: str, body: bytes, progress: CallProgress | None = None) -> httpx.Request:
         """With all that the client adds: its headers, parameters and cookies."""
-        return self._client.build_request("POST", route, content=body)
+        length = {"content-length": str(len(body))}
+        return self._client.build_request("POST", route, content=content_of(body, progress), headers=length)
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
@@ -182,18 +222,26 @@ class PlainHttpxTransport(HttpxTransport):
     That is half of what a call costs when the connections are our own.
     """
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        super().__init__(client)
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        connections: int | None = None,
+        bytes_per_s: float = LEAST_BYTES_PER_S,
+    ) -> None:
+        super().__init__(client, connections=connections, bytes_per_s=bytes_per_s)
         origin = client.base_url
         self._base = str(origin).rstrip("/")
         self._parsed = getattr(httpx.URL(self._base), "_uri_reference", None)
         self._base_path = httpx.URL(self._base).raw_path.decode("ascii").rstrip("/")
         self._headers = [(b"Host", origin.netloc), *client.headers.raw]
 
-    def _request(self, route: str, body: bytes) -> httpx.Request:
+    def _request(self, route: str, body: bytes, progress: CallProgress | None = None) -> httpx.Request:
         """Its URL is parsed once, and its body not looked at."""
         headers = [*self._headers, (b"Content-Length", b"%d" % len(body))]
-        return httpx.Request("POST", self._url(route), headers=headers, stream=httpx.ByteStream(body))
+        content = content_of(body, progress)
+        stream = httpx.ByteStream(content) if isinstance(content, bytes) else content
+        return httpx.Request("POST", self._url(route), headers=headers, stream=stream)
 
     def _url(self, route: str) -> httpx.URL | str:
         """As httpx reads it; a route in which there is nothing to read is put where it goes in what was read once."""
@@ -215,7 +263,9 @@ def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:
     )
 
 
-async def read_capped(response: httpx.Response, max_reply_bytes: int) -> bytes:
+async def read_capped(
+    response: httpx.Response, max_reply_bytes: int, received: Callable[[int], None] | None = None
+) -> bytes:
     """The body as it was sent: never decompressed, never longer than was agreed."""
     if refusal := unasked_encoding(response.headers):
         raise refusal
@@ -224,6 +274,8 @@ async def read_capped(response: httpx.Response, max_reply_bytes: int) -> bytes:
     async for chunk in response.stream:
         chunks.append(chunk)
         size += len(chunk)
+        if received is not None:
+            received(len(chunk))
         if size > max_reply_bytes:
             raise ReplyTooLarge(f"a reply of more than {max_reply_bytes >> 20} MB", in_doubt=True)
     return b"".join(chunks)

@@ -26,5 +26,6 @@ def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connectio
     pool = None
     if config.transport == "httpx-pool":
         tls = tls_context() if config.api_url.startswith("https:") else None
-        pool = PoolTransport(connections=connections, tls=tls)
-    return PlainHttpxTransport(new_client(config.api_url, auth, connections=connections, transport=pool))
+        pool = PoolTransport(connections=connections + 1, tls=tls)
+    client = new_client(config.api_url, auth, connections=connections + 1, transport=pool, is_bounded=True)
+    return PlainHttpxTransport(client, connections=connections)

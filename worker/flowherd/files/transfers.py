@@ -19,7 +19,14 @@ from flowherd.client.auth import BearerAuth
 from flowherd.client.kruxia_files import announced_size, check_uploaded, refusal
 from flowherd.client.transport import Reply, new_client, read_capped
 from flowherd.core.retries import Backoff
-from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, FileTransferFailed
+from flowherd.errors import (
+    EngineError,
+    EngineMisconfigured,
+    EngineUnavailable,
+    FileTooLarge,
+    FileTransferFailed,
+    ForeignReply,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -32,6 +39,7 @@ MOST_TRANSFERS = 4
 TRIES = 4
 STALL_S = 30.0
 MIN_BYTES_PER_S = 4096
+_TOO_LARGE = 413
 _MOST_REPLY_BYTES = 1 << 16  # of JSON: receipts and errors
 
 log = structlog.stdlib.get_logger(__name__)
@@ -98,6 +106,8 @@ class EngineFiles:
                     await once()
                 return
             except EngineError as error:
+                if failures == TRIES and isinstance(error, ForeignReply) and error.status == _TOO_LARGE:
+                    raise FileTooLarge(f"{what} refused {TRIES} times before the engine: {error}") from error
                 if failures == TRIES or isinstance(error, EngineMisconfigured):
                     tries = "1 try" if failures == 1 else f"{failures} tries"
                     raise FileTransferFailed(f"{what} failed after {tries}: {error}") from error

@@ -54,7 +54,8 @@ class Deliveries:
         self.under_way += 1
         then = partial(self._delivered, attempt, outcome, time.monotonic())
         encoded = ("", None) if self._is_abandoned else (speaker, kept)
-        post = partial(tools.reporter.post, attempt.id, partial(self._fence, attempt), outcome, encoded, then)
+        fence, timeout_s = partial(self._fence, attempt), attempt.activity.timeout_s
+        post = partial(tools.reporter.post, attempt.id, fence, outcome, encoded, then, timeout_s)
         if tools.meter.is_in_turn:
             self._posts.append(post)
         else:

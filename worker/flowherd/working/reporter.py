@@ -1,7 +1,8 @@
 """Delivers one outcome until the engine has taken it or never will; it never runs handlers.
 
 A delivery is not an outcome: an undelivered success stays a success and is never turned into a failure,
-except that the engine itself refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27).
+except that the engine itself refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27), or that a proxy
+has done so for as long as the activity may run, counted from its first answer (faults.md N7).
 
 Nearly all completions are accepted at the first try: such a one takes no task, only a call that is begun and a
 callback. Whatever else comes of that first try, a task goes on from there.
@@ -12,6 +13,8 @@ connection ends in between. Withdrawing a delivery lets the present call end, an
 
 from __future__ import annotations
 
+import asyncio
+import random
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,11 +22,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.activity import Completed, Failed
+from flowherd.client.pool.progress import LARGE_BODY_BYTES
 from flowherd.engine import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.process import crashpoints
 from flowherd.working.changes import Changes
-from flowherd.working.parcel import Parcel, Withdrawn
+from flowherd.working.parcel import Parcel, Withdrawn, refused
 from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -55,14 +59,21 @@ class Reporter:
     """Sends `complete` and `fail` through the worker's gate.
 
     Args:
-        deadline_s: seconds for each try.
+        deadline_s: seconds for each try, besides what its bytes take.
+        limit_s: of activities that have none of their own.
+        most_large: bodies of more than `LARGE_BODY_BYTES` that may be on their way at once (faults.md N8).
 
     """
 
-    def __init__(self, engine: Engine, gate: Gate, deadline_s: float) -> None:
+    def __init__(
+        self, engine: Engine, gate: Gate, deadline_s: float, *, limit_s: float = 300.0, most_large: int = 1
+    ) -> None:
         self._engine = engine
         self._gate = gate
         self._deadline_s = deadline_s
+        self._limit_s = limit_s
+        self._large = asyncio.Semaphore(most_large)
+        self._rng = random.Random()
         self._under_way = 0
         self._still = Changes()
         self._tasks = Tasks()
@@ -74,39 +85,41 @@ class Reporter:
         outcome: Completed | Failed,
         encoded: tuple[str, bytes | None],
         then: Callable[[Delivery], None],
+        timeout_s: float | None = None,
     ) -> None:
         """As `deliver`, for callers that do not wait: `then` is called with what became of it.
 
         A worker_id in `encoded` must be that of this moment's fence.
         """
         if isinstance(outcome, Failed):
-            self._tasks.spawn(self._to_the_end(self._fail(activity_id, fence, outcome), then))
+            self._tasks.spawn(self._to_the_end(self._fail(activity_id, fence, outcome, timeout_s), then))
             return
         speaker, body = encoded
-        if self._gate.failures or not speaker:
-            self._go_on(self._parcel(activity_id, fence, outcome, encoded), outcome, then)
+        parcel_of = partial(self._parcel, activity_id, fence, outcome, timeout_s)
+        if self._gate.failures or not speaker or len(outcome.output) > LARGE_BODY_BYTES:
+            self._go_on(parcel_of(encoded), outcome, then)
             return
         if body is None:
             body = self._engine.encode_completion(speaker, outcome)
-        replied = partial(self._replied, activity_id, fence, outcome, (speaker, body), then)
+        sent = (speaker, body)
+        replied = partial(self._replied, parcel_of, outcome, sent, then)
         if self._engine.begin_complete(activity_id, body, self._deadline_s, replied):
             self._under_way += 1
         else:
-            self._go_on(self._parcel(activity_id, fence, outcome, (speaker, body)), outcome, then)
+            self._go_on(parcel_of(sent), outcome, then)
 
     def _go_on(
         self,
         parcel: Parcel,
         outcome: Completed,
         then: Callable[[Delivery], None],
-        first: Answer | None = None,
+        first: Answer | EngineError | None = None,
     ) -> None:
         self._tasks.spawn(self._to_the_end(self._complete(parcel, outcome, first), then))
 
     def _replied(
         self,
-        activity_id: str,
-        fence: Callable[[], str | None],
+        parcel_of: Callable[[tuple[str, bytes | None]], Parcel],
         outcome: Completed,
         sent: tuple[str, bytes],
         then: Callable[[Delivery], None],
@@ -123,12 +136,9 @@ class Reporter:
                 crashpoints.reached("after_report")
                 then(_DELIVERED)
                 return
-        parcel = self._parcel(activity_id, fence, outcome, sent)
         if isinstance(answer, EngineError):
             self._gate.failed(answer, 0)
-            _note_failure(parcel, answer)
-            answer = None
-        self._go_on(parcel, outcome, then, answer)
+        self._go_on(parcel_of(sent), outcome, then, answer)
 
     async def _to_the_end(self, delivery: Awaitable[Delivery], then: Callable[[Delivery], None]) -> None:
         """Calls `then` whatever happens: who delivers for ever would never be given more."""
@@ -144,6 +154,7 @@ class Reporter:
         fence: Callable[[], str | None],
         outcome: Completed | Failed,
         encoded: tuple[str, bytes | None] = ("", None),
+        timeout_s: float | None = None,
     ) -> Delivery:
         """Tries until there is a verdict.
 
@@ -152,11 +163,13 @@ class Reporter:
             fence: the worker_id to speak under; None withdraws the delivery.
             outcome: what to deliver, unchanged however often it is tried.
             encoded: a worker_id, and the completion's bytes for it where somebody has made them already.
+            timeout_s: the activity's, None where it has none of its own.
 
         """
         if isinstance(outcome, Failed):
-            return await self._said(self._fail(activity_id, fence, outcome))
-        return await self._said(self._complete(self._parcel(activity_id, fence, outcome, encoded), outcome))
+            return await self._said(self._fail(activity_id, fence, outcome, timeout_s))
+        parcel = self._parcel(activity_id, fence, outcome, timeout_s, encoded)
+        return await self._said(self._complete(parcel, outcome))
 
     async def _said(self, delivery: Awaitable[Delivery]) -> Delivery:
         try:
@@ -170,13 +183,31 @@ class Reporter:
         """Returns when no call is under way, as before a connection is closed."""
         await self._still.until(lambda: not self._under_way)
 
-    async def _try(self, parcel: Parcel) -> Answer | None:
-        """One try; None when it did not end in a verdict."""
+    async def _try(self, parcel: Parcel, first: Answer | EngineError | None = None) -> Answer | None:
+        """One try, unless the `first` has been made; None when it did not end in a verdict.
+
+        The gate makes others wait after an error that concerns them too; after any other this parcel waits alone.
+        """
+        answer = first or await self._tried(parcel)
+        if isinstance(answer, Answer):
+            return answer
+        now = asyncio.get_running_loop().time()
+        parcel.failed(answer, now)
+        if (verdict := parcel.last_word(answer, now)) is not None:
+            return verdict
+        if answer.is_of_the_call:
+            await self._gate.pause(parcel.pause_s(self._rng))
+        return None
+
+    async def _tried(self, parcel: Parcel) -> Answer | EngineError:
+        """Large bodies wait for one another first: polls, and all that is light, find senders that are free."""
         try:
-            return await self._gate.through(lambda: self._counted(parcel.try_once()))
+            if not parcel.is_large:
+                return await self._gate.through(lambda: self._counted(parcel.try_once()))
+            async with self._large:
+                return await self._gate.through(lambda: self._counted(parcel.try_once()), is_long=True)
         except EngineError as error:
-            _note_failure(parcel, error)
-            return None
+            return error
 
     async def _counted(self, call: Awaitable[Answer]) -> Answer:
         self._under_way += 1
@@ -191,6 +222,7 @@ class Reporter:
         activity_id: str,
         fence: Callable[[], str | None],
         outcome: Completed,
+        timeout_s: float | None,
         encoded: tuple[str, bytes | None],
     ) -> Parcel:
         parcel = Parcel(
@@ -199,16 +231,20 @@ class Reporter:
             lambda worker_id: self._engine.encode_completion(worker_id, outcome),
             self._engine.complete,
             self._deadline_s,
+            self._limit_s if timeout_s is None else timeout_s,
+            is_large=len(outcome.output) > LARGE_BODY_BYTES,
         )
         if encoded[1] is not None:
             parcel.sent_as, parcel.body = encoded[0], encoded[1]
         return parcel
 
-    async def _complete(self, parcel: Parcel, outcome: Completed, first: Answer | None = None) -> Delivery:
+    async def _complete(
+        self, parcel: Parcel, outcome: Completed, first: Answer | EngineError | None = None
+    ) -> Delivery:
         """Tries on, unless the `first` try has been answered with a verdict."""
         activity_id = parcel.activity_id
         while True:
-            answer, first = first or await self._try(parcel), None
+            answer, first = await self._try(parcel, first), None
             if answer is None:
                 continue
             match answer.verdict:
@@ -225,20 +261,23 @@ class Reporter:
                     log.error("activity_unknown_to_engine", activity_id=activity_id, reason=answer.detail)
                     return Delivery.DROPPED
                 case Verdict.REFUSED:
-                    failure = _refused(len(parcel.body), answer.detail, outcome)
+                    failure = refused(len(parcel.body), answer.detail, outcome)
                     log.error("output_refused", activity_id=activity_id, reason=answer.detail)
-                    delivery = await self._fail(activity_id, parcel.fence, failure)
+                    delivery = await self._fail(activity_id, parcel.fence, failure, parcel.limit_s)
                     return Delivery.REPLACED if delivery is Delivery.ACCEPTED else delivery
 
-    async def _fail(self, activity_id: str, fence: Callable[[], str | None], outcome: Failed) -> Delivery:
+    async def _fail(
+        self, activity_id: str, fence: Callable[[], str | None], outcome: Failed, timeout_s: float | None
+    ) -> Delivery:
         parcel = Parcel(
             activity_id,
             fence,
             lambda worker_id: self._engine.encode_failure(worker_id, outcome),
             self._engine.fail,
             self._deadline_s,
+            self._limit_s if timeout_s is None else timeout_s,
         )
-        for _ in range(FAIL_TRIES):
+        while parcel.failures < FAIL_TRIES:
             answer = await self._try(parcel)
             if answer is None:
                 continue
@@ -254,19 +293,3 @@ class Reporter:
                     return Delivery.DROPPED
         log.error("failure_given_up", activity_id=activity_id, tries=FAIL_TRIES)
         return Delivery.DROPPED
-
-
-def _note_failure(parcel: Parcel, error: EngineError) -> None:
-    parcel.in_doubt = parcel.in_doubt or error.in_doubt
-    log.debug("outcome_not_delivered_yet", activity_id=parcel.activity_id, reason=str(error))
-
-
-def _refused(size: int, detail: str, outcome: Completed) -> Failed:
-    """What is left to say when the engine, or a proxy before it, will never take an output's bytes."""
-    code, message = "INVALID_OUTPUT", f"the engine refused the output: {detail}"
-    if detail.startswith("status 413"):
-        code = "OUTPUT_TOO_LARGE"
-        message = (
-            f"the output of {size} bytes is more than the engine or a proxy takes: return a file instead"
-        )
-    return Failed(code, message, retryable=False, usage=outcome.usage, cost_usd=outcome.cost_usd)

@@ -105,7 +105,13 @@ class Worker:
             book=book,
             slots=self._slots,
             runner=self._runner,
-            reporter=Reporter(engine, gate, config.call_deadline_s),
+            reporter=Reporter(
+                engine,
+                gate,
+                config.call_deadline_s,
+                limit_s=config.activity_timeout_s,
+                most_large=max(1, config.concurrency // 4),
+            ),
             meter=environment.meter,
             suspects=host.suspects or Suspects.none(),
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import select
 from typing import TYPE_CHECKING, cast
 
+from flowherd.client.pool.progress import Progress, bytes_acked
 from flowherd.client.pool.reply import ReplyReader, Stage
-from flowherd.client.pool.wire import Disconnected, MalformedReply, Overdue, WireError
+from flowherd.client.pool.wire import Disconnected, MalformedReply, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,15 +26,20 @@ class HttpConnection(asyncio.Protocol):
     Args:
         on_lost: called once when the connection has ended.
         heads: of replies on other connections to the same origin.
+        progress: says when an exchange is overdue.
 
     Attributes:
         loop: that it belongs to; asking which one runs is a system call.
         idle_since: when its last exchange ended, in seconds of the loop's clock.
-        deadline_at: when the present one is overdue.
 
     """
 
-    def __init__(self, on_lost: Callable[[HttpConnection], None], heads: Heads | None = None) -> None:
+    def __init__(
+        self,
+        on_lost: Callable[[HttpConnection], None],
+        heads: Heads | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self._on_lost = on_lost
         self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -45,7 +50,7 @@ class HttpConnection(asyncio.Protocol):
         self._exchanges = 0
         self.reply = ReplyReader(heads)
         self.idle_since = 0.0
-        self.deadline_at = math.inf
+        self.progress = progress or Progress()
 
     # The holder's side
 
@@ -67,7 +72,7 @@ class HttpConnection(asyncio.Protocol):
             reply.stage = _IDLE
             reply.chunks = []
             self.idle_since = self.loop.time()
-            self.deadline_at = math.inf
+            self.progress.end()
         return is_reusable
 
     @property
@@ -160,10 +165,15 @@ class HttpConnection(asyncio.Protocol):
         chunks = self.reply.chunks
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def overdue(self) -> None:
-        """Ends an exchange that has not ended by itself."""
-        if self.reply.stage is not _DONE:
-            self._fail(Overdue("no complete reply in time"))
+    def look(self, now: float) -> None:
+        """Ends an exchange that has not ended by itself and is overdue."""
+        if self.reply.stage is _DONE or self._transport is None:
+            self.progress.end()
+            return
+        acked, is_sending = bytes_acked(self._transport)
+        overdue = self.progress.look(now, acked, self.reply.received, is_sending=is_sending)
+        if overdue is not None:
+            self._fail(overdue)
 
     def abort(self) -> None:
         """Closes at once; harmless when it is closed."""

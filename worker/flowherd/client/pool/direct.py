@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.client.pool.pool import HttpPool
+from flowherd.client.pool.progress import LEAST_BYTES_PER_S, late
 from flowherd.client.pool.reply import Headers
 from flowherd.client.pool.wire import (
     ConnectError,
@@ -33,12 +34,25 @@ _UNAUTHORIZED = 401
 _COPY_UP_TO = 16 << 10  # bytes of body that are sent in one piece with the head
 
 
+class _Call(NamedTuple):
+    """One call; times are of the loop's clock."""
+
+    route: str
+    body: bytes
+    most_bytes: int
+    began_at: float
+    deadline_s: float
+    is_first: bool
+
+
 class DirectTransport:
     """See `flowherd.client.transport.Transport`.
 
     Args:
         url: the engine's; a path in it stands before every route.
         tokens: None: no Authorization is sent (protocol.md §2.2).
+        connections: at most; a poll may have one more.
+        bytes_per_s: a call's deadline grows by its bytes at this rate (faults.md N8).
 
     """
 
@@ -49,11 +63,12 @@ class DirectTransport:
         *,
         connections: int,
         tls: ssl.SSLContext | None = None,
+        bytes_per_s: float = LEAST_BYTES_PER_S,
     ) -> None:
         origin = Origin.of(url)
         if origin.is_secure and tls is None:
             tls = tls_context()
-        self._pool = HttpPool(origin, connections=connections, tls=tls)
+        self._pool = HttpPool(origin, connections=connections, tls=tls, bytes_per_s=bytes_per_s)
         self._tokens = tokens
         self._base = base_path_of(url).encode()
         self._common = b" HTTP/1.1\r\n" + b"".join(
@@ -70,7 +85,13 @@ class DirectTransport:
         self._head = self._common + b"content-length: "
 
     async def call(
-        self, route: str, body: bytes, deadline_s: float, *, max_reply_bytes: int = MAX_REPLY_BYTES
+        self,
+        route: str,
+        body: bytes,
+        deadline_s: float,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        is_first: bool = False,
     ) -> Reply:
         """See `Transport.call`.
 
@@ -78,22 +99,24 @@ class DirectTransport:
             ValueError: a route that no request line can carry.
 
         """
-        deadline_at = asyncio.get_running_loop().time() + deadline_s
+        began_at = asyncio.get_running_loop().time()
+        deadline_at = began_at + deadline_s  # of all that comes before the bytes
+        call = _Call(route, body, max_reply_bytes, began_at, deadline_s, is_first)
         try:
             if self._tokens is None:
-                return await self._exchange(route, None, body, deadline_at, max_reply_bytes)
+                return await self._exchange(call, None)
             token = self._tokens.known()
             if token is None:
                 async with asyncio.timeout_at(deadline_at):
                     token = await self._tokens.current()
-            reply = await self._exchange(route, token, body, deadline_at, max_reply_bytes)
+            reply = await self._exchange(call, token)
             if token is not None and reply.status == _UNAUTHORIZED:
                 async with asyncio.timeout_at(deadline_at):
                     token = await self._tokens.renewed(token)
-                reply = await self._exchange(route, token, body, deadline_at, max_reply_bytes)
+                reply = await self._exchange(call, token)
             return reply
         except TimeoutError:
-            raise _late(deadline_s, in_doubt=False) from None
+            raise EngineUnavailable(f"no complete reply within {deadline_s:g} s") from None
         except WireError as error:
             raise _translated(error, deadline_s, max_reply_bytes) from error
 
@@ -111,7 +134,7 @@ class DirectTransport:
             return False
         ended = partial(self._ended, connection, deadline_s, then, has_token=token is not None)
         connection.begin(MAX_REPLY_BYTES, ended)
-        self._pool.expect(connection, connection.loop.time() + deadline_s)
+        self._pool.expect(connection, connection.loop.time(), deadline_s, len(body))
         _write(connection, head, body)
         return True
 
@@ -119,16 +142,16 @@ class DirectTransport:
         """See `Transport.aclose`."""
         await self._pool.aclose()
 
-    async def _exchange(
-        self, route: str, token: Token | None, body: bytes, deadline_at: float, most_bytes: int
-    ) -> Reply:
-        head = self._head_of(route, token, len(body))
-        connection = self._pool.take()
+    async def _exchange(self, call: _Call, token: Token | None) -> Reply:
+        head = self._head_of(call.route, token, len(call.body))
+        connection = self._pool.take(is_first=call.is_first)
         if connection is None:
-            async with asyncio.timeout_at(deadline_at):
-                connection = await self._pool.acquire()
+            async with asyncio.timeout_at(call.began_at + call.deadline_s):
+                connection = await self._pool.acquire(is_first=call.is_first)
         try:
-            self._send(connection, head, body, deadline_at, most_bytes)
+            connection.begin(call.most_bytes)
+            self._pool.expect(connection, call.began_at, call.deadline_s, len(call.body))
+            _write(connection, head, call.body)
             await connection.whole_reply()
             return _reply_on(connection)
         finally:
@@ -156,13 +179,6 @@ class DirectTransport:
         finally:
             self._pool.release(connection)
         then(result)
-
-    def _send(
-        self, connection: HttpConnection, head: bytes, body: bytes, deadline_at: float, most_bytes: int
-    ) -> None:
-        connection.begin(most_bytes)
-        self._pool.expect(connection, deadline_at)
-        _write(connection, head, body)
 
     def _head_of(self, route: str, token: Token | None, size: int) -> bytes:
         if token is not None and token.version != self._head_version:
@@ -200,16 +216,12 @@ def _reply_on(connection: HttpConnection) -> Reply:
     return Reply(reply.status, headers, connection.body)
 
 
-def _late(deadline_s: float, *, in_doubt: bool) -> EngineUnavailable:
-    return EngineUnavailable(f"no complete reply within {deadline_s:g} s", in_doubt=in_doubt)
-
-
 def _translated(
     error: WireError, deadline_s: float, max_reply_bytes: int
 ) -> EngineUnavailable | EngineMisconfigured:
     words = f"{type(error).__name__}: {error}"
     if isinstance(error, Overdue):
-        return _late(deadline_s, in_doubt=True)
+        return late(deadline_s, has_stalled=error.has_stalled)
     if isinstance(error.__cause__, ssl.SSLError):
         return EngineMisconfigured(f"TLS: {words}")
     if isinstance(error, OversizedReply):

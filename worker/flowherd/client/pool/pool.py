@@ -9,6 +9,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from flowherd.client.pool.connection import HttpConnection
+from flowherd.client.pool.dialing import dial
+from flowherd.client.pool.progress import LEAST_BYTES_PER_S, Progress
 from flowherd.client.pool.reply import Heads
 from flowherd.client.pool.wire import ConnectError
 
@@ -25,19 +27,29 @@ _TIMER_S = 0.001  # a timer may be early by so much
 class HttpPool:
     """Every connection is idle, held by one caller, or being made for one; together at most `connections`.
 
+    One more is kept for whoever is first: polls, that must not wait behind results (faults.md N8).
+
     Args:
         tls: for an https origin; the name of the host is checked against it.
         idle_s: after which a connection nobody used is closed.
+        bytes_per_s: the least rate of an exchange that is expected to end in time.
 
     """
 
     def __init__(
-        self, origin: Origin, *, connections: int, tls: ssl.SSLContext | None = None, idle_s: float = IDLE_S
+        self,
+        origin: Origin,
+        *,
+        connections: int,
+        tls: ssl.SSLContext | None = None,
+        idle_s: float = IDLE_S,
+        bytes_per_s: float = LEAST_BYTES_PER_S,
     ) -> None:
         self._origin = origin
         self._tls = tls
         self._most = connections
         self._idle_s = idle_s
+        self._bytes_per_s = bytes_per_s
         self._idle: deque[HttpConnection] = deque()  # the oldest first
         self._waiters: deque[asyncio.Future[HttpConnection | None]] = deque()
         self._held = 0  # and being made, or promised to a waiter
@@ -49,8 +61,10 @@ class HttpPool:
         self._is_closed = False
         self._ended = asyncio.Event()
 
-    def take(self) -> HttpConnection | None:
-        """An idle connection, if there is one; nobody can be waiting then."""
+    def take(self, *, is_first: bool = False) -> HttpConnection | None:
+        """An idle connection, if there is one for the caller; nobody can be waiting then."""
+        if self._held >= self._most and not is_first:
+            return None
         while self._idle:
             connection = self._idle.pop()
             if connection.is_quiet:
@@ -59,20 +73,20 @@ class HttpPool:
             connection.abort()
         return None
 
-    async def acquire(self) -> HttpConnection:
+    async def acquire(self, *, is_first: bool = False) -> HttpConnection:
         """A connection for the caller alone, who must give it to `release`.
 
         Raises:
             ConnectError: none comes about.
 
         """
-        return await self.filled(await self.place())
+        return await self.filled(await self.place(is_first=is_first))
 
-    async def place(self) -> HttpConnection | None:
+    async def place(self, *, is_first: bool = False) -> HttpConnection | None:
         """The first half of `acquire`: waits for a turn; what it returns must go to `filled` at once."""
-        connection = self.take()
+        connection = self.take(is_first=is_first)
         if connection is None:
-            if self._held >= self._most:
+            if self._held >= self._most + is_first:
                 return await self._turn()
             self._held += 1
         return connection
@@ -95,33 +109,33 @@ class HttpPool:
             self._drop_idle()
         self._pass_on(None)
 
-    def expect(self, connection: HttpConnection, deadline_at: float) -> None:
-        """Ends the exchange that begins on a held connection at `deadline_at`, if it has not ended by itself.
+    def expect(self, connection: HttpConnection, began_at: float, deadline_s: float, size: int) -> None:
+        """Ends the exchange that begins on a held connection when it is overdue, if it has not ended by itself.
 
-        One timer watches all of them, since nearly all end long before.
+        One timer watches all of them, since nearly all end long before it is time to look at them.
         """
-        connection.deadline_at = deadline_at
-        if deadline_at < self._watch_at:
-            self._watch_until(deadline_at)
+        progress = connection.progress
+        progress.begin(began_at, deadline_s, size)
+        if progress.look_at < self._watch_at:
+            self._watch_until(progress.look_at)
 
-    def _watch_until(self, deadline_at: float) -> None:
+    def _watch_until(self, look_at: float) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        self._watch, self._watch_at = None, deadline_at
-        if deadline_at < math.inf and not self._is_closed:
-            self._watch = asyncio.get_running_loop().call_at(deadline_at, self._end_overdue)
+        self._watch, self._watch_at = None, look_at
+        if look_at < math.inf and not self._is_closed:
+            self._watch = asyncio.get_running_loop().call_at(look_at, self._look)
 
-    def _end_overdue(self) -> None:
-        late = asyncio.get_running_loop().time() + _TIMER_S
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time() + _TIMER_S
         for connection in list(self._alive):
-            if connection.deadline_at <= late:
-                connection.deadline_at = math.inf
-                connection.overdue()
-        self._watch_until(min((one.deadline_at for one in self._alive), default=math.inf))
+            if connection.progress.look_at <= now:
+                connection.look(now)
+        self._watch_until(min((one.progress.look_at for one in self._alive), default=math.inf))
 
     def _pass_on(self, connection: HttpConnection | None) -> None:
         """To the first who waits: the connection, or leave to make one."""
-        while self._waiters:
+        while self._waiters and self._held <= self._most:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
@@ -144,18 +158,11 @@ class HttpPool:
 
     async def _new(self) -> HttpConnection:
         """Makes one in a place that is already counted, and gives the place back when that fails."""
-        origin, loop = self._origin, asyncio.get_running_loop()
         connection = None
         try:
             if self._is_closed:
                 raise ConnectError("the pool is closed")
-            _, connection = await loop.create_connection(
-                lambda: HttpConnection(self._forget, self._heads),
-                origin.host,
-                origin.port,
-                ssl=self._tls if origin.is_secure else None,
-                server_hostname=origin.host if origin.is_secure else None,
-            )
+            connection = await self._connected()
             self._alive.add(connection)
         except (OSError, UnicodeError) as error:  # ssl.SSLError is one; an impossible name is the other
             raise ConnectError(str(error) or type(error).__name__) from error
@@ -165,6 +172,21 @@ class HttpPool:
         if self._is_closed:
             self.release(connection)
             raise ConnectError("the pool is closed")
+        return connection
+
+    async def _connected(self) -> HttpConnection:
+        origin = self._origin
+        sock = await dial(origin.host, origin.port)
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: HttpConnection(self._forget, self._heads, Progress(self._bytes_per_s)),
+                sock=sock,
+                ssl=self._tls if origin.is_secure else None,
+                server_hostname=origin.host if origin.is_secure else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
         return connection
 
     def _forget(self, connection: HttpConnection) -> None:

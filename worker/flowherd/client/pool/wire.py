@@ -44,7 +44,16 @@ class OversizedReply(WireError):
 
 
 class Overdue(WireError):
-    """The deadline passed with the request on its way."""
+    """The deadline passed with the request on its way.
+
+    Args:
+        has_stalled: no byte had moved for a while, in either direction.
+
+    """
+
+    def __init__(self, reason: str, *, has_stalled: bool) -> None:
+        super().__init__(reason)
+        self.has_stalled = has_stalled
 
 
 @dataclass(frozen=True)
