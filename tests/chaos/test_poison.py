@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 APP = "poison_app:registry"
 MOST = max(8, 4 * len(os.sched_getaffinity(0)))  # isolates for suspects, on the whole host
-TWICE = {"retry": {"max_attempts": 2, "backoff_seconds": 1}}
-OFTEN = {"retry": {"max_attempts": 9, "backoff_seconds": 1}}
+TWICE = {"retry": {"max_attempts": 2, "base_seconds": 1}}
+OFTEN = {"retry": {"max_attempts": 9, "base_seconds": 1}}
 
 
 class Crowd(NamedTuple):
@@ -27,7 +27,6 @@ class Crowd(NamedTuple):
 
     neighbours: int
     seconds: float
-    processes: int = 1
 
 
 @pytest.mark.timeout(300)
@@ -36,7 +35,6 @@ class Crowd(NamedTuple):
     [
         pytest.param(Crowd(40, 0.2), id="40"),
         pytest.param(Crowd(400, 1.0), id="400", marks=pytest.mark.soak),
-        pytest.param(Crowd(400, 1.0, processes=4), id="400 on 4 processes", marks=pytest.mark.soak),
     ],
 )
 def test_a_killer_among_many_dies_alone_the_second_time_and_its_neighbours_complete(
@@ -44,9 +42,7 @@ def test_a_killer_among_many_dies_alone_the_second_time_and_its_neighbours_compl
 ) -> None:
     """N13: two attempts suffice for the neighbours, and few isolates run for suspects at once."""
     since = time.monotonic()
-    host = world.start_host(
-        "--poll-max", "100", app=APP, processes=crowd.processes, slots=600, poison_after=3
-    )
+    host = world.start_host("--poll-max", "100", app=APP, processes=1, slots=600, poison_after=3)
     world.engine.submit("neighbour", crowd.neighbours, settings=TWICE, seconds=crowd.seconds)
     [killer] = world.engine.submit("kill", 1, settings=OFTEN, neighbours=crowd.neighbours)
     watch = Watch(host)
@@ -60,26 +56,17 @@ def test_a_killer_among_many_dies_alone_the_second_time_and_its_neighbours_compl
     assert attempts == 3
     assert max(Counter(claims).values()) <= 3
     assert len(world.engine.entries("complete")) == crowd.neighbours
-    assert at_once(world, "apart") <= MOST
+    assert at_once(world) <= MOST
     assert watch.isolates <= 2 * MOST, "also those that end, and those that begin"
 
 
-def at_once(world: World, kind: str) -> int:
-    """The most attempts that ran in isolates at the same time, by their own notes."""
-    del kind
-    in_isolates = {run.activity_id for run in world._isolate_runs()}
-    return most_at_once([note for note in world.notes("start") + world.notes("end")], in_isolates)
-
-
-def most_at_once(notes: list[Note], which: set[str]) -> int:
-    running: set[str] = set()
-    most = 0
-    for note in sorted(notes, key=lambda note: note.at_s):
-        if note.event == "end":
-            running.discard(note.activity_id)
-        elif note.activity_id in which:
-            running.add(note.activity_id)
-            most = max(most, len(running))
+def at_once(world: World, activity_ids: set[str] | None = None) -> int:
+    """The most attempts that ran in isolates at the same time, by their own notes; of these activities or of all."""
+    most, running = 0, 0
+    for note in sorted(world.notes("in") + world.notes("out"), key=lambda note: note.at_s):
+        if activity_ids is None or note.activity_id in activity_ids:
+            running += {"in": 1, "out": -1}[note.event]
+            most = max(most, running)
     return most
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -12,23 +13,37 @@ from typing import TYPE_CHECKING
 from chaos_app import note, registry, worker_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flowherd import ActivityContext, SyncActivityContext
+    from flowherd.sdk.context import BaseContext
 
 
 def begun() -> list[str]:
     """The activity of each attempt so far."""
-    lines = [line.split() for line in Path(os.environ["CHAOS_NOTES"]).read_text().splitlines()]
+    notes = Path(os.environ["CHAOS_NOTES"])
+    lines = [line.split() for line in notes.read_text().splitlines()] if notes.exists() else []
     return [activity_id for _, event, activity_id, *_ in lines if event == "start"]
+
+
+@contextlib.contextmanager
+def noted_apart(ctx: BaseContext) -> Iterator[None]:
+    """What happens in an isolate."""
+    is_apart = os.getpid() != worker_of(ctx)
+    note("in" if is_apart else "start", ctx)
+    yield
+    note("out" if is_apart else "end", ctx)
 
 
 @registry.activity
 async def neighbour(ctx: ActivityContext, seconds: float) -> None:
     """Waits for its process's death in its first attempt, and then for so long."""
+    is_first = ctx.activity_id not in begun()
     note("start", ctx)
-    if os.getpid() == worker_of(ctx) and begun().count(ctx.activity_id) == 1:
+    if is_first:
         await asyncio.Event().wait()
-    await asyncio.sleep(seconds)
-    note("end", ctx)
+    with noted_apart(ctx):
+        await asyncio.sleep(seconds)
 
 
 @registry.activity
@@ -43,6 +58,5 @@ async def kill(ctx: ActivityContext, neighbours: int) -> None:
 @registry.activity(offload="process")
 def apart(ctx: SyncActivityContext, seconds: float) -> None:
     """Waits in an isolate by itself."""
-    note("start", ctx)
-    time.sleep(seconds)
-    note("end", ctx)
+    with noted_apart(ctx):
+        time.sleep(seconds)
