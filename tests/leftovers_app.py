@@ -37,6 +37,14 @@ def thread_that_prints_now_and_then() -> None:
     threading.Thread(target=chatter, args=(0.005,), daemon=True).start()
 
 
+def thread_that_computes() -> None:
+    def compute() -> None:
+        while True:
+            pass
+
+    threading.Thread(target=compute, daemon=True).start()
+
+
 def executor_that_prints() -> None:
     kept.append(pool := handed())
     pool.submit(chatter)
@@ -80,16 +88,16 @@ def sys_stdout_replaced() -> None:
 
 
 def alarm() -> None:
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    signal.setitimer(signal.ITIMER_REAL, 0.15)
 
 
 def alarm_again_and_again() -> None:
     signal.signal(signal.SIGALRM, lambda *_: sys.exit(1))
-    signal.setitimer(signal.ITIMER_REAL, 0.3, 0.1)
+    signal.setitimer(signal.ITIMER_REAL, 0.15, 0.1)
 
 
 def cpu_alarm() -> None:
-    signal.setitimer(signal.ITIMER_PROF, 0.05)
+    signal.setitimer(signal.ITIMER_PROF, 0.03)
 
 
 def signal_handlers() -> None:
@@ -122,7 +130,7 @@ def limits() -> None:
 LEFTOVERS = {
     leave.__name__: leave
     for leave in (
-        thread_that_prints, thread_that_prints_now_and_then, executor_that_prints, program_that_prints,
+        thread_that_prints, thread_that_prints_now_and_then, thread_that_computes, executor_that_prints, program_that_prints,
         stdout_closed, stderr_closed, stdout_redirected, stderr_redirected, stdin_replaced,
         stdout_that_does_not_block, sys_stdout_closed, sys_stdout_replaced,
         alarm, alarm_again_and_again, cpu_alarm, signal_handlers, signal_mask,
@@ -150,19 +158,20 @@ async def leave_a_task() -> dict[str, int]:
 
 @isolated
 async def use_threads() -> dict[str, int]:
-    """What leaves threads at rest, as many libraries do."""
+    """What leaves threads at rest, as many libraries do, and a task that is about to end."""
+    asyncio.create_task(asyncio.sleep(60)).cancel()
     await asyncio.to_thread(time.sleep, 0)
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     return {"pid": os.getpid()}
 
 
 @isolated
-def look() -> dict[str, Any]:
-    """What an activity finds, once a timer that somebody has left would have struck."""
-    until = time.process_time() + 0.06
+def look(seconds: float) -> dict[str, Any]:
+    """What an activity finds, after so long, of which it computes a fourth."""
+    until = time.process_time() + seconds / 4
     while time.process_time() < until:
         pass
-    time.sleep(0.4)
+    time.sleep(seconds)
     print("printed")
     print("warned", file=sys.stderr)
     os.umask(mask := os.umask(0))
