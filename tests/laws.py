@@ -121,9 +121,14 @@ def few_files_kill(source: Source) -> Iterator[str]:
 
 
 def few_files_touch_signals(source: Source) -> Iterator[str]:
-    """Law 3; the engine and the demo are programs of their own, not parts of the tree; isolates take SIGTERM."""
+    """Law 3; the engine and the demo are programs of their own, not parts of the tree; isolates take SIGTERM,
+    and put back what their activities have changed."""
     if source.within(SUPERVISOR, "signals.py", "engine/serve.py", *PROGRAMS) or source.within(
-        WORKER, "process/child.py", "process/solo.py", "isolates/inside/voice.py"
+        WORKER,
+        "process/child.py",
+        "process/solo.py",
+        "isolates/inside/voice.py",
+        "isolates/inside/surroundings.py",
     ):
         return
     yield from source.using(

@@ -18,7 +18,7 @@ from flowherd import Registry
 
 registry = Registry()
 isolated = registry.activity(offload="process")
-kept: list[object] = []
+kept: list[Any] = []
 handed = concurrent.futures.ThreadPoolExecutor
 
 
@@ -52,6 +52,10 @@ def executor_that_prints() -> None:
 
 def program_that_prints() -> None:
     kept.append(subprocess.Popen(["sh", "-c", "while :; do echo leftover; done"]))
+
+
+def program_that_prints_now_and_then() -> None:
+    kept.append(subprocess.Popen(["sh", "-c", "while :; do echo leftover; sleep 0.005; done"]))
 
 
 def stdout_closed() -> None:
@@ -130,7 +134,8 @@ def limits() -> None:
 LEFTOVERS = {
     leave.__name__: leave
     for leave in (
-        thread_that_prints, thread_that_prints_now_and_then, thread_that_computes, executor_that_prints, program_that_prints,
+        thread_that_prints, thread_that_prints_now_and_then, thread_that_computes,
+        executor_that_prints, program_that_prints, program_that_prints_now_and_then,
         stdout_closed, stderr_closed, stdout_redirected, stderr_redirected, stdin_replaced,
         stdout_that_does_not_block, sys_stdout_closed, sys_stdout_replaced,
         alarm, alarm_again_and_again, cpu_alarm, signal_handlers, signal_mask,
@@ -159,8 +164,9 @@ async def leave_a_task() -> dict[str, int]:
 @isolated
 async def use_threads() -> dict[str, int]:
     """What leaves threads at rest, as many libraries do, and a task that is about to end."""
-    asyncio.create_task(asyncio.sleep(60)).cancel()
-    await asyncio.to_thread(time.sleep, 0)
+    kept.append(asyncio.create_task(asyncio.sleep(60)))
+    kept[-1].cancel()
+    await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0)
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     return {"pid": os.getpid()}
 

@@ -1,4 +1,4 @@
-"""N15: what an activity leaves behind in its isolate never meets the next one, and holds its slot for a second at most."""
+"""N15: what an activity leaves behind in its isolate never meets the next one, and its slot is soon free."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ pytestmark = [pytest.mark.fork, pytest.mark.timeout(60)]
 
 APP = "leftovers_app:registry"
 FLOODS = {"thread_that_prints", "executor_that_prints", "program_that_prints"}
-ENDS = FLOODS | {"thread_that_prints_now_and_then", "thread_that_computes"}
+ENDS = FLOODS | {
+    "thread_that_prints_now_and_then",
+    "thread_that_computes",
+    "program_that_prints_now_and_then",
+}
 
 
 @pytest.fixture(scope="module")

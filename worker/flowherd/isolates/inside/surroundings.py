@@ -1,4 +1,4 @@
-"""What an activity must find in its isolate as the one before found it: put back, or a reason to replace the isolate."""
+"""Sees to it that an activity finds its isolate as the one before found it, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import resource
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REST_S = 0.02  # a thread that has not run for so long is at rest; the kernel counts each few milliseconds
+REST_S = 0.02  # what has not run for so long is at rest; the kernel counts every few milliseconds
+_LOOKS = 5  # at what may be about to come to rest
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _SIGNALS = signal.valid_signals() - {
     signal.SIGKILL,
@@ -26,11 +28,11 @@ _STREAMS = ("stdin", "stdout", "stderr")  # of descriptors 0, 1, 2
 
 
 class Surroundings:
-    """This process as it is now; make it in the main thread, before the first activity.
+    """The process as it is now; make it in the main thread, before the first activity.
 
-    What costs nothing to put back is put back: timers, signal handlers and mask, folder, umask, environment, soft limits,
-    `sys.stdout`. A descriptor that is another one now, and threads and tasks that are at work for nobody, are reasons to
-    end the process. Threads at rest may stay: many libraries keep some.
+    What costs nothing to put back is put back: timers, signal handlers and mask, folder, umask, environment, soft
+    limits, `sys.stdout`. A descriptor that is another one now, and threads, tasks and programs that go on, are reasons
+    to end the process. Threads and programs at rest may stay, since many libraries keep some.
 
     Args:
         loop: where activities run; does not run when these methods are called.
@@ -48,7 +50,7 @@ class Surroundings:
         self._limits = {number: resource.getrlimit(number) for number in _LIMITS}
         self._files = [_identity(fd) for fd in range(3)]
         self._streams = {name: getattr(sys, name) for name in _STREAMS}
-        self._threads = set(threading.enumerate())
+        self._known = set(_others())
         self._tasks = asyncio.all_tasks(loop)
 
     def stop_timers(self) -> None:
@@ -81,7 +83,7 @@ class Surroundings:
             setattr(sys, name, stream)
         for fd in range(3):
             with contextlib.suppress(OSError):  # it is closed: `_leftovers` says so
-                os.set_blocking(fd, True)  # noqa: FBT003 - the function's own signature
+                os.set_blocking(fd, True)
 
     def _leftovers(self) -> Iterator[str]:
         for name, stream, before, fd in zip(
@@ -91,8 +93,8 @@ class Surroundings:
                 yield f"its {name} is another one now"
         if self._has_tasks():
             yield "a task goes on"
-        if self._has_threads_at_work():
-            yield "a thread goes on"
+        if self._has_others_at_work():
+            yield "a thread or a program goes on"
 
     def _has_tasks(self) -> bool:
         """Whether a task that has come since goes on, though it has had time to end."""
@@ -101,16 +103,27 @@ class Surroundings:
             self._loop.run_until_complete(asyncio.wait(fresh, timeout=REST_S))
         return any(not task.done() for task in fresh)
 
-    def _has_threads_at_work(self) -> bool:
-        """Whether a thread that has come since goes on working; one that is at rest is known from now on."""
-        fresh = [thread for thread in threading.enumerate() if thread not in self._threads]
-        if not fresh:
-            return False
-        before = {thread: _time_of(thread) for thread in fresh}
-        threading.Event().wait(REST_S)
-        at_work = any(thread.is_alive() and _time_of(thread) != before[thread] for thread in fresh)
-        self._threads = set(threading.enumerate())
-        return at_work
+    def _has_others_at_work(self) -> bool:
+        """Whether a thread or a program that has come since goes on; one that is at rest is known from now on."""
+        fresh = set(_others()) - self._known
+        for _ in range(_LOOKS):
+            if not fresh:
+                break
+            before = {one: _time_of(one) for one in fresh}
+            threading.Event().wait(REST_S)
+            fresh = {one for one in fresh if _time_of(one) not in {"", before[one]} or _wants_to_run(one)}
+        self._known = set(_others())
+        return bool(fresh)
+
+
+def _others() -> Iterator[str]:
+    """The folders below /proc of this process's threads that run Python, the calling one aside, and of its programs."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            yield f"self/task/{thread.native_id}"
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            yield from listed.read_text().split()
 
 
 def _identity(fd: int) -> Any:
@@ -127,10 +140,17 @@ def _set_environment(wanted: dict[str, str]) -> None:
     os.environ.update(wanted)
 
 
-def _time_of(thread: threading.Thread) -> str:
-    """How long, and how often, the kernel has let it run: it grows whenever a thread does anything."""
+def _time_of(folder: str) -> str:
+    """How long, and how often, the kernel has let it run: it grows whenever it does anything."""
     try:
-        with open(f"/proc/self/task/{thread.native_id}/schedstat") as file:
-            return file.read()
+        return Path("/proc", folder, "schedstat").read_text()
     except OSError:
         return ""  # it has ended meanwhile, or this kernel does not count
+
+
+def _wants_to_run(folder: str) -> bool:
+    """Whether it runs now, or would on a machine that is less busy."""
+    try:
+        return Path("/proc", folder, "stat").read_text().rpartition(")")[2].split()[0] == "R"
+    except OSError:
+        return False
