@@ -54,10 +54,6 @@ def program_that_prints() -> None:
     kept.append(subprocess.Popen(["sh", "-c", "while :; do echo leftover; done"]))
 
 
-def program_that_prints_now_and_then() -> None:
-    kept.append(subprocess.Popen(["sh", "-c", "while :; do echo leftover; sleep 0.005; done"]))
-
-
 def stdout_closed() -> None:
     sys.stdout.write("half a line")
     os.close(1)
@@ -135,7 +131,7 @@ LEFTOVERS = {
     leave.__name__: leave
     for leave in (
         thread_that_prints, thread_that_prints_now_and_then, thread_that_computes,
-        executor_that_prints, program_that_prints, program_that_prints_now_and_then,
+        executor_that_prints, program_that_prints,
         stdout_closed, stderr_closed, stdout_redirected, stderr_redirected, stdin_replaced,
         stdout_that_does_not_block, sys_stdout_closed, sys_stdout_replaced,
         alarm, alarm_again_and_again, cpu_alarm, signal_handlers, signal_mask,
