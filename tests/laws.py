@@ -136,11 +136,18 @@ def few_files_kill(source: Source) -> Iterator[str]:
 def few_files_touch_signals(source: Source) -> Iterator[str]:
     """Law 3; the engine and the demo are programs of their own, not parts of the tree; isolates take SIGTERM.
 
-    An orphaned keeper has a timer end it, which no exception can stop.
+    Isolates put back what their activities have changed, and an orphaned keeper has a timer end it, which no exception
+    can stop.
     """
     if source.within(
         SUPERVISOR, "signals.py", "engine/serve.py", "keeper/orphans.py", *PROGRAMS
-    ) or source.within(WORKER, "process/child.py", "process/solo.py", "isolates/inside/voice.py"):
+    ) or source.within(
+        WORKER,
+        "process/child.py",
+        "process/solo.py",
+        "isolates/inside/voice.py",
+        "isolates/inside/surroundings.py",
+    ):
         return
     yield from source.using(
         "signal.signal", "signal.set_wakeup_fd", "signal.pthread_sigmask", "signal.siginterrupt",

@@ -376,6 +376,28 @@ MUTATIONS = (
         + "::test_one_at_a_time_means_one_on_the_whole_host_also_when_its_process_is_killed",
     ),
     Mutation(
+        "few isolates for suspects",
+        WORKER + "running/runner.py",
+        "self._config.suspects_at_once, begin)",
+        "1 << 10, begin)",
+        CHAOS + "test_poison.py",
+    ),
+    Mutation(
+        "an isolate as it was before",
+        WORKER + "isolates/inside/main.py",
+        "if reason := self._surroundings.restore():",
+        'if reason := "":',
+        UNIT
+        + "test_isolate_leftovers.py::test_what_an_activity_leaves_behind_never_meets_the_next_one[umask]",
+    ),
+    Mutation(
+        "the end of an isolate that prints for ever",
+        WORKER + "isolates/isolate.py",
+        "if not is_settled and self._loop.time() < self._settle_by:",
+        "if not is_settled:",
+        UNIT + "test_isolates.py::test_n15_one_that_prints_for_ever_is_killed_a_second_after_its_activity",
+    ),
+    Mutation(
         "no second activity after a SIGTERM",
         WORKER + "isolates/isolate.py",
         "self._is_broken or self._times_stopped or self._tasks",

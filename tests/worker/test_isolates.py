@@ -364,3 +364,24 @@ async def test_n4_an_isolate_that_is_frozen_while_it_boots_is_not_late():
         assert it.host.orders == [("need", 1)]
         await asyncio.sleep(15.0)
         assert it.host.orders == [("need", 1), ("kill", 1)]
+
+
+async def test_n15_one_that_prints_for_ever_is_killed_a_second_after_its_activity():
+    """Whatever it is that prints: the place is free at once, for a fresh one."""
+    async with pool(limit=1) as it:
+        first, second = it.start(), it.start()
+        peer = it.open(1)
+        await peer.hear()
+        os.set_blocking(peer.stdout, False)
+        loop = asyncio.get_running_loop()
+        loop.add_writer(peer.stdout, lambda: os.write(peer.stdout, b"leftover\n" * 400))
+        try:
+            peer.say(Succeeded(), b"{}")
+            assert await done(first) == Completed(b"{}")
+            since = loop.time()
+            await until(lambda: ("kill", 1) in it.host.orders)
+            assert 0.9 < loop.time() - since < 3
+            await it.open(2).hear()
+        finally:
+            loop.remove_writer(peer.stdout)
+        assert second.phase is Phase.RUNNING

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import uuid
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowherd.ledger import Ledger
-from flowherd.shared.suspects import AREA_BYTES, ENTRIES, FORGOTTEN_AFTER_S, Suspects
+from flowherd.ledger import Ledger, records_needed
+from flowherd.shared.suspects import FEWEST_ENTRIES, FORGOTTEN_AFTER_S, Suspects, area_bytes
 
 
 class Clock:
@@ -23,7 +24,7 @@ class Clock:
 
 
 def table(clock: Clock | None = None) -> Suspects:
-    return Suspects(memoryview(bytearray(AREA_BYTES)), clock or Clock())
+    return Suspects(memoryview(bytearray(area_bytes(FEWEST_ENTRIES))), clock or Clock())
 
 
 def test_deaths_add_up_and_are_named() -> None:
@@ -58,11 +59,21 @@ def test_the_oldest_entry_makes_room() -> None:
     """256 suspects; the 257th pushes out the one that was charged longest ago."""
     clock = Clock()
     suspects = table(clock)
-    for number in range(ENTRIES + 1):
+    for number in range(FEWEST_ENTRIES + 1):
         clock.now += 1
         suspects.charge(str(number), "died", number + 1)
     assert suspects.charges("0").count == 0
-    assert all(suspects.charges(str(number)).count == 1 for number in range(1, ENTRIES + 1))
+    assert all(suspects.charges(str(number)).count == 1 for number in range(1, FEWEST_ENTRIES + 1))
+
+
+@pytest.mark.parametrize("concurrency", [1, 600, 5000])
+def test_a_host_remembers_twice_as_many_suspects_as_it_runs(concurrency: int) -> None:
+    """N13: two crashes of everything, one after the other, push nobody out."""
+    suspects = Ledger(seats=64, records=records_needed(concurrency, 10)).suspects
+    for number in range(2 * concurrency):
+        suspects.charge(f"a-{number}", "died", number + 1)
+    assert all(suspects.charges(f"a-{number}").count == 1 for number in range(2 * concurrency))
+    assert suspects.charges("another").count == 0
 
 
 def test_all_processes_see_the_same_table() -> None:

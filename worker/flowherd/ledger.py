@@ -41,7 +41,7 @@ from flowherd.shared.conclusions import Conclusions
 from flowherd.shared.damage import PLAUSIBLE
 from flowherd.shared.histogram import CELLS, Timing
 from flowherd.shared.recordbook import RecordBook, records_needed
-from flowherd.shared.suspects import AREA_BYTES, Suspects
+from flowherd.shared.suspects import FEWEST_ENTRIES, Suspects, area_bytes
 from flowherd.shared.totals import SeatTotals, cells_needed
 from flowherd.shared.work import AREA_BYTES as WORK_BYTES
 from flowherd.shared.work import Work, WorkTable
@@ -87,7 +87,8 @@ class Ledger:
 
     Args:
         seats: how many processes may be wanted at once.
-        records: activities one incarnation may hold at once.
+        records: activities one incarnation may hold at once: more than twice the host's concurrency, and as many
+            suspects are remembered.
 
     """
 
@@ -96,7 +97,8 @@ class Ledger:
         berths = 2 * seats + 4  # an old and a new incarnation of each seat, and some that are being settled
         totals = pages(_PAGE + 2 * _TOKEN_AREA)
         suspects = totals + pages(8 * cells_needed(seats, berths, _WIDTH))
-        work = suspects + pages(AREA_BYTES)
+        suspects_bytes = area_bytes(max(records, FEWEST_ENTRIES))
+        work = suspects + pages(suspects_bytes)
         first = work + pages(WORK_BYTES)
         self._map = mmap.mmap(
             -1,
@@ -106,7 +108,7 @@ class Ledger:
         self._cells = memoryview(self._map).cast("Q")
         cells: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
         self._totals = SeatTotals(cells, berths, _WIDTH)
-        self.suspects = Suspects(memoryview(self._map)[suspects : suspects + AREA_BYTES])
+        self.suspects = Suspects(memoryview(self._map)[suspects : suspects + suspects_bytes])
         self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
         self.seats = seats
         self.berths = Berths(self._map, first, layout, berths)

@@ -22,6 +22,8 @@ from flowherd_supervisor.core.plan import Plan, Preload, choose_sizes
 from flowherd_supervisor.core.restarts import RestartPolicy
 from flowherd_supervisor.cpus import usable_cpus
 
+FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU = 8, 4  # each has an isolate: memory, where most of them only wait
+
 
 def _env(name: str, help_text: str, default: Any, **constraints: Any) -> Any:
     return Field(default, validation_alias=f"KRUXIAFLOW_{name}", description=help_text, **constraints)
@@ -237,6 +239,7 @@ class Settings(BaseModel):
             graceful_timeout_s=self.graceful_timeout,
             cancel_grace_s=self.cancel_grace,
             poison_after=self.poison_after,
+            suspects_at_once=max(FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU * usable_cpus()),
             isolate_max_tasks=self.isolate_max_tasks,
             boot_timeout_s=self.boot_timeout,
             max_reply_mb=self.max_reply_mb,

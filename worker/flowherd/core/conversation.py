@@ -179,6 +179,12 @@ class Raised(Saying, frozen=True):
     report: str
 
 
+class Spoiled(Saying, frozen=True):
+    """The attempt whose outcome follows has left something behind, and what: no other may run here."""
+
+    reason: str
+
+
 class Succeeded(Saying, frozen=True):
     """The handler returned; its output, checked and encoded, is the next frame."""
 
@@ -207,6 +213,7 @@ Upward = (
     | StreamClosed
     | Measured
     | Raised
+    | Spoiled
     | Succeeded
     | Unsuccessful
 )

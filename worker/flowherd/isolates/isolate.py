@@ -19,6 +19,7 @@ from flowherd.core.conversation import (
     Save,
     Saying,
     Shutdown,
+    Spoiled,
     Succeeded,
     Unsuccessful,
     decode_upward,
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
 
 END_S = 5.0  # for leaving the app's lifespan
 LOOK_EVERY_S = 0.2  # at the memory of an isolate whose activity has a limit
-_MOST_SETTLINGS = 100  # pauses until the rest of what a process has printed is given up
+SETTLE_S = (
+    1.0  # for logging what an activity has printed, until its isolate is killed: somebody prints for ever
+)
+_MOST_SETTLINGS = 500  # pauses until the rest of what a process has printed is given up
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +95,8 @@ class Isolate:
         self._was_told = False
         self._times_stopped = 0
         self._is_broken = False
+        self._spoiled = ""  # what its last activity has left behind
+        self._settle_by = 0.0
         self._before: Succeeded | Save | None = None  # what the next frame belongs to
         self._share = Share()  # of the log's lines; what it prints has another one, so that neither starves
         self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES)
@@ -101,8 +107,6 @@ class Isolate:
 
     def __repr__(self) -> str:
         return f"<Isolate {self.key} pid {self.pid} {self.stage.value}, {self._tasks} tasks>"
-
-    # Orders
 
     def start(self, run: IsolateRun) -> None:
         """Runs an activity; TypeError, ValueError or OverflowError when its parameters cannot be sent."""
@@ -146,8 +150,6 @@ class Isolate:
         self._killed_for = self._killed_for or why
         self._host.kill(self.key)
 
-    # What the supervisor says
-
     def started(self, pid: int) -> None:
         """It has been made."""
         self.pid = self._printing.ids["isolate"] = pid
@@ -166,8 +168,6 @@ class Isolate:
             _log.warning("isolate_died", extra={**self._printing.ids, "reason": self.why_not})
         if run is not None:
             run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
-
-    # What it says itself
 
     def _turn(self) -> Turn:
         if self._share.left <= 0:
@@ -201,6 +201,8 @@ class Isolate:
                 _log.error("isolate_did_not_start", extra={"isolate": self.pid, "exception": report})
             case Succeeded() | Save() as before:
                 self._before = before
+            case Spoiled(reason) if self._run is not None:
+                self._spoiled = reason
             case Unsuccessful() as saying:
                 self._finish().failed(saying)
             case saying:
@@ -230,6 +232,7 @@ class Isolate:
             raise FrameError("it reported what nobody had asked for")
         if self.stage is Stage.RUNNING:
             self.stage = Stage.SETTLING
+            self._settle_by = self._loop.time() + SETTLE_S
             self._set_timer(0.0, self._settle)
         return run
 
@@ -239,11 +242,18 @@ class Isolate:
 
     def _settle(self) -> None:
         """Logs what the activity has printed before another one can print."""
-        if not self._printing.is_settled():
+        is_settled = self._printing.is_settled()
+        if not is_settled and self._loop.time() < self._settle_by:
             self._set_timer(PAUSE_S, self._settle)
             return
-        self._printing.ids = {"isolate": self.pid}
-        if self._is_broken or self._times_stopped or self._tasks >= self._rules.max_tasks:
+        if is_settled:
+            self._printing.ids = {"isolate": self.pid}
+        else:
+            self._spoiled = f"it prints {SETTLE_S:g} s after its activity has ended"
+            self._kill()
+        if self._spoiled:
+            _log.info("isolate_replaced", extra={"isolate": self.pid, "reason": self._spoiled})
+        if self._spoiled or self._is_broken or self._times_stopped or self._tasks >= self._rules.max_tasks:
             self.end()  # also since a SIGTERM may be on its way to it, and must not hit another activity
         else:
             self._become_idle()

@@ -110,7 +110,8 @@ class Isolates:
         self._waiting = deque(one for one in self._waiting if one.run.phase is Phase.WAITING)
         stages = [isolate.stage for isolate in self._all.values()]
         room = self._limit - len(stages) + stages.count(Stage.ENDING)
-        for _ in range(min(len(self._waiting) - stages.count(Stage.OPENING), room)):
+        coming = stages.count(Stage.OPENING) + stages.count(Stage.SETTLING)
+        for _ in range(min(len(self._waiting) - coming, room)):
             self._make()
 
     def _start(self, isolate: Isolate, following: IsolateRun) -> None:

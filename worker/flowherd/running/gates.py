@@ -1,4 +1,7 @@
-"""Lets attempts of activities with `max_concurrent` begin in order, as far as there are permits; it counts none."""
+"""Lets attempts of activities with `max_concurrent`, and suspects, begin in order, as far as there are permits.
+
+It counts none.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Queue:
-    """Those that wait for a permit of one activity."""
+    """Those that wait for permits of one name."""
 
     limit: int
     waiting: deque[tuple[Run, Callable[[], None]]]
 
 
 class Gates:
-    """The gates of all activities with `max_concurrent`; all methods must be called on the worker's loop.
+    """All gates, each with a name; an attempt may pass one after the other, and has all permits until it has ended.
+
+    All methods must be called on the worker's loop.
 
     Attributes:
         are_used: whether any attempt has ever come to one.
@@ -37,7 +42,7 @@ class Gates:
         self.are_used = False
         self._permits = permits
         self._queues: dict[str, _Queue] = {}
-        self._inside: dict[Run, Permit] = {}
+        self._inside: dict[Run, list[Permit]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -54,11 +59,9 @@ class Gates:
 
     def leave(self, run: Run) -> None:
         """The attempt has ended, whether it had begun or was cancelled while it waited."""
-        permit = self._inside.pop(run, None)
-        if permit is not None:
+        for permit in self._inside.pop(run, ()):
             self._permits.give_back(permit)
-        if permit is not None or run.activity.name in self._queues:
-            self.proceed()
+        self.proceed()
 
     def proceed(self) -> None:
         """Begins what can begin now: a permit may have been given back."""
@@ -82,7 +85,7 @@ class Gates:
                     case NotNow() as not_now:
                         return not_now
                     case Permit() as permit:
-                        self._inside[run] = permit
+                        self._inside.setdefault(run, []).append(permit)
                         queue.waiting.popleft()
                         begin()
             else:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["CancelReason", "Phase", "Run", "Runner"]
 
 _LOOP = Mode.LOOP  # compared for each activity
+_SUSPECTS = "\0suspects"  # the name of their gate; no activity has a NUL in its own
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ class Runner:
         Args:
             activity: what was claimed.
             keeper: of what the attempt spends.
-            apart: in an isolate, wherever it belongs; only with `has_isolates`.
+            apart: in an isolate, wherever it belongs, and in turn with the host's other suspects; only with
+                `has_isolates`.
 
         """
         definition = self._registry.lookup(activity.name)
@@ -87,13 +89,26 @@ class Runner:
         run = Run(state, limit_s, self._config.cancel_grace_s, self._ended)
         if definition is None:
             run.finish(self._unknown(activity))
-        elif definition.max_concurrent is None:
-            self._begin(run, definition, state)
+        elif apart or definition.max_concurrent is not None:
+            self._begin_in_turn(run, definition, state, apart=apart)
         else:
-            self._gates.enter(
-                run, definition.name, definition.max_concurrent, lambda: self._begin(run, definition, state)
-            )
+            self._begin(run, definition, state)
         return run
+
+    def _begin_in_turn(
+        self, run: Run, definition: ActivityDefinition, state: RunState, *, apart: bool
+    ) -> None:
+        """Begins an attempt once there are permits for it.
+
+        A crash makes a suspect of everything that ran in the process: all at once would be as many isolates.
+        """
+        gates, begin = self._gates, partial(self._begin, run, definition, state)
+        if apart:
+            begin = partial(gates.enter, run, _SUSPECTS, self._config.suspects_at_once, begin)
+        if definition.max_concurrent is None:
+            begin()
+        else:
+            gates.enter(run, definition.name, definition.max_concurrent, begin)
 
     @property
     def has_isolates(self) -> bool:

@@ -57,7 +57,7 @@ class Admission:
         apart = any(self.patience_s(attempt) or attempt.is_alone for attempt in self._waiting.values())
         if apart or self._alone:
             return 0
-        if self._tools.suspects.are_about and not self._tools.runner.has_isolates:
+        if not self._tools.runner.has_isolates and self._tools.suspects.are_about:
             return 1  # what is claimed beside a suspect would lose an attempt with it
         return claimable(self._tools.meter.busy_mean_s)
 

@@ -12,18 +12,19 @@ import os
 import socket
 import sys
 import traceback
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from flowherd.activity import Activity, Completed, Failed, Result
-from flowherd.core.conversation import Begin, Measured, NotOpened, Opened, Succeeded, Unsuccessful
+from flowherd.core.conversation import Begin, Measured, NotOpened, Opened, Spoiled, Succeeded, Unsuccessful
 from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.exits import Exit
 from flowherd.isolates.inside.desk import Desk, Job
 from flowherd.isolates.inside.remote import RemoteFiles, RemoteState, RemoteStockFiles, RemoteStreams
+from flowherd.isolates.inside.surroundings import Surroundings
 from flowherd.isolates.inside.trace import RemoteTrace
 from flowherd.isolates.inside.voice import Interruption, UpwardHandler, Voice
 from flowherd.measuring.measures import WholeProcess
@@ -132,6 +133,7 @@ class _Bench:
         self._registry = registry
         self._desk = desk
         self._stock_files = RemoteStockFiles()
+        self._surroundings = Surroundings(desk.loop)
         self._environment = RunEnvironment(
             seat=seat,
             state=state,
@@ -150,8 +152,11 @@ class _Bench:
             outcome = self._take(job)
             desk.voice.say(Measured(*own.taken()))
             desk.close()
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):  # closed, or whatever stands in its place
+                    stream.flush()
+            if reason := self._surroundings.restore():
+                desk.voice.say(Spoiled(reason))
             if isinstance(outcome, Completed):
                 desk.voice.say(Succeeded(), outcome.output)
             else:
@@ -181,6 +186,7 @@ class _Bench:
                 outcome = self._run(definition, state)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
             outcome = failure_of(exc, state, ())
+        self._surroundings.stop_timers()
         return outcome
 
     def _continuing(self, carrier: Mapping[str, str]) -> AbstractContextManager[None]:

@@ -1,0 +1,155 @@
+"""Sees to it that an activity finds its isolate as the one before found it, or says why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REST_S = 0.02  # what has not run for so long is at rest; the kernel counts every few milliseconds
+_LOOKS = 5  # at what may be about to come to rest
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_SIGNALS = signal.valid_signals() - {
+    signal.SIGKILL,
+    signal.SIGSTOP,
+    signal.SIGTERM,
+}  # each activity has its SIGTERM
+_LIMITS = tuple(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
+_STREAMS = ("stdin", "stdout", "stderr")  # of descriptors 0, 1, 2
+
+
+class Surroundings:
+    """The process as it is now; make it in the main thread, before the first activity.
+
+    What costs nothing to put back is put back: timers, signal handlers and mask, folder, umask, environment, soft
+    limits, `sys.stdout`. A descriptor that is another one now, and threads, tasks and programs that go on, are reasons
+    to end the process. Threads and programs at rest may stay, since many libraries keep some.
+
+    Args:
+        loop: where activities run; does not run when these methods are called.
+
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._umask = os.umask(0)
+        os.umask(self._umask)
+        self._environment = dict(os.environ)
+        self._limits = {number: resource.getrlimit(number) for number in _LIMITS}
+        self._files = [_identity(fd) for fd in range(3)]
+        self._streams = {name: getattr(sys, name) for name in _STREAMS}
+        self._known = set(_others())
+        self._tasks = asyncio.all_tasks(loop)
+
+    def stop_timers(self) -> None:
+        """What an activity has set must not strike once it has ended."""
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
+
+    def restore(self) -> str:
+        """Puts back what it can; why this process must not be used again, nothing when it may."""
+        try:
+            self._put_back()
+            return next(self._leftovers(), "")
+        except BaseException as error:  # noqa: BLE001 - of the kernel, or of user code that still runs
+            return f"it cannot be put back as it was ({type(error).__name__}: {error})"
+
+    def _put_back(self) -> None:
+        self.stop_timers()
+        for number, handler in self._handlers.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        os.fchdir(self._folder)
+        os.umask(self._umask)
+        if dict(os.environ) != self._environment:
+            _set_environment(self._environment)
+        for number, limits in self._limits.items():
+            if resource.getrlimit(number) != limits:
+                resource.setrlimit(number, limits)
+        for name, stream in self._streams.items():
+            setattr(sys, name, stream)
+        for fd in range(3):
+            with contextlib.suppress(OSError):  # it is closed: `_leftovers` says so
+                os.set_blocking(fd, True)
+
+    def _leftovers(self) -> Iterator[str]:
+        for name, stream, before, fd in zip(
+            _STREAMS, self._streams.values(), self._files, range(3), strict=True
+        ):
+            if _identity(fd) != before or getattr(stream, "closed", False):
+                yield f"its {name} is another one now"
+        if self._has_tasks():
+            yield "a task goes on"
+        if self._has_others_at_work():
+            yield "a thread or a program goes on"
+
+    def _has_tasks(self) -> bool:
+        """Whether a task that has come since goes on, though it has had time to end."""
+        fresh = asyncio.all_tasks(self._loop) - self._tasks
+        if fresh:
+            self._loop.run_until_complete(asyncio.wait(fresh, timeout=REST_S))
+        return any(not task.done() for task in fresh)
+
+    def _has_others_at_work(self) -> bool:
+        """Whether a thread or a program that has come since goes on; one that is at rest is known from now on."""
+        fresh = set(_others()) - self._known
+        for _ in range(_LOOKS):
+            if not fresh:
+                break
+            before = {one: _time_of(one) for one in fresh}
+            threading.Event().wait(REST_S)
+            fresh = {one for one in fresh if _time_of(one) not in {"", before[one]} or _wants_to_run(one)}
+        self._known = set(_others())
+        return bool(fresh)
+
+
+def _others() -> Iterator[str]:
+    """The folders below /proc of this process's threads that run Python, the calling one aside, and of its programs."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            yield f"self/task/{thread.native_id}"
+        with contextlib.suppress(OSError):  # the thread has ended
+            yield from Path(f"/proc/self/task/{thread.native_id}/children").read_text().split()
+
+
+def _identity(fd: int) -> Any:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_rdev
+
+
+def _set_environment(wanted: dict[str, str]) -> None:
+    for name in set(os.environ) - set(wanted):
+        del os.environ[name]
+    os.environ.update(wanted)
+
+
+def _time_of(folder: str) -> str:
+    """How long, and how often, the kernel has let it run: it grows whenever it does anything."""
+    try:
+        return Path("/proc", folder, "schedstat").read_text()
+    except OSError:
+        return ""  # it has ended meanwhile, or this kernel does not count
+
+
+def _wants_to_run(folder: str) -> bool:
+    """Whether it runs now, or would on a machine that is less busy."""
+    try:
+        return Path("/proc", folder, "stat").read_text().rpartition(")")[2].split()[0] == "R"
+    except OSError:
+        return False
