@@ -28,6 +28,7 @@ class Polling:
         self.engine = self.table.engine
         config = WorkerConfig(worker_id="host-1", concurrency=slots, **settings)
         self.claims: list[int] = []
+        self.must_wait = False
         self.poller = Poller(
             config,
             self.table.tools,
@@ -35,6 +36,7 @@ class Polling:
             self.table.attempts,
             Siblings.none(self.table.berth),
             self.claims_seen,
+            lambda: self.must_wait,
         )
         self.table.slots._changed = self.poller.slots_changed
         self.table.attempts._acknowledged = self.poller.acknowledged

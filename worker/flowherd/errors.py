@@ -29,6 +29,7 @@ LeaseLost is no FlowherdError but a CancelledError: a handler that catches `Exce
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 
 
 class FlowherdError(Exception):
@@ -133,13 +134,22 @@ class StorageFailed(FileError):
     _code = "STORAGE"
 
 
+class Source(Enum):
+    """Who has answered a call."""
+
+    NOTHING = "nothing"
+    STRANGER = "stranger"  # a proxy, or whatever else listens there
+    ENGINE = "engine"
+
+
 class EngineError(FlowherdError):
     """A call to the engine did not end in a verdict.
 
-    `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2).
+    `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2), `source` who said so.
     """
 
     in_doubt = False
+    source = Source.NOTHING
 
 
 class EngineUnavailable(EngineError):

@@ -28,6 +28,7 @@ from flowherd.core.messages import (
     decode_downward,
 )
 from flowherd.exits import Exit
+from flowherd.leases import heartbeats, settlement
 from flowherd.leases.beats import LeaseKeeper
 from flowherd.ledger import Cause, Ledger, Life
 from flowherd.process.link import Link, LinkClosed
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 ORPHANS_KILLED_AFTER_S = 3.8  # workers end by themselves within 3 s of the supervisor (faults.md P1)
 ORPHANS_SETTLED_WITHIN_S = 0.9
-_CONNECTIONS = 16
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -97,8 +97,9 @@ class _Keeper:
             client = new_client(setup.config.api_url, None, connections=2)
             tokens = HostTokens(setup.config, setup.ledger, client)
             keeping = TokenKeeping(tokens, grace_s=setup.auth_grace_s, give_up=self._credentials_refused)
-        engine = connect(setup.config, tokens, connections=_CONNECTIONS)
-        leases = LeaseKeeper(engine, setup.ledger, setup.config, setup.bells.ring)
+        beating = connect(setup.config, tokens, connections=heartbeats.PLACES)
+        settling = connect(setup.config, tokens, connections=settlement.PLACES)
+        leases = LeaseKeeper(beating, settling, setup.ledger, setup.config, setup.bells.ring)
 
         def heed_bell() -> None:
             setup.bells.hush(setup.bells.keeper)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.kruxia_replies import TAKEN, decode_batch, is_receipt, sort_reply, words_of
+from flowherd.client.kruxia_replies import TAKEN, decode_batch, is_receipt, sort_reply, source_of, words_of
 from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
 from flowherd.client.transports import new_transport
 from flowherd.engine import Answer, Batch, Verdict
@@ -161,7 +161,12 @@ class KruxiaEngine:
 
     async def _tell(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
         route = f"{API}/activities/{activity_id}/{verb}"
-        return self._acknowledged(route, await self._transport.call(route, body, deadline_s))
+        reply = await self._transport.call(route, body, deadline_s)
+        try:
+            return self._acknowledged(route, reply)
+        except EngineError as error:
+            error.source = source_of(reply)
+            raise
 
     def _acknowledged(self, route: str, reply: Reply) -> Answer:
         """The answer to what was told; raises EngineError as `_sorted`."""

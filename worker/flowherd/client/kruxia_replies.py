@@ -13,7 +13,7 @@ import structlog
 
 from flowherd.activity import Activity
 from flowherd.engine import Answer, Batch, Undecodable, Verdict
-from flowherd.errors import EngineUnauthorized, EngineUnavailable
+from flowherd.errors import EngineUnauthorized, EngineUnavailable, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +58,11 @@ def sort_reply(reply: Reply) -> Answer | None:
             raise EngineUnavailable(words_of(reply), retry_after_s=_retry_after_s(reply), in_doubt=in_doubt)
         case _:
             return None
+
+
+def source_of(reply: Reply) -> Source:
+    """Who speaks in a reply that is no verdict: the engine's errors are JSON of one shape (protocol.md §1.4)."""
+    return Source.STRANGER if _envelope(reply) is None else Source.ENGINE
 
 
 def _message(reply: Reply) -> str:

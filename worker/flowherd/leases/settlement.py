@@ -12,7 +12,7 @@ import structlog
 from flowherd.activity import Failed
 from flowherd.core.retries import Backoff
 from flowherd.engine import Answer, Engine, Verdict
-from flowherd.errors import EngineError
+from flowherd.errors import EngineError, Source
 from flowherd.leases.causes import failure_of
 from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, Standing, State
 from flowherd.sdk.sums import unpack
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowherd.activity import Usage
+    from flowherd.leases.confirmations import Confirmations
+
+PLACES = 16  # calls under way, and so connections
 _TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless
 _BACKOFF = Backoff(cap_s=5.0)
 
@@ -33,7 +36,7 @@ class Settlement:
     What is owed is the ledger's state, not a message: whoever starts anew finds it again.
 
     Args:
-        calls: bounds the calls under way.
+        confirmations: learns what the engine has answered.
         deadline_s: seconds for each call.
         poison_after: deaths charged to one activity before it fails for good, 0 for never.
         clock: monotonic seconds.
@@ -44,7 +47,7 @@ class Settlement:
         self,
         engine: Engine,
         ledger: Ledger,
-        calls: asyncio.Semaphore,
+        confirmations: Confirmations,
         *,
         deadline_s: float,
         poison_after: int,
@@ -52,7 +55,8 @@ class Settlement:
     ) -> None:
         self._engine = engine
         self._ledger = ledger
-        self._calls = calls
+        self._confirmations = confirmations
+        self._places = asyncio.Semaphore(PLACES)
         self._deadline_s = deadline_s
         self._poison_after = poison_after
         self._clock = clock
@@ -109,10 +113,13 @@ class Settlement:
         failures = 0
         while True:
             try:
-                async with self._calls:
+                async with self._places:
+                    asked_at = self._clock()
                     return await self._tell(berth, record, beside)
             except EngineError as error:
                 failures += 1
+                if error.source is Source.ENGINE:
+                    self._confirmations.answered(berth, record, asked_at)
                 if self._clock() > give_up_at:
                     raise
                 if failures == 1:

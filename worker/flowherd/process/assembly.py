@@ -105,7 +105,7 @@ class Assembly:
         )
         siblings = Siblings(ledger.berths, berth, bells)
         isolates = _isolates(config, place, environment)
-        host = SharedHost(ledger.suspects, siblings, isolates, self._rouse_keeper)
+        host = SharedHost(ledger.suspects, siblings, isolates, self._rouse_keeper, self._polls_wait)
         self.worker = Worker(config, registry, self._engine, book, environment, host)
         asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
         berth.set_clock(Clock.READY_AT, time.monotonic())
@@ -124,6 +124,9 @@ class Assembly:
         """Claims have come: the keeper may have gone to rest since nothing was held."""
         if self._ledger.keeper_rests(time.monotonic()):
             self._bells.ring_keeper()
+
+    def _polls_wait(self) -> bool:
+        return self._ledger.polls_wait(time.monotonic())
 
     async def aclose(self) -> None:
         """Ends listening and closes all connections."""

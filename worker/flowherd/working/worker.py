@@ -39,6 +39,11 @@ def _nothing() -> None:
     """For a worker whose leases nobody keeps."""
 
 
+def _never() -> bool:
+    """For a worker that nobody shares leases with."""
+    return False
+
+
 @dataclass(slots=True)
 class _StopOrder:
     """When the running work must have ended, and how long giving back the rest may take."""
@@ -56,6 +61,7 @@ class SharedHost:
         siblings: the host's other processes, None for a worker that is alone.
         isolates: where activities with offload="process" run; None where nobody makes them.
         rouse_keeper: called once the ledger has claims that the keeper may not have seen.
+        polls_wait: whether a poll could take what this host still holds (`Ledger.polls_wait`).
 
     """
 
@@ -63,6 +69,7 @@ class SharedHost:
     siblings: Siblings | None = None
     isolates: Isolates | None = None
     rouse_keeper: Callable[[], None] = _nothing
+    polls_wait: Callable[[], bool] = _never
 
 
 ALONE = SharedHost()
@@ -109,7 +116,9 @@ class Worker:
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
         siblings = host.siblings or Siblings.none(book.berth)
-        self._poller = Poller(config, tools, gate, self._attempts, siblings, host.rouse_keeper)
+        self._poller = Poller(
+            config, tools, gate, self._attempts, siblings, host.rouse_keeper, host.polls_wait
+        )
         self._order: _StopOrder | None = None
         self._ordered = asyncio.Event()
         self._berth.put(Cell.LIMIT, config.concurrency)
