@@ -37,9 +37,8 @@ def repeated(world: World, repetitions: int, *, frozen: bool = False) -> Counter
     """Lets the engine go away while all is at work, again and again; how often what ran twice was claimed."""
     assert world.host is not None
     for number in range(1, repetitions + 1):
-        begun = len(world.notes("start"))
         world.submit_work(AT_WORK, (SECONDS, SECONDS), in_thread=0.0)
-        eventually(lambda: len(world.notes("start")) >= begun + AT_WORK, "16 at work")
+        eventually(lambda: len(world.notes("start")) >= len(world.submitted), "16 at work")
         threading.Event().wait(world.rng.uniform(0.0, 1.5))
         if frozen:
             world.host.freeze(1)
@@ -49,7 +48,7 @@ def repeated(world: World, repetitions: int, *, frozen: bool = False) -> Counter
             world.host.thaw(1)
         world.until_done(30)
         again = _again(world)
-        print(f"outage {number}: {sum(again.values())} ran again so far", flush=True)  # noqa: T201 - a figure
+        print(f"outage {number}: {sum(again.values())} ran again so far", flush=True)
     return _again(world)
 
 

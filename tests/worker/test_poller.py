@@ -149,6 +149,29 @@ async def test_nothing_is_polled_without_a_free_slot_and_a_freed_slot_polls_at_o
 
 
 @virtual_time
+async def test_no_poll_is_made_while_polls_have_to_wait_and_the_next_one_comes_soon_after() -> None:
+    """N6: it could take what another process of the host still holds; also while the gate lets calls wait."""
+    polling = Polling(slots=4)
+    await asyncio.sleep(1.0)
+    polling.must_wait = True
+    before = len(polling.polls)
+    await asyncio.sleep(10.0)
+    assert len(polling.polls) == before
+    polling.must_wait = False
+    await asyncio.sleep(0.15)
+    assert len(polling.polls) == before + 1
+    polling.engine.script("poll", *[EngineUnavailable("connection refused")] * 12)
+    await asyncio.sleep(5.0)
+    polling.must_wait = True
+    before = len(polling.polls)
+    await asyncio.sleep(30.0)
+    assert len(polling.polls) == before
+    polling.must_wait = False
+    await asyncio.sleep(15.0)
+    assert len(polling.polls) > before
+
+
+@virtual_time
 async def test_every_poll_has_a_worker_id_of_its_own() -> None:
     """protocol.md R2 and fact 8: the only fence, used as a fencing token."""
     first, second = Polling(), Polling()

@@ -1,4 +1,4 @@
-"""After an outage nobody polls what another process still holds: the rule, and what the engine has answered (faults.md N6).
+"""After an outage nobody polls what another process still holds: the rule, and when the engine last answered (N6).
 
 A heartbeat renews a lease that has lapsed as long as nobody has taken it, and only a poll or the engine's own
 sweep takes it. So polls wait until the engine has answered for every lease that may have lapsed.
