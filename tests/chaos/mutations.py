@@ -60,9 +60,60 @@ MUTATIONS = (
     Mutation(
         "heartbeats of the keeper",
         WORKER + "leases/beats.py",
-        "self._beat_if_due(berth, record, watch, now)",
-        "continue",
+        "self._heartbeats.attend(held, now)",
+        "pass",
         SYSTEM + "test_leases.py::test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards",
+    ),
+    Mutation(
+        "a verdict is for the record that was asked about",
+        WORKER + "leases/heartbeats.py",
+        "if present is None or present.sequence != record.sequence or not berth.readable:",
+        "if present is None or not berth.readable:",
+        UNIT
+        + "test_beats_first.py"
+        + "::test_an_answer_that_comes_late_says_nothing_about_the_next_activity_in_the_same_place",
+    ),
+    Mutation(
+        "many beats at once",
+        WORKER + "leases/heartbeats.py",
+        "self._under_way < PLACES:",
+        "self._under_way < PLACES // 4:",
+        UNIT + "test_beats_first.py::test_400_leases_of_3_s_outlive_an_engine_that_is_slow",
+    ),
+    Mutation(
+        "beats that are answered go before those that are not",
+        WORKER + "leases/heartbeats.py",
+        "_Due(watch.failures > 0, ",
+        "_Due(False, ",
+        UNIT + "test_beats_first.py::test_beats_that_nobody_answers_do_not_starve_those_that_are_answered",
+    ),
+    Mutation(
+        "few beats in a silence",
+        WORKER + "leases/heartbeats.py",
+        "if not self._contact.may_begin(now, self._shortest_lease_s):",
+        "if False:",
+        UNIT + "test_beats_first.py::test_an_outage_is_no_storm_and_its_end_is_found_soon",
+    ),
+    Mutation(
+        "polls wait for leases that may have lapsed",
+        WORKER + "leases/confirmations.py",
+        "self._ledger.put(Host.UNCONFIRMED, count)",
+        "self._ledger.put(Host.UNCONFIRMED, 0)",
+        UNIT + "test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
+    ),
+    Mutation(
+        "the poller waits when polls have to",
+        WORKER + "working/poller.py",
+        "or not wanted or self._polls_wait():",
+        "or not wanted:",
+        UNIT + "test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
+    ),
+    Mutation(
+        "a secret that is read again",
+        WORKER + "client/auth.py",
+        "if not await self._has_another_secret():",
+        "if True:",
+        UNIT + "test_auth.py::test_the_secrets_file_is_read_again_when_the_token_endpoint_refuses",
     ),
     Mutation(
         "retries of complete",

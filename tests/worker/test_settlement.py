@@ -295,7 +295,46 @@ async def test_what_is_settled_is_said_in_one_line_with_its_id_and_cause() -> No
     (entry,) = logs
     assert entry["event"] == "activity_settled"
     assert (entry["activity_id"], entry["name"], entry["pid"]) == ("running", "resize", 4711)
-    assert entry["outcome"] == "handed back"
+    assert entry["outcome"] == "requeued"
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "outcome"),
+    [
+        ("running", Verdict.ACCEPTED, "requeued"),
+        ("kept", Verdict.ACCEPTED, "completed from the kept result"),
+        ("running", Verdict.GONE, "had been settled before"),
+        ("kept", Verdict.GONE, "had been settled before"),
+        ("running", Verdict.UNKNOWN, "unknown to the engine"),
+        ("running", Verdict.REFUSED, "refused by the engine"),
+    ],
+)
+@virtual_time
+async def test_the_outcome_of_a_settlement_is_one_of_a_few_words(
+    state: str, verdict: Verdict, outcome: str
+) -> None:
+    """Alerts and scripts read them."""
+    dead = DeadWorker(state)
+    for verb in ("fail", "complete"):
+        dead.engine.script(verb, Answer(verdict, "details that change"))
+    dead.end()
+    with capture_logs() as logs:
+        await dead.keeper.all_settled()
+    [line] = [line for line in logs if line["event"] == "activity_settled"]
+    assert line["outcome"] == outcome
+
+
+@virtual_time
+async def test_an_activity_that_is_given_up_ended_as_poison() -> None:
+    """It died alone, and for the third time: a line that says `requeued` would be wrong."""
+    dead = DeadWorker("running")
+    for sequence in (1, 2):
+        dead.ledger.suspects.charge("running", "died", sequence)
+    dead.end()
+    with capture_logs() as logs:
+        await dead.keeper.all_settled()
+    [line] = [line for line in logs if line["event"] == "activity_settled"]
+    assert line["outcome"] == "ended as poison"
 
 
 class DeadThreads(DeadWorker):

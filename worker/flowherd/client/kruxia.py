@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.kruxia_replies import TAKEN, decode_batch, is_receipt, sort_reply, source_of, words_of
+from flowherd.client.kruxia_replies import TAKEN, decode_batch, envelope_of, is_receipt, sort_reply, words_of
 from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
 from flowherd.client.transports import new_transport
 from flowherd.engine import Answer, Batch, Verdict
@@ -18,6 +18,7 @@ from flowherd.errors import (
     EngineUnauthorized,
     EngineUnavailable,
     ReplyTooLarge,
+    Source,
 )
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class KruxiaEngine:
         try:
             return self._acknowledged(route, reply)
         except EngineError as error:
-            error.source = source_of(reply)
+            error.source = Source.STRANGER if envelope_of(reply) is None else Source.ENGINE
             raise
 
     def _acknowledged(self, route: str, reply: Reply) -> Answer:

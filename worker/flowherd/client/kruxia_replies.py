@@ -13,7 +13,7 @@ import structlog
 
 from flowherd.activity import Activity
 from flowherd.engine import Answer, Batch, Undecodable, Verdict
-from flowherd.errors import EngineUnauthorized, EngineUnavailable, Source
+from flowherd.errors import EngineUnauthorized, EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,18 +60,13 @@ def sort_reply(reply: Reply) -> Answer | None:
             return None
 
 
-def source_of(reply: Reply) -> Source:
-    """Who speaks in a reply that is no verdict: the engine's errors are JSON of one shape (protocol.md §1.4)."""
-    return Source.STRANGER if _envelope(reply) is None else Source.ENGINE
-
-
 def _message(reply: Reply) -> str:
     """The message of the engine's JSON error, "" for text/plain, HTML and everything else."""
-    error = _envelope(reply)
+    error = envelope_of(reply)
     return str(error.get("message", "")) if error else ""
 
 
-def _envelope(reply: Reply) -> Mapping[str, Any] | None:
+def envelope_of(reply: Reply) -> Mapping[str, Any] | None:
     """The engine's JSON error, None for text/plain, HTML and everything else (protocol.md §1.4)."""
     try:
         error = msgspec.json.decode(reply.body)["error"]
@@ -82,7 +77,7 @@ def _envelope(reply: Reply) -> Mapping[str, Any] | None:
 
 def words_of(reply: Reply) -> str:
     """What the engine said, on one line, at most 200 characters, no control characters (faults.md E15)."""
-    error = _envelope(reply)
+    error = envelope_of(reply)
     text = str(error.get("message", "")) if error else reply.body[:200].decode(errors="replace")
     if error and isinstance(details := error.get("details"), dict):
         text += f" {details}"

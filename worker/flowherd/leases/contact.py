@@ -82,14 +82,13 @@ class Trouble:
         """A beat has failed for the `failures`-th time in a row."""
         if failures == 1 and isinstance(error, EngineDisconnected):
             return  # the connection may only have been idle for too long (faults.md E4)
-        event = _event(error)
-        if event in self._said:
+        kind = _kind(error)
+        if kind in self._said:
             return
         if not self._said:
             self._since = now
-        self._said.add(event)
-        level = log.error if event == "engine_misconfigured" else log.warning
-        level(event, reason=str(error))
+        self._said.add(kind)
+        _say(kind, str(error))
 
     def over(self, now: float) -> None:
         """Every beat is taken again."""
@@ -97,9 +96,21 @@ class Trouble:
         log.info("engine_reachable_again", after_s=round(now - self._since, 1))
 
 
-def _event(error: EngineError) -> str:
+def _kind(error: EngineError) -> str:
     if isinstance(error, EngineMisconfigured):
-        return "engine_misconfigured"
+        return "misconfigured"
     if isinstance(error, EngineUnauthorized):
-        return "engine_refuses_our_token"
-    return "engine_unreachable" if error.source is Source.NOTHING else "heartbeats_fail"
+        return "token"
+    return "unreachable" if error.source is Source.NOTHING else "failing"
+
+
+def _say(kind: str, reason: str) -> None:
+    match kind:
+        case "misconfigured":
+            log.error("engine_misconfigured", reason=reason)
+        case "token":
+            log.warning("engine_refuses_our_token", reason=reason)
+        case "unreachable":
+            log.warning("engine_unreachable", reason=reason)
+        case _:
+            log.warning("heartbeats_fail", reason=reason)
