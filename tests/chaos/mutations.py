@@ -81,17 +81,17 @@ MUTATIONS = (
         UNIT + "test_beats_first.py::test_400_leases_of_3_s_outlive_an_engine_that_is_slow",
     ),
     Mutation(
-        "beats that are answered go before those that are not",
+        "places that beats cannot take again and again",
         WORKER + "leases/heartbeats.py",
-        "_Due(watch.failures > 0, ",
-        "_Due(False, ",
+        "self._again < _AGAIN and ",
+        "",
         UNIT + "test_beats_first.py::test_beats_that_nobody_answers_do_not_starve_those_that_are_answered",
     ),
     Mutation(
         "few beats in a silence",
         WORKER + "leases/heartbeats.py",
-        "if not self._contact.may_begin(now, self._shortest_lease_s):",
-        "if False:",
+        " and self._contact.may_try_again(now, self._shortest_lease_s)",
+        "",
         UNIT + "test_beats_first.py::test_an_outage_is_no_storm_and_its_end_is_found_soon",
     ),
     Mutation(

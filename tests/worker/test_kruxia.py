@@ -157,7 +157,7 @@ async def test_replies_that_are_no_verdicts(
         await VERBS[verb](client)
     assert str(play.status) in str(raised.value)
     assert raised.value.in_doubt is in_doubt
-    is_engines = play.body.startswith(b'{"error"')
+    is_engines = isinstance(play.body, dict) and "error" in play.body
     assert raised.value.source is (Source.ENGINE if is_engines else Source.STRANGER)
 
 

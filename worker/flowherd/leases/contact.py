@@ -1,4 +1,4 @@
-"""Contact with the engine: how many beats may go out while nothing answers, and the lines that say so."""
+"""Contact with the engine: how often beats are tried again while nothing answers, and the lines that say so."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = structlog.stdlib.get_logger(__name__)
 class Contact:
     """Silent once a call that began after the latest reply has ended without one, until the next reply.
 
-    A silence may be an outage, or one row that is locked: so beats still go out, one at a time after growing
-    pauses, whether the one before has ended or not.
+    A silence may be an outage, or rows that are locked: so each beat is tried once as ever, and then one of them at a
+    time after growing pauses, whether the one before has ended or not.
 
     Attributes:
         silent: see above.
@@ -53,8 +53,8 @@ class Contact:
             self.silent = True
             self._next_probe_at = now
 
-    def may_begin(self, now: float, shortest_lease_s: float) -> bool:
-        """Whether one more beat may go out; in a silence the answer True counts as a probe.
+    def may_try_again(self, now: float, shortest_lease_s: float) -> bool:
+        """Whether a beat that nothing has answered may go out again; in a silence the answer True counts as a probe.
 
         Probes find the end of an outage within a sixth of the shortest lease that is held.
         """

@@ -1,12 +1,12 @@
 """Heartbeats: each lease has a schedule of its own, and no call waits for another one for longer than leases allow.
 
 A beat that fails is tried again within a third of its lease, whatever the engine asks for. Three limits bound the
-calls under way, so that neither an outage nor beats that nobody answers can make others late:
+calls under way, so that neither an outage nor beats that nothing answers make others late:
 
-    places   64 calls at once, the lease that ends first before others; a call that begins when half of them are
+    places   64 calls at once, the lease that ends first before others. A call that begins when half of the places are
              taken gets no longer than a third of the shortest lease
-    again    16 of these for beats whose last try failed: they come after those that are answered
-    silence  while nothing answers at all, one beat after a growing pause (`Contact`)
+    again    32 of the places, for beats whose last try nothing has answered: first those that can still save a lease
+    silence  while nothing answers at all, these go out one after a growing pause (`Contact`)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flowherd.leases.confirmations import Confirmations
 
 PLACES = 64  # calls under way, and so connections
-_AGAIN = 16  # of them for beats whose last try failed
+_AGAIN = 32  # of them for beats whose last try nothing has answered
 _SHORTEST_BEAT_S = 0.1  # a lease shorter than the round trip must not become a busy loop (faults.md E22)
 _AT_ONCE_BELOW_S = 2.0  # a shorter lease gets its first beat at once
 _SHORTEST_CALL_S, _LONGEST_CALL_S = 1.0, 10.0
@@ -45,15 +45,16 @@ class _Watch:
     """What is remembered of one record between scans."""
 
     next_beat_at: float
-    failures: int = 0
+    failures: int = 0  # in a row
+    was_answered: bool = True  # the last try, be it with an error
     begun_at: float | None = None  # of the call under way
 
 
 @dataclass(slots=True, order=True)
 class _Due:
-    """A beat that should go out: those that were answered first, then the lease that ends first, a lapsed one last."""
+    """A beat that should go out; they are compared by who goes first."""
 
-    has_failed: bool
+    is_again: bool
     has_lapsed: bool
     lapses_at: float
     order: int
@@ -118,7 +119,7 @@ class Heartbeats:
                     max(record.claimed_at, berth.last_ok(record.index, record.sequence)) + record.lease_s
                 )
                 due.append(
-                    _Due(watch.failures > 0, lapses_at < now, lapses_at, len(due), berth, record, watch)
+                    _Due(not watch.was_answered, lapses_at < now, lapses_at, len(due), berth, record, watch)
                 )
         heapify(due)
         self._due = due
@@ -156,16 +157,17 @@ class Heartbeats:
         """Begins as many as there are places for."""
         now = self._clock()
         while self._due and self._under_way < PLACES:
-            if self._due[0].has_failed and self._again >= _AGAIN:
-                return
-            if not self._contact.may_begin(now, self._shortest_lease_s):
+            if self._due[0].is_again and not self._may_try_again(now):
                 return
             due = heappop(self._due)
             patience_s = due.record.lease_s if self._under_way < PLACES / 2 else self._shortest_lease_s
             due.watch.begun_at = now
             self._under_way += 1
-            self._again += due.has_failed
+            self._again += due.is_again
             self._tasks.spawn(self._beat(due, now, patience_s / 3))
+
+    def _may_try_again(self, now: float) -> bool:
+        return self._again < _AGAIN and self._contact.may_try_again(now, self._shortest_lease_s)
 
     async def _beat(self, due: _Due, now: float, patience_s: float) -> None:
         record, watch = due.record, due.watch
@@ -180,7 +182,7 @@ class Heartbeats:
             wait_s = self._after_answer(due, answer, now)
         finally:
             self._under_way -= 1
-            self._again -= due.has_failed
+            self._again -= due.is_again
             watch.begun_at = None
             watch.next_beat_at = self._clock() + wait_s
         self._begin_due()
@@ -193,7 +195,8 @@ class Heartbeats:
         if error.source is Source.ENGINE:
             self._confirmations.answered(due.berth, record, asked_at)
         interval_s = self._interval_s(record)
-        if error.source is not Source.NOTHING:
+        due.watch.was_answered = error.source is not Source.NOTHING
+        if due.watch.was_answered:
             self._contact.replied(now)
             return interval_s / 2 if failures == 1 else interval_s
         self._contact.ended_without_reply(asked_at, now)
@@ -204,6 +207,7 @@ class Heartbeats:
     def _after_answer(self, due: _Due, answer: Answer, asked_at: float) -> float:
         """Seconds until the next beat."""
         record, now = due.record, self._clock()
+        due.watch.was_answered = True
         self._contact.replied(now)
         self._confirmations.answered(due.berth, record, asked_at)
         took_s = now - asked_at
