@@ -92,7 +92,8 @@ def test_n3_settlements_that_are_slow_cost_no_living_activity_its_lease(
     journal = tmp_path / "journal"
     with running_engine(*SHORT_LEASE) as engine:
         run_host(APP, "-c", "100", "--default-lease", "3", url=engine.url)
-        engine.submit("wait", 80, seconds=4.2, journal=str(journal))
+        once = {"retry": {"max_attempts": 1}}
+        engine.submit("wait", 80, settings=once, seconds=4.2, journal=str(journal))
         eventually(
             lambda: journal.exists() and journal.read_text().count("start") == 80, "80 running activities"
         )

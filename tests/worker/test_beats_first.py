@@ -13,7 +13,7 @@ from virtual_time import now, virtual_time
 from worker_kit import LeasedHost, open_berth
 
 from flowherd.engine import Answer, Verdict
-from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, Source
+from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordBook, Standing
 from flowherd.testing import FakeEngine
 
@@ -95,13 +95,13 @@ async def test_n3_slow_settlements_lose_no_living_lease() -> None:
         EngineMisconfigured("status 403: no"),
     ],
 )
-@pytest.mark.parametrize("source", [Source.ENGINE, Source.STRANGER])
+@pytest.mark.parametrize("is_engines", [True, False], ids=["of the engine", "of a proxy"])
 @virtual_time
 async def test_n5_an_error_on_one_beat_delays_that_beat_by_a_third_of_its_lease_and_no_other(
-    trouble: EngineError, source: Source
+    trouble: EngineError, *, is_engines: bool
 ) -> None:
     """N5: one 503 with `Retry-After: 60`, one 403."""
-    trouble.source = source
+    trouble.is_engines = is_engines
     first = iter([trouble])
     engine = Beaten(lambda activity_id: next(first, None) if activity_id == "a-0" else None)
     host = host_of(engine)
@@ -123,7 +123,7 @@ async def test_beats_that_nobody_answers_do_not_starve_those_that_are_answered()
         return busy if engine.tries[activity_id] % 5 == 0 else 0.02
 
     busy = EngineUnavailable("status 503: busy", retry_after_s=60.0)
-    busy.source = Source.ENGINE
+    busy.is_engines = True
     engine = Beaten(met)
     host = host_of(engine)
     begun = now()

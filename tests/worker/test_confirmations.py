@@ -17,7 +17,7 @@ from worker_kit import LeasedHost, open_berth
 from flowherd import Registry
 from flowherd.config import WorkerConfig
 from flowherd.engine import Answer, Batch, Verdict
-from flowherd.errors import EngineError, EngineUnavailable, Source
+from flowherd.errors import EngineError, EngineUnavailable
 from flowherd.leases.beats import SCAN_EVERY_S, LeaseKeeper
 from flowherd.leases.confirmations import ANSWERED_FOR_S, Answers, unconfirmed
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordBook
@@ -57,8 +57,8 @@ def test_polls_wait_while_a_lease_is_in_doubt_unless_the_keeper_is_late() -> Non
     assert not ledger.polls_wait(102.1)
 
 
-def failing(error: EngineError, source: Source = Source.NOTHING) -> EngineError:
-    error.source = source
+def failing(error: EngineError, *, is_engines: bool) -> EngineError:
+    error.is_engines = is_engines
     return error
 
 
@@ -90,18 +90,16 @@ async def test_polls_wait_for_a_lease_that_nothing_answers_and_go_on_when_someth
     assert said == ["polls_wait", "polls_go_on"]
 
 
-@pytest.mark.parametrize(("source", "waits"), [(Source.ENGINE, False), (Source.STRANGER, True)])
+@pytest.mark.parametrize("is_engines", [True, False])
 @virtual_time
-async def test_an_error_of_the_engine_is_an_answer_and_one_of_a_proxy_is_none(
-    source: Source, *, waits: bool
-) -> None:
+async def test_an_error_of_the_engine_is_an_answer_and_one_of_a_proxy_is_none(*, is_engines: bool) -> None:
     """A beat that always gets 500 keeps nobody from polling; a proxy says 502 while the engine is away."""
-    host = Doubted(failing(EngineUnavailable("status 500"), source))
+    host = Doubted(failing(EngineUnavailable("status 500"), is_engines=is_engines))
     most = 0
     for _ in range(100):
         await asyncio.sleep(0.1)
         most = max(most, host.unconfirmed)
-    assert (most > 0) is waits
+    assert (most > 0) is not is_engines
 
 
 @virtual_time
@@ -202,7 +200,7 @@ class Leasing(FakeEngine):
         del body, deadline_s
         await self._reach()
         if activity_id in self.refuses:
-            raise failing(EngineUnavailable("status 500"), Source.ENGINE)
+            raise failing(EngineUnavailable("status 500"), is_engines=True)
         self.rows[activity_id].is_done = True
         return Answer(Verdict.ACCEPTED)
 

@@ -14,7 +14,6 @@ from flowherd.errors import (
     EngineMisconfigured,
     EngineUnauthorized,
     EngineUnavailable,
-    Source,
 )
 
 ID = "0193a1b2-0000-7000-8000-000000000001"
@@ -157,8 +156,7 @@ async def test_replies_that_are_no_verdicts(
         await VERBS[verb](client)
     assert str(play.status) in str(raised.value)
     assert raised.value.in_doubt is in_doubt
-    is_engines = isinstance(play.body, dict) and "error" in play.body
-    assert raised.value.source is (Source.ENGINE if is_engines else Source.STRANGER)
+    assert raised.value.is_engines is (isinstance(play.body, dict) and "error" in play.body)
 
 
 @pytest.mark.parametrize("verb", ["heartbeat", "complete", "poll"])

@@ -29,7 +29,6 @@ LeaseLost is no FlowherdError but a CancelledError: a handler that catches `Exce
 from __future__ import annotations
 
 import asyncio
-from enum import Enum
 
 
 class FlowherdError(Exception):
@@ -134,22 +133,15 @@ class StorageFailed(FileError):
     _code = "STORAGE"
 
 
-class Source(Enum):
-    """Who has answered a call."""
-
-    NOTHING = "nothing"
-    STRANGER = "stranger"  # a proxy, or whatever else listens there
-    ENGINE = "engine"
-
-
 class EngineError(FlowherdError):
     """A call to the engine did not end in a verdict.
 
-    `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2), `source` who said so.
+    `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2); `is_engines`, that
+    the engine has answered it, and neither nothing nor a proxy.
     """
 
     in_doubt = False
-    source = Source.NOTHING
+    is_engines = False
 
 
 class EngineUnavailable(EngineError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.kruxia_replies import TAKEN, decode_batch, envelope_of, is_receipt, sort_reply, words_of
+from flowherd.client.kruxia_replies import TAKEN, decode_batch, is_receipt, sort_reply, words_of
 from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
 from flowherd.client.transports import new_transport
 from flowherd.engine import Answer, Batch, Verdict
@@ -18,7 +18,6 @@ from flowherd.errors import (
     EngineUnauthorized,
     EngineUnavailable,
     ReplyTooLarge,
-    Source,
 )
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ class KruxiaEngine:
         try:
             return self._acknowledged(route, reply)
         except EngineError as error:
-            error.source = Source.STRANGER if envelope_of(reply) is None else Source.ENGINE
+            error.is_engines = _is_engines(reply)
             raise
 
     def _acknowledged(self, route: str, reply: Reply) -> Answer:
@@ -210,6 +209,24 @@ class KruxiaEngine:
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
         await self._transport.aclose()
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _Envelope(msgspec.Struct):
+    error: _Error
+
+
+def _is_engines(reply: Reply) -> bool:
+    """Whether an error is in the engine's words (protocol.md §1.4)."""
+    try:
+        msgspec.json.decode(reply.body, type=_Envelope)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 @lru_cache(maxsize=8)

@@ -62,11 +62,11 @@ def sort_reply(reply: Reply) -> Answer | None:
 
 def _message(reply: Reply) -> str:
     """The message of the engine's JSON error, "" for text/plain, HTML and everything else."""
-    error = envelope_of(reply)
+    error = _envelope(reply)
     return str(error.get("message", "")) if error else ""
 
 
-def envelope_of(reply: Reply) -> Mapping[str, Any] | None:
+def _envelope(reply: Reply) -> Mapping[str, Any] | None:
     """The engine's JSON error, None for text/plain, HTML and everything else (protocol.md §1.4)."""
     try:
         error = msgspec.json.decode(reply.body)["error"]
@@ -77,7 +77,7 @@ def envelope_of(reply: Reply) -> Mapping[str, Any] | None:
 
 def words_of(reply: Reply) -> str:
     """What the engine said, on one line, at most 200 characters, no control characters (faults.md E15)."""
-    error = envelope_of(reply)
+    error = _envelope(reply)
     text = str(error.get("message", "")) if error else reply.body[:200].decode(errors="replace")
     if error and isinstance(details := error.get("details"), dict):
         text += f" {details}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.core.retries import Backoff
-from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnauthorized, Source
+from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnauthorized
 
 if TYPE_CHECKING:
     from flowherd.errors import EngineError
@@ -19,7 +19,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Contact:
-    """Silent once a call that began after the latest reply has ended without one, until the next reply.
+    """Silent once a call that began after the engine's latest answer has ended without one, until the next answer.
 
     A silence may be an outage, or rows that are locked: so each beat is tried once as ever, and then one of them at a
     time after growing pauses, whether the one before has ended or not.
@@ -32,7 +32,7 @@ class Contact:
 
     def __init__(self) -> None:
         self._rng = random.Random()
-        self._replied_at = -1.0
+        self._answered_at = -1.0
         self._probes = 0
         self._next_probe_at = 0.0
         self.silent = False
@@ -41,15 +41,15 @@ class Contact:
     def __repr__(self) -> str:
         return f"<Contact [{f'silent, {self._probes} probes' if self.silent else 'answered'}]>"
 
-    def replied(self, now: float) -> None:
-        """Something has replied to a call."""
-        self._replied_at = now
+    def answered(self, now: float) -> None:
+        """The engine has answered a call."""
+        self._answered_at = now
         if self.silent:
             self.silent, self.heard_since, self._probes = False, now, 0
 
-    def ended_without_reply(self, began_at: float, now: float) -> None:
+    def ended_unanswered(self, began_at: float, now: float) -> None:
         """A call that began at `began_at` has ended; the first one begins a silence."""
-        if not self.silent and began_at > self._replied_at:
+        if not self.silent and began_at > self._answered_at:
             self.silent = True
             self._next_probe_at = now
 
@@ -101,7 +101,7 @@ def _kind(error: EngineError) -> str:
         return "misconfigured"
     if isinstance(error, EngineUnauthorized):
         return "token"
-    return "unreachable" if error.source is Source.NOTHING else "failing"
+    return "failing" if error.is_engines else "unreachable"
 
 
 def _say(kind: str, reason: str) -> None:

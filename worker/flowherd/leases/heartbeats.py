@@ -1,12 +1,12 @@
 """Heartbeats: each lease has a schedule of its own, and no call waits for another one for longer than leases allow.
 
 A beat that fails is tried again within a third of its lease, whatever the engine asks for. Three limits bound the
-calls under way, so that neither an outage nor beats that nothing answers make others late:
+calls under way, so that neither an outage nor beats that are not answered make others late:
 
     places   64 calls at once, the lease that ends first before others. A call that begins when half of the places are
              taken gets no longer than a third of the shortest lease
-    again    32 of the places, for beats whose last try nothing has answered: first those that can still save a lease
-    silence  while nothing answers at all, these go out one after a growing pause (`Contact`)
+    again    32 of the places, for beats whose last try was not answered: first those that can still save a lease
+    silence  while the engine answers nothing at all, these go out one after a growing pause (`Contact`)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.engine import Answer, Engine, Verdict
-from flowherd.errors import EngineDisconnected, EngineError, Source
+from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.contact import Contact, Trouble
 from flowherd.ledger import Berth, Host, Ledger, Record, Standing, State
 from flowherd.working.tasks import Tasks
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flowherd.leases.confirmations import Confirmations
 
 PLACES = 64  # calls under way, and so connections
-_AGAIN = 32  # of them for beats whose last try nothing has answered
+_AGAIN = 32  # of them for beats whose last try the engine has not answered
 _SHORTEST_BEAT_S = 0.1  # a lease shorter than the round trip must not become a busy loop (faults.md E22)
 _AT_ONCE_BELOW_S = 2.0  # a shorter lease gets its first beat at once
 _SHORTEST_CALL_S, _LONGEST_CALL_S = 1.0, 10.0
@@ -192,14 +192,13 @@ class Heartbeats:
         record, failures, now = due.record, due.watch.failures, self._clock()
         log.debug("heartbeat_failed", activity_id=record.activity_id, reason=str(error))
         self._trouble.met(error, now, failures)
-        if error.source is Source.ENGINE:
-            self._confirmations.answered(due.berth, record, asked_at)
         interval_s = self._interval_s(record)
-        due.watch.was_answered = error.source is not Source.NOTHING
-        if due.watch.was_answered:
-            self._contact.replied(now)
+        due.watch.was_answered = error.is_engines
+        if error.is_engines:
+            self._confirmations.answered(due.berth, record, asked_at)
+            self._contact.answered(now)
             return interval_s / 2 if failures == 1 else interval_s
-        self._contact.ended_without_reply(asked_at, now)
+        self._contact.ended_unanswered(asked_at, now)
         if failures == 1 and isinstance(error, EngineDisconnected):
             return 0.0  # the connection may only have been idle for too long (faults.md E4)
         return min(interval_s / 2, _LONGEST_PAUSE_S) * self._rng.uniform(0.5, 1.0)
@@ -208,7 +207,7 @@ class Heartbeats:
         """Seconds until the next beat."""
         record, now = due.record, self._clock()
         due.watch.was_answered = True
-        self._contact.replied(now)
+        self._contact.answered(now)
         self._confirmations.answered(due.berth, record, asked_at)
         took_s = now - asked_at
         if took_s > record.lease_s / 3 and record.name not in self._short_leases:

@@ -13,7 +13,7 @@ import structlog
 from flowherd.activity import Failed
 from flowherd.core.retries import Backoff
 from flowherd.engine import Answer, Engine, Verdict
-from flowherd.errors import EngineError, Source
+from flowherd.errors import EngineError
 from flowherd.leases.causes import failure_of
 from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, Standing, State
 from flowherd.sdk.sums import unpack
@@ -130,7 +130,7 @@ class Settlement:
                     return await self._tell(berth, record, beside)
             except EngineError as error:
                 failures += 1
-                if error.source is Source.ENGINE:
+                if error.is_engines:
                     self._confirmations.answered(berth, record, asked_at)
                 if self._clock() > give_up_at:
                     raise
