@@ -104,26 +104,32 @@ class LeaseKeeper:
         """Starts the beats that are due and the settlement of berths that have ended."""
         now = self._clock()
         held: list[tuple[Berth, Record]] = []
-        owed: list[tuple[Berth, Record]] = []  # by what has ended
+        owed: list[tuple[Berth, Record]] = []
         for berth in self._ledger.berths:
-            match berth.life:
-                case Life.LIVE:
-                    for record in berth.records():
-                        if record.state is State.DEAD:
-                            owed.append((berth, record))
-                            self._settle_dead_once(berth, record)
-                        elif record.state in HELD:
-                            held.append((berth, record))
-                case Life.ENDED:
-                    owed += [(berth, record) for record in berth.records() if record.state in HELD]
-                    if berth.number not in self._settling:
-                        self._settle_when_whole(self._ledger.process_of(berth))
-                case Life.FREE:
-                    pass
+            self._look_at(berth, held, owed)
         self._heartbeats.attend(held, now)
         self._settling_dead &= {(berth.number, record.sequence) for berth, record in owed}
         self._confirmations.store([*held, *owed], now)
         self._ledger.tick(now)
+
+    def _look_at(
+        self, berth: Berth, held: list[tuple[Berth, Record]], owed: list[tuple[Berth, Record]]
+    ) -> None:
+        """Adds what living handlers hold to `held`, and to `owed` what has died and is being settled."""
+        match berth.life:
+            case Life.LIVE:
+                for record in berth.records():
+                    if record.state is State.DEAD:
+                        owed.append((berth, record))
+                        self._settle_dead_once(berth, record)
+                    elif record.state in HELD:
+                        held.append((berth, record))
+            case Life.ENDED:
+                owed += [(berth, record) for record in berth.records() if record.state in HELD]
+                if berth.number not in self._settling:
+                    self._settle_when_whole(self._ledger.process_of(berth))
+            case Life.FREE:
+                pass
 
     def _settle_dead_once(self, berth: Berth, record: Record) -> None:
         """Settles what has died in an isolate, while its worker lives."""
