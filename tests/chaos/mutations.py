@@ -97,9 +97,16 @@ MUTATIONS = (
     Mutation(
         "polls wait for leases that may have lapsed",
         WORKER + "leases/confirmations.py",
-        "self._ledger.put(Host.UNCONFIRMED, count)",
-        "self._ledger.put(Host.UNCONFIRMED, 0)",
+        "self._ledger.put(_UNCONFIRMED, count)",
+        "self._ledger.put(_UNCONFIRMED, 0)",
         UNIT + "test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
+    ),
+    Mutation(
+        "polls wait for a keeper that has stood still",
+        WORKER + "leases/confirmations.py",
+        "return self._looks <= _LOOKS",
+        "return False",
+        UNIT + "test_confirmations.py::test_nothing_runs_twice_after_everything_has_stood_still",
     ),
     Mutation(
         "the poller waits when polls have to",

@@ -60,11 +60,11 @@ class Watched(Ledger):
 
     looks = 0
 
-    def polls_wait(self, now: float) -> bool:
+    def keeper_late_s(self, now: float) -> float:
         self.looks += 1
         if self.looks == 3:
             self.has_looked.set()
-        return super().polls_wait(now)
+        return super().keeper_late_s(now)
 
     @cached_property
     def has_looked(self) -> asyncio.Event:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
-from virtual_time import now, virtual_time
+from virtual_time import VirtualTimeLoop, now, virtual_time
 from worker_kit import LeasedHost, open_berth
 
 from flowherd import Registry
@@ -19,7 +19,7 @@ from flowherd.config import WorkerConfig
 from flowherd.engine import Answer, Batch, Verdict
 from flowherd.errors import EngineError, EngineUnavailable
 from flowherd.leases.beats import SCAN_EVERY_S, LeaseKeeper
-from flowherd.leases.confirmations import ANSWERED_FOR_S, Answers, unconfirmed
+from flowherd.leases.confirmations import ANSWERED_FOR_S, Answers, PollHold, unconfirmed
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordBook
 from flowherd.running.environment import RunEnvironment
 from flowherd.testing import FakeEngine, make_activity
@@ -47,14 +47,32 @@ def test_the_engine_answers_as_long_as_no_pause_is_as_long_as_an_outage_that_mat
     assert answers.for_s(112.3, 3.0) == pytest.approx(0.1)
 
 
-def test_polls_wait_while_a_lease_is_in_doubt_unless_the_keeper_is_late() -> None:
-    """A keeper that is frozen or gone decides nothing."""
+def test_polls_wait_while_a_lease_is_in_doubt() -> None:
     ledger = Ledger(seats=1, records=4)
+    hold = PollHold(ledger)
+    assert not hold.holds(100.0), "where there is no keeper nobody is waited for"
     ledger.tick(100.0)
-    assert not ledger.polls_wait(100.1)
+    assert not hold.holds(100.1)
     ledger.put(Host.UNCONFIRMED, 3)
-    assert ledger.polls_wait(100.1)
-    assert not ledger.polls_wait(102.1)
+    assert hold.holds(100.1)
+    ledger.put(Host.UNCONFIRMED, 0)
+    ledger.tick(200.0)  # it rests
+    assert not hold.holds(150.0)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_late_keeper_is_waited_for_while_this_process_looks_20_times(count: int) -> None:
+    """N4: who has stood still as well must not judge it; one that is frozen or gone decides nothing for long."""
+    ledger = Ledger(seats=1, records=4)
+    hold = PollHold(ledger)
+    ledger.tick(100.0)
+    ledger.put(Host.UNCONFIRMED, count)
+    assert hold.holds(500.0)
+    assert hold.holds(500.0), "the same look"
+    held = [hold.holds(500.0 + look / 10) for look in range(1, 30)]
+    assert held == [True] * 19 + [False] * 10
+    ledger.tick(503.0)
+    assert hold.holds(503.1) is (count > 0)
 
 
 def failing(error: EngineError, *, is_engines: bool) -> EngineError:
@@ -165,9 +183,9 @@ class Leasing(FakeEngine):
         self.away_until = 0.0
         self.refuses: set[str] = set()
 
-    def queue(self, *activity_ids: str) -> None:
+    def queue(self, *activity_ids: str, name: str = "work") -> None:
         for activity_id in activity_ids:
-            self.rows[activity_id] = _Row(make_activity("work", activity_id=activity_id))
+            self.rows[activity_id] = _Row(make_activity(name, activity_id=activity_id))
 
     async def _reach(self, *, is_beat: bool = False) -> None:
         if now() >= self.away_until and not is_beat:
@@ -216,12 +234,14 @@ class SmallHost:
         self.workers: dict[int, Worker] = {}
         for seat in range(processes):
             berth = open_berth(self.ledger, seat=seat)
+            hold = PollHold(self.ledger)
             host = SharedHost(
                 rouse_keeper=self.keeper.woken.set,
-                polls_wait=lambda: obeys and self.ledger.polls_wait(now()),
+                polls_wait=lambda hold=hold: obeys and hold.holds(now()),  # type: ignore[misc]
             )
             registry = Registry()
             registry.register(_work)
+            registry.register(_work_longer)
             self.workers[berth.number] = Worker(
                 config, registry, engine, RecordBook(berth), RunEnvironment(), host
             )
@@ -237,7 +257,13 @@ async def _work() -> dict[str, Any]:
     return {}
 
 
+async def _work_longer() -> dict[str, Any]:
+    await asyncio.sleep(9.0)
+    return {}
+
+
 _work.__name__ = "work"
+_work_longer.__name__ = "work_longer"
 
 
 async def _outage(seed: int, *, obeys: bool) -> Counter[str]:
@@ -266,6 +292,23 @@ async def test_without_the_rule_most_of_these_outages_make_something_run_twice()
     """Else the test before would show nothing."""
     again = [sum((await _outage(seed, obeys=False)).values()) for seed in range(6)]
     assert sum(map(bool, again)) >= 3, again
+
+
+@pytest.mark.parametrize("seed", range(20))
+@virtual_time
+async def test_nothing_runs_twice_after_everything_has_stood_still(seed: int) -> None:
+    """N4, N6: as long as a lease lasts; who wakes first must not poll before leases are renewed."""
+    rng = random.Random(seed)
+    engine = Leasing()
+    SmallHost(engine)
+    engine.queue(*(f"a-{number}" for number in range(8)), name="work_longer")
+    await asyncio.sleep(rng.uniform(2.2, 4.0))
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.now += rng.uniform(2.5, 6.0)
+    await asyncio.sleep(10.0)
+    assert {row.claims for row in engine.rows.values()} == {1}
+    assert all(row.is_done for row in engine.rows.values())
 
 
 @virtual_time

@@ -72,8 +72,7 @@ __all__ = [
     "records_needed",
 ]
 
-_KEEPER_LATE_S = 2.0
-_UNCONFIRMED, _KEEPER_TICK = Host.UNCONFIRMED, Host.KEEPER_TICK  # looked at for each poll
+_KEEPER_TICK = Host.KEEPER_TICK  # looked at for each poll
 _TOKEN_BYTES = 16 * 1024
 _TOKEN_AREA = CHECKED.size + _TOKEN_BYTES
 _PAGE = mmap.PAGESIZE
@@ -205,10 +204,10 @@ class Ledger:
         """Whether the keeper has gone to rest since nothing was held: who has claimed must wake it."""
         return self._cells[Host.KEEPER_TICK] > now * 1e6
 
-    def polls_wait(self, now: float) -> bool:
-        """Whether a poll could take what this host still holds (faults.md N6); a late keeper decides nothing."""
-        cells = self._cells
-        return cells[_UNCONFIRMED] > 0 and now - cells[_KEEPER_TICK] / 1e6 < _KEEPER_LATE_S
+    def keeper_late_s(self, now: float) -> float:
+        """Seconds since the keeper looked last; not above 0 while it rests, or where there is none."""
+        tick = self._cells[_KEEPER_TICK]
+        return now - tick / 1e6 if tick else 0.0
 
     def conclude(self, counter: Host, berth: Berth, record: Record, standing: Standing) -> None:
         """Judges a record for good and counts it, once however often it is asked for; only the keeper may."""

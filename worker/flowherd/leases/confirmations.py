@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 SHORTEST_LEASE_S = 2.0  # a shorter one lapses between two scans
 DOUBTFUL_AFTER = 2 / 3  # of a lease without an answer: two beats have failed, and one is left
+STALE_AFTER_S = 1.0  # a count that is older says nothing: the keeper has missed several scans
+_LOOKS, _BETWEEN_LOOKS_S = 20, 0.05  # 2 s for a poller that looks each 0.1 s
 ANSWERED_FOR_S = 10.0  # after so long it is no outage that keeps one activity from being answered
+
+_UNCONFIRMED = Host.UNCONFIRMED  # looked at for each poll
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -85,7 +89,7 @@ class Confirmations:
         self._answers.heard(self._heard_at, shortest_s)
         if count and self._answers.for_s(now, shortest_s) >= ANSWERED_FOR_S:
             count = 0
-        self._ledger.put(Host.UNCONFIRMED, count)
+        self._ledger.put(_UNCONFIRMED, count)
         if bool(count) is not self._is_held:
             self._is_held = bool(count)
             self._say(count)
@@ -108,3 +112,31 @@ class Confirmations:
             log.warning("polls_wait", unconfirmed=count, note=note)
         else:
             log.info("polls_go_on")
+
+
+class PollHold:
+    """Says to one process whether its polls have to wait, by what the keeper has stored.
+
+    While the count is stale they wait too: all may have stood still, and leases may have lapsed meanwhile. A keeper
+    that stays late is waited for during 20 looks, about 2 s: looks, since who has stood still too has not looked.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._looks = 0
+        self._looked_at = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"<PollHold [{self._ledger.get(_UNCONFIRMED)} unconfirmed, {self._looks} looks for the keeper]>"
+        )
+
+    def holds(self, now: float) -> bool:
+        """Whether a poll has to wait; ask again after 0.1 s."""
+        if self._ledger.keeper_late_s(now) < STALE_AFTER_S:
+            self._looks = 0
+            return self._ledger.get(_UNCONFIRMED) > 0
+        if now >= self._looked_at + _BETWEEN_LOOKS_S:
+            self._looked_at = now
+            self._looks += 1
+        return self._looks <= _LOOKS

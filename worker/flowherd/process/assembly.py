@@ -14,6 +14,7 @@ from flowherd.files.scratch import begin_sweep
 from flowherd.files.transfers import EngineFiles
 from flowherd.isolates.pool import Isolates
 from flowherd.isolates.terms import IsolateRules
+from flowherd.leases.confirmations import PollHold
 from flowherd.ledger import Berth, Clock, Ledger, RecordBook
 from flowherd.measuring.wiring import measuring
 from flowherd.process.loops import new_loop
@@ -85,6 +86,7 @@ class Assembly:
             max_file_mb=config.max_file_mb,
         )
         self._ledger = ledger
+        self._hold = PollHold(ledger)
         self._bells = bells
         self._berth = berth
         locks = place.locks or RecordLocks(bells.permits)
@@ -126,7 +128,7 @@ class Assembly:
             self._bells.ring_keeper()
 
     def _polls_wait(self) -> bool:
-        return self._ledger.polls_wait(time.monotonic())
+        return self._hold.holds(time.monotonic())
 
     async def aclose(self) -> None:
         """Ends listening and closes all connections."""

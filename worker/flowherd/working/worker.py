@@ -61,7 +61,7 @@ class SharedHost:
         siblings: the host's other processes, None for a worker that is alone.
         isolates: where activities with offload="process" run; None where nobody makes them.
         rouse_keeper: called once the ledger has claims that the keeper may not have seen.
-        polls_wait: whether a poll could take what this host still holds (`Ledger.polls_wait`).
+        polls_wait: whether a poll could take what this host still holds (`PollHold`).
 
     """
 
