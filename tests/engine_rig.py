@@ -70,7 +70,7 @@ class EngineRig:
         host = SharedHost(rouse_keeper=self._rouse_keeper)
         self.worker = Worker(config, registry, self.engine, book, RunEnvironment(), host)
         self.heeded = asyncio.Event()
-        self.keeper = LeaseKeeper(self.engine, self.ledger, config, self._ring)
+        self.keeper = LeaseKeeper(self.engine, self.engine, self.ledger, config, self._ring)
 
     def _ring(self, _: int) -> None:
         self.worker.heed_verdicts()

@@ -51,8 +51,10 @@ def child_that(work: Callable[[], None]) -> Iterator[int]:
 class LeasedHost:
     """One worker's ledger with a keeper beside it, on the loop's clock."""
 
-    def __init__(self, *, ledger: Ledger | None = None, **settings: Any) -> None:
-        self.engine = FakeEngine()
+    def __init__(
+        self, *, ledger: Ledger | None = None, engine: FakeEngine | None = None, **settings: Any
+    ) -> None:
+        self.engine = engine or FakeEngine()
         self.ledger = ledger or Ledger(seats=1, records=200)
         self.berth = open_berth(self.ledger)
         self.book = RecordBook(self.berth)
@@ -62,7 +64,9 @@ class LeasedHost:
 
     def start_keeper(self) -> None:
         loop = asyncio.get_running_loop()
-        self.keeper = LeaseKeeper(self.engine, self.ledger, self.config, self.rung.append, loop.time)
+        self.keeper = LeaseKeeper(
+            self.engine, self.engine, self.ledger, self.config, self.rung.append, loop.time
+        )
         self.running = loop.create_task(self.keeper.run())
 
     def claim(

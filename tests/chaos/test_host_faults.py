@@ -38,7 +38,7 @@ def test_a_worker_killed_in_mid_report_has_one_completion(world: World) -> None:
     world.proxy.holds = set()
     world.kill(victim)
     [settled] = host.wait_for_log("activity_settled")
-    assert settled["outcome"] == "its kept result was delivered"
+    assert settled["outcome"] == "completed from the kept result"
     verdicts = [e["verdict"] for e in world.engine.journal() if e["event"] == "complete"]
     assert verdicts == ["accepted", "repeated"]
     assert not world.engine.entries("fail")

@@ -48,6 +48,7 @@ class World:
         folder: for the database, the notes, the log.
         toxics: what the proxy does.
         lease_s: of the engine's and the host's activities.
+        sweep_s: how often the engine takes back leases that have lapsed.
 
     Attributes:
         killers: the workflows whose activity kills its process.
@@ -67,6 +68,7 @@ class World:
         credentials: tuple[str, str] | None = None,
         lease_s: float = SHORT_LEASE_S,
         token_ttl_s: float = 86_400.0,
+        sweep_s: float = 1.0,
     ) -> None:
         self.folder = folder
         self.rng = random.Random(seed)
@@ -77,7 +79,7 @@ class World:
             "--default-lease",
             f"{lease_s:g}",
             "--sweep-interval",
-            "1",
+            f"{sweep_s:g}",
             "--workflow-timeout",
             "3600",
         )
@@ -132,8 +134,9 @@ class World:
         slots: int = 32,
         poison_after: int = 0,
         env: dict[str, str] | None = None,
+        past_the_proxy: bool = False,
     ) -> Host:
-        """Starts `flowherd run` against the proxy, and waits until its workers are ready."""
+        """Starts `flowherd run` against the proxy or the engine itself, and waits until its workers are ready."""
         folder = self.folder / "host"
         (folder / "tmp").mkdir(parents=True)
         env = (env or {}) | {
@@ -146,7 +149,8 @@ class World:
         if self._credentials:
             words += ["--client-id", self._credentials[0]]
             env["KRUXIAFLOW_CLIENT_SECRET"] = self._credentials[1]
-        self.host = Host(folder, app, *words, url=self.proxy.url, env=env, app_dir=CHAOS_APPS)
+        url = self.engine.url if past_the_proxy else self.proxy.url
+        self.host = Host(folder, app, *words, url=url, env=env, app_dir=CHAOS_APPS)
         return self.host.ready(processes)
 
     @property

@@ -134,7 +134,20 @@ def test_the_secret_is_read_from_its_file_without_the_last_line_end(folder: Path
     (folder / "s").write_text(f"{CANARY}\n")
     settings = load({"client_id": "me", "client_secret_file": str(folder / "s")}).settings
     assert settings.secret().get_secret_value() == CANARY  # type: ignore[union-attr]
+    assert settings.worker_config(1).client_secret_file == folder / "s"
     assert CANARY not in repr(settings)
+
+
+def test_a_secret_from_its_variable_is_never_read_from_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable wins, also when the file changes later."""
+    (folder / "s").write_text("another")
+    monkeypatch.setenv("KRUXIAFLOW_CLIENT_SECRET", CANARY)
+    config = load({"client_id": "me", "client_secret_file": "s"}).settings.worker_config(1)
+    assert config.client_secret is not None
+    assert config.client_secret.get_secret_value() == CANARY
+    assert config.client_secret_file is None
 
 
 @pytest.mark.parametrize(

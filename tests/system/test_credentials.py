@@ -108,6 +108,30 @@ def test_a_wrong_secret_from_the_start_is_exit_4_after_the_grace_in_one_line(tmp
             assert CANARY not in host.log_path.read_text()
 
 
+@pytest.mark.timeout(60)
+def test_a_rotated_secret_needs_no_restart(tmp_path: Path) -> None:
+    """The engine takes the new secret alone from now on; the host reads its file again when it is refused."""
+    file, db, flags = tmp_path / "secret", str(tmp_path / "engine.sqlite"), ("--token-ttl", "2")
+    file.write_text("the-old-secret")
+    file.chmod(0o600)
+    words = ("-p", "1", *WITH_CLIENT, "--client-secret-file", str(file))
+    with running_engine(*flags, db=db, credentials=(CLIENT[0], "the-old-secret")) as engine:
+        port = int(engine.url.rsplit(":", 1)[1])
+        with running_host(tmp_path, APP, *words, url=engine.url) as host:
+            host.ready(1)
+            engine.submit("hello", 1, name="old")
+            engine.wait_for("complete", 1)
+            engine.stop()
+            with running_engine(*flags, port=port, db=db, credentials=CLIENT) as rotated:
+                host.wait_for_log("token_not_granted")
+                file.write_text(CANARY)
+                host.wait_for_log("client_secret_read_again")
+                rotated.submit("hello", 1, name="new")
+                rotated.wait_for("complete", 2)
+                assert host.status()["restarts"] == 0
+                assert CANARY not in host.log_path.read_text()
+
+
 def test_without_a_client_id_no_authorization_header_is_sent(tmp_path: Path) -> None:
     """protocol.md §2.2: an insecure-dev engine gets no header, and the token route is left alone."""
     with scripted_server({"/api/v1/workers/poll": Reply(200, {"activities": [], "count": 0})}) as server:

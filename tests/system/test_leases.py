@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,32 @@ def test_a_frozen_keeper_is_replaced_before_a_lease_is_lost(run_host: StartHost,
         assert set(engine.claims_per_activity().values()) == {1}
         assert host.log("keeper_late")
         assert host.status()["totals"]["lost"] == 0
+
+
+@pytest.mark.timeout(90)
+def test_n3_settlements_that_are_slow_cost_no_living_activity_its_lease(
+    run_host: StartHost, tmp_path: Path
+) -> None:
+    """N3: `/fail` takes 6 s while what a killed process held is settled; the others are kept meanwhile."""
+    journal = tmp_path / "journal"
+    with running_engine(*SHORT_LEASE) as engine:
+        run_host(APP, "-c", "100", "--default-lease", "3", url=engine.url)
+        once = {"retry": {"max_attempts": 1}}
+        engine.submit("wait", 80, settings=once, seconds=4.2, journal=str(journal))
+        eventually(
+            lambda: journal.exists() and journal.read_text().count("start") == 80, "80 running activities"
+        )
+        begun = [line.split() for line in journal.read_text().splitlines()]
+        victim = Counter(int(pid) for _, _, pid in begun).most_common(1)[0][0]
+        living = {activity_id for _, activity_id, pid in begun if int(pid) != victim}
+        assert 16 < len(living) <= 40
+        engine.post("/__test__/faults", {"route": "fail", "times": None, "delay_s": 6})
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: living <= set(engine.completions_per_activity()), "the end of the living")
+        claims = engine.claims_per_activity()
+        assert {claims[activity_id] for activity_id in living} == {1}
+        assert not {entry["activity_id"] for entry in engine.entries("lapse")} & living
+        engine.http.delete("/__test__/faults")
 
 
 @pytest.mark.timeout(90)

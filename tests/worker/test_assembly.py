@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from worker_kit import open_berth
 
 from flowherd import Registry
 from flowherd.config import WorkerConfig
-from flowherd.ledger import Ledger, records_needed
+from flowherd.ledger import Host, Ledger, records_needed
 from flowherd.process.assembly import Assembly, Place
 from flowherd.shared.bells import Bells
 
@@ -47,6 +48,46 @@ async def test_the_first_claim_wakes_a_keeper_that_rests_and_none_that_is_awake(
             await server.asked("complete")
         rung, _, _ = select.select([bells.keeper], [], [], 0)
         assert bool(rung) == (rests_for_s > 0)
+    finally:
+        assembly.worker.release(0.2)
+        await work
+        await assembly.aclose()
+        bells.close()
+
+
+class Watched(Ledger):
+    """Says when somebody has asked three times whether polls have to wait."""
+
+    looks = 0
+
+    def keeper_late_s(self, now: float) -> float:
+        self.looks += 1
+        if self.looks == 3:
+            self.has_looked.set()
+        return super().keeper_late_s(now)
+
+    @cached_property
+    def has_looked(self) -> asyncio.Event:
+        return asyncio.Event()
+
+
+async def test_a_worker_asks_for_nothing_while_its_host_has_leases_in_doubt(server: ScriptedEngine) -> None:
+    """N6: under a supervisor and as `python -m flowherd` alike."""
+    config = WorkerConfig(api_url=server.url, concurrency=4)
+    ledger = Watched(seats=1, records=records_needed(config.concurrency, config.poll_max))
+    ledger.tick(time.monotonic() + 1000.0)
+    ledger.put(Host.UNCONFIRMED, 1)
+    bells, berth = Bells(len(ledger.berths)), open_berth(ledger)
+    assembly = Assembly(
+        config, registry, ledger=ledger, berth=berth, bells=bells, place=Place(0), most_slots=4
+    )
+    work = asyncio.create_task(assembly.worker.run())
+    try:
+        async with asyncio.timeout(10.0):
+            await ledger.has_looked.wait()
+            assert not server.of("poll")
+            ledger.put(Host.UNCONFIRMED, 0)
+            await server.asked("poll")
     finally:
         assembly.worker.release(0.2)
         await work

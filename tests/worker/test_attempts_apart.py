@@ -29,7 +29,7 @@ def keep(table: Table, poison_after: int = 3) -> LeaseKeeper:
     loop = asyncio.get_running_loop()
     config = WorkerConfig(poison_after=poison_after)
     keeper = LeaseKeeper(
-        table.engine, table.ledger, config, lambda _: table.attempts.heed_verdicts(), loop.time
+        table.engine, table.engine, table.ledger, config, lambda _: table.attempts.heed_verdicts(), loop.time
     )
     table.keeping = loop.create_task(keeper.run())  # type: ignore[attr-defined]
     return keeper

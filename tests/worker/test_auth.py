@@ -23,6 +23,7 @@ from flowherd.ledger import Cell, Host, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 REFUSED = envelope(401, "UNAUTHORIZED", "Unauthorized: Invalid token")
 
@@ -285,3 +286,49 @@ def test_a_known_token_is_read_once_for_each_version() -> None:
     assert tokens.known() is first
     ledger.publish_token("two")
     assert tokens.known() == Token(2, "two")
+
+
+# Secrets are rotated while hosts run
+
+
+WRONG_SECRET = envelope(401, "UNAUTHORIZED", "Unauthorized: Invalid client credentials")
+
+
+def _secrets_sent(server: ScriptedEngine) -> list[str]:
+    return [httpx.QueryParams(request.body.decode())["client_secret"] for request in server.of("token")]
+
+
+async def test_the_secrets_file_is_read_again_when_the_token_endpoint_refuses(
+    server: ScriptedEngine, tmp_path: Path
+) -> None:
+    """Without it every rotation of a secret would be a restart of every host."""
+    file = tmp_path / "secret"
+    file.write_text("new\n")
+    config = WorkerConfig(
+        api_url=server.url, client_id="w1", client_secret=SecretStr("old"), client_secret_file=file
+    )
+    server.script(
+        "token", WRONG_SECRET, Play(200, {"access_token": "t-1"}), Play(200, {"access_token": "t-2"})
+    )
+    async with new_client(server.url, None, connections=2) as http:
+        tokens = HostTokens(config, Ledger(seats=1, records=1), http)
+        assert (await tokens.current()).value == "t-1"
+        await tokens.renewed(Token(1, "t-1"))
+    assert _secrets_sent(server) == ["old", "new", "new"]
+
+
+@pytest.mark.parametrize(("content", "said"), [("old", "check --client-id"), ("", "the file is empty")])
+async def test_a_secrets_file_that_holds_nothing_new_costs_no_second_request(
+    server: ScriptedEngine, tmp_path: Path, content: str, said: str
+) -> None:
+    """A 401 may be anything, even an outage of the engine's database."""
+    file = tmp_path / "secret"
+    file.write_text(content)
+    config = WorkerConfig(
+        api_url=server.url, client_id="w1", client_secret=SecretStr("old"), client_secret_file=file
+    )
+    server.always("token", WRONG_SECRET)
+    async with new_client(server.url, None, connections=2) as http:
+        with pytest.raises(EngineUnauthorized, match=said):
+            await HostTokens(config, Ledger(seats=1, records=1), http).current()
+    assert _secrets_sent(server) == ["old"]

@@ -147,6 +147,7 @@ async def test_replies_that_are_no_verdicts(
         await VERBS[verb](client)
     assert str(play.status) in str(raised.value)
     assert raised.value.in_doubt is in_doubt
+    assert raised.value.is_engines is (isinstance(play.body, dict) and "error" in play.body)
 
 
 PROXYS = [

@@ -28,6 +28,7 @@ class Polling:
         self.engine = self.table.engine
         config = WorkerConfig(worker_id="host-1", concurrency=slots, **settings)
         self.claims: list[int] = []
+        self.must_wait = False
         self.poller = Poller(
             config,
             self.table.tools,
@@ -35,6 +36,7 @@ class Polling:
             self.table.attempts,
             Siblings.none(self.table.berth),
             self.claims_seen,
+            lambda: self.must_wait,
         )
         self.table.slots._changed = self.poller.slots_changed
         self.table.attempts._acknowledged = self.poller.acknowledged
@@ -144,6 +146,29 @@ async def test_nothing_is_polled_without_a_free_slot_and_a_freed_slot_polls_at_o
     polling.table.handlers.end("a-1")
     await asyncio.sleep(0.01)
     assert polling.table.handlers.running["a-2"] == 1
+
+
+@virtual_time
+async def test_no_poll_is_made_while_polls_have_to_wait_and_the_next_one_comes_soon_after() -> None:
+    """N6: it could take what another process of the host still holds; also while the gate lets calls wait."""
+    polling = Polling(slots=4)
+    await asyncio.sleep(1.0)
+    polling.must_wait = True
+    before = len(polling.polls)
+    await asyncio.sleep(10.0)
+    assert len(polling.polls) == before
+    polling.must_wait = False
+    await asyncio.sleep(0.15)
+    assert len(polling.polls) == before + 1
+    polling.engine.script("poll", *[EngineUnavailable("connection refused")] * 12)
+    await asyncio.sleep(5.0)
+    polling.must_wait = True
+    before = len(polling.polls)
+    await asyncio.sleep(30.0)
+    assert len(polling.polls) == before
+    polling.must_wait = False
+    await asyncio.sleep(15.0)
+    assert len(polling.polls) > before
 
 
 @virtual_time

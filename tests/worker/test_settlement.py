@@ -50,7 +50,7 @@ class DeadWorker:
     def start_keeper(self) -> None:
         loop = asyncio.get_running_loop()
         config = WorkerConfig()
-        self.keeper = LeaseKeeper(self.engine, self.ledger, config, lambda _: None, loop.time)
+        self.keeper = LeaseKeeper(self.engine, self.engine, self.ledger, config, lambda _: None, loop.time)
         self.running = loop.create_task(self.keeper.run())
 
     def end(self, cause: Cause = Cause.CRASH, status: int = signal.SIGKILL) -> None:
@@ -181,7 +181,8 @@ async def test_a_settlement_is_given_up_in_the_end_so_that_the_berth_is_not_take
         assert dead.berth.life is Life.ENDED
         await asyncio.sleep(30.0)
     assert dead.berth.life is Life.FREE
-    assert [entry["event"] for entry in logs] == ["settlement_delayed", "settlement_given_up"]
+    said = [entry["event"] for entry in logs if "polls" not in entry["event"]]
+    assert said == ["settlement_delayed", "settlement_given_up"]
     assert dead.ledger.get(Host.SETTLED) == 0
 
 
@@ -309,7 +310,46 @@ async def test_what_is_settled_is_said_in_one_line_with_its_id_and_cause() -> No
     (entry,) = logs
     assert entry["event"] == "activity_settled"
     assert (entry["activity_id"], entry["name"], entry["pid"]) == ("running", "resize", 4711)
-    assert entry["outcome"] == "handed back"
+    assert entry["outcome"] == "requeued"
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "outcome"),
+    [
+        ("running", Verdict.ACCEPTED, "requeued"),
+        ("kept", Verdict.ACCEPTED, "completed from the kept result"),
+        ("running", Verdict.GONE, "had been settled before"),
+        ("kept", Verdict.GONE, "had been settled before"),
+        ("running", Verdict.UNKNOWN, "unknown to the engine"),
+        ("running", Verdict.REFUSED, "refused by the engine"),
+    ],
+)
+@virtual_time
+async def test_the_outcome_of_a_settlement_is_one_of_a_few_words(
+    state: str, verdict: Verdict, outcome: str
+) -> None:
+    """Alerts and scripts read them."""
+    dead = DeadWorker(state)
+    for verb in ("fail", "complete"):
+        dead.engine.script(verb, Answer(verdict, "details that change"))
+    dead.end()
+    with capture_logs() as logs:
+        await dead.keeper.all_settled()
+    [line] = [line for line in logs if line["event"] == "activity_settled"]
+    assert line["outcome"] == outcome
+
+
+@virtual_time
+async def test_an_activity_that_is_given_up_ended_as_poison() -> None:
+    """It died alone, and for the third time: a line that says `requeued` would be wrong."""
+    dead = DeadWorker("running")
+    for sequence in (1, 2):
+        dead.ledger.suspects.charge("running", "died", sequence)
+    dead.end()
+    with capture_logs() as logs:
+        await dead.keeper.all_settled()
+    [line] = [line for line in logs if line["event"] == "activity_settled"]
+    assert line["outcome"] == "ended as poison"
 
 
 class DeadThreads(DeadWorker):
@@ -372,7 +412,7 @@ def test_a_worker_that_never_opened_its_berth_owes_nothing() -> None:
 
     @virtual_time
     async def settle() -> None:
-        keeper = LeaseKeeper(FakeEngine(), ledger, WorkerConfig(), lambda _: None)
+        keeper = LeaseKeeper(FakeEngine(), FakeEngine(), ledger, WorkerConfig(), lambda _: None)
         berth.end(Cause.CRASH, signal.SIGKILL)
         keeper.scan()
         await asyncio.sleep(0.1)

@@ -179,7 +179,7 @@ def spend(table: Table, activity_id: str, usd: str) -> None:
 async def settled(table: Table) -> dict[str, tuple[str, str | None]]:
     """The worker's process has died: what the keeper says of each activity, and with which cost."""
     loop = asyncio.get_running_loop()
-    keeper = LeaseKeeper(table.engine, table.ledger, WorkerConfig(), lambda _: None, loop.time)
+    keeper = LeaseKeeper(table.engine, table.engine, table.ledger, WorkerConfig(), lambda _: None, loop.time)
     before = len(table.engine.calls)
     table.berth.end(Cause.CRASH, signal.SIGKILL)
     running = loop.create_task(keeper.run())

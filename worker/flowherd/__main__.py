@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pydantic import ValidationError
 
 from flowherd import __version__, logs
-from flowherd.config import DEFAULT_TRANSPORT, WorkerConfig
+from flowherd.config import DEFAULT_TRANSPORT, WorkerConfig, read_secret
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.exits import Exit
 from flowherd.process import solo
@@ -85,20 +85,21 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     return made
 
 
-def _secret(environ: Mapping[str, str]) -> str | None:
+def _secret(environ: Mapping[str, str]) -> dict[str, Any]:
     if path := environ.get("KRUXIAFLOW_CLIENT_SECRET_FILE"):
+        file = Path(path).absolute()
         try:
-            return Path(path).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"KRUXIAFLOW_CLIENT_SECRET_FILE: {type(error).__name__}") from None
-    return environ.get("KRUXIAFLOW_CLIENT_SECRET") or None
+            return {"client_secret": read_secret(file), "client_secret_file": file}
+        except ConfigurationError as error:
+            raise ConfigurationError(f"KRUXIAFLOW_CLIENT_SECRET_FILE: {error}") from None
+    return {"client_secret": environ.get("KRUXIAFLOW_CLIENT_SECRET") or None}
 
 
 def _config(given: argparse.Namespace, environ: Mapping[str, str]) -> WorkerConfig:
     fields: dict[str, Any] = {
         "api_url": given.api_url,
         "client_id": given.client_id,
-        "client_secret": _secret(environ),
+        **_secret(environ),
         "concurrency": given.concurrency,
         "poll_max": given.poll_max,
         "default_lease_s": given.default_lease,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from flowherd.errors import ConfigurationError
 
 DEFAULT_WORKER_TYPE = "py-std"
 DEFAULT_TRANSPORT: Literal["httpx", "httpx-pool", "direct"] = "direct"
@@ -21,10 +24,29 @@ def default_worker_id() -> str:
     return f"{socket.gethostname()[:100]}-{os.getpid()}"
 
 
+def read_secret(path: Path) -> SecretStr:
+    """The secret in a file, without the last line end.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is empty; the message does not name it.
+
+    """
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(str(error.strerror)) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError("this is no text") from None
+    if not secret:
+        raise ConfigurationError("the file is empty")
+    return SecretStr(secret)
+
+
 class WorkerConfig(BaseModel):
     """Settings of one worker process.
 
-    Times end in `_s` and are seconds. `concurrency` is this process's number of slots.
+    Times end in `_s` and are seconds. `concurrency` is this process's number of slots. `client_secret_file` is where
+    `client_secret` comes from, so that it can be read again; None if it comes from elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -32,6 +54,7 @@ class WorkerConfig(BaseModel):
     api_url: str = "http://127.0.0.1:8080"
     client_id: str | None = None
     client_secret: SecretStr | None = None
+    client_secret_file: Path | None = None
     worker_type: str = DEFAULT_WORKER_TYPE
     worker_id: str = Field(default_factory=default_worker_id, min_length=1, max_length=120)
     concurrency: int = Field(default=16, ge=1)

@@ -139,11 +139,13 @@ class EngineError(FlowherdError):
     """A call to the engine did not end in a verdict.
 
     `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2); `is_of_the_call`, that
-    it says something about this call alone, and nothing about whether the engine can be reached.
+    it says something about this call alone, and nothing about whether the engine can be reached; `is_engines`, that
+    the engine has answered it, and neither nothing nor a proxy.
     """
 
     in_doubt = False
     is_of_the_call = False
+    is_engines = False
 
 
 class EngineUnavailable(EngineError):

@@ -73,6 +73,7 @@ __all__ = [
     "records_needed",
 ]
 
+_KEEPER_TICK = Host.KEEPER_TICK  # looked at for each poll
 _TOKEN_BYTES = 16 * 1024
 _TOKEN_AREA = CHECKED.size + _TOKEN_BYTES
 _PAGE = mmap.PAGESIZE
@@ -220,6 +221,11 @@ class Ledger:
     def keeper_rests(self, now: float) -> bool:
         """Whether the keeper has gone to rest since nothing was held: who has claimed must wake it."""
         return self._cells[Host.KEEPER_TICK] > now * 1e6
+
+    def keeper_late_s(self, now: float) -> float:
+        """Seconds since the keeper looked last; not above 0 while it rests, or where there is none."""
+        tick = self._cells[_KEEPER_TICK]
+        return now - tick / 1e6 if tick else 0.0
 
     def conclude(self, counter: Host, berth: Berth, record: Record, standing: Standing) -> None:
         """Judges a record for good and counts it, once however often it is asked for; only the keeper may."""

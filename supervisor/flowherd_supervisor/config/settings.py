@@ -8,7 +8,14 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from flowherd.config import DEFAULT_TRANSPORT, DEFAULT_WORKER_TYPE, MAX_POLL, WorkerConfig, default_worker_id
+from flowherd.config import (
+    DEFAULT_TRANSPORT,
+    DEFAULT_WORKER_TYPE,
+    MAX_POLL,
+    WorkerConfig,
+    default_worker_id,
+    read_secret,
+)
 from flowherd.errors import ConfigurationError
 from flowherd.process.free_threading import why_no_threads
 from flowherd_supervisor.admin import DEFAULT_ADDRESS, parse_address
@@ -227,6 +234,7 @@ class Settings(BaseModel):
             api_url=self.api_url,
             client_id=self.client_id,
             client_secret=self.secret(),
+            client_secret_file=self._secret_source(),
             worker_type=self.worker or DEFAULT_WORKER_TYPE,
             worker_id=self.worker_id or default_worker_id(),
             concurrency=concurrency,
@@ -259,15 +267,16 @@ class Settings(BaseModel):
             ConfigurationError: the file cannot be read, or is empty.
 
         """
-        if self.client_secret or self.client_secret_file is None:
+        file = self._secret_source()
+        if file is None:
             return self.client_secret
-        where = f"--client-secret-file {self.client_secret_file}"
         try:
-            secret = self.client_secret_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigurationError(f"{where}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ConfigurationError(f"{where}: this is no text") from None
-        if not secret:
-            raise ConfigurationError(f"{where}: the file is empty")
-        return SecretStr(secret)
+            return read_secret(file)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--client-secret-file {self.client_secret_file}: {error}") from None
+
+    def _secret_source(self) -> Path | None:
+        """The file that holds the secret, None where its variable does."""
+        return (
+            None if self.client_secret or not self.client_secret_file else self.client_secret_file.absolute()
+        )

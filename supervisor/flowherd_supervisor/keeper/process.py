@@ -30,6 +30,7 @@ from flowherd.core.messages import (
     decode_downward,
 )
 from flowherd.exits import Exit
+from flowherd.leases import heartbeats, settlement
 from flowherd.leases.beats import LeaseKeeper
 from flowherd.process.link import Link, LinkClosed
 from flowherd.process.loops import new_loop
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from flowherd.ledger import Ledger
     from flowherd.shared.bells import Bells
 
-_CONNECTIONS = 16
 _SHOWN = 200  # characters of a message
 
 log = structlog.stdlib.get_logger(__name__)
@@ -107,8 +107,9 @@ class _Keeper:
             client = new_client(setup.config.api_url, None, connections=2)
             tokens = HostTokens(setup.config, setup.ledger, client)
             keeping = TokenKeeping(tokens, grace_s=setup.auth_grace_s, give_up=self._credentials_refused)
-        engine = connect(setup.config, tokens, connections=_CONNECTIONS)
-        leases = LeaseKeeper(engine, setup.ledger, setup.config, setup.bells.ring)
+        beating = connect(setup.config, tokens, connections=heartbeats.PLACES)
+        settling = connect(setup.config, tokens, connections=settlement.PLACES)
+        leases = LeaseKeeper(beating, settling, setup.ledger, setup.config, setup.bells.ring)
         self._orphans = Orphans(setup.ledger, leases.woken.set)
 
         def heed_bell() -> None:

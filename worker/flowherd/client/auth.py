@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import httpx
 import msgspec
+import structlog
 
 from flowherd.client.transport import MAX_REPLY_BYTES, read_capped
+from flowherd.config import read_secret
 from flowherd.core.retries import Backoff
-from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
+from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Berth, Cell, Host, Ledger
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ _TOKEN_DEADLINE_S = 15.0  # a token costs the engine 0.2-0.4 s of bcrypt (protoc
 _LOOK_AGAIN_S = 0.02
 _VERSION = Host.TOKEN_VERSION  # looked at for each call, and looking it up costs more
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,7 @@ class HostTokens:
     ) -> None:
         self._form = {"grant_type": "client_credentials", "client_id": config.client_id or ""}
         self._secret = config.client_secret
+        self._secret_file = config.client_secret_file
         self._ledger = ledger
         self._published = _Published(ledger)
         self._http = http
@@ -229,13 +234,35 @@ class HostTokens:
         self._failures, self._trouble = 0, None
 
     async def _publish(self) -> None:
-        granted = await self._ask()
+        try:
+            granted = await self._ask()
+        except EngineUnauthorized:
+            if not await self._has_another_secret():
+                raise
+            granted = await self._ask()
         try:
             self._ledger.publish_token(granted.access_token)
         except ValueError as error:
             raise EngineUnavailable(f"token endpoint: {error}") from None
         lives_s = max(granted.expires_in, 1.0)
         self._refresh_at = self._clock() + REFRESH_AT * lives_s * self._rng.uniform(0.95, 1.0)
+
+    async def _has_another_secret(self) -> bool:
+        """Reads the secret's file again: secrets are rotated while hosts run."""
+        if self._secret_file is None:
+            return False
+        try:
+            loop = asyncio.get_running_loop()
+            secret = await loop.run_in_executor(None, read_secret, self._secret_file)
+        except ConfigurationError as error:
+            raise EngineUnauthorized(
+                f"the token endpoint answered 401, and {self._secret_file} cannot be read again: {error}"
+            ) from None
+        is_another = secret != self._secret
+        if is_another:
+            self._secret = secret
+            log.info("client_secret_read_again")
+        return is_another
 
     async def _ask(self) -> _Granted:
         """One request; a 401 may be anything, even an outage of the engine's database (fact 19)."""

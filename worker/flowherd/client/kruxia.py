@@ -172,7 +172,12 @@ class KruxiaEngine:
 
     async def _tell(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
         route = f"{API}/activities/{activity_id}/{verb}"
-        return self._acknowledged(route, await self._transport.call(route, body, deadline_s))
+        reply = await self._transport.call(route, body, deadline_s)
+        try:
+            return self._acknowledged(route, reply)
+        except EngineError as error:
+            error.is_engines = _is_engines(reply)
+            raise
 
     def _acknowledged(self, route: str, reply: Reply) -> Answer:
         """The answer to what was told; raises EngineError as `_sorted`."""
@@ -223,6 +228,24 @@ class KruxiaEngine:
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
         await self._transport.aclose()
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _Envelope(msgspec.Struct):
+    error: _Error
+
+
+def _is_engines(reply: Reply) -> bool:
+    """Whether an error is in the engine's words (protocol.md §1.4)."""
+    try:
+        msgspec.json.decode(reply.body, type=_Envelope)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 @lru_cache(maxsize=8)

@@ -7,50 +7,33 @@ the engine answers as verdicts.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
-from flowherd.client.gate import Gate
-from flowherd.core.retries import Backoff
-from flowherd.engine import Answer, Engine, Verdict
-from flowherd.errors import EngineDisconnected, EngineError
+from flowherd.leases.confirmations import Confirmations
+from flowherd.leases.heartbeats import Heartbeats
 from flowherd.leases.settlement import Settlement, name_of_segment
-from flowherd.ledger import HELD, Berth, Cell, Host, Ledger, Life, Record, Standing, State
+from flowherd.ledger import HELD, Berth, Cell, Ledger, Life, Record, State
 from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.config import WorkerConfig
+    from flowherd.engine import Engine
 
 SCAN_EVERY_S = 0.2
 RESTS_FOR_S = 2.0  # while nothing is held: whoever claims ends the rest (`Ledger.keeper_rests`)
-_SHORTEST_BEAT_S = 0.1  # a lease shorter than the round trip must not become a busy loop (faults.md E22)
-_AT_ONCE_BELOW_S = 2.0  # a shorter lease gets its first beat at once
-_LONGEST_BEAT_CALL_S = 10.0  # one hung probe must not keep all leases waiting
-_AT_ONCE = 16  # calls under way, so that a burst never opens a connection per activity
-_BACKOFF = Backoff(cap_s=2.0)  # leases wait: sooner than a worker's own calls
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _Watch:
-    """What is remembered of one record between scans."""
-
-    next_beat_at: float
-    is_beating: bool = False
-    is_settling: bool = False
 
 
 class LeaseKeeper:
     """Heartbeats for every held record of the host, and a settlement for what ended processes held.
 
     Args:
+        beating: sends heartbeats, with `heartbeats.PLACES` connections, and nothing else.
+        settling: sends settlements, with `settlement.PLACES` connections: slow ones must make no beat late.
         ring: wakes the worker in a berth, after a verdict.
         clock: monotonic seconds; the ledger's times are on the same clock.
 
@@ -58,31 +41,30 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        engine: Engine,
+        beating: Engine,
+        settling: Engine,
         ledger: Ledger,
         config: WorkerConfig,
         ring: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine = engine
         self._ledger = ledger
-        self._config = config
         self._ring = ring
         self._clock = clock
-        self._rng = random.Random()
-        self._calls = asyncio.Semaphore(_AT_ONCE)
-        self._gate = Gate(_BACKOFF)
+        self._confirmations = Confirmations(ledger)
+        self._heartbeats = Heartbeats(
+            beating, ledger, config, self._confirmations, ring, clock, scan_s=SCAN_EVERY_S
+        )
         self._settlement = Settlement(
-            engine,
+            settling,
             ledger,
-            self._calls,
+            self._confirmations,
             deadline_s=config.call_deadline_s,
             poison_after=config.poison_after,
             clock=clock,
         )
-        self._watched: dict[tuple[int, int], _Watch] = {}
-        self._settling: set[int] = set()
-        self._short_leases: set[str] = set()
+        self._settling: set[int] = set()  # berths
+        self._settling_dead: set[tuple[int, int]] = set()  # berths and sequences
         self._unreadable: set[tuple[int, int]] = set()
         self._tasks = Tasks()
         self._berth_settled = asyncio.Event()
@@ -124,27 +106,17 @@ class LeaseKeeper:
     def scan(self) -> None:
         """Starts the beats that are due and the settlement of berths that have ended."""
         now = self._clock()
-        self._ledger.tick(now)
-        seen: set[tuple[int, int]] = set()
+        held: list[tuple[Berth, Record]] = []
+        owed: list[tuple[Berth, Record]] = []
         for berth in self._ledger.berths:
             try:
-                self._look_at(berth, now, seen)
+                self._look_at(berth, held, owed)
             except Exception as error:  # noqa: BLE001 - what stands in one berth must not cost the others their beats
                 self._say_unreadable(berth, error)
-        for key in self._watched.keys() - seen:
-            del self._watched[key]
-
-    def _look_at(self, berth: Berth, now: float, seen: set[tuple[int, int]]) -> None:
-        match berth.life:
-            case Life.LIVE:
-                for record in berth.records():
-                    if record.state in HELD:
-                        seen.add((berth.number, record.sequence))
-                        self._attend(berth, record, now)
-            case Life.ENDED if berth.number not in self._settling:
-                self._settle_when_whole(self._ledger.process_of(berth))
-            case _:
-                pass
+        self._heartbeats.attend(held, now)
+        self._settling_dead &= {(berth.number, record.sequence) for berth, record in owed}
+        self._confirmations.store([*held, *owed], now)
+        self._ledger.tick(now)
 
     def _say_unreadable(self, berth: Berth, error: Exception) -> None:
         """Once for each incarnation."""
@@ -153,15 +125,30 @@ class LeaseKeeper:
             self._unreadable.add(life)
             log.error("segment_unreadable", **name_of_segment(berth), exc_info=error)
 
-    def _attend(self, berth: Berth, record: Record, now: float) -> None:
-        """A beat if one is due, or the settlement of what has died in an isolate."""
-        watch = self._watched.get((berth.number, record.sequence))
-        if watch is None:
-            watch = self._watched[berth.number, record.sequence] = self._first_watch(record, now)
-        if record.state is not State.DEAD:
-            self._beat_if_due(berth, record, watch, now)
-        elif not watch.is_settling:
-            watch.is_settling = True
+    def _look_at(
+        self, berth: Berth, held: list[tuple[Berth, Record]], owed: list[tuple[Berth, Record]]
+    ) -> None:
+        """Adds what living handlers hold to `held`, and to `owed` what has died and is being settled."""
+        match berth.life:
+            case Life.LIVE:
+                for record in berth.records():
+                    if record.state is State.DEAD:
+                        owed.append((berth, record))
+                        self._settle_dead_once(berth, record)
+                    elif record.state in HELD:
+                        held.append((berth, record))
+            case Life.ENDED:
+                owed += [(berth, record) for record in berth.records() if record.state in HELD]
+                if berth.number not in self._settling:
+                    self._settle_when_whole(self._ledger.process_of(berth))
+            case Life.FREE:
+                pass
+
+    def _settle_dead_once(self, berth: Berth, record: Record) -> None:
+        """Settles what has died in an isolate, while its worker lives."""
+        key = berth.number, record.sequence
+        if key not in self._settling_dead:
+            self._settling_dead.add(key)
             self._tasks.spawn(self._settle_dead(berth, record))
 
     async def _settle_dead(self, berth: Berth, record: Record) -> None:
@@ -180,73 +167,3 @@ class LeaseKeeper:
         finally:
             self._settling.difference_update(berth.number for berth in berths)
             self._berth_settled.set()
-
-    # Heartbeats
-
-    def _beat_if_due(self, berth: Berth, record: Record, watch: _Watch, now: float) -> None:
-        if watch.is_beating or now < watch.next_beat_at - self._early_s(record):
-            return
-        if berth.standing(record.index, record.sequence) is Standing.GONE:
-            return  # it is somebody else's: a late beat could only disturb them
-        watch.is_beating = True
-        self._tasks.spawn(self._beat(berth, record, watch))
-
-    def _first_watch(self, record: Record, now: float) -> _Watch:
-        """A beat is due an interval after the claim; at once for a short lease, or a keeper come late."""
-        first = record.claimed_at + self._interval_s(record)
-        return _Watch(now if record.lease_s < _AT_ONCE_BELOW_S else max(first, now))
-
-    def _early_s(self, record: Record) -> float:
-        """By how much a beat may come early, rather than late, at the next scan; not by much of a short interval."""
-        return max(SCAN_EVERY_S / 2, min(SCAN_EVERY_S, self._config.beat_interval_s(record.lease_s) / 10))
-
-    def _interval_s(self, record: Record) -> float:
-        interval = max(self._config.beat_interval_s(record.lease_s), _SHORTEST_BEAT_S)
-        return interval * self._rng.uniform(0.9, 1.0)
-
-    async def _beat(self, berth: Berth, record: Record, watch: _Watch) -> None:
-        wait_s = min(self._interval_s(record), _BACKOFF.cap_s)
-        try:
-            answer, asked_at = await self._gate.through(lambda: self._ask(record))
-        except EngineError as error:
-            if isinstance(error, EngineDisconnected):
-                wait_s = 0.0  # the gate knows how long (faults.md E4)
-            log.debug("heartbeat_failed", activity_id=record.activity_id, reason=str(error))
-        else:
-            if self._judge(berth, record, answer, asked_at):
-                wait_s = self._interval_s(record)
-        finally:
-            watch.is_beating = False
-            watch.next_beat_at = self._clock() + wait_s
-
-    async def _ask(self, record: Record) -> tuple[Answer, float]:
-        deadline_s = max(1.0, min(_LONGEST_BEAT_CALL_S, record.lease_s / 3))
-        async with self._calls:
-            asked_at = self._clock()
-            answer = await self._engine.heartbeat(record.activity_id, record.worker_id, deadline_s)
-        took_s = self._clock() - asked_at
-        if took_s > record.lease_s / 3 and record.name not in self._short_leases:
-            self._short_leases.add(record.name)
-            log.warning("lease_too_short", name=record.name, lease_s=record.lease_s, took_s=took_s)
-        return answer, asked_at
-
-    def _judge(self, berth: Berth, record: Record, answer: Answer, asked_at: float) -> bool:
-        """Writes the verdict, unless the record has changed since; False when the answer was none."""
-        present = berth.record(record.index)
-        if present is None or present.sequence != record.sequence or not berth.readable:
-            return True
-        if present.state is State.DEAD:
-            return True  # its settlement has the last word
-        match answer.verdict:
-            case Verdict.ACCEPTED:
-                berth.judge(record, Standing.GOOD, asked_at)
-            case Verdict.GONE | Verdict.UNKNOWN:
-                self._ledger.conclude(Host.LEASES_LOST, berth, record, Standing.GONE)
-                log.warning(
-                    "lease_lost", activity_id=record.activity_id, name=record.name, reason=answer.detail
-                )
-                self._ring(berth.number)
-            case Verdict.REFUSED:
-                log.error("heartbeat_refused", activity_id=record.activity_id, reason=answer.detail)
-                return False
-        return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,10 +23,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowherd.activity import Usage
+    from flowherd.leases.confirmations import Confirmations
+
+PLACES = 16  # calls under way, and so connections
 _TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless
 _BACKOFF = Backoff(cap_s=5.0)
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+class Settled(StrEnum):
+    """The field `outcome` of `activity_settled`: what became of an activity; these words stay."""
+
+    REQUEUED = "requeued"
+    COMPLETED = "completed from the kept result"
+    POISON = "ended as poison"
+    BEFORE = "had been settled before"
+    UNKNOWN = "unknown to the engine"
+    REFUSED = "refused by the engine"
 
 
 class Settlement:
@@ -34,7 +49,7 @@ class Settlement:
     What is owed is the ledger's state, not a message: whoever starts anew finds it again.
 
     Args:
-        calls: bounds the calls under way.
+        confirmations: learns what the engine has answered.
         deadline_s: seconds for each call.
         poison_after: deaths charged to one activity before it fails for good, 0 for never.
         clock: monotonic seconds.
@@ -45,7 +60,7 @@ class Settlement:
         self,
         engine: Engine,
         ledger: Ledger,
-        calls: asyncio.Semaphore,
+        confirmations: Confirmations,
         *,
         deadline_s: float,
         poison_after: int,
@@ -53,7 +68,8 @@ class Settlement:
     ) -> None:
         self._engine = engine
         self._ledger = ledger
-        self._calls = calls
+        self._confirmations = confirmations
+        self._places = asyncio.Semaphore(PLACES)
         self._deadline_s = deadline_s
         self._poison_after = poison_after
         self._clock = clock
@@ -109,41 +125,44 @@ class Settlement:
             "activity_settled",
             activity_id=record.activity_id,
             name=record.name,
-            outcome=done,
+            outcome=str(done),
             process=berth.get(Cell.SEAT),
             pid=berth.get(Cell.PID),
             **spent,
         )
 
-    async def _until_told(self, berth: Berth, record: Record, beside: Sequence[Record]) -> str:
+    async def _until_told(self, berth: Berth, record: Record, beside: Sequence[Record]) -> Settled:
         """Tries through outages; raises the last EngineError when it has been tried for long enough."""
         give_up_at = self._clock() + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
         failures = 0
         while True:
             try:
-                async with self._calls:
+                async with self._places:
+                    asked_at = self._clock()
                     return await self._tell(berth, record, beside)
             except EngineError as error:
                 failures += 1
+                if error.is_engines:
+                    self._confirmations.answered(berth, record, asked_at)
                 if self._clock() > give_up_at:
                     raise
                 if failures == 1:
                     log.warning("settlement_delayed", activity_id=record.activity_id, reason=str(error))
                 await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
 
-    async def _tell(self, berth: Berth, record: Record, beside: Sequence[Record]) -> str:
-        """One try; says in a word or two what became of the activity."""
+    async def _tell(self, berth: Berth, record: Record, beside: Sequence[Record]) -> Settled:
+        """One try."""
         kept = berth.journal(record.index) if record.state is State.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
             if answer.verdict is not Verdict.REFUSED:
-                return _in_words(answer, "its kept result was delivered")
+                return _settled(answer, Settled.COMPLETED)
         cost_usd, usage = spent_of(berth, record)
         failure = self._charged(berth, record, beside)
         failure = replace(failure, cost_usd=cost_usd, usage=usage)
         body = self._engine.encode_failure(record.worker_id, failure)
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
-        return _in_words(answer, "handed back")
+        return _settled(answer, Settled.REQUEUED if failure.retryable else Settled.POISON)
 
     def _charged(self, berth: Berth, record: Record, beside: Sequence[Record]) -> Failed:
         """The failure, or POISON when an activity has died alone and often enough (design: poison).
@@ -178,12 +197,15 @@ def _ran_alone(record: Record, beside: Sequence[Record]) -> bool:
     return not any(other.state in busy and other.sequence != record.sequence for other in beside)
 
 
-def _in_words(answer: Answer, accepted: str) -> str:
-    if answer.verdict is Verdict.ACCEPTED:
-        return accepted
-    if answer.verdict is Verdict.GONE:
-        return "had been settled before"
-    return f"{answer.verdict.value}: {answer.detail}"
+_OTHERWISE = {
+    Verdict.GONE: Settled.BEFORE,
+    Verdict.UNKNOWN: Settled.UNKNOWN,
+    Verdict.REFUSED: Settled.REFUSED,
+}
+
+
+def _settled(answer: Answer, accepted: Settled) -> Settled:
+    return _OTHERWISE.get(answer.verdict, accepted)
 
 
 def spent_of(berth: Berth, record: Record) -> tuple[str | None, tuple[Usage, ...]]:

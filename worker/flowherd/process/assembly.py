@@ -14,6 +14,7 @@ from flowherd.files.scratch import begin_sweep
 from flowherd.files.transfers import EngineFiles
 from flowherd.isolates.pool import Isolates
 from flowherd.isolates.terms import IsolateRules
+from flowherd.leases.confirmations import PollHold
 from flowherd.ledger import Berth, Clock, Ledger, RecordBook
 from flowherd.measuring.wiring import measuring
 from flowherd.process.loops import new_loop
@@ -85,6 +86,7 @@ class Assembly:
             max_file_mb=config.max_file_mb,
         )
         self._ledger = ledger
+        self._hold = PollHold(ledger)
         self._bells = bells
         self._berth = berth
         locks = place.locks or RecordLocks(bells.permits)
@@ -105,7 +107,7 @@ class Assembly:
         )
         siblings = Siblings(ledger.berths, berth, bells)
         isolates = _isolates(config, place, environment)
-        host = SharedHost(ledger.suspects, siblings, isolates, self._rouse_keeper)
+        host = SharedHost(ledger.suspects, siblings, isolates, self._rouse_keeper, self._polls_wait)
         self.worker = Worker(config, registry, self._engine, book, environment, host)
         asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
         berth.set_clock(Clock.READY_AT, time.monotonic())
@@ -124,6 +126,9 @@ class Assembly:
         """Claims have come: the keeper may have gone to rest since nothing was held."""
         if self._ledger.keeper_rests(time.monotonic()):
             self._bells.ring_keeper()
+
+    def _polls_wait(self) -> bool:
+        return self._hold.holds(time.monotonic())
 
     async def aclose(self) -> None:
         """Ends listening and closes all connections."""

@@ -11,6 +11,7 @@ from flowherd.client.auth import HostTokens
 from flowherd.client.kruxia import connect
 from flowherd.client.tokens import TokenKeeping
 from flowherd.client.transport import new_client
+from flowherd.leases import heartbeats, settlement
 from flowherd.leases.beats import LeaseKeeper
 from flowherd.process.loops import new_loop
 from flowherd.working.tasks import Tasks, start_thread
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
     from flowherd.ledger import Ledger
     from flowherd.shared.bells import Bells
-
-_CONNECTIONS = 16
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -74,8 +73,9 @@ class LeaseThread:
         config, loop = self._config, self._loop
         http = new_client(config.api_url, None, connections=2)
         tokens = HostTokens(config, self._ledger, http) if config.client_id else None
-        engine = connect(config, tokens, connections=_CONNECTIONS)
-        leases = LeaseKeeper(engine, self._ledger, config, self._bells.ring)
+        beating = connect(config, tokens, connections=heartbeats.PLACES)
+        settling = connect(config, tokens, connections=settlement.PLACES)
+        leases = LeaseKeeper(beating, settling, self._ledger, config, self._bells.ring)
         tasks = Tasks()
         work = [tasks.spawn(leases.run())]
         keeping = None
@@ -101,7 +101,8 @@ class LeaseThread:
             loop.remove_reader(self._bells.keeper)
             for task in work:
                 task.cancel()
-            await engine.aclose()
+            await beating.aclose()
+            await settling.aclose()
             await http.aclose()
 
     async def _settle_rest(self, leases: LeaseKeeper, within_s: float) -> None:

@@ -67,6 +67,9 @@ class Host(IntEnum):
     CONCLUDED_AT = 7  # keeper: its berth and index
     COUNTER = 8  # keeper: the cell that counts it
     COUNT = 9  # keeper: what that cell will hold
+    UNCONFIRMED = (
+        10  # keeper: leases that may have lapsed since the engine answered for them; nobody polls then
+    )
 
 
 class SeatTotal(IntEnum):

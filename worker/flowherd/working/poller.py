@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flowherd.working.attempts import Attempts
 
 _SLOWLY = 0.2  # weight of the newest poll in the fill ratio
+_LOOKS_AGAIN_S = 0.1  # while polls have to wait
 _NEVER = 1 << 62  # more slots than there are
 
 log = structlog.stdlib.get_logger(__name__)
@@ -61,6 +62,7 @@ class Poller:
         attempts: takes over what comes.
         siblings: the host's other processes.
         claimed: called after each poll that brought work, once the ledger has it.
+        polls_wait: whether a poll could take what another process of the host still holds (faults.md N6).
 
     Attributes:
         in_flight: the worker_id of the poll under way: claims made for it may be on their way.
@@ -75,6 +77,7 @@ class Poller:
         attempts: Attempts,
         siblings: Siblings,
         claimed: Callable[[], None],
+        polls_wait: Callable[[], bool],
     ) -> None:
         self._config = config
         self._engine = tools.engine
@@ -82,6 +85,7 @@ class Poller:
         self._slots = tools.slots
         self._attempts = attempts
         self._claimed = claimed
+        self._polls_wait = polls_wait
         self._loop = asyncio.get_running_loop()
         self._turns = Turns(config, siblings, self._loop.time())
         self._meter = tools.meter
@@ -138,6 +142,10 @@ class Poller:
                 await self._wait(math.inf, when_free=1)
                 continue
             now = self._loop.time()
+            if self._polls_wait():
+                self._turns.pause()
+                await self._wait(now + _LOOKS_AGAIN_S, when_free=_NEVER)
+                continue
             worthwhile = -(-min(self._slots.limit, self._most, self._batch_size.most) // 2)
             is_roomy = wanted >= worthwhile
             at = self._turns.next_at(now, is_roomy=is_roomy)
@@ -200,7 +208,7 @@ class Poller:
 
     async def _poll_if_wanted(self) -> None:
         wanted = self._wanted()
-        if self._mode is not Mode.POLLING or not wanted:
+        if self._mode is not Mode.POLLING or not wanted or self._polls_wait():
             raise _NotNow
         await self._poll(wanted)
 

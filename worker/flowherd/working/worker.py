@@ -41,6 +41,11 @@ def _nothing() -> None:
     """For a worker whose leases nobody keeps."""
 
 
+def _never() -> bool:
+    """For a worker that nobody shares leases with."""
+    return False
+
+
 @dataclass(slots=True)
 class _StopOrder:
     """How long the running work has to end, and how long giving back the rest may take."""
@@ -58,6 +63,7 @@ class SharedHost:
         siblings: the host's other processes, None for a worker that is alone.
         isolates: where activities with offload="process" run; None where nobody makes them.
         rouse_keeper: called once the ledger has claims that the keeper may not have seen.
+        polls_wait: whether a poll could take what this host still holds (`PollHold`).
 
     """
 
@@ -65,6 +71,7 @@ class SharedHost:
     siblings: Siblings | None = None
     isolates: Isolates | None = None
     rouse_keeper: Callable[[], None] = _nothing
+    polls_wait: Callable[[], bool] = _never
 
 
 ALONE = SharedHost()
@@ -117,7 +124,9 @@ class Worker:
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
         siblings = host.siblings or Siblings.none(book.berth)
-        self._poller = Poller(config, tools, gate, self._attempts, siblings, host.rouse_keeper)
+        self._poller = Poller(
+            config, tools, gate, self._attempts, siblings, host.rouse_keeper, host.polls_wait
+        )
         self._tasks = Tasks()
         self._order: _StopOrder | None = None
         self._ordered = asyncio.Event()

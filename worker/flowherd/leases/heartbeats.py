@@ -1,0 +1,240 @@
+"""Heartbeats: each lease has a schedule of its own, and no call waits for another one for longer than leases allow.
+
+A beat that fails is tried again within a third of its lease, whatever the engine asks for. Three limits bound the
+calls under way, so that neither an outage nor beats that are not answered make others late:
+
+    places   64 calls at once, the lease that ends first before others. A call that begins when half of the places are
+             taken gets no longer than a third of the shortest lease
+    again    32 of the places, for beats whose last try was not answered: first those that can still save a lease
+    silence  while the engine answers nothing at all, these go out one after a growing pause (`Contact`)
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from heapq import heapify, heappop
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.engine import Answer, Engine, Verdict
+from flowherd.errors import EngineDisconnected, EngineError
+from flowherd.leases.contact import Contact, Trouble
+from flowherd.ledger import Berth, Host, Ledger, Record, Standing, State
+from flowherd.working.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.config import WorkerConfig
+    from flowherd.leases.confirmations import Confirmations
+
+PLACES = 64  # calls under way, and so connections
+_AGAIN = 32  # of them for beats whose last try the engine has not answered
+_SHORTEST_BEAT_S = 0.1  # a lease shorter than the round trip must not become a busy loop (faults.md E22)
+_AT_ONCE_BELOW_S = 2.0  # a shorter lease gets its first beat at once
+_SHORTEST_CALL_S, _LONGEST_CALL_S = 1.0, 10.0
+_LONGEST_PAUSE_S = 2.0  # after a beat that nothing has answered
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """What is remembered of one record between scans."""
+
+    next_beat_at: float
+    failures: int = 0  # in a row
+    was_answered: bool = True  # the last try, be it with an error
+    begun_at: float | None = None  # of the call under way
+
+
+@dataclass(slots=True, order=True)
+class _Due:
+    """A beat that should go out; they are compared by who goes first."""
+
+    is_again: bool
+    has_lapsed: bool
+    lapses_at: float
+    order: int
+    berth: Berth
+    record: Record
+    watch: _Watch
+
+
+class Heartbeats:
+    """Beats the records it is told of, and writes what the engine answers as verdicts.
+
+    Args:
+        scan_s: seconds between two calls of `attend`: a beat comes that much early, rather than late.
+        ring: wakes the worker in a berth, after a verdict.
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        config: WorkerConfig,
+        confirmations: Confirmations,
+        ring: Callable[[int], None],
+        clock: Callable[[], float],
+        *,
+        scan_s: float,
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._config = config
+        self._confirmations = confirmations
+        self._ring = ring
+        self._clock = clock
+        self._scan_s = scan_s
+        self._rng = random.Random()
+        self._watched: dict[tuple[int, int], _Watch] = {}
+        self._due: list[_Due] = []
+        self._under_way = self._again = 0
+        self._shortest_lease_s = 0.0
+        self._contact = Contact()
+        self._trouble = Trouble()
+        self._short_leases: set[str] = set()
+        self._tasks = Tasks()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Heartbeats [{len(self._watched)} leases, {self._under_way} calls under way] {self._contact!r}>"
+        )
+
+    def attend(self, held: list[tuple[Berth, Record]], now: float) -> None:
+        """Begins the beats that are due of all the records that living processes hold."""
+        self._shortest_lease_s = min((record.lease_s for _, record in held), default=0.0)
+        known, self._watched = self._watched, {}
+        due: list[_Due] = []
+        for berth, record in held:
+            key = berth.number, record.sequence
+            watch = self._watched[key] = known.get(key) or self._first_watch(record, now)
+            if self._is_due(berth, record, watch, now):
+                lapses_at = (
+                    max(record.claimed_at, berth.last_ok(record.index, record.sequence)) + record.lease_s
+                )
+                due.append(
+                    _Due(not watch.was_answered, lapses_at < now, lapses_at, len(due), berth, record, watch)
+                )
+        heapify(due)
+        self._due = due
+        self._begin_due()
+        if self._trouble and not any(map(self._is_in_trouble, self._watched.values())):
+            self._trouble.over(now)
+
+    def _is_in_trouble(self, watch: _Watch) -> bool:
+        """Its last try has failed, or its call began in the silence and may still end without an answer."""
+        in_silence = watch.begun_at is not None and watch.begun_at <= self._contact.heard_since
+        return watch.failures > 0 or in_silence
+
+    def _is_due(self, berth: Berth, record: Record, watch: _Watch, now: float) -> bool:
+        if watch.begun_at is not None or now < watch.next_beat_at - self._early_s(record):
+            return False
+        # What is somebody else's gets no beat: a late one could only disturb them.
+        return berth.standing(record.index, record.sequence) is not Standing.GONE
+
+    def _first_watch(self, record: Record, now: float) -> _Watch:
+        """A beat is due an interval after the claim; at once for a short lease, or a keeper come late."""
+        first = record.claimed_at + self._interval_s(record)
+        return _Watch(now if record.lease_s < _AT_ONCE_BELOW_S else max(first, now))
+
+    def _early_s(self, record: Record) -> float:
+        """By how much a beat may come early, rather than late, at the next scan; not by much of a short interval."""
+        return max(self._scan_s / 2, min(self._scan_s, self._config.beat_interval_s(record.lease_s) / 10))
+
+    def _interval_s(self, record: Record) -> float:
+        interval = max(self._config.beat_interval_s(record.lease_s), _SHORTEST_BEAT_S)
+        return interval * self._rng.uniform(0.9, 1.0)
+
+    # Calls
+
+    def _begin_due(self) -> None:
+        """Begins as many as there are places for."""
+        now = self._clock()
+        while self._due and self._under_way < PLACES:
+            if self._due[0].is_again and not self._may_try_again(now):
+                return
+            due = heappop(self._due)
+            patience_s = due.record.lease_s if self._under_way < PLACES / 2 else self._shortest_lease_s
+            due.watch.begun_at = now
+            self._under_way += 1
+            self._again += due.is_again
+            self._tasks.spawn(self._beat(due, now, patience_s / 3))
+
+    def _may_try_again(self, now: float) -> bool:
+        return self._again < _AGAIN and self._contact.may_try_again(now, self._shortest_lease_s)
+
+    async def _beat(self, due: _Due, now: float, patience_s: float) -> None:
+        record, watch = due.record, due.watch
+        wait_s = min(self._interval_s(record), _LONGEST_PAUSE_S)  # unless we learn better
+        try:
+            deadline_s = max(_SHORTEST_CALL_S, min(_LONGEST_CALL_S, patience_s))
+            answer = await self._engine.heartbeat(record.activity_id, record.worker_id, deadline_s)
+        except EngineError as error:
+            watch.failures += 1
+            wait_s = self._after_failure(due, error, now)
+        else:
+            wait_s = self._after_answer(due, answer, now)
+        finally:
+            self._under_way -= 1
+            self._again -= due.is_again
+            watch.begun_at = None
+            watch.next_beat_at = self._clock() + wait_s
+        self._begin_due()
+
+    def _after_failure(self, due: _Due, error: EngineError, asked_at: float) -> float:
+        """Seconds until the next try: within a third of the lease, sooner the first time, and if nothing answered."""
+        record, failures, now = due.record, due.watch.failures, self._clock()
+        log.debug("heartbeat_failed", activity_id=record.activity_id, reason=str(error))
+        self._trouble.met(error, now, failures)
+        interval_s = self._interval_s(record)
+        due.watch.was_answered = error.is_engines
+        if error.is_engines:
+            self._confirmations.answered(due.berth, record, asked_at)
+            self._contact.answered(now)
+            return interval_s / 2 if failures == 1 else interval_s
+        self._contact.ended_unanswered(asked_at, now)
+        if failures == 1 and isinstance(error, EngineDisconnected):
+            return 0.0  # the connection may only have been idle for too long (faults.md E4)
+        return min(interval_s / 2, _LONGEST_PAUSE_S) * self._rng.uniform(0.5, 1.0)
+
+    def _after_answer(self, due: _Due, answer: Answer, asked_at: float) -> float:
+        """Seconds until the next beat."""
+        record, now = due.record, self._clock()
+        due.watch.was_answered = True
+        self._contact.answered(now)
+        self._confirmations.answered(due.berth, record, asked_at)
+        took_s = now - asked_at
+        if took_s > record.lease_s / 3 and record.name not in self._short_leases:
+            self._short_leases.add(record.name)
+            log.warning("lease_too_short", name=record.name, lease_s=record.lease_s, took_s=took_s)
+        if answer.verdict is Verdict.REFUSED:
+            return self._after_refusal(due, answer)
+        due.watch.failures = 0
+        self._judge(due.berth, record, answer, asked_at)
+        return self._interval_s(record)
+
+    def _after_refusal(self, due: _Due, answer: Answer) -> float:
+        due.watch.failures += 1
+        if due.watch.failures == 1:
+            log.error("heartbeat_refused", activity_id=due.record.activity_id, reason=answer.detail)
+        return self._interval_s(due.record)
+
+    def _judge(self, berth: Berth, record: Record, answer: Answer, asked_at: float) -> None:
+        """Writes the verdict, unless the record has changed since."""
+        present = berth.record(record.index)
+        if present is None or present.sequence != record.sequence or not berth.readable:
+            return
+        if present.state is State.DEAD:
+            return  # its settlement has the last word
+        if answer.verdict is Verdict.ACCEPTED:
+            berth.judge(record, Standing.GOOD, asked_at)
+            return
+        self._ledger.conclude(Host.LEASES_LOST, berth, record, Standing.GONE)
+        log.warning("lease_lost", activity_id=record.activity_id, name=record.name, reason=answer.detail)
+        self._ring(berth.number)
