@@ -32,7 +32,7 @@ class Surroundings:
 
     What costs nothing to put back is put back: timers, signal handlers and mask, folder, umask, environment, soft
     limits, `sys.stdout`. A descriptor that is another one now, and threads, tasks and programs that go on, are reasons
-    to end the process. Threads and programs at rest may stay, since many libraries keep some.
+    to end the process. Threads at rest may stay, since many libraries keep some.
 
     Args:
         loop: where activities run; does not run when these methods are called.
@@ -104,25 +104,28 @@ class Surroundings:
         return any(not task.done() for task in fresh)
 
     def _has_others_at_work(self) -> bool:
-        """Whether a thread or a program that has come since goes on; one that is at rest is known from now on."""
+        """Whether a program that has come since is there, or a thread goes on; one at rest is known from now on."""
         fresh = set(_others()) - self._known
         for _ in range(_LOOKS):
             if not fresh:
                 break
             before = {one: _time_of(one) for one in fresh}
             threading.Event().wait(REST_S)
-            fresh = {one for one in fresh if _time_of(one) not in {"", before[one]} or _wants_to_run(one)}
+            fresh = {one for one in fresh if _goes_on(one, before[one])}
         self._known = set(_others())
         return bool(fresh)
 
 
 def _others() -> Iterator[str]:
     """The folders below /proc of this process's threads that run Python, the calling one aside, and of its programs."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread():
-            yield f"self/task/{thread.native_id}"
+    own = threading.get_native_id()  # the thread's own attribute is that of the process it was forked from
+    others = [
+        thread.native_id for thread in threading.enumerate() if thread is not threading.current_thread()
+    ]
+    yield from (f"self/task/{number}" for number in others)
+    for number in (own, *others):
         with contextlib.suppress(OSError):  # the thread has ended
-            yield from Path(f"/proc/self/task/{thread.native_id}/children").read_text().split()
+            yield from Path(f"/proc/self/task/{number}/children").read_text().split()
 
 
 def _identity(fd: int) -> Any:
@@ -147,9 +150,12 @@ def _time_of(folder: str) -> str:
         return ""  # it has ended meanwhile, or this kernel does not count
 
 
-def _wants_to_run(folder: str) -> bool:
-    """Whether it runs now, or would on a machine that is less busy."""
+def _goes_on(folder: str, time_before: str) -> bool:
+    """Whether it does anything, or would on a machine that is less busy; of a program: whether it has not ended."""
     try:
-        return Path("/proc", folder, "stat").read_text().rpartition(")")[2].split()[0] == "R"
+        state = Path("/proc", folder, "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+    if not folder.startswith("self"):
+        return state != "Z"
+    return state != "S" or _time_of(folder) not in {"", time_before}
