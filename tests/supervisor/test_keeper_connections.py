@@ -112,8 +112,9 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 
 
 async def test_an_idle_client_gives_way_to_a_newer_one_and_the_log_has_one_line(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(connections, "HEAD_WITHIN_S", 60.0)
     caplog.set_level("INFO")
     first, _ = await server.connect()
     for _ in range(40):
