@@ -15,6 +15,7 @@ from flowherd.errors import ConfigurationError
 
 DEFAULT_ADDRESS = "127.0.0.1:9464"
 _HIGHEST_PORT = 65535
+_ROOT = 0
 
 log = structlog.stdlib.get_logger("flowherd")
 
@@ -55,12 +56,35 @@ def admin_folder() -> Path:
 def _private_folder() -> Path:
     folder = admin_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
+    _check_private(folder)
+    return folder
+
+
+def _check_private(folder: Path) -> None:
+    """Whoever can write there could put a socket of theirs in place of ours (faults.md N16)."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigurationError(
             f"{folder} is not a private folder of yours: remove it, or set XDG_RUNTIME_DIR"
         )
-    return folder
+
+
+def check_own(path: Path) -> None:
+    """Refuses a socket that another user has bound, or whose folder another user can write to.
+
+    Raises:
+        ConfigurationError: naming the owner and the remedy.
+
+    """
+    try:
+        folder, own = path.parent.stat(), path.lstat()
+    except OSError:
+        return  # there is nothing to speak to: connecting says so
+    if folder.st_uid not in {os.getuid(), _ROOT} or own.st_uid != os.getuid():
+        owner = own.st_uid if own.st_uid != os.getuid() else folder.st_uid
+        raise ConfigurationError(f"{path} belongs to user {owner}: a host is steered by the user who runs it")
+    if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:
+        raise ConfigurationError(f"{path.parent} can be written to by others: chmod go-w {path.parent}")
 
 
 class AdminSocket:
@@ -176,10 +200,18 @@ def _listen(sock: socket.socket) -> socket.socket:
 
 
 def find_sockets() -> dict[int, Path]:
-    """The sockets of supervisors that are alive, by pid; those of dead ones are passed over."""
-    found = {}
-    for path in admin_folder().glob("*.sock"):
-        if path.stem.isdigit() and _answers(path):
+    """The sockets of this user's supervisors that are alive, by pid; those of dead ones are passed over.
+
+    Raises:
+        ConfigurationError: the folder is not a private one of this user.
+
+    """
+    folder, found = admin_folder(), {}
+    if not folder.is_symlink() and not folder.exists():
+        return {}
+    _check_private(folder)
+    for path in folder.glob("*.sock"):
+        if path.stem.isdigit() and path.lstat().st_uid == os.getuid() and _answers(path):
             found[int(path.stem)] = path
     return found
 

@@ -470,6 +470,22 @@ MUTATIONS = (
         UNIT + "test_isolate_voice.py::test_a_message_is_sent_whole_before_the_handler_is_interrupted",
     ),
     Mutation(
+        "the peer's user on the unix socket",
+        SUPERVISOR + "keeper/connections.py",
+        "if is_unix and not is_own_user(sock):",
+        "if False:",
+        "tests/supervisor/test_keeper_connections.py"
+        "::test_another_users_process_is_refused_on_the_unix_socket",
+    ),
+    Mutation(
+        "idle clients of the admin port give way",
+        SUPERVISOR + "keeper/connections.py",
+        "idle = next((one for one in inside if not one.is_served), None)",
+        "idle = None",
+        "tests/supervisor/test_keeper_connections.py"
+        "::test_an_idle_client_gives_way_to_a_newer_one_and_the_log_has_one_line",
+    ),
+    Mutation(
         "the look at an isolate's output",
         WORKER + "isolates/isolate.py",
         "output = checked_output(frame)",

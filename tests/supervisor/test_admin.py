@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor import admin
 from flowherd_supervisor.admin import DEFAULT_ADDRESS, AdminSocket, Tcp, parse_address
+from flowherd_supervisor.views.ask import endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -195,3 +196,60 @@ def test_living_supervisors_are_found_by_pid_and_dead_ones_passed_over(
         dead.bind(str(runtime / "flowherd" / "1.sock"))
     (runtime / "flowherd" / "notes.sock").touch()
     assert admin.find_sockets() == {os.getpid(): one.path}
+
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+SOMEBODY = 12_345
+
+
+@as_root
+def test_n16_a_folder_of_another_user_is_refused_by_who_binds_and_by_who_asks(
+    bind: Callable[[str], AdminSocket], runtime: Path
+) -> None:
+    """Under a temp dir that all share anybody can be first: a socket in there may be theirs."""
+    (runtime / "flowherd").mkdir(mode=0o700)
+    os.chown(runtime / "flowherd", SOMEBODY, SOMEBODY)
+    for use in (lambda: bind("off"), admin.find_sockets):
+        with pytest.raises(ConfigurationError, match="not a private folder of yours: remove it, or set XDG"):
+            use()
+
+
+def test_n16_a_folder_that_others_can_write_to_or_that_is_a_link_is_refused(
+    runtime: Path, tmp_path: Path
+) -> None:
+    """They could put a socket of theirs in place of ours, or the link could lead anywhere."""
+    folder = runtime / "flowherd"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="not a private folder of yours"):
+        admin.find_sockets()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(ConfigurationError, match="not a private folder of yours"):
+        admin.find_sockets()
+
+
+@as_root
+def test_n16_a_socket_of_another_user_is_neither_found_nor_spoken_to(
+    bind: Callable[[str], AdminSocket], runtime: Path
+) -> None:
+    """A host of another user is never steered, whoever asks for it by its path."""
+    one = bind("off")
+    admin.check_own(one.path)
+    os.chown(one.path, SOMEBODY, SOMEBODY)
+    assert admin.find_sockets() == {}
+    with pytest.raises(
+        ConfigurationError, match=f"belongs to user {SOMEBODY}: a host is steered by the user"
+    ):
+        endpoint(f"unix:{one.path}", None)
+
+
+def test_n16_a_socket_in_a_folder_that_others_can_write_to_is_not_spoken_to(
+    bind: Callable[[str], AdminSocket], runtime: Path
+) -> None:
+    folder = runtime / "open"
+    folder.mkdir()
+    bind(f"unix:{folder / 'x.sock'}")
+    folder.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="can be written to by others: chmod go-w"):
+        endpoint(f"unix:{folder / 'x.sock'}", None)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowherd import logs
 from flowherd.isolates.inside.voice import UpwardHandler
@@ -197,13 +199,53 @@ def test_an_exception_is_in_the_record(log: Log) -> None:
     assert "ZeroDivisionError" in json.loads(log.lines()[0])["exception"]
 
 
+def rendered(style: Any, event: dict[str, Any]) -> str:
+    result: Any = dict(event)
+    for step in logs.rendering(style):
+        result = step(None, "info", result)
+    return str(result)
+
+
+@given(
+    fields=st.dictionaries(
+        st.text(max_size=8), st.text(max_size=40) | st.lists(st.text(max_size=9)), max_size=4
+    )
+)
+def test_n17_whatever_the_fields_json_is_one_event_a_line_and_text_steers_no_terminal(
+    fields: dict[str, Any],
+) -> None:
+    """N17: names, parameters and messages come from elsewhere; colours are off, since stderr is no terminal here."""
+    event = {**fields, "event": "x"}
+    assert json.loads(rendered("json", event))["event"] == "x"
+    assert "\n" not in rendered("json", event)
+    lines = rendered("text", event).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+
+
+def test_n17_an_exception_in_text_is_set_in_shows_no_variables_and_cannot_forge_a_line(log: Log) -> None:
+    """Tracebacks with local variables showed tokens and parameters."""
+    log.use("text")
+    canary = "canary-5ecret"
+    try:
+        int(f"bad\n12:00 [error] forged\x1b[2J {len(canary)}")
+    except ValueError:
+        structlog.stdlib.get_logger("x").exception("it_broke")
+    raw = os.read(log.reader, 1 << 16).decode()
+    assert canary not in raw.replace('canary = "canary-5ecret"', "")
+    lines = raw.rstrip("\n").split("\n")
+    assert "it_broke" in lines[0]
+    assert lines[1] == "  Traceback (most recent call last):"
+    assert all(line.startswith("  ") and line.isprintable() for line in lines[1:])
+
+
 def test_a_stack_is_read_below_its_line_whatever_it_is_made_of(log: Log) -> None:
     """structlog renders `stack` and `exception` itself, and only as text: another kind lost the whole line."""
     log.use("text")
     say("stack_of_task", task="Task-1", stack=["app.py:3 outer", "evil\n.py:9 inner"])
     assert log.lines()[1:] == ["  app.py:3 outer", "  evil\\n.py:9 inner"]
     logging.getLogger("theirs").warning("theirs", extra={"exception": 7})
-    assert log.lines()[-1] == "7"
+    assert log.lines()[-1] == "  7"
     say("none", stack=None, exception=None)
     assert len(log.lines()) == 1
 

@@ -65,24 +65,24 @@ def _familiar_order(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
     return {**first, **event}
 
 
-_CONTROLS = {
-    code: ascii(chr(code))[1:-1]
-    for code in (*range(32), *range(127, 160), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-}
+def visible(text: str) -> str:
+    """The text with all that is not printable as escapes: controls, line ends, marks of direction (faults.md N17)."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Shows control characters of texts as escapes, so that a name cannot forge a line (faults.md S6)."""
-    return {name: _for_eyes(name, value) for name, value in event.items()}
+    """Shows what comes from outside so that it can neither forge a line nor steer a terminal (faults.md S6, N17)."""
+    return {visible(name): _for_eyes(name, value) for name, value in event.items()}
 
 
 def _for_eyes(name: str, value: Any) -> Any:
-    """What the renderer puts below the line, `stack` and `exception`, it takes as text alone."""
-    if name == "stack" and isinstance(value, list):
-        return "\n".join(f"  {line}".translate(_CONTROLS) for line in value)
-    if name in ("stack", "exception") and value is not None and not isinstance(value, str):
-        return repr(value)
-    return value.translate(_CONTROLS) if isinstance(value, str) and name != "exception" else value
+    """What the renderer puts below the line, `stack` and `exception`, keeps its lines, each of them set in."""
+    if name in {"stack", "exception"} and value is not None:
+        lines = value if isinstance(value, list) else str(value).split("\n")
+        return "\n".join("  " + visible(str(line)) for line in lines)
+    return visible(value) if isinstance(value, str) else value
 
 
 _process_label: dict[str, Any] = {}
@@ -114,6 +114,15 @@ def style_of(style: Literal["text", "json"] | None) -> Literal["text", "json"]:
     return style or ("text" if sys.stderr.isatty() else "json")
 
 
+def rendering(style: Literal["text", "json"]) -> list[Any]:
+    """The processors that make a line of an event, tracebacks included: structlog's own would show variables."""
+    if style == "json":
+        last: list[Any] = [_familiar_order, structlog.processors.JSONRenderer(default=repr)]
+    else:
+        last = [_one_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)]
+    return [structlog.processors.format_exc_info, *last]
+
+
 def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> None:
     """Configures logging of this process; `style` None means text on a terminal and JSON elsewhere."""
     style = style_of(style)
@@ -123,16 +132,6 @@ def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> 
         structlog.stdlib.ExtraAdder(),
         _stamp(style),
     ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer(default=repr)
-        if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)
-    )
-    tail = (
-        [structlog.processors.format_exc_info, _familiar_order, renderer]
-        if style == "json"
-        else [_one_line, renderer]
-    )
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -145,7 +144,7 @@ def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> 
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tail],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering(style)],
     )
     handler = LineHandler()
     handler.setFormatter(formatter)

@@ -19,6 +19,7 @@ from flowherd.client.transport import new_client
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
+from flowherd.logs import visible
 from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.telemetry.wanted import wanted
 from flowherd_supervisor.config.cautions import cautions
@@ -65,7 +66,7 @@ def check(app_name: str, app_dir: str, loaded: Loaded) -> int:
         *asyncio.run(_engine(settings)),
     ]
     for finding in findings:
-        sys.stdout.write(f"{finding.weight.value:>7}  {finding.text}\n")
+        sys.stdout.write(f"{finding.weight.value:>7}  {visible(finding.text)}\n")
     wrong = [finding.code for finding in findings if finding.weight is Weight.WRONG]
     return wrong[0] if wrong else Exit.CLEAN
 

@@ -16,6 +16,7 @@ from flowherd.client.transport import new_client
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
+from flowherd.logs import visible
 from flowherd_supervisor.commands.workflow_client import Workflow, WorkflowClient
 
 if TYPE_CHECKING:
@@ -144,7 +145,9 @@ def _show(started: Started, workflow: Workflow, submission: Submission) -> None:
         sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
     else:
         lines = [f"{started.definition} {started.id}: {workflow.status}"]
-        lines += [f"  {workflow.error}"] if workflow.error else []
-        lines += [f"  {name}: {msgspec.json.encode(value).decode()}" for name, value in output.items()]
+        lines += [f"  {visible(workflow.error)}"] if workflow.error else []
+        lines += [
+            visible(f"  {name}: {msgspec.json.encode(value).decode()}") for name, value in output.items()
+        ]
         sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()

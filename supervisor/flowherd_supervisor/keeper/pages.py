@@ -1,26 +1,31 @@
-"""The keeper's HTTP server: uvicorn in a thread of its own, so that it never delays a beat; it knows no routes."""
+"""The keeper's HTTP server: uvicorn in a thread of its own, so that it never delays a beat.
+
+What clients can take is bounded, since this process owns the host's leases: `connections.py` bounds their number and
+their time, and h11, unlike the faster parser, bounds headers and reads no request before the last one is answered.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from flowherd.working.tasks import start_thread
-from flowherd_supervisor.keeper.guard import is_own_user
+from flowherd_supervisor.keeper.connections import Crowd, bounded
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Sequence
 
     from flowherd_supervisor.keeper.routes import Routes
 
 AGAIN_AFTER_S = 1.0
+MOST_HEADER_BYTES = 16 << 10
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -43,9 +48,13 @@ class PagesThread:
             threading.Event().wait(AGAIN_AFTER_S)
 
     def _serve(self) -> None:
+        logging.getLogger("uvicorn.error").setLevel(
+            logging.ERROR
+        )  # else a line for each request that is none
         config = uvicorn.Config(
             self._routes.over_tcp,
-            http=_told_apart(self._routes),
+            http=bounded(self._routes, Crowd()),
+            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
             interface="asgi3",
             lifespan="off",
             access_log=False,
@@ -59,27 +68,6 @@ class PagesThread:
             asyncio.run(_Server(config).serve(sockets=[sock.dup() for sock in self._sockets]))
         except (Exception, SystemExit) as error:
             log.error("pages_ended", exc_info=error)
-
-
-def _told_apart(routes: Routes) -> type[asyncio.Protocol]:
-    """A protocol that knows from the socket itself over which way a request has come: nothing in it can pretend."""
-
-    class Protocol(HttpToolsProtocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            sock: Any = transport.get_extra_info("socket")
-            if sock.family == socket.AF_UNIX:
-                if not is_own_user(sock):
-                    log.warning("stranger_refused", note="another user's process on the admin socket")
-                    transport.abort()
-                    return
-                self.app = routes.over_unix
-            super().connection_made(transport)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            if self.transport is not None:  # else it was refused
-                super().connection_lost(exc)
-
-    return Protocol
 
 
 class _Server(uvicorn.Server):

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowherd.errors import ConfigurationError
+from flowherd.logs import visible
 from flowherd_supervisor.admin import find_sockets
 from flowherd_supervisor.views.ask import ask
 from flowherd_supervisor.views.show import show
@@ -40,7 +41,9 @@ def show_advice(*, admin: str | None, pid: int | None, as_json: bool) -> int:
 def render(document: Mapping[str, Any]) -> list[Text | Table]:
     """A row of figures for each activity, a sentence of reason for each, and three lines about the host."""
     rows, host = document["activities"], document["host"]
-    reasons = [Text(f"{row['activity']}: {_advice(row)}: {row['reason']}{_gain(row)}") for row in rows]
+    reasons = [
+        Text(f"{visible(row['activity'])}: {_advice(row)}: {row['reason']}{_gain(row)}") for row in rows
+    ]
     sizes = [Text(_size(host[what], what)) for what in ("processes", "slots")]
     way = host["parallel"]
     sizes.append(Text(f"parallel: {way['advised']}: {way['reason']}"))
@@ -70,7 +73,7 @@ def _table(rows: list[Mapping[str, Any]]) -> Table:
         )
     for row in rows:
         table.add_row(
-            row["activity"],
+            visible(row["activity"]),
             row["runs"],
             _advice(row),
             str(row["samples"]),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.admin import admin_folder, find_sockets
+from flowherd_supervisor.admin import admin_folder, check_own, find_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 WIDTH_OF_A_PIPE = 200  # nothing is cut for grep
 _TIMEOUT_S = 5.0
@@ -73,7 +73,9 @@ def endpoint(admin: str | None, pid: int | None) -> tuple[str, str | None]:
     if admin is None:
         return "http://flowherd", str(_choose(pid))
     if admin.startswith("unix:"):
-        return "http://flowherd", admin.removeprefix("unix:")
+        path = Path(admin.removeprefix("unix:"))
+        check_own(path)
+        return "http://flowherd", str(path)
     host, _, port = admin.rpartition(":")
     if not host or not port.isdigit():
         raise ConfigurationError(f"--admin {admin}: should be HOST:PORT or unix:PATH")

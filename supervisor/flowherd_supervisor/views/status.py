@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from flowherd.logs import visible
 from flowherd_supervisor.views.ask import ask
 from flowherd_supervisor.views.show import show
 
@@ -29,7 +30,7 @@ def show_status(*, admin: str | None, pid: int | None, as_json: bool) -> int:
 
 def render(document: Mapping[str, Any]) -> list[Text | Table]:
     """The snapshot for a terminal of 80 columns: a few lines about the whole, and a row for each process."""
-    return [Text("\n".join(headline(document))), _table(document["children"])]
+    return [Text("\n".join(map(visible, headline(document)))), _table(document["children"])]
 
 
 def headline(document: Mapping[str, Any]) -> list[str]:

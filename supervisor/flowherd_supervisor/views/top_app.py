@@ -11,6 +11,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, RichLog, Static
 
+from flowherd.logs import visible
 from flowherd_supervisor.views.feed import Feed, Happened, Silent, Status
 from flowherd_supervisor.views.status import COLUMNS, cells, headline
 
@@ -107,14 +108,9 @@ class TopApp(App[None]):
 def line_of(event: Mapping[str, Any]) -> Text:
     """One event on one line: time of day, name, and what is known of it; nothing in it is taken for markup."""
     known = "  ".join(
-        f"{name}={_printable(value)}" for name, value in event.items() if name not in _NOT_SHOWN
+        f"{name}={visible(str(value))}" for name, value in event.items() if name not in _NOT_SHOWN
     )
     when = time.strftime("%H:%M:%S", time.localtime(event["at"]))
     return Text(
-        f"{when}  {_printable(event['event']):<24} {known}", style=_STYLES.get(event["level"], ""), end=""
+        f"{when}  {visible(event['event']):<24} {known}", style=_STYLES.get(event["level"], ""), end=""
     )
-
-
-def _printable(value: object) -> str:
-    """Names come from users: an escape in one must not reach the terminal (faults.md S6)."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(value))

@@ -10,6 +10,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+
 from flowherd.leases.confirmations import Confirmations
 from flowherd.leases.heartbeats import Heartbeats
 from flowherd.leases.settlement import Settlement, name_of_segment

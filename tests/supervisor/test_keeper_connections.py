@@ -1,0 +1,217 @@
+"""N2: what clients of the admin port can take from the keeper is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+
+from flowherd_supervisor.keeper import connections, guard
+from flowherd_supervisor.keeper.connections import Crowd, bounded, most_tcp
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+CEILING_S = 10.0
+
+
+class Pages:
+    """Stands for the routes: /livez answers, /large answers with much, /api/events never ends."""
+
+    async def over_tcp(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["path"] == "/api/events":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
+        size = 8 << 20 if scope["path"] == "/large" else 2
+        headers = [(b"content-length", b"%d" % size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * size})
+
+    async def over_unix(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await self.over_tcp(scope, receive, send)
+
+
+class Server:
+    """A real server on a free port, with `most` places."""
+
+    def __init__(self, crowd: Crowd, port: int, path: Path) -> None:
+        self.crowd = crowd
+        self.port = port
+        self.path = path
+        self._open: list[asyncio.StreamWriter] = []
+
+    async def connect(self, sent: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1024)
+        self._open.append(writer)
+        writer.write(sent)
+        return reader, writer
+
+    async def get(self, path: str = "/livez") -> bytes:
+        """The status line of one request on a connection of its own."""
+        reader, writer = await self.connect(
+            f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode()
+        )
+        async with asyncio.timeout(CEILING_S):
+            line = await reader.readline()
+        writer.close()
+        return line
+
+    def close(self) -> None:
+        for writer in self._open:
+            writer.close()
+
+
+@pytest.fixture
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    monkeypatch.setattr(connections, "HEAD_WITHIN_S", 0.3)
+    monkeypatch.setattr(connections, "REPLY_WITHIN_S", 0.3)
+    monkeypatch.setattr(connections, "_QUIET_S", 0.1)
+    crowd = Crowd(most=4)
+    listener = socket.create_server(("127.0.0.1", 0))
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(tmp_path / "s"))
+    config = uvicorn.Config(
+        Pages().over_tcp,
+        http=bounded(Pages(), crowd),
+        interface="asgi3",
+        proxy_headers=False,
+        lifespan="off",
+        log_config=None,
+        h11_max_incomplete_event_size=16 << 10,
+    )
+    program = uvicorn.Server(config)
+    program.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    task = asyncio.get_running_loop().create_task(program.serve(sockets=[listener, unix]))
+    server = Server(crowd, listener.getsockname()[1], tmp_path / "s")
+    async with asyncio.timeout(CEILING_S):
+        while not program.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
+            await asyncio.sleep(0.01)
+    yield server
+    server.close()
+    program.should_exit = program.force_exit = True
+    await task
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the server ends the connection; ConnectionResetError says so too."""
+    try:
+        async with asyncio.timeout(CEILING_S):
+            while await reader.read(65536):
+                pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+async def test_an_idle_client_gives_way_to_a_newer_one_and_the_log_has_one_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_WITHIN_S", 60.0)
+    caplog.set_level("INFO")
+    first, _ = await server.connect()
+    for _ in range(40):
+        await server.connect()
+    assert await ended(first)
+    assert b"200" in await server.get()
+    assert caplog.text.count("admin_port_crowded") == 1
+    async with asyncio.timeout(CEILING_S):
+        while "admin_port_quiet" not in caplog.text:  # noqa: ASYNC110 - a line of the log is all that says so
+            await asyncio.sleep(0.02)
+
+
+async def test_whom_the_server_is_answering_is_not_dropped_and_newcomers_are_refused_at_once(
+    server: Server,
+) -> None:
+    watchers = [
+        await server.connect(b"GET /api/events HTTP/1.1\r\nhost: localhost\r\n\r\n") for _ in range(4)
+    ]
+    for reader, _ in watchers:
+        assert b"200" in await reader.readline()
+    newcomer, _ = await server.connect(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert await newcomer.read(1) == b"" if not newcomer.exception() else True
+    assert not any(reader.at_eof() for reader, _ in watchers)
+    assert repr(server.crowd) == "<Crowd [4 over TCP, 0 over the unix socket]>"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET /li", b"GET /livez HTTP/1.1\r\nhost: loc", b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\nGET /li"],
+)
+async def test_a_request_that_does_not_come_whole_in_time_ends_its_connection(
+    server: Server, sent: bytes
+) -> None:
+    reader, _ = await server.connect(sent)
+    assert await ended(reader)
+
+
+async def test_endless_headers_end_the_connection_before_they_fill_memory(server: Server) -> None:
+    reader, writer = await server.connect(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n")
+    with contextlib.suppress(ConnectionError):
+        for number in range(4_000):
+            writer.write(b"x-%d: %s\r\n" % (number, b"y" * 100))
+            await writer.drain()
+    assert await ended(reader)
+
+
+@pytest.mark.parametrize("path", ["/large", "/api/events"])
+async def test_a_client_that_does_not_read_is_ended(server: Server, path: str) -> None:
+    """One that watches is only ended once the server has more for it than the kernel takes."""
+    if path == "/api/events":
+        reader, _ = await server.connect(b"GET /api/events HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert b"200" in await reader.readline()
+        (watcher,) = server.crowd._inside[False]
+        watcher.pause_writing()
+        assert await ended(reader)
+        return
+    _, writer = await server.connect(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    async with asyncio.timeout(CEILING_S):
+        while server.crowd._inside[False]:  # noqa: ASYNC110 - the server's own book is all that says so
+            await asyncio.sleep(0.02)
+
+
+async def test_a_connection_that_is_used_again_stays(server: Server) -> None:
+    reader, writer = await server.connect()
+    for _ in range(3):
+        writer.write(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert b"200" in await reader.readline()
+        while (await reader.readline()).strip():
+            pass
+        assert await reader.readexactly(2) == b"xx"
+        await asyncio.sleep(0.2)  # less than a head may take, three times more than one in all
+    assert repr(server.crowd) == "<Crowd [1 over TCP, 0 over the unix socket]>"
+
+
+async def test_the_unix_socket_has_places_of_its_own(server: Server) -> None:
+    """`flowherd ctl` gets through whatever the port suffers."""
+    for _ in range(4):
+        await server.connect(b"GET /api/events HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    reader, writer = await asyncio.open_unix_connection(str(server.path))
+    writer.write(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    async with asyncio.timeout(CEILING_S):
+        assert b"200" in await reader.readline()
+    writer.close()
+
+
+async def test_another_users_process_is_refused_on_the_unix_socket(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S1: the peer's uid, which the kernel tells, decides."""
+    monkeypatch.setattr(guard.os, "geteuid", lambda: 12_345)
+    monkeypatch.setattr(guard, "_ROOT", 54_321)
+    reader, _ = await asyncio.open_unix_connection(str(server.path))
+    assert await ended(reader)
+    assert "stranger_refused" in caplog.text
+
+
+def test_a_process_that_may_open_few_descriptors_serves_few_clients() -> None:
+    """The engine's connections need theirs."""
+    assert [most_tcp(soft) for soft in (64, 256, 1024, 1 << 20)] == [8, 32, 64, 64]
