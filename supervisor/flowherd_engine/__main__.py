@@ -1,4 +1,4 @@
-"""`python -m flowherd_supervisor.engine`: the embedded engine with the few flags that tests need."""
+"""`python -m flowherd_engine`: the embedded engine with the few flags that tests need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .serve import EngineSettings, serve
 
 
 def _settings() -> EngineSettings:
-    parser = argparse.ArgumentParser(prog="python -m flowherd_supervisor.engine")
+    parser = argparse.ArgumentParser(prog="python -m flowherd_engine")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0 takes an ephemeral port")
     parser.add_argument("--db", default=":memory:", help="a path, or :memory:")

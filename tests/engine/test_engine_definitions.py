@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowherd_supervisor.engine.definitions import DefinitionInvalid, parse, restore
+from flowherd_engine.definitions import DefinitionInvalid, parse, restore
 
 ONE = "name: f\nactivities: [{key: a, worker: py, parameters: %s}]"
 

@@ -15,15 +15,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from flowherd_supervisor.engine.catalog import Catalog
-from flowherd_supervisor.engine.clock import Clock
-from flowherd_supervisor.engine.definitions import parse
-from flowherd_supervisor.engine.journal import Journal
-from flowherd_supervisor.engine.queue import NO_COST, Failure, Queue, Verdict
-from flowherd_supervisor.engine.scheduling import Scheduler
-from flowherd_supervisor.engine.storage import _connect, _in_transaction
-from flowherd_supervisor.engine.sweep import Sweeper
-from flowherd_supervisor.engine.workflows import Submission, Workflows
+from flowherd_engine.catalog import Catalog
+from flowherd_engine.clock import Clock
+from flowherd_engine.definitions import parse
+from flowherd_engine.journal import Journal
+from flowherd_engine.queue import NO_COST, Failure, Queue, Verdict
+from flowherd_engine.scheduling import Scheduler
+from flowherd_engine.storage import _connect, _in_transaction
+from flowherd_engine.sweep import Sweeper
+from flowherd_engine.workflows import Submission, Workflows
 
 HISTORIES = int(os.environ.get("FLOWHERD_LEASE_HISTORIES", "60"))
 LEASE_S = 10.0

@@ -16,10 +16,10 @@ import time
 import httpx
 import pytest
 
-from flowherd_supervisor.engine import serve as serving
-from flowherd_supervisor.engine.serve import EngineSettings, SettingsError, serve
+from flowherd_engine import serve as serving
+from flowherd_engine.serve import EngineSettings, SettingsError, serve
 
-COMMAND = [sys.executable, "-m", "flowherd_supervisor.engine"]
+COMMAND = [sys.executable, "-m", "flowherd_engine"]
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def test_the_program_starts_without_the_extra_and_says_so():
     hide = (
         "import sys; sys.modules.update(dict.fromkeys(('fastapi', 'aiosqlite', 'jwt', 'yaml', 'starlette')))"
     )
-    run = "from flowherd_supervisor.engine.serve import *; sys.exit(serve(EngineSettings(port=0)))"
+    run = "from flowherd_engine.serve import *; sys.exit(serve(EngineSettings(port=0)))"
     done = subprocess.run(
         [sys.executable, "-c", f"{hide}; {run}"], capture_output=True, text=True, check=False
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowherd_supervisor.engine.templates import TemplateError, resolve, truth
+from flowherd_engine.templates import TemplateError, resolve, truth
 
 SCOPE = {
     "a": {"n": 3, "s": "x", "list": [1, 2], "none": None, "obj": {"k": [{"z": True}]}},

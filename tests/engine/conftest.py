@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from flowherd_supervisor.engine.app import build_app
-from flowherd_supervisor.engine.engine import Engine
-from flowherd_supervisor.engine.settings import EngineSettings
+from flowherd_engine.app import build_app
+from flowherd_engine.engine import Engine
+from flowherd_engine.settings import EngineSettings
 
 
 class Api:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flowherd_supervisor.engine.app import build_app
-from flowherd_supervisor.engine.engine import Engine
-from flowherd_supervisor.engine.settings import EngineSettings
+from flowherd_engine.app import build_app
+from flowherd_engine.engine import Engine
+from flowherd_engine.settings import EngineSettings
 
 CASES = int(os.environ.get("FLOWHERD_FUZZ_CASES", "300"))
 STEP = {"key": "a", "worker": "py"}
