@@ -1,21 +1,64 @@
-"""The expression inside `{{…}}`: parsing and evaluating one of them; it has no state and does no I/O.
+"""Evaluates the expression inside `{{…}}` with minijinja, as the server does, in bounded room (faults.md N20).
 
-The server renders with minijinja in strict mode; this is the part of its language that definitions use:
-dotted names, indices, literals, comparisons, `and`/`or`/`not`, and the filters in filters.py.
+Paths such as `fetch.out[0]` are looked up here and passed in by value: they keep their types and their order, a key
+may contain `-`, and no method of a Python object can be reached. Three rules keep minijinja itself within bounds:
+its fuel, the filters of `FILTERS` alone, and `*` on numbers and text only, since it repeats a list for nothing.
 """
 
 from __future__ import annotations
 
-import operator
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+import threading
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
-from .filters import FILTERS, UNDEFINED, text
+import minijinja
+import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+__all__ = ["UNDEFINED", "Names", "Room", "TemplateError", "evaluate"]
 
-__all__ = ["Names", "TemplateError", "evaluate"]
+MAX_EXPRESSION = 4096  # characters
+MAX_BUILT = 64 * 2**20  # characters of text, and 8 for each value, that all templates of one step may build
+FUEL = (
+    1_000_000  # of one expression: minijinja takes 1 for each operation, each item and each 64 bytes of text
+)
+
+_STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
+_NAME = r"[A-Za-z_]\w*(?:-[A-Za-z_]\w*)*"
+_STEP = rf"\s*\.\s*({_NAME}|\d+)|\s*\[\s*(-?\d+|{_STRING})\s*\]"
+_TOKEN = re.compile(
+    rf"(?P<space>\s+)|(?P<string>{_STRING})|(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"
+    rf"|(?P<path>(?P<root>{_NAME})(?:{_STEP})*)|(?P<op>\*\*|//|[=!<>]=|[][(){{}}<>.,:|~+*/%=-])",
+    re.DOTALL | re.ASCII,
+)
+_STEPS = re.compile(_STEP, re.DOTALL | re.ASCII)
+_KEYWORD_ARGUMENT = re.compile(r"\s*=(?!=)")
+_ALIAS = re.compile(r"_(\d+)_(?:\.deeper)?")
+VALUE = "value"
+_TIMES = "|_number * - - "  # to the left a number or text, to the right a number: nothing else can be negated
+_WORDS = {"and", "or", "not", "in", "is", "if", "else", "true", "True", "false", "False", "none", "None"}
+FILTERS = {
+    *("abs", "bool", "capitalize", "coalesce", "count", "d", "default", "dictsort", "first", "float", "int"),
+    *(
+        "items",
+        "join",
+        "last",
+        "length",
+        "list",
+        "lower",
+        "max",
+        "min",
+        "replace",
+        "reverse",
+        "round",
+        "sort",
+    ),
+    *("split", "string", "sum", "title", "tojson", "trim", "unique", "upper"),
+}
+
+
+class TemplateError(ValueError):
+    """An expression that cannot be parsed, names something undefined or builds too much."""
 
 
 class Names(Protocol):
@@ -25,241 +68,214 @@ class Names(Protocol):
         """The value of `key`, or `default`."""
 
 
-class TemplateError(ValueError):
-    """An expression that cannot be parsed or names something undefined."""
+class _Undefined:
+    def __repr__(self) -> str:
+        return "undefined"
 
 
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
-    |(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-    |(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:-[A-Za-z_][A-Za-z0-9_]*)*)
-    |(?P<op>==|!=|<=|>=|[<>.\[\](),|~+*/%-]))""",
-    re.VERBOSE,
-)
-_MAX_EXPRESSION = 4096
-_LITERALS = {
-    "true": True,
-    "True": True,
-    "false": False,
-    "False": False,
-    "none": None,
-    "None": None,
-    "null": None,
-}
-_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "in": lambda item, container: item in container,
-}
-_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "%": operator.mod,
-    "~": lambda left, right: text(left) + text(right),
-}
+UNDEFINED = _Undefined()
 
 
-_TAKES_UNDEFINED = {"default", "coalesce"}
+class Room:
+    """How much the templates of one step may still build."""
+
+    def __init__(self, size: int = MAX_BUILT) -> None:
+        self._left = size
+
+    def take(self, value: Any) -> None:
+        """Count `value`, an object that is shared as often as it is used.
+
+        Raises:
+            TemplateError: there is no room for it, or it is no JSON value.
+
+        """
+        waiting = [value]
+        while waiting:
+            item = waiting.pop()
+            self._left -= 8
+            if isinstance(item, str):
+                self._left -= len(item)
+            elif isinstance(item, dict):
+                if not all(isinstance(key, str) for key in item):
+                    raise TemplateError("the keys of an object must be text")
+                self._left -= sum(map(len, item))
+                waiting.extend(item.values())
+            elif isinstance(item, list | tuple):
+                self._left -= 8 * len(item)  # before it is walked
+                if self._left >= 0:
+                    waiting.extend(item)
+            elif item is not None and not isinstance(item, int | float):
+                raise TemplateError(f"{type(item).__name__} is no JSON value")
+            if self._left < 0:
+                raise TemplateError(f"the templates build more than {MAX_BUILT >> 20} MiB")
 
 
-def evaluate(expression: str, scope: Names) -> Any:
+class _Path(NamedTuple):
+    """A name with what is reached from it by constant keys."""
+
+    text: str
+    root: str
+    keys: tuple[str | int, ...]
+
+    def value(self, scope: Names) -> Any:
+        value = scope.get(self.root, UNDEFINED)
+        for key in self.keys:
+            match value:
+                case _Undefined():
+                    raise TemplateError(f"'{self.text}' is undefined")
+                case dict():
+                    value = value.get(key, UNDEFINED)
+                case list() | str() if isinstance(key, int) and -len(value) <= key < len(value):
+                    value = value[key]
+                case _:
+                    value = UNDEFINED
+        return value
+
+
+def evaluate(expression: str, scope: Names, room: Room) -> Any:
     """The value of one expression, e.g. `fetch.image` or `check.status == "ok"`; it may be UNDEFINED.
 
     Raises:
-        TemplateError: a broken expression, or something asked of an undefined value.
+        TemplateError: a broken expression, something asked of an undefined value, or no room.
 
     """
-    parser = _Parser(expression, scope)
-    try:
-        value = parser.parse()
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
-        if isinstance(error, TemplateError):
+    source = expression.strip()
+    parts = _compiled(source)
+    if len(parts) == 1 and isinstance(parts[0], _Path):
+        value = parts[0].value(scope)
+        if value is not UNDEFINED:
+            room.take(value)
+        return value
+    return _Evaluation(source, parts, scope, room).value()
+
+
+class _Evaluation:
+    def __init__(self, source: str, parts: tuple[str | _Path, ...], scope: Names, room: Room) -> None:
+        self._source = source
+        self._room = room
+        self._paths: list[_Path] = []
+        self._values: dict[str, Any] = {}
+        self._text = "".join(part if isinstance(part, str) else self._alias(part, scope) for part in parts)
+
+    def _alias(self, path: _Path, scope: Names) -> str:
+        """A plain name for a path; where the path breaks off, minijinja complains only if it gets there."""
+        name = f"_{len(self._paths)}_"
+        self._paths.append(path)
+        try:
+            value = path.value(scope)
+        except TemplateError:
+            return f"{name}.deeper"
+        if value is not UNDEFINED:
+            self._room.take(value)
+            self._values[name] = value
+        return name
+
+    def value(self) -> Any:
+        value = self._ask(self._text)
+        if value is None and not self._ask(f"({self._text}) is defined"):
+            return UNDEFINED
+        if type(value) is int:  # the binding turns 2.0 into 2
+            value = msgspec.json.decode(self._ask(f"({self._text})|tojson").encode())
+        self._room.take(value)
+        return value
+
+    def _ask(self, text: str) -> Any:
+        try:
+            return _local.environment.eval_expr(text, **self._values)
+        except TemplateError:
             raise
-        raise TemplateError(f"cannot evaluate '{expression.strip()}': {error}") from error
+        except (minijinja.TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            said = error.message if isinstance(error, minijinja.TemplateError) else str(error)
+            said = _ALIAS.sub(lambda alias: self._paths[int(alias[1])].text, said)
+            raise TemplateError(f"cannot evaluate '{self._source}': {said}") from error
+
+
+class _Local(threading.local):
+    """An environment for each thread: it calls back into Python with its lock held."""
+
+    def __init__(self) -> None:
+        self.environment = minijinja.Environment(
+            undefined_behavior="strict",
+            fuel=FUEL,
+            pycompat=False,
+            filters={"coalesce": _coalesce, "_number": _number, "_json": _json},
+        )
+        for name in tuple(self.environment.globals):
+            self.environment.remove_global(name)
+
+
+def _coalesce(value: Any, fallback: Any) -> Any:
+    return fallback if value is None else value
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, int | float | str):
+        raise TemplateError("* multiplies numbers and repeats text")
     return value
 
 
-class _Parser:
-    """Recursive descent that evaluates as it goes: every expression is used once."""
-
-    def __init__(self, expression: str, scope: Names) -> None:
-        self._source = expression.strip()
-        self._scope = scope
-        self._tokens = _tokens(self._source)
-        self._at = 0
-
-    def parse(self) -> Any:
-        value = self._or()
-        if self._at < len(self._tokens):
-            raise TemplateError(f"cannot parse '{self._source}' at '{self._tokens[self._at][1]}'")
-        return value
-
-    def _peek(self) -> str:
-        """The next operator or name, empty at the end or at a literal."""
-        if self._at < len(self._tokens):
-            kind, word = self._tokens[self._at]
-            return word if kind in {"op", "name"} else ""
-        return ""
-
-    def _take(self, *words: str) -> str:
-        word = self._peek()
-        if word and word in words:
-            self._at += 1
-            return word
-        return ""
-
-    def _expect(self, word: str) -> None:
-        if not self._take(word):
-            raise TemplateError(f"cannot parse '{self._source}': '{word}' expected")
-
-    def _or(self) -> Any:
-        value = self._and()
-        while self._take("or"):
-            right = self._and()
-            value = value if _defined(value, self._source) else right
-        return value
-
-    def _and(self) -> Any:
-        value = self._not()
-        while self._take("and"):
-            right = self._not()
-            value = right if _defined(value, self._source) else value
-        return value
-
-    def _not(self) -> Any:
-        if self._take("not"):
-            return not _defined(self._not(), self._source)
-        return self._comparison()
-
-    def _comparison(self) -> Any:
-        left = self._sum()
-        while word := self._take(*_COMPARISONS):
-            right = self._sum()
-            left = _COMPARISONS[word](_defined(left, self._source), _defined(right, self._source))
-        return left
-
-    def _sum(self) -> Any:
-        left = self._product()
-        while word := self._take("+", "-", "~"):
-            right = self._product()
-            left = _ARITHMETIC[word](_defined(left, self._source), _defined(right, self._source))
-        return left
-
-    def _product(self) -> Any:
-        left = self._filtered()
-        while word := self._take("*", "/", "%"):
-            right = self._filtered()
-            left = _ARITHMETIC[word](_defined(left, self._source), _defined(right, self._source))
-        return left
-
-    def _filtered(self) -> Any:
-        value = self._signed()
-        while self._take("|"):
-            name = self._peek()
-            self._at += 1
-            if name not in FILTERS:
-                raise TemplateError(
-                    f"filter '{name}' is not one of the embedded engine's: {', '.join(FILTERS)}"
-                )
-            arguments = self._arguments() if self._take("(") else []
-            if name not in _TAKES_UNDEFINED:
-                _defined(value, self._source)
-            value = FILTERS[name](value, *arguments)
-        return value
-
-    def _arguments(self) -> list[Any]:
-        values: list[Any] = []
-        while not self._take(")"):
-            values.append(self._or())
-            if not self._take(","):
-                self._expect(")")
-                break
-        return values
-
-    def _signed(self) -> Any:
-        if self._take("-"):
-            return -_defined(self._signed(), self._source)
-        return self._postfix()
-
-    def _postfix(self) -> Any:
-        value = self._primary()
-        while word := self._take(".", "["):
-            if word == ".":
-                kind, member = self._next()
-                key: Any = int(member) if kind == "number" else member
-            else:
-                key = self._or()
-                self._expect("]")
-            value = _member(_defined(value, self._source), key)
-        return value
-
-    def _next(self) -> tuple[str, str]:
-        if self._at >= len(self._tokens):
-            raise TemplateError(f"cannot parse '{self._source}': it ends too early")
-        self._at += 1
-        return self._tokens[self._at - 1]
-
-    def _primary(self) -> Any:
-        kind, word = self._next()
-        match kind, word:
-            case "number", _:
-                value: Any = float(word) if any(mark in word for mark in ".eE") else int(word)
-            case "string", _:
-                value = re.sub(r"\\(.)", r"\1", word[1:-1])
-            case "op", "(":
-                value = self._or()
-                self._expect(")")
-            case "op", "[":
-                value = self._list()
-            case "name", _:
-                value = _LITERALS[word] if word in _LITERALS else self._scope.get(word, UNDEFINED)
-            case _:
-                raise TemplateError(f"cannot parse '{self._source}' at '{word}'")
-        return value
-
-    def _list(self) -> list[Any]:
-        values: list[Any] = []
-        while not self._take("]"):
-            values.append(self._or())
-            if not self._take(","):
-                self._expect("]")
-                break
-        return values
+def _json(value: Any) -> str:
+    Room().take(value)
+    return msgspec.json.encode(value).decode()
 
 
-def _tokens(source: str) -> list[tuple[str, str]]:
-    if len(source) > _MAX_EXPRESSION:
-        raise TemplateError(f"an expression may have at most {_MAX_EXPRESSION} characters")
-    found: list[tuple[str, str]] = []
-    at = 0
+_local = _Local()
+
+
+@lru_cache(maxsize=1024)
+def _compiled(source: str) -> tuple[str | _Path, ...]:
+    """The expression for minijinja, in pieces, with its paths still to be looked up."""
+    if len(source) > MAX_EXPRESSION:
+        raise TemplateError(f"an expression may have at most {MAX_EXPRESSION} characters")
+    if not source:
+        raise TemplateError("an empty expression")
+    pieces: list[str | _Path] = []
+    at, before = 0, ""  # `before` is the last token, or VALUE after the end of an operand
     while at < len(source):
         token = _TOKEN.match(source, at)
-        if token is None or token.lastgroup is None:
+        if token is None:
             raise TemplateError(f"cannot parse '{source}' at '{source[at:]}'")
-        found.append((token.lastgroup, token.group(token.lastgroup)))
         at = token.end()
-    if not found:
-        raise TemplateError("an empty expression")
-    return found
+        match token.lastgroup:
+            case "space":
+                pieces.append(" ")
+            case "path":
+                piece, before = _word(token, before)
+                pieces.append(piece)
+                at = token.end("root") if isinstance(piece, str) else at
+            case "op":
+                if token[0] == "(" and before == VALUE:
+                    raise TemplateError(f"cannot parse '{source}': there is nothing to call")
+                pieces.append(_TIMES if token[0] == "*" else token[0])
+                before = VALUE if token[0] in ")]}" else token[0]
+            case _:
+                pieces.append(token[0])
+                before = VALUE
+    return tuple(pieces)
 
 
-def _defined(value: Any, source: str) -> Any:
-    if value is UNDEFINED:
-        raise TemplateError(f"'{source}' is undefined")
-    return value
+def _word(token: re.Match[str], before: str) -> tuple[str | _Path, str]:
+    """A path as it is, or a single word that is none, with what `before` is after it."""
+    word = token["root"]
+    if before == "|":
+        if word not in FILTERS:
+            raise TemplateError(
+                f"filter '{word}' is not one of the embedded engine's: {', '.join(sorted(FILTERS))}"
+            )
+        return "_json" if word == "tojson" else word, word
+    if before == ".":
+        return f"['{word}']", VALUE
+    if before == "is":  # `is not defined` too: the word after `is` or `is not` is the name of a test
+        return word, "is" if word == "not" else word
+    if word in _WORDS or _KEYWORD_ARGUMENT.match(token.string, token.end("root")):
+        return word, word
+    if word == "null":
+        return "none", VALUE
+    return _Path(token[0], word, tuple(_key(step) for step in _STEPS.finditer(token[0]))), VALUE
 
 
-def _member(value: Any, key: Any) -> Any:
-    match value:
-        case dict():
-            return value.get(key, UNDEFINED)
-        case list() | str() if isinstance(key, int) and -len(value) <= key < len(value):
-            return value[key]
-        case _:
-            return UNDEFINED
+def _key(step: re.Match[str]) -> str | int:
+    written: str = step[1] or step[2]
+    if re.fullmatch(r"-?\d+", written):
+        return int(written)
+    return re.sub(r"\\(.)", r"\1", written[1:-1]) if written[0] in "'\"" else written

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .clock import uuid7
-from .filters import UNDEFINED
+from .expressions import UNDEFINED
 from .scope import Run, Scope, scheduled_for
 from .templates import TemplateError, resolve, truth
 
@@ -120,7 +120,7 @@ class Scheduler:
         """All dependencies are over: launch the step, or skip it."""
         try:
             applicable = self._applicable(connection, run, step)
-        except TemplateError as error:
+        except (TemplateError, MemoryError) as error:
             return _failed(run, step, error, now_s)
         if not applicable:
             return Launch(run.seq, step.key, "skipped")
@@ -155,7 +155,7 @@ class Scheduler:
             if parameters is None:
                 parameters = msgspec.json.encode(resolve(step.parameters, scope)).decode()
             scheduled_for_s = scheduled_for(step, scope, now_s)
-        except (TemplateError, msgspec.MsgspecError, OverflowError) as error:
+        except (TemplateError, msgspec.MsgspecError, OverflowError, MemoryError) as error:
             return _failed(run, step, error, now_s)
         activity_id = uuid7()
         document = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .filters import UNDEFINED
+from .expressions import UNDEFINED
 from .templates import TemplateError, resolve
 
 if TYPE_CHECKING:

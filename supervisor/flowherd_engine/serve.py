@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import sys
+import sysconfig
 from typing import TYPE_CHECKING
 
 from .settings import EngineSettings, SettingsError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["EngineSettings", "SettingsError", "serve"]
 
 MISSING = "the embedded engine needs more packages ({}): pip install 'flowherd[engine]'"
+NO_WHEEL = (
+    " (minijinja has no wheel for some free-threaded Pythons; the ordinary build of the same version has one)"
+)
 BACKLOG = 2048
 REFUSING_S = 0.2
 GRACE_S = 1
@@ -42,7 +46,8 @@ def serve(settings: EngineSettings) -> int:
     except SettingsError as error:
         return _refuse(str(error))
     except ModuleNotFoundError as error:
-        return _refuse(MISSING.format(error.name))
+        free_threaded = error.name == "minijinja" and sysconfig.get_config_var("Py_GIL_DISABLED")
+        return _refuse(MISSING.format(error.name) + (NO_WHEEL if free_threaded else ""))
 
 
 def _refuse(text: str) -> int:

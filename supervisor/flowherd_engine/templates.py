@@ -1,15 +1,13 @@
-"""Templates in parameters and conditions: finding `{{…}}` in JSON values, filling it in; no state, no I/O."""
+"""Templates in parameters and conditions: finds `{{…}}` in JSON values and fills it in."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .expressions import TemplateError, evaluate
-from .filters import UNDEFINED, text
+import msgspec
 
-if TYPE_CHECKING:
-    from .expressions import Names
+from .expressions import UNDEFINED, Names, Room, TemplateError, evaluate
 
 __all__ = ["TemplateError", "has_template", "resolve", "truth"]
 
@@ -29,45 +27,61 @@ def has_template(value: Any) -> bool:
             return False
 
 
-def resolve(value: Any, scope: Names) -> Any:
+def resolve(value: Any, scope: Names, room: Room | None = None) -> Any:
     """Replace every template in `value`; a string that is exactly one template keeps the value's type.
 
     An undefined name is null where it is the whole string and an error within a longer one, as on the server.
 
     Raises:
-        TemplateError: see above, or a broken expression.
+        TemplateError: see above, a broken expression, or no room for what the templates build.
 
     """
+    room = room or Room()
     match value:
         case str() if "{{" in value:
-            return _render(value, scope)
+            return _render(value, scope, room)
         case list():
-            return [resolve(item, scope) for item in value]
+            return [resolve(item, scope, room) for item in value]
         case dict():
-            return {key: resolve(item, scope) for key, item in value.items()}
+            return {key: resolve(item, scope, room) for key, item in value.items()}
         case _:
             return value
 
 
-def _render(template: str, scope: Names) -> Any:
+def _render(template: str, scope: Names, room: Room) -> Any:
     whole = template.strip()
     if whole.startswith("{{") and whole.endswith("}}") and "{{" not in whole[2:-2]:
-        value = evaluate(whole[2:-2], scope)
+        value = evaluate(whole[2:-2], scope, room)
         return None if value is UNDEFINED else value
     if "{%" in template:
         raise TemplateError("statement tags {% … %} are not part of the embedded engine's templates")
-    return _HOLE.sub(lambda hole: _inline(hole.group(1), scope), template)
+    return _HOLE.sub(lambda hole: _inline(hole[1], scope, room), template)
 
 
-def _inline(expression: str, scope: Names) -> str:
-    value = evaluate(expression, scope)
+def _inline(expression: str, scope: Names, room: Room) -> str:
+    value = evaluate(expression, scope, room)
     if value is UNDEFINED:
         raise TemplateError(f"'{expression.strip()}' is undefined")
-    return text(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """`value` as it reads inside a longer string."""
+    match value:
+        case str():
+            return value
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case _:
+            return msgspec.json.encode(value).decode()
 
 
 def truth(value: Any) -> bool:
-    """Whether a condition's result holds: the words true/false count, other non-empty strings are true."""
+    """True if a condition holds: the words true and false count, other non-empty strings are true."""
     match value:
         case str():
             return value.lower() != "false" and value != ""

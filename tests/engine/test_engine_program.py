@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 
@@ -118,11 +119,19 @@ def test_a_missing_extra_is_one_line_with_the_remedy(capfd, monkeypatch):
     assert "(fastapi): pip install 'flowherd[engine]'" in refused(capfd)
 
 
+def test_a_free_threaded_python_without_the_wheel_is_told_so(capfd, monkeypatch):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'minijinja'", name="minijinja")
+
+    monkeypatch.setattr(serving, "_run", missing)
+    assert "wheel" not in refused(capfd)
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda _: 1)
+    assert "minijinja has no wheel for some free-threaded Pythons" in refused(capfd)
+
+
 def test_the_program_starts_without_the_extra_and_says_so():
     """Really without: the modules are hidden from the import system."""
-    hide = (
-        "import sys; sys.modules.update(dict.fromkeys(('fastapi', 'aiosqlite', 'jwt', 'yaml', 'starlette')))"
-    )
+    hide = "import sys; sys.modules.update(dict.fromkeys(('fastapi', 'aiosqlite', 'jwt', 'minijinja', 'yaml', 'starlette')))"
     run = "from flowherd_engine.serve import *; sys.exit(serve(EngineSettings(port=0)))"
     done = subprocess.run(
         [sys.executable, "-c", f"{hide}; {run}"], capture_output=True, text=True, check=False

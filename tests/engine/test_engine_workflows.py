@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from flowherd_engine import scheduling
+
 
 async def test_the_next_step_is_there_at_once_with_the_output_in_its_own_type(api, step):
     """The completion, its event and the scheduling are one transaction (a known difference to the server)."""
@@ -77,6 +79,37 @@ async def test_a_template_error_fails_its_own_step_at_once(api, step, where):
     assert found["status"] == "failed"
     (error,) = [state["error"] for state in found["activities"] if state["activity_key"] == "b"]
     assert "'nowhere.y' is undefined" in error
+
+
+async def test_a_template_that_builds_too_much_fails_its_own_step_alone(api, step):
+    """N20: the engine lives, the neighbours run."""
+    workflow_id = await api.run(
+        step("long", parameters={"x": "{{'x' * 100000000}}"}),
+        step("many", parameters={"x": "{{[1] * 100000000}}"}),
+        step("again", parameters={"x": ["{{INPUT.text}}"] * 70}),
+        step("good", parameters={"x": "{{INPUT.text}}"}),
+        input={"text": "x" * 2**20},
+    )
+    (good,) = await api.poll()
+    assert (good["activity_key"], len(good["parameters"]["x"])) == ("good", 2**20)
+    assert await api.complete(good["activity_id"]) == 200
+    assert await api.states(workflow_id) == {
+        "long": "failed",
+        "many": "failed",
+        "again": "failed",
+        "good": "completed",
+    }
+
+
+async def test_a_step_for_which_there_is_no_memory_fails_alone(api, step, monkeypatch):
+    """N20: a MemoryError is that step's, not the request's."""
+
+    def resolve(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(scheduling, "resolve", resolve)
+    workflow_id = await api.run(step(parameters={"x": "{{INPUT.x}}"}), step("b"))
+    assert await api.states(workflow_id) == {"a": "failed", "b": "pending"}
 
 
 async def test_a_delay_holds_a_step_back(api, step):
