@@ -16,13 +16,12 @@ from .files import FilesApi
 from .gate import Gate
 from .hooks_api import HooksApi
 from .hot import HotRoutes
-from .openapi import document
-from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, json_reply, not_found
-from .system_api import SystemApi, package_version
+from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, not_found
+from .system_api import SystemApi
 from .worker_api import WorkerApi
 from .workflow_api import WorkflowApi
 
-__all__ = ["build_app"]
+__all__ = ["build_app", "routes"]
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -38,7 +37,7 @@ def build_app(engine: Engine) -> ASGIApp:
     """The ASGI application of `engine`."""
     app = FastAPI(
         title="flowherd embedded engine",
-        openapi_url=None,  # ours says what plain requests carry, which FastAPI cannot see
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         exception_handlers=dict.fromkeys((*_KNOWN, Exception), _answer_error),
@@ -52,14 +51,6 @@ def build_app(engine: Engine) -> ASGIApp:
         guarded[handler.__name__] = _guarded(engine, handler)
         app.add_api_route(path, guarded[handler.__name__], methods=[method], name=handler.__name__)
     app.add_exception_handler(HTTPException, _unrouted(engine, {path for _, path, _ in public}))
-    told = [(method, path, handler.__name__, False) for method, path, handler in public]
-    told += [(method, path, handler.__name__, True) for method, path, handler in protected]
-    described = json_reply(document(told, app.title, package_version()))
-
-    async def openapi(_request: Request) -> Response:
-        return described
-
-    app.add_api_route(f"{_API}/openapi.json", openapi, methods=["GET"])
     hot = {verb: guarded[verb] for verb in ("poll", "heartbeat", "complete", "fail")}
     gate = Gate(HotRoutes(app, hot, _reply_to), engine.settings)
     if not engine.settings.test_hooks:
@@ -79,6 +70,12 @@ def _with_hooks(app: FastAPI, gate: ASGIApp, engine: Engine) -> ASGIApp:
     for name, methods, handler in routes:
         app.add_api_route(f"/__test__/{name}", _plain(handler), methods=methods)
     return FaultLayer(gate, script)
+
+
+def routes(engine: Engine) -> list[tuple[str, str, str, bool]]:
+    """Method, path, name and whether a token is needed, of every route."""
+    found = [(method, path, handler.__name__, False) for method, path, handler in _public(engine)]
+    return found + [(method, path, handler.__name__, True) for method, path, handler in _protected(engine)]
 
 
 def _public(engine: Engine) -> list[tuple[str, str, Handler]]:

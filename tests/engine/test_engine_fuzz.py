@@ -9,10 +9,11 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import pytest
+from engine_document import document
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flowherd_engine.app import build_app
+from flowherd_engine.app import build_app, routes
 from flowherd_engine.engine import Engine
 from flowherd_engine.settings import EngineSettings
 
@@ -77,14 +78,13 @@ def world():
         client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
         async def prepare():
-            document = (await client.get("/api/v1/openapi.json")).json()
             await client.post("/api/v1/workflow_definitions", json=VALID["deploy"])
             made = await client.post("/api/v1/workflows", json={**VALID["submit"], "unique_key": None})
             claim = await client.post("/api/v1/workers/poll", json=VALID["poll"])
             ids = [made.json()["workflow_id"], claim.json()["activities"][0]["activity_id"]]
             operations = [
                 (method, path, operation)
-                for path, methods in document["paths"].items()
+                for path, methods in document(routes(engine))["paths"].items()
                 for method, operation in methods.items()
             ]
             return operations, ids

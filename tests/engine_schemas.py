@@ -1,4 +1,4 @@
-"""Requests and replies as JSON Schema, for the OpenAPI document; nobody validates by them."""
+"""Requests and replies of the embedded engine as JSON Schema, for its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-__all__ = ["ERROR", "OPERATIONS", "STREAM_ERROR", "STREAM_RESULT", "STREAM_TOKEN", "Operation"]
 
 Schema = dict[str, Any]
 

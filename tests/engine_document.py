@@ -1,4 +1,4 @@
-"""The OpenAPI document of the engine: which call takes and gives what; it is data and decides nothing."""
+"""The OpenAPI document of the embedded engine, for tests: which call takes and gives what."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from engine_schemas import ERROR, OPERATIONS, STREAM_ERROR, STREAM_RESULT, STREAM_TOKEN
 
-from . import bodies
-from .schemas import ERROR, OPERATIONS, STREAM_ERROR, STREAM_RESULT, STREAM_TOKEN
+from flowherd_engine import bodies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-__all__ = ["document"]
 
 _STRUCTS: dict[str, Any] = {
     "poll": bodies.Poll,
@@ -25,7 +23,7 @@ _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _JSON_ERROR = {"application/json": {"schema": ERROR}}
 
 
-def document(routes: Iterable[tuple[str, str, str, bool]], title: str, version: str) -> dict[str, Any]:
+def document(routes: Iterable[tuple[str, str, str, bool]]) -> dict[str, Any]:
     """Describe `routes`, each (method, path, handler's name, whether it is protected)."""
     _, components = msgspec.json.schema_components(
         _STRUCTS.values(), ref_template="#/components/schemas/{name}"
@@ -36,7 +34,7 @@ def document(routes: Iterable[tuple[str, str, str, bool]], title: str, version: 
     schemes = {"bearer_auth": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": version},
+        "info": {"title": "flowherd embedded engine", "version": "1"},
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": schemes},
     }
