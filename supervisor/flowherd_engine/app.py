@@ -11,17 +11,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from .engine import Engine
-from .faults import FaultLayer, Script
 from .files import FilesApi
 from .gate import Gate
-from .hooks_api import HooksApi
 from .hot import HotRoutes
 from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, not_found
 from .system_api import SystemApi
 from .worker_api import WorkerApi
 from .workflow_api import WorkflowApi
 
-__all__ = ["build_app", "routes"]
+__all__ = ["build_app", "reply_to", "routes"]
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -52,24 +50,7 @@ def build_app(engine: Engine) -> ASGIApp:
         app.add_api_route(path, guarded[handler.__name__], methods=[method], name=handler.__name__)
     app.add_exception_handler(HTTPException, _unrouted(engine, {path for _, path, _ in public}))
     hot = {verb: guarded[verb] for verb in ("poll", "heartbeat", "complete", "fail")}
-    gate = Gate(HotRoutes(app, hot, _reply_to), engine.settings)
-    if not engine.settings.test_hooks:
-        return gate
-    return _with_hooks(app, gate, engine)
-
-
-def _with_hooks(app: FastAPI, gate: ASGIApp, engine: Engine) -> ASGIApp:
-    script = Script()
-    hooks = HooksApi(engine, script)
-    routes: list[tuple[str, list[str], Handler]] = [
-        ("clock", ["GET", "POST"], hooks.clock),
-        ("faults", ["GET", "POST", "DELETE"], hooks.faults),
-        ("ledger", ["GET"], hooks.ledger),
-        ("activities", ["GET"], hooks.activities),
-    ]
-    for name, methods, handler in routes:
-        app.add_api_route(f"/__test__/{name}", _plain(handler), methods=methods)
-    return FaultLayer(gate, script)
+    return Gate(HotRoutes(app, hot, reply_to), engine.settings)
 
 
 def routes(engine: Engine) -> list[tuple[str, str, str, bool]]:
@@ -132,7 +113,8 @@ def _guarded(engine: Engine, handler: Handler) -> Handler:
     return endpoint
 
 
-def _reply_to(error: Exception) -> Response:
+def reply_to(error: Exception) -> Response:
+    """The reply that says what went wrong."""
     match error:
         case ApiError() | TextError():
             return error.reply()
@@ -147,7 +129,7 @@ def _reply_to(error: Exception) -> Response:
 
 
 async def _answer_error(_request: Request, error: Exception) -> Response:
-    return _reply_to(error)
+    return reply_to(error)
 
 
 def _unrouted(engine: Engine, public: set[str]) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -1,4 +1,4 @@
-"""The engine's time: the wall clock plus what tests have added; nothing else in the engine reads a clock."""
+"""The engine's time, and how the API writes times and ids; nothing else in the engine reads a clock."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ __all__ = ["Clock", "iso", "uuid7", "version_at"]
 
 
 class Clock:
-    """Seconds since the epoch, movable forwards (`POST /__test__/clock`)."""
-
-    def __init__(self) -> None:
-        self._added_s = 0.0
+    """Seconds since the epoch; tests put one in its place that they can move."""
 
     def now_s(self) -> float:
         """The engine's present time."""
-        return time.time() + self._added_s
-
-    def advance(self, by_s: float) -> None:
-        """Let `by_s` seconds pass at once; leases, backoffs and timeouts all see it."""
-        self._added_s += by_s
+        return time.time()
 
 
 def iso(at_s: float | None) -> str | None:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from .auth import Authority
-from .catalog import Catalog
 from .clock import Clock
-from .journal import Journal
 from .queue import Queue
 from .scheduling import Scheduler
 from .storage import open_database
-from .sweep import Sweeper
-from .workflows import Workflows
+from .workflows import Catalog, Workflows
 
 if TYPE_CHECKING:
     from .settings import EngineSettings
@@ -29,25 +26,24 @@ _log = logging.getLogger(__name__)
 class Engine:
     """What the routes work with; `draining` turns protected routes into 503 (protocol.md §1.4 C)."""
 
+    clock_type: type[Clock] = Clock
+    queue_type: type[Queue] = Queue
+
     def __init__(self, settings: EngineSettings, database: Database) -> None:
         self.settings = settings
         self.database = database
-        self.clock = Clock()
-        self.journal = Journal(enabled=settings.test_hooks)
+        self.clock = self.clock_type()
         self.authority = Authority(settings, self.clock)
         self.catalog = Catalog()
         scheduler = Scheduler(self.catalog)
-        self.queue = Queue(self.clock, self.catalog, scheduler, self.journal)
+        self.queue = self.queue_type(self.clock, self.catalog, scheduler, settings.workflow_timeout_s)
         self.workflows = Workflows(
             self.clock, self.catalog, scheduler, settings.default_lease_s, settings.default_max_retries
-        )
-        self._sweeper = Sweeper(
-            self.clock, self.catalog, scheduler, self.journal, settings.workflow_timeout_s
         )
         self.draining = False
 
     @classmethod
-    async def open(cls, settings: EngineSettings) -> Engine:
+    async def open(cls, settings: EngineSettings) -> Self:
         """Open the store and return a working engine; `close` it afterwards.
 
         Raises:
@@ -62,7 +58,7 @@ class Engine:
 
     async def sweep(self) -> None:
         """Do now what time has made due."""
-        await self.database.transact(self._sweeper.sweep)
+        await self.database.transact(self.queue.sweep)
 
     async def sweep_forever(self) -> None:
         """Sweep each `sweep_interval_s` until cancelled."""

@@ -1,4 +1,4 @@
-"""The life of a queue row: claim, heartbeat, complete, fail, sweep (protocol.md §3-§7); it knows no HTTP.
+"""The life of a queue row: claim, heartbeat, complete, fail, sweep (protocol.md §3-§8).
 
 Every method runs on the database thread inside one transaction; the only fence is `claimed_by`
 (protocol.md §0, fact 8).
@@ -11,17 +11,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
 from .documents import Retry
-from .journal import Entry
+from .scheduling import Launch, Run, Scheduler, write
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from .catalog import Catalog
     from .clock import Clock
-    from .journal import Journal
-    from .scheduling import Scheduler
-
-__all__ = ["NO_COST", "Claim", "Failure", "Queue", "Report", "Verdict"]
+    from .workflows import Catalog
 
 
 class Verdict(Enum):
@@ -79,16 +75,16 @@ RETURNING scheduled_for_s, seq, id, retry_count, claim_document
 """
 _BEAT = """
 UPDATE activities SET claimed_at_s = :now_s, lease_ends_s = :now_s + lease_s
-WHERE id = :id AND claimed_by = :worker_id AND status = 'running' RETURNING retry_count
+WHERE id = :id AND claimed_by = :worker_id AND status = 'running'
 """
 _COMPLETE = """
 UPDATE activities SET status = 'completed', outputs = :outputs, completed_s = :now_s
 WHERE id = :id AND claimed_by = :worker_id AND status = 'running'
-RETURNING workflow_seq, definition_seq, key, retry_count
+RETURNING workflow_seq, definition_seq, key
 """
 _REQUEUE = """
 UPDATE activities SET status = 'pending', claimed_by = NULL, claimed_at_s = NULL, lease_ends_s = NULL,
-    retry_count = retry_count + 1, scheduled_for_s = ? WHERE seq = ?
+    retry_count = retry_count + 1, scheduled_for_s = coalesce(?, scheduled_for_s) WHERE seq = ?
 """
 _FAILED = "UPDATE activities SET status = 'failed', error = ?, completed_s = ? WHERE seq = ?"
 
@@ -96,64 +92,39 @@ _FAILED = "UPDATE activities SET status = 'failed', error = ?, completed_s = ? W
 class Queue:
     """The queue rows of all workflows."""
 
-    def __init__(self, clock: Clock, catalog: Catalog, scheduler: Scheduler, journal: Journal) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: Clock, catalog: Catalog, scheduler: Scheduler, workflow_timeout_s: float
+    ) -> None:
+        self.clock = clock
         self._catalog = catalog
         self._scheduler = scheduler
-        self._journal = journal
+        self._workflow_timeout_s = workflow_timeout_s
 
     def claim(self, connection: sqlite3.Connection, worker: str, worker_id: str, limit: int) -> list[Claim]:
         """Hand out at most `limit` activities, oldest first; takes over lapsed leases with +1 (§3, §4)."""
-        now_s = self._clock.now_s()
-        rows = connection.execute(
-            _CLAIM, {"worker": worker, "worker_id": worker_id, "limit": limit, "now_s": now_s}
-        ).fetchall()
-        claims = sorted(map(Claim._make, rows))
-        for claim in claims:
-            self._journal.write(
-                connection,
-                Entry(now_s, "claim", claim.activity_id, worker_id, claim.retry_count + 1, "accepted"),
-            )
-        return claims
+        wanted = {"worker": worker, "worker_id": worker_id, "limit": limit, "now_s": self.clock.now_s()}
+        return sorted(map(Claim._make, connection.execute(_CLAIM, wanted)))
 
     def heartbeat(self, connection: sqlite3.Connection, activity_id: str, worker_id: str) -> Verdict:
         """Extend the lease of a running activity; a finished one accepts anybody (protocol.md §5)."""
-        now_s = self._clock.now_s()
-        row = connection.execute(
-            _BEAT, {"id": activity_id, "worker_id": worker_id, "now_s": now_s}
-        ).fetchone()
-        if row is not None:
-            verdict = Verdict.ACCEPTED
-        else:
-            verdict = self._refusal(connection, activity_id, worker_id)
-            if self._is_over(connection, activity_id):
-                verdict = Verdict.ACCEPTED
-        self._journal.write(
-            connection, Entry(now_s, "heartbeat", activity_id, worker_id, None, verdict.name.lower())
-        )
-        return verdict
+        beat = {"id": activity_id, "worker_id": worker_id, "now_s": self.clock.now_s()}
+        if connection.execute(_BEAT, beat).rowcount:
+            return Verdict.ACCEPTED
+        status, verdict = _refusal(connection, activity_id, worker_id)
+        return Verdict.ACCEPTED if status in {"completed", "failed"} else verdict
 
     def complete(
         self, connection: sqlite3.Connection, activity_id: str, worker_id: str, outputs: str, report: Report
     ) -> Verdict:
         """Accept the first completion and schedule what follows; a repeated one changes nothing (§6)."""
-        now_s = self._clock.now_s()
-        row = connection.execute(
-            _COMPLETE,
-            {"id": activity_id, "worker_id": worker_id, "outputs": outputs, "now_s": now_s},
-        ).fetchone()
-        if row is not None:
-            workflow_seq, definition_seq, key, retry_count = row
-            self._journal.write(
-                connection, Entry(now_s, "complete", activity_id, worker_id, retry_count + 1, "accepted")
-            )
-            _add_cost(connection, activity_id, report)
-            self._scheduler.ended(connection, (workflow_seq, definition_seq, key), "completed", now_s)
-            return Verdict.ACCEPTED
-        verdict = self._refusal(connection, activity_id, worker_id)
-        word = "repeated" if verdict is Verdict.ACCEPTED else verdict.name.lower()
-        self._journal.write(connection, Entry(now_s, "complete", activity_id, worker_id, None, word))
-        return verdict
+        now_s = self.clock.now_s()
+        done = {"id": activity_id, "worker_id": worker_id, "outputs": outputs, "now_s": now_s}
+        row = connection.execute(_COMPLETE, done).fetchone()
+        if row is None:
+            return _refusal(connection, activity_id, worker_id)[1]
+        _add_cost(connection, activity_id, report)
+        self._scheduler.ended(connection, row, "completed", now_s)
+        return Verdict.ACCEPTED
 
     def fail(
         self,
@@ -163,30 +134,19 @@ class Queue:
         failure: Failure,
         report: Report,
     ) -> Verdict:
-        """Put the activity back with backoff, or end it; a second report is refused (protocol.md §7)."""
-        now_s = self._clock.now_s()
+        """Requeue the activity with backoff, or end it; a second report is refused (protocol.md §7)."""
+        now_s = self.clock.now_s()
         row = connection.execute(
             "SELECT seq, workflow_seq, definition_seq, key, retry_count, max_retries FROM activities"
             " WHERE id = ? AND claimed_by = ? AND status = 'running'",
             (activity_id, worker_id),
         ).fetchone()
         if row is None:
-            verdict = self._refusal(connection, activity_id, worker_id)
-            verdict = Verdict.SETTLED if verdict is Verdict.ACCEPTED else verdict
-            self._journal.write(
-                connection, Entry(now_s, "fail", activity_id, worker_id, None, verdict.name.lower())
-            )
-            return verdict
+            verdict = _refusal(connection, activity_id, worker_id)[1]
+            return Verdict.SETTLED if verdict is Verdict.ACCEPTED else verdict
         seq, workflow_seq, definition_seq, key, retry_count, max_retries = row
-        retry = failure.retryable and retry_count < max_retries
-        self._journal.write(
-            connection,
-            Entry(
-                now_s, "fail", activity_id, worker_id, retry_count + 1, "will_retry" if retry else "failed"
-            ),
-        )
         _add_cost(connection, activity_id, report)
-        if retry:
+        if failure.retryable and retry_count < max_retries:
             step = self._catalog.load(connection, definition_seq).by_key[key]
             delay_s = (step.settings.retry or Retry()).backoff_s(retry_count + 1)
             connection.execute(_REQUEUE, (now_s + delay_s, seq))
@@ -195,24 +155,93 @@ class Queue:
         self._scheduler.ended(connection, (workflow_seq, definition_seq, key), "failed", now_s)
         return Verdict.ACCEPTED
 
-    def _is_over(self, connection: sqlite3.Connection, activity_id: str) -> bool:
-        row = connection.execute("SELECT status FROM activities WHERE id = ?", (activity_id,)).fetchone()
-        return row is not None and row[0] in {"completed", "failed"}
+    def sweep(self, connection: sqlite3.Connection) -> None:
+        """Do what time has made due: lapsed leases, unheard signals, overdue workflows (§3.3, §8.2)."""
+        now_s = self.clock.now_s()
+        self._lapse(connection, now_s)
+        self._give_up_signals(connection, now_s)
+        self._time_out(connection, now_s)
 
-    def _refusal(self, connection: sqlite3.Connection, activity_id: str, worker_id: str) -> Verdict:
-        """Why a report found no running row of this worker; a completed one of its own is ACCEPTED."""
-        row = connection.execute(
-            "SELECT status, claimed_by FROM activities WHERE id = ?", (activity_id,)
-        ).fetchone()
-        match row:
-            case None:
-                return Verdict.UNKNOWN
-            case ("completed", holder) if holder == worker_id:
-                return Verdict.ACCEPTED
-            case ("failed", holder) if holder == worker_id:
-                return Verdict.SETTLED
-            case _:
-                return Verdict.OTHER_WORKER
+    def _lapse(self, connection: sqlite3.Connection, now_s: float) -> None:
+        rows = connection.execute(
+            "SELECT seq, workflow_seq, definition_seq, key, retry_count, max_retries"
+            " FROM activities WHERE status = 'running' AND lease_ends_s < ?",
+            (now_s,),
+        ).fetchall()
+        for seq, workflow_seq, definition_seq, key, retry_count, max_retries in rows:
+            if retry_count < max_retries:
+                connection.execute(_REQUEUE, (None, seq))  # claimable at once: no backoff (protocol.md §3.2)
+                continue
+            error = f"Activity timed out after {retry_count} retries (max_retries={max_retries})"
+            connection.execute(_FAILED, (error, now_s, seq))
+            self._scheduler.ended(connection, (workflow_seq, definition_seq, key), "failed", now_s)
+
+    def _give_up_signals(self, connection: sqlite3.Connection, now_s: float) -> None:
+        rows = connection.execute(
+            "SELECT a.workflow_seq, w.id, a.definition_seq, a.key FROM activities a"
+            " JOIN workflows w ON w.seq = a.workflow_seq WHERE a.status = 'waiting' AND a.signal_due_s < ?",
+            (now_s,),
+        ).fetchall()
+        for workflow_seq, workflow_id, definition_seq, key in rows:
+            run = Run(workflow_seq, workflow_id, self._catalog.load(connection, definition_seq))
+            step = run.definition.by_key[key]
+            wait = step.settings.wait_for_signal
+            match wait and wait.on_timeout:
+                case "continue":
+                    launch = self._scheduler.launch(connection, run, step, now_s, signal=None)
+                case "skip":
+                    launch = Launch(workflow_seq, key, "skipped")
+                case _:
+                    error = f"Signal '{wait.event_name if wait else ''}' not received before timeout"
+                    launch = Launch(workflow_seq, key, "failed", now_s, error=error, completed_s=now_s)
+            write(connection, [launch])
+            if launch.status != "pending":
+                self._scheduler.settle(connection, run, [(key, launch.status)], now_s)
+
+    def _time_out(self, connection: sqlite3.Connection, now_s: float) -> None:
+        rows = connection.execute(
+            "SELECT seq FROM workflows WHERE status = 'running' AND created_s < ?",
+            (now_s - self._workflow_timeout_s,),
+        ).fetchall()
+        for (workflow_seq,) in rows:
+            (unclaimed,) = connection.execute(
+                "SELECT count(*) FROM activities WHERE workflow_seq = ? AND status = 'pending'",
+                (workflow_seq,),
+            ).fetchone()
+            connection.execute(
+                "UPDATE activities SET status = 'failed', error = 'Workflow failed', completed_s = ?"
+                " WHERE workflow_seq = ? AND status IN ('pending', 'waiting')",
+                (now_s, workflow_seq),
+            )
+            connection.execute(
+                "UPDATE workflows SET status = 'failed', error_message = ?, updated_s = ?, completed_s = ?"
+                " WHERE seq = ?",
+                (self._reason(unclaimed), now_s, now_s, workflow_seq),
+            )
+
+    def _reason(self, unclaimed: int) -> str:
+        head = f"Workflow timeout after {self._workflow_timeout_s:g}s: "
+        if unclaimed:
+            ending = "y was" if unclaimed == 1 else "ies were"
+            return (
+                f"{head}{unclaimed} queued activit{ending} never claimed by any worker — "
+                "is a worker for this queue running?"
+            )
+        return f"{head}activities stopped making progress"
+
+
+def _refusal(connection: sqlite3.Connection, activity_id: str, worker_id: str) -> tuple[str | None, Verdict]:
+    """The row's status, and why no running row of this worker was found; its own completed one is ACCEPTED."""
+    row = connection.execute(
+        "SELECT status, claimed_by FROM activities WHERE id = ?", (activity_id,)
+    ).fetchone()
+    if row is None:
+        return None, Verdict.UNKNOWN
+    status, holder = row
+    if holder != worker_id:
+        return status, Verdict.OTHER_WORKER
+    verdicts = {"completed": Verdict.ACCEPTED, "failed": Verdict.SETTLED}
+    return status, verdicts.get(status, Verdict.OTHER_WORKER)
 
 
 def _add_cost(connection: sqlite3.Connection, activity_id: str, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Running the embedded engine as a program: bind, say where, serve until told to stop; it parses no flags."""
+"""Runs the embedded engine as a program: binds, says where, serves until it is told to stop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from .settings import EngineSettings, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     import uvicorn
     from starlette.types import ASGIApp
 
-__all__ = ["EngineSettings", "SettingsError", "serve"]
+    from .engine import Engine
+
+    Opened = Callable[[EngineSettings], Awaitable[tuple[Engine, ASGIApp]]]
 
 MISSING = "the embedded engine needs more packages ({}): pip install 'flowherd[engine]'"
 NO_WHEEL = (
@@ -29,11 +31,15 @@ REFUSING_S = 0.2
 GRACE_S = 1
 
 
-def serve(settings: EngineSettings) -> int:
+def serve(settings: EngineSettings, opened: Opened | None = None) -> int:
     """Serve until SIGTERM or SIGINT; call it from the main thread of a program of its own.
 
     One line on stdout says that connections are accepted:
     ``flowherd engine listening on http://127.0.0.1:PORT``. Errors are one line on stderr.
+
+    Args:
+        settings: of the engine.
+        opened: opens the engine and builds its application, the plain ones if None.
 
     Returns:
         0 after a clean stop; 2 for settings, an address or a database that cannot be used.
@@ -42,7 +48,7 @@ def serve(settings: EngineSettings) -> int:
     try:
         settings.check()
         with _listener(settings) as listener:
-            return _run(settings, listener)
+            return _run(settings, listener, opened or _opened)
     except SettingsError as error:
         return _refuse(str(error))
     except ModuleNotFoundError as error:
@@ -75,26 +81,31 @@ def _listener(settings: EngineSettings) -> socket.socket:
     return listener
 
 
-def _run(settings: EngineSettings, listener: socket.socket) -> int:
+def _run(settings: EngineSettings, listener: socket.socket, opened: Opened) -> int:
     import uvloop  # noqa: PLC0415 - a missing extra must become one clear line
 
     from .storage import DatabaseUnusable  # noqa: PLC0415 - as above
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, listener))
+            runner.run(_serve(settings, listener, opened))
     except DatabaseUnusable as error:
         return _refuse(str(error))
     return 0
 
 
-async def _serve(settings: EngineSettings, listener: socket.socket) -> None:
-    import uvicorn  # noqa: PLC0415 - a missing extra must become one clear line
-
-    from .app import build_app  # noqa: PLC0415 - as above
+async def _opened(settings: EngineSettings) -> tuple[Engine, ASGIApp]:
+    from .app import build_app  # noqa: PLC0415 - a missing extra must become one clear line
     from .engine import Engine  # noqa: PLC0415 - as above
 
     engine = await Engine.open(settings)
+    return engine, build_app(engine)
+
+
+async def _serve(settings: EngineSettings, listener: socket.socket, opened: Opened) -> None:
+    import uvicorn  # noqa: PLC0415 - a missing extra must become one clear line
+
+    engine, app = await opened(settings)
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -119,7 +130,7 @@ async def _serve(settings: EngineSettings, listener: socket.socket) -> None:
 
     sweeping = asyncio.create_task(engine.sweep_forever())
     try:
-        await Server(_config(build_app(engine))).serve([listener])
+        await Server(_config(app)).serve([listener])
     finally:
         sweeping.cancel()
         await asyncio.wait([sweeping])

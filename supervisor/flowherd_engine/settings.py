@@ -1,13 +1,20 @@
-"""What the embedded engine is told at start: frozen data; it opens nothing and reads no environment."""
+"""The settings of an embedded engine, and the flags of its programs."""
 
 from __future__ import annotations
 
+import argparse
 import ipaddress
+import os
 from dataclasses import dataclass, field
-
-__all__ = ["EngineSettings", "SettingsError"]
+from typing import Self
 
 _LAST_PORT = 65_535
+_TIMES = {
+    "default_lease_s": 60.0,
+    "sweep_interval_s": 30.0,
+    "workflow_timeout_s": 300.0,
+    "token_ttl_s": 86_400.0,
+}
 
 
 class SettingsError(ValueError):
@@ -20,7 +27,6 @@ class EngineSettings:
 
     Times are in seconds. `port` 0 takes an ephemeral port, `db` is a path or `:memory:`. Without
     `client_id` it is an insecure-dev engine: no Authorization header is needed (protocol.md §2.2).
-    `test_hooks` opens `/__test__/…`: a virtual clock, scripted faults and the journal of all claims.
     """
 
     host: str = "127.0.0.1"
@@ -28,13 +34,27 @@ class EngineSettings:
     db: str = ":memory:"
     client_id: str | None = None
     client_secret: str | None = field(default=None, repr=False)
-    default_lease_s: float = 60.0
+    default_lease_s: float = _TIMES["default_lease_s"]
     default_max_retries: int = 3
-    sweep_interval_s: float = 30.0
-    workflow_timeout_s: float = 300.0
-    token_ttl_s: float = 86_400.0
+    sweep_interval_s: float = _TIMES["sweep_interval_s"]
+    workflow_timeout_s: float = _TIMES["workflow_timeout_s"]
+    token_ttl_s: float = _TIMES["token_ttl_s"]
     allowed_hosts: tuple[str, ...] = ()
-    test_hooks: bool = False
+
+    @classmethod
+    def from_flags(cls, program: str) -> Self:
+        """The settings in `sys.argv`; the secret comes from KRUXIAFLOW_CLIENT_SECRET, where a client id is given."""
+        parser = argparse.ArgumentParser(prog=program)
+        parser.add_argument("--host", default="127.0.0.1")
+        parser.add_argument("--port", type=int, default=8080, help="0 takes an ephemeral port")
+        parser.add_argument("--db", default=":memory:", help="a path, or :memory:")
+        parser.add_argument("--client-id", help="enforce tokens; the secret is KRUXIAFLOW_CLIENT_SECRET")
+        for name, default_s in _TIMES.items():
+            parser.add_argument(_flag(name), dest=name, type=float, default=default_s, metavar="S")
+        given = vars(parser.parse_args())
+        if given["client_id"] is not None:
+            given["client_secret"] = os.environ.get("KRUXIAFLOW_CLIENT_SECRET")
+        return cls(**given)
 
     @property
     def loopback(self) -> bool:
@@ -65,7 +85,10 @@ class EngineSettings:
             )
         if not 0 <= self.port <= _LAST_PORT:
             raise SettingsError(f"--port {self.port}: a port is 1 to {_LAST_PORT}, or 0 for any free one")
-        for name in ("default_lease_s", "sweep_interval_s", "workflow_timeout_s", "token_ttl_s"):
+        for name in _TIMES:
             if not 0 < getattr(self, name) < float("inf"):
-                flag = "--" + name.removesuffix("_s").replace("_", "-")
-                raise SettingsError(f"{flag} must be a positive number of seconds")
+                raise SettingsError(f"{_flag(name)} must be a positive number of seconds")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.removesuffix("_s").replace("_", "-")

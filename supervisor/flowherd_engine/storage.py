@@ -56,9 +56,6 @@ CREATE TABLE files (
 CREATE UNIQUE INDEX files_named ON files (workflow_id, activity_key, filename) WHERE complete = 1;
 CREATE TABLE file_chunks (file_seq INTEGER NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (file_seq, n)) WITHOUT ROWID;
-CREATE TABLE journal (
-    seq INTEGER PRIMARY KEY, at_s REAL NOT NULL, event TEXT NOT NULL, activity_id TEXT NOT NULL,
-    worker_id TEXT NOT NULL, attempt INTEGER, verdict TEXT NOT NULL);
 """
 
 

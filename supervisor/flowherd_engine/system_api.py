@@ -39,7 +39,6 @@ class SystemApi:
     async def info(self, _request: Request) -> Response:
         """Who this is."""
         features = ["workflows", "workers", "authentication", "embedded"]
-        features += ["test-hooks"] if self._engine.settings.test_hooks else []
         features += ["insecure-dev"] if self._engine.authority.open else []
         document = {
             "version": package_version(),

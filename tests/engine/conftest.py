@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from flowherd_engine.app import build_app
-from flowherd_engine.engine import Engine
 from flowherd_engine.settings import EngineSettings
+from flowherd_supervisor.testkit.hooked_engine import opened
+
+if TYPE_CHECKING:
+    from flowherd_engine.engine import Engine
 
 
 class Api:
@@ -82,9 +84,9 @@ async def make_api():
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(**settings) -> Api:
-            engine = await Engine.open(EngineSettings(**{"test_hooks": True, **settings}))
+            engine, app = await opened(EngineSettings(**settings))
             stack.push_async_callback(engine.close)
-            transport = httpx.ASGITransport(build_app(engine), raise_app_exceptions=False)
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080")
             await stack.enter_async_context(http)
             return Api(engine, http)

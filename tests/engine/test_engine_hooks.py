@@ -8,18 +8,23 @@ import contextlib
 import httpx
 import pytest
 
+from flowherd_engine.app import build_app
+from flowherd_engine.engine import Engine
+from flowherd_engine.settings import EngineSettings
+
 
 async def ledger(api, **query):
     return (await api.http.get("/__test__/ledger", params=query)).json()["entries"]
 
 
-async def test_without_the_flag_there_are_no_hooks(make_api, step):
-    api = await make_api(test_hooks=False)
-    await api.run(step())
-    await api.complete(await api.claim())
-    for path in ("clock", "faults", "ledger", "activities"):
-        assert (await api.http.get(f"/__test__/{path}")).status_code == 404
-    assert api.engine.settings.test_hooks is False
+async def test_the_plain_engine_has_no_hooks(step):
+    """They live in the testkit."""
+    engine = await Engine.open(EngineSettings())
+    transport = httpx.ASGITransport(build_app(engine))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as http:
+        for path in ("clock", "faults", "ledger", "activities"):
+            assert (await http.get(f"/__test__/{path}")).status_code == 404
+    await engine.close()
 
 
 async def test_the_journal_tells_who_ran_what_and_how_often(api, step):

@@ -15,15 +15,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from flowherd_engine.catalog import Catalog
 from flowherd_engine.clock import Clock
 from flowherd_engine.definitions import parse
-from flowherd_engine.journal import Journal
 from flowherd_engine.queue import NO_COST, Failure, Queue, Verdict
 from flowherd_engine.scheduling import Scheduler
 from flowherd_engine.storage import _connect, _in_transaction
-from flowherd_engine.sweep import Sweeper
-from flowherd_engine.workflows import Submission, Workflows
+from flowherd_engine.workflows import Catalog, Submission, Workflows
 
 HISTORIES = int(os.environ.get("FLOWHERD_LEASE_HISTORIES", "60"))
 LEASE_S = 10.0
@@ -90,10 +87,9 @@ class Leases(RuleBasedStateMachine):
     def start(self) -> None:
         self.connection = _connect(str(Path(self.folder.name) / "x.db"))
         self.catalog = Catalog()
-        scheduler, journal = Scheduler(self.catalog), Journal(enabled=True)
-        self.queue = Queue(self.clock, self.catalog, scheduler, journal)
+        scheduler = Scheduler(self.catalog)
+        self.queue = Queue(self.clock, self.catalog, scheduler, 1e9)
         self.workflows = Workflows(self.clock, self.catalog, scheduler, LEASE_S, 3)
-        self.sweeper = Sweeper(self.clock, self.catalog, scheduler, journal, 1e9)
 
     def do(self, work, *arguments):
         return _in_transaction(self.connection, work, *arguments)
@@ -179,7 +175,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule()
     def sweep(self):
-        self.do(self.sweeper.sweep)
+        self.do(self.queue.sweep)
         for row in self.rows.values():
             if row.status == "running" and row.lease_ends_s < self.clock.now_s():
                 if row.retries_left:

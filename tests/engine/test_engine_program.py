@@ -18,16 +18,15 @@ import httpx
 import pytest
 
 from flowherd_engine import serve as serving
-from flowherd_engine.serve import EngineSettings, SettingsError, serve
-
-COMMAND = [sys.executable, "-m", "flowherd_engine"]
+from flowherd_engine.serve import serve
+from flowherd_engine.settings import EngineSettings, SettingsError
 
 
 @contextlib.contextmanager
-def program(*flags, **environment):
+def program(*flags, module="flowherd_engine", **environment):
     """An engine process and its URL; killed if it still runs at the end."""
     process = subprocess.Popen(
-        [*COMMAND, "--port", "0", *flags],
+        [sys.executable, "-m", module, "--port", "0", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,7 +62,7 @@ def test_it_says_where_it_listens_and_stops_at_once_with_exit_0(number):
 
 
 def test_a_request_in_flight_is_answered_before_the_end():
-    with program("--test-hooks") as (process, url):
+    with program(module="flowherd_supervisor.testkit.hooked_engine") as (process, url):
         httpx.post(f"{url}/__test__/faults", json={"route": "health", "delay_s": 0.4})
         replies = []
         caller = threading.Thread(target=lambda: replies.append(httpx.get(f"{url}/health").status_code))

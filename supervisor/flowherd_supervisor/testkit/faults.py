@@ -1,4 +1,4 @@
-"""Scripted faults for tests: status, delay, or a cut connection, per route; only with `test_hooks`."""
+"""Scripted faults for tests: status, delay, or a cut connection, per route."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from .replies import json_reply
+from flowherd_engine.replies import json_reply
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-__all__ = ["Fault", "FaultLayer", "Script"]
 
 _ROUTES = (
     ("poll", "POST", r"/api/v1/workers/poll"),
