@@ -12,14 +12,11 @@ from starlette.types import ASGIApp
 
 from .engine import Engine
 from .files import FilesApi
-from .gate import Gate
-from .hot import HotRoutes
+from .layers import Gate, HotRoutes
 from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, not_found
 from .system_api import SystemApi
 from .worker_api import WorkerApi
 from .workflow_api import WorkflowApi
-
-__all__ = ["build_app", "reply_to", "routes"]
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -1,24 +1,17 @@
 """Tokens: issuing and checking them (protocol.md §2); it keeps no users and logs nothing it is sent."""
 
-from __future__ import annotations
-
 import hmac
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 import jwt
 import msgspec
+from starlette.responses import Response
 
+from .clock import Clock
 from .replies import TextError, bad_request, json_reply, unauthorized
-
-if TYPE_CHECKING:
-    from starlette.responses import Response
-
-    from .clock import Clock
-    from .settings import EngineSettings
-
-__all__ = ["Authority"]
+from .settings import EngineSettings
 
 _ISSUER = "flowherd-engine"
 _MISSING = "Missing or invalid Authorization header. Expected: Authorization: Bearer <token>"

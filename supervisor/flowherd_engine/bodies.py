@@ -1,35 +1,14 @@
 """Reading request bodies as the server does, in its order: type, size, JSON, fields (protocol.md §1.4)."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from .replies import TextError, invalid
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-__all__ = [
-    "BODY_LIMIT",
-    "Complete",
-    "ErrorReport",
-    "Fail",
-    "Heartbeat",
-    "Poll",
-    "Usage",
-    "as_stored",
-    "cost_of",
-    "path_uuid",
-    "read_body",
-    "read_json",
-    "refuse_nul",
-]
 
 T = TypeVar("T")
 

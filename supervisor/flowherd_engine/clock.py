@@ -1,13 +1,9 @@
 """The engine's time, and how the API writes times and ids; nothing else in the engine reads a clock."""
 
-from __future__ import annotations
-
 import os
 import time
 from datetime import UTC, datetime
 from uuid import UUID
-
-__all__ = ["Clock", "iso", "uuid7", "version_at"]
 
 
 class Clock:

@@ -1,21 +1,15 @@
 """Workflow definitions: parsing, checking and normal form (protocol.md §11); it touches no database."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from . import documents
 from .templates import has_template
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-__all__ = ["Definition", "DefinitionInvalid", "Dependency", "Step", "parse", "restore"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
 _encode = msgspec.json.Encoder(order="sorted").encode

@@ -1,7 +1,5 @@
 """What a definition may say: its typed form, and reading YAML or JSON into it; no rules beyond types."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re
@@ -9,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
-
-__all__ = ["Activity", "Edge", "Retry", "Settings", "Unreadable", "Workflow", "as_edge", "as_output", "read"]
 
 Unsigned = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]

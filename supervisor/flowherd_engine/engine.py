@@ -1,24 +1,18 @@
 """The engine without its HTTP: one database, one clock, and the parts that work on them, wired together."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import sqlite3
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from .auth import Authority
+from .catalog import Catalog
 from .clock import Clock
 from .queue import Queue
 from .scheduling import Scheduler
-from .storage import open_database
-from .workflows import Catalog, Workflows
-
-if TYPE_CHECKING:
-    from .settings import EngineSettings
-    from .storage import Database
-
-__all__ = ["Engine"]
+from .settings import EngineSettings
+from .storage import Database, open_database
+from .workflows import Workflows
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,6 @@ may contain `-`, and no method of a Python object can be reached. Three rules ke
 its fuel, the filters of `FILTERS` alone, and `*` on numbers and text only, since it repeats a list for nothing.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from functools import lru_cache
@@ -14,8 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 import minijinja
 import msgspec
-
-__all__ = ["UNDEFINED", "Names", "Room", "TemplateError", "evaluate"]
 
 MAX_EXPRESSION = 4096  # characters
 MAX_BUILT = 64 * 2**20  # characters of text, and 8 for each value, that all templates of one step may build

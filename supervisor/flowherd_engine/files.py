@@ -1,27 +1,17 @@
 """Files of activities: raw upload, streamed download (protocol.md §9); the content lies in the database."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+import sqlite3
+from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import quote, unquote
 
-from starlette.requests import ClientDisconnect
-from starlette.responses import StreamingResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
 
 from . import bodies
 from .clock import iso
+from .engine import Engine
 from .replies import json_reply, not_found
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import AsyncIterator
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from .engine import Engine
-
-__all__ = ["FilesApi", "listing"]
 
 CHUNK = 262_144
 

@@ -4,20 +4,15 @@ Every method runs on the database thread inside one transaction; the only fence 
 (protocol.md §0, fact 8).
 """
 
-from __future__ import annotations
-
+import sqlite3
 from decimal import Decimal
 from enum import Enum, auto
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from .catalog import Catalog
+from .clock import Clock
 from .documents import Retry
 from .scheduling import Launch, Run, Scheduler, write
-
-if TYPE_CHECKING:
-    import sqlite3
-
-    from .clock import Clock
-    from .workflows import Catalog
 
 
 class Verdict(Enum):

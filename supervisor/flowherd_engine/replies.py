@@ -1,32 +1,10 @@
 """Replies in the server's three error shapes (protocol.md §1.4); no rule that chooses one lives here."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = [
-    "ACKNOWLEDGED",
-    "BEATING",
-    "EMPTY",
-    "SHUTTING_DOWN",
-    "WILL_FAIL",
-    "WILL_RETRY",
-    "ApiError",
-    "TextError",
-    "bad_request",
-    "conflict",
-    "invalid",
-    "json_bytes",
-    "json_reply",
-    "not_found",
-    "unauthorized",
-]
 
 _encode = msgspec.json.Encoder().encode
 

@@ -3,25 +3,20 @@
 Every function runs inside the caller's transaction, so that a completion and the next step appear at once.
 """
 
-from __future__ import annotations
-
 import re
+import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from .catalog import Catalog
 from .clock import uuid7
-from .expressions import UNDEFINED
-from .templates import TemplateError, resolve, truth
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable
-
-    from .definitions import Definition, Step
-    from .workflows import Catalog
+from .definitions import Definition, Step
+from .expressions import UNDEFINED, TemplateError
+from .templates import resolve, truth
 
 TERMINAL = ("completed", "failed", "skipped")
 _LAUNCH = (

@@ -1,7 +1,5 @@
 """The settings of an embedded engine, and the flags of its programs."""
 
-from __future__ import annotations
-
 import argparse
 import ipaddress
 import os

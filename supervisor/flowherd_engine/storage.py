@@ -1,17 +1,11 @@
 """The SQLite file: opening, its format, and one transaction per call; it knows no workflow rules."""
 
-from __future__ import annotations
-
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["FORMAT", "Database", "DatabaseUnusable", "open_database"]
 
 T = TypeVar("T")
 P = ParamSpec("P")

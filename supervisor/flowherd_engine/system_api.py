@@ -1,22 +1,15 @@
 """The public routes: health, info and the token endpoint (protocol.md §2.3, §13)."""
 
-from __future__ import annotations
-
+import sqlite3
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from . import bodies
+from .engine import Engine
 from .replies import TextError, json_reply
-
-if TYPE_CHECKING:
-    import sqlite3
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from .engine import Engine
-
-__all__ = ["SystemApi", "package_version"]
 
 
 class SystemApi:

@@ -1,15 +1,11 @@
 """Templates in parameters and conditions: finds `{{…}}` in JSON values and fills it in."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
 import msgspec
 
 from .expressions import UNDEFINED, Names, Room, TemplateError, evaluate
-
-__all__ = ["TemplateError", "has_template", "resolve", "truth"]
 
 _HOLE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 

@@ -1,19 +1,13 @@
 """What clients may read about workflows: status, lists, outputs (protocol.md §13); it changes nothing."""
 
-from __future__ import annotations
-
+import sqlite3
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from .clock import iso
 from .replies import bad_request, not_found
-
-if TYPE_CHECKING:
-    import sqlite3
-
-__all__ = ["Filters", "activity_output", "listing", "output", "status"]
 
 
 class Filters(NamedTuple):

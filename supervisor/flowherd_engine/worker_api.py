@@ -1,12 +1,14 @@
 """The routes a worker calls: poll, heartbeat, complete, fail (protocol.md §4-§7), token streaming (§10)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from . import bodies
+from .engine import Engine
 from .queue import Failure, Report, Verdict
 from .replies import (
     ACKNOWLEDGED,
@@ -20,16 +22,6 @@ from .replies import (
     json_bytes,
     not_found,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from .engine import Engine
-
-__all__ = ["WorkerApi"]
 
 _POLL = msgspec.json.Decoder(bodies.Poll)
 _HEARTBEAT = msgspec.json.Decoder(bodies.Heartbeat)

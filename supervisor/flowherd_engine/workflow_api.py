@@ -1,29 +1,21 @@
 """The routes a client calls: definitions (protocol.md §11), workflows (§12, §13) and signals (§8.3)."""
 
-from __future__ import annotations
-
 import re
+import sqlite3
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 
 from . import bodies, files, views
 from .clock import iso
 from .definitions import DefinitionInvalid, parse
+from .engine import Engine
 from .replies import TextError, bad_request, invalid, json_reply, not_found
 from .views import Filters
 from .workflows import Submission
-
-if TYPE_CHECKING:
-    import sqlite3
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from .engine import Engine
-
-__all__ = ["WorkflowApi"]
 
 _VERSION = re.compile(r"\d{8}\.\d{6}\.\d{6}")
 

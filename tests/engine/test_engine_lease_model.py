@@ -15,12 +15,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
+from flowherd_engine.catalog import Catalog
 from flowherd_engine.clock import Clock
 from flowherd_engine.definitions import parse
 from flowherd_engine.queue import NO_COST, Failure, Queue, Verdict
 from flowherd_engine.scheduling import Scheduler
 from flowherd_engine.storage import _connect, _in_transaction
-from flowherd_engine.workflows import Catalog, Submission, Workflows
+from flowherd_engine.workflows import Submission, Workflows
 
 HISTORIES = int(os.environ.get("FLOWHERD_LEASE_HISTORIES", "60"))
 LEASE_S = 10.0
