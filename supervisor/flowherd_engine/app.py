@@ -1,8 +1,10 @@
-"""The HTTP application: which path leads where, in which order the layers answer (protocol.md §1.1, §1.2)."""
+"""The HTTP application: its routes, and the order in which the layers answer (protocol.md §1.1, §1.2)."""
 
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -10,11 +12,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from . import bodies
 from .engine import Engine
 from .files import FilesApi
 from .layers import Gate, HotRoutes
-from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, not_found
-from .system_api import SystemApi
+from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, json_reply, not_found
 from .worker_api import WorkerApi
 from .workflow_api import WorkflowApi
 
@@ -57,12 +59,12 @@ def routes(engine: Engine) -> list[tuple[str, str, str, bool]]:
 
 
 def _public(engine: Engine) -> list[tuple[str, str, Handler]]:
-    system = SystemApi(engine)
+    public = PublicApi(engine)
     return [
-        ("GET", "/health", system.health),
-        ("GET", "/health/ready", system.ready),
-        ("GET", f"{_API}/info", system.info),
-        ("POST", f"{_API}/oauth/token", system.token),
+        ("GET", "/health", public.health),
+        ("GET", "/health/ready", public.ready),
+        ("GET", f"{_API}/info", public.info),
+        ("POST", f"{_API}/oauth/token", public.token),
     ]
 
 
@@ -91,6 +93,57 @@ def _protected(engine: Engine) -> list[tuple[str, str, Handler]]:
     ]
 
 
+class PublicApi:
+    """The routes that need no token: health, info and the token endpoint (protocol.md §2.3, §13)."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def health(self, _request: Request) -> Response:
+        """The process answers."""
+        return json_reply(self._marked({"status": "ok"}))
+
+    async def ready(self, _request: Request) -> Response:
+        """The store answers too."""
+        await self._engine.database.transact(lambda connection: connection.execute("SELECT 1").fetchone())
+        parts = ("database", "event_source", "queue", "orchestrator")
+        checks = {part: {"status": "healthy"} for part in parts}
+        return json_reply({"status": "ready", "checks": checks})
+
+    async def info(self, _request: Request) -> Response:
+        """The name of this engine, and what it can do."""
+        features = ["workflows", "workers", "authentication", "embedded"]
+        features += ["insecure-dev"] if self._engine.authority.open else []
+        document = {
+            "version": _version(),
+            "build_timestamp": "unknown",
+            "build_git_hash": "unknown",
+            "api_version": "v1",
+            "features": features,
+        }
+        return json_reply(self._marked(document))
+
+    def _marked(self, document: dict[str, Any]) -> dict[str, Any]:
+        """`insecure_dev` is there only when it is true (protocol.md §2.2)."""
+        return {**document, "insecure_dev": True} if self._engine.authority.open else document
+
+    async def token(self, request: Request) -> Response:
+        """Grant a token for client credentials (protocol.md §2.3)."""
+        try:
+            body = await bodies.read_body(request)
+        except TextError as error:  # here too large a body is called malformed
+            raise TextError(400, "Invalid JSON: Failed to buffer the request body") from error
+        return self._engine.authority.token(request.headers.get("content-type", ""), body)
+
+
+def _version() -> str:
+    """The version of flowherd, or 0 in a clone that was not installed."""
+    try:
+        return version("flowherd")
+    except PackageNotFoundError:
+        return "0"
+
+
 def _plain(handler: Handler) -> Handler:
     async def endpoint(request: Request) -> Response:
         return await handler(request)
@@ -116,7 +169,7 @@ def reply_to(error: Exception) -> Response:
         case ApiError() | TextError():
             return error.reply()
         case ClientDisconnect():
-            return EMPTY  # nobody reads it
+            return EMPTY  # the client is gone
         case sqlite3.Error():
             _log.error("the database refused a request: %s", error)
             return ApiError(500, "DATABASE_ERROR", f"Database error: {error}").reply()

@@ -1,4 +1,4 @@
-"""Tokens: issuing and checking them (protocol.md §2); it keeps no users and logs nothing it is sent."""
+"""Issues and checks tokens (protocol.md §2)."""
 
 import hmac
 import secrets

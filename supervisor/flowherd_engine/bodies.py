@@ -1,4 +1,4 @@
-"""Reading request bodies as the server does, in its order: type, size, JSON, fields (protocol.md §1.4)."""
+"""Reads request bodies as the server does, in its order: type, size, JSON, fields (protocol.md §1.4)."""
 
 import re
 from decimal import Decimal, InvalidOperation
@@ -64,7 +64,7 @@ class Complete(msgspec.Struct):
 
 
 class ErrorReport(msgspec.Struct):
-    """What `fail` says went wrong."""
+    """The error of a `fail`."""
 
     code: str
     message: str
@@ -176,9 +176,9 @@ def _narrowed(value: Any) -> Any:
 
 
 def cost_of(
-    cost: Amount | None, usage: list[Usage] | None, errors: dict[str, list[str]]
+    cost: Amount | None, usage: list[Usage] | None, faults: dict[str, str | bool]
 ) -> tuple[str, str | None]:
-    """The total cost as a decimal string and the encoded usage; what is wrong goes into `errors`.
+    """The total cost as a decimal string and the encoded usage; what is wrong goes into `faults`.
 
     Raises:
         TextError: 422 for a number that is no decimal.
@@ -187,20 +187,18 @@ def cost_of(
     if cost is None and usage is None:
         return "0", None
     total = _decimal(cost, "cost_usd")
-    if total < 0:
-        errors["cost_usd"] = ["Cost must be non-negative"]
+    faults["cost_usd"] = total < 0 and "Cost must be non-negative"
     for index, entry in enumerate(usage or ()):
         at = f"usage[{index}]"
-        if not entry.provider:
-            errors[f"{at}.provider"] = ["Provider cannot be empty"]
-        if not entry.model:
-            errors[f"{at}.model"] = ["Model cannot be empty"]
-        entry_cost = _decimal(entry.cost_usd, f"{at}.cost_usd")
-        if entry_cost < 0:
-            errors[f"{at}.cost_usd"] = ["Cost must be non-negative"]
-        if _decimal(entry.cache_storage_token_hours, f"{at}.cache_storage_token_hours") < 0:
-            errors[f"{at}.cache_storage_token_hours"] = ["Cache storage token-hours must be non-negative"]
-        total += entry_cost
+        spent = _decimal(entry.cost_usd, f"{at}.cost_usd")
+        hours = _decimal(entry.cache_storage_token_hours, f"{at}.cache_storage_token_hours")
+        faults[f"{at}.provider"] = not entry.provider and "Provider cannot be empty"
+        faults[f"{at}.model"] = not entry.model and "Model cannot be empty"
+        faults[f"{at}.cost_usd"] = spent < 0 and "Cost must be non-negative"
+        faults[f"{at}.cache_storage_token_hours"] = (
+            hours < 0 and "Cache storage token-hours must be non-negative"
+        )
+        total += spent
     return format(total, "f"), None if usage is None else msgspec.json.encode(usage).decode()
 
 

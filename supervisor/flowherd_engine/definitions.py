@@ -1,4 +1,4 @@
-"""Workflow definitions: parsing, checking and normal form (protocol.md §11); it touches no database."""
+"""Workflow definitions: parsing, checking and normal form (protocol.md §11)."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,7 +84,7 @@ class Definition:
 
     @cached_property
     def dependents(self) -> Mapping[str, tuple[str, ...]]:
-        """For each key, who waits for it."""
+        """For each key, the steps that wait for it."""
         found: dict[str, list[str]] = {}
         for step in self.steps:
             for key in sorted(step.upstream):

@@ -1,4 +1,4 @@
-"""What a definition may say: its typed form, and reading YAML or JSON into it; no rules beyond types."""
+"""The typed form of a definition, and reading YAML or JSON into it."""
 
 import contextlib
 import math

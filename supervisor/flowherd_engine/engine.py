@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """What the routes work with; `draining` turns protected routes into 503 (protocol.md §1.4 C)."""
+    """A store and the parts that work on it; `draining` turns protected routes into 503 (protocol.md §1.4 C)."""
 
     clock_type: type[Clock] = Clock
     queue_type: type[Queue] = Queue

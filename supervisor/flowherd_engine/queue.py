@@ -36,7 +36,7 @@ class Claim(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a worker says about cost, already checked; `cost` is a decimal, `usage` encoded JSON."""
+    """The cost of an attempt, already checked; `cost` is a decimal, `usage` encoded JSON."""
 
     cost: str = "0"
     usage: str | None = None
@@ -46,7 +46,7 @@ NO_COST = Report()
 
 
 class Failure(NamedTuple):
-    """What went wrong, in the worker's words."""
+    """An error in the worker's words."""
 
     code: str
     message: str

@@ -1,4 +1,4 @@
-"""Replies in the server's three error shapes (protocol.md §1.4); no rule that chooses one lives here."""
+"""Replies in the server's three error shapes (protocol.md §1.4)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +53,13 @@ def json_reply(document: Any, status: int = 200) -> Response:
 def invalid(field_errors: Mapping[str, list[str]]) -> ApiError:
     """422 with the list of broken fields."""
     return ApiError(422, "VALIDATION_ERROR", "Validation failed", {"field_errors": field_errors})
+
+
+def refuse(faults: Mapping[str, str | bool]) -> None:
+    """Raise `invalid` for the fields that have a message."""
+    errors = {field: [message] for field, message in faults.items() if isinstance(message, str)}
+    if errors:
+        raise invalid(errors)
 
 
 def bad_request(text: str) -> ApiError:

@@ -1,4 +1,4 @@
-"""When activities start: launching what is ready, skipping the rest, ending workflows (protocol.md §11.3).
+"""Launches what is ready, skips the rest and ends workflows (protocol.md §11.3).
 
 Every function runs inside the caller's transaction, so that a completion and the next step appear at once.
 """
@@ -116,7 +116,7 @@ def scheduled_for(step: Step, scope: Scope, now_s: float) -> float:
 
 @dataclass(slots=True)
 class Launch:
-    """What becomes of one activity when its turn comes; the fields are columns."""
+    """The new state of an activity whose turn has come; the fields are columns."""
 
     workflow_seq: int
     key: str

@@ -1,4 +1,4 @@
-"""The SQLite file: opening, its format, and one transaction per call; it knows no workflow rules."""
+"""The SQLite file: opening, its format, and one transaction per call."""
 
 import sqlite3
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What clients may read about workflows: status, lists, outputs (protocol.md §13); it changes nothing."""
+"""Documents that clients read: status, lists, outputs, definitions (protocol.md §13)."""
 
 import sqlite3
 from decimal import Decimal
@@ -11,7 +11,7 @@ from .replies import bad_request, not_found
 
 
 class Filters(NamedTuple):
-    """What `GET /workflows` was asked for; times in seconds since the epoch."""
+    """The query of `GET /workflows`; times in seconds since the epoch."""
 
     status: str | None
     definition_name: str | None

@@ -18,9 +18,9 @@ from .replies import (
     WILL_RETRY,
     ApiError,
     conflict,
-    invalid,
     json_bytes,
     not_found,
+    refuse,
 )
 
 _POLL = msgspec.json.Decoder(bodies.Poll)
@@ -59,17 +59,14 @@ class WorkerApi:
     async def poll(self, request: Request) -> Response:
         """Claim at most `max_activities`; returns at once (protocol.md §4)."""
         wanted, _ = await bodies.read_json(request, _POLL)
-        errors: dict[str, list[str]] = {}
-        if not wanted.worker:
-            errors["worker"] = ["Worker type cannot be empty"]
-        if not wanted.worker_id:
-            errors["worker_id"] = [_NO_WORKER_ID]
-        if wanted.max_activities == 0:
-            errors["max_activities"] = ["max_activities must be at least 1"]
-        if wanted.max_activities > 100:
-            errors["max_activities"] = ["max_activities must be at most 100"]
-        if errors:
-            raise invalid(errors)
+        refuse(
+            {
+                "worker": not wanted.worker and "Worker type cannot be empty",
+                "worker_id": not wanted.worker_id and _NO_WORKER_ID,
+                "max_activities": (wanted.max_activities == 0 and "max_activities must be at least 1")
+                or (wanted.max_activities > 100 and "max_activities must be at most 100"),
+            }
+        )
         claims = await self._database.transact(
             self._queue.claim, wanted.worker, wanted.worker_id, wanted.max_activities
         )
@@ -82,8 +79,7 @@ class WorkerApi:
         """Extend a lease (protocol.md §5)."""
         activity_id = bodies.path_uuid(request, "activity_id")
         beat, _ = await bodies.read_json(request, _HEARTBEAT)
-        if not beat.worker_id:
-            raise invalid({"worker_id": [_NO_WORKER_ID]})
+        refuse({"worker_id": not beat.worker_id and _NO_WORKER_ID})
         verdict = await self._database.transact(self._queue.heartbeat, activity_id, beat.worker_id)
         return _answer(activity_id, verdict, {Verdict.ACCEPTED: BEATING})
 
@@ -91,14 +87,12 @@ class WorkerApi:
         """Report a success (protocol.md §6)."""
         activity_id = bodies.path_uuid(request, "activity_id")
         report, body = await bodies.read_json(request, _COMPLETE)
-        errors: dict[str, list[str]] = {}
-        if not report.worker_id:
-            errors["worker_id"] = [_NO_WORKER_ID]
-        if not isinstance(report.output, dict):
-            errors["output"] = ["Output must be a JSON object"]
-        cost, usage = bodies.cost_of(report.cost_usd, report.usage, errors)
-        if errors:
-            raise invalid(errors)
+        faults: dict[str, str | bool] = {
+            "worker_id": not report.worker_id and _NO_WORKER_ID,
+            "output": not isinstance(report.output, dict) and "Output must be a JSON object",
+        }
+        cost, usage = bodies.cost_of(report.cost_usd, report.usage, faults)
+        refuse(faults)
         bodies.refuse_nul(body, "output")
         outputs = msgspec.json.encode(bodies.as_stored(report.output, body)).decode()
         verdict = await self._database.transact(
@@ -110,16 +104,13 @@ class WorkerApi:
         """Report a failure (protocol.md §7)."""
         activity_id = bodies.path_uuid(request, "activity_id")
         report, body = await bodies.read_json(request, _FAIL)
-        errors: dict[str, list[str]] = {}
-        if not report.worker_id:
-            errors["worker_id"] = [_NO_WORKER_ID]
-        if not report.error.code:
-            errors["error.code"] = ["Error code cannot be empty"]
-        if not report.error.message:
-            errors["error.message"] = ["Error message cannot be empty"]
-        cost, usage = bodies.cost_of(report.cost_usd, report.usage, errors)
-        if errors:
-            raise invalid(errors)
+        faults: dict[str, str | bool] = {
+            "worker_id": not report.worker_id and _NO_WORKER_ID,
+            "error.code": not report.error.code and "Error code cannot be empty",
+            "error.message": not report.error.message and "Error message cannot be empty",
+        }
+        cost, usage = bodies.cost_of(report.cost_usd, report.usage, faults)
+        refuse(faults)
         bodies.refuse_nul(body, "error")
         failure = Failure(report.error.code, report.error.message, report.error.retryable)
         verdict = await self._database.transact(

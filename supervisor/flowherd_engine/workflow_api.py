@@ -13,7 +13,7 @@ from . import bodies, files, views
 from .clock import iso
 from .definitions import DefinitionInvalid, parse
 from .engine import Engine
-from .replies import TextError, bad_request, invalid, json_reply, not_found
+from .replies import TextError, bad_request, invalid, json_reply, not_found, refuse
 from .views import Filters
 from .workflows import Submission
 
@@ -76,7 +76,7 @@ class WorkflowApi:
         """One version, by default the one deployed last."""
         name, version = request.path_params["name"], request.query_params.get("version")
         if version is not None and not _VERSION.fullmatch(version):
-            raise bad_request(f"Invalid version format '{version}'. Expected format: YYYYmmdd.HHMMSS.uuuuuu")
+            raise bad_request(_malformed(version))
         found = await self._database.transact(views.definition, name, version)
         if found is None:
             suffix = "" if version is None else f" version '{version}'"
@@ -86,17 +86,15 @@ class WorkflowApi:
     async def submit(self, request: Request) -> Response:
         """Run a definition (protocol.md §12)."""
         wanted, body = await bodies.read_json(request, _SUBMIT)
-        errors: dict[str, list[str]] = {}
-        if not wanted.definition_name:
-            errors["definition_name"] = ["Definition name cannot be empty"]
-        if not isinstance(wanted.input, dict):
-            errors["input"] = ["Input must be a JSON object"]
-        if wanted.unique_key == "":
-            errors["unique_key"] = ["Unique key cannot be empty if provided"]
-        if len((wanted.unique_key or "").encode()) > 255:
-            errors["unique_key"] = ["Unique key must be 255 characters or less"]
-        if errors:
-            raise invalid(errors)
+        too_long = len((wanted.unique_key or "").encode()) > 255
+        refuse(
+            {
+                "definition_name": not wanted.definition_name and "Definition name cannot be empty",
+                "input": not isinstance(wanted.input, dict) and "Input must be a JSON object",
+                "unique_key": (wanted.unique_key == "" and "Unique key cannot be empty if provided")
+                or (too_long and "Unique key must be 255 characters or less"),
+            }
+        )
         bodies.refuse_nul(body, "input")
         if wanted.version is not None and not _VERSION.fullmatch(wanted.version):
             raise bad_request(_malformed(wanted.version))  # the server says 500 (protocol.md §12)
@@ -139,13 +137,12 @@ class WorkflowApi:
         """Hand data to a waiting activity; always 200 (protocol.md §8.3)."""
         workflow_id = bodies.path_uuid(request, "workflow_id")
         wanted, body = await bodies.read_json(request, _SIGNAL)
-        errors: dict[str, list[str]] = {}
-        if not wanted.activity_key:
-            errors["activity_key"] = ["Activity key cannot be empty"]
-        if not wanted.event_name:
-            errors["event_name"] = ["Event name cannot be empty"]
-        if errors:
-            raise invalid(errors)
+        refuse(
+            {
+                "activity_key": not wanted.activity_key and "Activity key cannot be empty",
+                "event_name": not wanted.event_name and "Event name cannot be empty",
+            }
+        )
         bodies.refuse_nul(body, "data")
         key, event = wanted.activity_key, wanted.event_name
         signaled = await self._database.transact(
@@ -167,17 +164,15 @@ def _filters(request: Request) -> Filters:
     query = request.query_params
     after_s, before_s = _moment(query.get("created_after")), _moment(query.get("created_before"))
     limit, offset = _whole(query.get("limit"), 100), _whole(query.get("offset"), 0)
-    errors: dict[str, list[str]] = {}
-    if limit < 1:
-        errors["limit"] = ["Limit must be at least 1"]
-    if limit > 1000:
-        errors["limit"] = ["Limit must be at most 1000"]
-    if offset < 0:
-        errors["offset"] = ["Offset must be non-negative"]
-    if after_s is not None and before_s is not None and after_s >= before_s:
-        errors["created_after"] = ["created_after must be before created_before"]
-    if errors:
-        raise invalid(errors)
+    empty = after_s is not None and before_s is not None and after_s >= before_s
+    refuse(
+        {
+            "limit": (limit < 1 and "Limit must be at least 1")
+            or (limit > 1000 and "Limit must be at most 1000"),
+            "offset": offset < 0 and "Offset must be non-negative",
+            "created_after": empty and "created_after must be before created_before",
+        }
+    )
     return Filters(query.get("status"), query.get("definition_name"), after_s, before_s, limit, offset)
 
 
