@@ -10,12 +10,14 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING
 
+import uvicorn
+import uvloop
+
 from .settings import EngineSettings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    import uvicorn
     from starlette.types import ASGIApp
 
     from .engine import Engine
@@ -82,13 +84,11 @@ def _listener(settings: EngineSettings) -> socket.socket:
 
 
 def _run(settings: EngineSettings, listener: socket.socket, opened: Opened) -> int:
-    import uvloop  # noqa: PLC0415 - a missing extra must become one clear line
-
-    from .storage import DatabaseUnusable  # noqa: PLC0415 - as above
+    from .storage import DatabaseUnusable  # noqa: PLC0415 - a missing extra must become one clear line
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, listener, opened))
+            runner.run(_serve(listener, opened(settings)))
     except DatabaseUnusable as error:
         return _refuse(str(error))
     return 0
@@ -102,45 +102,10 @@ async def _opened(settings: EngineSettings) -> tuple[Engine, ASGIApp]:
     return engine, build_app(engine)
 
 
-async def _serve(settings: EngineSettings, listener: socket.socket, opened: Opened) -> None:
-    import uvicorn  # noqa: PLC0415 - a missing extra must become one clear line
-
-    engine, app = await opened(settings)
-
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            """Unlike uvicorn's own, does not raise the signal again: a stop that was asked for exits 0."""
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
-            yield
-
-        def stop(self) -> None:
-            """First refuse with 503, so that clients hear it, then close; a second signal closes at once."""
-            if engine.draining:
-                self.should_exit = True
-            engine.draining = True
-            asyncio.get_running_loop().call_later(REFUSING_S, setattr, self, "should_exit", True)  # noqa: FBT003
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            sys.stdout.write(f"flowherd engine listening on {_url(listener)}\n")
-            sys.stdout.flush()
-
+async def _serve(listener: socket.socket, opening: Awaitable[tuple[Engine, ASGIApp]]) -> None:
+    engine, app = await opening
     sweeping = asyncio.create_task(engine.sweep_forever())
-    try:
-        await Server(_config(app)).serve([listener])
-    finally:
-        sweeping.cancel()
-        await asyncio.wait([sweeping])
-        await engine.close()
-
-
-def _config(app: ASGIApp) -> uvicorn.Config:
-    import uvicorn  # noqa: PLC0415 - a missing extra must become one clear line
-
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         loop="none",
         http="httptools",
@@ -154,6 +119,39 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_S,
     )
+    try:
+        await _Server(config, engine, _url(listener)).serve([listener])
+    finally:
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
+        await engine.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, engine: Engine, url: str) -> None:
+        super().__init__(config)
+        self._engine = engine
+        self._url = url
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Unlike uvicorn's own, does not raise the signal again: a stop that was asked for exits 0."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        yield
+
+    def stop(self) -> None:
+        """First refuse with 503, so that clients hear it, then close; a second signal closes at once."""
+        if self._engine.draining:
+            self.should_exit = True
+        self._engine.draining = True
+        asyncio.get_running_loop().call_later(REFUSING_S, setattr, self, "should_exit", True)  # noqa: FBT003
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        sys.stdout.write(f"flowherd engine listening on {self._url}\n")
+        sys.stdout.flush()
 
 
 def _url(listener: socket.socket) -> str:

@@ -28,29 +28,14 @@ def status(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
         ApiError: 404.
 
     """
-    row = connection.execute(
-        "SELECT seq, status, definition_name, created_s, updated_s, error_message"
-        " FROM workflows WHERE id = ?",
-        (workflow_id,),
-    ).fetchone()
-    if row is None:
-        raise not_found(f"Workflow '{workflow_id}' not found")
-    seq, status, name, created_s, updated_s, error_message = row
+    workflow = _workflow(connection, workflow_id)
     activities = connection.execute(
-        "SELECT key, status, outputs, error, started_s, completed_s FROM activities WHERE workflow_seq = ?"
-        " ORDER BY seq",
-        (seq,),
+        "SELECT key AS activity_key, CASE status WHEN 'running' THEN 'pending' ELSE status END AS status, outputs,"
+        " error, started_s, completed_s FROM activities WHERE workflow_seq = ? ORDER BY seq",
+        (workflow.pop("seq"),),
     )
-    return {
-        "id": workflow_id,
-        "status": status,
-        "definition_name": name,
-        "created_at": iso(created_s),
-        "updated_at": iso(updated_s),
-        "activities": [_activity(activity) for activity in activities],
-        "error_message": error_message,
-        "state_data": {},
-    }
+    del workflow["completed_at"]
+    return {**workflow, "activities": _documents(activities), "state_data": {}}
 
 
 def listing(connection: sqlite3.Connection, filters: Filters) -> dict[str, Any]:
@@ -66,19 +51,13 @@ def listing(connection: sqlite3.Connection, filters: Filters) -> dict[str, Any]:
     rows = connection.execute(
         "SELECT id, status, definition_name, created_s, updated_s, coalesce((SELECT a.error FROM activities a"  # noqa: S608 - constant text
         " WHERE a.workflow_seq = workflows.seq AND a.status = 'failed' AND a.error IS NOT NULL"
-        " ORDER BY a.completed_s LIMIT 1), error_message)"
+        " ORDER BY a.completed_s LIMIT 1), error_message) AS error_message"
         f" FROM workflows{where} ORDER BY created_s DESC, seq DESC LIMIT :limit OFFSET :offset",
         wanted,
     )
-    names = ("id", "status", "definition_name", "created_at", "updated_at", "error_message")
-    workflows = [dict(zip(names, (*row[:3], iso(row[3]), iso(row[4]), row[5]), strict=True)) for row in rows]
-    return {
-        "workflows": workflows,
-        "total": total,
-        "count": len(workflows),
-        "limit": filters.limit,
-        "offset": filters.offset,
-    }
+    found = _documents(rows)
+    page = {"total": total, "count": len(found), "limit": filters.limit, "offset": filters.offset}
+    return {"workflows": found, **page}
 
 
 def output(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
@@ -88,32 +67,23 @@ def output(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
         ApiError: 404, or 400 while it is not completed.
 
     """
-    row = connection.execute(
-        "SELECT seq, status, completed_s FROM workflows WHERE id = ?", (workflow_id,)
-    ).fetchone()
-    if row is None:
-        raise not_found(f"Workflow '{workflow_id}' not found")
-    if row[1] != "completed":
+    workflow = _workflow(connection, workflow_id)
+    if workflow["status"] != "completed":
         raise bad_request("Workflow is not completed. Output is only available for completed workflows.")
-    activities = connection.execute(
-        "SELECT key, status, outputs, cost, completed_s FROM activities WHERE workflow_seq = ? ORDER BY seq",
-        (row[0],),
-    ).fetchall()
-    outputs = {
-        key: {
-            "status": status,
-            "output": _outputs(written),
-            "cost_usd": cost,
-            "completed_at": iso(completed_s),
-            "is_terminal": True,
-        }
-        for key, status, written, cost, completed_s in activities
-    }
+    activities = _documents(
+        connection.execute(
+            "SELECT key, status, outputs AS output, cost AS cost_usd, completed_s FROM activities"
+            " WHERE workflow_seq = ? ORDER BY seq",
+            (workflow["seq"],),
+        )
+    )
+    outputs = {activity.pop("key"): {**activity, "is_terminal": True} for activity in activities}
+    total = sum((Decimal(activity["cost_usd"]) for activity in activities), Decimal(0))
     return {
         "workflow_id": workflow_id,
         "status": "completed",
-        "total_cost_usd": format(sum((Decimal(row[3]) for row in activities), Decimal(0)), "f"),
-        "completed_at": iso(row[2]),
+        "total_cost_usd": format(total, "f"),
+        "completed_at": workflow["completed_at"],
         "outputs": outputs,
         "terminal_outputs": list(outputs),
     }
@@ -126,74 +96,69 @@ def activity_output(connection: sqlite3.Connection, workflow_id: str, key: str) 
         ApiError: 404, or 400 while it is not completed.
 
     """
-    row = connection.execute("SELECT seq FROM workflows WHERE id = ?", (workflow_id,)).fetchone()
-    if row is None:
-        raise not_found(f"Workflow '{workflow_id}' not found")
-    activity = connection.execute(
-        "SELECT status, outputs, cost, completed_s FROM activities WHERE workflow_seq = ? AND key = ?",
-        (row[0], key),
-    ).fetchone()
-    if activity is None:
+    workflow = _workflow(connection, workflow_id)
+    found = _documents(
+        connection.execute(
+            "SELECT key AS activity_key, status, outputs AS output, cost AS cost_usd, completed_s FROM activities"
+            " WHERE workflow_seq = ? AND key = ?",
+            (workflow["seq"], key),
+        )
+    )
+    if not found:
         raise not_found(f"Activity '{key}' not found")
-    status, outputs, cost, completed_s = activity
-    if status != "completed":
+    if found[0]["status"] != "completed":
         raise bad_request(
             f"Activity '{key}' is not completed. Output is only available for completed activities."
         )
-    return {
-        "workflow_id": workflow_id,
-        "activity_key": key,
-        "status": status,
-        "output": _outputs(outputs),
-        "cost_usd": cost,
-        "completed_at": iso(completed_s),
-    }
-
-
-def _outputs(written: str | None) -> list[dict[str, Any]] | None:
-    """Stored outputs in the server's shape: an array of name, type, value."""
-    if written is None:
-        return None
-    values: dict[str, Any] = msgspec.json.decode(written)
-    return [{"name": name, "type": "value", "value": value} for name, value in values.items()]
-
-
-def _activity(row: tuple[str, str, str | None, str | None, float | None, float | None]) -> dict[str, Any]:
-    key, status, outputs, error, started_s, completed_s = row
-    return {
-        "activity_key": key,
-        "status": "pending" if status == "running" else status,
-        "outputs": _outputs(outputs),
-        "error": error,
-        "started_at": iso(started_s),
-        "completed_at": iso(completed_s),
-    }
+    return {"workflow_id": workflow_id, **found[0]}
 
 
 def definitions(connection: sqlite3.Connection) -> list[dict[str, Any]]:
     """Every stored version, newest first."""
-    rows = connection.execute(
-        "SELECT name, version, activity_count, created_s FROM definitions ORDER BY seq DESC"
+    return _documents(
+        connection.execute(
+            "SELECT name, version, activity_count, created_s FROM definitions ORDER BY seq DESC"
+        )
     )
-    return [
-        {"name": name, "version": version, "activity_count": count, "created_at": iso(created_s)}
-        for name, version, count, created_s in rows
-    ]
 
 
 def definition(connection: sqlite3.Connection, name: str, version: str | None) -> dict[str, Any] | None:
     """One stored version with its activities, or None."""
-    row = connection.execute(
-        "SELECT name, version, document, created_s FROM definitions"
-        " WHERE name = :name AND (:version IS NULL OR version = :version) ORDER BY seq DESC LIMIT 1",
-        {"name": name, "version": version},
-    ).fetchone()
-    if row is None:
+    found = _documents(
+        connection.execute(
+            "SELECT name, version, document, created_s FROM definitions"
+            " WHERE name = :name AND (:version IS NULL OR version = :version) ORDER BY seq DESC LIMIT 1",
+            {"name": name, "version": version},
+        )
+    )
+    if not found:
         return None
-    document = msgspec.json.decode(row[2])
-    return {
-        "name": row[0],
-        "version": row[1],
-        "activities": document["activities"],
-        "created_at": iso(row[3]),
-    }
+    return {**found[0], "activities": msgspec.json.decode(found[0].pop("document"))["activities"]}
+
+
+def _workflow(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
+    found = _documents(
+        connection.execute(
+            "SELECT seq, id, status, definition_name, created_s, updated_s, completed_s, error_message"
+            " FROM workflows WHERE id = ?",
+            (workflow_id,),
+        )
+    )
+    if not found:
+        raise not_found(f"Workflow '{workflow_id}' not found")
+    return found[0]
+
+
+def _documents(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    """Rows as the API writes them: times by their name with `_at`, outputs as an array of name, type and value."""
+    names = [column[0] for column in cursor.description]
+    return [dict(map(_member, names, row)) for row in cursor]
+
+
+def _member(name: str, value: Any) -> tuple[str, Any]:
+    if name.endswith("_s"):
+        return f"{name[:-2]}_at", iso(value)
+    if name in {"output", "outputs"} and value is not None:
+        values: dict[str, Any] = msgspec.json.decode(value)
+        return name, [{"name": key, "type": "value", "value": item} for key, item in values.items()]
+    return name, value
