@@ -9,9 +9,10 @@ import msgspec
 from engine_schemas import ERROR, OPERATIONS, STREAM_ERROR, STREAM_RESULT, STREAM_TOKEN
 
 from flowherd_engine import bodies
+from flowherd_engine.app import routes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from flowherd_engine.engine import Engine
 
 _STRUCTS: dict[str, Any] = {
     "poll": bodies.Poll,
@@ -23,14 +24,14 @@ _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _JSON_ERROR = {"application/json": {"schema": ERROR}}
 
 
-def document(routes: Iterable[tuple[str, str, str, bool]]) -> dict[str, Any]:
-    """Describe `routes`, each (method, path, handler's name, whether it is protected)."""
+def document(engine: Engine) -> dict[str, Any]:
+    """Describes the routes of `engine`."""
     _, components = msgspec.json.schema_components(
         _STRUCTS.values(), ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, dict[str, Any]] = {}
-    for method, path, name, protected in routes:
-        paths.setdefault(path, {})[method.lower()] = _operation(path, name, protected=protected)
+    for method, path, handler, protected in routes(engine):
+        paths.setdefault(path, {})[method.lower()] = _operation(path, handler.__name__, protected=protected)
     schemes = {"bearer_auth": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     return {
         "openapi": "3.1.0",

@@ -24,6 +24,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
 _API = "/api/v1"
+HOT = {"poll", "heartbeat", "complete", "fail"}  # what workers call all the time
 _KNOWN = (ApiError, TextError, ClientDisconnect, sqlite3.Error)
 _ACTIVITY = f"{_API}/activities/{{activity_id}}"
 _WORKFLOW = f"{_API}/workflows/{{workflow_id}}"
@@ -40,56 +41,51 @@ def build_app(engine: Engine) -> ASGIApp:
         exception_handlers=dict.fromkeys((*_KNOWN, Exception), _answer_error),
     )
     app.router.redirect_slashes = False
-    public, protected = _public(engine), _protected(engine)
-    for method, path, handler in public:
-        app.add_api_route(path, _plain(handler), methods=[method], name=handler.__name__)
-    guarded: dict[str, Handler] = {}
-    for method, path, handler in protected:
-        guarded[handler.__name__] = _guarded(engine, handler)
-        app.add_api_route(path, guarded[handler.__name__], methods=[method], name=handler.__name__)
-    app.add_exception_handler(HTTPException, _unrouted(engine, {path for _, path, _ in public}))
-    hot = {verb: guarded[verb] for verb in ("poll", "heartbeat", "complete", "fail")}
+    hot: dict[str, Handler] = {}
+    public: set[str] = set()
+    for method, path, handler, protected in routes(engine):
+        endpoint = _guarded(engine, handler) if protected else _plain(handler)
+        app.add_api_route(path, endpoint, methods=[method], name=handler.__name__)
+        if handler.__name__ in HOT:
+            hot[handler.__name__] = endpoint
+        if not protected:
+            public.add(path)
+    app.add_exception_handler(HTTPException, _unrouted(engine, public))
     return Gate(HotRoutes(app, hot, reply_to), engine.settings)
 
 
-def routes(engine: Engine) -> list[tuple[str, str, str, bool]]:
-    """Method, path, name and whether a token is needed, of every route."""
-    found = [(method, path, handler.__name__, False) for method, path, handler in _public(engine)]
-    return found + [(method, path, handler.__name__, True) for method, path, handler in _protected(engine)]
-
-
-def _public(engine: Engine) -> list[tuple[str, str, Handler]]:
-    public = PublicApi(engine)
+def routes(engine: Engine) -> list[tuple[str, str, Handler, bool]]:
+    """Method, path, handler and whether a token is needed, of every route."""
+    public, worker, workflow, files = (
+        PublicApi(engine),
+        WorkerApi(engine),
+        WorkflowApi(engine),
+        FilesApi(engine),
+    )
     return [
-        ("GET", "/health", public.health),
-        ("GET", "/health/ready", public.ready),
-        ("GET", f"{_API}/info", public.info),
-        ("POST", f"{_API}/oauth/token", public.token),
-    ]
-
-
-def _protected(engine: Engine) -> list[tuple[str, str, Handler]]:
-    worker, workflow, files = WorkerApi(engine), WorkflowApi(engine), FilesApi(engine)
-    return [
-        ("POST", f"{_API}/workers/poll", worker.poll),
-        ("POST", f"{_ACTIVITY}/complete", worker.complete),
-        ("POST", f"{_ACTIVITY}/heartbeat", worker.heartbeat),
-        ("POST", f"{_ACTIVITY}/fail", worker.fail),
-        ("POST", f"{_ACTIVITY}/ws/token", worker.stream_token),
-        ("POST", f"{_ACTIVITY}/ws/complete", worker.stream_complete),
-        ("POST", f"{_ACTIVITY}/ws/error", worker.stream_error),
-        ("GET", f"{_ACTIVITY}/ws/subscribers", worker.stream_subscribers),
-        ("POST", f"{_API}/workflow_definitions", workflow.deploy),
-        ("GET", f"{_API}/workflow_definitions", workflow.definitions),
-        ("GET", f"{_API}/workflow_definitions/{{name}}", workflow.definition),
-        ("POST", f"{_API}/workflows", workflow.submit),
-        ("GET", f"{_API}/workflows", workflow.listing),
-        ("GET", _WORKFLOW, workflow.status),
-        ("POST", f"{_WORKFLOW}/signal", workflow.signal),
-        ("GET", f"{_WORKFLOW}/output", workflow.output),
-        ("GET", f"{_WORKFLOW}/activities/{{activity_key}}/output", workflow.activity_output),
-        ("POST", _FILE, files.upload),
-        ("GET", _FILE, files.download),
+        ("GET", "/health", public.health, False),
+        ("GET", "/health/ready", public.ready, False),
+        ("GET", f"{_API}/info", public.info, False),
+        ("POST", f"{_API}/oauth/token", public.token, False),
+        ("POST", f"{_API}/workers/poll", worker.poll, True),
+        ("POST", f"{_ACTIVITY}/complete", worker.complete, True),
+        ("POST", f"{_ACTIVITY}/heartbeat", worker.heartbeat, True),
+        ("POST", f"{_ACTIVITY}/fail", worker.fail, True),
+        ("POST", f"{_ACTIVITY}/ws/token", worker.stream_token, True),
+        ("POST", f"{_ACTIVITY}/ws/complete", worker.stream_complete, True),
+        ("POST", f"{_ACTIVITY}/ws/error", worker.stream_error, True),
+        ("GET", f"{_ACTIVITY}/ws/subscribers", worker.stream_subscribers, True),
+        ("POST", f"{_API}/workflow_definitions", workflow.deploy, True),
+        ("GET", f"{_API}/workflow_definitions", workflow.definitions, True),
+        ("GET", f"{_API}/workflow_definitions/{{name}}", workflow.definition, True),
+        ("POST", f"{_API}/workflows", workflow.submit, True),
+        ("GET", f"{_API}/workflows", workflow.listing, True),
+        ("GET", _WORKFLOW, workflow.status, True),
+        ("POST", f"{_WORKFLOW}/signal", workflow.signal, True),
+        ("GET", f"{_WORKFLOW}/output", workflow.output, True),
+        ("GET", f"{_WORKFLOW}/activities/{{activity_key}}/output", workflow.activity_output, True),
+        ("POST", _FILE, files.upload, True),
+        ("GET", _FILE, files.download, True),
     ]
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import msgspec
@@ -23,14 +24,6 @@ class DefinitionInvalid(ValueError):
         self.field_errors = field_errors
 
 
-@dataclass(frozen=True, slots=True)
-class Dependency:
-    """An edge: `key` must be completed, or with conditions be over and all of them hold."""
-
-    key: str
-    conditions: tuple[str, ...] | None
-
-
 @dataclass(frozen=True)
 class Step:
     """One activity of a definition, ready to be scheduled again and again."""
@@ -39,7 +32,7 @@ class Step:
     worker: str
     activity_name: str
     parameters: Mapping[str, Any]
-    dependencies: tuple[Dependency, ...]
+    dependencies: tuple[documents.Edge, ...]
     settings: documents.Settings
     outputs: Sequence[Mapping[str, str]] | None
     streaming: Any
@@ -66,7 +59,7 @@ class Step:
     @property
     def upstream(self) -> frozenset[str]:
         """The keys this step waits for."""
-        return frozenset(dependency.key for dependency in self.dependencies)
+        return frozenset(dependency.activity_key for dependency in self.dependencies)
 
 
 @dataclass(frozen=True)
@@ -124,21 +117,15 @@ def _build(raw: documents.Workflow) -> Definition:
 
 
 def _step(activity: documents.Activity) -> Step:
-    dependencies = tuple(
-        Dependency(edge.activity_key, edge.tests)
-        for edge in map(documents.as_edge, activity.depends_on or ())
-    )
-    outputs = None
-    if activity.outputs is not None:
-        outputs = [documents.as_output(output) for output in activity.outputs]
+    outputs = activity.outputs
     return Step(
         key=activity.key,
         worker=activity.worker,
         activity_name=activity.activity_name or "",
         parameters=activity.parameters or {},
-        dependencies=dependencies,
+        dependencies=tuple(map(documents.as_edge, activity.depends_on or ())),
         settings=activity.settings or documents.Settings(),
-        outputs=outputs,
+        outputs=None if outputs is None else [documents.as_output(output) for output in outputs],
         streaming=activity.streaming,
     )
 
@@ -207,23 +194,14 @@ def _check_references(raw: documents.Workflow, errors: dict[str, list[str]]) -> 
 
 def _check_order(raw: documents.Workflow, errors: dict[str, list[str]]) -> None:
     """Refuse cycles: the server loops over them, the embedded engine does not (a known difference)."""
-    waits = {
-        activity.key: {documents.as_edge(edge).activity_key for edge in activity.depends_on or ()}
-        for activity in _normalized(raw).activities
-    }
-    ready = [key for key, upstream in waits.items() if not upstream]
-    dependents: dict[str, list[str]] = {}
-    for key, upstream in waits.items():
-        for above in upstream:
-            dependents.setdefault(above, []).append(key)
-    ordered = 0
-    while ready:
-        ordered += 1
-        done = ready.pop()
-        for key in dependents.get(done, ()):
-            waits[key].discard(done)
-            if not waits[key]:
-                ready.append(key)
-    if ordered < len(waits):
-        stuck = ", ".join(sorted(key for key, upstream in waits.items() if upstream))
-        errors["activities"] = [f"Workflow contains a cycle ({stuck}): the embedded engine runs no loops"]
+    order = TopologicalSorter(
+        {
+            activity.key: {documents.as_edge(edge).activity_key for edge in activity.depends_on or ()}
+            for activity in _normalized(raw).activities
+        }
+    )
+    try:
+        order.prepare()
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        errors["activities"] = [f"Workflow contains a cycle ({circle}): the embedded engine runs no loops"]

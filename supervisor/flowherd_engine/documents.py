@@ -21,7 +21,7 @@ class Unreadable(ValueError):
 
 
 class Edge(msgspec.Struct, omit_defaults=True):
-    """A dependency with its conditions, in either of the two spellings."""
+    """A dependency: the activity must be completed, or with conditions, in either spelling, be over and all hold."""
 
     activity_key: str
     condition: str | list[str] | None = None

@@ -60,15 +60,22 @@ class Run:
 
 
 class Scope:
-    """The names a template sees, read from the database when they are used."""
+    """The names that the templates of one step see, read from the database when they are used."""
 
     def __init__(self, connection: sqlite3.Connection, run: Run, signal: Any = UNDEFINED) -> None:
         self._connection = connection
         self._run = run
         self._signal = signal
+        self._found: dict[str, Any] = {}
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a top-level name (protocol.md §11.3)."""
+        if name not in self._found:
+            self._found[name] = self._read(name)
+        value = self._found[name]
+        return default if value is UNDEFINED else value
+
+    def _read(self, name: str) -> Any:
         match name:
             case "INPUT":
                 row = self._connection.execute("SELECT input FROM workflows WHERE seq = ?", (self._run.seq,))
@@ -80,14 +87,14 @@ class Scope:
             case "SECRET":
                 return {}
             case _:
-                return self._activity(name, default)
+                return self._activity(name)
 
-    def _activity(self, key: str, default: Any) -> Any:
+    def _activity(self, key: str) -> Any:
         row = self._connection.execute(
             "SELECT status, outputs FROM activities WHERE workflow_seq = ? AND key = ?", (self._run.seq, key)
         ).fetchone()
         if row is None:
-            return default
+            return UNDEFINED
         status, outputs = row
         found = {} if outputs is None else msgspec.json.decode(outputs)
         # an output of that name is hidden, as on the server (protocol.md §6.5)
@@ -202,11 +209,11 @@ class Scheduler:
         scope = Scope(connection, run)
         found = False
         for dependency in step.dependencies:
-            if dependency.conditions is None:
-                if scope.get(dependency.key)["status"] != "completed":
+            if dependency.tests is None:
+                if scope.get(dependency.activity_key)["status"] != "completed":
                     return False
                 found = True
-            elif all(truth(resolve(condition, scope)) for condition in dependency.conditions):
+            elif all(truth(resolve(condition, scope)) for condition in dependency.tests):
                 found = True
         return found
 

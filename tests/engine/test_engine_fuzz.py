@@ -13,7 +13,7 @@ from engine_document import document
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flowherd_engine.app import build_app, routes
+from flowherd_engine.app import build_app
 from flowherd_engine.engine import Engine
 from flowherd_engine.settings import EngineSettings
 
@@ -84,7 +84,7 @@ def world():
             ids = [made.json()["workflow_id"], claim.json()["activities"][0]["activity_id"]]
             operations = [
                 (method, path, operation)
-                for path, methods in document(routes(engine))["paths"].items()
+                for path, methods in document(engine)["paths"].items()
                 for method, operation in methods.items()
             ]
             return operations, ids
