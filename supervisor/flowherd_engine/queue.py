@@ -98,7 +98,7 @@ class Queue:
     def claim(self, connection: sqlite3.Connection, worker: str, worker_id: str, limit: int) -> list[Claim]:
         """Hand out at most `limit` activities, oldest first; takes over lapsed leases with +1 (§3, §4)."""
         wanted = {"worker": worker, "worker_id": worker_id, "limit": limit, "now_s": self.clock.now_s()}
-        return sorted(map(Claim._make, connection.execute(_CLAIM, wanted)))
+        return sorted(map(Claim._make, connection.execute(_CLAIM, wanted).fetchall()))
 
     def heartbeat(self, connection: sqlite3.Connection, activity_id: str, worker_id: str) -> Verdict:
         """Extend the lease of a running activity; a finished one accepts anybody (protocol.md §5)."""
