@@ -2,7 +2,7 @@
 
 Paths such as `fetch.out[0]` are looked up here and passed in by value: they keep their types and their order, a key
 may contain `-`, and no method of a Python object can be reached. Three rules keep minijinja itself within bounds:
-its fuel, the filters of `FILTERS` alone, and `*` on numbers and text only, since it repeats a list for nothing.
+its fuel, the filters of `FILTERS` alone, and `*` on numbers and text only: it repeats a list without using fuel.
 """
 
 import re
@@ -15,9 +15,7 @@ import msgspec
 
 MAX_EXPRESSION = 4096  # characters
 MAX_BUILT = 64 * 2**20  # characters of text, and 8 for each value, that all templates of one step may build
-FUEL = (
-    1_000_000  # of one expression: minijinja takes 1 for each operation, each item and each 64 bytes of text
-)
+FUEL = 1_000_000  # of one expression: minijinja takes 1 for an operation, an item, or 64 bytes of text
 
 _STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
 _NAME = r"[A-Za-z_]\w*(?:-[A-Za-z_]\w*)*"
@@ -34,23 +32,10 @@ VALUE = "value"
 _TIMES = "|_number * - - "  # to the left a number or text, to the right a number: nothing else can be negated
 _WORDS = {"and", "or", "not", "in", "is", "if", "else", "true", "True", "false", "False", "none", "None"}
 FILTERS = {
-    *("abs", "bool", "capitalize", "coalesce", "count", "d", "default", "dictsort", "first", "float", "int"),
-    *(
-        "items",
-        "join",
-        "last",
-        "length",
-        "list",
-        "lower",
-        "max",
-        "min",
-        "replace",
-        "reverse",
-        "round",
-        "sort",
-    ),
-    *("split", "string", "sum", "title", "tojson", "trim", "unique", "upper"),
-}
+    "abs", "bool", "capitalize", "coalesce", "count", "d", "default", "dictsort", "first", "float", "int", "items",
+    "join", "last", "length", "list", "lower", "max", "min", "replace", "reverse", "round", "sort", "split", "string",
+    "sum", "title", "tojson", "trim", "unique", "upper",
+}  # fmt: skip
 
 
 class TemplateError(ValueError):
@@ -73,10 +58,10 @@ UNDEFINED = _Undefined()
 
 
 class Room:
-    """How much the templates of one step may still build."""
+    """The space that is left for what the templates of one step build."""
 
     def __init__(self, size: int = MAX_BUILT) -> None:
-        self._left = size
+        self._size = self._left = size
 
     def take(self, value: Any) -> None:
         """Count `value`, an object that is shared as often as it is used.
@@ -103,7 +88,7 @@ class Room:
             elif item is not None and not isinstance(item, int | float):
                 raise TemplateError(f"{type(item).__name__} is no JSON value")
             if self._left < 0:
-                raise TemplateError(f"the templates build more than {MAX_BUILT >> 20} MiB")
+                raise TemplateError(f"the templates build more than {self._size >> 20} MiB")
 
 
 class _Path(NamedTuple):
@@ -154,7 +139,7 @@ class _Evaluation:
         self._text = "".join(part if isinstance(part, str) else self._alias(part, scope) for part in parts)
 
     def _alias(self, path: _Path, scope: Names) -> str:
-        """A plain name for a path; where the path breaks off, minijinja complains only if it gets there."""
+        """A plain name for a path; one that leads through something undefined is an error only when it is evaluated."""
         name = f"_{len(self._paths)}_"
         self._paths.append(path)
         try:
@@ -167,6 +152,7 @@ class _Evaluation:
         return name
 
     def value(self) -> Any:
+        """The result, or UNDEFINED, which the binding turns into None."""
         value = self._ask(self._text)
         if value is None and not self._ask(f"({self._text}) is defined"):
             return UNDEFINED
@@ -187,7 +173,7 @@ class _Evaluation:
 
 
 class _Local(threading.local):
-    """An environment for each thread: it calls back into Python with its lock held."""
+    """An environment for each thread, since it calls its filters with a lock held."""
 
     def __init__(self) -> None:
         self.environment = minijinja.Environment(
@@ -211,7 +197,7 @@ def _number(value: Any) -> Any:
 
 
 def _json(value: Any) -> str:
-    Room().take(value)
+    Room(MAX_BUILT // 4).take(value)  # each JSON text in another one can double it
     return msgspec.json.encode(value).decode()
 
 

@@ -132,6 +132,8 @@ def test_nonsense_is_a_template_error(template):
         "{{'x' | indent(100000000, true)}}",
         "{{'%100000000d' | format(1)}}",
         "{{[1] | tojson(indent=100000000)}}",
+        "{{'\"'" + " | tojson" * 40 + "}}",
+        "{{'a'" + " | replace('a', 'aa')" * 40 + "}}",
         "{{[1] | batch(100000000, 'x')}}",
         "{{many | map('replace', '1', text)}}",
         "{{many | join(text)}}",
