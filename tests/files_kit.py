@@ -17,9 +17,9 @@ from flowherd.files.transfers import EngineFiles
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.run_state import RunState
 from flowherd.testing import make_activity
-from flowherd_supervisor.engine.app import build_app
-from flowherd_supervisor.engine.engine import Engine
-from flowherd_supervisor.engine.settings import EngineSettings
+from flowherd_engine.app import build_app
+from flowherd_engine.engine import Engine
+from flowherd_engine.settings import EngineSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

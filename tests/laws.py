@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 300, 50, 8
-SUPERVISOR, WORKER = "supervisor/flowherd_supervisor/", "worker/flowherd/"
+SUPERVISOR, WORKER, ENGINE = (
+    "supervisor/flowherd_supervisor/",
+    "worker/flowherd/",
+    "supervisor/flowherd_engine/",
+)
 
 PROGRAMS = ("demo/", "bench/", "testkit/", "commands/dev.py", "commands/reload.py")  # they start programs
 CLIENTS = (*PROGRAMS, "views/", "keeper/", "commands/")
@@ -91,6 +95,14 @@ def the_worker_knows_no_supervisor(source: Source) -> Iterator[str]:
         yield from source.using("flowherd_supervisor")
 
 
+def the_engine_is_a_package_of_its_own(source: Source) -> Iterator[str]:
+    """Law 1: it knows nothing of flowherd; its command and the testkit alone import it."""
+    if source.path.startswith(ENGINE):
+        yield from source.using("flowherd", "flowherd_supervisor")
+    elif not source.within(SUPERVISOR, "cli.py", "testkit/"):
+        yield from source.using("flowherd_engine")
+
+
 def core_is_pure(source: Source) -> Iterator[str]:
     """Law 2: time is the argument `now`, chance the argument `rng`."""
     if "/core/" not in source.path:
@@ -139,15 +151,15 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
     Isolates put back what their activities have changed, and an orphaned keeper has a timer end it, which no exception
     can stop.
     """
-    if source.within(
-        SUPERVISOR, "signals.py", "engine/serve.py", "keeper/orphans.py", *PROGRAMS
-    ) or source.within(
+    if source.within(SUPERVISOR, "signals.py", "keeper/orphans.py", *PROGRAMS) or source.within(
         WORKER,
         "process/child.py",
         "process/solo.py",
         "isolates/inside/voice.py",
         "isolates/inside/surroundings.py",
     ):
+        return
+    if source.within(ENGINE, "serve.py"):
         return
     yield from source.using(
         "signal.signal", "signal.set_wakeup_fd", "signal.pthread_sigmask", "signal.siginterrupt",
@@ -278,6 +290,7 @@ def no_exception_is_swallowed(source: Source) -> Iterator[str]:
 
 LAWS: tuple[Law, ...] = (
     the_worker_knows_no_supervisor,
+    the_engine_is_a_package_of_its_own,
     core_is_pure,
     one_file_forks_and_reaps,
     few_files_kill,

@@ -21,7 +21,7 @@ ALLOWED_AT_THE_TOP = {
     "LICENSE",
     "uv.lock",
 }
-S, W = laws.SUPERVISOR, laws.WORKER
+S, W, E = laws.SUPERVISOR, laws.WORKER, laws.ENGINE
 
 
 def sources() -> list[Source]:
@@ -46,6 +46,14 @@ BROKEN: list[tuple[Law, str, str]] = [
         "from flowherd_supervisor.core import events",
     ),
     (laws.the_worker_knows_no_supervisor, W + "process/child.py", "import flowherd_supervisor"),
+    (laws.the_engine_is_a_package_of_its_own, E + "queue.py", "from flowherd.errors import LeaseLost"),
+    (laws.the_engine_is_a_package_of_its_own, E + "queue.py", "import flowherd_supervisor.core"),
+    (
+        laws.the_engine_is_a_package_of_its_own,
+        S + "commands/dev.py",
+        "from flowherd_engine.serve import serve",
+    ),
+    (laws.the_engine_is_a_package_of_its_own, W + "testing.py", "import flowherd_engine"),
     (laws.core_is_pure, S + "core/x.py", "import time"),
     (laws.core_is_pure, W + "core/x.py", "def f():\n    from random import random"),
     (laws.core_is_pure, W + "core/x.py", "from flowherd.process.link import Link"),

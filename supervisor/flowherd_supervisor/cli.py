@@ -127,7 +127,8 @@ def engine(
     default_lease: Annotated[float, Parameter(help="seconds")] = 60.0,
 ) -> int:
     """Run the embedded engine alone, for first use and tests."""
-    from flowherd_supervisor.engine.serve import EngineSettings, serve  # noqa: PLC0415 - needs an extra
+    from flowherd_engine.serve import serve  # noqa: PLC0415 - needs an extra
+    from flowherd_engine.settings import EngineSettings  # noqa: PLC0415 - as above
 
     secret = os.environ.get("KRUXIAFLOW_CLIENT_SECRET") if client_id is not None else None
     return serve(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 TOP = Path(__file__).parents[2]
 WORKER, SUPERVISOR = "worker/flowherd/", "supervisor/flowherd_supervisor/"
+ENGINE = "supervisor/flowherd_engine/"
 SYSTEM, CHAOS = "tests/system/", "tests/chaos/"
 UNIT, BRAIN = "tests/worker/", "tests/supervisor/"
 
@@ -491,6 +492,20 @@ MUTATIONS = (
         "output = checked_output(frame)",
         "output = bytes(frame)",
         UNIT + "test_isolates.py::test_a17_an_output_that_is_no_object_is_garbage_too",
+    ),
+    Mutation(
+        "a template repeats no list",
+        ENGINE + "expressions.py",
+        '_TIMES = "|_number * - - "',
+        '_TIMES = " * "',
+        "tests/engine/test_engine_templates.py::test_nonsense_is_a_template_error",
+    ),
+    Mutation(
+        "a template's MemoryError is its step's own",
+        ENGINE + "scheduling.py",
+        "msgspec.MsgspecError, OverflowError, MemoryError)",
+        "msgspec.MsgspecError, OverflowError)",
+        "tests/engine/test_engine_workflows.py::test_a_step_for_which_there_is_no_memory_fails_alone",
     ),
 )
 

@@ -46,7 +46,7 @@ def hostile_code(folder: Path, scale: Scale, _seed: int) -> list[Row]:
 
 def lease_model(folder: Path, scale: Scale, seed: int) -> list[Row]:
     """M15: the engine's lease rules against a model."""
-    where = "tests/supervisor/engine/test_engine_lease_model.py"
+    where = "tests/engine/test_engine_lease_model.py"
     env = {"FLOWHERD_LEASE_HISTORIES": str(scale.histories)}
     cases = run_tests(folder, where, f"--hypothesis-seed={seed}", env=env)
     return [none_of("M15", "lease model", cases, {"histories of 40 steps diverged": scale.histories})]
@@ -54,7 +54,7 @@ def lease_model(folder: Path, scale: Scale, seed: int) -> list[Row]:
 
 def engine_fuzz(folder: Path, scale: Scale, seed: int) -> list[Row]:
     """M16: any request gets a documented answer."""
-    where = "tests/supervisor/engine/test_engine_fuzz.py"
+    where = "tests/engine/test_engine_fuzz.py"
     env = {"FLOWHERD_FUZZ_CASES": str(scale.requests)}
     cases = run_tests(folder, where, f"--hypothesis-seed={seed}", env=env)
     return [none_of("M16", "engine's API", cases, {"requests met a 5xx or no schema": scale.requests})]

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-EMBEDDED = [sys.executable, "-m", "flowherd_supervisor.engine", "--port", "0", "--sweep-interval", "1"]
+EMBEDDED = [sys.executable, "-m", "flowherd_engine", "--port", "0", "--sweep-interval", "1"]
 PAUSE_S = 0.02
 WITHIN_S = 15.0
 

@@ -174,6 +174,47 @@ def test_c12_an_undefined_name_is_null_where_it_is_the_whole_string(engine):
     assert engine.flow({"key": "a", "parameters": parameters}).claim()["parameters"] == {"a": None, "b": "d"}
 
 
+def test_c12_a_key_with_a_hyphen_is_one_name_in_a_template(engine):
+    """Keys may have hyphens (`^[A-Za-z0-9_-]+$`), and `a-b` is a subtraction elsewhere."""
+    parameters = {"whole": "{{my-step.out}}", "text": "is {{my-step.out}}", "less": "{{my-step.out-1}}"}
+    flow = engine.flow({"key": "my-step"}, {"key": "b", "depends_on": ["my-step"], "parameters": parameters})
+    flow.complete(flow.claim(), out=7)
+    assert flow.claim()["parameters"] == {"whole": 7, "text": "is 7", "less": 6}
+
+
+@pytest.mark.parametrize("value", [0, 2.5, 2**53, True, None, "x", [1, [2]], {"z": 1, "a": {"k": []}}])
+def test_c12_a_string_that_is_one_template_keeps_the_type_of_its_value(engine, value):
+    """protocol.md §11.3."""
+    flow = engine.flow({"key": "a"}, {"key": "b", "depends_on": ["a"], "parameters": {"v": "{{ a.out }}"}})
+    flow.complete(flow.claim(), out=value)
+    found = flow.claim()["parameters"]["v"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_c12_expressions_and_filters_are_evaluated(engine):
+    """What users write in definitions."""
+    templates = {
+        "sum": "{{INPUT.n + 1}}",
+        "test": "{{INPUT.n > 2 and INPUT.s == 'x'}}",
+        "filter": "{{INPUT.s | upper}}",
+        "join": "{{INPUT.list | join('-')}}",
+        "item": "{{INPUT.list[1]}}",
+        "choice": "{{'many' if INPUT.n > 2 else 'few'}}",
+        "text": "{{INPUT.n}} of {{INPUT.s}}",
+    }
+    given = {"n": 3, "s": "x", "list": [1, 2]}
+    found = engine.flow({"key": "a", "parameters": templates}, input=given).claim()["parameters"]
+    assert found == {
+        "sum": 4,
+        "test": True,
+        "filter": "X",
+        "join": "1-2",
+        "item": 2,
+        "choice": "many",
+        "text": "3 of x",
+    }
+
+
 def test_c13_an_upload_is_raw_and_overwrites(engine):
     base = f"/api/v1/workflows/{UNKNOWN}/activities/a/files/{engine.name()}"
     for content in (b"old" * 100_000, b"new"):

@@ -27,9 +27,9 @@ from flowherd.running.environment import RunEnvironment
 from flowherd.stock.adapt import definition_of
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.working.worker import Worker
-from flowherd_supervisor.engine.app import build_app
-from flowherd_supervisor.engine.engine import Engine
-from flowherd_supervisor.engine.settings import EngineSettings
+from flowherd_engine.app import build_app
+from flowherd_engine.engine import Engine
+from flowherd_engine.settings import EngineSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -17,9 +17,9 @@ from flowherd_supervisor.bench.machine import describe_machine
 from flowherd_supervisor.bench.measure import Order, measure
 from flowherd_supervisor.bench.runs import Run, curves, document
 from flowherd_supervisor.bench.table import summary
+from flowherd_supervisor.commands.engine_extra import require_engine
 from flowherd_supervisor.cpus import usable_cpus
 from flowherd_supervisor.demo.session import run_session
-from flowherd_supervisor.engine.extra import require_engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd_supervisor.commands import reload
+from flowherd_supervisor.commands.engine_extra import require_engine
 from flowherd_supervisor.commands.itself import called_from
-from flowherd_supervisor.engine.extra import require_engine
 from flowherd_supervisor.forking.prctl import stop_with_parent
 from flowherd_supervisor.signals import Signals
 

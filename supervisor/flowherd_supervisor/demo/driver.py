@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from flowherd.errors import ConfigurationError
+from flowherd_supervisor.commands.engine_extra import require_engine
 from flowherd_supervisor.cpus import usable_cpus
 from flowherd_supervisor.demo import corpus
 from flowherd_supervisor.demo.chaos import SEED, Chaos
 from flowherd_supervisor.demo.phase import Phase, Work, run_phase
 from flowherd_supervisor.demo.report import Report, Result, document, summary
 from flowherd_supervisor.demo.session import run_session
-from flowherd_supervisor.engine.extra import require_engine
 
 if TYPE_CHECKING:
     from pathlib import Path

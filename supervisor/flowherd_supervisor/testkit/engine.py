@@ -35,7 +35,7 @@ class EngineProgram:
     def __init__(
         self, *flags: str, port: int = 0, db: str = ":memory:", credentials: tuple[str, str] | None = None
     ) -> None:
-        words = [sys.executable, "-m", "flowherd_supervisor.engine", "--test-hooks"]
+        words = [sys.executable, "-m", "flowherd_supervisor.testkit.hooked_engine"]
         words += ["--port", str(port), "--db", db, *flags]
         words += ["--client-id", credentials[0]] if credentials else []
         secret = {"KRUXIAFLOW_CLIENT_SECRET": credentials[1]} if credentials else {}

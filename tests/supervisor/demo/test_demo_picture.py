@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from flowherd.errors import ConfigurationError
+from flowherd_supervisor.commands import engine_extra as extra
 from flowherd_supervisor.demo import driver
 from flowherd_supervisor.demo.chaos import Chaos
 from flowherd_supervisor.demo.client import Child, Status, decode_status
 from flowherd_supervisor.demo.progress import Screen
 from flowherd_supervisor.demo.report import Report, Result, document, summary
-from flowherd_supervisor.engine import extra
 
 ANSWER = {
     "most_complex": [[9, "a.py", "f", 3]],

@@ -1,0 +1,64 @@
+"""The engine without its HTTP: one database, one clock, and the parts that work on them, wired together."""
+
+import asyncio
+import logging
+import sqlite3
+from typing import Self
+
+from .auth import Authority
+from .catalog import Catalog
+from .clock import Clock
+from .queue import Queue
+from .scheduling import Scheduler
+from .settings import EngineSettings
+from .storage import Database, open_database
+from .workflows import Workflows
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """A store and the parts that work on it; `draining` turns protected routes into 503 (protocol.md §1.4 C)."""
+
+    clock_type: type[Clock] = Clock
+    queue_type: type[Queue] = Queue
+
+    def __init__(self, settings: EngineSettings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self.clock = self.clock_type()
+        self.authority = Authority(settings, self.clock)
+        self.catalog = Catalog()
+        scheduler = Scheduler(self.catalog)
+        self.queue = self.queue_type(self.clock, self.catalog, scheduler, settings.workflow_timeout_s)
+        self.workflows = Workflows(
+            self.clock, self.catalog, scheduler, settings.default_lease_s, settings.default_max_retries
+        )
+        self.draining = False
+
+    @classmethod
+    async def open(cls, settings: EngineSettings) -> Self:
+        """Open the store and return a working engine; `close` it afterwards.
+
+        Raises:
+            DatabaseUnusable: see `open_database`.
+
+        """
+        return cls(settings, await open_database(settings.db))
+
+    async def close(self) -> None:
+        """Close the store."""
+        await self.database.close()
+
+    async def sweep(self) -> None:
+        """Do now what time has made due."""
+        await self.database.transact(self.queue.sweep)
+
+    async def sweep_forever(self) -> None:
+        """Sweep each `sweep_interval_s` until cancelled."""
+        while True:
+            await asyncio.sleep(self.settings.sweep_interval_s)
+            try:
+                await self.sweep()
+            except sqlite3.OperationalError as error:
+                _log.warning("the sweep waits for its next turn: %s", error)

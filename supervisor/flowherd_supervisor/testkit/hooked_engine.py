@@ -1,0 +1,167 @@
+"""The embedded engine with hooks for tests: `python -m flowherd_supervisor.testkit.hooked_engine`.
+
+`/__test__/clock` moves its time, `/__test__/faults` scripts faults, `/__test__/ledger` reads the journal of all claims
+and verdicts, and `/__test__/activities` shows the queue rows as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import msgspec
+from starlette.requests import Request
+
+from flowherd_engine import bodies
+from flowherd_engine.app import build_app, reply_to
+from flowherd_engine.clock import Clock
+from flowherd_engine.engine import Engine
+from flowherd_engine.replies import TextError, json_reply, not_found
+from flowherd_engine.serve import serve
+from flowherd_engine.settings import EngineSettings
+from flowherd_supervisor.testkit.faults import Fault, FaultLayer, Script
+from flowherd_supervisor.testkit.journal import TABLE, JournaledQueue, entries
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+PREFIX = "/__test__/"
+MAX_WAIT_S = 30.0
+
+
+class MovableClock(Clock):
+    """The wall clock plus what tests have added."""
+
+    def __init__(self) -> None:
+        self._added_s = 0.0
+
+    def now_s(self) -> float:
+        """The engine's present time."""
+        return super().now_s() + self._added_s
+
+    def advance(self, by_s: float) -> None:
+        """Let `by_s` seconds pass at once; leases, backoffs and timeouts all see it."""
+        self._added_s += by_s
+
+
+class HookedEngine(Engine):
+    """An engine whose time can be moved and which keeps a journal."""
+
+    clock: MovableClock
+    clock_type = MovableClock
+    queue_type = JournaledQueue
+
+    @classmethod
+    async def open(cls, settings: EngineSettings) -> Self:
+        """As `Engine.open`, with a table for the journal."""
+        engine = await super().open(settings)
+        await engine.database.execute(TABLE)
+        return engine
+
+
+class _Advance(msgspec.Struct):
+    advance_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    sweep: bool = True
+
+
+_ADVANCE = msgspec.json.Decoder(_Advance)
+_FAULTS = msgspec.json.Decoder(list[Fault] | Fault)
+
+
+class Hooks:
+    """An ASGI layer that answers `/__test__/…` and passes everything else on."""
+
+    def __init__(self, app: ASGIApp, engine: HookedEngine, script: Script) -> None:
+        self._app = app
+        self._engine = engine
+        self._script = script
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+            await self._app(scope, receive, send)
+            return
+        try:
+            response = await self._answer(Request(scope, receive, send))
+        except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes a reply
+            response = reply_to(error)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        match request.method, request.url.path.removeprefix(PREFIX):
+            case "GET" | "POST", "clock":
+                return await self._clock(request)
+            case "GET" | "POST" | "DELETE", "faults":
+                return await self._faults(request)
+            case "GET", "ledger":
+                return await self._ledger(request)
+            case "GET", "activities":
+                workflow_id = request.query_params.get("workflow_id")
+                return json_reply({"activities": await self._engine.database.transact(_rows, workflow_id)})
+            case _:
+                raise not_found("The requested resource was not found")
+
+    async def _clock(self, request: Request) -> Response:
+        """POST lets time pass and, unless `sweep` is false, sweeps; both methods answer `{"now_s"}`."""
+        if request.method == "POST":
+            wanted, _ = await bodies.read_json(request, _ADVANCE)
+            self._engine.clock.advance(wanted.advance_s)
+            if wanted.sweep:
+                await self._engine.sweep()
+        return json_reply({"now_s": self._engine.clock.now_s()})
+
+    async def _faults(self, request: Request) -> Response:
+        """POST one fault or a list of them; GET shows them with their hits; DELETE forgets them."""
+        if request.method == "POST":
+            wanted, _ = await bodies.read_json(request, _FAULTS)
+            self._script.add(wanted if isinstance(wanted, list) else [wanted])
+        elif request.method == "DELETE":
+            self._script.clear()
+        return json_reply({"faults": self._script.faults})
+
+    async def _ledger(self, request: Request) -> Response:
+        """The journal after entry `after`, of one `activity_id` or all; waits `wait_s` for the first."""
+        query = request.query_params
+        try:
+            after, wait_s = int(query.get("after", "0")), float(query.get("wait_s", "0"))
+        except ValueError as error:
+            raise TextError(400, f"Failed to deserialize query string: {error}") from error
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + min(wait_s, MAX_WAIT_S)
+        while True:
+            found = await self._engine.database.transact(entries, after, query.get("activity_id"))
+            left_s = deadline_s - loop.time()
+            if found or not left_s > 0:
+                return json_reply({"entries": found})
+            await self._script.happening(left_s)
+
+
+def _rows(connection: sqlite3.Connection, workflow_id: str | None) -> list[dict[str, Any]]:
+    """What the public API does not show."""
+    names = ("workflow_id", "key", "activity_id", "status", "claimed_by", "retry_count", "lease_ends_s")
+    rows = connection.execute(
+        "SELECT w.id, a.key, a.id, a.status, a.claimed_by, a.retry_count, a.lease_ends_s"
+        " FROM activities a JOIN workflows w ON w.seq = a.workflow_seq"
+        " WHERE (:id IS NULL OR w.id = :id) ORDER BY a.seq",
+        {"id": workflow_id},
+    )
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def hooked_app(engine: HookedEngine) -> ASGIApp:
+    """The ASGI application of `engine` with its hooks."""
+    script = Script()
+    return FaultLayer(Hooks(build_app(engine), engine, script), script)
+
+
+async def opened(settings: EngineSettings) -> tuple[HookedEngine, ASGIApp]:
+    """A hooked engine and its application, for `serve`."""
+    engine = await HookedEngine.open(settings)
+    return engine, hooked_app(engine)
+
+
+if __name__ == "__main__":
+    flags = EngineSettings.from_flags("python -m flowherd_supervisor.testkit.hooked_engine")
+    raise SystemExit(serve(flags, opened))
