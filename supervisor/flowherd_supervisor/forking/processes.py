@@ -212,13 +212,13 @@ class Processes:
     def kill_group(self, isolate: IsolateHandle) -> None:
         """SIGKILL for its group."""
         assert isolate.pid in self._isolates, isolate
-        self._killed.add(isolate.pid)
+        self._is_killed_by_us(isolate.pid)
         _signal_group(isolate.pid, signal.SIGKILL)
 
     def kill(self, handle: Handle) -> None:
         """SIGKILL; the handle is in the table only while its process has not been reaped (faults.md P11)."""
         assert handle.pid in self._handles, handle
-        self._killed.add(handle.pid)
+        self._is_killed_by_us(handle.pid)
         os.kill(handle.pid, signal.SIGKILL)
 
     def abort(self, handle: Handle) -> None:
@@ -242,6 +242,12 @@ class Processes:
                     self._unclaimed[pid] = status
                 else:
                     self._ended.append((child, status))
+
+    def _is_killed_by_us(self, pid: int) -> None:
+        """Remembers that it is, unless it has ended by itself already and only waits to be reaped."""
+        with contextlib.suppress(ChildProcessError):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                self._killed.add(pid)
 
     def _annotated(self, pid: int, status: int) -> int:
         """A wait status, with what the kernel says of a SIGKILL, and whether it was ours."""
