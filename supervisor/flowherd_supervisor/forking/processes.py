@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd.core.ends import OURS
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from flowherd.ledger import Berth
 
 _STACKS_BYTES, _STACKS_CHARS = 64 * 1024, 3_000
+_FLAGS, _PF_EXITING = 6, 0x4  # counted from the state
 _FORKED_BY = re.compile(r'/flowherd_supervisor/\w+\.py"|/cyclopts/|<frozen runpy>')
 
 
@@ -244,10 +246,9 @@ class Processes:
                     self._ended.append((child, status))
 
     def _is_killed_by_us(self, pid: int) -> None:
-        """Remembers that it is, unless it has ended by itself already and only waits to be reaped."""
-        with contextlib.suppress(ChildProcessError):
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                self._killed.add(pid)
+        """Remembers that it is, unless it is ending by itself already: its channel closes before it can be reaped."""
+        if not _is_exiting(pid):
+            self._killed.add(pid)
 
     def _annotated(self, pid: int, status: int) -> int:
         """A wait status, with what the kernel says of a SIGKILL, and whether it was ours."""
@@ -291,3 +292,14 @@ def _pidfd(pid: int) -> int:
 def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(OSError):  # what is left of it belongs to another user
         os.killpg(pid, number)
+
+
+def _is_exiting(pid: int) -> bool:
+    """Whether the kernel has begun to end it, for whatever reason (proc(5), `flags` in /proc/PID/stat)."""
+    try:
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        )
+    except OSError:
+        return False
+    return bool(int(fields[_FLAGS]) & _PF_EXITING)
