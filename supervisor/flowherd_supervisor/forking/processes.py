@@ -8,7 +8,6 @@ import re
 import signal
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd.core.ends import OURS
@@ -16,7 +15,7 @@ from flowherd.exits import Exit
 from flowherd.process.child import ignore_signals
 from flowherd.process.link import Link
 from flowherd_supervisor.forking.newborn import begin, close_all_but, leave_with, own_group
-from flowherd_supervisor.forking.oom import OomCounter
+from flowherd_supervisor.forking.oom import OomCounter, is_exiting
 from flowherd_supervisor.forking.prctl import die_with_parent
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from flowherd.ledger import Berth
 
 _STACKS_BYTES, _STACKS_CHARS = 64 * 1024, 3_000
-_FLAGS, _PF_EXITING = 6, 0x4  # counted from the state
 _FORKED_BY = re.compile(r'/flowherd_supervisor/\w+\.py"|/cyclopts/|<frozen runpy>')
 
 
@@ -247,7 +245,7 @@ class Processes:
 
     def _is_killed_by_us(self, pid: int) -> None:
         """Remembers that it is, unless it is ending by itself already: its channel closes before it can be reaped."""
-        if not _is_exiting(pid):
+        if not is_exiting(pid):
             self._killed.add(pid)
 
     def _annotated(self, pid: int, status: int) -> int:
@@ -292,14 +290,3 @@ def _pidfd(pid: int) -> int:
 def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(OSError):  # what is left of it belongs to another user
         os.killpg(pid, number)
-
-
-def _is_exiting(pid: int) -> bool:
-    """Whether the kernel has begun to end it, for whatever reason (proc(5), `flags` in /proc/PID/stat)."""
-    try:
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        )
-    except OSError:
-        return False
-    return bool(int(fields[_FLAGS]) & _PF_EXITING)
