@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS = 300, 50, 8
+LONGEST_FILE, LONGEST_FUNCTION = 350, 50
 SUPERVISOR, WORKER = "supervisor/flowherd_supervisor/", "worker/flowherd/"
 
 PROGRAMS = ("demo/", "bench/", "testkit/", "commands/dev.py", "commands/reload.py")  # they start programs
@@ -16,6 +16,7 @@ FORKERS = ("forking/processes.py", "forking/mold.py")
 WATCHED = (
     "working/tasks.py",
     "fake_engine.py",  # tells its caller
+    "client/pool/dialing.py",  # asks each of its attempts how it has ended
     "isolates/inside/main.py",  # as the next three: run or awaited where it is made
     "process/loops.py",
     "process/rehearsal.py",
@@ -254,15 +255,6 @@ def files_and_functions_are_short(source: Source) -> Iterator[str]:
                 yield f"{source.path}:{node.lineno}: {node.name} has {length} lines"
 
 
-def constructors_take_few_parameters(source: Source) -> Iterator[str]:
-    """Law 5: a config object and collaborators."""
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            parameters = len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs) - 1
-            if parameters > MOST_PARAMETERS:
-                yield f"{source.path}:{node.lineno}: {parameters} parameters"
-
-
 def modules_say_what_they_are(source: Source) -> Iterator[str]:
     """Style: one sentence, which also says what the module must not do."""
     if source.text.strip() and not ast.get_docstring(source.tree):
@@ -289,7 +281,6 @@ LAWS: tuple[Law, ...] = (
     nothing_is_pickled_or_shared,
     an_outcome_knows_no_delivery,
     files_and_functions_are_short,
-    constructors_take_few_parameters,
     modules_say_what_they_are,
     no_exception_is_swallowed,
 )
