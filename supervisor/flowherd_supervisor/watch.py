@@ -109,9 +109,8 @@ class Watch:
         tick = self.ledger.get(Host.KEEPER_TICK)
         seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)
         self._suspects = seen_s > 0
-        late_s = min(
-            now - tick / 1e6, awake_s - keeper.ready_at, seen_s + STEP_S
-        )  # a step ago it may have moved
+        seen_s += STEP_S  # it may have moved a step ago
+        late_s = min(now - tick / 1e6, awake_s - keeper.ready_at, seen_s)
         if late_s > max(min(KEEPER_LATE_S, shortest_lease_s / 3), KEEPER_LATE_AT_LEAST_S):
             yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)
 

@@ -196,6 +196,18 @@ def test_p11_only_what_has_not_been_reaped_can_be_signalled_and_a_kill_of_ours_i
     assert out == "True 9 True None\nrefused\n"
 
 
+def test_a_kill_that_comes_too_late_is_not_ours() -> None:
+    """N4, C10: a process that has killed itself, or that the kernel has killed, is killed again before it is reaped."""
+    out = run("""
+        handle = processes.spawn(0, 1, (), birth(lambda link: os.kill(os.getpid(), signal.SIGKILL)))
+        os.waitid(os.P_PID, handle.pid, os.WEXITED | os.WNOWAIT)
+        processes.kill(handle)
+        ((_, status),) = wait_for_ends()
+        print(status & 0xFFFF, status & OURS)
+    """)
+    assert out == "9 0\n"
+
+
 def test_a_message_and_the_end_of_file_reach_the_parent() -> None:
     """Design, links: last words are read before the end."""
     out = run("""

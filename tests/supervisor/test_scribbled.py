@@ -57,7 +57,7 @@ class Scribbled:
         self.siblings = Siblings(self.ledger.berths, self.neighbour, None)
         self.board = StatusBoard(self.ledger, "http://engine:8080", "0.1.0", os.getpid(), time.monotonic())
         self.metrics = HostMetrics(self.ledger, self.board)
-        self.keeper = LeaseKeeper(self.engine, self.ledger, WorkerConfig(), lambda _: None)
+        self.keeper = LeaseKeeper(self.engine, self.engine, self.ledger, WorkerConfig(), lambda _: None)
 
     def _handle(self, seat: int) -> Handle:
         berth = self.ledger.free_berth()
@@ -83,7 +83,8 @@ class Scribbled:
         self.keeper.scan()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        found = list(self.watch.look(self.state, self.handles, time.monotonic()))
+        now = time.monotonic()
+        found = list(self.watch.look(self.state, self.handles, now, now))
         self.watch.patience_s(self.state)
         assert all(isfinite(seen.next_poll_at + seen.lag_s) for seen in self.siblings.look(time.monotonic()))
         assert self.siblings.me() is not None

@@ -17,7 +17,7 @@ from flowherd.process.child import ignore_signals
 from flowherd.process.link import Link
 from flowherd_supervisor.contained import contained
 from flowherd_supervisor.forking.newborn import begin, close_all_but, leave_with, own_group
-from flowherd_supervisor.forking.oom import OomCounter
+from flowherd_supervisor.forking.oom import OomCounter, is_exiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -217,13 +217,13 @@ class Processes:
     def kill_group(self, isolate: IsolateHandle) -> None:
         """SIGKILL for its group."""
         assert isolate.pid in self._isolates, isolate
-        self._killed.add(isolate.pid)
+        self._is_killed_by_us(isolate.pid)
         _signal_group(isolate.pid, signal.SIGKILL)
 
     def kill(self, handle: Handle) -> None:
         """SIGKILL; the handle is in the table only while its process has not been reaped (faults.md P11)."""
         assert handle.pid in self._handles, handle
-        self._killed.add(handle.pid)
+        self._is_killed_by_us(handle.pid)
         os.kill(handle.pid, signal.SIGKILL)
 
     def abort(self, handle: Handle) -> None:
@@ -248,6 +248,11 @@ class Processes:
                     self._unclaimed[pid] = status
                 else:
                     self._ended.append((child, status))
+
+    def _is_killed_by_us(self, pid: int) -> None:
+        """Remembers that it is, unless it is ending by itself already: its channel closes before it can be reaped."""
+        if not is_exiting(pid):
+            self._killed.add(pid)
 
     def _annotated(self, pid: int, status: int) -> int:
         """A wait status, with what the kernel says of a SIGKILL, and whether it was ours."""

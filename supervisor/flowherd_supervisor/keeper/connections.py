@@ -42,11 +42,15 @@ class Crowd:
     Args:
         most: TCP connections at most; by default what this process's limit of descriptors has room for.
 
+    Attributes:
+        most: the same.
+
     """
 
     def __init__(self, most: int | None = None) -> None:
         if most is None:
             most = most_tcp(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self.most = most
         self._most = {False: most, True: MOST_UNIX}
         self._inside: dict[bool, dict[Bounded, None]] = {False: {}, True: {}}
         self._turned_away = 0

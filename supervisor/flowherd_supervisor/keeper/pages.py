@@ -51,9 +51,11 @@ class PagesThread:
         logging.getLogger("uvicorn.error").setLevel(
             logging.ERROR
         )  # else a line for each request that is none
+        crowd = Crowd()
         config = uvicorn.Config(
             self._routes.over_tcp,
-            http=bounded(self._routes, Crowd()),
+            http=bounded(self._routes, crowd),
+            backlog=crowd.most,  # asyncio accepts so many before it tells of the first
             h11_max_incomplete_event_size=MOST_HEADER_BYTES,
             interface="asgi3",
             lifespan="off",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd.client.kruxia_batches import decode_batch
-from flowherd.client.kruxia_replies import TAKEN, is_receipt, sort_reply, words_of
+from flowherd.client.kruxia_replies import TAKEN, is_engines, is_receipt, sort_reply, words_of
 from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
 from flowherd.client.transports import new_transport
 from flowherd.engine import Answer, Batch, Verdict
@@ -176,7 +176,7 @@ class KruxiaEngine:
         try:
             return self._acknowledged(route, reply)
         except EngineError as error:
-            error.is_engines = _is_engines(reply)
+            error.is_engines = is_engines(reply)
             raise
 
     def _acknowledged(self, route: str, reply: Reply) -> Answer:
@@ -228,24 +228,6 @@ class KruxiaEngine:
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
         await self._transport.aclose()
-
-
-class _Error(msgspec.Struct):
-    code: str
-    message: str
-
-
-class _Envelope(msgspec.Struct):
-    error: _Error
-
-
-def _is_engines(reply: Reply) -> bool:
-    """Whether an error is in the engine's words (protocol.md §1.4)."""
-    try:
-        msgspec.json.decode(reply.body, type=_Envelope)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
 
 
 @lru_cache(maxsize=8)

@@ -220,7 +220,7 @@ class Isolate:
     def _break_off(self, why: str) -> None:
         self.why_not = self.why_not or why
         self._is_broken = True
-        self._kill()
+        self._kill("it had closed its channel")
         if self.stage is Stage.IDLE:
             self.stage = Stage.ENDING
             self._changed(self)
