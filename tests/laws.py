@@ -27,7 +27,7 @@ WATCHED = (
     "working/poller.py",
     "process/lifespan.py",  # says how it ended
     "running/offload.py",  # a thread that survives what it runs
-    "running/strands.py",  # tells the run of each handler
+    "execution/on_loop.py",  # tells the run of each handler
 )
 LOOP = ("core/", "forking/", "supervisor.py", "inbox.py", "signals.py", "admin.py", "notes.py", "hosting.py")
 

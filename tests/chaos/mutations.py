@@ -184,10 +184,19 @@ MUTATIONS = (
     ),
     Mutation(
         "a turn of its own for what may block",
-        WORKER + "running/strands.py",
-        "if queue and (perf_counter() >= until or not meter.is_light(queue[0].name)):",
-        "if queue and perf_counter() >= until:",
-        UNIT + "test_strands.py::test_a_handler_that_is_not_known_to_be_light_begins_a_turn_of_its_own",
+        WORKER + "execution/on_loop.py",
+        "return now >= self._turn_until or not self._meter.is_light(name)",
+        "return now >= self._turn_until",
+        UNIT
+        + "execution/test_on_loop.py"
+        + "::test_a_handler_that_is_not_known_to_be_light_begins_a_turn_of_its_own",
+    ),
+    Mutation(
+        "a task of its own for each handler",
+        WORKER + "execution/on_loop.py",
+        "await Steps(work(), self._meter, run, self._meter.sample_of(run.activity.name))",
+        "await work()",
+        UNIT + "test_stepping.py",
     ),
     Mutation(
         "the check for NUL",

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 from worker_kit import open_berth
 
+from flowherd.execution.on_loop import Steps
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordBook
 from flowherd.measuring.gil import GilProbe
 from flowherd.measuring.load import LoadMeter
 from flowherd.measuring.measures import SAMPLED_EVERY, SAMPLED_FIRST, LoopSample, Measure, Measures, Stay
 from flowherd.running.stepping import LongStep, LoopMeter
-from flowherd.running.steps import Sampled, Stepped
 from flowherd.shared.work import ENTRIES, Figure, Load, Where, Work, WorkTable
 
 
@@ -27,7 +27,8 @@ def spend(cpu_s: float) -> None:
 
 
 async def run(meter: LoopMeter, work: object, name: str = "job") -> None:
-    await asyncio.get_running_loop().create_task(meter.stepped(work, name, SimpleNamespace(tag=1)))  # type: ignore[arg-type]
+    whose = SimpleNamespace(tag=1, activity=SimpleNamespace(name=name))
+    await Steps(work, meter, whose, meter.sample_of(name))  # type: ignore[arg-type]
 
 
 # One attempt
@@ -120,15 +121,16 @@ async def test_most_attempts_of_a_light_activity_are_only_counted() -> None:
 
     async def nothing() -> None: ...
 
-    kinds = []
+    sampled = []
     for _ in range(SAMPLED_FIRST + 2 * SAMPLED_EVERY):
-        stepped = meter.stepped(nothing(), "job", SimpleNamespace(tag=1))
-        kinds.append(type(stepped))
-        await asyncio.get_running_loop().create_task(stepped)
-    assert kinds[:SAMPLED_FIRST] == [Sampled] * SAMPLED_FIRST
-    assert kinds[SAMPLED_FIRST:].count(Sampled) == 2
-    assert measure[Figure.ATTEMPTS] == len(kinds)
-    assert type(meter.stepped(nothing(), "stranger", SimpleNamespace(tag=1))) is Stepped
+        sample = meter.sample_of("job")
+        sampled.append(sample is not None)
+        whose = SimpleNamespace(tag=1, activity=SimpleNamespace(name="job"))
+        await Steps(nothing(), meter, whose, sample)  # type: ignore[arg-type]
+    assert all(sampled[:SAMPLED_FIRST])
+    assert sum(sampled[SAMPLED_FIRST:]) == 2
+    assert measure[Figure.ATTEMPTS] == len(sampled)
+    assert meter.sample_of("stranger") is None
 
 
 async def test_of_attempts_that_begin_together_no_more_are_samples() -> None:

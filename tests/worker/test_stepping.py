@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from flowherd.execution.on_loop import Steps
 from flowherd.running.stepping import BLOCKER_S, LIGHT_S, LoopMeter
 from flowherd.running.watchdog import BLOCKED_S, Watchdog
 
@@ -24,7 +25,13 @@ class Marks:
 
 
 async def run(meter: LoopMeter, work: object, name: str = "job", tag: int = 7) -> None:
-    await asyncio.get_running_loop().create_task(meter.stepped(work, name, SimpleNamespace(tag=tag)))  # type: ignore[arg-type]
+    await stepped(meter, work, name, tag)
+
+
+async def stepped(meter: LoopMeter, work: object, name: str = "job", tag: int = 7) -> None:
+    """As the executor steps a handler."""
+    whose = SimpleNamespace(tag=tag, activity=SimpleNamespace(name=name))
+    await Steps(work, meter, whose, meter.sample_of(name))  # type: ignore[arg-type]
 
 
 async def test_the_mark_stands_only_for_the_length_of_each_step() -> None:
@@ -90,9 +97,8 @@ async def test_the_mean_rises_at_once_with_heavy_work_and_falls_slowly() -> None
     meter = LoopMeter()
     means = []
     for busy_s in (0.3, 0.0):
-        work = meter.stepped(asyncio.sleep(0), "job", SimpleNamespace(tag=0))
+        meter.sample_of("job")
         meter.ended("job", busy_s, busy_s)
-        work.close()
         means.append(meter.busy_mean_s)
     assert means[0] >= 0.15
     assert means[1] >= 0.8 * means[0]
@@ -123,7 +129,7 @@ async def test_exceptions_and_cancellations_pass_through_unchanged() -> None:
     async def fails() -> None:
         raise ValueError("mine")
 
-    task = asyncio.get_running_loop().create_task(meter.stepped(stubborn(), "job", SimpleNamespace(tag=1)))
+    task = asyncio.get_running_loop().create_task(stepped(meter, stubborn()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

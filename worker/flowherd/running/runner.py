@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.activity import Activity, Failed, Outcome
+from flowherd.execution.on_loop import OnLoop
 from flowherd.running.gates import Gates
 from flowherd.running.invoke import ThreadLoop, deliver, invoke_async, invoke_sync
 from flowherd.running.run import Phase, Run
-from flowherd.running.strands import OnLoop, Strands
 from flowherd.sdk.context import CancelReason, RunState
 from flowherd.sdk.definition import ActivityDefinition, Mode
 from flowherd.sdk.failures import clean_message
@@ -61,8 +62,8 @@ class Runner:
         self._threads = threads
         self._isolates = isolates
         self._environment = environment
-        self._begin = self._place if environment.tracing is None else self._begin_traced
-        self._strands = Strands(environment.meter)
+        self._context = copy_context()  # of no handler: none begins with what another one has set
+        self._on_loop = OnLoop(environment.meter)
         self._in_isolates: set[Run] = set()
         self._gates = Gates(environment.permits)
         self.dropped = 0  # successes that came after their outcome was decided (faults.md A9)
@@ -128,6 +129,10 @@ class Runner:
         definition = self._registry.lookup(name)
         return definition is not None and definition.mode is Mode.LOOP
 
+    def _begin(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
+        begin = self._place if self._environment.tracing is None else self._begin_traced
+        self._context.copy().run(begin, run, definition, state)
+
     def _begin_traced(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
         assert self._environment.tracing is not None
         with self._environment.tracing.around(state, definition.mode.value):
@@ -135,7 +140,7 @@ class Runner:
 
     def _place(self, run: Run, definition: ActivityDefinition, state: RunState) -> None:
         if definition.mode is _LOOP:
-            self._strands.start(OnLoop(run, partial(invoke_async, definition, state)))
+            self._on_loop.start(run, partial(invoke_async, definition, state))
             return
         if definition.mode is Mode.PROCESS:
             assert self._isolates is not None, definition

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from contextvars import copy_context
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.measuring.measures import LONG_STEP_S, LoopSample, Measure, Stay
-from flowherd.running.steps import Sampled, Stepped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
-    from contextvars import Context
-
-    from flowherd.running.steps import Tagged
+    from collections.abc import Callable, Mapping
 
 BLOCKER_S = 0.1  # a step this long is felt by everything else on the loop
 LIGHT_S = 0.005  # of CPU: an activity that takes no more leaves its process free for others
@@ -86,27 +81,14 @@ class LoopMeter:
         kind = self._kinds.get(name)
         return kind is not None and kind.has_ended and kind.heaviest_s <= LIGHT_S
 
-    def stepped(
-        self, work: Coroutine[Any, Any, Any], name: str, whose: Tagged, context: Context | None = None
-    ) -> Stepped:
-        """The same work, measured.
-
-        Args:
-            work: a coroutine.
-            name: its activity's.
-            whose: says what `mark` shall store while it is on the loop.
-            context: of its steps; None for a copy of the present one.
-
-        """
-        if context is None:
-            context = copy_context()
+    def sample_of(self, name: str) -> LoopSample | None:
+        """An attempt begins; what measures its CPU and waits too, for some of the attempts of a name."""
         self._begins()
         kind = self._kinds.get(name) or self._new_kind(name)
         measure = kind.measure
         if measure is None or not measure.begins():
-            return Stepped(work, self, name, whose, context)
-        sample = LoopSample(measure, alone=self.has_one)
-        return Sampled(work, self, name, whose, context, sample)
+            return None
+        return LoopSample(measure, alone=self.has_one)
 
     def _new_kind(self, name: str) -> _Kind:
         kind = self._kinds[name] = _Kind(self._measures.get(name))
