@@ -192,13 +192,6 @@ MUTATIONS = (
         + "::test_a_handler_that_is_not_known_to_be_light_begins_a_turn_of_its_own",
     ),
     Mutation(
-        "a task of its own for each handler",
-        WORKER + "execution/on_loop.py",
-        "await Steps(work(), self._meter, run, self._meter.sample_of(run.activity.name))",
-        "await work()",
-        UNIT + "test_stepping.py",
-    ),
-    Mutation(
         "the check for NUL",
         WORKER + "sdk/outputs.py",
         'if b"\\\\u0000" in body and plain:',
