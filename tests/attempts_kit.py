@@ -12,9 +12,9 @@ from virtual_time import now
 from worker_kit import open_berth
 
 from flowherd import Registry
-from flowherd.client.gate import Gate
+from flowherd.client.circuit import Gate
 from flowherd.config import WorkerConfig
-from flowherd.engine import Batch
+from flowherd.client.protocol import Batch
 from flowherd.ledger import Cell, Ledger, RecordBook, Standing, State
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
@@ -27,11 +27,11 @@ from flowherd.working.slots import Slots
 from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
-    from flowherd.activity import Activity, Outcome
-    from flowherd.core.messages import Stopped
+    from flowherd.model import Activity, Outcome
+    from flowherd.link.messages import Stopped
     from flowherd.running.run import Run
     from flowherd.running.run_state import RunState
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity import ActivityDefinition
 
 
 class Handlers:

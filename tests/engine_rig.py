@@ -15,7 +15,7 @@ from worker_kit import open_berth
 from flowherd import Registry
 from flowherd.client.kruxia import connect
 from flowherd.config import WorkerConfig
-from flowherd.leases.beats import LeaseKeeper
+from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger, RecordBook, records_needed
 from flowherd.running.environment import RunEnvironment
 from flowherd.working.worker import SharedHost, Worker
@@ -23,7 +23,7 @@ from flowherd.working.worker import SharedHost, Worker
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from flowherd.core.messages import Stopped
+    from flowherd.link.messages import Stopped
 
 
 def item(number: int = 1, name: str = "echo", **fields: Any) -> dict[str, Any]:

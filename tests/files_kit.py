@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from flowherd import ActivityContext
-from flowherd.core.retries import Backoff
+from flowherd.backoff import Backoff
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.transfers import EngineFiles
 from flowherd.running.environment import RunEnvironment
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from flowherd.client.auth import TokenSource
+    from flowherd.client.tokens import TokenSource
 
 WORKFLOW = "01930000-0000-7000-8000-000000000000"
 SOON = Backoff(base_s=0.001)

@@ -8,10 +8,10 @@ from pydantic import SecretStr
 from scripted_engine import Play, ScriptedEngine
 from worker_kit import open_berth
 
-from flowherd.client.auth import HostTokens, LedgerTokens
+from flowherd.client.tokens import HostTokens, LedgerTokens
 from flowherd.client.kruxia import KruxiaEngine, connect
-from flowherd.client.tokens import TokenKeeping
-from flowherd.client.transport import new_client
+from flowherd.client.token_refresh import TokenKeeping
+from flowherd.transport.transport import new_client
 from flowherd.config import WorkerConfig
 from flowherd.ledger import Ledger
 

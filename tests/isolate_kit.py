@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd import logs
 from flowherd.config import WorkerConfig
-from flowherd.core.messages import (
+from flowherd.link.messages import (
     IsolateEnded,
     IsolateStarted,
     KillIsolate,
@@ -34,8 +34,8 @@ from flowherd.isolates.host import LinkedHost
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.pool import Isolates
 from flowherd.isolates.terms import IsolateRules
-from flowherd.process.child import ignore_signals
-from flowherd.process.link import Link, LinkClosed
+from flowherd.process.worker_process import ignore_signals
+from flowherd.link.link import Link, LinkClosed
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
@@ -45,7 +45,7 @@ from flowherd.testing import make_activity
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from flowherd.activity import Outcome
+    from flowherd.model import Outcome
     from flowherd.running.run import Run
 
 FOLDER = Path(__file__).parent

@@ -12,7 +12,7 @@ import msgspec
 
 from flowherd import Registry
 from flowherd.config import WorkerConfig
-from flowherd.core.conversation import Begin, Opened, Saying, decode_downward, encode
+from flowherd.isolates.isolate_protocol import Begin, Opened, Saying, decode_downward, encode
 from flowherd.isolates.frames import FrameReader, head_of
 from flowherd.isolates.pool import Isolates
 from flowherd.isolates.terms import IsolateRules

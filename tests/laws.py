@@ -14,13 +14,13 @@ SUPERVISOR, WORKER, ENGINE = (
     "supervisor/flowherd_engine/",
 )
 
-PROGRAMS = ("demo/", "bench/", "testkit/", "commands/dev.py", "commands/reload.py")  # they start programs
+PROGRAMS = ("demo/", "bench/", "testkit/", "cli/dev.py", "cli/reload.py")  # they start programs
 CLIENTS = (*PROGRAMS, "views/", "keeper/", "commands/")
-FORKERS = ("forking/processes.py", "forking/mold.py")
+FORKERS = ("processes/table.py", "processes/zygote.py")
 WATCHED = (
     "working/tasks.py",
-    "fake_engine.py",  # tells its caller
-    "client/pool/dialing.py",  # asks each of its attempts how it has ended
+    "client/fake_engine.py",  # tells its caller
+    "transport/dialing.py",  # asks each of its attempts how it has ended
     "isolates/inside/main.py",  # as the next three: run or awaited where it is made
     "process/loops.py",
     "process/rehearsal.py",
@@ -29,7 +29,7 @@ WATCHED = (
     "running/offload.py",  # a thread that survives what it runs
     "execution/on_loop.py",  # tells the run of each handler
 )
-LOOP = ("core/", "forking/", "supervisor.py", "inbox.py", "signals.py", "admin.py", "notes.py", "hosting.py")
+LOOP = ("core/", "forking/", "shell/supervisor.py", "shell/inbox.py", "shell/signals.py", "shell/admin_socket.py", "shell/event_log.py", "shell/host.py")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def the_engine_is_a_package_of_its_own(source: Source) -> Iterator[str]:
     """Law 1: it knows nothing of flowherd; its command and the testkit alone import it."""
     if source.path.startswith(ENGINE):
         yield from source.using("flowherd", "flowherd_supervisor")
-    elif not source.within(SUPERVISOR, "cli.py", "testkit/"):
+    elif not source.within(SUPERVISOR, "cli/main.py", "testkit/"):
         yield from source.using("flowherd_engine")
 
 
@@ -135,14 +135,14 @@ def few_files_kill(source: Source) -> Iterator[str]:
     """Law 3: whoever reaps, the keeper in its last minute, a crash point and an isolate, which strike themselves,
     and users' tests.
 
-    `commands/reload.py` is a program of its own, and what it sends is no death: HUP.
+    `cli/reload.py` is a program of its own, and what it sends is no death: HUP.
     """
-    if source.within(WORKER, "process/crashpoints.py", "isolates/inside/desk.py"):
+    if source.within(WORKER, "crashpoints.py", "isolates/inside/desk.py"):
         return
     if source.within(SUPERVISOR, *FORKERS, "keeper/orphans.py", "testkit/host.py"):
         return
     yield from source.using("os.kill", "os.killpg")
-    if not source.within(SUPERVISOR, "commands/reload.py"):
+    if not source.within(SUPERVISOR, "cli/reload.py"):
         yield from source.using("signal.pidfd_send_signal")
 
 
@@ -152,9 +152,9 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
     Isolates put back what their activities have changed, and an orphaned keeper has a timer end it, which no exception
     can stop.
     """
-    if source.within(SUPERVISOR, "signals.py", "keeper/orphans.py", *PROGRAMS) or source.within(
+    if source.within(SUPERVISOR, "shell/signals.py", "keeper/orphans.py", *PROGRAMS) or source.within(
         WORKER,
-        "process/child.py",
+        "process/worker_process.py",
         "process/solo.py",
         "isolates/inside/voice.py",
         "isolates/inside/surroundings.py",
@@ -176,12 +176,12 @@ def http_stays_at_the_edge(source: Source) -> Iterator[str]:
     if source.within(
         WORKER,
         "client/kruxia.py",
-        "client/auth.py",
-        "client/transport.py",
+        "client/tokens.py",
+        "transport/transport.py",
         "client/httpx_progress.py",
         "files/transfers.py",
-        "leases/beats.py",
-        "client/pool/httpx_face.py",
+        "leases/lease_keeper.py",
+        "transport/httpx_face.py",
     ):
         return
     if not source.within(SUPERVISOR, *CLIENTS):
@@ -209,7 +209,7 @@ def nothing_sleeps_deaf(source: Source) -> Iterator[str]:
 
 def nothing_ends_unseen(source: Source) -> Iterator[str]:
     """N1: who starts a task or a thread elsewhere awaits it at once, or says itself how it has ended."""
-    if source.within(WORKER, *WATCHED) or source.within(SUPERVISOR, *PROGRAMS, "keeper/streams.py"):
+    if source.within(WORKER, *WATCHED) or source.within(SUPERVISOR, *PROGRAMS, "keeper/event_stream.py"):
         return
     if source.within(ENGINE, "serve.py"):
         return
@@ -226,7 +226,7 @@ def nothing_is_pickled_or_shared(source: Source) -> Iterator[str]:
         "pickle", "marshal", "shelve", "dill", "cloudpickle", "multiprocessing",
         "concurrent.futures.ProcessPoolExecutor", "concurrent.futures.process",
     )  # fmt: skip
-    if not source.within(WORKER, "shared/host_permits.py"):
+    if not source.within(WORKER, "ledger/limits.py"):
         yield from source.using("fcntl.lockf")
 
 
@@ -240,19 +240,19 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
         "isolates/isolate.py",
         "isolates/attempt.py",
         "isolates/inside/main.py",
-        "sdk/outputs.py",
-        "sdk/failures.py",
-        "activity.py",
+        "sdk/output.py",
+        "sdk/tracebacks.py",
+        "model.py",
         "running/offload.py",
     ):
         yield from source.using(
             "flowherd.working.reporter",
             "flowherd.client.kruxia",
-            "flowherd.client.transport",
-            "flowherd.leases.beats",
+            "flowherd.transport.transport",
+            "flowherd.leases.lease_keeper",
         )
     if source.within(WORKER, "working/reporter.py"):
-        yield from source.using("flowherd.running.runner", "flowherd.running.invoke", "flowherd.sdk.failures")
+        yield from source.using("flowherd.running.runner", "flowherd.running.invoke", "flowherd.sdk.tracebacks")
 
 
 def files_and_functions_are_short(source: Source) -> Iterator[str]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowherd.config import WorkerConfig
-from flowherd.core.pacing import CLOSE_S, claimable
+from flowherd.working.pacing import CLOSE_S, claimable
 from flowherd.ledger import Cause, Cell, Ledger, RecordBook
 from flowherd.running.stepping import LoopMeter
-from flowherd.shared.siblings import Siblings
+from flowherd.ledger.siblings import Siblings
 from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:

@@ -42,50 +42,50 @@ def test_every_source_file_keeps_the_law(law: Law) -> None:
 BROKEN: list[tuple[Law, str, str]] = [
     (
         laws.the_worker_knows_no_supervisor,
-        W + "process/child.py",
+        W + "process/worker_process.py",
         "from flowherd_supervisor.core import events",
     ),
-    (laws.the_worker_knows_no_supervisor, W + "process/child.py", "import flowherd_supervisor"),
+    (laws.the_worker_knows_no_supervisor, W + "process/worker_process.py", "import flowherd_supervisor"),
     (laws.the_engine_is_a_package_of_its_own, E + "queue.py", "from flowherd.errors import LeaseLost"),
     (laws.the_engine_is_a_package_of_its_own, E + "queue.py", "import flowherd_supervisor.core"),
     (
         laws.the_engine_is_a_package_of_its_own,
-        S + "commands/dev.py",
+        S + "cli/dev.py",
         "from flowherd_engine.serve import serve",
     ),
     (laws.the_engine_is_a_package_of_its_own, W + "testing.py", "import flowherd_engine"),
     (laws.core_is_pure, S + "core/x.py", "import time"),
     (laws.core_is_pure, W + "core/x.py", "def f():\n    from random import random"),
-    (laws.core_is_pure, W + "core/x.py", "from flowherd.process.link import Link"),
+    (laws.core_is_pure, W + "core/x.py", "from flowherd.link.link import Link"),
     (laws.core_is_pure, S + "core/x.py", "from asyncio import sleep as nap"),
-    (laws.one_file_forks_and_reaps, S + "supervisor.py", "import os\nos.fork()"),
+    (laws.one_file_forks_and_reaps, S + "shell/supervisor.py", "import os\nos.fork()"),
     (laws.one_file_forks_and_reaps, S + "keeper/process.py", "from os import waitpid"),
     (laws.one_file_forks_and_reaps, W + "running/offload.py", "import subprocess as s"),
-    (laws.few_files_kill, S + "supervisor.py", "import os as o\no.kill(1, 9)"),
+    (laws.few_files_kill, S + "shell/supervisor.py", "import os as o\no.kill(1, 9)"),
     (laws.few_files_kill, W + "running/offload.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
     (laws.few_files_kill, S + "keeper/process.py", "import os\nos.killpg(1, 9)"),
     (laws.few_files_kill, S + "keeper/process.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
     (laws.few_files_kill, S + "testkit/engine.py", "import os\nos.kill(1, 9)"),
-    (laws.few_files_touch_signals, S + "supervisor.py", "import signal\nsignal.signal(2, print)"),
+    (laws.few_files_touch_signals, S + "shell/supervisor.py", "import signal\nsignal.signal(2, print)"),
     (laws.few_files_touch_signals, W + "working/worker.py", "loop.add_signal_handler(2, print)"),
     (laws.http_stays_at_the_edge, W + "working/poller.py", "import httpx"),
-    (laws.http_stays_at_the_edge, S + "supervisor.py", "from urllib.request import urlopen"),
-    (laws.the_supervisor_has_no_loop_thread_or_client, S + "supervisor.py", "import asyncio"),
+    (laws.http_stays_at_the_edge, S + "shell/supervisor.py", "from urllib.request import urlopen"),
+    (laws.the_supervisor_has_no_loop_thread_or_client, S + "shell/supervisor.py", "import asyncio"),
     (
         laws.the_supervisor_has_no_loop_thread_or_client,
-        S + "inbox.py",
+        S + "shell/inbox.py",
         "import threading\nthreading.Thread()",
     ),
     (laws.the_supervisor_has_no_loop_thread_or_client, S + "core/x.py", "from threading import Thread"),
-    (laws.the_supervisor_has_no_loop_thread_or_client, S + "forking/mold.py", "import httpx"),
+    (laws.the_supervisor_has_no_loop_thread_or_client, S + "processes/zygote.py", "import httpx"),
     (laws.nothing_sleeps_deaf, W + "working/poller.py", "import time\ntime.sleep(1)"),
     (laws.nothing_sleeps_deaf, W + "running/offload.py", "from asyncio import to_thread"),
     (laws.nothing_ends_unseen, S + "keeper/process.py", "loop.create_task(work())"),
-    (laws.nothing_ends_unseen, W + "leases/beats.py", "from asyncio import create_task\ncreate_task(work())"),
-    (laws.nothing_ends_unseen, W + "process/orders.py", "from threading import Thread\nThread().start()"),
+    (laws.nothing_ends_unseen, W + "leases/lease_keeper.py", "from asyncio import create_task\ncreate_task(work())"),
+    (laws.nothing_ends_unseen, W + "process/commands.py", "from threading import Thread\nThread().start()"),
     (laws.nothing_is_pickled_or_shared, W + "running/offload.py", "import pickle"),
-    (laws.nothing_is_pickled_or_shared, S + "forking/mold.py", "from multiprocessing import Queue"),
-    (laws.nothing_is_pickled_or_shared, W + "shared/bells.py", "from fcntl import lockf"),
+    (laws.nothing_is_pickled_or_shared, S + "processes/zygote.py", "from multiprocessing import Queue"),
+    (laws.nothing_is_pickled_or_shared, W + "ledger/wakeups.py", "from fcntl import lockf"),
     (laws.nothing_is_pickled_or_shared, W + "x.py", "from concurrent.futures import ProcessPoolExecutor"),
     (
         laws.an_outcome_knows_no_delivery,
@@ -112,15 +112,15 @@ def test_every_law_has_been_broken_once() -> None:
 
 
 KEPT: list[tuple[Law, str, str]] = [
-    (laws.the_worker_knows_no_supervisor, S + "cli.py", "import flowherd_supervisor"),
+    (laws.the_worker_knows_no_supervisor, S + "cli/main.py", "import flowherd_supervisor"),
     (laws.core_is_pure, S + "core/x.py", "import math\nfrom flowherd.exits import Exit"),
-    (laws.one_file_forks_and_reaps, S + "forking/processes.py", "import os\nos.fork()"),
+    (laws.one_file_forks_and_reaps, S + "processes/table.py", "import os\nos.fork()"),
     (laws.few_files_kill, S + "keeper/orphans.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
-    (laws.few_files_touch_signals, W + "process/statuses.py", "import signal\nsignal.Signals(9).name"),
+    (laws.few_files_touch_signals, W + "exit_status.py", "import signal\nsignal.Signals(9).name"),
     (laws.http_stays_at_the_edge, W + "client/kruxia.py", "import httpx"),
     (
         laws.the_supervisor_has_no_loop_thread_or_client,
-        S + "forking/processes.py",
+        S + "processes/table.py",
         "import threading\nthreading.active_count()",
     ),
     (laws.files_and_functions_are_short, W + "x.py", "def f():\n" + "    x = 1\n" * 49),
@@ -144,7 +144,7 @@ def test_the_top_level_holds_what_was_agreed_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["flowherd_supervisor.hosting", "flowherd_supervisor.keeper.process", "flowherd.process.child"]
+    "module", ["flowherd_supervisor.shell.host", "flowherd_supervisor.keeper.process", "flowherd.process.worker_process"]
 )
 def test_p20_importing_starts_no_thread(module: str) -> None:
     """Faults P20, law 4: what is imported before a fork must not have threads, nor a running loop."""

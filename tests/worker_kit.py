@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from flowherd.config import WorkerConfig
-from flowherd.leases.beats import LeaseKeeper
+from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger, RecordBook
 from flowherd.testing import FakeEngine
 

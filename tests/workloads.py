@@ -14,19 +14,19 @@ from worker_kit import open_berth
 
 from flowherd import Registry, activity
 from flowherd.config import WorkerConfig
-from flowherd.core.messages import SupervisorState
+from flowherd.link.messages import SupervisorState
 from flowherd.ledger import Cell, Ledger, RecordBook
-from flowherd.measuring.gil import GilProbe
-from flowherd.measuring.load import LoadMeter
-from flowherd.measuring.measures import Measures
+from flowherd.execution.gil import GilProbe
+from flowherd.execution.load import LoadMeter
+from flowherd.execution.profiles import Measures
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.lag import LagProbe
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
 from flowherd.running.stepping import LoopMeter
-from flowherd.shared.work import Where
+from flowherd.ledger.activity_profile import Where
 from flowherd.testing import make_activity
-from flowherd_supervisor.keeper.advice import Adviser
+from flowherd_supervisor.advise.document import Adviser
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -1,5 +1,5 @@
 """`python -m flowherd_supervisor` is `flowherd`."""
 
-from flowherd_supervisor.cli import main
+from flowherd_supervisor.cli.main import main
 
 main()

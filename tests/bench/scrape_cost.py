@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from bench_kit import arguments, run
 from sheet import Sheet
 
-from flowherd.core.messages import SupervisorState
+from flowherd.link.messages import SupervisorState
 from flowherd.ledger import Cell, Clock, Ledger, RecordBook, Timing
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard

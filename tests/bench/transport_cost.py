@@ -21,13 +21,13 @@ import uvloop
 from bench_kit import arguments, in_turn
 from sheet import Sheet
 
-from flowherd.client.transports import new_transport
+from flowherd.transport.choice import new_transport
 from flowherd.config import WorkerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowherd.client.transport import Transport
+    from flowherd.transport.transport import Transport
 
 HTTPX = "httpx"
 TRANSPORTS = (HTTPX, "httpx-pool", "direct")

@@ -40,14 +40,14 @@ MUTATIONS = (
     ),
     Mutation(
         "no turn is left to a process that is frozen",
-        WORKER + "core/pacing.py",
+        WORKER + "working/pacing.py",
         "and self.next_poll_at >= now - OVERDUE_S",
         "",
         UNIT + "test_pacing.py::test_no_turn_is_left_to_a_sibling_that_has_missed_its_own",
     ),
     Mutation(
         "a turn that was left is taken back when nobody comes",
-        WORKER + "core/pacing.py",
+        WORKER + "working/pacing.py",
         "if max(pace.polled_at, polled_by_others_at) <= pace.rang_at:",
         "if False:",
         UNIT + "test_pacing.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
@@ -61,7 +61,7 @@ MUTATIONS = (
     ),
     Mutation(
         "heartbeats of the keeper",
-        WORKER + "leases/beats.py",
+        WORKER + "leases/lease_keeper.py",
         "self._heartbeats.attend(held, now)",
         "pass",
         SYSTEM + "test_leases.py::test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards",
@@ -119,7 +119,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a secret that is read again",
-        WORKER + "client/auth.py",
+        WORKER + "client/tokens.py",
         "if not await self._has_another_secret():",
         "if True:",
         UNIT + "test_auth.py::test_the_secrets_file_is_read_again_when_the_token_endpoint_refuses",
@@ -149,7 +149,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an error of one call alone closes no circuit",
-        WORKER + "client/gate.py",
+        WORKER + "client/circuit.py",
         " and not error.is_of_the_call",
         "",
         UNIT + "test_reporter_proxies.py::test_an_error_of_one_call_alone_keeps_nobody_else_waiting",
@@ -163,21 +163,21 @@ MUTATIONS = (
     ),
     Mutation(
         "deadlines follow the bytes",
-        WORKER + "client/pool/progress.py",
+        WORKER + "transport/progress.py",
         "(self._size + received) / self._bytes_per_s",
         "0.0",
         UNIT + "test_slow_link.py::test_what_moves_may_go_on_until_its_bytes_are_late",
     ),
     Mutation(
         "a connection for polls",
-        WORKER + "client/pool/pool.py",
+        WORKER + "transport/connection_pool.py",
         "if self._held >= self._most + is_first:",
         "if self._held >= self._most:",
         UNIT + "test_slow_link.py::test_polls_never_queue_behind_results",
     ),
     Mutation(
         "the next address while the first says nothing",
-        WORKER + "client/pool/dialing.py",
+        WORKER + "transport/dialing.py",
         "NEXT_AFTER_S = 0.25",
         "NEXT_AFTER_S = 1000.0",
         UNIT + "test_pool_dialing.py::test_the_next_address_is_tried_while_the_first_says_nothing",
@@ -193,14 +193,14 @@ MUTATIONS = (
     ),
     Mutation(
         "the check for NUL",
-        WORKER + "sdk/outputs.py",
+        WORKER + "sdk/output.py",
         'if b"\\\\u0000" in body and plain:',
         "if False:",
         UNIT + "test_outputs.py::test_what_the_engine_refuses_or_stores_wrongly_is_found_here",
     ),
     Mutation(
         "the end of the link",
-        WORKER + "process/orders.py",
+        WORKER + "process/commands.py",
         "            self._order(Release(ORPHAN_RELEASE_S))\n            threading.Event().wait(ORPHAN_EXIT_S)",
         "            return",
         CHAOS + "test_orphans.py::test_workers_end_by_themselves_when_the_supervisor_is_gone",
@@ -235,21 +235,21 @@ MUTATIONS = (
     ),
     Mutation(
         "the isolate's group killed at reap",
-        SUPERVISOR + "forking/processes.py",
+        SUPERVISOR + "processes/table.py",
         "                if pid in self._isolates:\n                    _signal_group(pid, signal.SIGKILL)\n",
         "",
         BRAIN + "test_processes.py::test_a_reaped_isolates_programs_have_ended_with_it",
     ),
     Mutation(
         "the link thread that survives a bad order",
-        WORKER + "process/orders.py",
+        WORKER + "process/commands.py",
         "        except Exception:\n            log.exception",
         "        except ZeroDivisionError:\n            log.exception",
         UNIT + "test_tasks.py::test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf",
     ),
     Mutation(
         "the catch-all around a funeral",
-        SUPERVISOR + "supervisor.py",
+        SUPERVISOR + "shell/supervisor.py",
         "cause = contained(partial(self._cause, handle, berth), Cause.CRASH)",
         "cause = self._cause(handle, berth)",
         BRAIN
@@ -257,28 +257,28 @@ MUTATIONS = (
     ),
     Mutation(
         "an end that is told again",
-        SUPERVISOR + "supervisor.py",
+        SUPERVISOR + "shell/supervisor.py",
         "self._undecided.append(event)",
         "pass",
         BRAIN + "test_supervisor_shell.py::test_p16_an_end_that_the_brain_could_not_take_in_is_told_again",
     ),
     Mutation(
         "the look for damaged segments",
-        SUPERVISOR + "segments.py",
+        SUPERVISOR + "shell/segment_checks.py",
         "found, self._unread[berth.number] = damage_in(berth, self._unread.get(berth.number, {}))",
         "found = ''",
         BRAIN + "test_scribbled.py::test_a_damaged_segment_is_named_and_what_can_be_read_is_settled",
     ),
     Mutation(
         "sums that garbage cannot spoil",
-        WORKER + "shared/totals.py",
+        WORKER + "ledger/totals.py",
         "if seat >= self._seats:",
         "if False:",
         BRAIN + "test_scribbled.py::test_whatever_is_scribbled_in_a_segment_costs_its_process_alone",
     ),
     Mutation(
         "settlement of what a dead process held",
-        WORKER + "leases/beats.py",
+        WORKER + "leases/lease_keeper.py",
         "self._tasks.spawn(self._settle(berths))",
         "pass",
         CHAOS
@@ -293,7 +293,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the record before the start",
-        WORKER + "shared/recordbook.py",
+        WORKER + "ledger/writer.py",
         "self._states[index] = _CLAIMED\n",
         "self._states[index] = _FREE\n",
         CHAOS
@@ -308,14 +308,14 @@ MUTATIONS = (
     ),
     Mutation(
         "the hang rule",
-        SUPERVISOR + "watch.py",
+        SUPERVISOR + "shell/ledger_watch.py",
         "yield from self._hang(handle, berth, records, state.plan, (now, awake_s))",
         "pass",
         SYSTEM + "test_leases.py::test_a_loop_that_hangs_beyond_its_limit_is_ended_and_the_guilty_named",
     ),
     Mutation(
         "a freeze of the supervisor's own is no time",
-        WORKER + "core/awake.py",
+        WORKER + "awake.py",
         "self._lost_s += gap_s",
         "pass",
         "tests/supervisor/test_freezes.py::"
@@ -323,7 +323,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a keeper is late before the supervisor's own eyes",
-        SUPERVISOR + "watch.py",
+        SUPERVISOR + "shell/ledger_watch.py",
         "late_s = min(now - tick / 1e6, awake_s - keeper.ready_at, seen_s)",
         "late_s = min(now - tick / 1e6, awake_s - keeper.ready_at)",
         "tests/supervisor/test_watch.py::"
@@ -331,14 +331,14 @@ MUTATIONS = (
     ),
     Mutation(
         "an activity hangs before the supervisor's own eyes",
-        SUPERVISOR + "watch.py",
+        SUPERVISOR + "shell/ledger_watch.py",
         "if min(late_s, seen_s) > patience_s:",
         "if late_s > patience_s:",
         "tests/supervisor/test_watch.py::test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze",
     ),
     Mutation(
         "waits in steps while somebody is judged",
-        SUPERVISOR + "supervisor.py",
+        SUPERVISOR + "shell/supervisor.py",
         "wait_s = min(wait_s, STEP_S)",
         "pass",
         "tests/supervisor/test_freezes.py::"
@@ -363,7 +363,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a kill of ours is named as ours",
-        SUPERVISOR + "forking/processes.py",
+        SUPERVISOR + "processes/table.py",
         "ours = OURS if was_killed and status & 0x7F == signal.SIGKILL else 0",
         "ours = 0",
         "tests/supervisor/test_processes.py::"
@@ -371,7 +371,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the watch over the keeper",
-        SUPERVISOR + "watch.py",
+        SUPERVISOR + "shell/ledger_watch.py",
         "yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)",
         "return",
         SYSTEM + "test_leases.py::test_a_frozen_keeper_is_replaced_before_a_lease_is_lost",
@@ -393,21 +393,21 @@ MUTATIONS = (
     ),
     Mutation(
         "delays of the retry gate",
-        WORKER + "client/gate.py",
+        WORKER + "client/circuit.py",
         "self._reopens_at = now + self._delay_s(error)",
         "self._reopens_at = now",
         CHAOS + "test_partitions.py::test_results_that_wait_for_the_engine_are_few_calls_and_all_delivered",
     ),
     Mutation(
         "the end of copies made by a fork",
-        WORKER + "process/forks.py",
+        WORKER + "process/fork_guard.py",
         "        _is_copy = True",
         "        _is_copy = False",
         CHAOS + "test_hostile_activities.py::test_a_grandchild_that_returns_from_its_handler_ends_there",
     ),
     Mutation(
         "the watch over descriptors",
-        SUPERVISOR + "watch.py",
+        SUPERVISOR + "shell/ledger_watch.py",
         "FULL = 0.9",
         "FULL = 9.0",
         CHAOS
@@ -422,14 +422,14 @@ MUTATIONS = (
     ),
     Mutation(
         "two slots for sums of money",
-        WORKER + "shared/spendings.py",
+        WORKER + "ledger/usage.py",
         "older = turns.index(min(turns))",
         "older = 0",
         UNIT + "test_spendings.py::test_a_write_that_a_crash_tears_leaves_the_sums_before",
     ),
     Mutation(
         "permits that processes share",
-        WORKER + "shared/host_permits.py",
+        WORKER + "ledger/limits.py",
         "self._locks.try_lock(_byte_of(permit))",
         "_byte_of(permit)",
         SYSTEM

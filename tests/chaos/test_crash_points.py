@@ -9,7 +9,7 @@ from chaos.oracle import pid_of
 from chaos.proxy import Fate
 from harness import eventually
 
-from flowherd.process.crashpoints import KEEPER_POINTS, POINTS, VARIABLE, bind, reached
+from flowherd.crashpoints import KEEPER_POINTS, POINTS, VARIABLE, bind, reached
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from deploy_kit import DEPLOY, OWN_VARIABLES, run_tool
 
-from flowherd_supervisor.cli import app as command_line
+from flowherd_supervisor.cli.main import app as command_line
 from flowherd_supervisor.config.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import yaml
 from deploy_kit import DEPLOY, run_tool
 from prometheus_client.parser import text_string_to_metric_families
 
-from flowherd.core.messages import SupervisorState
+from flowherd.link.messages import SupervisorState
 from flowherd.ledger import Ledger
 from flowherd_supervisor.keeper.metrics import OUTCOMES, STATES, HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard

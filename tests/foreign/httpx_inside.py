@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flowherd.client.pool.httpx_face import PoolTransport
+from flowherd.transport.httpx_face import PoolTransport
 
 SKIPS = json.loads(os.environ["HTTPX_SKIPS"])
 

@@ -11,13 +11,13 @@ import pytest
 from foreign.llhttp_corpus import Case, corpus
 from scripted_engine import Play, scripted_engine
 
-from flowherd.client import transports
-from flowherd.client.pool.reply import ReplyReader
+from flowherd.transport import choice
+from flowherd.transport.parser import ReplyReader
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
 
 if TYPE_CHECKING:
-    from flowherd.client.transport import Transport
+    from flowherd.transport.transport import Transport
 
 CAP = 1 << 20
 ROUTE = "/api/v1/activities/x/complete"
@@ -81,7 +81,7 @@ async def test_every_reply_is_a_reply_or_an_outage_and_the_next_call_sees_its_ow
     """Faults E2, E15; smuggling: whatever a reply carries too much must answer nobody."""
     async with scripted_engine() as engine:
         config = WorkerConfig(api_url=engine.url, transport=carrier)  # type: ignore[arg-type]
-        transport = transports.new_transport(config, None, connections=1)
+        transport = choice.new_transport(config, None, connections=1)
         for case in cases:
             reader = read(case.raw)
             reader.end()

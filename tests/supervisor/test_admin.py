@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor import admin
-from flowherd_supervisor.admin import DEFAULT_ADDRESS, AdminSocket, Tcp, parse_address
-from flowherd_supervisor.views.ask import endpoint
+from flowherd_supervisor.shell import admin_socket
+from flowherd_supervisor.shell.admin_socket import DEFAULT_ADDRESS, AdminSocket, Tcp, parse_address
+from flowherd_supervisor.cli.ask import endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +103,7 @@ def test_without_a_runtime_folder_it_is_a_private_one_in_the_temp_dir(
     """Interface, Admin; also when the variable names a folder that is gone."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert admin.admin_folder() == tmp_path / f"flowherd-{os.getuid()}"
+    assert admin_socket.admin_folder() == tmp_path / f"flowherd-{os.getuid()}"
 
 
 def test_a_free_port_is_named_in_the_banner(bind: Callable[[str], AdminSocket]) -> None:
@@ -190,12 +190,12 @@ def test_living_supervisors_are_found_by_pid_and_dead_ones_passed_over(
     bind: Callable[[str], AdminSocket], runtime: Path
 ) -> None:
     """What `status` looks for."""
-    assert admin.find_sockets() == {}
+    assert admin_socket.find_sockets() == {}
     one = bind("off")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(runtime / "flowherd" / "1.sock"))
     (runtime / "flowherd" / "notes.sock").touch()
-    assert admin.find_sockets() == {os.getpid(): one.path}
+    assert admin_socket.find_sockets() == {os.getpid(): one.path}
 
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
@@ -209,7 +209,7 @@ def test_n16_a_folder_of_another_user_is_refused_by_who_binds_and_by_who_asks(
     """Under a temp dir that all share anybody can be first: a socket in there may be theirs."""
     (runtime / "flowherd").mkdir(mode=0o700)
     os.chown(runtime / "flowherd", SOMEBODY, SOMEBODY)
-    for use in (lambda: bind("off"), admin.find_sockets):
+    for use in (lambda: bind("off"), admin_socket.find_sockets):
         with pytest.raises(ConfigurationError, match="not a private folder of yours: remove it, or set XDG"):
             use()
 
@@ -222,11 +222,11 @@ def test_n16_a_folder_that_others_can_write_to_or_that_is_a_link_is_refused(
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(ConfigurationError, match="not a private folder of yours"):
-        admin.find_sockets()
+        admin_socket.find_sockets()
     folder.rmdir()
     folder.symlink_to(tmp_path)
     with pytest.raises(ConfigurationError, match="not a private folder of yours"):
-        admin.find_sockets()
+        admin_socket.find_sockets()
 
 
 @as_root
@@ -235,9 +235,9 @@ def test_n16_a_socket_of_another_user_is_neither_found_nor_spoken_to(
 ) -> None:
     """A host of another user is never steered, whoever asks for it by its path."""
     one = bind("off")
-    admin.check_own(one.path)
+    admin_socket.check_own(one.path)
     os.chown(one.path, SOMEBODY, SOMEBODY)
-    assert admin.find_sockets() == {}
+    assert admin_socket.find_sockets() == {}
     with pytest.raises(
         ConfigurationError, match=f"belongs to user {SOMEBODY}: a host is steered by the user"
     ):

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from flowherd_supervisor.core import capacity
-from flowherd_supervisor.core.advice import ENOUGH_SAMPLES, Surroundings, advise
-from flowherd_supervisor.core.capacity import HostLoad
-from flowherd_supervisor.core.measured import ENOUGH_PROBES, Measured, Place, Steps, median_s, residual_p95_s
+from flowherd_supervisor.advise import capacity
+from flowherd_supervisor.advise.judge import ENOUGH_SAMPLES, Surroundings, advise
+from flowherd_supervisor.advise.capacity import HostLoad
+from flowherd_supervisor.advise.measured import ENOUGH_PROBES, Measured, Place, Steps, median_s, residual_p95_s
 
 AROUND = Surroundings(active_s=10.0)
 

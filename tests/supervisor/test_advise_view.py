@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 from worker_kit import open_berth
 
-from flowherd.core.messages import SupervisorState
+from flowherd.link.messages import SupervisorState
 from flowherd.errors import ConfigurationError
 from flowherd.ledger import Cause, Ledger, RecordBook
-from flowherd.measuring.measures import Measures
-from flowherd.shared.work import LOADS, Load, Where
-from flowherd_supervisor.keeper.advice import Adviser, host_load, judged, summary
-from flowherd_supervisor.views.advise import render, show_advice
+from flowherd.execution.profiles import Measures
+from flowherd.ledger.activity_profile import LOADS, Load, Where
+from flowherd_supervisor.advise.document import Adviser, host_load, judged, summary
+from flowherd_supervisor.cli.advise import render, show_advice
 
 if TYPE_CHECKING:
     from pathlib import Path

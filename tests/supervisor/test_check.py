@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
-from flowherd_supervisor.cli import main
+from flowherd_supervisor.cli.main import main
 from flowherd_supervisor.config.cautions import MANY_PER_CPU, cautions
 from flowherd_supervisor.config.settings import Settings
-from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowherd import __version__
-from flowherd_supervisor import cli
+from flowherd_supervisor.cli import main
 from flowherd_supervisor.config.settings import Settings
 from flowherd_supervisor.config.sources import flag_of, variable_of
 
@@ -28,7 +28,7 @@ def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def call(*words: str) -> int:
     """The exit code of `flowherd` with these words."""
     with pytest.raises(SystemExit) as left:
-        cli.main(words)
+        main.main(words)
     return int(left.value.code or 0)
 
 
@@ -36,7 +36,7 @@ def call_supervisor(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """The same of `flowherd-supervisor`."""
     monkeypatch.setattr(sys, "argv", ["flowherd-supervisor", *words])
     with pytest.raises(SystemExit) as left:
-        cli.main_supervisor()
+        main.main_supervisor()
     return int(left.value.code or 0)
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flowherd_supervisor.cli import main
+from flowherd_supervisor.cli.main import main
 from flowherd_supervisor.config.settings import Settings
-from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.descriptors import open_descriptors, reserve_descriptors
+from flowherd_supervisor.shell.descriptors import open_descriptors, reserve_descriptors
 
 
 def test_open_descriptors_are_counted_as_a_listing_would() -> None:

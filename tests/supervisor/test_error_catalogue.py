@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from setproctitle import getproctitle, setproctitle
 
-from flowherd_supervisor.cli import main
+from flowherd_supervisor.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

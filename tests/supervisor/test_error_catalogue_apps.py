@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_http import Reply, scripted_server
 
-from flowherd_supervisor.cli import main
+from flowherd_supervisor.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

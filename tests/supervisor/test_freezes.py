@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from brain import Brain, forked, ready
 
-from flowherd.core.awake import STEP_S
+from flowherd.awake import STEP_S
 from flowherd.ledger import Ledger
-from flowherd.shared.bells import Bells
+from flowherd.ledger.wakeups import Bells
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Kill
 from flowherd_supervisor.core.events import KEEPER, MOLD
 from flowherd_supervisor.core.plan import Plan, Preload
 from flowherd_supervisor.core.state import Isolate, Mode, Phase, Seat, State
-from flowherd_supervisor.supervisor import Supervisor
+from flowherd_supervisor.shell.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

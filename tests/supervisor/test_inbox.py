@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flowherd.core.messages import Ready
-from flowherd.process.link import Link
-from flowherd_supervisor.inbox import HEARD, Inbox
+from flowherd.link.messages import Ready
+from flowherd.link.link import Link
+from flowherd_supervisor.shell.inbox import HEARD, Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowherd.ledger import Cause, Cell, Ledger, RecordBook
-from flowherd_supervisor.keeper.happenings import Happenings
+from flowherd_supervisor.keeper.events import Happenings
 from flowherd_supervisor.keeper.inflight import MOST_SHOWN, BlockWatch, running_in
 
 

@@ -10,8 +10,8 @@ import pytest
 from deploy_kit import run_tool
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.commands.init import init
-from flowherd_supervisor.commands.itself import called_from
+from flowherd_supervisor.cli.init import init
+from flowherd_supervisor.cli.itself import called_from
 from flowherd_supervisor.config import sources
 
 if TYPE_CHECKING:

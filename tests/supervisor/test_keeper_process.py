@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowherd.config import WorkerConfig
-from flowherd.core.messages import Finish
+from flowherd.link.messages import Finish
 from flowherd.exits import Exit
-from flowherd.leases.beats import LeaseKeeper
+from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger
-from flowherd.process.link import Link
-from flowherd.shared.bells import Bells
-from flowherd_supervisor.keeper import pages, process
+from flowherd.link.link import Link
+from flowherd.ledger.wakeups import Bells
+from flowherd_supervisor.keeper import process
+from flowherd_supervisor.keeper import http
 from flowherd_supervisor.keeper.process import KeeperSetup, _Keeper
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def test_n1_pages_that_end_are_served_again(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pages, "_Server", Server)
     monkeypatch.setattr(pages, "AGAIN_AFTER_S", 0.0)
     with socket.socket() as one:
-        pages.PagesThread(Routes(), [one]).start()  # type: ignore[arg-type]
+        http.PagesThread(Routes(), [one]).start()  # type: ignore[arg-type]
         assert served.wait(CEILING_S)
         assert one.fileno() >= 0
     assert families == [socket.AF_INET, socket.AF_INET]

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.core.messages import Asked, SupervisorState
+from flowherd.link.messages import Asked, SupervisorState
 from flowherd.ledger import Ledger
-from flowherd.process.link import LinkClosed
+from flowherd.link.link import LinkClosed
 from flowherd_supervisor.keeper import guard
 from flowherd_supervisor.keeper.control import MAX_BODY, ORDERS, consider
-from flowherd_supervisor.keeper.happenings import Happenings
+from flowherd_supervisor.keeper.events import Happenings
 from flowherd_supervisor.keeper.routes import PAGES, Routes
 from flowherd_supervisor.keeper.status import StatusBoard
 
 if TYPE_CHECKING:
-    from flowherd.core.messages import Message
+    from flowherd.link.messages import Message
 
 JSON = {"content-type": "application/json"}
 

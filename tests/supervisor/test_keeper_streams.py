@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from flowherd.core.messages import encode, noted
-from flowherd_supervisor.keeper.happenings import KEPT, Happenings, OwnLog
-from flowherd_supervisor.keeper.streams import MOST_WATCHERS, Streams
+from flowherd.link.messages import encode, noted
+from flowherd_supervisor.keeper.events import KEPT, Happenings, OwnLog
+from flowherd_supervisor.keeper.event_stream import MOST_WATCHERS, Streams
 
 if TYPE_CHECKING:
     import pytest

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from flowherd.core.messages import SupervisorState
+from flowherd.link.messages import SupervisorState
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordBook, Timing
 from flowherd_supervisor.keeper.exposition import exposition
 from flowherd_supervisor.keeper.metrics import HostMetrics

@@ -11,25 +11,25 @@ _PROBE = """
 import gc, json
 from inspect import isfunction
 from flowherd import Registry
-from flowherd.client.gate import Gate
-from flowherd.client.pool.connection import HttpConnection
-from flowherd.client.pool.wire import Origin
+from flowherd.client.circuit import Gate
+from flowherd.transport.connection import HttpConnection
+from flowherd.transport.wire import Origin
 from flowherd.config import WorkerConfig
 from flowherd.ledger import Ledger, records_needed
 from flowherd.sdk.loading import LoadedApp
-from flowherd.shared.bells import Bells
+from flowherd.ledger.wakeups import Bells
 from flowherd.working.attempts import Attempts
 from flowherd.working.poller import Poller
 from flowherd.working.reporter import Reporter
-from flowherd_supervisor.forking import mold
-from flowherd_supervisor.forking.setups import Setups
+from flowherd_supervisor.processes import zygote
+from flowherd_supervisor.processes.specs import Setups
 config = WorkerConfig(client_id="me", client_secret="s")
 ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
 setups = Setups("app:registry", ".", None, config, {}, config.concurrency, ledger, Bells(len(ledger.berths)))
 kinds = (Attempts, Gate, HttpConnection, Poller, Reporter)
 code = {one: one.__code__ for kind in kinds for one in vars(kind).values() if isfunction(one)}
 loaded = LoadedApp("app:registry", Registry(worker_type="pictures"))
-mold._prepare(mold.MoldSetup(setups, 1, 3), loaded)
+zygote._prepare(zygote.MoldSetup(setups, 1, 3), loaded)
 read, sized = Origin.of.cache_info().misses, dict(setups.sizes)
 Origin.of(config.api_url)
 print(json.dumps({

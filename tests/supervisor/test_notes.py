@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flowherd.core.ends import OURS
+from flowherd.ends import OURS
 from flowherd_supervisor.core.actions import Level, Note
 from flowherd_supervisor.core.events import KEEPER
-from flowherd_supervisor.notes import Banner, say
+from flowherd_supervisor.shell.event_log import Banner, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from flowherd.process.statuses import describe_status
-from flowherd_supervisor.forking.oom import OomCounter
+from flowherd.exit_status import describe_status
+from flowherd_supervisor.processes.oom import OomCounter
 
 if TYPE_CHECKING:
     from pathlib import Path

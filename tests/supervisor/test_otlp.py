@@ -11,7 +11,7 @@ from collector_kit import labels_of, running_collector
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowherd.config import WorkerConfig
-from flowherd.core.messages import SupervisorState
+from flowherd.link.messages import SupervisorState
 from flowherd.ledger import Cell, Ledger, RecordBook, Timing
 from flowherd.telemetry.delivery import EXPORTERS
 from flowherd_supervisor.keeper import export

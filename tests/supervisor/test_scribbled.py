@@ -17,20 +17,20 @@ from brain import Brain
 from structlog.testing import capture_logs
 
 from flowherd.config import WorkerConfig
-from flowherd.leases.beats import LeaseKeeper
+from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Clock, Ledger, Life, RecordBook
-from flowherd.process.link import Link
-from flowherd.shared.siblings import Siblings
-from flowherd.shared.work import Where
+from flowherd.link.link import Link
+from flowherd.ledger.siblings import Siblings
+from flowherd.ledger.activity_profile import Where
 from flowherd.testing import FakeEngine
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Abort
-from flowherd_supervisor.forking.processes import Handle
+from flowherd_supervisor.processes.table import Handle
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
-from flowherd_supervisor.segments import Segments
-from flowherd_supervisor.watch import Watch
-from flowherd_supervisor.wellness import is_well
+from flowherd_supervisor.shell.segment_checks import Segments
+from flowherd_supervisor.shell.ledger_watch import Watch
+from flowherd_supervisor.shell.health import is_well
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

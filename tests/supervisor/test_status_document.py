@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flowherd.core.messages import SupervisorState
+from flowherd.link.messages import SupervisorState
 from flowherd.ledger import Cause, Cell, Clock, Host, Ledger, RecordBook
 from flowherd_supervisor.keeper.status import MEASURED_EVERY_S, StatusBoard
 

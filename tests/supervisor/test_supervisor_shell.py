@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flowherd.core import messages
+from flowherd.link import messages
 from flowherd.ledger import Cause, Cell, Ledger, Life
-from flowherd.process.link import Link
-from flowherd.shared.bells import Bells
-from flowherd_supervisor import supervisor as supervisor_module
+from flowherd.link.link import Link
+from flowherd.ledger.wakeups import Bells
+from flowherd_supervisor.shell import supervisor as supervisor_module
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, Phase
-from flowherd_supervisor.forking.processes import Handle
-from flowherd_supervisor.supervisor import Supervisor
+from flowherd_supervisor.processes.table import Handle
+from flowherd_supervisor.shell.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

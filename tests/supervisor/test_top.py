@@ -14,9 +14,9 @@ from status_kit import CHILD, DOCUMENT
 from textual.widgets import DataTable, RichLog, Static
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.views.feed import Happened, News, Silent, Status
-from flowherd_supervisor.views.top import top
-from flowherd_supervisor.views.top_app import TopApp, line_of
+from flowherd_supervisor.cli.feed import Happened, News, Silent, Status
+from flowherd_supervisor.cli.top import top
+from flowherd_supervisor.cli.top_app import TopApp, line_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -132,7 +132,7 @@ def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     """An extra that is missing is no traceback."""
     monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("sys.stdout", Terminal())
-    monkeypatch.delitem(sys.modules, "flowherd_supervisor.views.top_app", raising=False)
+    monkeypatch.delitem(sys.modules, "flowherd_supervisor.cli.top_app", raising=False)
     monkeypatch.setitem(sys.modules, "textual", None)
     with pytest.raises(
         ConfigurationError, match=r"pip install 'flowherd\[top\]', or use flowherd top --once"

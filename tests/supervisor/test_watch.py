@@ -10,10 +10,10 @@ from brain import Brain
 from worker_kit import claim, open_berth
 
 from flowherd.ledger import Cell, Ledger, RecordBook
-from flowherd.process.link import Link
+from flowherd.link.link import Link
 from flowherd_supervisor.core.events import KeeperLate, LimitOverdue
-from flowherd_supervisor.forking.processes import Handle
-from flowherd_supervisor.watch import HANG_MARGIN_S, Watch
+from flowherd_supervisor.processes.table import Handle
+from flowherd_supervisor.shell.ledger_watch import HANG_MARGIN_S, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from brain import Brain
 from flowherd.ledger import Cell, Clock, Ledger, RecordBook
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.state import Phase
-from flowherd_supervisor.notify import ServiceManager
-from flowherd_supervisor.wellness import RARE_S, RECENT_S, is_well
+from flowherd_supervisor.shell.service_manager import ServiceManager
+from flowherd_supervisor.shell.health import RARE_S, RECENT_S, is_well
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,12 +13,12 @@ from harness import APPS, Engine, Host, eventually, running_engine, running_host
 from pydantic import SecretStr
 from scripted_http import Reply, scripted_server
 
-from flowherd.client.auth import HostTokens, Token
-from flowherd.client.transport import new_client
+from flowherd.client.tokens import HostTokens, Token
+from flowherd.transport.transport import new_client
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnauthorized
 from flowherd.ledger import Ledger
-from flowherd_supervisor.cli import main
+from flowherd_supervisor.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

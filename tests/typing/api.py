@@ -22,7 +22,7 @@ from flowherd import (
     Usage,
     activity,
 )
-from flowherd.activity import Outcome
+from flowherd.model import Outcome
 from flowherd.sdk.registry import ActivityDefinition
 from flowherd.testing import FakeEngine, TestedRun, make_activity, run_activity, run_activity_sync
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from flowherd import CancelReason, LeaseLost, Registry
-from flowherd.activity import Completed
+from flowherd.model import Completed
 from flowherd.config import WorkerConfig
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
@@ -301,7 +301,7 @@ async def test_the_sdks_own_client_sends_the_hosts_token_and_none_where_none_is_
     """A token that is sent to an engine in development mode is checked (protocol.md §2.2)."""
     import httpx
 
-    from flowherd.client.auth import Token
+    from flowherd.client.tokens import Token
 
     class Tokens:
         version = 1

@@ -15,8 +15,8 @@ from worker_kit import open_berth
 from flowherd import Registry
 from flowherd.config import WorkerConfig
 from flowherd.ledger import Host, Ledger, records_needed
-from flowherd.process.assembly import Assembly, Place
-from flowherd.shared.bells import Bells
+from flowherd.process.build import Assembly, Place
+from flowherd.ledger.wakeups import Bells
 
 if TYPE_CHECKING:
     from scripted_engine import ScriptedEngine

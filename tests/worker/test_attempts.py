@@ -10,7 +10,7 @@ from attempts_kit import Table, an_activity
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.engine import Batch, Undecodable, Verdict
+from flowherd.client.protocol import Batch, Undecodable, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Cell, State
 

@@ -7,9 +7,9 @@ import asyncio
 from attempts_kit import Isolates, Table, an_activity
 from virtual_time import virtual_time
 
-from flowherd.activity import Completed, Died
+from flowherd.model import Completed, Died
 from flowherd.config import WorkerConfig
-from flowherd.leases.beats import LeaseKeeper
+from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, State
 
 KILLED = Died("its isolate was killed by SIGKILL")

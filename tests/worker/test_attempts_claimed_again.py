@@ -8,7 +8,7 @@ from attempts_kit import Table, an_activity
 from structlog.testing import capture_logs
 from virtual_time import virtual_time
 
-from flowherd.engine import Verdict
+from flowherd.client.protocol import Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Cell, State
 

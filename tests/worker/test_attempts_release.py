@@ -9,7 +9,7 @@ import pytest
 from attempts_kit import Table, an_activity
 from virtual_time import virtual_time
 
-from flowherd.engine import Verdict
+from flowherd.client.protocol import Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Cell, State
 

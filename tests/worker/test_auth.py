@@ -13,11 +13,11 @@ from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 from structlog.testing import capture_logs
 from worker_kit import open_berth
 
-from flowherd.activity import Completed
-from flowherd.client.auth import BearerAuth, HostTokens, LedgerTokens, Token
-from flowherd.client.transport import new_client
+from flowherd.model import Completed
+from flowherd.client.tokens import BearerAuth, HostTokens, LedgerTokens, Token
+from flowherd.transport.transport import new_client
 from flowherd.config import WorkerConfig
-from flowherd.engine import Verdict
+from flowherd.client.protocol import Verdict
 from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Cell, Host, Ledger
 

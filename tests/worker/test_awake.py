@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from virtual_time import VirtualTimeLoop, now, virtual_time
 
-from flowherd.core.awake import FREEZE_S, LATE_S, STEP_S, AwakeClock, Patience, Witness
+from flowherd.awake import FREEZE_S, LATE_S, STEP_S, AwakeClock, Patience, Witness
 from flowherd.running.awake_timer import AwakeTimer
 
 

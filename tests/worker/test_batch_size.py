@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from flowherd.core.pacing import MOST
-from flowherd.process.thread_time import busy_s
+from flowherd.working.pacing import MOST
+from flowherd.thread_time import busy_s
 from flowherd.working.batch_size import BUSY, LEAST, STARVING, WINDOW_S, BatchSize
 
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import LeasedHost, open_berth
 
-from flowherd.engine import Answer, Verdict
+from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordBook, Standing
 from flowherd.testing import FakeEngine

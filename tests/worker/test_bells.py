@@ -7,7 +7,7 @@ import select
 
 import pytest
 
-from flowherd.shared.bells import Bells
+from flowherd.ledger.wakeups import Bells
 
 
 @pytest.fixture

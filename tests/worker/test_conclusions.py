@@ -6,7 +6,7 @@ import pytest
 from worker_kit import claim, open_berth
 
 from flowherd.ledger import Host, Ledger, RecordBook, Standing
-from flowherd.shared.conclusions import Conclusions
+from flowherd.ledger.conclusions import Conclusions
 
 STORES = 6  # of one conclusion, but for the verdict's own
 

@@ -16,9 +16,9 @@ from worker_kit import LeasedHost, open_berth
 
 from flowherd import Registry
 from flowherd.config import WorkerConfig
-from flowherd.engine import Answer, Batch, Verdict
+from flowherd.client.protocol import Answer, Batch, Verdict
 from flowherd.errors import EngineError, EngineUnavailable
-from flowherd.leases.beats import SCAN_EVERY_S, LeaseKeeper
+from flowherd.leases.lease_keeper import SCAN_EVERY_S, LeaseKeeper
 from flowherd.leases.confirmations import ANSWERED_FOR_S, Answers, PollHold, unconfirmed
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordBook
 from flowherd.running.environment import RunEnvironment
@@ -26,7 +26,7 @@ from flowherd.testing import FakeEngine, make_activity
 from flowherd.working.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
-    from flowherd.activity import Activity
+    from flowherd.model import Activity
 
 
 def test_a_lease_is_in_doubt_when_two_thirds_of_it_have_passed_without_an_answer() -> None:

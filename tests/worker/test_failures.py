@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from flowherd.sdk.failures import MAX_MESSAGE_BYTES, clean_message, describe_exception, report
+from flowherd.sdk.tracebacks import MAX_MESSAGE_BYTES, clean_message, describe_exception, report
 from flowherd.sdk.redaction import mask, secrets_in
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.core import conversation
+from flowherd.isolates import isolate_protocol
 from flowherd.isolates.frames import CHUNK_BYTES, HEAD, FrameError, FrameReader, StreamEnded, head_of
 
 
@@ -91,13 +91,13 @@ def sample_of(kind):
     return kind(**{name: SAMPLES[kind.__annotations__[name]] for name in kind.__struct_fields__[:count]})
 
 
-@pytest.mark.parametrize("kind", conversation.Downward.__args__)
+@pytest.mark.parametrize("kind", isolate_protocol.Downward.__args__)
 def test_every_message_to_an_isolate_comes_back_as_it_was_said(kind):
     made = sample_of(kind)
-    assert conversation.decode_downward(conversation.encode(made)) == made
+    assert isolate_protocol.decode_downward(isolate_protocol.encode(made)) == made
 
 
-@pytest.mark.parametrize("kind", conversation.Upward.__args__)
+@pytest.mark.parametrize("kind", isolate_protocol.Upward.__args__)
 def test_every_message_of_an_isolate_comes_back_as_it_was_said(kind):
     made = sample_of(kind)
-    assert conversation.decode_upward(conversation.encode(made)) == made
+    assert isolate_protocol.decode_upward(isolate_protocol.encode(made)) == made

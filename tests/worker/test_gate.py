@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.client.gate import Gate
-from flowherd.core.retries import Backoff
+from flowherd.client.circuit import Gate
+from flowherd.backoff import Backoff
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnauthorized, EngineUnavailable
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowherd.ledger import Ledger, RecordBook, Timing
-from flowherd.shared.histogram import BUCKETS, bucket_of, quantile_s, upper_s
+from flowherd.ledger.histogram import BUCKETS, bucket_of, quantile_s, upper_s
 
 
 @given(st.floats(0, 1e9))

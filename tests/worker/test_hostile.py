@@ -19,7 +19,7 @@ from worker_kit import open_berth
 from flowherd import Registry
 from flowherd.client.kruxia import KruxiaEngine
 from flowherd.client.kruxia_batches import decode_batch
-from flowherd.client.transport import Reply
+from flowherd.transport.transport import Reply
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Ledger, RecordBook, records_needed
@@ -58,7 +58,7 @@ class ScriptedTransport:
         max_reply_bytes: int = 1 << 20,
         is_first: bool = False,
     ) -> Reply:
-        """See `flowherd.client.transport.Transport`."""
+        """See `flowherd.transport.transport.Transport`."""
         await asyncio.sleep(0)
         sent = json.loads(body)
         if self.errors and self._chance.random() < 0.6:

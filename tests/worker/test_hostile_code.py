@@ -18,9 +18,9 @@ from hostile_code import Code
 from worker_kit import open_berth
 
 from flowherd import ActivityContext, ActivityError, ActivityResult, Registry
-from flowherd.activity import Usage
+from flowherd.model import Usage
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.client.transport import HttpxTransport
+from flowherd.transport.transport import HttpxTransport
 from flowherd.config import WorkerConfig
 from flowherd.ledger import Ledger, RecordBook, records_needed
 from flowherd.running.environment import RunEnvironment
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity import ActivityDefinition
 
 SEED = 20261124
 OUTPUTS, EXCEPTIONS, NAMES = 3_000, 2_000, 2_000

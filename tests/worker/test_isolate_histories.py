@@ -11,8 +11,8 @@ import pytest
 from isolate_pool_kit import Peer, Pool, pool
 from virtual_time import virtual_time
 
-from flowherd.activity import Completed, Died, Failed, Lost
-from flowherd.core.conversation import (
+from flowherd.model import Completed, Died, Failed, Lost
+from flowherd.isolates.isolate_protocol import (
     Begin,
     Cancel,
     CostRecorded,

@@ -10,7 +10,7 @@ import pytest
 from isolate_kit import CEILING_S, running_forker, workplace
 from leftovers_app import LEFTOVERS
 
-from flowherd.activity import Completed
+from flowherd.model import Completed
 
 if TYPE_CHECKING:
     import socket

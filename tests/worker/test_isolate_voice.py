@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowherd import CancelReason, LeaseLost
-from flowherd.core.conversation import Answered, Begin, Cancel, Logged, Refused, decode_upward, encode
+from flowherd.isolates.isolate_protocol import Answered, Begin, Cancel, Logged, Refused, decode_upward, encode
 from flowherd.errors import FileTooLarge, InvalidFile
 from flowherd.isolates.frames import FrameReader, StreamEnded
 from flowherd.isolates.inside.desk import Desk

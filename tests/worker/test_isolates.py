@@ -11,8 +11,8 @@ import pytest
 from isolate_pool_kit import pool
 from virtual_time import virtual_time
 
-from flowherd.activity import Completed, Died
-from flowherd.core.conversation import (
+from flowherd.model import Completed, Died
+from flowherd.isolates.isolate_protocol import (
     Begin,
     Cancel,
     CostRecorded,
@@ -26,7 +26,7 @@ from flowherd.core.conversation import (
     UsageRecorded,
     decode_downward,
 )
-from flowherd.core.ends import OURS
+from flowherd.ends import OURS
 from flowherd.isolates.frames import head_of
 from flowherd.running.run import Phase
 from flowherd.running.runner import CancelReason

@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isolate_kit import CEILING_S, running_forker, workplace
 
-from flowherd.activity import Completed, Died
+from flowherd.model import Completed, Died
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.isolates.reading import PAUSE_S
-from flowherd.measuring.measures import Measure
+from flowherd.execution.profiles import Measure
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.run import Phase
 from flowherd.running.runner import CancelReason
 from flowherd.running.stepping import LoopMeter
-from flowherd.shared.work import Figure, Where
+from flowherd.ledger.activity_profile import Figure, Where
 from flowherd.testing import WORKFLOW_ID, make_activity
 
 pytestmark = [pytest.mark.fork, pytest.mark.timeout(60)]
@@ -129,7 +129,7 @@ async def test_money_logs_and_lines_come_out_here(forker, caplog):
         "half a line",
     ]
     assert [record.line for record in about if record.getMessage() == "activity_stderr"] == ["to stderr"]
-    (logged,) = [record for record in about if record.name == "flowherd.activity"]
+    (logged,) = [record for record in about if record.name == "flowherd.model"]
     assert (logged.getMessage(), logged.levelname) == ("logged 7", "WARNING")
     assert (logged.shelf, logged.odd) == ("B", "<class 'set'>")
 

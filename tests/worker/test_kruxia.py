@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 
-from flowherd.activity import Completed, Failed, Usage
+from flowherd.model import Completed, Failed, Usage
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.engine import Answer, Verdict
+from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import (
     EngineDisconnected,
     EngineError,

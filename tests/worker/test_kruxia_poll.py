@@ -15,7 +15,7 @@ from scripted_engine import Play, ScriptedEngine, envelope
 from structlog.testing import capture_logs
 
 from flowherd.client.kruxia_batches import decode_batch
-from flowherd.engine import Batch
+from flowherd.client.protocol import Batch
 from flowherd.errors import EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from flowherd.client.kruxia_batches import decode_batch
-from flowherd.engine import Batch
+from flowherd.client.protocol import Batch
 from flowherd.errors import EngineUnavailable
 
 NAMES = frozenset({"heavy"})

@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import LeasedHost
 
-from flowherd.engine import Answer, Verdict
+from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
-from flowherd.leases.beats import RESTS_FOR_S
+from flowherd.leases.lease_keeper import RESTS_FOR_S
 from flowherd.leases.heartbeats import PLACES
 from flowherd.ledger import Host, Ledger, Standing, State
 

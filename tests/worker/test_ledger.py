@@ -20,7 +20,7 @@ from flowherd.ledger import (
     Standing,
     State,
 )
-from flowherd.shared.berth import CRC_BYTES, HEAD
+from flowherd.ledger.segment import CRC_BYTES, HEAD
 
 
 def tear(berth: Berth, index: int, at: int) -> None:

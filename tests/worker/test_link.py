@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flowherd.core.messages import Drain, Quiet, WatchChild, decode_downward, encode
-from flowherd.process.link import Link, LinkClosed
+from flowherd.link.messages import Drain, Quiet, WatchChild, decode_downward, encode
+from flowherd.link.link import Link, LinkClosed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

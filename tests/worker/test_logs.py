@@ -22,7 +22,7 @@ from flowherd.isolates.printing import replay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flowherd.core.conversation import Logged
+    from flowherd.isolates.isolate_protocol import Logged
 
 
 class Log:

@@ -13,11 +13,11 @@ from worker_kit import open_berth
 
 from flowherd.execution.on_loop import Steps
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordBook
-from flowherd.measuring.gil import GilProbe
-from flowherd.measuring.load import LoadMeter
-from flowherd.measuring.measures import SAMPLED_EVERY, SAMPLED_FIRST, LoopSample, Measure, Measures, Stay
+from flowherd.execution.gil import GilProbe
+from flowherd.execution.load import LoadMeter
+from flowherd.execution.profiles import SAMPLED_EVERY, SAMPLED_FIRST, LoopSample, Measure, Measures, Stay
 from flowherd.running.stepping import LongStep, LoopMeter
-from flowherd.shared.work import ENTRIES, Figure, Load, Where, Work, WorkTable
+from flowherd.ledger.activity_profile import ENTRIES, Figure, Load, Where, Work, WorkTable
 
 
 def spend(cpu_s: float) -> None:

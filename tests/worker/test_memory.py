@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from flowherd.process.memory import forget_zeros, resident_bytes
+from flowherd.procfs import forget_zeros, resident_bytes
 
 _OWN_LOOP = """
 import sys
 from flowherd.process.loops import new_loop
-from flowherd.process.memory import resident_bytes
+from flowherd.procfs import resident_bytes
 import uvloop
 make = new_loop("uvloop") if sys.argv[1] == "ours" else uvloop.new_event_loop
 first = make()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.core.messages import (
+from flowherd.link.messages import (
     MAX_BYTES,
     BootFailed,
     CredentialsRefused,

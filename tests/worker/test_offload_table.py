@@ -12,7 +12,7 @@ import pytest
 from isolate_kit import CEILING_S, FOLDER, running_forker, workplace
 
 from flowherd import RegistryError
-from flowherd.activity import Completed
+from flowherd.model import Completed
 from flowherd.config import WorkerConfig
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, RootModel
 
 from flowherd import ActivityResult, InvalidOutput
-from flowherd.sdk.outputs import MAX_OUTPUT_BYTES, encode_output
+from flowherd.sdk.output import MAX_OUTPUT_BYTES, encode_output
 
 
 def sent(value):

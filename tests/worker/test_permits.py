@@ -22,9 +22,9 @@ from flowherd.running.offload import ThreadPool
 from flowherd.running.run_state import CancelReason
 from flowherd.running.runner import Runner
 from flowherd.sdk.registry import Registry
-from flowherd.shared.bells import Bells
-from flowherd.shared.host_permits import RETRY_S, YIELD_S, HostPermits, RecordLocks
-from flowherd.shared.permits import NotNow, OwnPermits, Permit
+from flowherd.ledger.wakeups import Bells
+from flowherd.ledger.limits import RETRY_S, YIELD_S, HostPermits, RecordLocks
+from flowherd.ledger.permits import NotNow, OwnPermits, Permit
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:

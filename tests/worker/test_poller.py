@@ -11,11 +11,11 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
 from flowherd.config import WorkerConfig
-from flowherd.core.pacing import SOON_S
-from flowherd.engine import Batch
+from flowherd.working.pacing import SOON_S
+from flowherd.client.protocol import Batch
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, State
-from flowherd.shared.siblings import Siblings
+from flowherd.ledger.siblings import Siblings
 from flowherd.working.batch_size import LEAST
 from flowherd.working.poller import Mode, Poller
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_engine import Play, ScriptedEngine
 
-from flowherd.client.pool.direct import DirectTransport
-from flowherd.client.pool.pool import HttpPool
-from flowherd.client.pool.wire import ConnectError, Origin
+from flowherd.transport.direct import DirectTransport
+from flowherd.transport.connection_pool import HttpPool
+from flowherd.transport.wire import ConnectError, Origin
 from flowherd.errors import EngineDisconnected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from flowherd.client.pool.connection import HttpConnection
+    from flowherd.transport.connection import HttpConnection
 
 ROUTE = "/api/v1/activities/x/complete"
 

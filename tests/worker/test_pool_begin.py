@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_engine import Play, ScriptedEngine
 
-from flowherd.client.auth import Token
-from flowherd.client.pool.direct import DirectTransport
-from flowherd.client.transport import Reply
+from flowherd.client.tokens import Token
+from flowherd.transport.direct import DirectTransport
+from flowherd.transport.transport import Reply
 from flowherd.errors import EngineDisconnected, EngineError, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import trustme
 import uvloop
 from scripted_engine import ScriptedEngine
 
-from flowherd.client.pool.dialing import dial
-from flowherd.client.pool.direct import DirectTransport
+from flowherd.transport.dialing import dial
+from flowherd.transport.direct import DirectTransport
 from flowherd.errors import EngineUnavailable
 
 if TYPE_CHECKING:

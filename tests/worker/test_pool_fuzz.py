@@ -19,10 +19,10 @@ from httptools import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.client import transports
-from flowherd.client.pool.httpx_face import _head_of
-from flowherd.client.pool.reply import ReplyReader
-from flowherd.client.pool.wire import base_path_of, checked_target
+from flowherd.transport import choice
+from flowherd.transport.httpx_face import _head_of
+from flowherd.transport.parser import ReplyReader
+from flowherd.transport.wire import base_path_of, checked_target
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
 
@@ -260,7 +260,7 @@ async def test_whatever_a_server_does_a_call_has_its_own_reply_or_none(carrier: 
     evil = EvilServer(seed, TRICKS if carrier == "httpx" else (*TRICKS, "surplus"))
     server = await asyncio.start_server(evil.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    transport = transports.new_transport(
+    transport = choice.new_transport(
         WorkerConfig(api_url=url, transport=carrier),
         None,
         connections=2,  # type: ignore[arg-type]

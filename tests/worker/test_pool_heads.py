@@ -21,8 +21,8 @@ from replies_kit import (
     seen,
 )
 
-from flowherd.client.pool.reply import Heads, ReplyReader
-from flowherd.client.pool.wire import OversizedReply
+from flowherd.transport.parser import Heads, ReplyReader
+from flowherd.transport.wire import OversizedReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

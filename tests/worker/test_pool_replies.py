@@ -7,8 +7,8 @@ import random
 import pytest
 from replies_kit import CAP, CHUNKED, EMPTY, INTERIM, MALFORMED, PLAIN, SEED, WHOLE, mutated, read, seen
 
-from flowherd.client.pool.reply import ReplyReader, Stage
-from flowherd.client.pool.wire import MalformedReply, OversizedReply
+from flowherd.transport.parser import ReplyReader, Stage
+from flowherd.transport.wire import MalformedReply, OversizedReply
 
 
 @pytest.mark.parametrize("name", WHOLE)

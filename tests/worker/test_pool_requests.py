@@ -8,10 +8,10 @@ import httpx
 import pytest
 from scripted_engine import Play, ScriptedEngine
 
-from flowherd.client.auth import Token
-from flowherd.client.pool.direct import DirectTransport
-from flowherd.client.pool.httpx_face import PoolTransport
-from flowherd.client.pool.wire import Origin, header_line
+from flowherd.client.tokens import Token
+from flowherd.transport.direct import DirectTransport
+from flowherd.transport.httpx_face import PoolTransport
+from flowherd.transport.wire import Origin, header_line
 from flowherd.errors import EngineUnavailable
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import pytest
 import trustme
 from scripted_engine import Play, ScriptedEngine
 
-from flowherd.client.pool.direct import DirectTransport
-from flowherd.client.pool.httpx_face import PoolTransport
-from flowherd.client.transport import HttpxTransport, Transport, new_client
+from flowherd.transport.direct import DirectTransport
+from flowherd.transport.httpx_face import PoolTransport
+from flowherd.transport.transport import HttpxTransport, Transport, new_client
 from flowherd.errors import EngineMisconfigured, EngineUnavailable
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ _PREAMBLE = """
 import asyncio, gc, json, logging, os, signal, sys, threading
 from flowherd import logs
 from flowherd.client.kruxia import encoded
-from flowherd.client.pool.wire import Origin
+from flowherd.transport.wire import Origin
 from flowherd.config import WorkerConfig
 from flowherd.process.rehearsal import LIVES, rehearse
 from flowherd.process.warm import warm_up

@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.activity import Completed, Failed
-from flowherd.client.gate import Gate
-from flowherd.engine import Answer, Verdict
+from flowherd.model import Completed, Failed
+from flowherd.client.circuit import Gate
+from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable
 from flowherd.testing import FakeEngine
 from flowherd.working.reporter import FAIL_TRIES, Delivery, Reporter

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.core.retries import Backoff
+from flowherd.backoff import Backoff
 
 
 @given(st.integers(-5, 10_000), st.integers())

@@ -10,7 +10,7 @@ from pydantic import BaseModel, SecretStr
 from virtual_time import virtual_time
 
 from flowherd import ActivityError, ActivityResult, CancelReason, Registry, RegistryError, Usage, activity
-from flowherd.activity import Completed, Failed, Lost
+from flowherd.model import Completed, Failed, Lost
 from flowherd.config import WorkerConfig
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool

@@ -10,12 +10,12 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import open_berth
 
-from flowherd.activity import Completed
+from flowherd.model import Completed
 from flowherd.config import WorkerConfig
-from flowherd.core.ends import NOT_OUT_OF_MEMORY
-from flowherd.engine import Answer, Verdict
+from flowherd.ends import NOT_OUT_OF_MEMORY
+from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable, ForeignReply
-from flowherd.leases.beats import LeaseKeeper
+from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Berth, Cause, Cell, Host, Ledger, Life, RecordBook, SeatTotal
 from flowherd.testing import FakeEngine
 

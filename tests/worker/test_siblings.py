@@ -6,10 +6,10 @@ import select
 
 import pytest
 
-from flowherd.core.pacing import Sibling
+from flowherd.working.pacing import Sibling
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordBook
-from flowherd.shared.bells import Bells
-from flowherd.shared.siblings import Siblings
+from flowherd.ledger.wakeups import Bells
+from flowherd.ledger.siblings import Siblings
 
 
 @pytest.fixture

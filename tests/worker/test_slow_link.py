@@ -13,13 +13,13 @@ from scripted_engine import Play, ScriptedEngine
 from slow_link import slow_link
 from structlog.testing import capture_logs
 
-from flowherd.activity import Completed
-from flowherd.client.gate import Gate
+from flowherd.model import Completed
+from flowherd.client.circuit import Gate
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.client.pool.direct import DirectTransport
-from flowherd.client.pool.progress import LEAST_BYTES_PER_S, Progress
-from flowherd.client.transport import PlainHttpxTransport, new_client
-from flowherd.client.transports import new_transport
+from flowherd.transport.direct import DirectTransport
+from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
+from flowherd.transport.transport import PlainHttpxTransport, new_client
+from flowherd.transport.choice import new_transport
 from flowherd.config import WorkerConfig
 from flowherd.errors import CallTooSlow, EngineUnavailable
 from flowherd.working.reporter import Delivery, Reporter
@@ -27,7 +27,7 @@ from flowherd.working.reporter import Delivery, Reporter
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from flowherd.client.transport import Transport
+    from flowherd.transport.transport import Transport
 
 ROUTE = "/api/v1/activities/x/complete"
 KB, MB = 1000, 1_000_000

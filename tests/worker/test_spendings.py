@@ -21,13 +21,13 @@ from worker_kit import claim, open_berth
 
 from flowherd import SyncActivityContext, Usage
 from flowherd.config import WorkerConfig
-from flowherd.leases.beats import LeaseKeeper
+from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Ledger, RecordBook
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.run_state import RunState
 from flowherd.sdk.costs import Costs
-from flowherd.sdk.sums import MAX_TOKENS, pack, unpack
-from flowherd.shared.spendings import AREA_BYTES, SUMS_BYTES, newest, write_of
+from flowherd.sdk.usage import MAX_TOKENS, pack, unpack
+from flowherd.ledger.usage import AREA_BYTES, SUMS_BYTES, newest, write_of
 from flowherd.testing import make_activity
 from flowherd.working.admission import UNKNOWN_WAITS_S
 
@@ -91,7 +91,7 @@ def test_what_an_earlier_record_left_in_the_same_place_never_counts(
 def test_sums_always_fit_and_no_money_is_lost_on_the_way(
     cost: Decimal | None, usage: tuple[Usage, ...]
 ) -> None:
-    """The rule of sdk/sums.py: prices are exact, tokens without a price stay tokens without a price."""
+    """The rule of sdk/usage.py: prices are exact, tokens without a price stay tokens without a price."""
     packed = pack(cost, usage, SUMS_BYTES)
     assert len(packed) <= SUMS_BYTES
     kept_cost, kept = unpack(packed)
@@ -299,13 +299,13 @@ async def test_what_is_spent_after_the_outcome_is_in_no_report_and_so_in_the_log
 COPY = """
 import asyncio, os
 from flowherd import SyncActivityContext
-from flowherd.process import forks
-from flowherd.process.link import Link
+from flowherd.process import fork_guard
+from flowherd.link.link import Link
 from attempts_kit import Table, an_activity
 
 async def main():
     table = Table()
-    forks.guard(asyncio.get_running_loop(), Link.pair()[0])
+    fork_guard.guard(asyncio.get_running_loop(), Link.pair()[0])
     table.bring(an_activity())
     await table.rest()
     context = SyncActivityContext(table.attempts._held["a-1"].run._state)

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from flowherd.core.ends import NOT_OUT_OF_MEMORY, OURS
-from flowherd.process.statuses import describe_status
+from flowherd.ends import NOT_OUT_OF_MEMORY, OURS
+from flowherd.exit_status import describe_status
 
 
 @pytest.mark.parametrize(

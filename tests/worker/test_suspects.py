@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowherd.ledger import Ledger, records_needed
-from flowherd.shared.suspects import FEWEST_ENTRIES, FORGOTTEN_AFTER_S, Suspects, area_bytes
+from flowherd.ledger.crash_history import FEWEST_ENTRIES, FORGOTTEN_AFTER_S, Suspects, area_bytes
 
 
 class Clock:

@@ -7,17 +7,17 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from flowherd.core.messages import Drain, Release, encode
+from flowherd.link.messages import Drain, Release, encode
 from flowherd.exits import Exit
-from flowherd.process import orders
-from flowherd.process.link import Link
-from flowherd.process.orders import Orders
+from flowherd.process import commands
+from flowherd.link.link import Link
+from flowherd.process.commands import Orders
 from flowherd.working.tasks import Tasks, start_thread
 
 if TYPE_CHECKING:
     import pytest
 
-    from flowherd.core.messages import Downward
+    from flowherd.link.messages import Downward
 
 CEILING_S = 10.0
 
@@ -72,6 +72,6 @@ def test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf(
     ours._sock.send(encode(Drain(1.0)))
     ours.close()
     assert left.wait(CEILING_S)
-    assert heard == [Drain(1.0), Release(orders.ORPHAN_RELEASE_S)]
+    assert heard == [Drain(1.0), Release(commands.ORPHAN_RELEASE_S)]
     assert codes == [Exit.RELEASED]
     theirs.close()

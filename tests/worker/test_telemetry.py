@@ -131,8 +131,8 @@ import sys
 from flowherd.config import WorkerConfig
 from flowherd.process.warm import warm_up
 from flowherd.telemetry.start import begin_tracing, end_tracing
-import flowherd.process.child, flowherd.process.solo, flowherd.process.threads
-import flowherd.isolates.inside.main, flowherd_supervisor.hosting, flowherd_supervisor.keeper.process
+import flowherd.process.worker_process, flowherd.process.solo, flowherd.process.threads
+import flowherd.isolates.inside.main, flowherd_supervisor.shell.host, flowherd_supervisor.keeper.process
 warm_up()
 tracing = begin_tracing(WorkerConfig(), 0, is_loud=True)
 end_tracing(tracing)

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from flowherd import ActivityContext, RegistryError, SyncActivityContext, activity
-from flowherd.activity import Completed, Failed, Usage
+from flowherd.model import Completed, Failed, Usage
 from flowherd.config import WorkerConfig
-from flowherd.engine import Answer, Batch, Engine, Undecodable, Verdict
+from flowherd.client.protocol import Answer, Batch, Engine, Undecodable, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.running.environment import RunEnvironment
 from flowherd.testing import FakeEngine, make_activity, run_activity, run_activity_sync

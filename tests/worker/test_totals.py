@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.shared.totals import SeatTotals, cells_needed
+from flowherd.ledger.totals import SeatTotals, cells_needed
 
 SEATS, BERTHS, WIDTH = 2, 3, 2
 

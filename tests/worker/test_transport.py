@@ -13,8 +13,8 @@ import pytest
 import trustme
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
-from flowherd.client import transports
-from flowherd.client.transport import HttpxTransport, PlainHttpxTransport, Reply, Transport, new_client
+from flowherd.transport import choice
+from flowherd.transport.transport import HttpxTransport, PlainHttpxTransport, Reply, Transport, new_client
 from flowherd.config import WorkerConfig
 from flowherd.errors import (
     EngineDisconnected,
@@ -33,7 +33,7 @@ ACCEPTED = Play(200, b'{"acknowledged":true}')
 
 def new_transport(carrier: str, url: str, *, connections: int = 1) -> Transport:
     config = WorkerConfig(api_url=url, transport=carrier)  # type: ignore[arg-type]  # one of the three
-    return transports.new_transport(config, None, connections=connections)
+    return choice.new_transport(config, None, connections=connections)
 
 
 @pytest.fixture

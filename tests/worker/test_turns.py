@@ -9,8 +9,8 @@ _KEPT = """
 import gc, sys
 from flowherd.config import WorkerConfig
 from flowherd.ledger import Ledger, RecordBook
-from flowherd.shared.bells import Bells
-from flowherd.shared.siblings import Siblings
+from flowherd.ledger.wakeups import Bells
+from flowherd.ledger.siblings import Siblings
 from flowherd.working.turns import Turns
 ledger = Ledger(seats=1, records=4)
 berth = ledger.berths[0]

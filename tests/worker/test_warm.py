@@ -21,7 +21,7 @@ warm_up()
 import gc
 assert (links(), len(os.listdir("/proc/self/task"))) == before, "a socket or a thread would survive the fork"
 assert gc.get_freeze_count() > 0
-assert {"httpcore", "h11", "flowherd.process.assembly"} <= sys.modules.keys()
+assert {"httpcore", "h11", "flowherd.process.build"} <= sys.modules.keys()
 import asyncio
 assert asyncio._get_running_loop() is None
 """

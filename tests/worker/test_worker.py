@@ -9,7 +9,7 @@ import pytest
 from attempts_kit import Rig, an_activity, surplus
 from virtual_time import virtual_time
 
-from flowherd.core.messages import Stopped
+from flowherd.link.messages import Stopped
 from flowherd.ledger import Cell, Standing
 
 

@@ -10,7 +10,7 @@ from attempts_kit import Rig, an_activity, surplus
 from structlog.testing import capture_logs
 from virtual_time import VirtualTimeLoop, virtual_time
 
-from flowherd.core.messages import Stopped
+from flowherd.link.messages import Stopped
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import State
 

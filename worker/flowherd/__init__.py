@@ -1,6 +1,6 @@
 """Runs Python activities on many processes; this module offers the public names and does nothing."""
 
-from flowherd.activity import Usage
+from flowherd.model import Usage
 from flowherd.errors import (
     ActivityError,
     AppImportError,
@@ -14,7 +14,7 @@ from flowherd.errors import (
     RegistryError,
 )
 from flowherd.sdk.context import ActivityContext, CancelReason, SyncActivityContext
-from flowherd.sdk.outputs import ActivityResult
+from flowherd.sdk.output import ActivityResult
 from flowherd.sdk.registry import Registry, activity
 from flowherd.sdk.streams import SyncTokenStream, TokenStream
 

@@ -10,23 +10,23 @@ from uuid import UUID
 
 import msgspec
 
-from flowherd.activity import Activity, Completed, Failed, Outcome, Usage
+from flowherd.model import Activity, Completed, Failed, Outcome, Usage
 from flowherd.config import WorkerConfig
-from flowherd.fake_engine import Call, FakeEngine
+from flowherd.client.fake_engine import Call, FakeEngine
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.checkpoints import decoded, encoded, reference_of
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
-from flowherd.sdk.definition import adjusted
+from flowherd.sdk.activity import adjusted
 from flowherd.sdk.registry import Registry
 from flowherd.stock import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity import ActivityDefinition
 
 __all__ = ["Call", "FakeEngine", "TestedRun", "make_activity", "run_activity", "run_activity_sync"]
 

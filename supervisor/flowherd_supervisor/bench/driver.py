@@ -17,8 +17,8 @@ from flowherd_supervisor.bench.machine import describe_machine
 from flowherd_supervisor.bench.measure import Order, measure
 from flowherd_supervisor.bench.runs import Run, curves, document
 from flowherd_supervisor.bench.table import summary
-from flowherd_supervisor.commands.engine_extra import require_engine
-from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.cli.engine_extra import require_engine
+from flowherd_supervisor.shell.cpus import usable_cpus
 from flowherd_supervisor.demo.session import run_session
 
 if TYPE_CHECKING:

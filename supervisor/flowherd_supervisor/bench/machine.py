@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from flowherd import __version__
-from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.shell.cpus import usable_cpus
 
 _MODEL = re.compile(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", re.MULTILINE)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from flowherd_supervisor.bench.runs import Run, rate
-from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.shell.cpus import usable_cpus
 from flowherd_supervisor.demo import programs
 from flowherd_supervisor.demo.client import EngineApi, StatusSocket
 from flowherd_supervisor.demo.phase import accepted_twice

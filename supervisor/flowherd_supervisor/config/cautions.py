@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

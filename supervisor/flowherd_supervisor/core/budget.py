@@ -10,7 +10,7 @@ from flowherd_supervisor.core.state import Mode
 if TYPE_CHECKING:
     from flowherd_supervisor.core.events import SlotsSeen
     from flowherd_supervisor.core.state import Seat, State
-    from flowherd_supervisor.core.turn import Turn
+    from flowherd_supervisor.core.transition import Turn
 
 
 def rebalance(turn: Turn) -> None:

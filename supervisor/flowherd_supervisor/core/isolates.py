@@ -22,7 +22,7 @@ from flowherd_supervisor.core.state import Isolate, Mode, Phase
 
 if TYPE_CHECKING:
     from flowherd_supervisor.core.state import Seat
-    from flowherd_supervisor.core.turn import Turn
+    from flowherd_supervisor.core.transition import Turn
 
 OUTLIVES_WORKER_S = 1.0  # it has seen the end of its channel by then
 

@@ -18,11 +18,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit as Code
-from flowherd_supervisor.core import births, budget, deaths, events, isolates, molds, rolling, stops
+from flowherd_supervisor.core import budget, events, isolates, rolling, stops
+from flowherd_supervisor.core import zygotes
+from flowherd_supervisor.core import startup
+from flowherd_supervisor.core import exits
 from flowherd_supervisor.core.actions import Action, DumpStacks, Level, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER, MOLD, ChildEvent, Event
 from flowherd_supervisor.core.state import Mode, Phase, Seat, State
-from flowherd_supervisor.core.turn import Turn
+from flowherd_supervisor.core.transition import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +59,7 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
         case events.TimePassed():
             _time_passed(turn)
         case events.ReloadRequested(plan):
-            molds.reload_requested(turn, plan)
+            zygotes.reload_requested(turn, plan)
         case events.ScaleRequested(processes):
             rolling.scale_requested(turn, processes)
         case events.StacksRequested():
@@ -84,27 +87,27 @@ def _about_a_child(turn: Turn, seat: Seat | None, event: ChildEvent) -> None:
         turn.note("late_news", process=event.seat, incarnation=event.incarnation)
         return
     if seat.number == MOLD:
-        molds.heard(turn, seat, event)
+        zygotes.heard(turn, seat, event)
         return
     match event:
         case events.ChildForked(pid=pid):
-            births.forked(turn, seat, pid)
+            startup.forked(turn, seat, pid)
         case events.SpawnFailed(reason=reason):
-            births.spawn_failed(turn, seat, reason)
+            startup.spawn_failed(turn, seat, reason)
         case events.ChildReady():
-            births.ready(turn, seat, event)
+            startup.ready(turn, seat, event)
         case events.BootFailed():
-            births.boot_failed(turn, seat, event)
+            startup.boot_failed(turn, seat, event)
         case events.ChildStopped():
-            deaths.stopped(turn, seat, event)
+            exits.stopped(turn, seat, event)
         case events.ChildExited(status=status, running=running):
-            deaths.exited(turn, seat, status, running)
+            exits.exited(turn, seat, status, running)
         case events.SlotsSeen():
             budget.slots_seen(turn, seat, event)
         case events.LimitOverdue() | events.SegmentDamaged():
-            deaths.must_end(turn, seat, event)
+            exits.must_end(turn, seat, event)
         case events.KeeperLate(late_s=late_s):
-            deaths.keeper_late(turn, seat, late_s)
+            exits.keeper_late(turn, seat, late_s)
         case events.WorkerUsedUp(reason=reason):
             rolling.recycle(turn, seat, reason)
 
@@ -129,7 +132,7 @@ def _switch_polling(turn: Turn, *, on: bool) -> None:
 
 def _time_passed(turn: Turn) -> None:
     """Starts what has waited long enough, ends what has taken too long."""
-    molds.time_passed(turn)
+    zygotes.time_passed(turn)
     isolates.time_passed(turn)
     boot_timeout_s = turn.state.plan.boot_timeout_s
     for number in (*range(len(turn.state.seats)), KEEPER):
@@ -137,7 +140,7 @@ def _time_passed(turn: Turn) -> None:
         if seat.phase is Phase.BACKOFF and turn.now >= seat.retry_at:
             turn.spawn(seat)
         elif turn.now >= seat.boot_deadline(boot_timeout_s):
-            births.boot_timed_out(turn, seat)
+            startup.boot_timed_out(turn, seat)
     for worker in turn.state.workers:
         if worker.phase in {Phase.DRAINING, Phase.ABORTING} and turn.now >= worker.kill_at:
             why = "it hung" if worker.phase is Phase.ABORTING else "its time to end is up"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from flowherd.core.sharing import spread
+from flowherd.link.sharing import spread
 from flowherd_supervisor.core.restarts import RestartPolicy
 
 SLOTS_PER_PROCESS = 4

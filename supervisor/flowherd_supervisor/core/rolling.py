@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flowherd_supervisor.core.plan import Plan
-    from flowherd_supervisor.core.turn import Turn
+    from flowherd_supervisor.core.transition import Turn
 
 
 def begin(turn: Turn, numbers: Iterable[int]) -> None:

@@ -12,7 +12,7 @@ from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, Seat
 
 if TYPE_CHECKING:
-    from flowherd_supervisor.core.turn import Turn
+    from flowherd_supervisor.core.transition import Turn
 
 RELEASE_WITHIN_S = 0.5  # on the second signal; then SIGKILL
 DRAIN_MARGIN_S = 1.5  # beyond the graceful timeout: workers give back what is left

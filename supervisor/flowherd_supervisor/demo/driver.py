@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.commands.engine_extra import require_engine
-from flowherd_supervisor.cpus import usable_cpus
+from flowherd_supervisor.cli.engine_extra import require_engine
+from flowherd_supervisor.shell.cpus import usable_cpus
 from flowherd_supervisor.demo import corpus
 from flowherd_supervisor.demo.chaos import SEED, Chaos
 from flowherd_supervisor.demo.phase import Phase, Work, run_phase

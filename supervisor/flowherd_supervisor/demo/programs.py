@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import flowherd
 import flowherd_supervisor
 from flowherd_supervisor.demo.client import WORKER
-from flowherd_supervisor.forking.prctl import die_with_parent
+from flowherd_supervisor.processes.prctl import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

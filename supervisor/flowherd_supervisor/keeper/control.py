@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.core.messages import Asked
+from flowherd.link.messages import Asked
 
 if TYPE_CHECKING:
-    from flowherd.core.messages import SupervisorState
+    from flowherd.link.messages import SupervisorState
 
 ORDERS = frozenset({"scale", "restart", "quiet", "resume", "drain", "stacks"})
 MAX_BODY = 1024

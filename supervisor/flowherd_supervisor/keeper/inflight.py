@@ -9,7 +9,7 @@ from flowherd.ledger import Cell, Ledger, Life, State
 
 if TYPE_CHECKING:
     from flowherd.ledger import Berth
-    from flowherd_supervisor.keeper.happenings import Happenings
+    from flowherd_supervisor.keeper.events import Happenings
 
 MOST_SHOWN = 8  # of one process: who has hundreds of slots looks for the oldest
 

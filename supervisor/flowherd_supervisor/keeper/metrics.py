@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from flowherd.ledger import Host, Ledger, SeatTotal, Timing
 from flowherd_supervisor.keeper.exposition import exposition
-from flowherd_supervisor.keeper.tallies import tallies
+from flowherd_supervisor.keeper.counters import tallies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from flowherd_supervisor.keeper.status import StatusBoard
-    from flowherd_supervisor.keeper.tallies import Tally
+    from flowherd_supervisor.keeper.counters import Tally
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 STATES = ("starting", "running", "draining", "releasing", "finishing", "ended")

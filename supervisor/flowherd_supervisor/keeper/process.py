@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import logs
-from flowherd.client.auth import HostTokens
+from flowherd.client.tokens import HostTokens
 from flowherd.client.kruxia import connect
-from flowherd.client.tokens import TokenKeeping
-from flowherd.client.transport import new_client
-from flowherd.core.messages import (
+from flowherd.client.token_refresh import TokenKeeping
+from flowherd.transport.transport import new_client
+from flowherd.link.messages import (
     CredentialsRefused,
     DumpStacks,
     Finish,
@@ -31,16 +31,16 @@ from flowherd.core.messages import (
 )
 from flowherd.exits import Exit
 from flowherd.leases import heartbeats, settlement
-from flowherd.leases.beats import LeaseKeeper
-from flowherd.process.link import Link, LinkClosed
+from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.link.link import Link, LinkClosed
 from flowherd.process.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
 from flowherd.working.tasks import Tasks
 from flowherd_supervisor.keeper.export import MetricsExport
-from flowherd_supervisor.keeper.happenings import Happenings, OwnLog
+from flowherd_supervisor.keeper.events import Happenings, OwnLog
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.orphans import SETTLED_WITHIN_S, Orphans, limit_the_keeper
-from flowherd_supervisor.keeper.pages import PagesThread
+from flowherd_supervisor.keeper.http import PagesThread
 from flowherd_supervisor.keeper.routes import Routes
 from flowherd_supervisor.keeper.status import StatusBoard
 
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowherd.config import WorkerConfig
-    from flowherd.core.messages import Downward, Message
+    from flowherd.link.messages import Downward, Message
     from flowherd.ledger import Ledger
-    from flowherd.shared.bells import Bells
+    from flowherd.ledger.wakeups import Bells
 
 _SHOWN = 200  # characters of a message
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.process.link import LinkClosed
+from flowherd.link.link import LinkClosed
 from flowherd_supervisor.keeper import assets, control, guard
 from flowherd_supervisor.keeper.inflight import BlockWatch
 from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
-from flowherd_supervisor.keeper.streams import Streams
+from flowherd_supervisor.keeper.event_stream import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from flowherd.core.messages import Message
+    from flowherd.link.messages import Message
     from flowherd.ledger import Ledger
-    from flowherd_supervisor.keeper.happenings import Happenings
+    from flowherd_supervisor.keeper.events import Happenings
     from flowherd_supervisor.keeper.status import StatusBoard
 
     Send = Callable[[dict[str, Any]], Awaitable[None]]

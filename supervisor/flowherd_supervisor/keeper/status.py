@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal, Timing
-from flowherd.shared.histogram import quantile_s
-from flowherd_supervisor.cpus import usable_cpus
-from flowherd_supervisor.keeper.advice import Adviser, summary
+from flowherd.ledger.histogram import quantile_s
+from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.advise.document import Adviser, summary
 from flowherd_supervisor.keeper.inflight import running_in
 
 if TYPE_CHECKING:
-    from flowherd.core.messages import SupervisorState
+    from flowherd.link.messages import SupervisorState
 
 MEASURED_EVERY_S = 1.0  # memory costs the kernel a walk through it, and the loop of the beats the GIL
 GOOD_POLL_WITHIN_S = 15.0  # how long an outage of the engine lasts before no work is expected

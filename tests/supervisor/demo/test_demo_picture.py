@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.commands import engine_extra as extra
+from flowherd_supervisor.cli import engine_extra as extra
 from flowherd_supervisor.demo import driver
 from flowherd_supervisor.demo.chaos import Chaos
 from flowherd_supervisor.demo.client import Child, Status, decode_status

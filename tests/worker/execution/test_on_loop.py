@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from flowherd import CancelReason, Registry, activity
-from flowherd.activity import Completed, Failed
+from flowherd.model import Completed, Failed
 from flowherd.config import WorkerConfig
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool

@@ -10,9 +10,9 @@ import msgspec
 
 from flowherd.client.kruxia_batches import decode_batch
 from flowherd.client.kruxia_replies import TAKEN, is_engines, is_receipt, sort_reply, words_of
-from flowherd.client.transport import MAX_REPLY_BYTES, Reply, Transport
-from flowherd.client.transports import new_transport
-from flowherd.engine import Answer, Batch, Verdict
+from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
+from flowherd.transport.choice import new_transport
+from flowherd.client.protocol import Answer, Batch, Verdict
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -23,10 +23,10 @@ from flowherd.errors import (
 )
 
 if TYPE_CHECKING:
-    from flowherd.activity import Completed, Failed, Usage
-    from flowherd.client.auth import TokenSource
+    from flowherd.model import Completed, Failed, Usage
+    from flowherd.client.tokens import TokenSource
     from flowherd.config import WorkerConfig
-    from flowherd.engine import OnAnswer
+    from flowherd.client.protocol import OnAnswer
 
 API = "/api/v1"
 MAX_BODY_BYTES = 52_428_800  # protocol.md fact 16
@@ -57,7 +57,7 @@ def connect(
 
 
 class KruxiaEngine:
-    """`flowherd.engine.Engine` for Kruxia Flow.
+    """`flowherd.client.protocol.Engine` for Kruxia Flow.
 
     Args:
         api_url: named in errors.

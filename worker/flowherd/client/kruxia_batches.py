@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from flowherd.activity import Activity
-from flowherd.engine import Batch, Undecodable
+from flowherd.model import Activity
+from flowherd.client.protocol import Batch, Undecodable
 from flowherd.errors import EngineUnavailable
 
 _SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from flowherd.client.kruxia_replies import is_engines, sort_reply, words_of
-from flowherd.engine import Verdict
+from flowherd.client.protocol import Verdict
 from flowherd.errors import (
     EngineMisconfigured,
     EngineUnavailable,
@@ -21,7 +21,7 @@ from flowherd.errors import (
 )
 
 if TYPE_CHECKING:
-    from flowherd.client.transport import Reply
+    from flowherd.transport.transport import Reply
 
 SCHEME = "postgres://"
 _LONGEST_PART = 1024  # characters of a key or a name: more fits into no path

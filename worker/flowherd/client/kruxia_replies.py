@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.engine import Answer, Verdict
+from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineUnauthorized, EngineUnavailable, ForeignReply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.client.transport import Reply
+    from flowherd.transport.transport import Reply
 
 _UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
 _PASSING = frozenset({408, 425, 429})  # and every 5xx

@@ -1,78 +1,296 @@
-"""Keeps the host's token fresh for as long as its process lives; it never decides about anybody's end."""
+"""The bearer token: who fetches it, who reads it, what a 401 does; it never logs the form or the token."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import random
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
+import httpx
+import msgspec
 import structlog
 
-from flowherd.core.awake import AwakeClock
-from flowherd.errors import EngineError, EngineUnauthorized
+from flowherd.transport.transport import MAX_REPLY_BYTES, read_capped
+from flowherd.config import read_secret
+from flowherd.backoff import Backoff
+from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized, EngineUnavailable
+from flowherd.ledger import Berth, Cell, Host, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
-    from flowherd.client.auth import HostTokens
+    from flowherd.config import WorkerConfig
 
-_LONGEST_NAP_S = 60.0
-_SHORTEST_NAP_S = 0.05
-_TRY_S = 15.0  # how long the engine may take for an answer
+REFRESH_AT = 0.8  # of `expires_in` (protocol.md §2.3)
+TOKEN_ROUTE = "/api/v1/oauth/token"  # noqa: S105 - a path
+_TOKEN_DEADLINE_S = 15.0  # a token costs the engine 0.2-0.4 s of bcrypt (protocol.md §2.3)
+_LOOK_AGAIN_S = 0.02
+_VERSION = Host.TOKEN_VERSION  # looked at for each call, and looking it up costs more
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class TokenKeeping:
-    """Refreshes before expiry, and at once when a worker was refused and rings.
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer and which one it is: versions only grow."""
+
+    version: int
+    value: str = field(repr=False)
+
+
+class TokenSource(Protocol):
+    """Where a client gets its bearer."""
+
+    def known(self) -> Token | None:
+        """The token to send if it is here, which spares the call the waiting; None: ask `current`."""
+        ...
+
+    async def current(self) -> Token | None:
+        """The token to send; None: send no header at all (protocol.md §2.2)."""
+        ...
+
+    async def renewed(self, refused: Token) -> Token:
+        """A token newer than `refused`; raises EngineUnauthorized when none comes."""
+        ...
+
+
+class BearerAuth(httpx.Auth):
+    """Puts the host's token on calls to one origin, and replays a call once after a 401 (§1.5, R12)."""
+
+    def __init__(self, tokens: TokenSource, origin: str) -> None:
+        self._tokens = tokens
+        self._origin = httpx.URL(origin)
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """The hook of httpx: yields the request once, and again after a refusal."""
+        token = await self._tokens.current() if self._is_ours(request.url) else None
+        if token is None:
+            yield request
+            return
+        request.headers["authorization"] = f"Bearer {token.value}"
+        response = yield request
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            token = await self._tokens.renewed(token)
+            request.headers["authorization"] = f"Bearer {token.value}"
+            yield request
+
+    def _is_ours(self, url: httpx.URL) -> bool:
+        ours = self._origin
+        return (url.scheme, url.host, url.port) == (ours.scheme, ours.host, ours.port)
+
+
+class _Published:
+    """The host's token, read and checked once for each version."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._latest = Token(0, "")
+
+    def latest(self) -> Token | None:
+        """The present one; None before the first, and while it is being replaced."""
+        if self._latest.version != self._ledger.get(_VERSION):
+            self._latest = Token(*self._ledger.token())
+        return self._latest if self._latest.version else None
+
+
+class LedgerTokens:
+    """A worker's source: reads what the keeper published, and rings for a new one after a 401.
 
     Args:
-        grace_s: refused from the first try on for so long, the credentials count as wrong (exit code 4); the time
-            that this process was frozen for does not count (faults.md N4).
-        give_up: called then, with the reason; trying goes on.
+        ring: wakes the keeper.
+        patience_s: how long a call waits for a token before it counts as failed.
 
     """
 
-    def __init__(self, tokens: HostTokens, *, grace_s: float, give_up: Callable[[str], None]) -> None:
-        self._tokens = tokens
-        self._grace_s = grace_s
-        self._give_up = give_up
-        self._refused_since: float | None = None
-        self._clock = AwakeClock(0.0)
-        self.rung = asyncio.Event()
+    def __init__(
+        self, ledger: Ledger, berth: Berth, ring: Callable[[], None], *, patience_s: float = 2.0
+    ) -> None:
+        self._published = _Published(ledger)
+        self._berth = berth
+        self._ring = ring
+        self._patience_s = patience_s
 
-    async def run(self) -> None:
-        """Keeps for ever."""
-        failures, loop = 0, asyncio.get_running_loop()
-        self._clock = AwakeClock(loop.time(), _TRY_S)
+    def known(self) -> Token | None:
+        """The published token, None before the first."""
+        return self._published.latest()
+
+    async def current(self) -> Token:
+        """The published token; waits for the first one."""
+        return await self._newer_than(0)
+
+    async def renewed(self, refused: Token) -> Token:
+        """Says which version was refused and waits for the next."""
+        self._berth.put(Cell.TOKEN_REFUSED, max(refused.version, self._berth.get(Cell.TOKEN_REFUSED)))
+        self._ring()
+        return await self._newer_than(refused.version)
+
+    async def _newer_than(self, version: int) -> Token:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._patience_s
         while True:
-            self.rung.clear()
-            try:
-                nap_s = max(min(await self._tokens.refresh_if_wanted(), _LONGEST_NAP_S), _SHORTEST_NAP_S)
-            except EngineError as error:
-                failures += 1
-                if failures == 1:
-                    log.warning("token_not_granted", reason=str(error))
-                self._consider_giving_up(error)
-                pause_s = max(self._tokens.pause_s, _SHORTEST_NAP_S)
-                self._clock.waits(loop.time() + pause_s)
-                await asyncio.sleep(pause_s)
-                continue
-            if failures:
-                log.info("token_granted", after_failures=failures)
-            failures, self._refused_since = 0, None
-            try:
-                async with asyncio.timeout(nap_s):
-                    await self.rung.wait()
-            except TimeoutError:
-                continue
+            token = self._published.latest()
+            if token is not None and token.version > version:
+                return token
+            if loop.time() > give_up_at:
+                raise EngineUnauthorized(f"no new access token within {self._patience_s:g} s")
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
-    def _consider_giving_up(self, error: EngineError) -> None:
-        """After the first grant a 401 is an outage: the engine says it to everything (fact 19)."""
-        now = self._clock.read(asyncio.get_running_loop().time())
-        if self._tokens.ever_granted or not isinstance(error, EngineUnauthorized):
-            self._refused_since = None
-            return
-        if self._refused_since is None:
-            self._refused_since = now
-        if now - self._refused_since >= self._grace_s:
-            self._give_up(str(error))
+
+class _Granted(msgspec.Struct):
+    access_token: str
+    expires_in: float = 3600.0
+
+
+class HostTokens:
+    """Fetches the host's one token and publishes it in the ledger; nobody else asks the token endpoint (R13).
+
+    It is a `TokenSource` too, for the calls of the process it lives in.
+
+    Args:
+        http: a client without auth of its own, for `config.api_url`.
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        ledger: Ledger,
+        http: httpx.AsyncClient,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._form = {"grant_type": "client_credentials", "client_id": config.client_id or ""}
+        self._secret = config.client_secret
+        self._secret_file = config.client_secret_file
+        self._ledger = ledger
+        self._published = _Published(ledger)
+        self._http = http
+        self._clock = clock
+        self._rng = random.Random()
+        self._single_flight = asyncio.Lock()
+        self._refresh_at = 0.0
+        self._backoff = Backoff(base_s=0.5)
+        self._failures = 0
+        self._trouble: EngineError | None = None
+        self._try_again_at = 0.0
+
+    @property
+    def ever_granted(self) -> bool:
+        """Whether this host has ever had a token, from this keeper or one before."""
+        return self._ledger.get(Host.TOKEN_VERSION) > 0
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the endpoint is asked again after a failure, 0 when it may be asked now."""
+        return max(self._try_again_at - self._clock(), 0.0)
+
+    def known(self) -> Token | None:
+        """The published token, None before the first."""
+        return self._published.latest()
+
+    async def current(self) -> Token:
+        """The published token, fetched first if there is none."""
+        return await self._at_least(1)
+
+    async def renewed(self, refused: Token) -> Token:
+        """A newer token, fetched by whoever comes first."""
+        return await self._at_least(refused.version + 1)
+
+    async def refresh_if_wanted(self) -> float:
+        """Publishes a new token when one is due and returns the seconds until the next is.
+
+        Due is: none yet, four fifths of its life gone, or a worker was refused with it.
+        """
+        version = self._ledger.get(Host.TOKEN_VERSION)
+        refused = any(berth.get(Cell.TOKEN_REFUSED) == version for berth in self._ledger.berths)
+        due = not version or refused or self._clock() >= self._refresh_at
+        await self._at_least(version + 1 if due else version)
+        return max(self._refresh_at - self._clock(), 0.0)
+
+    async def _at_least(self, version: int) -> Token:
+        """Whoever has what it needs waits for no request; the others wait for one."""
+        if self._ledger.get(Host.TOKEN_VERSION) < version:
+            async with self._single_flight:
+                if self._ledger.get(Host.TOKEN_VERSION) < version:
+                    await self._try()
+        return Token(*self._ledger.token())
+
+    async def _try(self) -> None:
+        """One request; whoever comes within the pause after a failed one shares its error (faults.md M11)."""
+        if self._trouble is not None and self.pause_s > 0:
+            raise self._trouble.with_traceback(None)
+        try:
+            await self._publish()
+        except EngineError as error:
+            self._failures += 1
+            self._ledger.put(Host.TOKEN_ERRORS, self._ledger.get(Host.TOKEN_ERRORS) + 1)
+            self._trouble = error
+            self._try_again_at = self._clock() + self._backoff.delay_s(self._failures, self._rng)
+            raise
+        self._failures, self._trouble = 0, None
+
+    async def _publish(self) -> None:
+        try:
+            granted = await self._ask()
+        except EngineUnauthorized:
+            if not await self._has_another_secret():
+                raise
+            granted = await self._ask()
+        try:
+            self._ledger.publish_token(granted.access_token)
+        except ValueError as error:
+            raise EngineUnavailable(f"token endpoint: {error}") from None
+        lives_s = max(granted.expires_in, 1.0)
+        self._refresh_at = self._clock() + REFRESH_AT * lives_s * self._rng.uniform(0.95, 1.0)
+
+    async def _has_another_secret(self) -> bool:
+        """Reads the secret's file again: secrets are rotated while hosts run."""
+        if self._secret_file is None:
+            return False
+        try:
+            loop = asyncio.get_running_loop()
+            secret = await loop.run_in_executor(None, read_secret, self._secret_file)
+        except ConfigurationError as error:
+            raise EngineUnauthorized(
+                f"the token endpoint answered 401, and {self._secret_file} cannot be read again: {error}"
+            ) from None
+        is_another = secret != self._secret
+        if is_another:
+            self._secret = secret
+            log.info("client_secret_read_again")
+        return is_another
+
+    async def _ask(self) -> _Granted:
+        """One request; a 401 may be anything, even an outage of the engine's database (fact 19)."""
+        try:
+            async with asyncio.timeout(_TOKEN_DEADLINE_S):
+                status, body = await self._post_form()
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise EngineUnavailable(f"token endpoint: {type(error).__name__}") from None
+        if status == httpx.codes.UNAUTHORIZED:
+            raise EngineUnauthorized(
+                "the token endpoint answered 401: check --client-id and KRUXIAFLOW_CLIENT_SECRET"
+            )
+        if status != httpx.codes.OK:
+            raise EngineUnavailable(f"token endpoint: status {status}")
+        try:
+            granted = msgspec.json.decode(body, type=_Granted)
+        except (msgspec.DecodeError, RecursionError):
+            raise EngineUnavailable("token endpoint: a reply without access_token") from None
+        if not _SENDABLE.fullmatch(granted.access_token):
+            raise EngineUnavailable("token endpoint: an access_token that no header can carry")
+        return granted
+
+    async def _post_form(self) -> tuple[int, bytes]:
+        secret = self._secret.get_secret_value() if self._secret else ""
+        async with self._http.stream(
+            "POST",
+            TOKEN_ROUTE,
+            data=self._form | {"client_secret": secret},
+            headers={"content-type": "application/x-www-form-urlencoded"},
+        ) as response:
+            return response.status_code, await read_capped(response, MAX_REPLY_BYTES)

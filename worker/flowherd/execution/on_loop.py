@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd.activity import Failed
+from flowherd.model import Failed
 from flowherd.running.run import Phase
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import TypeAlias
 
-    from flowherd.activity import Result
-    from flowherd.measuring.measures import LoopSample
+    from flowherd.model import Result
+    from flowherd.execution.profiles import LoopSample
     from flowherd.running.run import Run
     from flowherd.running.stepping import LoopMeter
 

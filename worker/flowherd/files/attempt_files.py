@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from concurrent.futures import Future
 
-    from flowherd.activity import Activity
+    from flowherd.model import Activity
     from flowherd.files.transfers import FileStore
     from flowherd.running.environment import Transfers
     from flowherd.running.run_state import RunState

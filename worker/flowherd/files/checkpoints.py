@@ -17,13 +17,13 @@ import structlog
 from flowherd.client.kruxia_files import FileReference
 from flowherd.errors import FileMissing
 from flowherd.files.file_context import files_of, result_of
-from flowherd.sdk.outputs import encode_output
+from flowherd.sdk.output import encode_output
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from flowherd.activity import Activity
+    from flowherd.model import Activity
     from flowherd.running.run_state import RunState
 
 _KEY = "checkpoint"

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 import httpx
 import structlog
 
-from flowherd.client.auth import BearerAuth
+from flowherd.client.tokens import BearerAuth
 from flowherd.client.kruxia_files import announced_size, check_uploaded, refusal
-from flowherd.client.transport import Reply, new_client, read_capped
-from flowherd.core.retries import Backoff
+from flowherd.transport.transport import Reply, new_client, read_capped
+from flowherd.backoff import Backoff
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -31,7 +31,7 @@ from flowherd.errors import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from flowherd.client.auth import TokenSource
+    from flowherd.client.tokens import TokenSource
     from flowherd.client.kruxia_files import FileReference
     from flowherd.files.file_ends import Incoming, Outgoing
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.activity import Completed, Failed, Outcome
-from flowherd.core.conversation import (
+from flowherd.model import Completed, Failed, Outcome
+from flowherd.isolates.isolate_protocol import (
     Abandoned,
     Answered,
     Begin,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from flowherd.running.environment import Outlet
     from flowherd.running.run import Run
     from flowherd.running.run_state import RunState
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity import ActivityDefinition
 
 MOST_AT_ONCE = 100  # transfers and streams that one handler may have under way, each
 

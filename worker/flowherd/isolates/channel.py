@@ -7,11 +7,11 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
-from flowherd.core.conversation import encode
+from flowherd.isolates.isolate_protocol import encode
 from flowherd.isolates.frames import Buffer, FrameReader, head_of
 
 if TYPE_CHECKING:
-    from flowherd.core.conversation import Saying
+    from flowherd.isolates.isolate_protocol import Saying
 
 _MOST_BUFFERS = 16  # handed to one system call
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flowherd.activity import Died
-from flowherd.core.conversation import (
+from flowherd.model import Died
+from flowherd.isolates.isolate_protocol import (
     MAX_UP_BYTES,
     Cancel,
     End,
@@ -30,15 +30,15 @@ from flowherd.isolates.frames import FrameError, StreamEnded
 from flowherd.isolates.printing import Printing, replay
 from flowherd.isolates.reading import PAUSE_S, Reading, Share, Turn
 from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
-from flowherd.process.memory import resident_bytes
-from flowherd.process.statuses import describe_status
+from flowherd.procfs import resident_bytes
+from flowherd.exit_status import describe_status
 from flowherd.running.awake_timer import AwakeTimer
-from flowherd.sdk.outputs import MAX_OUTPUT_BYTES
+from flowherd.sdk.output import MAX_OUTPUT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.activity import Failed
+    from flowherd.model import Failed
     from flowherd.isolates.attempt import IsolateRun
     from flowherd.isolates.ends import OurEnds
 

@@ -10,18 +10,18 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from flowherd.activity import Failed
+from flowherd.model import Failed
 from flowherd.isolates.attempt import IsolateRun
 from flowherd.isolates.ends import connect
 from flowherd.isolates.isolate import Isolate
 from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
 from flowherd.running.run import Phase
-from flowherd.sdk.failures import clean_message
+from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
     from flowherd.running.run import Run
     from flowherd.running.run_state import RunState
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity import ActivityDefinition
 
 __all__ = ["IsolateHost", "IsolateRules", "Isolates"]
 

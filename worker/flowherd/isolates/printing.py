@@ -12,7 +12,7 @@ from flowherd.sdk.redaction import mask
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flowherd.core.conversation import Logged
+    from flowherd.isolates.isolate_protocol import Logged
 
 _log = logging.getLogger(__name__)
 _OWN_NAMES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}

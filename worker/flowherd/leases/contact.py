@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.core.retries import Backoff
+from flowherd.backoff import Backoff
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnauthorized
 
 if TYPE_CHECKING:

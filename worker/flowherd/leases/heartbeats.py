@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.engine import Answer, Engine, Verdict
+from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.contact import Contact, Trouble
 from flowherd.ledger import Berth, Host, Ledger, Record, Standing, State

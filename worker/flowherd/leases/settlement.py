@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.activity import Failed
-from flowherd.core.retries import Backoff
-from flowherd.engine import Answer, Engine, Verdict
+from flowherd.model import Failed
+from flowherd.backoff import Backoff
+from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
-from flowherd.leases.causes import failure_of
+from flowherd.leases.crash_reports import failure_of
 from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, Standing, State
-from flowherd.sdk.sums import unpack
-from flowherd.shared.damage import unread_in
+from flowherd.sdk.usage import unpack
+from flowherd.ledger.damage import unread_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flowherd.activity import Usage
+    from flowherd.model import Usage
     from flowherd.leases.confirmations import Confirmations
 
 PLACES = 16  # calls under way, and so connections

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd.client.auth import HostTokens
+from flowherd.client.tokens import HostTokens
 from flowherd.client.kruxia import connect
-from flowherd.client.tokens import TokenKeeping
-from flowherd.client.transport import new_client
+from flowherd.client.token_refresh import TokenKeeping
+from flowherd.transport.transport import new_client
 from flowherd.leases import heartbeats, settlement
-from flowherd.leases.beats import LeaseKeeper
+from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.process.loops import new_loop
 from flowherd.working.tasks import Tasks, start_thread
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowherd.config import WorkerConfig
     from flowherd.ledger import Ledger
-    from flowherd.shared.bells import Bells
+    from flowherd.ledger.wakeups import Bells
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -21,20 +21,20 @@ import msgspec
 import structlog
 
 from flowherd.client.kruxia import encoded
-from flowherd.client.pool.wire import Origin, base_path_of
-from flowherd.core.messages import Quiet, Resume, SetSlots, decode_downward, ready
+from flowherd.transport.wire import Origin, base_path_of
+from flowherd.link.messages import Quiet, Resume, SetSlots, decode_downward, ready
 from flowherd.files.scratch import default_base
 from flowherd.isolates.host import LinkedHost
 from flowherd.ledger import Cause, Ledger, records_needed
-from flowherd.measuring.measures import SAMPLED_FIRST
-from flowherd.process import crashpoints
-from flowherd.process.assembly import Assembly, Place
+from flowherd.execution.profiles import SAMPLED_FIRST
+from flowherd import crashpoints
+from flowherd.process.build import Assembly, Place
 from flowherd.process.lifespan import enter
-from flowherd.process.link import Link
+from flowherd.link.link import Link
 from flowherd.process.loops import new_loop
-from flowherd.process.orders import obey
+from flowherd.process.commands import obey
 from flowherd.sdk.registry import Registry
-from flowherd.shared.bells import Bells
+from flowherd.ledger.wakeups import Bells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +128,7 @@ async def _live(config: WorkerConfig, activities: int) -> None:
 
 
 async def _work(config: WorkerConfig, stage: _Stage) -> None:
-    """What `flowherd.process.child` does on its loop, and what the other end of its link orders."""
+    """What `flowherd.process.worker_process` does on its loop, and what the other end of its link orders."""
     ours, theirs = Link.pair()
     lifespan = await enter(_registry)
     ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))

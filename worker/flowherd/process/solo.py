@@ -14,18 +14,18 @@ import structlog
 
 from flowherd.exits import Exit
 from flowherd.ledger import Cause, Ledger, records_needed
-from flowherd.process.assembly import Assembly, Place
+from flowherd.process.build import Assembly, Place
 from flowherd.process.lease_thread import LeaseThread
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.sdk.loading import choose_worker_type, load_app
-from flowherd.shared.bells import Bells
+from flowherd.ledger.wakeups import Bells
 from flowherd.telemetry.start import begin_tracing, end_tracing
 from flowherd.telemetry.wanted import wanted
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
-    from flowherd.core.messages import Stopped
+    from flowherd.link.messages import Stopped
     from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
 

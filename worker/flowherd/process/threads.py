@@ -19,27 +19,27 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from flowherd import logs
-from flowherd.core.messages import BootFailed, Downward, Stopped, boot_failed, stopped
-from flowherd.core.sharing import orders_of
+from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
+from flowherd.link.sharing import orders_of
 from flowherd.errors import LifespanFailed
 from flowherd.exits import Exit
 from flowherd.isolates.host import LinkedHost
-from flowherd.process import forks
-from flowherd.process.assembly import Place
+from flowherd.process import fork_guard
+from flowherd.process.build import Place
 from flowherd.process.boot import load
-from flowherd.process.child import ChildSetup, assemble, ignore_signals, ready_of, refuse, send_last
+from flowherd.process.worker_process import ChildSetup, assemble, ignore_signals, ready_of, refuse, send_last
 from flowherd.process.free_threading import gil_watched
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
-from flowherd.process.orders import Orders, leave, obey
-from flowherd.shared.host_permits import RecordLocks
+from flowherd.process.commands import Orders, leave, obey
+from flowherd.ledger.limits import RecordLocks
 from flowherd.telemetry.start import begin_tracing, end_tracing
 from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowherd.process.link import Link
+    from flowherd.link.link import Link
     from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
     from flowherd.working.worker import Worker
@@ -159,7 +159,7 @@ class _Crew:
         try:
             loop = new_loop(setup.config.loop)()
             asyncio.set_event_loop(loop)
-            forks.guard(loop, self._link)
+            fork_guard.guard(loop, self._link)
             last_word = run_to_the_end(loop, self._work(number, setup))
         except BaseException as error:  # noqa: BLE001 - the main thread ends the process with it
             self._heard.put(_Raised(error))

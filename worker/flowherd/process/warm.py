@@ -9,10 +9,10 @@ import gc
 import importlib
 import importlib.util
 
-from flowherd.client.transport import new_client
+from flowherd.transport.transport import new_client
 from flowherd.telemetry.start import is_asked_for
 
-_NEEDED_BY_EVERY_WORKER = ("anyio._backends._asyncio", "h11", "httpcore", "flowherd.process.assembly")
+_NEEDED_BY_EVERY_WORKER = ("anyio._backends._asyncio", "h11", "httpcore", "flowherd.process.build")
 _PERHAPS = ("uvloop",)
 
 

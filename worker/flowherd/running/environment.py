@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowherd.running.stepping import LoopMeter
-from flowherd.shared.permits import OwnPermits
+from flowherd.ledger.permits import OwnPermits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from flowherd.activity import Outcome
+    from flowherd.model import Outcome
     from flowherd.running.run_state import CancelReason, RunState
-    from flowherd.shared.permits import Permits
+    from flowherd.ledger.permits import Permits
 
 
 class ShutdownSignal:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowherd.running.run import Phase
-from flowherd.shared.permits import NotNow, Permit
+from flowherd.ledger.permits import NotNow, Permit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.running.run import Run
-    from flowherd.shared.permits import Permits
+    from flowherd.ledger.permits import Permits
 
 
 @dataclass(slots=True)

@@ -7,19 +7,19 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from flowherd.activity import Completed, Failed, Result
+from flowherd.model import Completed, Failed, Result
 from flowherd.errors import ActivityError, InvalidOutput
-from flowherd.process.forks import leave_if_copied
+from flowherd.process.fork_guard import leave_if_copied
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
-from flowherd.sdk.failures import clean_message, describe_exception, report
-from flowherd.sdk.outputs import ActivityResult, encode_output
+from flowherd.sdk.tracebacks import clean_message, describe_exception, report
+from flowherd.sdk.output import ActivityResult, encode_output
 from flowherd.sdk.redaction import mask, secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.activity import Usage
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.model import Usage
+    from flowherd.sdk.activity import ActivityDefinition
 
 MAX_CODE_CHARS = 100
 

@@ -18,7 +18,7 @@ from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from flowherd.activity import Completed, Lost, Outcome
+from flowherd.model import Completed, Lost, Outcome
 from flowherd.running.awake_timer import AwakeTimer
 from flowherd.running.invoke import failed, spent
 from flowherd.sdk.context import CancelReason, RunState
@@ -26,7 +26,7 @@ from flowherd.sdk.context import CancelReason, RunState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.activity import Activity, Usage
+    from flowherd.model import Activity, Usage
 
 _log = logging.getLogger(__name__)
 

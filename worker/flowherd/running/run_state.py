@@ -11,7 +11,7 @@ from flowherd.sdk.costs import Costs
 if TYPE_CHECKING:
     import logging
 
-    from flowherd.activity import Activity
+    from flowherd.model import Activity
     from flowherd.running.environment import RunEnvironment, Trace, Transfers
     from flowherd.sdk.costs import SpendingKeeper
 

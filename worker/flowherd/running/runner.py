@@ -9,14 +9,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flowherd.activity import Activity, Failed, Outcome
+from flowherd.model import Activity, Failed, Outcome
 from flowherd.execution.on_loop import OnLoop
 from flowherd.running.gates import Gates
 from flowherd.running.invoke import ThreadLoop, deliver, invoke_async, invoke_sync
 from flowherd.running.run import Phase, Run
 from flowherd.sdk.context import CancelReason, RunState
-from flowherd.sdk.definition import ActivityDefinition, Mode
-from flowherd.sdk.failures import clean_message
+from flowherd.sdk.activity import ActivityDefinition, Mode
+from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.measuring.gil import GilProbe
+from flowherd.execution.gil import GilProbe
 from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pydantic.errors import PydanticUserError
 
 from flowherd.errors import InvalidParameters, RegistryError
 from flowherd.sdk.context import BaseContext
-from flowherd.sdk.failures import describe_validation
+from flowherd.sdk.tracebacks import describe_validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from flowherd.activity import Usage
+from flowherd.model import Usage
 from flowherd.errors import LeaseLost
 from flowherd.files.checkpoints import AsyncCheckpoints, SyncCheckpoints
 from flowherd.files.file_context import AsyncFileContext, SyncFileContext
@@ -24,7 +24,7 @@ YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn t
 
 __all__ = ["ActivityContext", "BaseContext", "CancelReason", "RunState", "SyncActivityContext"]
 
-_handler_log = logging.getLogger("flowherd.activity")
+_handler_log = logging.getLogger("flowherd.model")
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):

@@ -12,10 +12,10 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Protocol
 
-from flowherd.sdk.sums import MAX_TOKENS, pack
+from flowherd.sdk.usage import MAX_TOKENS, pack
 
 if TYPE_CHECKING:
-    from flowherd.activity import Usage
+    from flowherd.model import Usage
 
 MAX_COST_USD = Decimal(10) ** 12
 MAX_HOURS = 1e12

@@ -7,7 +7,7 @@ from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
 
 from flowherd.errors import RegistryError
-from flowherd.sdk.definition import ActivityDefinition, ActivityOptions, Mode, adjusted, define
+from flowherd.sdk.activity import ActivityDefinition, ActivityOptions, Mode, adjusted, define
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

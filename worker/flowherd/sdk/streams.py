@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from flowherd.running.run_state import CancelReason
-from flowherd.sdk.failures import describe_exception
+from flowherd.sdk.tracebacks import describe_exception
 from flowherd.sdk.redaction import mask
 
 if TYPE_CHECKING:

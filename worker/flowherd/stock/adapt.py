@@ -16,8 +16,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import ActivityError
-from flowherd.sdk.definition import ActivityDefinition, Mode, origin_of
-from flowherd.sdk.outputs import ActivityResult
+from flowherd.sdk.activity import ActivityDefinition, Mode, origin_of
+from flowherd.sdk.output import ActivityResult
 from flowherd.sdk.plain import is_plain
 from flowherd.sdk.registry import Registry
 from flowherd.stock.handover import registries_of

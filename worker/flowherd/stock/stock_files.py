@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from flowherd.client.auth import Token, TokenSource
+    from flowherd.client.tokens import Token, TokenSource
 
 
 class SdkFiles:

@@ -10,7 +10,7 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import INVALID_SPAN, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from flowherd.activity import Completed, Died, Lost
+from flowherd.model import Completed, Died, Lost
 from flowherd.running.run_state import CancelReason
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-    from flowherd.activity import Activity, Outcome
+    from flowherd.model import Activity, Outcome
     from flowherd.running.run_state import RunState
     from flowherd.telemetry.provider import Spans
 

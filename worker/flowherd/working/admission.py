@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowherd.core.pacing import claimable
+from flowherd.working.pacing import claimable
 from flowherd.ledger import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from flowherd.activity import Activity
+    from flowherd.model import Activity
     from flowherd.working.attempt import Attempt, Tools
     from flowherd.working.occupancy import Occupancy
 

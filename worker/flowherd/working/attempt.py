@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from flowherd.activity import Completed, Failed
+from flowherd.model import Completed, Failed
 from flowherd.ledger import JOURNAL_BYTES, Cell, State
-from flowherd.process.forks import is_copy
+from flowherd.process.fork_guard import is_copy
 from flowherd.running.stepping import LoopMeter
-from flowherd.shared.spendings import SUMS_BYTES
-from flowherd.shared.suspects import Suspects
+from flowherd.ledger.usage import SUMS_BYTES
+from flowherd.ledger.crash_history import Suspects
 from flowherd.working.reporter import Delivery
 
 if TYPE_CHECKING:
-    from flowherd.activity import Activity, Usage
-    from flowherd.engine import Engine
+    from flowherd.model import Activity, Usage
+    from flowherd.client.protocol import Engine
     from flowherd.ledger import RecordBook
     from flowherd.running.run import Run
     from flowherd.running.runner import Runner

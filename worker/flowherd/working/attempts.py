@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.activity import Activity, Completed, Died, Failed, Lost
+from flowherd.model import Activity, Completed, Died, Failed, Lost
 from flowherd.errors import LedgerFull
 from flowherd.ledger import FINAL, Cell, State
 from flowherd.running.run import Phase
@@ -35,9 +35,9 @@ from flowherd.working.occupancy import Occupancy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.activity import Outcome
+    from flowherd.model import Outcome
     from flowherd.config import WorkerConfig
-    from flowherd.engine import Batch
+    from flowherd.client.protocol import Batch
     from flowherd.running.run import Run
 
 # Looking a member up in its enum costs as much as what is done with it.

@@ -15,7 +15,7 @@ from flowherd.working.reporter import Delivery
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.activity import Result
+    from flowherd.model import Result
     from flowherd.working.attempt import Attempt, Tools
 
 log = structlog.stdlib.get_logger(__name__)

@@ -12,7 +12,7 @@ from flowherd.working.tasks import Tasks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.activity import Failed
+    from flowherd.model import Failed
     from flowherd.working.reporter import Reporter
 
 log = structlog.stdlib.get_logger(__name__)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.activity import Completed, Failed
-from flowherd.core.retries import Backoff
-from flowherd.engine import Answer, Verdict
+from flowherd.model import Completed, Failed
+from flowherd.backoff import Backoff
+from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import ForeignReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from flowherd.core.retries import Rng
+    from flowherd.backoff import Rng
     from flowherd.errors import EngineError
 
 _BACKOFF = Backoff()

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd.core.pacing import SOON_S
+from flowherd.working.pacing import SOON_S
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
-from flowherd.process import crashpoints
-from flowherd.process.thread_time import busy_s
+from flowherd import crashpoints
+from flowherd.thread_time import busy_s
 from flowherd.working.batch_size import LEAST, LEAST_BY_HTTPX, BatchSize
 from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from flowherd.client.gate import Gate
+    from flowherd.client.circuit import Gate
     from flowherd.config import WorkerConfig
-    from flowherd.engine import Batch
-    from flowherd.shared.siblings import Siblings
+    from flowherd.client.protocol import Batch
+    from flowherd.ledger.siblings import Siblings
     from flowherd.working.attempt import Tools
     from flowherd.working.attempts import Attempts
 

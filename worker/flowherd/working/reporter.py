@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.activity import Completed, Failed
-from flowherd.client.pool.progress import LARGE_BODY_BYTES
-from flowherd.engine import Answer, Engine, Verdict
+from flowherd.model import Completed, Failed
+from flowherd.transport.progress import LARGE_BODY_BYTES
+from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
-from flowherd.process import crashpoints
+from flowherd import crashpoints
 from flowherd.working.changes import Changes
 from flowherd.working.parcel import Parcel, Withdrawn, refused
 from flowherd.working.tasks import Tasks
@@ -33,7 +33,7 @@ from flowherd.working.tasks import Tasks
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from flowherd.client.gate import Gate
+    from flowherd.client.circuit import Gate
 
 FAIL_TRIES = (
     40  # `fail` is not idempotent, but a fence per poll makes a late repeat harmless (protocol.md §7)

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from flowherd.core.retries import Backoff
+from flowherd.backoff import Backoff
 from flowherd.errors import EngineError
 from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from flowherd.engine import Engine
+    from flowherd.client.protocol import Engine
 
 T = TypeVar("T")
 EVERY_S = 0.05

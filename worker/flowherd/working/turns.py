@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from flowherd.core.pacing import Leave, Pace, Poll, Rhythm, Wait, decide, helper
+from flowherd.working.pacing import Leave, Pace, Poll, Rhythm, Wait, decide, helper
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
-    from flowherd.shared.siblings import Siblings
+    from flowherd.ledger.siblings import Siblings
 
 
 class Turns:
-    """Carries out what `flowherd.core.pacing` decides. All times are seconds of the loop's clock, which is monotonic.
+    """Carries out what `flowherd.working.pacing` decides. All times are seconds of the loop's clock, which is monotonic.
 
     Args:
         config: the pauses of a host without work.

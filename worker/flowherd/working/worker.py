@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.client.gate import Gate
-from flowherd.core.awake import Patience
-from flowherd.core.messages import Stopped, stopped
+from flowherd.client.circuit import Gate
+from flowherd.awake import Patience
+from flowherd.link.messages import Stopped, stopped
 from flowherd.ledger import Cell, RecordBook
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
-from flowherd.shared.siblings import Siblings
-from flowherd.shared.suspects import Suspects
+from flowherd.ledger.siblings import Siblings
+from flowherd.ledger.crash_history import Suspects
 from flowherd.working.attempt import Tools
 from flowherd.working.attempts import Attempts
 from flowherd.working.poller import Mode, Poller
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.config import WorkerConfig
-    from flowherd.engine import Engine
+    from flowherd.client.protocol import Engine
     from flowherd.isolates.pool import Isolates
     from flowherd.running.environment import RunEnvironment
     from flowherd.sdk.registry import Registry

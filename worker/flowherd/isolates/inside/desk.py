@@ -8,7 +8,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from flowherd.core.conversation import (
+from flowherd.isolates.isolate_protocol import (
     Answered,
     Begin,
     Cancel,

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.activity import Activity, Completed, Failed, Result
-from flowherd.core.conversation import Begin, Measured, NotOpened, Opened, Spoiled, Succeeded, Unsuccessful
+from flowherd.model import Activity, Completed, Failed, Result
+from flowherd.isolates.isolate_protocol import Begin, Measured, NotOpened, Opened, Spoiled, Succeeded, Unsuccessful
 from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.exits import Exit
 from flowherd.isolates.inside.desk import Desk, Job
@@ -27,8 +27,9 @@ from flowherd.isolates.inside.remote import RemoteFiles, RemoteState, RemoteStoc
 from flowherd.isolates.inside.surroundings import Surroundings
 from flowherd.isolates.inside.trace import RemoteTrace
 from flowherd.isolates.inside.voice import Interruption, UpwardHandler, Voice
-from flowherd.measuring.measures import WholeProcess
-from flowherd.process import forks, lifespan
+from flowherd.execution.profiles import WholeProcess
+from flowherd.process import lifespan
+from flowherd.process import fork_guard
 from flowherd.process.loops import new_loop
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.invoke import failure_of, invoke_async, invoke_sync
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from flowherd.config import WorkerConfig
     from flowherd.running.environment import Tracing
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity import ActivityDefinition
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
 
@@ -95,7 +96,7 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int) -
         registry = app.for_type(worker_type).configured(setup.activities)
         interruption.install()  # after the import: the app may have installed handlers of its own
         asyncio.set_event_loop(loop)
-        forks.guard(loop, voice)
+        fork_guard.guard(loop, voice)
         tracing = begin_tracing(setup.config, setup.seat, is_loud=False)
         span = loop.run_until_complete(lifespan.enter(registry))
     except (AppImportError, LifespanFailed) as error:

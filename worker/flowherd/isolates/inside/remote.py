@@ -11,7 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowherd.core.conversation import (
+from flowherd.isolates.isolate_protocol import (
     Abandoned,
     Answered,
     CostRecorded,
@@ -33,8 +33,8 @@ from flowherd.sdk.costs import Costs, checked_cost
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from flowherd.activity import Activity, Usage
-    from flowherd.core.conversation import Saying
+    from flowherd.model import Activity, Usage
+    from flowherd.isolates.isolate_protocol import Saying
     from flowherd.isolates.inside.voice import Voice
     from flowherd.running.environment import RunEnvironment
     from flowherd.sdk.context import ActivityContext

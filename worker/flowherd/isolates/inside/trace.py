@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from flowherd.core.conversation import Raised
+from flowherd.isolates.isolate_protocol import Raised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.activity import Outcome
+    from flowherd.model import Outcome
     from flowherd.isolates.inside.voice import Voice
     from flowherd.running.run_state import CancelReason
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.core.conversation import Logged, Saying, encode
+from flowherd.isolates.isolate_protocol import Logged, Saying, encode
 from flowherd.isolates.frames import head_of
 from flowherd.sdk.context import BaseContext
 

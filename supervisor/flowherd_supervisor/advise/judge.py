@@ -1,0 +1,166 @@
+"""Where an activity should run, judged from what was measured of it; pure, and it measures nothing.
+
+To leave plain asyncio three things must be so: the computation is significant, the loop (or the interpreter) is the
+bottleneck and not the network, and moving gains more than it costs. What waits without computing blocks the loop all
+the same, so there the first does not count:
+
+    on the loop, which others do not miss                       stays
+    keeps the loop, and gives the GIL up meanwhile              thread: it blocks in I/O, or computes in such code
+    keeps the loop and the GIL, and its CPU is significant      process
+    keeps the loop by being many small ones                     stays: more processes are the remedy
+    in a thread, and keeps the GIL from all others              process
+    in an isolate                                               stays: it may be there to be killed or bounded
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowherd_supervisor.advise.measured import ENOUGH_PROBES, Measured, Place, Steps, residual_p95_s
+
+ENOUGH_SAMPLES = 30
+CPU_MS = 5.0  # an attempt; below it, a thread's or an isolate's own cost weighs as much
+BLOCK_MS = 20.0  # at a time: what a neighbour begins to feel
+HOLD_MS = 100.0  # the longest hold of the GIL, one unlucky probe included
+SHARE = 0.5  # of the loop, or of the interpreter
+RELEASED = 0.5  # of the probes: what gives the GIL up so often shares it
+SWITCH_MS = 5.0  # how long pure Python in a thread keeps the GIL from the loop at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What else is known where it ran.
+
+    Attributes:
+        active_s: seconds that workers had a handler at all, over all processes.
+        lag_s_p95: how late their loops were.
+        others: the steps of the other activities.
+
+    """
+
+    active_s: float
+    lag_s_p95: float = 0.0
+    others: tuple[Steps, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One thing that must be so, in numbers; it is met from the threshold on."""
+
+    metric: str
+    value: float
+    threshold: float
+
+    @property
+    def is_met(self) -> bool:
+        return self.value >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What moving it would gain the others, in milliseconds of waiting, and what it would cost."""
+
+    now_ms: float
+    estimated_ms: float
+    cost: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Where an activity should run, and why; UNKNOWN while there are too few samples."""
+
+    measured: Measured
+    verdict: Place
+    reason: str
+    cpu_bound: Criterion
+    bottleneck: Criterion
+    gain: Gain
+
+    @property
+    def is_change(self) -> bool:
+        """Whether something should be changed."""
+        return self.verdict not in {Place.UNKNOWN, self.measured.place}
+
+
+def advise(measured: Measured, around: Surroundings) -> Advice:
+    """Judges one activity."""
+    cpu_bound = Criterion("CPU ms of an attempt", measured.cpu_ms, CPU_MS)
+    bottleneck = _bottleneck(measured, around.active_s)
+    verdict, reason = _verdict(measured, cpu_bound, bottleneck)
+    return Advice(measured, verdict, reason, cpu_bound, bottleneck, _gain(measured, around, verdict))
+
+
+def _bottleneck(measured: Measured, active_s: float) -> Criterion:
+    """The loop's for what runs on it, the interpreter's for a thread; of two ways the one that counts more."""
+    active_s = max(active_s, 1e-9)
+    match measured.place:
+        case Place.ASYNC:
+            ways = (
+                Criterion("ms on the loop at a time", measured.block_ms, BLOCK_MS),
+                Criterion("share of the loop", min(1.0, measured.kept_s / active_s), SHARE),
+            )
+        case Place.THREAD:
+            held_share = 1.0 - (measured.released_share or 0.0)
+            its_s = measured.wall_ms / 1e3 * measured.attempts  # a full machine would make less of its CPU
+            ways = (
+                Criterion("longest hold of the GIL, ms", 1e3 * measured.longest_hold_s, HOLD_MS),
+                Criterion("share of the interpreter", held_share * min(1.0, its_s / active_s), SHARE),
+            )
+        case _:
+            return Criterion("share of the loop", 0.0, SHARE)
+    return max(ways, key=lambda way: way.value / way.threshold)
+
+
+def _verdict(measured: Measured, cpu_bound: Criterion, bottleneck: Criterion) -> tuple[Place, str]:
+    if measured.samples < ENOUGH_SAMPLES:
+        return Place.UNKNOWN, f"{measured.samples} of the {ENOUGH_SAMPLES} samples that a verdict needs"
+    if (reason := _stays(measured, cpu_bound, bottleneck)) is not None:
+        return measured.place, reason
+    if measured.released_share is None:
+        return (
+            Place.UNKNOWN,
+            f"{measured.probes} of the {ENOUGH_PROBES} looks at the GIL that a verdict needs",
+        )
+    return _offloaded(measured, measured.released_share, cpu_bound.value)
+
+
+def _stays(measured: Measured, cpu_bound: Criterion, bottleneck: Criterion) -> str | None:
+    """Why it is well where it is, None if it is not."""
+    match measured.place:
+        case Place.ASYNC if not bottleneck.is_met:
+            return f"others wait {measured.block_ms:.1f} ms for it at a time: nothing to gain"
+        case Place.ASYNC if measured.kept_ms < CPU_MS or (measured.computes and not cpu_bound.is_met):
+            return f"{measured.kept_ms:.2f} ms an attempt are too little to move: it is their number"
+        case Place.THREAD if not (cpu_bound.is_met and bottleneck.is_met):
+            return f"{cpu_bound.value:.1f} ms of CPU in {measured.wall_ms:.0f} ms delay nobody"
+        case Place.PROCESS:
+            return f"its {cpu_bound.value:.1f} ms of CPU delay nobody in a process of its own"
+    return None
+
+
+def _offloaded(measured: Measured, released: float, cpu_ms: float) -> tuple[Place, str]:
+    """It is in the way of others: a thread helps if it gives up the GIL there."""
+    if released < RELEASED:
+        return Place.PROCESS, f"it computes {cpu_ms:.0f} ms and keeps the GIL ({released:.0%} released)"
+    if measured.place is Place.THREAD:
+        return Place.THREAD, f"it gives the GIL up ({released:.0%} of the time), so others run beside it"
+    if measured.computes:
+        return Place.THREAD, f"it computes {cpu_ms:.0f} ms, but gives the GIL up ({released:.0%} of the time)"
+    return (
+        Place.THREAD,
+        f"it blocks the loop for {measured.kept_ms:.0f} ms to wait, with {cpu_ms:.1f} ms of CPU",
+    )
+
+
+def _gain(measured: Measured, around: Surroundings, verdict: Place) -> Gain:
+    """How long others wait for the loop beside it, 95 of 100 times at most, now and without it there."""
+    beside_it_s = residual_p95_s((measured.steps,), sum(measured.steps.seconds))
+    now_ms = 1e3 * max(around.lag_s_p95, beside_it_s)
+    if verdict in {Place.UNKNOWN, measured.place}:
+        return Gain(now_ms, now_ms, "none")
+    without_ms = 1e3 * residual_p95_s(around.others, around.active_s)
+    if verdict is Place.THREAD:
+        without_ms = max(without_ms, SWITCH_MS * (1 - (measured.released_share or 0.0)))
+        return Gain(now_ms, min(now_ms, without_ms), "a thread for each that runs, 0.1 ms an attempt")
+    cost = "a process for each that runs, some MB and 1 ms an attempt"
+    return Gain(now_ms, min(now_ms, without_ms), cost)

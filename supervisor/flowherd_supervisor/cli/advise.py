@@ -1,0 +1,113 @@
+"""`flowherd advise`: what each activity should be and how large the host, as text or as its JSON document."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from flowherd.errors import ConfigurationError
+from flowherd.logs import visible
+from flowherd_supervisor.shell.admin_socket import find_sockets
+from flowherd_supervisor.cli.ask import ask
+from flowherd_supervisor.cli.show import show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HOW_TO_GET_A_SAMPLE = (
+    "no running supervisor found: advice rests on measurements of real work. To get a sample, start "
+    "`flowherd run APP`, let it work (30 attempts of each activity), and ask again"
+)
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_COLUMNS = ("activity", "runs", "advice", "samples", "cpu ms", "cpu %", "wall ms", "block ms", "GIL free")
+
+
+def show_advice(*, admin: str | None, pid: int | None, as_json: bool) -> int:
+    """Prints the advice of the supervisor at `admin`, of `pid`, or of the only one found.
+
+    Raises:
+        ConfigurationError: there is none, several and none chosen, or `admin` is no address.
+
+    """
+    if admin is None and pid is None and not find_sockets():
+        raise ConfigurationError(HOW_TO_GET_A_SAMPLE)
+    return show(ask("/api/advice", "activities", admin=admin, pid=pid), render, as_json=as_json)
+
+
+def render(document: Mapping[str, Any]) -> list[Text | Table]:
+    """A row of figures for each activity, a sentence of reason for each, and three lines about the host."""
+    rows, host = document["activities"], document["host"]
+    reasons = [
+        Text(f"{visible(row['activity'])}: {_advice(row)}: {row['reason']}{_gain(row)}") for row in rows
+    ]
+    sizes = [Text(_size(host[what], what)) for what in ("processes", "slots")]
+    way = host["parallel"]
+    sizes.append(Text(f"parallel: {way['advised']}: {way['reason']}"))
+    return [_table(rows), Text(), *reasons, Text(), *sizes, *_settings(rows)]
+
+
+def _settings(rows: list[Mapping[str, Any]]) -> list[Text]:
+    """What to write into the settings file to follow the advice."""
+    moves = [(row["activity"], row["verdict"]) for row in rows if row["change"]]
+    if not moves:
+        return []
+    tables = [f'[activities.{_key(name)}]\noffload = "{verdict}"' for name, verdict in moves]
+    return [Text("\nTo follow it, without touching the code, in flowherd.toml:\n"), Text("\n\n".join(tables))]
+
+
+def _key(name: str) -> str:
+    """A name as a key of TOML: bare where it may be, else quoted as JSON would."""
+    return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+
+
+def _table(rows: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for title in _COLUMNS:
+        is_word = title in {"activity", "runs", "advice"}
+        table.add_column(
+            title, justify="left" if is_word else "right", no_wrap=title != "activity", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(
+            visible(row["activity"]),
+            row["runs"],
+            _advice(row),
+            str(row["samples"]),
+            f"{row['cpu_ms_p50']:.2f}",
+            f"{100 * row['cpu_share']:.0f}",
+            f"{row['wall_ms']:.1f}",
+            f"{row['block_ms_max']:.1f}",
+            _percent(row["gil_released_share"]),
+        )
+    return table
+
+
+def _advice(row: Mapping[str, Any]) -> str:
+    if row["verdict"] == "unknown":
+        return "unknown"
+    return row["verdict"] if row["change"] else "no change"
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    """What a change would gain and cost."""
+    if not row["change"]:
+        return ""
+    gain = row["criteria"]["gain"]
+    return f"; others wait {gain['now']:.0f} ms now, {gain['estimated']:.0f} ms then (cost: {gain['cost']})"
+
+
+def _size(size: Mapping[str, Any], what: str) -> str:
+    now, advised = size["now"], size["advised"]
+    if advised is None:
+        return f"{what}: unknown: {size['reason']}"
+    if advised == now:
+        return f"{now} {what}, no change: {size['reason']}"
+    return f"{advised} {what} instead of {now}: {size['reason']}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"

@@ -1,0 +1,54 @@
+"""The words of `flowherd bench`, turned into its options; it measures nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flowherd.config import DEFAULT_WORKER_TYPE
+
+
+def bench(
+    app_name: Annotated[str | None, Parameter(name="APP", help="your own app instead of our loads")] = None,
+    /,
+    *,
+    activity: Annotated[str, Parameter(help="which of APP's activities is queued", show_default=False)] = "",
+    params: Annotated[
+        list[str] | None, Parameter(name=["-P"], help="an input of it: key=json", negative="")
+    ] = None,
+    worker: Annotated[str, Parameter(help="worker type of APP")] = DEFAULT_WORKER_TYPE,
+    app_dir: Annotated[Path, Parameter(help="goes first on the import path")] = Path(),
+    activities: Annotated[int, Parameter(help="how many of APP's are queued for each run")] = 200,
+    processes: Annotated[
+        int | None, Parameter(name=["--processes", "-p"], help="at most [default: one step beyond the CPUs]")
+    ] = None,
+    loads: Annotated[str, Parameter(help="which of ours")] = "cpu,io,mixed",
+    seconds: Annotated[float, Parameter(help="about how long each of our runs takes")] = 4.0,
+    repeat: Annotated[int, Parameter(help="how often everything is measured")] = 3,
+    patience: Annotated[int, Parameter(help="more tries for a run that other programs disturb")] = 0,
+    plot: Annotated[
+        list[Path] | None, Parameter(help="draw to this file, .svg or .png; may be repeated", negative="")
+    ] = None,
+    json: Annotated[bool, Parameter(help="a list of all runs on stdout", negative="")] = False,
+) -> int:
+    """Measure how work scales with processes on this machine: a table, a picture, and what it means."""
+    from flowherd_supervisor.bench.driver import BenchOptions, run_bench  # noqa: PLC0415 - as in cli.py
+    from flowherd_supervisor.cli.submit import read_inputs  # noqa: PLC0415 - as above
+    from flowherd_supervisor.demo.programs import App  # noqa: PLC0415 - as above
+
+    options = BenchOptions(
+        loads=tuple(name.strip() for name in loads.split(",") if name.strip()),
+        most=processes,
+        app=None if app_name is None else App(app_name, worker, str(app_dir.absolute())),
+        activity=activity,
+        parameters=read_inputs(params or (), None),
+        count=activities,
+        seconds=seconds,
+        repeat=repeat,
+        patience=patience,
+        json=json,
+        pictures=tuple(plot or ()),
+    )
+    return run_bench(options)

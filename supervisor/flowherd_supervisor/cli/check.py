@@ -1,0 +1,207 @@
+"""`flowherd check`: says what would keep an app from running well; it claims nothing and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import msgspec
+
+from flowherd.client.tokens import HostTokens
+from flowherd.transport.transport import new_client
+from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
+from flowherd.exits import Exit
+from flowherd.ledger import Ledger
+from flowherd.logs import visible
+from flowherd.sdk.loading import choose_worker_type, load_app
+from flowherd.telemetry.wanted import wanted
+from flowherd_supervisor.config.cautions import cautions
+from flowherd_supervisor.config.sources import Loaded, flag_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowherd.config import WorkerConfig
+    from flowherd.sdk.registry import Registry
+    from flowherd.telemetry.wanted import Wanted
+    from flowherd_supervisor.config.settings import Settings
+
+_HEALTH_DEADLINE_S = 5.0
+
+
+class Weight(Enum):
+    """How much a finding matters."""
+
+    FINE = "ok"
+    WARNING = "warning"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `code` is the exit code that a wrong one asks for."""
+
+    weight: Weight
+    text: str
+    code: Exit = Exit.CLEAN
+
+
+def check(app_name: str, app_dir: str, loaded: Loaded) -> int:
+    """Prints what was found; returns 0, or the exit code of the first thing that is wrong."""
+    settings = loaded.settings
+    findings = [
+        _sizes(loaded),
+        *(Finding(Weight.WARNING, text) for text in cautions(settings)),
+        *_shadows(Path(app_dir)),
+        *_app(app_name, app_dir, settings),
+        *_times(loaded),
+        *_telemetry(wanted(os.environ)),
+        *asyncio.run(_engine(settings)),
+    ]
+    for finding in findings:
+        sys.stdout.write(f"{finding.weight.value:>7}  {visible(finding.text)}\n")
+    wrong = [finding.code for finding in findings if finding.weight is Weight.WRONG]
+    return wrong[0] if wrong else Exit.CLEAN
+
+
+def _sizes(loaded: Loaded) -> Finding:
+    plan = loaded.settings.plan()
+    said = ", ".join(dict.fromkeys(loaded.origins.values())) or "the defaults alone"
+    return Finding(
+        Weight.FINE,
+        f"settings: {plan.workers} {'threads' if plan.threads else 'processes'}, {plan.concurrency} slots; from {said}",
+    )
+
+
+def _app(app_name: str, app_dir: str, settings: Settings) -> Iterator[Finding]:
+    try:
+        app = load_app(app_name, app_dir)
+        worker_type = choose_worker_type(app, settings.worker)
+        registry = app.for_type(worker_type).configured(settings.activity_options())
+    except ConfigurationError as error:
+        yield Finding(Weight.WRONG, str(error), Exit.USAGE)
+    except AppImportError as error:
+        sys.stderr.write(error.report.rstrip() + "\n")
+        yield Finding(Weight.WRONG, str(error), Exit.BOOT_FAILED)
+    else:
+        yield Finding(Weight.FINE, f"{app_name} serves worker type {worker_type!r}: {_listed(registry)}")
+
+
+def _listed(registry: Registry) -> str:
+    return ", ".join(f"{definition.name} ({definition.mode.value})" for definition in registry)
+
+
+def _shadows(folder: Path) -> Iterator[Finding]:
+    """Modules of the app's folder that hide somebody else's (faults.md S17)."""
+    if not folder.is_dir():
+        yield Finding(Weight.WRONG, f"--app-dir {folder}: there is no such folder", Exit.USAGE)
+        return
+    installed = importlib.metadata.packages_distributions()
+    for path in sorted(folder.iterdir()):
+        name = path.stem if path.suffix == ".py" else path.name if (path / "__init__.py").is_file() else ""
+        if name in sys.stdlib_module_names:
+            yield Finding(Weight.WARNING, f"{path} hides the standard library's {name}: rename it")
+        elif name in installed and not _is_its_source(path, installed[name]):
+            yield Finding(Weight.WARNING, f"{path} hides the installed {installed[name][0]}: rename it")
+
+
+def _is_its_source(path: Path, distributions: list[str]) -> bool:
+    """An editable install of the very folder is no clash."""
+    origins = [
+        importlib.metadata.distribution(name).read_text("direct_url.json") or "" for name in distributions
+    ]
+    return any(str(path.resolve().parent) in origin for origin in origins)
+
+
+def _times(loaded: Loaded) -> Iterator[Finding]:
+    """Clashes of times that are each allowed; what nobody has set clashes with nothing."""
+    settings, chosen = loaded.settings, loaded.origins.keys()
+    lease = settings.default_lease
+    interval = settings.heartbeat_interval
+    if interval is not None and interval > min(lease / 3, 20):
+        shown = (
+            f"{flag_of('heartbeat_interval')} {interval:g} is more than a third of the lease, or than 20 s"
+        )
+        yield Finding(Weight.WARNING, f"{shown}: {min(lease / 3, 20):g} s is used")
+    if settings.graceful_timeout < settings.activity_timeout and chosen & {
+        "graceful_timeout",
+        "activity_timeout",
+    }:
+        yield Finding(
+            Weight.WARNING,
+            f"--graceful-timeout {settings.graceful_timeout:g} is less than --activity-timeout "
+            f"{settings.activity_timeout:g}: a stop gives back activities that run longer",
+        )
+    if lease < 2:
+        yield Finding(
+            Weight.WARNING, f"--default-lease {lease:g}: a lease this short leaves no room for a lost beat"
+        )
+    if settings.poll_interval_max < settings.poll_interval:
+        yield Finding(Weight.WARNING, "--poll-interval-max is less than --poll-interval: the latter is used")
+
+
+def _telemetry(wish: Wanted) -> Iterator[Finding]:
+    """Only where somebody has asked for it."""
+    yield from (Finding(Weight.WARNING, text) for text in wish.obstacles)
+    if wish.traces or wish.metrics:
+        yield Finding(Weight.FINE, f"telemetry: {wish}")
+
+
+async def _engine(settings: Settings) -> list[Finding]:
+    """One health call and, with credentials, one token call."""
+    config = settings.worker_config(1)
+    async with new_client(config.api_url, None, connections=1) as http:
+        try:
+            async with asyncio.timeout(_HEALTH_DEADLINE_S):
+                health = await http.get("/health")
+        except (httpx.HTTPError, TimeoutError) as error:
+            text = f"{config.api_url} does not answer: {error or type(error).__name__}"
+            return [
+                Finding(
+                    Weight.WRONG,
+                    f"{text}; flowherd engine starts one, --api-url names another",
+                    Exit.INTERNAL,
+                )
+            ]
+        said = _health(health)
+        if said is None:
+            text = f"{config.api_url}/health answers {health.status_code}: --api-url names no healthy engine"
+            return [Finding(Weight.WRONG, text, Exit.INTERNAL)]
+        found = Finding(Weight.FINE, f"the engine at {config.api_url} is healthy")
+        return [found, *await _token(config, http, open_to_all=said.insecure_dev)]
+
+
+class _Health(msgspec.Struct):
+    status: str
+    insecure_dev: bool = False
+
+
+def _health(reply: httpx.Response) -> _Health | None:
+    """What the engine says of itself; None from anything else that answers there."""
+    try:
+        return (
+            msgspec.json.decode(reply.content, type=_Health) if reply.status_code == httpx.codes.OK else None
+        )
+    except msgspec.DecodeError:
+        return None
+
+
+async def _token(config: WorkerConfig, http: httpx.AsyncClient, *, open_to_all: bool) -> list[Finding]:
+    if config.client_id is None:
+        text = "the engine asks for tokens: set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
+        return [] if open_to_all else [Finding(Weight.WRONG, text, Exit.USAGE)]
+    try:
+        await HostTokens(config, Ledger(seats=1, records=1), http).current()
+    except EngineUnauthorized as error:
+        hint = "; this engine needs no token: unset KRUXIAFLOW_CLIENT_ID" if open_to_all else ""
+        return [Finding(Weight.WRONG, f"{error}{hint}", Exit.CREDENTIALS_REFUSED)]
+    except EngineError as error:
+        return [Finding(Weight.WRONG, f"{config.api_url}: {error}", Exit.INTERNAL)]
+    return [Finding(Weight.FINE, f"client {config.client_id!r} was granted a token")]

@@ -1,0 +1,155 @@
+"""`flowherd ctl`: gives a running supervisor one order over its unix socket, and waits where asked to; no more."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+
+from flowherd.errors import ConfigurationError
+from flowherd.exits import Exit
+from flowherd_supervisor.cli.ask import open_admin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LOOK_EVERY_S = 0.2
+_REFUSED = frozenset({409, 422})  # what the supervisor will not do, as against what cannot be asked
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which supervisor: its address, its pid, or the only one that is found."""
+
+    admin: str | None = None
+    pid: int | None = None
+
+    def __str__(self) -> str:
+        if self.admin is not None:
+            return f"--admin {self.admin}"
+        return f"--pid {self.pid}" if self.pid is not None else "the supervisor"
+
+
+def order(where: Where, name: str, processes: int | None = None) -> int:
+    """Gives one order, prints what is said to it, and returns the exit code.
+
+    Args:
+        where: which supervisor.
+        name: `scale`, `restart`, `quiet`, `resume`, `drain` or `stacks`.
+        processes: for `scale`.
+
+    Raises:
+        ConfigurationError: there is no such supervisor, or it is asked over TCP, where nobody steers.
+
+    """
+    with open_admin(where.admin, where.pid) as client:
+        return _give(client, where, name, processes)
+
+
+def restart(where: Where, *, wait: bool, timeout_s: float | None) -> int:
+    """Lets every process be replaced; with `wait` returns when all are new, or why they are not.
+
+    The code is then 0, 2 for settings that cannot be applied, 3 for an app that does not boot, 1 after `timeout_s`.
+    """
+    with open_admin(where.admin, where.pid) as client:
+        if not wait:
+            return _give(client, where, "restart", None)
+        give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
+        seen = {"last-event-id": str(int(time.time() * 1e6))}  # events are numbered by their time
+        try:
+            with client.stream("GET", "/api/events", headers=seen) as news:
+                code = _give(client, where, "restart", None)
+                return code or _outcome(news.iter_lines(), give_up_at)
+        except httpx.HTTPError as error:
+            sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
+            return Exit.INTERNAL
+
+
+def _outcome(lines: Iterable[str], give_up_at: float | None) -> int:
+    """Reads events until one says how the reload has ended; the status comes once a second, so that time is seen."""
+    for line in lines:
+        event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {}
+        match event.get("event"):
+            case "reloaded":
+                sys.stdout.write("every process is new\n")
+                return Exit.CLEAN
+            case "reload_failed" | "reload_refused" as name:
+                reason = event.get("reason") or event.get("note")
+                sys.stderr.write(f"flowherd: {name.replace('_', ' ')}: {reason}; the log says more\n")
+                return Exit.BOOT_FAILED if name == "reload_failed" else Exit.USAGE
+        if give_up_at is not None and time.monotonic() >= give_up_at:
+            break
+    sys.stderr.write("flowherd: the processes are not all new yet\n")
+    return Exit.INTERNAL
+
+
+def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
+    """Lets the supervisor drain; with `wait` returns when it has ended, or 1 after `timeout_s` seconds."""
+    with open_admin(where.admin, where.pid) as client:
+        pidfd = _pidfd_of(client) if wait else None
+        code = _give(client, where, "drain", None)
+        if not wait or code != Exit.CLEAN:
+            return code
+        give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
+        if _ended(client, pidfd, give_up_at):
+            sys.stdout.write("it has ended\n")
+            return Exit.CLEAN
+    sys.stderr.write(f"flowherd: {where}: still draining after {timeout_s:g} s\n")
+    return Exit.INTERNAL
+
+
+def _give(client: httpx.Client, where: Where, name: str, processes: int | None) -> int:
+    body = {} if processes is None else {"processes": processes}
+    try:
+        reply = client.post(f"/api/{name}", json=body)
+        said: Any = reply.json()
+    except httpx.HTTPError as error:
+        sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
+        return Exit.INTERNAL
+    except ValueError:
+        said = None
+    if not isinstance(said, dict) or not {"note", "error"} & said.keys():
+        sys.stderr.write(
+            f"flowherd: {where}: what answers there ({reply.status_code}) is no flowherd supervisor\n"
+        )
+        return Exit.INTERNAL
+    if reply.is_success:
+        sys.stdout.write(f"{said['note']}\n")
+        return Exit.CLEAN
+    if reply.status_code == httpx.codes.METHOD_NOT_ALLOWED:
+        raise ConfigurationError(
+            f"{where}: orders are taken on the unix socket alone: use --pid, on its host"
+        )
+    sys.stderr.write(f"flowherd: {where}: {said['error']}\n")
+    return Exit.USAGE if reply.status_code in _REFUSED else Exit.INTERNAL
+
+
+def _pidfd_of(client: httpx.Client) -> int | None:
+    """Something that becomes readable when the supervisor ends; None across PID namespaces."""
+    try:
+        return os.pidfd_open(int(client.get("/api/status").json()["pid"]))
+    except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _ended(client: httpx.Client, pidfd: int | None, give_up_at: float | None) -> bool:
+    """Waits for the end: by the process itself, or until nobody answers on the socket any more."""
+    if pidfd is not None:
+        try:
+            left_s = None if give_up_at is None else max(give_up_at - time.monotonic(), 0.0)
+            return bool(select.select([pidfd], [], [], left_s)[0])
+        finally:
+            os.close(pidfd)
+    while give_up_at is None or time.monotonic() < give_up_at:
+        try:
+            client.get("/livez")
+        except httpx.TransportError:
+            return True
+        select.select([], [], [], _LOOK_EVERY_S)
+    return False

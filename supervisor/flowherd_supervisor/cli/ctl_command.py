@@ -1,0 +1,79 @@
+"""The words of `flowherd ctl`: each calls the part that gives the order; it gives none itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+ctl_app = App(name="ctl", help="Steer a running supervisor of yours, over its unix socket.")
+
+AdminFlag = Annotated[str | None, Parameter(help="unix:PATH of a supervisor")]
+TimeoutFlag = Annotated[float | None, Parameter(help="seconds to wait at most, then exit 1")]
+PidFlag = Annotated[int | None, Parameter(help="pid of a supervisor on this host")]
+
+
+@ctl_app.command
+def scale(
+    processes: Annotated[int, Parameter(name="N", help="so many processes from now on")],
+    /,
+    *,
+    admin: AdminFlag = None,
+    pid: PidFlag = None,
+) -> int:
+    """Change the number of processes; the slots of the host are split anew."""
+    return _order("scale", admin, pid, processes)
+
+
+@ctl_app.command
+def restart(
+    *,
+    wait: Annotated[
+        bool, Parameter(help="return when every process is new, or why it is not", negative="")
+    ] = False,
+    timeout: TimeoutFlag = None,
+    admin: AdminFlag = None,
+    pid: PidFlag = None,
+) -> int:
+    """Read the settings again and import the app anew, process after process, as HUP does."""
+    from flowherd_supervisor.cli import ctl as part # noqa: PLC0415 - `flowherd --help` needs none of it
+
+    return part.restart(part.Where(admin, pid), wait=wait, timeout_s=timeout)
+
+
+@ctl_app.command
+def quiet(*, admin: AdminFlag = None, pid: PidFlag = None) -> int:
+    """Stop polling; what runs goes on."""
+    return _order("quiet", admin, pid)
+
+
+@ctl_app.command
+def resume(*, admin: AdminFlag = None, pid: PidFlag = None) -> int:
+    """Poll again."""
+    return _order("resume", admin, pid)
+
+
+@ctl_app.command
+def stacks(*, admin: AdminFlag = None, pid: PidFlag = None) -> int:
+    """Let every process write what it is doing to the supervisor's log."""
+    return _order("stacks", admin, pid)
+
+
+@ctl_app.command
+def drain(
+    *,
+    wait: Annotated[bool, Parameter(help="return when it has ended", negative="")] = False,
+    timeout: TimeoutFlag = None,
+    admin: AdminFlag = None,
+    pid: PidFlag = None,
+) -> int:
+    """Finish what runs, give back the rest, end: as TERM does. A second drain changes nothing."""
+    from flowherd_supervisor.cli import ctl as part # noqa: PLC0415 - `flowherd --help` needs none of it
+
+    return part.drain(part.Where(admin, pid), wait=wait, timeout_s=timeout)
+
+
+def _order(name: str, admin: str | None, pid: int | None, processes: int | None = None) -> int:
+    from flowherd_supervisor.cli import ctl as part # noqa: PLC0415 -
+
+    return part.order(part.Where(admin, pid), name, processes)

@@ -1,0 +1,265 @@
+"""`flowherd`: turns words into settings and calls the part that does the work; it does none itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from flowherd import __version__
+from flowherd.config import DEFAULT_WORKER_TYPE
+from flowherd.errors import ConfigurationError
+from flowherd.exits import Exit
+from flowherd.process.standard_streams import open_closed_streams
+from flowherd_supervisor.cli.bench_command import bench
+from flowherd_supervisor.cli.ctl_command import ctl_app
+from flowherd_supervisor.cli.start_commands import dev, init
+from flowherd_supervisor.config import sources
+from flowherd_supervisor.config.flags import RunFlags, given
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+app = App(
+    name="flowherd",
+    version=__version__,
+    help="Run Python activities of a workflow engine on all cores.",
+    result_action="return_value",
+)
+config_app = App(name="config", help="Show settings.")
+app.command(config_app)
+app.command(ctl_app)
+app.command(init)
+app.command(dev)
+app.command(bench)
+
+_NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}
+_EVERY_FLAG = Parameter(name="*")
+_NO_FLAGS = RunFlags()
+AppName = Annotated[
+    str,
+    Parameter(
+        name="APP", help="module:attr: a registry, a list or module of activities, or a stock worker's main"
+    ),
+]
+AppDir = Annotated[str, Parameter(help="goes first on the import path")]
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(
+        help=f"settings file [default: flowherd.toml] [env: {sources.CONFIG_VARIABLE}]",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+
+
+@app.command
+def run(
+    app_name: AppName,
+    /,
+    *,
+    app_dir: AppDir = ".",
+    config: ConfigFile = None,
+    reload: Annotated[bool, Parameter(help="import the app anew when its files change", negative="")] = False,
+    flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
+) -> int:
+    """Host APP's activities on several processes until told to stop."""
+    from flowherd_supervisor.shell import host # noqa: PLC0415 - `flowherd --help` needs none of it
+    from flowherd_supervisor.cli.reload import watching  # noqa: PLC0415 - as above
+
+    chosen = given(flags)
+    with watching(app_dir, os.getpid()) if reload else nullcontext():
+        return host.run(host.App(app_name, app_dir), lambda: sources.load(chosen, config).settings)
+
+
+@app.command
+def check(
+    app_name: AppName,
+    /,
+    *,
+    app_dir: AppDir = ".",
+    config: ConfigFile = None,
+    flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
+) -> int:
+    """Say what would keep APP from running well: settings, import, activities, times, engine, token."""
+    from flowherd_supervisor.cli.check import check as part  # noqa: PLC0415 - as above
+
+    return part(app_name, app_dir, sources.load(given(flags), config))
+
+
+@config_app.command
+def show(
+    *,
+    config: ConfigFile = None,
+    json: Annotated[bool, Parameter(help="as one JSON object", negative="")] = False,
+    flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
+) -> int:
+    """Show the effective settings and where each comes from."""
+    from flowherd_supervisor.cli.config import show_config  # noqa: PLC0415 - as above
+
+    return show_config(sources.load(given(flags), config), as_json=json)
+
+
+@config_app.command
+def schema() -> int:
+    """Print the JSON schema of the settings file."""
+    from flowherd_supervisor.cli.config import show_schema  # noqa: PLC0415 - as above
+
+    return show_schema()
+
+
+@app.command
+def engine(
+    *,
+    host: Annotated[
+        str, Parameter(help="address to listen on; another than loopback needs --client-id")
+    ] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="0 picks a free one")] = 8080,
+    db: Annotated[str, Parameter(help="SQLite file that keeps the state")] = ":memory:",
+    client_id: Annotated[
+        str | None, Parameter(help="enforce tokens; secret in KRUXIAFLOW_CLIENT_SECRET")
+    ] = None,
+    default_lease: Annotated[float, Parameter(help="seconds")] = 60.0,
+) -> int:
+    """Run the embedded engine alone, for first use and tests."""
+    from flowherd_engine.serve import serve  # noqa: PLC0415 - needs an extra
+    from flowherd_engine.settings import EngineSettings  # noqa: PLC0415 - as above
+
+    secret = os.environ.get("KRUXIAFLOW_CLIENT_SECRET") if client_id is not None else None
+    return serve(
+        EngineSettings(
+            host=host,
+            port=port,
+            db=db,
+            client_id=client_id,
+            client_secret=secret,
+            default_lease_s=default_lease,
+        )
+    )
+
+
+@app.command
+def demo(
+    *,
+    processes: Annotated[
+        int | None, Parameter(name=["--processes", "-p"], help="[default: all usable CPUs]")
+    ] = None,
+    chaos: Annotated[bool, Parameter(help="kill a worker process now and then", negative="")] = False,
+    json: Annotated[bool, Parameter(help="one JSON document on stdout", negative="")] = False,
+) -> int:
+    """Show it: an engine, a supervisor and a real workload on 1 and on all processes."""
+    from flowherd_supervisor.demo.driver import DemoOptions, run_demo  # noqa: PLC0415 - as above
+
+    return run_demo(DemoOptions(processes=processes, chaos=chaos, json=json))
+
+
+@app.command
+def submit(
+    *names: Annotated[str, Parameter(help="activity names", name="NAME")],
+    params: Annotated[
+        list[str] | None, Parameter(name=["-P"], help="an input: key=json", negative="")
+    ] = None,
+    input_: Annotated[
+        str | None, Parameter(name="--input", help="all inputs: a JSON object, or @file")
+    ] = None,
+    definition: Annotated[Path | None, Parameter(help="deploy and run this definition, YAML or JSON")] = None,
+    worker: Annotated[str, Parameter(help="worker type of the activities")] = DEFAULT_WORKER_TYPE,
+    api_url: Annotated[str | None, Parameter(help="the engine [env: KRUXIAFLOW_API_URL]")] = None,
+    wait: Annotated[bool, Parameter(help="wait for the outputs")] = True,
+    json: Annotated[bool, Parameter(help="one JSON line for each", negative="")] = False,
+) -> int:
+    """Queue activities, or a definition, on any engine and print the outputs."""
+    from flowherd_supervisor.cli import submit as part # noqa: PLC0415 -
+
+    config = sources.load({"api_url": api_url}).settings.worker_config(1)
+    inputs = part.read_inputs(params or (), input_)
+    return part.submit(part.Submission(names, inputs, definition, worker, wait, json), config)
+
+
+@app.command
+def status(
+    *,
+    admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
+    pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
+    json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
+) -> int:
+    """Show how a running supervisor and its processes are."""
+    from flowherd_supervisor.cli.status import show_status  # noqa: PLC0415 - as above
+
+    return show_status(admin=admin, pid=pid, as_json=json)
+
+
+@app.command
+def top(
+    *,
+    admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
+    pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
+    once: Annotated[bool, Parameter(help="one plain table, as into a pipe", negative="")] = False,
+) -> int:
+    """Watch a running supervisor live, and steer it with keys."""
+    from flowherd_supervisor.cli.top import top as part  # noqa: PLC0415 - as above
+
+    return part(admin=admin, pid=pid, once=once)
+
+
+@app.command
+def advise(
+    *,
+    admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
+    pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
+    json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
+) -> int:
+    """Say what each activity should be (async, thread or process) and how many processes, with the evidence."""
+    from flowherd_supervisor.cli.advise import show_advice  # noqa: PLC0415 - as above
+
+    return show_advice(admin=admin, pid=pid, as_json=json)
+
+
+@app.command
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> int:
+    """Print what completes commands and flags: source <(flowherd completion bash), or zsh; fish: … | source."""
+    from flowherd_supervisor.cli.itself import completing  # noqa: PLC0415 - as above
+
+    sys.stdout.write(completing(app.generate_completion(prog_name="flowherd", shell=shell), shell))
+    return Exit.CLEAN
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The `flowherd` program: exits with a code of `flowherd.exits`."""
+    open_closed_streams()
+    sys.exit(_call(app, sys.argv[1:] if words is None else words))
+
+
+def main_supervisor() -> None:
+    """The `flowherd-supervisor` program: `flowherd-supervisor APP -p N` is `flowherd run APP -p N`."""
+    words = sys.argv[1:]
+    about_itself = not words or words[0] in {*app}
+    main(words if about_itself else ["run", *words])
+
+
+def _call(program: Callable[..., Any], words: Sequence[str]) -> int:
+    try:
+        result = program(words, exit_on_error=False, print_error=True)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        command = " ".join(("flowherd", *(error.command_chain or ())))
+        sys.stderr.write(f"flowherd: {command} --help says how\n")
+        return Exit.USAGE
+    except ConfigurationError as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"flowherd: {line}\n")
+        return Exit.USAGE
+    except OSError as error:
+        if error.errno not in _NO_OUTPUT:
+            raise
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # for what the interpreter flushes at the end
+        sys.stderr.write(f"flowherd: the output cannot be written: {error.strerror}\n")
+        return Exit.INTERNAL
+    return result if isinstance(result, int) else Exit.CLEAN

@@ -1,0 +1,30 @@
+"""`flowherd top`: the live view where there is a terminal and its extra, a plain table elsewhere; it draws neither."""
+
+from __future__ import annotations
+
+import sys
+
+from flowherd.errors import ConfigurationError
+from flowherd.exits import Exit
+from flowherd_supervisor.cli.feed import HttpFeed
+from flowherd_supervisor.cli.status import show_status
+
+
+def top(*, admin: str | None, pid: int | None, once: bool) -> int:
+    """Shows a running supervisor until `q`; with `once`, or into a pipe, one table.
+
+    Raises:
+        ConfigurationError: there is no such supervisor, or the live view is not installed.
+
+    """
+    if once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return show_status(admin=admin, pid=pid, as_json=False)
+    feed = HttpFeed(admin, pid)
+    try:
+        from flowherd_supervisor.cli.top_app import TopApp  # noqa: PLC0415 - needs an extra
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "the live view is not installed: pip install 'flowherd[top]', or use flowherd top --once"
+        ) from None
+    TopApp(feed).run()
+    return Exit.CLEAN

@@ -1,1 +1,0 @@
-"""The commands beside `run`: each talks to a running supervisor, to an engine, or to the user's folder."""

@@ -1,0 +1,110 @@
+"""What each process number has counted and holds, over all its incarnations, out of the ledger; it changes nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowherd.ledger import Cell, Clock, Ledger, Life, SeatTotal, Timing
+from flowherd.ledger.histogram import BUCKETS, CELLS, upper_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from flowherd.link.messages import SupervisorState
+    from flowherd.ledger import Berth
+
+_TICKS_A_SECOND, _PAGE_BYTES = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+_USER, _SYSTEM, _RESIDENT = 11, 12, 21  # fields of /proc/PID/stat behind the name in brackets (proc(5))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """One process number. Gauges are sums over the incarnations that live; times are seconds."""
+
+    process: int
+    totals: Sequence[int]
+    timings: Sequence[int]
+    slots: int
+    held: int
+    running: int
+    demand: float
+    loop_lag_s: float
+    memory_bytes: int
+    cpu_s: float
+
+    def total(self, total: SeatTotal) -> int:
+        """What all incarnations have counted."""
+        return self.totals[total]
+
+    def buckets(self, timing: Timing) -> list[tuple[str, float]]:
+        """Upper bounds in seconds with cumulative counts, as Prometheus wants them.
+
+        Calls to the engine need less detail than handlers: every series costs each scrape and the Prometheus.
+        """
+        counts = self.timings[CELLS * timing : CELLS * (timing + 1) - 1]
+        return [
+            ("+Inf" if upper_s(bucket) == float("inf") else f"{upper_s(bucket):g}", count)
+            for bucket, count in enumerate(accumulate(counts))
+            if timing is Timing.RUN or bucket % 2 == 0 or bucket == BUCKETS - 1
+        ]
+
+    def total_s(self, timing: Timing) -> float:
+        """All the time that was measured."""
+        return self.timings[CELLS * (timing + 1) - 1] / 1e6
+
+
+def tallies(ledger: Ledger, told: SupervisorState | None) -> list[Tally]:
+    """All process numbers that have ever counted anything, and those that are wanted; at most `ledger.seats`."""
+    by_seat: dict[int, list[Berth]] = {number: [] for number in range(told.wanted if told else 0)}
+    by_seat |= {number: [] for number in told.causes} if told else {}
+    by_seat |= {
+        number: [] for number in range(ledger.seats) if any(ledger.seat_total(number, n) for n in SeatTotal)
+    }
+    for berth in ledger.berths:
+        if berth.life is not Life.FREE and berth.get(Cell.SEAT) < ledger.seats:
+            by_seat.setdefault(berth.get(Cell.SEAT), []).append(berth)
+    return [_tally(ledger, number, berths) for number, berths in sorted(by_seat.items())]
+
+
+def _tally(ledger: Ledger, seat: int, berths: Iterable[Berth]) -> Tally:
+    said = [berth for berth in berths if berth.readable]
+    live = [berth for berth in said if berth.life is Life.LIVE]
+    usage = [_usage(berth.get(Cell.PID)) for berth in live]
+    counted = [ledger.sums(seat), *map(ledger.counts, said)]
+    sums = [sum(numbers) for numbers in zip(*counted, strict=True)]
+    return Tally(
+        process=seat,
+        totals=sums[: len(SeatTotal)],
+        timings=sums[len(SeatTotal) :],
+        slots=sum(berth.get(Cell.LIMIT) for berth in live),
+        held=sum(berth.get(Cell.HELD) for berth in live),
+        running=sum(berth.get(Cell.RUNNING) for berth in live),
+        demand=sum(map(_demand, live)),
+        loop_lag_s=max((berth.clock(Clock.LOOP_LAG_S) for berth in live), default=0.0),
+        memory_bytes=sum(memory for memory, _ in usage),
+        cpu_s=sum(cpu_s for _, cpu_s in usage),
+    )
+
+
+def _demand(berth: Berth) -> float:
+    """Busy slots, and of the free ones as many as polls fill: beyond the slots more processes would have work."""
+    busy = berth.get(Cell.RUNNING)
+    return busy + berth.clock(Clock.FILL) * max(berth.get(Cell.LIMIT) - busy, 0)
+
+
+def _usage(pid: int) -> tuple[int, float]:
+    """Resident bytes and CPU seconds, from outside: a blocked process is measured too. Nothing once it is gone."""
+    try:
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
+    except OSError:
+        return 0, 0.0
+    return (
+        int(fields[_RESIDENT]) * _PAGE_BYTES,
+        (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS_A_SECOND,
+    )

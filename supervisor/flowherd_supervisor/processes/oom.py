@@ -1,0 +1,63 @@
+"""Asks the kernel about ends: whether a SIGKILL was its own, and whether one has begun; it changes nothing."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from flowherd.ends import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
+
+_FLAGS, _PF_EXITING = 6, 0x4  # counted from the state
+
+
+class OomCounter:
+    """The `oom_kill` count of this process's control group (cgroup v2, `memory.events`).
+
+    Args:
+        root: where `/proc` and `/sys` are.
+
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._file = _memory_events(root)
+        self._seen = self._read()
+
+    def annotate(self, status: int) -> int:
+        """A wait status, with what the kernel says of a SIGKILL; unchanged when it says nothing."""
+        if status & 0x7F != signal.SIGKILL:
+            return status
+        count = self._read()
+        if count is None or self._seen is None:
+            return status
+        grew, self._seen = count > self._seen, count
+        return status | (OUT_OF_MEMORY if grew else NOT_OUT_OF_MEMORY)
+
+    def _read(self) -> int | None:
+        try:
+            lines = self._file.read_text(encoding="ascii").splitlines() if self._file else []
+        except OSError:
+            return None
+        counts = dict(line.split() for line in lines if len(line.split()) == 2)
+        return int(counts["oom_kill"]) if "oom_kill" in counts else None
+
+
+def _memory_events(root: Path) -> Path | None:
+    """The counter's file; the root group has none, and neither has cgroup v1."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    own = next((line.removeprefix("0::") for line in groups if line.startswith("0::")), None)
+    file = root / "sys/fs/cgroup" / (own or "").lstrip("/") / "memory.events"
+    return file if own is not None and file.is_file() else None
+
+
+def is_exiting(pid: int) -> bool:
+    """Whether the kernel has begun to end it, for whatever reason (proc(5), `flags` in /proc/PID/stat)."""
+    try:
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        )
+    except OSError:
+        return False
+    return bool(int(fields[_FLAGS]) & _PF_EXITING)

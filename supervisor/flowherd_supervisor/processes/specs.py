@@ -1,0 +1,172 @@
+"""What workers and isolates are born with under one version of the settings; it makes no process."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flowherd.link.sharing import spread, whose_key
+from flowherd.isolates.inside import main as isolate
+from flowherd.process import threads
+from flowherd.process import worker_process
+from flowherd.process.boot import load
+from flowherd.process.worker_process import ChildSetup
+from flowherd.process.free_threading import gil_watched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flowherd.config import WorkerConfig
+    from flowherd.link.messages import BootFailed
+    from flowherd.ledger import Berth, Ledger
+    from flowherd.link.link import Link
+    from flowherd.sdk.loading import LoadedApp
+    from flowherd.ledger.wakeups import Bells
+
+
+class WorkerOrder(Protocol):
+    """What both a Spawn and the message that asks a mold for it say."""
+
+    @property
+    def seat(self) -> int:
+        """The number of the process, and of its first worker."""
+
+    @property
+    def limit(self) -> int:
+        """All slots of the process."""
+
+
+class IsolateOrder(Protocol):
+    """As above, of an isolate."""
+
+    @property
+    def seat(self) -> int:
+        """The number of its worker's process."""
+
+    @property
+    def key(self) -> int:
+        """What that process calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setups:
+    """Shared by all workers and isolates of a host, whoever forks them.
+
+    Attributes:
+        app: `module:attr`.
+        app_dir: goes first on the import path.
+        worker_type: what the user has chosen, None for the app's only type.
+        config: for the whole host; a worker's has its own number of slots.
+        activities: options of activities by name.
+        most_slots: the host's concurrency.
+        threads: whether all workers are threads of one process.
+        sizes: the settings of workers with so many slots, once there has been one.
+
+    """
+
+    app: str
+    app_dir: str
+    worker_type: str | None
+    config: WorkerConfig
+    activities: Mapping[str, Mapping[str, Any]]
+    most_slots: int
+    ledger: Ledger
+    bells: Bells
+    threads: bool = False
+    sizes: dict[int, WorkerConfig] = field(default_factory=dict)
+
+    def load(self) -> LoadedApp | BootFailed:
+        """Imports the app here."""
+        with gil_watched() if self.threads else nullcontext():
+            return load(self.app, self.app_dir, self.worker_type, self.activities)
+
+    def title_of(self, seat: int, key: int = 0) -> str:
+        """What `ps` shows of a process of workers, or of the isolate that it calls `key`."""
+        if not key:
+            return f"flowherd: {'threads' if self.threads else f'process {seat}'} of {self.app}"
+        worker, own = whose_key(key) if self.threads else (seat, key)
+        return f"flowherd: isolate {own} of process {worker} of {self.app}"
+
+    def isolate(
+        self, order: IsolateOrder, processes: int, ends: Sequence[int], loaded: LoadedApp | None = None
+    ) -> int:
+        """Works as an isolate and returns the exit code.
+
+        Args:
+            order: names its worker's process, and how that calls it.
+            processes: how many workers there are.
+            ends: its channel, its stdout and its stderr.
+            loaded: the app, where the process it was forked from has imported it.
+
+        """
+        setup = isolate.IsolateSetup(
+            app=self.app,
+            app_dir=self.app_dir,
+            worker_type=self.worker_type,
+            config=self.config,
+            activities=self.activities,
+            seat=whose_key(order.key)[0] if self.threads else order.seat,
+            processes=processes,
+            loaded=loaded,
+        )
+        channel, stdout, stderr = ends
+        return isolate.main(setup, channel, stdout, stderr)
+
+    def work(
+        self,
+        order: WorkerOrder,
+        berths: Sequence[Berth],
+        processes: int,
+        link: Link,
+        loaded: LoadedApp | None = None,
+    ) -> int:
+        """Works as a process of one worker or, where they are threads, of several; returns the exit code.
+
+        Args:
+            order: names the process and says how many slots it has.
+            berths: each worker's part of the ledger.
+            processes: how many workers there are in the host.
+            link: to the supervisor.
+            loaded: the app, where the process it was forked from has imported it.
+
+        """
+        if not self.threads:
+            return worker_process.main(self._worker(order.seat, berths[0], order.limit, processes, loaded), link)
+        shares = spread(order.limit, len(berths))
+        setups = [
+            self._worker(order.seat + number, berth, share, processes, loaded)
+            for number, (berth, share) in enumerate(zip(berths, shares, strict=True))
+        ]
+        return threads.main(setups, link)
+
+    def rehearse(self, processes: int, loaded: LoadedApp) -> None:
+        """Puts the setups of so many workers together, for nobody; those that are born have their settings then."""
+        self.title_of(0)
+        for share in set(spread(self.most_slots, processes)):
+            self._worker(0, self.ledger.berths[0], share, processes, loaded)
+
+    def _worker(
+        self, seat: int, berth: Berth, limit: int, processes: int, loaded: LoadedApp | None
+    ) -> ChildSetup:
+        return ChildSetup(
+            app=self.app,
+            app_dir=self.app_dir,
+            worker_type=self.worker_type,
+            config=self.sizes.get(limit) or self._sized(limit, loaded),
+            slots=limit,
+            most_slots=self.most_slots,
+            activities=self.activities,
+            seat=seat,
+            processes=processes,
+            ledger=self.ledger,
+            berth=berth,
+            bells=self.bells,
+            loaded=loaded,
+        )
+
+    def _sized(self, limit: int, loaded: LoadedApp | None) -> WorkerConfig:
+        worker_type = (loaded and loaded.registry.worker_type) or self.config.worker_type
+        update = {"concurrency": max(limit, 1), "worker_type": worker_type}
+        self.sizes[limit] = config = self.config.model_copy(update=update)
+        return config

@@ -1,0 +1,298 @@
+"""Makes, reaches, kills and reaps the supervisor's children; it decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flowherd.ends import OURS
+from flowherd.exits import Exit
+from flowherd.process.worker_process import ignore_signals
+from flowherd.link.link import Link
+from flowherd_supervisor.shell.contained import contained
+from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
+from flowherd_supervisor.processes.oom import OomCounter, is_exiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from flowherd.ledger import Berth
+
+_STACKS_BYTES, _STACKS_CHARS = 64 * 1024, 3_000
+_FORKED_BY = re.compile(r'/flowherd_supervisor/\w+\.py"|/cyclopts/|<frozen runpy>')
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """How to make one process.
+
+    Attributes:
+        title: what `ps` shows.
+        keep: descriptors that stay open besides 0-2 and the link.
+        main: what the new process does; its result is the exit code.
+        expendable: whether the kernel shall take it first when memory ends.
+
+    """
+
+    title: str
+    keep: Sequence[int]
+    main: Callable[[Link], int]
+    expendable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateBirth:
+    """How to make one isolate directly.
+
+    Attributes:
+        title: what `ps` shows.
+        ends: its channel, its stdout and its stderr.
+        main: what it does; its result is the exit code.
+
+    """
+
+    title: str
+    ends: Sequence[int]
+    main: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A child as its parent sees it, from fork to reaping."""
+
+    seat: int
+    incarnation: int
+    pid: int
+    pidfd: int  # -1 where it had been reaped before we knew of it
+    link: Link
+    berths: tuple[Berth, ...]  # one for each worker in it; none for the keeper and a mold
+    stacks: int  # a file in memory, where a crash leaves its stacks
+
+    def last_words(self) -> list[str]:
+        """The stacks that a fatal signal has left; empty for a calm end."""
+        return _lines(self.stacks)
+
+    def close(self) -> None:
+        """Closes what belongs to a reaped child."""
+        self.link.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        os.close(self.stacks)
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateHandle:
+    """An isolate as its parent sees it; `seat` and `incarnation` are its worker's, who calls it `key`."""
+
+    seat: int
+    incarnation: int
+    key: int
+    pid: int
+    stacks: int
+
+    def last_words(self) -> list[str]:
+        """As a worker's."""
+        return _lines(self.stacks)
+
+    def close(self) -> None:
+        """Closes what belongs to a reaped isolate."""
+        os.close(self.stacks)
+
+
+Child = Handle | IsolateHandle
+
+
+def _lines(stacks: int) -> list[str]:
+    """What fits into one line of the log: the main thread comes last, below it whoever forked the process."""
+    text = os.pread(stacks, _STACKS_BYTES, 0).decode(errors="replace")
+    first, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    kept = [line for line in rest if not _FORKED_BY.search(line)]
+    while kept and sum(map(len, kept)) > _STACKS_CHARS:
+        kept.pop(0)
+    return [first, *kept] if first else []
+
+
+class Processes:
+    """All children that have not been reaped."""
+
+    def __init__(self) -> None:
+        self._handles: dict[int, Handle] = {}
+        self._isolates: dict[int, IsolateHandle] = {}
+        self._ended: list[tuple[Child, int]] = []
+        self._unclaimed: dict[int, int] = {}  # pid and status of what has been reaped and may yet be ours
+        self._killed: set[int] = set()  # pids that have been sent SIGKILL and not been reaped
+        self._oom = OomCounter()
+        self.strangers = 0  # reaped, but never ours: orphans of user code
+
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(tuple(self._handles.values()))
+
+    @property
+    def isolates(self) -> Sequence[IsolateHandle]:
+        """Those that have not been reaped."""
+        return tuple(self._isolates.values())
+
+    def find(self, seat: int, incarnation: int) -> Handle | None:
+        """The child, or None once it has been reaped."""
+        for handle in self._handles.values():
+            if (handle.seat, handle.incarnation) == (seat, incarnation):
+                return handle
+        return None
+
+    def spawn(self, seat: int, incarnation: int, berths: tuple[Berth, ...], birth: Birth) -> Handle:
+        """Forks one child directly.
+
+        Raises:
+            OSError: no process, memory or descriptor is to be had (faults.md P12, P13).
+
+        """
+        ours, theirs = Link.pair()
+        stacks = os.memfd_create("stacks")
+
+        def be_born(parent: int) -> int:
+            close_all_but((theirs.fileno(), stacks, *birth.keep))
+            ignore_signals()
+            begin(birth.title, stacks, expendable=birth.expendable)
+            return birth.main(theirs) if os.getppid() == parent else Exit.RELEASED
+
+        try:
+            pid = _fork(be_born)
+            pidfd = _pidfd(pid)
+        except OSError:
+            ours.close()
+            os.close(stacks)
+            raise
+        finally:
+            theirs.close()
+        ours.set_blocking(blocking=False)
+        handle = Handle(seat, incarnation, pid, pidfd, ours, berths, stacks)
+        self.adopt(handle)
+        return handle
+
+    def spawn_isolate(self, seat: int, incarnation: int, key: int, birth: IsolateBirth) -> IsolateHandle:
+        """Forks one isolate directly; OSError as for `spawn`."""
+        stacks = os.memfd_create("stacks")
+
+        def be_born(parent: int) -> int:
+            close_all_but((*birth.ends, stacks))
+            ignore_signals(but=(signal.SIGTERM,))
+            begin(birth.title, stacks, expendable=True)
+            return birth.main() if os.getppid() == parent else Exit.RELEASED
+
+        try:
+            pid = _fork(be_born)
+        except OSError:
+            os.close(stacks)
+            raise
+        own_group(pid)
+        isolate = IsolateHandle(seat, incarnation, key, pid, stacks)
+        self.adopt(isolate)
+        return isolate
+
+    def adopt(self, child: Child) -> None:
+        """Takes a child into the table; one that was forked by another process may have been reaped already."""
+        if child.pid in self._unclaimed:
+            self._ended.append((child, self._unclaimed.pop(child.pid)))
+        elif isinstance(child, Handle):
+            self._handles[child.pid] = child
+        else:
+            self._isolates[child.pid] = child
+
+    def find_isolate(self, seat: int, incarnation: int, key: int) -> IsolateHandle | None:
+        """The isolate, or None once it has been reaped."""
+        names = (seat, incarnation, key)
+        return next((i for i in self._isolates.values() if (i.seat, i.incarnation, i.key) == names), None)
+
+    def terminate(self, isolate: IsolateHandle) -> None:
+        """SIGTERM for its group."""
+        assert isolate.pid in self._isolates, isolate
+        _signal_group(isolate.pid, signal.SIGTERM)
+
+    def kill_group(self, isolate: IsolateHandle) -> None:
+        """SIGKILL for its group."""
+        assert isolate.pid in self._isolates, isolate
+        self._is_killed_by_us(isolate.pid)
+        _signal_group(isolate.pid, signal.SIGKILL)
+
+    def kill(self, handle: Handle) -> None:
+        """SIGKILL; the handle is in the table only while its process has not been reaped (faults.md P11)."""
+        assert handle.pid in self._handles, handle
+        self._is_killed_by_us(handle.pid)
+        os.kill(handle.pid, signal.SIGKILL)
+
+    def abort(self, handle: Handle) -> None:
+        """SIGABRT: faulthandler writes the stacks of all threads, also with the GIL held, and the process dies."""
+        assert handle.pid in self._handles, handle
+        os.kill(handle.pid, signal.SIGABRT)
+
+    def reap(self) -> None:
+        """Collects every child that has ended (faults.md P14); `ended` tells, once all messages have been read.
+
+        What an isolate has started dies with it: its group is killed while its name cannot be anybody else's.
+        """
+        with contextlib.suppress(ChildProcessError):
+            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                pid = dead.si_pid
+                if pid in self._isolates:
+                    _signal_group(pid, signal.SIGKILL)
+                status = os.waitpid(pid, 0)[1]  # from here on only this process knows of it
+                status = contained(partial(self._annotated, pid, status), status)
+                child = self._handles.pop(pid, None) or self._isolates.pop(pid, None)
+                if child is None:
+                    self._unclaimed[pid] = status
+                else:
+                    self._ended.append((child, status))
+
+    def _is_killed_by_us(self, pid: int) -> None:
+        """Remembers that it is, unless it is ending by itself already: its channel closes before it can be reaped."""
+        if not is_exiting(pid):
+            self._killed.add(pid)
+
+    def _annotated(self, pid: int, status: int) -> int:
+        """A wait status, with what the kernel says of a SIGKILL, and whether it was ours."""
+        was_killed = pid in self._killed
+        self._killed.discard(pid)
+        ours = OURS if was_killed and status & 0x7F == signal.SIGKILL else 0
+        return self._oom.annotate(status) | ours
+
+    @property
+    def ending(self) -> Sequence[Handle]:
+        """What has been reaped and not told yet; its last messages can still be read."""
+        return [child for child, _ in self._ended if isinstance(child, Handle)]
+
+    def ended(self) -> list[tuple[Child, int]]:
+        """Who has ended, with annotated wait statuses (statuses.py), each once; the rest were strangers."""
+        ended, self._ended = self._ended, []
+        self.strangers += len(self._unclaimed)
+        self._unclaimed.clear()
+        return ended
+
+
+def _fork(be_born: Callable[[int], int]) -> int:
+    """The pid of a new process, which does what `be_born` says, given its parent's pid."""
+    assert threading.active_count() == 1, "forking with threads copies locked locks (faults.md P20)"
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        leave_with(lambda: be_born(parent))
+    return pid
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)  # nobody would know of it
+        os.waitpid(pid, 0)
+        raise
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(OSError):  # what is left of it belongs to another user
+        os.killpg(pid, number)

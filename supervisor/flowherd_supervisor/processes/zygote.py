@@ -1,0 +1,222 @@
+"""The process that imports the app once and then does nothing but fork; it has one thread, and no work of its own.
+
+A fork from it is a double one, so that the supervisor becomes the parent: the mold forks a go-between, which
+forks the child, tells the supervisor, lets the child begin, and ends. The child begins only if the supervisor
+has been told: what has not been named never runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd import logs
+from flowherd.link.messages import (
+    BootFailed,
+    DumpStacks,
+    Fork,
+    Forked,
+    ForkFailed,
+    decode_downward,
+    ready,
+)
+from flowherd.exits import Exit
+from flowherd.process import worker_process
+from flowherd.process.gathering import gather, watched
+from flowherd.process.holes import fill_holes
+from flowherd.link.link import Link, LinkClosed
+from flowherd.process.rehearsal import rehearse
+from flowherd.process.stacks import dump_threads
+from flowherd.process.warm import warm_up
+from flowherd_supervisor.processes import fork_safety
+from flowherd_supervisor.processes.child_setup import begin, leave_with, own_group
+from flowherd_supervisor.processes.prctl import die_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowherd.sdk.loading import LoadedApp
+    from flowherd_supervisor.processes.specs import Setups
+
+_BIRTHS = 10  # as many as there are lives in a rehearsal
+ADOPTED_WITHIN_S = 1.0  # from the go-between's last act to its end
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MoldSetup:
+    """What a mold is born with."""
+
+    setups: Setups
+    supervisor_pid: int
+    processes: int
+
+
+def main(setup: MoldSetup, link: Link) -> int:
+    """Imports the app, says what became of it, and forks on order until the supervisor closes the link."""
+    logs.name_process(process="preload")
+    die_with_parent()
+    if os.getppid() != setup.supervisor_pid:
+        return Exit.RELEASED
+    os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
+    sockets = fork_safety.open_sockets()
+    loaded = setup.setups.load()
+    if isinstance(loaded, BootFailed):
+        return worker_process.refuse(link, loaded)
+    _prepare(setup, loaded)
+    _fork_and_end()
+    found = list(fork_safety.found(sockets))
+    sys.stdout.flush()  # what an import has printed must not be printed once more by each child
+    sys.stderr.flush()
+    worker_type = loaded.registry.worker_type or ""
+    activities = {definition.name: definition.mode.value for definition in loaded.registry}
+    try:
+        link.send(ready(worker_type, activities, found))
+        return _Mold(setup, link, loaded).serve()
+    except LinkClosed:
+        return Exit.CLEAN
+
+
+def _prepare(setup: MoldSetup, loaded: LoadedApp) -> None:
+    """Has children share memory that they would write to: each page of it costs each of them a copy."""
+    _gather_code(setup, loaded)
+    rehearse(setup.setups.config)
+    for _ in range(_BIRTHS):
+        _rehearse_birth(setup, loaded)
+    warm_up()
+    fill_holes()
+
+
+def _gather_code(setup: MoldSetup, loaded: LoadedApp) -> None:
+    with watched() as codes:
+        rehearse(setup.setups.config, lives=1)
+        _rehearse_birth(setup, loaded)
+    fill_holes()
+    gather(codes)
+
+
+def _rehearse_birth(setup: MoldSetup, loaded: LoadedApp) -> None:
+    """What a child does before it works, as far as it can be done by somebody else."""
+    worker_process.ignore_signals()  # for all that are born here, too: the app may have installed handlers of its own
+    _part_ways()
+    setup.setups.rehearse(setup.processes, loaded)
+
+
+def _fork_and_end() -> None:
+    """Libraries that come to terms with forks stop their threads at the first one."""
+    pid = os.fork()
+    if not pid:
+        os._exit(Exit.CLEAN)
+    _reap(pid)
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # the app has told the kernel to reap by itself
+        os.waitpid(pid, 0)
+
+
+class _Mold:
+    def __init__(self, setup: MoldSetup, link: Link, loaded: LoadedApp) -> None:
+        self._setup = setup
+        self._link = link
+        self._loaded = loaded
+
+    def serve(self) -> int:
+        """Forks on order.
+
+        Raises:
+            LinkClosed: the supervisor has no more use for this process.
+
+        """
+        while True:
+            received = self._link.receive()
+            assert received is not None, "the link blocks"
+            data, fds = received
+            match decode_downward(data):
+                case Fork() as order:
+                    self._fork(order, fds)
+                case DumpStacks():
+                    dump_threads(log)
+                case message:
+                    log.warning("order_not_understood", order=type(message).__name__)
+            for fd in fds:
+                os.close(fd)
+
+    def _fork(self, order: Fork, fds: Sequence[int]) -> None:
+        may_begin, let_begin = os.pipe()
+        try:
+            pid = os.fork()
+            if not pid:
+                leave_with(lambda: self._go_between(order, fds, may_begin, let_begin))
+            _reap(pid)
+        except OSError as error:
+            self._link.send(_failure(order, error))
+        finally:
+            os.close(may_begin)
+            os.close(let_begin)
+
+    def _go_between(self, order: Fork, fds: Sequence[int], may_begin: int, let_begin: int) -> int:
+        """Forks the child and names it; with this process ends the child's last tie to the mold."""
+        try:
+            self_fd = os.pidfd_open(os.getpid())
+            pid = os.fork()
+        except OSError as error:
+            self._link.send(_failure(order, error))
+            return Exit.INTERNAL
+        if not pid:
+            os.close(let_begin)
+            leave_with(lambda: self._be_born(order, fds, may_begin, self_fd))
+        own_group(pid)
+        with contextlib.suppress(LinkClosed):  # the supervisor does not want to hear of it: it must not begin
+            self._link.send(Forked(order.seat, order.incarnation, pid, order.key))
+            os.write(let_begin, b"!")
+        return Exit.CLEAN
+
+    def _be_born(self, order: Fork, fds: Sequence[int], may_begin: int, go_between: int) -> int:
+        self._link.close()
+        *ends, stacks = fds
+        setups = self._setup.setups
+        if order.key:
+            worker_process.obey_signal(signal.SIGTERM)  # this process ignores it, with all that are born here
+        begin(setups.title_of(order.seat, order.key), stacks, expendable=True)
+        if not self._is_adopted(may_begin, go_between):
+            return Exit.RELEASED
+        _part_ways()
+        if order.key:
+            return setups.isolate(order, order.processes, ends, self._loaded)
+        berths = tuple(setups.ledger.berths[number] for number in order.berths)
+        return setups.work(order, berths, order.processes, Link.of(*ends), self._loaded)
+
+    def _is_adopted(self, may_begin: int, go_between: int) -> bool:
+        """Waits until the supervisor has been told and is the parent."""
+        if not os.read(may_begin, 1):
+            return False
+        ended = select.poll()
+        ended.register(go_between, select.POLLIN)
+        ended.poll(ADOPTED_WITHIN_S * 1000)
+        os.close(may_begin)
+        os.close(go_between)
+        return os.getppid() == self._setup.supervisor_pid
+
+
+def _failure(order: Fork, error: OSError) -> ForkFailed:
+    return ForkFailed(order.seat, order.incarnation, str(error), order.key)
+
+
+def _part_ways() -> None:
+    """What two children of one mold must not share."""
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed(
+            int.from_bytes(os.urandom(4))
+        )  # without a number it copies a hundred kilobytes more

@@ -1,0 +1,109 @@
+"""Says what happened: the banner once, then one line an event; it decides nothing and remembers nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from flowherd.exit_status import describe_status
+from flowherd_supervisor.core.events import KEEPER, MOLD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowherd_supervisor.core.actions import Note
+    from flowherd_supervisor.processes.table import Child
+
+log = structlog.stdlib.get_logger("flowherd")
+
+
+def say(note: Note) -> None:
+    """Logs one note; a traceback follows its line once, as it is."""
+    log.log(_LEVELS[note.level.value], note.event, **readable(note.fields))
+    if note.report:
+        _write(note.report.rstrip() + "\n")
+
+
+def _write(text: str) -> None:
+    """To stderr; nobody reading there is no reason to stop (faults.md C27)."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+_LEVELS = {"info": 20, "warning": 30, "error": 40}
+
+
+def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait statuses in words, and the keeper by its name."""
+    shown = dict(fields)
+    if "status" in shown:
+        shown["cause"] = describe_status(shown.pop("status"), shown.pop("killed_for", ""))
+    if "process" in shown:
+        shown["process"] = name_of(shown["process"])
+    return shown
+
+
+def say_last_words(child: Child) -> None:
+    """The stacks that a fatal signal has left, if any."""
+    if stacks := child.last_words():
+        log.error("stacks_of_dead_process", process=name_of(child.seat), pid=child.pid, stacks=stacks)
+
+
+def name_of(seat: int) -> int | str:
+    """What a process is called in the log."""
+    return {KEEPER: "keeper", MOLD: "preload"}.get(seat, seat)
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """What a supervisor says once, before it starts."""
+
+    version: str
+    app: str
+    worker_type: str
+    worker_id: str
+    api_url: str
+    shares: tuple[int, ...]
+    usable_cpus: int
+    automatic: bool
+    admin: str
+    numeric_threads: str = ""
+    threads: bool = False
+
+    def say(self, style: str) -> None:
+        """As a few aligned lines in text mode, as one record in JSON mode."""
+        facts = {
+            "version": f"{self.version}, Python {platform.python_version()}, pid {os.getpid()}",
+            "app": self.app,
+            "engine": self.api_url,
+            "worker": f"{self.worker_type} as {self.worker_id}",
+            "processes": self._processes(),
+            "concurrency": self._concurrency(),
+            "threads": self.numeric_threads,
+            "status": self.admin,
+        }
+        facts = {name: fact for name, fact in facts.items() if fact}
+        if style == "json":
+            log.info("starting", **facts)
+            return
+        width = max(map(len, facts))
+        lines = [f"  {name:<{width}}  {fact}" for name, fact in facts.items()]
+        _write("\n".join(["flowherd", *lines, ""]))
+
+    def _processes(self) -> str:
+        of_cpus = f"of {self.usable_cpus} usable CPUs"
+        if not self.threads:
+            return f"{len(self.shares)} {of_cpus}"
+        return f"{len(self.shares)} as threads of one, {of_cpus}: what ends one thread ends all"
+
+    def _concurrency(self) -> str:
+        total = sum(self.shares)
+        parts = "+".join(map(str, self.shares)) if len(self.shares) <= 8 else f"{len(self.shares)} shares"
+        return f"{total} = {parts}" + (" (auto)" if self.automatic else "")

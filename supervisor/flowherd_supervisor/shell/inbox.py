@@ -1,0 +1,47 @@
+"""The one place where the supervisor waits: signals, messages and exits wake it; it decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+from typing import TYPE_CHECKING
+
+from flowherd_supervisor.shell.signals import Signals
+
+if TYPE_CHECKING:
+    from flowherd.link.link import Link
+
+HEARD = (
+    signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
+    signal.SIGTSTP, signal.SIGCONT, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1,
+)  # fmt: skip
+_LONGEST_WAIT_S = 3600.0
+
+
+class Inbox:
+    """Signals and messages in one selector."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._signals = Signals(HEARD)
+        self._selector.register(self._signals.fd, selectors.EVENT_READ)
+
+    def watch(self, link: Link) -> None:
+        """From now on a message on `link` wakes `wait`."""
+        self._selector.register(link, selectors.EVENT_READ)
+
+    def forget(self, link: Link) -> None:
+        """The link is at its end."""
+        with contextlib.suppress(KeyError):  # forgotten already, when its end of file was read
+            self._selector.unregister(link)
+
+    def wait(self, timeout_s: float) -> list[signal.Signals]:
+        """Returns after a signal, a message, an exit or `timeout_s`, with the signals since the last call."""
+        self._selector.select(min(max(timeout_s, 0.0), _LONGEST_WAIT_S))
+        return self._signals.received()
+
+    def close(self) -> None:
+        """Gives signals back to whoever had them."""
+        self._selector.close()
+        self._signals.close()

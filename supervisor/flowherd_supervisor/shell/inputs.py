@@ -1,0 +1,69 @@
+"""What signals and messages mean: facts for the brain; it decides nothing."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from flowherd.link import messages
+from flowherd_supervisor.core import events
+from flowherd_supervisor.core.events import KEEPER
+
+if TYPE_CHECKING:
+    from flowherd_supervisor.core.events import Event
+    from flowherd_supervisor.processes.table import Handle
+
+log = structlog.stdlib.get_logger("flowherd")
+
+SIGNALS: dict[signal.Signals, Event] = {
+    signal.SIGTERM: events.StopRequested(),
+    signal.SIGINT: events.StopRequested(),
+    signal.SIGQUIT: events.StopRequested(times=2),
+    signal.SIGTSTP: events.PollingSwitched(on=False),
+    signal.SIGCONT: events.PollingSwitched(on=True),
+    signal.SIGUSR1: events.StacksRequested(),
+}
+
+
+# What is asked for over the admin socket means what the signal of the same purpose means.
+ORDERS: dict[str, signal.Signals] = {
+    "restart": signal.SIGHUP,
+    "quiet": signal.SIGTSTP,
+    "resume": signal.SIGCONT,
+    "drain": signal.SIGTERM,
+    "stacks": signal.SIGUSR1,
+}
+
+
+def message_of(handle: Handle, data: bytes) -> messages.Upward | None:
+    """What a child says; a message that cannot be read is named and dropped."""
+    try:
+        return messages.decode_upward(data)
+    except msgspec.DecodeError as error:
+        log.error("unreadable_message", process=handle.seat, reason=str(error))
+        return None
+
+
+def fact_of(handle: Handle, message: messages.Message) -> Event | signal.Signals | None:
+    """A child's message as a fact, or as the signal it stands for; one that nobody expects is named and dropped."""
+    names = (handle.seat, handle.incarnation)
+    fact: Event | signal.Signals | None = None
+    match message:
+        case messages.Ready(worker_type, activities, hazards):
+            fact = events.ChildReady(*names, worker_type, activities, hazards)
+        case messages.BootFailed(code, text, report):
+            fact = events.BootFailed(*names, code, text, report)
+        case messages.Stopped(released, undelivered):
+            fact = events.ChildStopped(*names, released, undelivered)
+        case messages.CredentialsRefused(detail):
+            fact = events.CredentialsRefused(detail)
+        case messages.Asked("scale", processes) if handle.seat == KEEPER:
+            fact = events.ScaleRequested(processes)
+        case messages.Asked(order) if handle.seat == KEEPER and order in ORDERS:
+            fact = ORDERS[order]
+        case _:
+            log.error("message_not_understood", process=handle.seat, message=type(message).__name__)
+    return fact

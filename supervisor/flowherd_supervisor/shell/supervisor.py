@@ -1,0 +1,321 @@
+"""The loop: wait, decide, perform. No event loop, no thread, no HTTP, no user code: this process forks."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import deque
+from functools import partial
+from itertools import chain
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from flowherd.link import messages
+from flowherd.awake import STEP_S, AwakeClock
+from flowherd.ledger import AT_WORK, Berth, Cause, Cell, Ledger
+from flowherd.link.link import LinkClosed
+from flowherd_supervisor.shell import event_log
+from flowherd_supervisor.shell.notifier import Audience
+from flowherd_supervisor.shell.contained import contained, found_by, say_defect
+from flowherd_supervisor.core import actions, events
+from flowherd_supervisor.core.events import MOLD, Event
+from flowherd_supervisor.core.machine import decide
+from flowherd_supervisor.core.state import Mode, Phase, State
+from flowherd_supervisor.shell.inputs import SIGNALS, fact_of, message_of
+from flowherd_supervisor.processes.spawner import Births, Forks
+from flowherd_supervisor.processes.isolates import IsolateBirths, Isolation
+from flowherd_supervisor.processes.table import Child, Handle, IsolateHandle, Processes
+from flowherd_supervisor.shell.inbox import Inbox
+from flowherd_supervisor.shell.segment_checks import Segments
+from flowherd_supervisor.shell.ledger_watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from flowherd.ledger.wakeups import Bells
+    from flowherd_supervisor.core.plan import Plan
+
+SOON_S = 1.0  # after a defect of ours: neither at once again, nor never
+
+log = structlog.stdlib.get_logger("flowherd")
+
+
+class Host(Births, IsolateBirths, Protocol):
+    """What a supervisor hosts."""
+
+    def reread(self) -> Plan | str:
+        """The settings again, for HUP; why not, when they are wrong or ask for what only a restart can do."""
+        ...
+
+
+class Supervisor:
+    """Keeps a plan's processes alive until told to stop; `now` tells monotonic seconds."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        bells: Bells,
+        host: Host,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._state = State.new(plan)
+        self._ledger = ledger
+        self._bells = bells
+        self._host = host
+        self._processes = Processes()
+        self._forks = Forks(self._processes, ledger, bells, host)
+        self._isolation = Isolation(
+            self._processes, host, lambda isolate: self._audience.introduce_isolate(self._state, isolate)
+        )
+        self._inbox = Inbox()
+        self._rng = random.Random()
+        self._segments = Segments()
+        self._watch = Watch(ledger, segments=self._segments)
+        self._now = now
+        self._clock = AwakeClock(now())
+        self._look_at = -inf
+        self._audience = Audience(self._processes)
+        self._exit_code: int | None = None
+        self._undecided: list[Event] = []
+        self._again_at = inf
+
+    def run(self) -> int:
+        """Supervises until everything has ended; returns the exit code."""
+        try:
+            self._feed(events.Started())
+            while self._exit_code is None:
+                self._go_round(self._inbox.wait(contained(self._patience_s, SOON_S)))
+            return self._exit_code
+        finally:
+            self._inbox.close()
+
+    def _go_round(self, heard: list[signal.Signals]) -> None:
+        for event in chain(self._take_undecided(), self._gather(heard)):
+            self._feed(event)
+        self._feed(events.TimePassed())
+        contained(
+            lambda: self._audience.beat(self._state, self._ledger, self._now(), self._clock.woke_at), None
+        )
+
+    def _take_undecided(self) -> Sequence[Event]:
+        """Ends that the brain could not take in, once a second again: they must not be lost."""
+        if self._awake_s() < self._again_at:
+            return ()
+        self._again_at, undecided, self._undecided = inf, self._undecided, []
+        return undecided
+
+    def _patience_s(self) -> float:
+        """Until time alone changes something, a look at the ledger is due, or the watchdog wants a word.
+
+        While anybody is judged by the time, it is a step at most: a freeze within one wait cannot be seen.
+        """
+        now, awake_s = self._now(), self._awake_s()
+        due_at = min(self._state.next_deadline, self._look_at, self._again_at)
+        wait_s = min(due_at - awake_s, self._audience.patience_s(now))
+        if self._state.next_deadline < inf or self._watch.judges:
+            wait_s = min(wait_s, STEP_S)
+        self._clock.waits(now + max(wait_s, 0.0))
+        return wait_s
+
+    def _awake_s(self) -> float:
+        """The brain's time: what this process was not awake for is held against nobody."""
+        return self._clock.read(self._now())
+
+    # What happened
+
+    def _gather(self, heard: list[signal.Signals]) -> Iterator[Event]:
+        """Reaps, then reads all waiting messages, then tells of the exits: last words come before an end.
+
+        Molds are read first: what they have made may have ended already. One that has ended cannot have made
+        anything of which we are not told here, since nothing can be sent to us from now on.
+        """
+        contained(self._processes.reap, None)
+        for handle in self._processes.ending:
+            if handle.seat == MOLD:
+                handle.link.refuse_more()
+        for are_molds in (True, False):
+            for handle in (*self._processes, *self._processes.ending):
+                if (handle.seat == MOLD) is are_molds:
+                    yield from found_by(partial(self._read, handle))
+        for child, status in self._processes.ended():
+            yield self._bury(child, status)
+        for number in heard:
+            yield from found_by(partial(self._understand, number))
+        yield from found_by(self._look)
+
+    def _look(self) -> Iterator[Event]:
+        now, awake_s = self._now(), self._awake_s()
+        is_due, next_at = awake_s >= self._look_at, awake_s + contained(self._look_every_s, SOON_S)
+        self._look_at = next_at if is_due else min(self._look_at, next_at)
+        if is_due:
+            yield from self._watch.look(self._state, self._processes, now, awake_s)
+
+    def _look_every_s(self) -> float:
+        return self._watch.patience_s(self._state)
+
+    def _understand(self, number: signal.Signals) -> Iterator[Event]:
+        match number:
+            case signal.SIGHUP:
+                yield from found_by(self._reload)
+            case signal.SIGTTIN:
+                yield events.ScaleRequested(self._state.plan.workers + 1)
+            case signal.SIGTTOU:
+                yield events.ScaleRequested(self._state.plan.workers - 1)
+            case _ if number in SIGNALS:
+                yield SIGNALS[number]
+
+    def _reload(self) -> Iterator[Event]:
+        plan = self._host.reread()
+        if isinstance(plan, str):
+            self._perform(actions.Note("reload_refused", {"reason": plan}, actions.Level.ERROR))
+        else:
+            yield events.ReloadRequested(plan)
+
+    def _read(self, handle: Handle) -> Iterator[Event]:
+        try:
+            while (received := handle.link.receive()) is not None:
+                yield from found_by(partial(self._heed, handle, *received))
+        except LinkClosed:
+            self._inbox.forget(handle.link)
+
+    def _heed(self, handle: Handle, data: bytes, fds: Sequence[int]) -> Iterator[Event]:
+        """What one message leads to."""
+        message = message_of(handle, data)
+        match message:
+            case messages.NeedIsolate() | messages.StopIsolate() | messages.KillIsolate():
+                yield from self._isolation.wanted(handle, message, fds)
+                return
+            case messages.Forked(key=0) | messages.ForkFailed(key=0):
+                yield from self._take(self._forks.answered(message))
+            case messages.Forked() | messages.ForkFailed():
+                yield from self._isolation.answered(message)
+            case messages.Message():
+                fact = fact_of(handle, message)
+                if isinstance(fact, signal.Signals):
+                    yield from self._understand(fact)
+                elif fact is not None:
+                    yield fact
+        for fd in fds:
+            os.close(fd)  # nobody has been asked for them
+
+    def _bury(self, child: Child, status: int) -> Event:
+        """Forgets it, and says so; whatever goes wrong on the way costs neither the rest nor the fact."""
+        contained(partial(event_log.say_last_words, child), None)
+        if isinstance(child, IsolateHandle):
+            contained(partial(self._audience.isolate_reaped, self._state, child), None)
+            contained(child.close, None)
+            return events.IsolateExited(child.seat, child.incarnation, child.key, status)
+        return self._bury_process(child, status)
+
+    def _bury_process(self, handle: Handle, status: int) -> Event:
+        """Ends its berths, so that the keeper settles them."""
+        contained(partial(self._inbox.forget, handle.link), None)
+        running = sum(contained(partial(_at_work, berth), 0) for berth in handle.berths)
+        contained(partial(self._segments.restore, handle, self._state), None)
+        for berth in handle.berths:
+            cause = contained(partial(self._cause, handle, berth), Cause.CRASH)
+            contained(partial(berth.end, cause, status), None)
+        contained(self._bells.ring_keeper, None)
+        if handle.seat == MOLD:
+            contained(partial(self._forks.mold_ended, handle.incarnation), None)
+        contained(handle.close, None)
+        return events.ChildExited(handle.seat, handle.incarnation, status, running)
+
+    def _cause(self, handle: Handle, berth: Berth) -> Cause:
+        """Only a death that we did not order is charged to the activities that ran."""
+        if berth.get(Cell.GUILTY):
+            return Cause.HUNG
+        seat = self._state.find(handle.seat, handle.incarnation)
+        ordered = self._state.mode is not Mode.SERVING or (seat is not None and seat.phase is Phase.DYING)
+        return Cause.STOPPED if ordered else Cause.CRASH
+
+    # What follows
+
+    def _feed(self, event: Event) -> None:
+        """Decides on one event and on all that its actions bring about at once."""
+        waiting = deque([event])
+        while waiting:
+            for order in self._decide(waiting.popleft()):
+                waiting.extend(found_by(partial(self._perform, order)))
+        contained(lambda: self._audience.tell(self._state), None)
+
+    def _decide(self, event: Event) -> Sequence[actions.Action]:
+        try:
+            self._state, orders = decide(self._state, event, self._awake_s(), self._rng)
+        except Exception as error:  # noqa: BLE001 - as in `contained`
+            say_defect(error)
+            if isinstance(event, events.ChildExited | events.IsolateExited):
+                self._undecided.append(event)
+                self._again_at = self._awake_s() + SOON_S
+            return ()
+        return orders
+
+    def _perform(self, order: actions.Action) -> list[Event]:
+        match order:
+            case actions.Spawn():
+                return list(self._take(self._forks.make(order, self._state.plan.workers)))
+            case actions.Note():
+                event_log.say(order)
+                self._audience.pass_on(self._state, order)
+            case actions.Exit(code):
+                self._exit_code = code
+            case actions.DumpStacks():
+                for handle in self._processes:
+                    self._send(handle, messages.DumpStacks())
+            case (
+                actions.SpawnIsolate()
+                | actions.TerminateIsolate()
+                | actions.KillIsolate()
+                | actions.TellIsolateStarted()
+                | actions.TellIsolateEnded()
+            ):
+                return self._isolation.perform(order, self._state.plan.workers)
+            case _:
+                child = self._processes.find(order.seat, order.incarnation)
+                if child is not None:
+                    self._perform_on(child, order)
+        return []
+
+    def _perform_on(self, handle: Handle, order: actions.ToChild) -> None:
+        """An order to one process that has not been reaped."""
+        match order:
+            case actions.Kill():
+                self._processes.kill(handle)
+            case actions.Abort(guilty=guilty):
+                self._segments.blame(handle, guilty)
+                self._processes.abort(handle)
+            case actions.SetSlots(limit=limit, n=n):
+                self._send(handle, messages.SetSlots(limit, n))
+            case actions.Drain(within_s=within_s):
+                self._send(handle, messages.Drain(within_s))
+            case actions.Release(within_s=within_s):
+                self._send(handle, messages.Release(within_s))
+            case actions.SwitchPolling(on=on):
+                self._send(handle, messages.Resume() if on else messages.Quiet())
+            case actions.FinishKeeper(within_s=within_s):
+                self._send(handle, messages.Finish(within_s))
+
+    def _take(self, made: Handle | events.SpawnFailed | None) -> Iterator[Event]:
+        """What follows from an answer to a Spawn."""
+        if isinstance(made, Handle):
+            self._segments.opened(made)
+            self._inbox.watch(made.link)
+            self._audience.introduce(self._state, made)
+            yield events.ChildForked(made.seat, made.incarnation, made.pid)
+        elif made is not None:
+            yield made
+
+    def _send(self, handle: Handle, message: messages.Message) -> None:
+        try:
+            handle.link.send(message)
+        except LinkClosed:
+            log.debug("order_not_sent", process=handle.seat, order=type(message).__name__)
+
+
+def _at_work(berth: Berth) -> int:
+    return sum(record.state in AT_WORK for record in berth.records())

@@ -1,0 +1,153 @@
+"""One retry gate per worker: while the engine is away one call probes it (E5); it knows no verbs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from flowherd.backoff import Backoff
+from flowherd.errors import (
+    EngineDisconnected,
+    EngineError,
+    EngineMisconfigured,
+    EngineUnauthorized,
+    EngineUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+RECHECK_MISCONFIGURED_S = 30.0  # what does not pass by itself is looked at again this often (faults.md E10)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Gate:
+    """Open while calls succeed; after a failure calls pass one at a time, each after a jittered delay.
+
+    A connection that ends before the reply begins may only have been idle for too long (faults.md E4). The
+    gate closes for that too, but the next call need not wait: it finds out for all. So an engine that was
+    restarted costs no delay, and one that is gone is asked once more and not once more by everybody.
+
+    An error that says something about its call alone (`EngineError.is_of_the_call`) neither closes nor opens it.
+
+    `failures` counts failures in a row; calls that were under way together count once.
+    """
+
+    def __init__(self, backoff: Backoff | None = None, rng: random.Random | None = None) -> None:
+        self._backoff = backoff or Backoff()
+        self._rng = rng or random.Random()
+        self._probe = asyncio.Lock()
+        self._hurried = asyncio.Event()
+        self._reopens_at = 0.0
+        self._closed_at = 0.0
+        self._trouble: type[EngineError] | None = None
+        self.failures = 0
+
+    def __repr__(self) -> str:
+        return f"<Gate [{self.failures} failures in a row]>" if self.failures else "<Gate [open]>"
+
+    async def through(self, call: Callable[[], Awaitable[T]], *, is_long: bool = False) -> T:
+        """Makes `call` when the gate lets it; its EngineError closes the gate and is raised.
+
+        Any other exception of `call` passes through and says nothing about the engine. A long call takes its turn as
+        the others do, but the next one need not wait for its end: nobody queues behind a large body (faults.md N8).
+        """
+        while self.failures:
+            async with self._probe:
+                if not self.failures:
+                    break
+                await self._until_reopened()
+                if not is_long:
+                    return await self._attempt(call)
+            return await self._attempt(call)
+        return await self._attempt(call)
+
+    def hurry(self) -> None:
+        """Lets the next call pass at once: there is no time left to wait."""
+        self._reopens_at = 0.0
+        self._hurried.set()
+
+    async def pause(self, delay_s: float) -> None:
+        """Sleeps for so long, or until there is no time left to wait."""
+        self._hurried.clear()
+        with contextlib.suppress(TimeoutError):  # the usual case
+            async with asyncio.timeout(delay_s):
+                await self._hurried.wait()
+
+    async def _until_reopened(self) -> None:
+        while (left_s := self._reopens_at - _now()) > 0:
+            await self.pause(left_s)
+
+    async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
+        failures_before = self.failures
+        try:
+            result = await call()
+        except EngineError as error:
+            self.failed(error, failures_before)
+            raise
+        self.succeeded()
+        return result
+
+    def failed(self, error: EngineError, failures_before: int) -> None:
+        """A call has failed that began when there had been so many failures in a row."""
+        if self.failures == failures_before and not error.is_of_the_call:
+            self._close(error)
+
+    def succeeded(self) -> None:
+        """A call was answered."""
+        if self.failures:
+            self._open()
+
+    def _close(self, error: EngineError) -> None:
+        self.failures += 1
+        now = _now()
+        self._reopens_at = now + self._delay_s(error)
+        if self.failures == 1:
+            self._closed_at = now
+        trouble = _kind(error)
+        if trouble is not self._trouble and not self._may_be_idleness(error):
+            self._trouble = trouble
+            _say(trouble, str(error))
+
+    def _may_be_idleness(self, error: EngineError) -> bool:
+        return self.failures == 1 and isinstance(error, EngineDisconnected)
+
+    def _delay_s(self, error: EngineError) -> float:
+        if self._may_be_idleness(error):
+            return 0.0
+        if isinstance(error, EngineMisconfigured):
+            return RECHECK_MISCONFIGURED_S * self._rng.uniform(0.9, 1.1)
+        asked_s = error.retry_after_s if isinstance(error, EngineUnavailable) else 0.0
+        return self._backoff.delay_s(self.failures, self._rng, asked_s=asked_s)
+
+    def _open(self) -> None:
+        if self._trouble is not None:
+            log.info("engine_reachable_again", after_s=round(_now() - self._closed_at, 1))
+        self.failures, self._trouble = 0, None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _kind(error: EngineError) -> type[EngineError]:
+    return next(
+        (kind for kind in (EngineMisconfigured, EngineUnauthorized) if isinstance(error, kind)),
+        EngineUnavailable,
+    )
+
+
+def _say(trouble: type[EngineError], reason: str) -> None:
+    """One line per change of state, not per try (faults.md E1)."""
+    if trouble is EngineMisconfigured:
+        log.error("engine_misconfigured", reason=reason, looked_at_again_in_s=RECHECK_MISCONFIGURED_S)
+    elif trouble is EngineUnauthorized:
+        log.warning("engine_refuses_our_token", reason=reason)
+    else:
+        log.warning("engine_unreachable", reason=reason)

@@ -1,0 +1,182 @@
+"""What activities have cost, as a table of names and numbers that processes share; it measures and judges nothing.
+
+Each incarnation of a worker has a table of its own, and the host one more for the incarnations that have ended.
+An entry is one activity in one place to run: what was measured on the loop says nothing about a thread. All numbers
+are doubles, one aligned store each; readers may see one number of an entry before another, and sums bear that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from flowherd.ledger.checked import CHECKED, checked, read_checked
+from flowherd.ledger.histogram import BUCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ENTRIES = 64  # activities of one app; what comes beyond them is not measured
+STEP_BUCKETS = 24  # CPU of a step: the first ends at 1 µs, each next one at twice that
+
+
+class Where(IntEnum):
+    """Where an entry's handler runs."""
+
+    LOOP = 1
+    THREAD = 2
+    PROCESS = 3
+
+
+class Figure(IntEnum):
+    """Numbers of an entry: sums, but for WHERE and the two longest."""
+
+    WHERE = 0
+    ATTEMPTS = 1  # ended, whether measured closely or not
+    SAMPLES = 2  # of these, measured closely: the next five are sums over them
+    CPU_S = 3
+    WALL_S = 4  # without the time that others had the loop
+    WAIT_S = 5  # of it, neither on the loop nor, in a thread, on a CPU
+    GROWTH_BYTES = 6  # of resident memory, over those that ran alone
+    ALONE = 7
+    KEPT_S = 8  # on the loop, over all attempts
+    LONGEST_BLOCK_S = 9
+    PROBES = 10  # how often somebody asked for the GIL while a handler of it was at work
+    RELEASED = 11  # of these, how often it was to be had at once
+    LONGEST_HOLD_S = 12  # of the GIL, as far as the probes have seen
+    STEP_CPU = 16  # the first of STEP_BUCKETS: steps by their CPU, over the samples
+    LONG_STEPS = STEP_CPU + STEP_BUCKETS  # the first of BUCKETS: seconds in steps, by the length of the step
+
+
+class Load(IntEnum):
+    """Numbers of a whole worker, over the time that a handler was there."""
+
+    ENTRIES = 0
+    ACTIVE_S = 1
+    BUSY_S = 2  # of the loop
+    CPU_S = 3  # of the loop's thread
+    FULL_S = 4  # without a free slot
+    LATE = 8  # the first of BUCKETS: seconds by how late the loop was
+
+
+FIGURES = Figure.LONG_STEPS + BUCKETS
+LOADS = Load.LATE + BUCKETS
+_PLACES = frozenset(map(float, Where))
+_LEAST, _MOST = -(2.0**50), 2.0**52  # memory that is given back counts as growth below zero
+_LONGEST = (Figure.LONGEST_BLOCK_S, Figure.LONGEST_HOLD_S)
+_NAME_AREA = 256  # bytes; a longer name is cut
+_NAME_BYTES = _NAME_AREA - CHECKED.size
+_NAMES_AT = 8 * (LOADS + ENTRIES * FIGURES)
+AREA_BYTES = _NAMES_AT + ENTRIES * _NAME_AREA
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A copy of one table or the sum of several: entries by name and place, and the load."""
+
+    load: tuple[float, ...] = (0.0,) * LOADS
+    entries: dict[tuple[str, Where], tuple[float, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def sum_of(cls, parts: Iterable[Work]) -> Work:
+        """All parts taken together."""
+        load = [0.0] * LOADS
+        entries: dict[tuple[str, Where], tuple[float, ...]] = {}
+        for part in parts:
+            load = [mine + its for mine, its in zip(load, part.load, strict=True)]
+            for key, figures in part.entries.items():
+                entries[key] = _added(entries[key], figures) if key in entries else figures
+        return cls(tuple(load), entries)
+
+
+class WorkTable:
+    """One table; a single process writes it.
+
+    Args:
+        area: `AREA_BYTES` of the shared map.
+
+    """
+
+    def __init__(self, area: memoryview) -> None:
+        self._cells = area[:_NAMES_AT].cast("d")
+        self._names = area[_NAMES_AT:]
+
+    @classmethod
+    def private(cls) -> WorkTable:
+        """A table of its own, for who shares none."""
+        return cls(memoryview(bytearray(AREA_BYTES)))
+
+    def __repr__(self) -> str:
+        return f"<WorkTable {', '.join(name for name, _ in self.read().entries) or 'empty'}>"
+
+    def clear(self) -> None:
+        """Forgets everything; only its writer may."""
+        for cell in range(LOADS):
+            self._cells[cell] = 0.0
+
+    def add(self, name: str, where: Where) -> int | None:
+        """A new entry's index, None when there is no room; only its writer may."""
+        index = self._count()
+        if index == ENTRIES:
+            return None
+        text = name.encode(errors="replace")[:_NAME_BYTES]
+        start = index * _NAME_AREA
+        self._names[start : start + CHECKED.size + len(text)] = checked(text)
+        self.store(index, [float(where), *[0.0] * (FIGURES - 1)])
+        self._cells[Load.ENTRIES] = index + 1
+        return index
+
+    def store(self, index: int, figures: Iterable[float]) -> None:
+        """Replaces all numbers of an entry; only its writer may."""
+        first = LOADS + index * FIGURES
+        for cell, value in enumerate(figures, first):
+            self._cells[cell] = value
+
+    def store_load(self, figures: Iterable[float]) -> None:
+        """Replaces the load, without the count of entries; only its writer may."""
+        for cell, value in enumerate(figures):
+            if cell != Load.ENTRIES:
+                self._cells[cell] = value
+
+    def absorb(self, other: WorkTable) -> None:
+        """Adds another table's numbers to this one's; only its writer may."""
+        mine, its = self.read(), other.read()
+        total = Work.sum_of((mine, its))
+        places = {key: index for index, key in enumerate(mine.entries)}
+        for key in its.entries:
+            place = places[key] if key in places else self.add(*key)
+            if place is not None:
+                self.store(place, total.entries[key])
+        self.store_load(total.load)
+
+    def read(self) -> Work:
+        """A copy; an entry whose name is not whole, or whose numbers cannot be, is left out."""
+        entries = {}
+        for index in range(self._count()):
+            start, first = index * _NAME_AREA, LOADS + index * FIGURES
+            text = read_checked(bytes(self._names[start : start + _NAME_AREA]), 0, _NAME_BYTES)
+            figures = tuple(self._cells[first : first + FIGURES])
+            if text and figures[Figure.WHERE] in _PLACES and _are_plausible(figures):
+                entries[text.decode(errors="replace"), Where(int(figures[Figure.WHERE]))] = figures
+        load = tuple(self._cells[:LOADS])
+        return Work(load if _are_plausible(load) else (0.0,) * LOADS, entries)
+
+    def _count(self) -> int:
+        count = self._cells[Load.ENTRIES]
+        return int(count) if 0 <= count <= ENTRIES else 0
+
+
+def _are_plausible(figures: tuple[float, ...]) -> bool:
+    """Whether they can be sums; user code that scribbles here must not spoil those of the host."""
+    return isfinite(sum(figures)) and min(figures) >= _LEAST and max(figures) < _MOST
+
+
+def _added(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
+    """Sums, but the greater of each longest."""
+    added = [mine + its for mine, its in zip(one, other, strict=True)]
+    added[Figure.WHERE] = one[Figure.WHERE]
+    for figure in _LONGEST:
+        added[figure] = max(one[figure], other[figure])
+    return tuple(added)

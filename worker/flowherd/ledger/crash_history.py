@@ -1,0 +1,149 @@
+"""Who has died with whom: the host's memory of activities that ran when a process crashed; it judges nobody.
+
+A process that dies takes everything with it that ran there, so the first death names only suspects. A suspect runs
+alone from then on: the second death names its culprit, and a healthy activity loses at most one attempt.
+
+The keeper writes; workers read. An entry's hash is stored last, so that a reader never meets half an entry. Entries are
+used in order: `used` counts those that were ever written, and nobody looks at the others.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from hashlib import blake2b
+from sys import byteorder
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flowherd.ledger.checked import CHECKED, checked, read_checked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FEWEST_ENTRIES = 256
+FORGOTTEN_AFTER_S = 3600.0
+ABOUT_S = 120.0  # by then most retry delays are over (protocol.md §3.2)
+_ENTRY_BYTES = 1024
+_BODY_BYTES = _ENTRY_BYTES - CHECKED.size
+_DEATHS_NAMED = 5
+_HASH_BYTES = _TIME_BYTES = 8
+_HEAD_BYTES = 8  # how many entries are used
+_BYTES_EACH = _HASH_BYTES + _TIME_BYTES + _ENTRY_BYTES
+
+
+def area_bytes(entries: int) -> int:
+    """What a table of so many entries takes of the map; pages that nobody has written cost nothing."""
+    return _HEAD_BYTES + entries * _BYTES_EACH
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """What is held against one activity.
+
+    Attributes:
+        deaths: one line for each death that is still named, oldest first.
+        count: all deaths, also those no longer named.
+        last: sequence of the record the last death was about, so that a death is never charged twice.
+
+    """
+
+    deaths: tuple[str, ...] = ()
+    count: int = 0
+    last: int = 0
+
+
+_NOTHING = Charges()
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Charges)
+
+
+class Suspects:
+    """The table of suspects.
+
+    Args:
+        area: `area_bytes` of the shared map, for as many entries.
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(self, area: memoryview, clock: Callable[[], float] = time.monotonic) -> None:
+        self._entries = (len(area) - _HEAD_BYTES) // _BYTES_EACH
+        times_at = _HEAD_BYTES + self._entries * _HASH_BYTES
+        bodies_at = times_at + self._entries * _TIME_BYTES
+        self._used = area[:_HEAD_BYTES].cast("Q")
+        self._taken = area[_HEAD_BYTES:times_at]
+        self._hashes = self._taken.cast("Q")
+        self._times = area[times_at:bodies_at].cast("d")
+        self._bodies = area[bodies_at:]
+        self._clock = clock
+
+    @classmethod
+    def none(cls) -> Suspects:
+        """A table of its own, for a worker without a shared one: nobody is ever charged."""
+        return cls(memoryview(bytearray(area_bytes(1))))
+
+    def __repr__(self) -> str:
+        return f"<Suspects [{self._used[0]} of {self._entries}]>"
+
+    def charges(self, activity_id: str) -> Charges:
+        """What is held against an activity; nothing, for nearly all."""
+        if not self.any_charged:
+            return _NOTHING
+        index = self._find(activity_id)
+        if index is None or self._clock() - self._times[index] > FORGOTTEN_AFTER_S:
+            return _NOTHING
+        start = index * _ENTRY_BYTES
+        body = read_checked(bytes(self._bodies[start : start + _ENTRY_BYTES]), 0, _BODY_BYTES)
+        return _decoder.decode(body) if body else _NOTHING
+
+    @property
+    def are_about(self) -> bool:
+        """Whether a death was charged lately: a suspect may be in the next batch, so polls ask for one."""
+        return self.any_charged and self._clock() - max(self._times[: self._used[0]]) < ABOUT_S
+
+    @property
+    def any_charged(self) -> bool:
+        """Whether anybody ever was: that nobody was costs each activity next to nothing."""
+        return self._used[0] > 0
+
+    def charge(self, activity_id: str, death: str, sequence: int) -> Charges:
+        """Adds a death and returns all; only the keeper may. The entry that is oldest makes room."""
+        before = self.charges(activity_id)
+        if before.last == sequence:
+            return before
+        deaths = (*before.deaths, death[:150])[-_DEATHS_NAMED:]
+        after = Charges(deaths, before.count + 1, sequence)
+        index = self._find(activity_id)
+        if index is None:
+            index = self._free_or_oldest()
+            self._hashes[index] = 0
+        body = _encoder.encode(after)
+        start = index * _ENTRY_BYTES
+        self._bodies[start : start + CHECKED.size + len(body)] = checked(body)
+        self._times[index] = self._clock()
+        self._hashes[index] = _hash(activity_id)
+        self._used[0] = max(self._used[0], index + 1)
+        return after
+
+    def _free_or_oldest(self) -> int:
+        used = self._used[0]
+        if used < self._entries:
+            return used
+        times = self._times.tolist()
+        return times.index(min(times))
+
+    def _find(self, activity_id: str) -> int | None:
+        """The place of its entry: each claim after a crash looks for one, so the bytes are searched at once."""
+        taken = self._taken[: _HASH_BYTES * self._used[0]].tobytes()
+        wanted = _hash(activity_id).to_bytes(_HASH_BYTES, byteorder)
+        at = taken.find(wanted)
+        while at > 0 and at % _HASH_BYTES:  # parts of two others
+            at = taken.find(wanted, at + 1)
+        return None if at < 0 else at // _HASH_BYTES
+
+
+def _hash(activity_id: str) -> int:
+    """Never 0, which is an entry that is being replaced."""
+    return int.from_bytes(blake2b(activity_id.encode(), digest_size=8).digest(), "little") or 1

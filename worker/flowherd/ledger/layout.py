@@ -1,0 +1,136 @@
+"""The words of the ledger: states, verdicts, and who writes which cell; it does nothing."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+
+
+class State(IntEnum):
+    """What a record says about its activity (design table: who beats it, who settles it)."""
+
+    FREE = 0
+    CLAIMED = 1  # waits for a slot, or for the loop; its limit has not begun
+    RUNNING = 2
+    REPORTING = 3  # outcome known, not yet accepted
+    ZOMBIE = 4  # reported or lost, but the handler has not ended: the slot is still held
+    APART = 5  # runs in an isolate: whatever ends its worker's process, it was not this
+    DEAD = 6  # its isolate has died with it: the keeper settles it, although its worker lives
+
+
+AT_WORK = frozenset({State.RUNNING, State.APART})  # what the hang rule looks at
+HELD = AT_WORK | {
+    State.CLAIMED,
+    State.REPORTING,
+    State.DEAD,
+}  # what is owed to the engine: the keeper settles it
+
+
+class Standing(IntEnum):
+    """The keeper's verdict on a record; it counts only for the sequence it was written with."""
+
+    UNKNOWN = 0
+    GOOD = 1
+    GONE = 2  # somebody else's
+    SETTLED = 3  # told to the engine in the name of whoever has died with it, or given up
+
+
+FINAL = frozenset({Standing.GONE, Standing.SETTLED})  # whoever holds it owes the engine nothing any more
+
+
+class Cause(IntEnum):
+    """Why an incarnation ended, as the supervisor knows it; decides the code of what the keeper settles."""
+
+    CLEAN = 0
+    CRASH = 1
+    STOPPED = 2  # killed at a drain limit, by a second signal, or after the supervisor had gone
+    HUNG = 3  # ended by the supervisor: an activity had run past its limit and the grace
+
+
+class Life(Enum):
+    """Where a berth stands in its life."""
+
+    FREE = "free"
+    LIVE = "live"
+    ENDED = "ended"
+
+
+class Host(IntEnum):
+    """Cells of the whole host."""
+
+    TOKEN_VERSION = 0  # keeper
+    KEEPER_TICK = 1  # keeper: when it looked last, or until when it rests; monotonic microseconds
+    SETTLED = 2  # keeper: records of ended berths handed back or delivered
+    LEASES_LOST = 3  # keeper
+    UNSETTLED = 4  # keeper: records it could not tell the engine of, and has given up
+    TOKEN_ERRORS = 5  # keeper: requests for a token that were not granted
+    CONCLUDING = 6  # keeper: sequence and standing of the verdict that is being counted, 0 for none
+    CONCLUDED_AT = 7  # keeper: its berth and index
+    COUNTER = 8  # keeper: the cell that counts it
+    COUNT = 9  # keeper: what that cell will hold
+    UNCONFIRMED = (
+        10  # keeper: leases that may have lapsed since the engine answered for them; nobody polls then
+    )
+
+
+class SeatTotal(IntEnum):
+    """Counters of a seat's incarnations that have ended and been settled; all written by the keeper."""
+
+    CLAIMED = 0
+    COMPLETED = 1
+    FAILED = 2
+    LOST = 3
+    POLLS = 4
+    EMPTY_POLLS = 5
+    POLL_ERRORS = 6
+    BLOCKS = 7
+    BLOCKED_US = 8
+
+
+class Cell(IntEnum):
+    """Cells of a berth that hold whole numbers."""
+
+    STARTED = 0  # supervisor
+    ENDED = 1  # supervisor
+    CAUSE = 2  # supervisor
+    EXIT_STATUS = 3  # supervisor, the wait status
+    SEAT = 4  # supervisor
+    INCARNATION = 5  # supervisor
+    PID = 6  # supervisor
+    SETTLED = 7  # keeper
+    GUILTY = 8  # supervisor: sequence of the record that hung its process, 0 if none did
+    RESIDENT_BYTES = 9  # supervisor: memory when it last looked
+    OPENED = 10  # worker, as all below
+    LIMIT = 11
+    LIMIT_APPLIED = 12
+    HELD = 13
+    RUNNING = 14
+    CLAIMED = 15
+    COMPLETED = 16
+    FAILED = 17
+    LOST = 18
+    POLLS = 19
+    EMPTY_POLLS = 20
+    HIGH_WATER = 21
+    TOKEN_REFUSED = 22
+    POLL_ERRORS = 23
+    ON_LOOP = 24  # index + 1 of the record whose handler is on the loop, 0 for nobody
+    BLOCKS = 25  # how often a handler was found to keep the loop too long
+    FRESH_BYTES = 26  # resident memory when it was Ready
+    WAITS_FOR = 31  # one bit for each activity of which attempts wait here for a permit of the host
+    BLOCKED_US = 27  # microseconds that handlers kept the loop in steps that were too long
+
+
+class Clock(IntEnum):
+    """Cells of a berth that hold monotonic seconds or a duration."""
+
+    STARTED_AT = 64  # supervisor
+    READY_AT = 65  # worker, as all below
+    LAST_GOOD_POLL = 66
+    LOOP_LAG_S = 67
+    NEXT_POLL_AT = 68  # with the last three: what `flowherd.working.pacing.Sibling` says
+    POLL_RTT_S = 69
+    LAST_BAD_POLL = 70
+    FILL = 71  # what share of the slots that polls asked for was filled lately, 0 to 1
+    POLLED_AT = 72
+    DRAINED_AT = 73
+    WORKED_AT = 74

@@ -1,0 +1,237 @@
+"""The shared-memory table of every lease of the host; it knows bytes and cells, never engines or processes.
+
+One anonymous map is made before the first fork. It holds a token area and an array of **berths**; a berth is
+the memory of one incarnation of a worker. Two laws of this map:
+
+1. Every cell has a single writer, named in its enum, and is one aligned 8-byte store. Nothing is packed into
+   the map: `struct.pack_into` zeroes before it writes, and a concurrent reader sees the zeroes.
+2. A record is packed outside, sliced in with its CRC-32, and only then its state byte is stored. Readers
+   copy, check, and skip what does not fit until their next scan.
+
+A berth's life is told by counters that only grow, so that no cell needs two writers:
+
+    FREE  settled == ended == started        the supervisor may open it (started += 1)
+    LIVE  started > ended                    its worker writes records once it has set `opened` to `started`
+    ENDED ended == started > settled         its end is certain; the keeper settles it, then settled = ended
+"""
+
+from __future__ import annotations
+
+import mmap
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from flowherd.ledger.segment import JOURNAL_BYTES, RECORD_BYTES, Berth, Layout, Record, pages
+from flowherd.ledger.segments import Berths
+from flowherd.ledger.layout import (
+    AT_WORK,
+    FINAL,
+    HELD,
+    Cause,
+    Cell,
+    Clock,
+    Host,
+    Life,
+    SeatTotal,
+    Standing,
+    State,
+)
+from flowherd.ledger.checked import CHECKED, checked, read_checked
+from flowherd.ledger.conclusions import Conclusions
+from flowherd.ledger.damage import PLAUSIBLE
+from flowherd.ledger.histogram import CELLS, Timing
+from flowherd.ledger.writer import RecordBook, records_needed
+from flowherd.ledger.crash_history import FEWEST_ENTRIES, Suspects, area_bytes
+from flowherd.ledger.totals import SeatTotals, cells_needed
+from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
+from flowherd.ledger.activity_profile import Work, WorkTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+T = TypeVar("T")
+
+
+_KEEPER_TICK = Host.KEEPER_TICK  # looked at for each poll
+_TOKEN_BYTES = 16 * 1024
+_TOKEN_AREA = CHECKED.size + _TOKEN_BYTES
+_PAGE = mmap.PAGESIZE
+MOST_LIVES = 2**20  # of one berth: a sequence has no more bits for them
+MOST_VERSIONS = 2**62
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+_WIDTH = len(SeatTotal) + CELLS * len(Timing)  # what is added up for each seat: counters, then histograms
+
+
+class Ledger:
+    """The whole map.
+
+    Args:
+        seats: how many processes may be wanted at once.
+        records: activities one incarnation may hold at once: more than twice the host's concurrency, and as many
+            suspects are remembered.
+
+    """
+
+    def __init__(self, *, seats: int, records: int) -> None:
+        layout = Layout(records)
+        berths = 2 * seats + 4  # an old and a new incarnation of each seat, and some that are being settled
+        totals = pages(_PAGE + 2 * _TOKEN_AREA)
+        suspects = totals + pages(8 * cells_needed(seats, berths, _WIDTH))
+        suspects_bytes = area_bytes(max(records, FEWEST_ENTRIES))
+        work = suspects + pages(suspects_bytes)
+        first = work + pages(WORK_BYTES)
+        self._map = mmap.mmap(
+            -1,
+            first + berths * layout.size,
+            flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
+        )
+        self._cells = memoryview(self._map).cast("Q")
+        cells: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
+        self._totals = SeatTotals(cells, berths, _WIDTH)
+        self.suspects = Suspects(memoryview(self._map)[suspects : suspects + suspects_bytes])
+        self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
+        self.seats = seats
+        self.berths = Berths(self._map, first, layout, berths)
+        self._conclusions = Conclusions(self._cells, self.berths)
+
+    def __repr__(self) -> str:
+        used = sum(berth.life is not Life.FREE for berth in self.berths)
+        return f"<Ledger [{used} berths in use of {len(self.berths)}]>"
+
+    def seat_total(self, seat: int, total: SeatTotal) -> int:
+        """What the seat's settled incarnations have counted."""
+        return self._totals.total(seat, total)
+
+    def ended_total(self, total: SeatTotal) -> int:
+        """The same over all seats."""
+        return sum(self.seat_total(seat, total) for seat in range(self.seats))
+
+    def sums(self, seat: int) -> list[int]:
+        """Everything the seat's settled incarnations have counted: each `SeatTotal`, then `Berth.timings`."""
+        return [self._totals.total(seat, number) for number in range(_WIDTH)]
+
+    def counts(self, berth: Berth) -> list[int]:
+        """The same of a berth's present incarnation; nothing but 0 once it is part of its seat's sums."""
+        if not self._counts_itself(berth):
+            return [0] * _WIDTH
+        cells = (*(berth.get(Cell[total.name]) for total in SeatTotal), *berth.timings)
+        return [count if count < PLAUSIBLE else 0 for count in cells]
+
+    def count(self, berth: Berth, cell: Cell) -> int:
+        """A counter of a berth's present incarnation; 0 once it is part of its seat's total."""
+        count = berth.get(cell) if self._counts_itself(berth) else 0
+        return count if count < PLAUSIBLE else 0
+
+    def absorb(self, berth: Berth) -> None:
+        """ENDED → FREE: moves an ended incarnation's counters to its seat's; only the keeper may.
+
+        A keeper that dies in it leaves nothing that its successor could count twice.
+        """
+        if berth.get(Cell.SEAT) < self.seats:
+            self._totals.move(berth.number, berth.get(Cell.ENDED), berth.get(Cell.SEAT), self.counts(berth))
+        self._ended_work.absorb(berth.work)  # a keeper that dies here loses measurements, but no counts
+        berth.settled()
+
+    def unmoved(self, read: Callable[[], T]) -> T:
+        """What `read` returns when no counter moves from a berth to its seat meanwhile.
+
+        Otherwise one would be counted twice or not at all, and a counter that falls is a reset to who reads it.
+        """
+        while True:
+            before = self._totals.mark
+            found = read()
+            if self._totals.mark == before:
+                return found
+
+    def work(self) -> Work:
+        """What activities have cost in all incarnations so far."""
+        present = (berth.work.read() for berth in self.berths if self._counts_itself(berth))
+        return Work.sum_of((self._ended_work.read(), *present))
+
+    def _counts_itself(self, berth: Berth) -> bool:
+        """Whether the present incarnation's numbers are not yet part of its seat's."""
+        return berth.readable and not self._totals.has(berth.number, berth.get(Cell.STARTED))
+
+    def process_of(self, berth: Berth) -> tuple[Berth, ...]:
+        """The berths of one process: a worker's own, or those of all threads beside which it works."""
+        pid, incarnation = berth.get(Cell.PID), berth.get(Cell.INCARNATION)
+        if not pid:
+            return (berth,)  # nothing ever worked in it
+        return tuple(
+            one
+            for one in self.berths
+            if one.get(Cell.PID) == pid
+            and one.get(Cell.INCARNATION) == incarnation
+            and one.life is not Life.FREE
+        )
+
+    def free_berths(self, wanted: int, taken: Collection[int] = ()) -> tuple[Berth, ...]:
+        """Berths for the workers of a new incarnation, none while too many are in use or being settled.
+
+        Args:
+            wanted: how many.
+            taken: numbers of those that are in use, whatever they say.
+
+        """
+        free = (
+            berth
+            for berth in self.berths
+            if berth.life is Life.FREE and berth.number not in taken and berth.get(Cell.STARTED) < MOST_LIVES
+        )
+        found = tuple(islice(free, wanted))
+        return found if len(found) == wanted else ()
+
+    def free_berth(self) -> Berth | None:
+        """A berth for the one worker of a new incarnation, None while all are in use or being settled."""
+        return next(iter(self.free_berths(1)), None)
+
+    def get(self, cell: Host) -> int:
+        """Reads one of the host's cells."""
+        return self._cells[cell]
+
+    def put(self, cell: Host, value: int) -> None:
+        """Stores one of the host's cells; only its writer may."""
+        self._cells[cell] = value
+
+    def tick(self, at: float) -> None:
+        """Says that the keeper has looked, or that it need not look before then; only the keeper may."""
+        self._cells[Host.KEEPER_TICK] = int(at * 1e6)
+
+    def keeper_rests(self, now: float) -> bool:
+        """Whether the keeper has gone to rest since nothing was held: who has claimed must wake it."""
+        return self._cells[Host.KEEPER_TICK] > now * 1e6
+
+    def keeper_late_s(self, now: float) -> float:
+        """Seconds since the keeper looked last; not above 0 while it rests, or where there is none."""
+        tick = self._cells[_KEEPER_TICK]
+        return now - tick / 1e6 if tick else 0.0
+
+    def conclude(self, counter: Host, berth: Berth, record: Record, standing: Standing) -> None:
+        """Judges a record for good and counts it, once however often it is asked for; only the keeper may."""
+        self._conclusions.conclude(counter, berth, record, standing)
+
+    def publish_token(self, token: str) -> int:
+        """Makes `token` the host's bearer and returns its version; only the keeper may (protocol.md R13).
+
+        Two areas take turns, so that a reader of the previous version is never overwritten.
+
+        Raises:
+            ValueError: the token is longer than its area.
+
+        """
+        data = token.encode()
+        if len(data) > _TOKEN_BYTES:
+            raise ValueError(f"the access token has {len(data)} bytes; at most {_TOKEN_BYTES} are supported")
+        version = (self._cells[Host.TOKEN_VERSION] + 1) % MOST_VERSIONS
+        offset = _PAGE + (version % 2) * _TOKEN_AREA
+        self._map[offset : offset + CHECKED.size + len(data)] = checked(data)
+        self._cells[Host.TOKEN_VERSION] = version
+        return version
+
+    def token(self) -> tuple[int, str]:
+        """The host's bearer and its version; (0, "") before the first, and while it is being replaced."""
+        version = self._cells[Host.TOKEN_VERSION]
+        data = read_checked(self._map, _PAGE + (version % 2) * _TOKEN_AREA, _TOKEN_BYTES) if version else None
+        if data is None or self._cells[Host.TOKEN_VERSION] != version:
+            return 0, ""
+        return version, data.decode()

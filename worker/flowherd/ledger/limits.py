@@ -1,0 +1,187 @@
+"""Permits that all processes of a host count together, freed by the kernel with the process; it knows no attempts.
+
+A permit is a record lock on one byte of a file without content, which every process inherits. It is only ever tried,
+never waited for; it belongs to the process, not to its memory, and so a process that dies, however it dies, has given
+back what it held. An activity's bytes lie side by side from a place that its name decides: a new incarnation with
+another limit counts the same bytes as the old one, and while both run the larger limit holds.
+
+Who gives back a permit rings the next process, in the order of their berths, that waits for one of the same activity,
+and then takes none itself for a moment: so each of them has its turn. A process that died rings nobody; those that wait
+try again by themselves.
+
+Closing any descriptor of the file gives all permits of the process back (fcntl(2)): nothing here opens or closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import random
+import threading
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.ledger.layout import Cell
+from flowherd.ledger.permits import NotNow, OwnPermits, Permit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from flowherd.ledger.wakeups import Bells
+    from flowherd.ledger.segment import Berth
+    from flowherd.ledger.segments import Berths
+
+RETRY_S = 0.25
+YIELD_S = 0.05  # by then a sibling that was rung has taken its turn, or cannot
+_MOST = 1 << 20  # bytes of one activity; two activities' bytes meet once in 2^40
+_WAITS = 64  # bits of the cell that says what a process waits for; a clash costs a moment's courtesy
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class RecordLocks:
+    """Locked bytes of a file: held by this process alone, until it gives them back or ends.
+
+    To the kernel all threads are one process, and the first to unlock a byte would unlock it for all: workers that
+    are threads of one process must share this object, which knows what each of them holds.
+
+    Args:
+        descriptor: of the file.
+
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._held: set[int] = set()
+        self._guard = threading.Lock()
+
+    def try_lock(self, byte: int) -> bool:
+        """Locks a byte; False when another process or thread holds it.
+
+        Raises:
+            OSError: the descriptor has been closed.
+
+        """
+        with self._guard:
+            if byte in self._held:
+                return False
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            except (BlockingIOError, PermissionError):  # POSIX allows either
+                return False
+            self._held.add(byte)
+            return True
+
+    def unlock(self, byte: int) -> None:
+        """Gives a byte back; without effect when the descriptor has been closed, since that did it."""
+        with self._guard:
+            self._held.discard(byte)
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, byte)
+
+
+class HostPermits:
+    """`flowherd.ledger.permits.Permits` of one worker process among siblings.
+
+    Args:
+        locks: of the host's file.
+        bells: of the host.
+        berths: all of the ledger.
+        own: this process's.
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(
+        self,
+        locks: RecordLocks,
+        bells: Bells,
+        berths: Berths,
+        own: Berth,
+        clock: Callable[[], float],
+    ) -> None:
+        self._locks = locks
+        self._bells = bells
+        self._berths = berths
+        self._own = own
+        self._clock = clock
+        self._held: set[Permit] = set()
+        self._waiting: frozenset[str] = frozenset()
+        self._yields_until: dict[str, float] = {}
+        self._rng = random.Random()
+        self._alone: OwnPermits | None = None
+
+    def __repr__(self) -> str:
+        return f"<HostPermits [{len(self._held)} held here]>"
+
+    def take(self, name: str, limit: int) -> Permit | NotNow:
+        """See `Permits.take`; whoever has not waited yet lets those go first that have."""
+        if self._alone is not None:
+            return self._alone.take(name, limit)
+        now = self._clock()
+        until = self._yields_until.pop(name, now)
+        if until <= now and name not in self._waiting and self._next_for(name) is not None:
+            until = now + YIELD_S
+        if until > now:
+            self._yields_until[name] = until
+            return NotNow(until - now)
+        try:
+            return self._try_each(name, min(limit, _MOST))
+        except OSError as error:  # a handler that closes everything (faults.md A14)
+            log.error(
+                "permits_not_shared", reason=str(error), note="max_concurrent holds for this process alone"
+            )
+            self._alone = OwnPermits()
+            return self._alone.take(name, limit)
+
+    def _try_each(self, name: str, limit: int) -> Permit | NotNow:
+        for permit in (Permit(name, number) for number in range(limit)):
+            if permit not in self._held and self._locks.try_lock(_byte_of(permit)):
+                self._held.add(permit)
+                return permit
+        return NotNow(RETRY_S * self._rng.uniform(0.8, 1.2))
+
+    def give_back(self, permit: Permit) -> None:
+        """See `Permits.give_back`."""
+        if self._alone is not None:
+            self._alone.give_back(permit)
+        if permit not in self._held:
+            return
+        self._held.discard(permit)
+        self._locks.unlock(_byte_of(permit))
+        if (following := self._next_for(permit.name)) is not None:
+            self._yields_until[permit.name] = self._clock() + YIELD_S
+            self._bells.ring(following)
+
+    def say_waiting(self, names: frozenset[str]) -> None:
+        """See `Permits.say_waiting`."""
+        if names != self._waiting:
+            self._waiting = names
+            self._own.put(Cell.WAITS_FOR, sum({_bit_of(name) for name in names}))
+
+    def _next_for(self, name: str) -> int | None:
+        """The next berth in turn whose process waits for a permit of the activity."""
+        bit = _bit_of(name)
+        waiting = (berth.number for berth in self._others() if berth.get(Cell.WAITS_FOR) & bit)
+        return next(waiting, None)
+
+    def _others(self) -> Iterator[Berth]:
+        """All live ones, beginning after this process's own."""
+        living, own = self._berths.living(), self._own.number
+        for number in (*(one for one in living if one > own), *(one for one in living if one < own)):
+            if self._berths[number].readable:
+                yield self._berths[number]
+
+
+def _digest(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=5).digest(), "little")
+
+
+def _byte_of(permit: Permit) -> int:
+    return _digest(permit.name) * _MOST + permit.number
+
+
+def _bit_of(name: str) -> int:
+    return 1 << _digest(name) % _WAITS

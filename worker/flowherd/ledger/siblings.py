@@ -1,0 +1,116 @@
+"""How the processes of a host see each other's polling, and wake each other; it decides nothing."""
+
+from __future__ import annotations
+
+from math import isfinite
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from flowherd.working.pacing import Sibling
+from flowherd.ledger.layout import Cell, Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowherd.ledger.wakeups import Bells
+    from flowherd.ledger.segment import Berth
+    from flowherd.ledger.segments import Berths
+
+_LOOK_AROUND_S = 2.0  # how long a new process may go unnoticed; it notices the others at once
+_WORKED_AT = Clock.WORKED_AT  # written for each outcome
+
+
+def _reader(*cells: Cell | Clock) -> Struct:
+    """Reads these cells of a berth in one call, in ascending order; in native mode each of them in one piece."""
+    layout, after = "@", 0
+    for cell in cells:
+        assert cell >= after, "in ascending order"
+        layout += f"{8 * (cell - after)}x{'d' if isinstance(cell, Clock) else 'Q'}"
+        after = cell + 1
+    return Struct(layout)
+
+
+_said = _reader(
+    Cell.STARTED, Cell.ENDED, Cell.OPENED, Cell.RUNNING, Cell.ON_LOOP,
+    Clock.LOOP_LAG_S, Clock.NEXT_POLL_AT, Clock.POLLED_AT, Clock.DRAINED_AT, Clock.WORKED_AT,
+).unpack_from  # fmt: skip
+
+
+class Siblings:
+    """The other live incarnations of the host, read from their berths.
+
+    Args:
+        berths: all of the ledger; None for a process that is alone.
+        own: this process's; the only one that is written to.
+        bells: the host's.
+
+    Attributes:
+        are_there: whether the last look saw any.
+
+    """
+
+    def __init__(self, berths: Berths | None, own: Berth, bells: Bells | None) -> None:
+        self._berths = berths
+        self._own = own
+        self._bells = bells
+        self._live: list[Berth] = []
+        self._looked_at = -_LOOK_AROUND_S
+        self.are_there = False
+
+    @classmethod
+    def none(cls, own: Berth) -> Siblings:
+        """For a process that is alone."""
+        return cls(None, own, None)
+
+    def look(self, now: float) -> list[Sibling]:
+        """What each of them says of itself."""
+        if now - self._looked_at >= _LOOK_AROUND_S:
+            self._looked_at = now
+            self._live = list(self._others())
+        seen = [said for one in self._live if (said := _seen(one)) is not None]
+        self.are_there = bool(seen)
+        return seen
+
+    def _others(self) -> Iterator[Berth]:
+        if self._berths is not None:
+            yield from (self._berths[one] for one in self._berths.living() if one != self._own.number)
+
+    def me(self) -> Sibling:
+        """What this process has published."""
+        seen = _seen(self._own)
+        assert seen is not None, self._own
+        return seen
+
+    def say_next(self, at: float) -> None:
+        """Publishes this process's place in the calendar, 0 for none."""
+        self._own.set_clock(Clock.NEXT_POLL_AT, at)
+
+    def say_polled(self, began_at: float) -> None:
+        """Publishes that a poll begins: nobody can count on this process until it has ended."""
+        self._own.set_clock(Clock.NEXT_POLL_AT, 0.0)
+        self._own.set_clock(Clock.POLLED_AT, began_at)
+
+    def say_drained(self, began_at: float) -> None:
+        """Publishes that the poll that began then has emptied the queue."""
+        self._own.set_clock(Clock.DRAINED_AT, began_at)
+
+    def say_worked(self, at: float) -> None:
+        """Publishes that there was work, or that an outcome was acknowledged."""
+        self._own.set_clock(_WORKED_AT, at)
+
+    def wake(self, number: int) -> None:
+        """Has the process in that berth poll at once."""
+        if self._bells is not None:
+            self._bells.ring(number)
+
+
+def _seen(berth: Berth) -> Sibling | None:
+    """None while nothing there belongs to a process that lives."""
+    started, ended, opened, load, on_loop, lag_s, next_at, polled_at, drained_at, worked_at = _said(
+        berth.map, berth.offset
+    )
+    if started == ended or opened != started:
+        return None
+    if not isfinite(lag_s + next_at + polled_at + drained_at + worked_at):
+        return None  # somebody has scribbled there: the supervisor ends that process
+    return Sibling(berth.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0)

@@ -1,0 +1,188 @@
+"""The worker's pen: the only writer of its berth's records and worker cells; it never reads other berths."""
+
+from __future__ import annotations
+
+import zlib
+
+from flowherd.errors import LedgerFull
+from flowherd import crashpoints
+from flowherd.ledger.segment import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Berth
+from flowherd.ledger.layout import AT_WORK, Cell, Clock, State
+from flowherd.ledger.checked import CHECKED, checked
+from flowherd.ledger.histogram import Timing
+from flowherd.ledger.usage import AREA_BYTES, write_of
+
+# Looking a member up in its enum costs as much as storing it: these are stored for every activity.
+_FREE, _CLAIMED, _RUNNING, _REPORTING, _ZOMBIE, _APART = (
+    int(state)
+    for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING, State.ZOMBIE, State.APART)
+)
+_RUN, _REPORT = Timing.RUN, Timing.REPORT
+_AT_WORK = (_RUNNING, _APART)
+_BERTH_BITS, _RECORD_BITS = 12, 30  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
+_NOTHING_KEPT = bytes(CHECKED.size)
+
+
+class RecordBook:
+    """Writes what one worker holds; making it opens the berth for readers.
+
+    Args:
+        berth: LIVE, and this process's own.
+
+    """
+
+    def __init__(self, berth: Berth) -> None:
+        self.berth = berth
+        self._map = berth.map
+        self._states = berth.states
+        self._times = berth.times
+        self._bodies = berth.offset + berth.layout.bodies
+        self._journals = berth.offset + berth.layout.journals
+        self._spendings = berth.offset + berth.layout.spendings
+        # No verdict of an earlier incarnation can match, nor can deaths in two berths pass for one.
+        self._sequence = (berth.get(Cell.STARTED) << _BERTH_BITS | berth.number) << _RECORD_BITS
+        self._free = list(range(berth.capacity - 1, -1, -1))
+        self._high_water = 0
+        self._keeps = bytearray(b"\1" * berth.capacity)  # 1: the journal may hold something
+        self._states[:] = bytes(berth.capacity)
+        for cell in Cell:
+            if cell > Cell.OPENED:
+                berth.put(cell, 0)
+        for clock in Clock:
+            if clock > Clock.STARTED_AT:
+                berth.set_clock(clock, 0.0)
+        berth.clear_timings()
+        berth.forget_block()
+        berth.work.clear()
+        berth.put(Cell.OPENED, berth.get(Cell.STARTED))
+
+    @property
+    def free(self) -> int:
+        """How many more activities fit; a poll asks for at most this many."""
+        return len(self._free)
+
+    def claim(
+        self,
+        activity_id: str,
+        worker_id: str,
+        name: str,
+        *,
+        now: float,
+        lease_s: float,
+        spent: bytes | None = None,
+    ) -> tuple[int, int]:
+        """Writes a CLAIMED record before the handler starts and returns its index and sequence.
+
+        `spent` is what the activity has spent already, under an earlier claim.
+
+        Raises:
+            LedgerFull: no record is free, or the identifiers are longer than a record.
+
+        """
+        if not self._free:
+            raise LedgerFull(f"all {self.berth.capacity} records are taken")
+        id_bytes, worker_bytes = activity_id.encode(), worker_id.encode()
+        name_bytes = name.encode(errors="replace")
+        id_len, worker_len = len(id_bytes), len(worker_bytes)
+        room = RECORD_BYTES - CRC_BYTES - HEAD.size - id_len - worker_len
+        if room < len(name_bytes):
+            if room < 0:
+                raise LedgerFull(f"activity_id and worker_id of {id_len} + {worker_len} bytes are too long")
+            name_bytes = name_bytes[:room]
+        self._sequence = sequence = self._sequence + 1
+        body = HEAD.pack(id_len, worker_len, len(name_bytes), sequence, now, lease_s)
+        body += id_bytes + worker_bytes + name_bytes
+        index = self._free.pop()
+        start = self._bodies + index * RECORD_BYTES
+        self._map[start : start + CRC_BYTES + len(body)] = (
+            zlib.crc32(body).to_bytes(CRC_BYTES, "little") + body
+        )
+        if index >= self._high_water:
+            self._high_water = index + 1
+            self.berth.put(Cell.HIGH_WATER, index + 1)
+        if spent is not None:
+            self.keep_spent(index, sequence, spent)
+        self._states[index] = _CLAIMED
+        crashpoints.reached("after_claim")
+        return index, sequence
+
+    def running(self, index: int, *, now: float, limit_s: float, apart: bool = False) -> None:
+        """CLAIMED → RUNNING, or APART where it runs in an isolate: the limit begins."""
+        self._times[2 * index] = now
+        self._times[2 * index + 1] = limit_s
+        self._states[index] = _APART if apart else _RUNNING
+
+    def ran(self, index: int, now: float) -> None:
+        """Counts how long a handler at work took; one that has never begun took no time."""
+        if self._states[index] in _AT_WORK:
+            self.berth.count(_RUN, now - self._times[2 * index])
+
+    def ended(self, counter: Cell, report_s: float) -> None:
+        """Counts a delivery, and how long it took."""
+        self.berth.add(counter)
+        self.berth.count(_REPORT, report_s)
+
+    def reporting(self, index: int, completion: bytes | None) -> None:
+        """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
+        crashpoints.reached("after_handler")
+        self._keep(index, completion)
+        self._states[index] = _REPORTING
+        crashpoints.reached("before_report")
+
+    def dead(self, index: int, death: str) -> None:
+        """→ DEAD: its isolate has died with it, and how; the keeper tells the engine."""
+        self._keep(index, death.encode(errors="replace"))
+        self._states[index] = State.DEAD
+
+    def _keep(self, index: int, text: bytes | None) -> None:
+        """Puts `text` into the record's journal, if it fits, in place of what an earlier record left there."""
+        start = self._journals + index * JOURNAL_AREA
+        if text is not None and len(text) <= JOURNAL_BYTES:
+            self._map[start : start + CHECKED.size + len(text)] = checked(text)
+            if not self._keeps[index]:
+                self._keeps[index] = 1
+        elif self._keeps[index]:
+            self._map[start : start + CHECKED.size] = _NOTHING_KEPT
+            self._keeps[index] = 0
+
+    def keep_spent(self, index: int, sequence: int, sums: bytes) -> None:
+        """Keeps an attempt's sums of money in place of those before; one call at a time, from any thread."""
+        start = self._spendings + index * AREA_BYTES
+        offset, written = write_of(self._map[start : start + AREA_BYTES], sequence, sums)
+        self._map[start + offset : start + offset + len(written)] = written
+
+    def move(self, index: int, worker_id: str, *, now: float, completion: bytes | None) -> tuple[int, int]:
+        """Puts an activity under the worker_id of its newest claim; returns its new index and sequence.
+
+        The second record is written before the first is freed, so that a crash in between loses nothing: the
+        engine takes the report of the newest claim alone, with all that was spent under both.
+        With no other place free the first must go first: an instant without a record is the lesser evil.
+        """
+        old = self.berth.record(index)
+        assert old is not None, index
+        spent = self.berth.spent(index, old.sequence)
+        is_only_place = not self._free
+        if is_only_place:
+            self.clear(index)
+        place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s, spent=spent)
+        if old.state in AT_WORK:
+            self.running(place[0], now=old.started_at, limit_s=old.limit_s, apart=old.state is State.APART)
+        elif old.state is State.REPORTING:
+            self.reporting(place[0], completion)
+        if not is_only_place:
+            self.clear(index)
+        return place
+
+    def zombie(self, index: int) -> None:
+        """→ ZOMBIE: nothing is owed to the engine any more, but the handler still runs."""
+        self._states[index] = _ZOMBIE
+
+    def clear(self, index: int) -> None:
+        """→ FREE."""
+        self._states[index] = _FREE
+        self._free.append(index)
+
+
+def records_needed(concurrency: int, poll_max: int) -> int:
+    """Records per berth: running, queued, undelivered (4 x slots), and a surplus poll or two."""
+    return 5 * concurrency + 3 * poll_max

@@ -1,0 +1,97 @@
+"""One end of the channel between the supervisor and a child: messages and descriptors, no policy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from flowherd.link.messages import MAX_BYTES, Message, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MAX_FDS = 4
+
+
+class LinkClosed(Exception):
+    """The other end is gone."""
+
+
+class Link:
+    """A SOCK_SEQPACKET socket: one JSON object a message; EOF means that the other process has ended.
+
+    Args:
+        sock: one end of `socketpair(AF_UNIX, SOCK_SEQPACKET)`.
+
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __repr__(self) -> str:
+        return f"<Link fd {self._sock.fileno()}>"
+
+    @classmethod
+    def of(cls, fd: int) -> Link:
+        """The link whose descriptor another process has sent."""
+        return cls(socket.socket(fileno=fd))
+
+    @staticmethod
+    def pair() -> tuple[Link, Link]:
+        """Two connected ends."""
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return Link(left), Link(right)
+
+    def fileno(self) -> int:
+        """The descriptor, to wait on."""
+        return self._sock.fileno()
+
+    def set_blocking(self, blocking: bool) -> None:  # noqa: FBT001 - the name of the socket's own switch
+        """Whether `receive` waits."""
+        self._sock.setblocking(blocking)
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Sends one message, and descriptors that belong to it.
+
+        Raises:
+            LinkClosed: the other end is gone, or has not read for so long that the socket is full.
+
+        """
+        try:
+            if fds:
+                socket.send_fds(self._sock, [encode(message)], list(fds))
+            else:
+                self._sock.send(encode(message))
+        except OSError as error:  # also EBADF: a handler that closes everything (faults.md A14)
+            raise LinkClosed(str(error)) from None
+
+    def receive(self) -> tuple[bytes, list[int]] | None:
+        """The next message's bytes and descriptors, or None when a non-blocking link has none.
+
+        Raises:
+            LinkClosed: the other end is gone.
+
+        """
+        try:
+            data, fds, _, _ = socket.recv_fds(self._sock, MAX_BYTES, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return None
+        except OSError as error:  # as above
+            raise LinkClosed(str(error)) from None
+        if not data:
+            for fd in fds:
+                os.close(fd)
+            raise LinkClosed("end of file")
+        return data, fds
+
+    def refuse_more(self) -> None:
+        """From now on the other end cannot send; what it has sent can still be received, then comes the end."""
+        with contextlib.suppress(OSError):  # the other end is gone
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def close(self) -> None:
+        """Closes this end."""
+        with contextlib.suppress(OSError):  # closed by a handler that closes everything (faults.md A14)
+            self._sock.close()

@@ -1,0 +1,159 @@
+"""Puts one worker together: client, files, meter, worker; it neither loads apps nor runs loops."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowherd.client.tokens import LedgerTokens
+from flowherd.client.kruxia import connect
+from flowherd.files.attempt_files import FileAccess
+from flowherd.files.scratch import begin_sweep
+from flowherd.files.transfers import EngineFiles
+from flowherd.isolates.pool import Isolates
+from flowherd.isolates.terms import IsolateRules
+from flowherd.leases.confirmations import PollHold
+from flowherd.ledger import Berth, Clock, Ledger, RecordBook
+from flowherd.execution.metering import measuring
+from flowherd.process.loops import new_loop
+from flowherd.running.environment import RunEnvironment
+from flowherd.sdk.activity import Mode
+from flowherd.ledger.limits import HostPermits, RecordLocks
+from flowherd.ledger.siblings import Siblings
+from flowherd.stock.stock_files import SdkFiles
+from flowherd.working.streams import EngineStreams
+from flowherd.working.worker import SharedHost, Worker
+
+if TYPE_CHECKING:
+    from flowherd.client.kruxia import KruxiaEngine
+    from flowherd.config import WorkerConfig
+    from flowherd.isolates.terms import IsolateHost
+    from flowherd.running.environment import Tracing
+    from flowherd.sdk.registry import Registry
+    from flowherd.ledger.wakeups import Bells
+
+MOST_CONNECTIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker stands.
+
+    Attributes:
+        seat: its number among its siblings, from 0.
+        state: what the app's lifespan yielded.
+        isolate_host: makes its isolates, None where nobody does.
+        locks: hold the permits of all workers of its process, None for one that has a process to itself.
+        tracing: of its process, None where none is asked for.
+
+    """
+
+    seat: int
+    state: Any = None
+    isolate_host: IsolateHost | None = None
+    locks: RecordLocks | None = None
+    tracing: Tracing | None = None
+
+
+class Assembly:
+    """A worker with its client and its bell; make it on the loop it will run on. It begins without a thread.
+
+    Args:
+        place: what surrounds it.
+        most_slots: how many activities it may ever run at once; bounds the connections.
+
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        registry: Registry,
+        *,
+        ledger: Ledger,
+        berth: Berth,
+        bells: Bells,
+        place: Place,
+        most_slots: int,
+    ) -> None:
+        tokens = LedgerTokens(ledger, berth, bells.ring_keeper) if config.client_id else None
+        self._engine = _engine_for(config, registry, tokens, most_slots)
+        self._sdk_files = SdkFiles(config.api_url, tokens)
+        self._files = FileAccess(
+            lambda: EngineFiles(config.api_url, tokens),
+            new_loop(config.loop),
+            max_file_mb=config.max_file_mb,
+        )
+        self._ledger = ledger
+        self._hold = PollHold(ledger)
+        self._bells = bells
+        self._berth = berth
+        locks = place.locks or RecordLocks(bells.permits)
+        secret = config.client_secret.get_secret_value() if config.client_secret else ""
+        book = RecordBook(berth)
+        meter, self._load, self._watchdog = measuring(registry, berth)
+        self._streams = EngineStreams(self._engine)
+        environment = RunEnvironment(
+            seat=place.seat,
+            state=place.state,
+            secrets=(secret,) if secret else (),
+            stock_files=self._sdk_files,
+            files=self._files,
+            streams=self._streams,
+            permits=HostPermits(locks, bells, ledger.berths, berth, time.monotonic),
+            meter=meter,
+            tracing=place.tracing,
+        )
+        siblings = Siblings(ledger.berths, berth, bells)
+        isolates = _isolates(config, place, environment)
+        host = SharedHost(ledger.suspects, siblings, isolates, self._rouse_keeper, self._polls_wait)
+        self.worker = Worker(config, registry, self._engine, book, environment, host)
+        asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
+        berth.set_clock(Clock.READY_AT, time.monotonic())
+
+    def start_threads(self) -> None:
+        """Begins to watch the loop, and to remove files that ended processes have left."""
+        self._watchdog.start()
+        begin_sweep()
+
+    def _heed_bell(self) -> None:
+        self._bells.hush(self._bells.of(self._berth.number))
+        self.worker.heed_verdicts()
+        self.worker.called()
+
+    def _rouse_keeper(self) -> None:
+        """Claims have come: the keeper may have gone to rest since nothing was held."""
+        if self._ledger.keeper_rests(time.monotonic()):
+            self._bells.ring_keeper()
+
+    def _polls_wait(self) -> bool:
+        return self._hold.holds(time.monotonic())
+
+    async def aclose(self) -> None:
+        """Ends listening and closes all connections."""
+        self._load.publish()
+        asyncio.get_running_loop().remove_reader(self._bells.of(self._berth.number))
+        await self._streams.aclose()
+        await self._files.aclose()
+        await self._sdk_files.aclose()
+        await self._engine.aclose()
+
+
+def _engine_for(
+    config: WorkerConfig, registry: Registry, tokens: LedgerTokens | None, most_slots: int
+) -> KruxiaEngine:
+    """A client whose connections suffice for all slots; parameters that go to isolates stay as they come."""
+    return connect(
+        config,
+        tokens,
+        connections=min(most_slots, MOST_CONNECTIONS) + 2,
+        undecoded=frozenset(found.name for found in registry if found.mode is Mode.PROCESS),
+    )
+
+
+def _isolates(config: WorkerConfig, place: Place, environment: RunEnvironment) -> Isolates | None:
+    if place.isolate_host is None:
+        return None
+    rules = IsolateRules(config.isolate_max_tasks, config.boot_timeout_s, environment.secrets)
+    return Isolates(place.isolate_host, rules, config.concurrency)

@@ -1,0 +1,112 @@
+"""The link of a worker process from below: a thread reads it, workers obey; it decides nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.link.messages import (
+    Downward,
+    Drain,
+    DumpStacks,
+    IsolateEnded,
+    IsolateStarted,
+    Quiet,
+    Release,
+    Resume,
+    SetSlots,
+    decode_downward,
+)
+from flowherd.exits import Exit
+from flowherd.link.link import Link, LinkClosed
+from flowherd.process.stacks import dump_tasks, dump_threads
+from flowherd.working.tasks import start_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.working.worker import Worker
+
+ORPHAN_RELEASE_S = 2.0  # the supervisor is gone: give everything back (faults.md P1)
+ORPHAN_EXIT_S = 3.0  # ... and end, even with a blocked loop, well before the keeper kills at 4 s
+_SHOWN = 200  # characters of a message
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Orders:
+    """Reads the link in a thread of its own, so that a blocked loop cannot miss the end of the supervisor."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+        self._early: list[Downward] = []
+        self._deliver: Callable[[Downward], None] | None = None
+
+    def start(self) -> None:
+        """Begins to read."""
+        start_thread("link", self._read, failed=lambda: leave(Exit.INTERNAL))  # who is deaf must end
+
+    def serve(self, deliver: Callable[[Downward], None]) -> None:
+        """From now on orders go to `deliver`, from any thread; what came before is delivered first."""
+        with self._lock:
+            self._deliver = deliver
+            for message in self._early:
+                deliver(message)
+
+    def _order(self, message: Downward) -> None:
+        if isinstance(message, DumpStacks):
+            dump_threads(log)  # from this thread: a blocked loop is what one wants to see
+        with self._lock:
+            if self._deliver is None:
+                self._early.append(message)
+            else:
+                self._deliver(message)
+
+    def _take(self, data: bytes) -> None:
+        """One message that cannot be read or obeyed must not keep this thread from the end of the link."""
+        try:
+            self._order(decode_downward(data))
+        except Exception:
+            log.exception("internal_error", order=data[:_SHOWN].decode(errors="replace"))
+
+    def _read(self) -> None:
+        try:
+            while (received := self._link.receive()) is not None:
+                self._take(received[0])
+        except LinkClosed:
+            log.warning("supervisor_gone", note="giving the work back")
+            self._order(Release(ORPHAN_RELEASE_S))
+            threading.Event().wait(ORPHAN_EXIT_S)
+            leave(Exit.RELEASED)
+
+
+def leave(code: int) -> None:
+    """Ends without waiting for threads that user code left behind (faults.md A16, C16)."""
+    os._exit(code)
+
+
+def obey(worker: Worker, message: Downward) -> None:
+    """Carries out one order of the supervisor, on the worker's loop."""
+    match message:
+        case SetSlots(limit, n):
+            worker.set_slots(limit, n)
+        case Quiet():
+            worker.quiet()
+        case Resume():
+            worker.resume()
+        case Drain(within_s):
+            worker.drain(within_s)
+        case Release(within_s):
+            worker.release(within_s)
+        case DumpStacks():
+            dump_tasks(log)
+        case IsolateStarted(key, pid) if worker.isolates is not None:
+            worker.isolates.started(key, pid)
+        case IsolateEnded(key, status, reason) if worker.isolates is not None:
+            worker.isolates.ended(key, status, reason)
+        case _:
+            log.warning("order_not_for_workers", order=type(message).__name__)

@@ -1,0 +1,182 @@
+"""What a worker process does after its fork: link, app, loop, worker, exit code; it never forks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from flowherd import logs
+from flowherd.link.messages import BootFailed, Message, boot_failed, ready
+from flowherd.errors import LifespanFailed
+from flowherd.exits import Exit
+from flowherd.isolates.host import LinkedHost
+from flowherd.ledger import Cell
+from flowherd.process import fork_guard
+from flowherd.process.build import Assembly, Place
+from flowherd.process.boot import load
+from flowherd.process.lifespan import LEAVE_S, enter
+from flowherd.link.link import Link, LinkClosed
+from flowherd.process.loops import new_loop, run_to_the_end
+from flowherd.procfs import resident_bytes
+from flowherd.process.commands import Orders, leave, obey
+from flowherd.telemetry.start import begin_tracing, end_tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from flowherd.config import WorkerConfig
+    from flowherd.link.messages import Downward, Ready, Stopped
+    from flowherd.ledger import Berth, Ledger
+    from flowherd.running.environment import Tracing
+    from flowherd.sdk.loading import LoadedApp
+    from flowherd.sdk.registry import Registry
+    from flowherd.ledger.wakeups import Bells
+
+DEAF_SIGNALS = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
+    signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1,
+)  # fmt: skip
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSetup:
+    """What a worker process is born with."""
+
+    app: str
+    app_dir: str
+    worker_type: str | None
+    config: WorkerConfig
+    slots: int
+    most_slots: int
+    activities: Mapping[str, Mapping[str, Any]]
+    seat: int
+    processes: int
+    ledger: Ledger
+    berth: Berth
+    bells: Bells
+    loaded: LoadedApp | None = None  # where the process it was forked from has imported the app
+
+
+def ignore_signals(*, but: Collection[signal.Signals] = ()) -> None:
+    """Leaves every decision to the link; handlers that do nothing, since programs would inherit SIG_IGN.
+
+    Args:
+        but: these do what they do by default.
+
+    """
+    signal.set_wakeup_fd(-1)
+    for number in DEAF_SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number in but else lambda *_: None)
+
+
+def obey_signal(number: signal.Signals) -> None:
+    """From now on it does what it does by default."""
+    signal.signal(number, signal.SIG_DFL)
+
+
+def main(setup: ChildSetup, link: Link) -> int:
+    """Loads the app, says Ready or BootFailed, works until told to stop, and returns the exit code."""
+    logs.name_process(process=setup.seat)
+    os.environ["FLOWHERD_SEAT"] = str(setup.seat)
+    os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
+    orders = Orders(link)
+    orders.start()
+    loaded: LoadedApp | BootFailed | None = setup.loaded
+    if loaded is None:
+        loaded = load(setup.app, setup.app_dir, setup.worker_type, setup.activities)
+        ignore_signals()  # again: the app may have installed handlers of its own
+    if isinstance(loaded, BootFailed):
+        return refuse(link, loaded)
+    tracing = begin_tracing(setup.config, setup.seat, is_loud=setup.seat == 0)
+    gc.freeze()  # what the app has loaded stays: no collection need look at it again
+    loop = new_loop(setup.config.loop)()
+    asyncio.set_event_loop(loop)
+    fork_guard.guard(loop, link)
+    try:
+        stopped = run_to_the_end(loop, _work(setup, loaded.registry, link, orders, tracing))
+    except LifespanFailed as error:
+        return refuse(link, boot_failed(Exit.BOOT_FAILED, str(error), error.report))
+    send_last(link, stopped)
+    leave(Exit.CLEAN)
+    return Exit.CLEAN
+
+
+def refuse(link: Link, reason: BootFailed) -> int:
+    """Says why this process cannot start; returns the exit code."""
+    send_last(link, reason)
+    return reason.code
+
+
+def send_last(link: Link, message: Message) -> None:
+    """Says a last word, if anybody listens."""
+    try:
+        link.send(message)
+    except LinkClosed:
+        log.warning("supervisor_gone", unsaid=type(message).__name__)
+
+
+def assemble(setup: ChildSetup, registry: Registry, place: Place) -> Assembly:
+    """A worker on the running loop, with its first slots; it polls once it is told to.
+
+    Until the supervisor has heard that it is ready, it may be killed as one that holds nothing.
+    """
+    config, worker_type = setup.config, _worker_type(registry, setup)
+    if config.worker_type != worker_type:
+        config = config.model_copy(update={"worker_type": worker_type})
+    assembly = Assembly(
+        config,
+        registry,
+        ledger=setup.ledger,
+        berth=setup.berth,
+        bells=setup.bells,
+        place=place,
+        most_slots=setup.most_slots,
+    )
+    assembly.start_threads()
+    assembly.worker.set_slots(setup.slots, 0)
+    assembly.worker.quiet()
+    setup.berth.put(Cell.FRESH_BYTES, resident_bytes())
+    return assembly
+
+
+def ready_of(registry: Registry, setup: ChildSetup) -> Ready:
+    """What a process says once it could work."""
+    return ready(
+        _worker_type(registry, setup), {definition.name: definition.mode.value for definition in registry}
+    )
+
+
+def _worker_type(registry: Registry, setup: ChildSetup) -> str:
+    return registry.worker_type or setup.config.worker_type
+
+
+async def _work(
+    setup: ChildSetup, registry: Registry, link: Link, orders: Orders, tracing: Tracing | None
+) -> Stopped:
+    """The worker's whole life on its loop."""
+    lifespan = await enter(registry)
+    place = Place(setup.seat, lifespan.state, LinkedHost(link), tracing=tracing)
+    assembly = assemble(setup, registry, place)
+    worker, loop = assembly.worker, asyncio.get_running_loop()
+
+    def deliver(message: Downward) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has just closed: the worker has ended
+            loop.call_soon_threadsafe(obey, worker, message)
+
+    orders.serve(deliver)
+    link.send(ready_of(registry, setup))
+    try:
+        return await worker.run()
+    finally:
+        await lifespan.leave(worker.left_s + LEAVE_S)
+        await assembly.aclose()
+        end_tracing(tracing, worker.left_s)

@@ -1,0 +1,133 @@
+"""What a handler returns, as the bytes the engine takes; it must not talk to the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from pydantic import BaseModel
+
+from flowherd.errors import InvalidOutput
+from flowherd.sdk.tracebacks import clean_message, describe_exception
+from flowherd.sdk.json_output import Converter, fields_of
+from flowherd.sdk.plain import check_unfolded, is_plain
+
+if TYPE_CHECKING:
+    from flowherd.model import Usage
+    from flowherd.sdk.costs import Money
+
+__all__ = ["MAX_OUTPUT_BYTES", "ActivityResult", "clean_message", "describe_exception", "encode_output"]
+
+MAX_OUTPUT_BYTES = 52_428_800 - 65_536  # the engine's limit (protocol.md §6.5) less room for the envelope
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ActivityResult:
+    """What a handler returns when a plain dict does not say enough; the stock SDK's shapes.
+
+    Attributes:
+        outputs: name → value.
+        cost_usd: US dollars this attempt has cost, None when unknown.
+        usage: tokens per provider and model.
+        metadata: kept for tests and logs; the engine has no place for it.
+        failure: (code, message, retryable) of an error result, else None.
+
+    """
+
+    __slots__ = ("cost_usd", "failure", "metadata", "outputs", "usage")
+
+    def __init__(self, outputs: Mapping[str, Any] | None = None) -> None:
+        self.outputs: dict[str, Any] = dict(outputs or {})
+        self.cost_usd: Money | None = None
+        self.usage: tuple[Usage, ...] = ()
+        self.metadata: dict[str, Any] | None = None
+        self.failure: tuple[str, str, bool] | None = None
+
+    def __repr__(self) -> str:
+        if self.failure:
+            return f"<ActivityResult error {self.failure[0]}>"
+        return f"<ActivityResult {', '.join(self.outputs) or 'empty'}>"
+
+    @classmethod
+    def value(cls, name: str, value: Any) -> Self:
+        """A result with one output."""
+        return cls({name: value})
+
+    @classmethod
+    def values(cls, outputs: Mapping[str, Any] | None = None, /, **named: Any) -> Self:
+        """A result with several outputs, from a mapping, keywords or both."""
+        return cls({**(outputs or {}), **named})
+
+    @classmethod
+    def error(cls, message: str, code: str = "EXECUTION_ERROR", *, retryable: bool = True) -> Self:
+        """A failure; the same as raising ActivityError."""
+        result = cls()
+        result.failure = (code, message, retryable)
+        return result
+
+    def with_cost(self, cost_usd: Money) -> Self:
+        """Sets the cost in US dollars and returns the result itself."""
+        self.cost_usd = cost_usd
+        return self
+
+    def with_usage(self, *usage: Usage) -> Self:
+        """Adds usage and returns the result itself."""
+        self.usage = (*self.usage, *usage)
+        return self
+
+    def with_metadata(self, metadata: Mapping[str, Any]) -> Self:
+        """Sets the metadata and returns the result itself."""
+        self.metadata = dict(metadata)
+        return self
+
+    @property
+    def is_error(self) -> bool:
+        """Whether this is a failure."""
+        return self.failure is not None
+
+
+def encode_output(value: Any) -> bytes:
+    """Returns the JSON object for what a handler returned.
+
+    A dict is the output, a model or dataclass gives its fields, None gives `{}`, anything else is put under
+    `result`.
+
+    Raises:
+        InvalidOutput: for what the engine refuses or stores wrongly; names the JSON path (protocol.md §6.5).
+
+    """
+    output = _as_object(value)
+    plain = type(output) is dict and is_plain(output)
+    if not plain:
+        check_unfolded(output)
+        output = Converter().convert(output)
+    try:
+        body = _encode(output)
+    except (UnicodeEncodeError, RecursionError, OverflowError):
+        body = b"\\u0000"
+    if b"\\u0000" in body and plain:
+        body = _encode(Converter().convert(output))  # raises, unless the text only spells \u0000
+    if len(body) > MAX_OUTPUT_BYTES:
+        raise InvalidOutput(
+            f"the output has {len(body) / 1e6:.0f} MB, the engine takes 50: upload it as a file"
+        )
+    return body
+
+
+def _as_object(value: Any) -> Any:
+    """The output object before it is checked."""
+    if type(value) is dict:
+        return value
+    if value is None:
+        return {}
+    if isinstance(value, ActivityResult):
+        return value.outputs
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        fields = fields_of(value, ())
+        return fields if isinstance(fields, Mapping) else {"result": fields}
+    return {"result": value}

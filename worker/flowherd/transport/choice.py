@@ -1,0 +1,31 @@
+"""Chooses what carries the calls of one engine client; it sends nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowherd.client.tokens import BearerAuth
+from flowherd.transport.direct import DirectTransport
+from flowherd.transport.httpx_face import PoolTransport
+from flowherd.transport.transport import PlainHttpxTransport, new_client, tls_context
+
+if TYPE_CHECKING:
+    from flowherd.client.tokens import TokenSource
+    from flowherd.transport.transport import Transport
+    from flowherd.config import WorkerConfig
+
+
+def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> Transport:
+    """What `config.transport` names, for `config.api_url`; without `tokens` it sends no Authorization (§2.2).
+
+    A proxy, or a client of the user's own, needs httpx: hand its client to `HttpxTransport`.
+    """
+    if config.transport == "direct":
+        return DirectTransport(config.api_url, tokens, connections=connections)
+    auth = BearerAuth(tokens, config.api_url) if tokens is not None else None
+    pool = None
+    if config.transport == "httpx-pool":
+        tls = tls_context() if config.api_url.startswith("https:") else None
+        pool = PoolTransport(connections=connections + 1, tls=tls)
+    client = new_client(config.api_url, auth, connections=connections + 1, transport=pool, is_bounded=True)
+    return PlainHttpxTransport(client, connections=connections)

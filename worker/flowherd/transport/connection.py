@@ -1,0 +1,251 @@
+"""One HTTP/1.1 connection that carries one exchange at a time; it neither connects nor retries."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, cast
+
+from flowherd.transport.progress import Progress, bytes_acked
+from flowherd.transport.parser import ReplyReader, Stage
+from flowherd.transport.wire import Disconnected, MalformedReply, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.transport.parser import Heads
+
+_READ_AHEAD = 256 << 10  # bytes that the reader of a stream may lag behind
+_UNBOUNDED = 1 << 62
+_IDLE, _HEAD, _DONE = Stage.IDLE, Stage.HEAD, Stage.DONE  # see `reply`
+
+
+class HttpConnection(asyncio.Protocol):
+    """Whoever holds it begins an exchange, writes, waits for the reply, and gives it back to the pool.
+
+    Args:
+        on_lost: called once when the connection has ended.
+        heads: of replies on other connections to the same origin.
+        progress: says when an exchange is overdue.
+
+    Attributes:
+        loop: that it belongs to; asking which one runs is a system call.
+        idle_since: when its last exchange ended, in seconds of the loop's clock.
+
+    """
+
+    def __init__(
+        self,
+        on_lost: Callable[[HttpConnection], None],
+        heads: Heads | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._on_lost = on_lost
+        self.loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._can_write = True
+        self._then: Callable[[], None] | None = None
+        self._is_streamed = False
+        self._exchanges = 0
+        self.reply = ReplyReader(heads)
+        self.idle_since = 0.0
+        self.progress = progress or Progress()
+
+    # The holder's side
+
+    def rest(self) -> bool:
+        """Until the next exchange whatever comes is nobody's reply; False if none may follow.
+
+        The last one, if any, must have ended exactly where it should.
+        """
+        transport, reply = self._transport, self.reply
+        is_reusable = (
+            transport is not None
+            and not transport.is_closing()
+            and (reply.keep_alive or not self._exchanges)
+            and reply.fault is None
+            and (reply.stage is _DONE or reply.stage is _IDLE)
+            and not transport.get_write_buffer_size()
+        )
+        if is_reusable:
+            reply.stage = _IDLE
+            reply.chunks = []
+            self.idle_since = self.loop.time()
+            self.progress.end()
+        return is_reusable
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing waits to be read: no end that the loop has yet to see, no bytes that would pass for a reply."""
+        return self._transport is not None and not self._transport.is_closing() and not self._unread.poll(0)
+
+    @property
+    def is_stale(self) -> bool:
+        """It had been kept, and ended before a byte of the reply (faults.md E4)."""
+        return self._exchanges > 1 and isinstance(self.reply.fault, Disconnected) and not self.reply.received
+
+    def begin(
+        self,
+        most_bytes: int = _UNBOUNDED,
+        then: Callable[[], None] | None = None,
+        *,
+        is_streamed: bool = False,
+        is_bodiless: bool = False,
+    ) -> None:
+        """Begins an exchange.
+
+        Args:
+            most_bytes: of the reply's body.
+            then: called later, once there is a whole reply or a fault; with it nobody may wait for either.
+            is_streamed: the body will be taken in chunks while it comes.
+            is_bodiless: as the reply to HEAD.
+
+        """
+        self.reply.begin(most_bytes, is_bodiless=is_bodiless)
+        self._is_streamed = is_streamed
+        self._exchanges += 1
+        if self._transport is None or self._transport.is_closing():
+            self._fail(Disconnected("the connection had ended", has_begun=False))
+            if then is not None:
+                self.loop.call_soon(then)
+        else:
+            self._then = then
+
+    def write(self, data: bytes) -> None:
+        """Sends; what the kernel does not take now is kept."""
+        if self._transport is not None and self.reply.fault is None:
+            self._transport.write(data)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether to ask `drained` before more is written."""
+        return not self._can_write or not self._is_silent
+
+    async def drained(self) -> bool:
+        """Waits until more may be written; False when a reply or an error has made that pointless."""
+        while not self._can_write and self._is_silent:
+            await self._change()
+        return self._is_silent
+
+    @property
+    def _is_silent(self) -> bool:
+        return self.reply.stage is _HEAD and self.reply.fault is None
+
+    async def whole_reply(self) -> bytes:
+        """The body; status and headers stand in `reply`.
+
+        Raises:
+            WireError: there is none.
+
+        """
+        reply = self.reply
+        while reply.stage is not _DONE:
+            await self._progress()
+        return self.body
+
+    async def reply_head(self) -> None:
+        """Returns when status and headers are there; raises as `whole_reply`."""
+        while self.reply.stage is _HEAD:
+            await self._progress()
+
+    async def next_chunks(self) -> list[bytes]:
+        """What has come since the last call; empty at the end of the body; raises as `whole_reply`."""
+        reply = self.reply
+        while not reply.chunks and reply.stage is not _DONE:
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+            await self._progress()
+        chunks, reply.chunks = reply.chunks, []
+        return chunks
+
+    @property
+    def body(self) -> bytes:
+        """Of a whole reply."""
+        chunks = self.reply.chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def look(self, now: float) -> None:
+        """Ends an exchange that has not ended by itself and is overdue."""
+        if self.reply.stage is _DONE or self._transport is None:
+            self.progress.end()
+            return
+        acked, is_sending = bytes_acked(self._transport)
+        overdue = self.progress.look(now, acked, self.reply.received, is_sending=is_sending)
+        if overdue is not None:
+            self._fail(overdue)
+
+    def abort(self) -> None:
+        """Closes at once; harmless when it is closed."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _progress(self) -> None:
+        if self.reply.fault is not None:
+            raise self.reply.fault
+        await self._change()
+
+    async def _change(self) -> None:
+        self._waiter = waiter = self.loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        elif self._then is not None and (self.reply.stage is _DONE or self.reply.fault is not None):
+            then, self._then = self._then, None
+            then()
+
+    def _fail(self, fault: WireError) -> None:
+        if self.reply.fault is None:
+            self.reply.fault = fault
+        self.abort()
+        self._wake()
+
+    # The loop's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none of asyncio's classes
+        self._unread = select.poll()
+        self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        reply = self.reply
+        was_silent = reply.stage is _IDLE
+        reply.feed(data)
+        if reply.stage is _DONE:
+            self._wake()
+        elif was_silent:
+            self._fail(MalformedReply("bytes that nobody asked for"))
+        elif reply.fault is not None:
+            self._fail(reply.fault)
+        elif self._is_streamed:
+            self._wake()
+            if self._transport is not None and sum(map(len, reply.chunks)) > _READ_AHEAD:
+                self._transport.pause_reading()
+
+    def eof_received(self) -> None:  # half-closed is closed
+        self.reply.end()
+        if self.reply.stage is _DONE:
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reply = self.reply
+        if reply.fault is None and reply.stage is not _DONE:
+            how = f"{type(exc).__name__}: {exc}" if exc else "closed by the other side"
+            reply.fault = Disconnected(how, has_begun=reply.received > 0)
+            reply.fault.__cause__ = exc
+        reply.keep_alive = False
+        self._transport = None
+        self._wake()
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        self._can_write = False
+
+    def resume_writing(self) -> None:
+        self._can_write = True
+        self._wake()

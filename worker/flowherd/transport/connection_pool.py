@@ -1,0 +1,228 @@
+"""Bounded connections to one origin: the latest first, waiters in order; it sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+from flowherd.transport.connection import HttpConnection
+from flowherd.transport.dialing import dial
+from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
+from flowherd.transport.parser import Heads
+from flowherd.transport.wire import ConnectError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from flowherd.transport.wire import Origin
+
+IDLE_S = 60.0
+_CLOSE_S = 1.0
+_TIMER_S = 0.001  # a timer may be early by so much
+
+
+class HttpPool:
+    """Every connection is idle, held by one caller, or being made for one; together at most `connections`.
+
+    One more is kept for whoever is first: polls, that must not wait behind results (faults.md N8).
+
+    Args:
+        tls: for an https origin; the name of the host is checked against it.
+        idle_s: after which a connection nobody used is closed.
+        bytes_per_s: the least rate of an exchange that is expected to end in time.
+
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        connections: int,
+        tls: ssl.SSLContext | None = None,
+        idle_s: float = IDLE_S,
+        bytes_per_s: float = LEAST_BYTES_PER_S,
+    ) -> None:
+        self._origin = origin
+        self._tls = tls
+        self._most = connections
+        self._idle_s = idle_s
+        self._bytes_per_s = bytes_per_s
+        self._idle: deque[HttpConnection] = deque()  # the oldest first
+        self._waiters: deque[asyncio.Future[HttpConnection | None]] = deque()
+        self._held = 0  # and being made, or promised to a waiter
+        self._alive: set[HttpConnection] = set()
+        self._heads = Heads()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._watch_at = math.inf
+        self._is_closed = False
+        self._ended = asyncio.Event()
+
+    def take(self, *, is_first: bool = False) -> HttpConnection | None:
+        """An idle connection, if there is one for the caller; nobody can be waiting then."""
+        if self._held >= self._most and not is_first:
+            return None
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_quiet:
+                self._held += 1
+                return connection
+            connection.abort()
+        return None
+
+    async def acquire(self, *, is_first: bool = False) -> HttpConnection:
+        """A connection for the caller alone, who must give it to `release`.
+
+        Raises:
+            ConnectError: none comes about.
+
+        """
+        return await self.filled(await self.place(is_first=is_first))
+
+    async def place(self, *, is_first: bool = False) -> HttpConnection | None:
+        """The first half of `acquire`: waits for a turn; what it returns must go to `filled` at once."""
+        connection = self.take(is_first=is_first)
+        if connection is None:
+            if self._held >= self._most + is_first:
+                return await self._turn()
+            self._held += 1
+        return connection
+
+    async def filled(self, connection: HttpConnection | None) -> HttpConnection:
+        """The second half: makes a connection, unless there is a good one."""
+        if connection is not None:
+            if connection.is_quiet:
+                return connection
+            connection.abort()
+        return await self._new()
+
+    def release(self, connection: HttpConnection) -> None:
+        """Keeps it for the next, or closes it when its exchange did not end as it should."""
+        if not self._is_closed and connection.rest():
+            self._pass_on(connection)
+            return
+        connection.abort()
+        if connection.is_stale:  # the engine was restarted: its other idle connections are gone too
+            self._drop_idle()
+        self._pass_on(None)
+
+    def expect(self, connection: HttpConnection, began_at: float, deadline_s: float, size: int) -> None:
+        """Ends the exchange that begins on a held connection when it is overdue, if it has not ended by itself.
+
+        One timer watches all of them, since nearly all end long before it is time to look at them.
+        """
+        progress = connection.progress
+        progress.begin(began_at, deadline_s, size)
+        if progress.look_at < self._watch_at:
+            self._watch_until(progress.look_at)
+
+    def _watch_until(self, look_at: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch, self._watch_at = None, look_at
+        if look_at < math.inf and not self._is_closed:
+            self._watch = asyncio.get_running_loop().call_at(look_at, self._look)
+
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time() + _TIMER_S
+        for connection in list(self._alive):
+            if connection.progress.look_at <= now:
+                connection.look(now)
+        self._watch_until(min((one.progress.look_at for one in self._alive), default=math.inf))
+
+    def _pass_on(self, connection: HttpConnection | None) -> None:
+        """To the first who waits: the connection, or leave to make one."""
+        while self._waiters and self._held <= self._most:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._held -= 1
+        if connection is not None:
+            self._idle.append(connection)
+            if self._expiry is None:
+                self._expiry = asyncio.get_running_loop().call_later(self._idle_s, self._expire)
+
+    async def _turn(self) -> HttpConnection | None:
+        waiter: asyncio.Future[HttpConnection | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._pass_on(waiter.result())  # it was our turn when we left
+            raise
+
+    async def _new(self) -> HttpConnection:
+        """Makes one in a place that is already counted, and gives the place back when that fails."""
+        connection = None
+        try:
+            if self._is_closed:
+                raise ConnectError("the pool is closed")
+            connection = await self._connected()
+            self._alive.add(connection)
+        except (OSError, UnicodeError) as error:  # ssl.SSLError is one; an impossible name is the other
+            raise ConnectError(str(error) or type(error).__name__) from error
+        finally:
+            if connection is None:
+                self._pass_on(None)
+        if self._is_closed:
+            self.release(connection)
+            raise ConnectError("the pool is closed")
+        return connection
+
+    async def _connected(self) -> HttpConnection:
+        origin = self._origin
+        sock = await dial(origin.host, origin.port)
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: HttpConnection(self._forget, self._heads, Progress(self._bytes_per_s)),
+                sock=sock,
+                ssl=self._tls if origin.is_secure else None,
+                server_hostname=origin.host if origin.is_secure else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    def _forget(self, connection: HttpConnection) -> None:
+        self._alive.discard(connection)
+        with contextlib.suppress(ValueError):  # it was held
+            self._idle.remove(connection)
+        if not self._alive:
+            self._ended.set()
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().abort()
+
+    def _expire(self) -> None:
+        self._expiry = None
+        loop = asyncio.get_running_loop()
+        while self._idle and self._idle[0].idle_since + self._idle_s <= loop.time():
+            self._idle.popleft().abort()
+        if self._idle:
+            self._expiry = loop.call_at(self._idle[0].idle_since + self._idle_s, self._expire)
+
+    async def aclose(self) -> None:
+        """Closes all connections, also those in use; returns when they have ended."""
+        self._is_closed = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._watch_until(math.inf)
+        self._drop_idle()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(ConnectError("the pool is closed"))
+        self._waiters.clear()
+        self._ended.clear()
+        for connection in list(self._alive):
+            connection.abort()
+        if self._alive:
+            with contextlib.suppress(TimeoutError):  # a TLS peer may not answer; the sockets are closed
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._ended.wait()

@@ -1,0 +1,294 @@
+"""Carries bytes to the engine and back within one deadline; it knows HTTP, never activities or JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+from functools import cache
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import httpx
+import msgspec
+
+from flowherd.client.httpx_progress import BOUNDED, CallProgress, content_of
+from flowherd.transport.progress import LEAST_BYTES_PER_S, late
+from flowherd.transport.wire import checked_target
+from flowherd.errors import (
+    EngineDisconnected,
+    EngineMisconfigured,
+    EngineUnavailable,
+    ReplyTooLarge,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowherd.errors import EngineError
+
+MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
+_UNREAD = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")  # no escape, query or dots that lead anywhere
+_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A whole HTTP reply; header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.status}, {len(self.body)} bytes>"
+
+
+OnReply: TypeAlias = "Callable[[Reply | EngineError | None], None]"
+
+
+class Transport(Protocol):
+    """POSTs JSON bodies to one origin."""
+
+    async def call(
+        self,
+        route: str,
+        body: bytes,
+        deadline_s: float,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        is_first: bool = False,
+    ) -> Reply:
+        """POSTs `body` to the path `route`.
+
+        Args:
+            route: an absolute path, already percent-encoded.
+            body: JSON.
+            deadline_s: seconds for everything: connect, send, and the last byte of the reply (faults.md E3), besides
+                what the bytes of both take at `LEAST_BYTES_PER_S` (faults.md N8).
+            max_reply_bytes: a longer reply raises instead of filling the memory.
+            is_first: whether it may use the connection that is kept for polls.
+
+        Raises:
+            EngineDisconnected: the connection ended before a byte of the reply.
+            ReplyTooLarge: see `max_reply_bytes`.
+            EngineMisconfigured: TLS does not come about.
+            CallTooSlow: the deadline passed, and bytes had moved in its last third.
+            EngineUnavailable: refused, reset, stalled or cut short; `in_doubt` unless nothing was sent.
+
+        """
+        ...
+
+    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
+        """As `call`, for callers that need no task: sends now and calls `then` later, with what came of it.
+
+        None came of it where the token was refused: `call` knows what to do then. False: nothing can be sent at
+        this moment, as without a free connection, and `then` is never called.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        ...
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """One for all clients of a process; made before a fork it costs the children neither time nor memory."""
+    return httpx.create_ssl_context()
+
+
+class _NoCookies(httpx.Cookies):
+    """Keeps none, and does not even look: that is a seventh of a call on our own connections."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Forgets."""
+
+
+class _Client(httpx.AsyncClient):
+    """No cookie of one call may decide where the next one goes; `direct` has no jar either."""
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """None at all."""
+        return _NO_COOKIES
+
+    @cookies.setter
+    def cookies(self, cookies: object) -> None:
+        del cookies
+        raise AttributeError("this client keeps no cookies")
+
+
+_NO_COOKIES = _NoCookies()
+
+
+def new_client(
+    base_url: str,
+    auth: httpx.Auth | None,
+    *,
+    connections: int,
+    transport: httpx.AsyncBaseTransport | None = None,
+    is_bounded: bool = False,
+) -> httpx.AsyncClient:
+    """An httpx client with our rules: no redirects, no cookies, no proxies from the environment (protocol.md R12).
+
+    A `transport` of its own brings connections and TLS of its own. With `is_bounded` the kernel takes only so much
+    of a body ahead of the link that it can be seen whether bytes move.
+    """
+    limits = httpx.Limits(
+        max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60
+    )
+    if transport is None and is_bounded:
+        transport = httpx.AsyncHTTPTransport(
+            verify=tls_context(), limits=limits, trust_env=False, socket_options=[BOUNDED]
+        )
+    return _Client(
+        base_url=base_url,
+        auth=auth,
+        transport=transport,
+        verify=tls_context(),
+        limits=limits,
+        timeout=None,  # every call has a total deadline instead
+        follow_redirects=False,
+        trust_env=False,
+        headers={"content-type": "application/json", "accept-encoding": "identity", "user-agent": "flowherd"},
+    )
+
+
+class HttpxTransport:
+    """`Transport` over an `httpx.AsyncClient`.
+
+    Args:
+        client: from `new_client`, or a user's own.
+        connections: that calls may use at once, where the client has one more for polls; None: any may use all.
+        bytes_per_s: a call's deadline grows by its bytes at this rate (faults.md N8).
+
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        connections: int | None = None,
+        bytes_per_s: float = LEAST_BYTES_PER_S,
+    ) -> None:
+        self._client = client
+        self._turns = asyncio.Semaphore(connections) if connections else contextlib.nullcontext()
+        self._bytes_per_s = bytes_per_s
+
+    async def call(
+        self,
+        route: str,
+        body: bytes,
+        deadline_s: float,
+        *,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        is_first: bool = False,
+    ) -> Reply:
+        """See `Transport.call`."""
+        has_begun = False
+        progress = CallProgress(deadline_s, len(body), self._bytes_per_s)
+        try:
+            async with progress.timeout, contextlib.nullcontext() if is_first else self._turns:
+                response = await self._client.send(self._request(route, body, progress), stream=True)
+                has_begun = True
+                try:
+                    data = await read_capped(response, max_reply_bytes, progress.received)
+                finally:
+                    await response.aclose()
+                return Reply(response.status_code, response.headers, data)
+        except TimeoutError:
+            raise late(deadline_s, has_stalled=progress.has_stalled) from None
+        except httpx.HTTPError as error:
+            raise _translated(error, has_begun=has_begun) from error
+
+    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
+        """See `Transport.begin`: httpx needs a task for each call."""
+        del route, body, deadline_s, then
+        return False
+
+    def _request(self, route: str, body: bytes, progress: CallProgress | None = None) -> httpx.Request:
+        """With all that the client adds: its headers, parameters and cookies."""
+        length = {"content-length": str(len(body))}
+        return self._client.build_request("POST", route, content=content_of(body, progress), headers=length)
+
+    async def aclose(self) -> None:
+        """See `Transport.aclose`."""
+        await self._client.aclose()
+
+
+class PlainHttpxTransport(HttpxTransport):
+    """For a client from `new_client`: what it adds never changes, so it is not asked for each call.
+
+    That is half of what a call costs when the connections are our own.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        connections: int | None = None,
+        bytes_per_s: float = LEAST_BYTES_PER_S,
+    ) -> None:
+        super().__init__(client, connections=connections, bytes_per_s=bytes_per_s)
+        origin = client.base_url
+        self._base = str(origin).rstrip("/")
+        self._parsed = getattr(httpx.URL(self._base), "_uri_reference", None)
+        self._base_path = httpx.URL(self._base).raw_path.decode("ascii").rstrip("/")
+        self._headers = [(b"Host", origin.netloc), *client.headers.raw]
+
+    def _request(self, route: str, body: bytes, progress: CallProgress | None = None) -> httpx.Request:
+        """Its URL is parsed once, and its body not looked at."""
+        headers = [*self._headers, (b"Content-Length", b"%d" % len(body))]
+        content = content_of(body, progress)
+        stream = httpx.ByteStream(content) if isinstance(content, bytes) else content
+        return httpx.Request("POST", self._url(route), headers=headers, stream=stream)
+
+    def _url(self, route: str) -> httpx.URL | str:
+        """As httpx reads it; a route in which there is nothing to read is put where it goes in what was read once."""
+        if self._parsed is None or _UNREAD.fullmatch(route) is None:
+            checked_target(route.encode())
+            return self._base + route
+        url = httpx.URL.__new__(httpx.URL)
+        url._uri_reference = self._parsed._replace(path=self._base_path + route)  # noqa: SLF001
+        return url
+
+
+def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:
+    """What to raise when the body is compressed: we never ask for that (faults.md E15)."""
+    encoding = headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return None
+    return EngineUnavailable(
+        f"a reply with content-encoding {encoding[:40]!r} that nobody asked for", in_doubt=True
+    )
+
+
+async def read_capped(
+    response: httpx.Response, max_reply_bytes: int, received: Callable[[int], None] | None = None
+) -> bytes:
+    """The body as it was sent: never decompressed, never longer than was agreed."""
+    if refusal := unasked_encoding(response.headers):
+        raise refusal
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    chunks, size = [], 0
+    async for chunk in response.stream:
+        chunks.append(chunk)
+        size += len(chunk)
+        if received is not None:
+            received(len(chunk))
+        if size > max_reply_bytes:
+            raise ReplyTooLarge(f"a reply of more than {max_reply_bytes >> 20} MB", in_doubt=True)
+    return b"".join(chunks)
+
+
+def _translated(error: httpx.HTTPError, *, has_begun: bool) -> EngineUnavailable | EngineMisconfigured:
+    """Our error for httpx's; `has_begun`: the head of the reply had come."""
+    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return EngineMisconfigured(f"TLS: {words}")
+        cause = cause.__cause__ or cause.__context__
+    if not has_begun and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
+        return EngineDisconnected(words, in_doubt=True)
+    return EngineUnavailable(words, in_doubt=not isinstance(error, _NOTHING_SENT))
