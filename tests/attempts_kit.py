@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 from virtual_time import now
-from worker_kit import open_berth
+from worker_kit import open_segment
 
 from flowherd import Registry
-from flowherd.client.circuit import Gate
-from flowherd.config import WorkerConfig
+from flowherd.client.circuit import Circuit
 from flowherd.client.protocol import Batch
-from flowherd.ledger import Cell, Ledger, RecordBook, Standing, State
+from flowherd.config import WorkerConfig
+from flowherd.ledger import Cell, Ledger, RecordWriter, Standing, State
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
@@ -27,8 +27,8 @@ from flowherd.working.slots import Slots
 from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
-    from flowherd.model import Activity, Outcome
     from flowherd.link.messages import Stopped
+    from flowherd.model import Activity, Outcome
     from flowherd.running.run import Run
     from flowherd.running.run_state import RunState
     from flowherd.sdk.activity import ActivityDefinition
@@ -112,9 +112,9 @@ class Table:
         self, *, slots: int = 2, records: int = 20, isolates: Isolates | None = None, **settings: Any
     ) -> None:
         self.engine = FakeEngine()
-        self.ledger = Ledger(seats=1, records=records)
-        self.berth = open_berth(self.ledger)
-        self.book = RecordBook(self.berth)
+        self.ledger = Ledger(processes=1, records=records)
+        self.segment = open_segment(self.ledger)
+        self.writer = RecordWriter(self.segment)
         self.slots = Slots(slots, lambda: None)
         self.handlers = Handlers()
         self.acknowledged = 0
@@ -127,15 +127,15 @@ class Table:
             RunEnvironment(),
             isolates,  # type: ignore[arg-type]
         )
-        self.gate = Gate()
-        reporter = Reporter(self.engine, self.gate, config.call_deadline_s)
+        self.circuit = Circuit()
+        reporter = Reporter(self.engine, self.circuit, config.call_deadline_s)
         tools = self.tools = Tools(
             engine=self.engine,
-            book=self.book,
+            writer=self.writer,
             slots=self.slots,
             runner=runner,
             reporter=reporter,
-            suspects=self.ledger.suspects,
+            crash_history=self.ledger.crash_history,
         )
         self.attempts = Attempts(config, tools, self._acknowledge)
         self._polls = 0
@@ -155,13 +155,13 @@ class Table:
 
     def states(self) -> dict[str, State]:
         """What the ledger says, by activity id."""
-        return {record.activity_id: record.state for record in self.berth.records()}
+        return {record.activity_id: record.state for record in self.segment.records()}
 
     def lose(self, activity_id: str) -> None:
         """The keeper finds the lease lost and rings."""
-        for record in self.berth.records():
+        for record in self.segment.records():
             if record.activity_id == activity_id:
-                self.berth.judge(record, Standing.GONE, 0.0)
+                self.segment.judge(record, Standing.GONE, 0.0)
         self.attempts.heed_verdicts()
 
     def told(self, verb: str) -> list[tuple[str, str]]:
@@ -169,18 +169,18 @@ class Table:
         return [(call.activity_id, call.worker_id) for call in self.engine.of(verb)]
 
     def count(self, cell: Cell) -> int:
-        return self.berth.get(cell)
+        return self.segment.get(cell)
 
     def check(self) -> None:
         """What must hold at any time."""
-        records = list(self.berth.records())
+        records = list(self.segment.records())
         running = self.count(Cell.RUNNING)
         assert 0 <= running <= 10**6
         at_work = sum(self.handlers.running.values()) + len(self.isolates.runs)
         assert running == at_work, (running, self.handlers.running, self.isolates.runs)
         assert self.slots.held >= running
-        assert self.book.free + len(records) == self.berth.capacity
-        held = [r for r in records if r.state is not State.ZOMBIE]
+        assert self.writer.free + len(records) == self.segment.capacity
+        held = [r for r in records if r.state is not State.DETACHED]
         assert len({r.activity_id for r in held}) == len(held)
         over = sum(self.count(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))
         owed = len(held) + self.attempts._excuses.owed
@@ -210,12 +210,12 @@ class Rig:
 
     def __init__(self, *, slots: int = 4, **settings: Any) -> None:
         self.engine = FakeEngine()
-        self.berth = open_berth(Ledger(seats=1, records=60))
+        self.segment = open_segment(Ledger(processes=1, records=60))
         self.handlers = Handlers()
         self.environment = RunEnvironment()
         config = WorkerConfig(worker_id="host-1", concurrency=slots, **settings)
-        book = RecordBook(self.berth)
-        self.worker = Worker(config, self.handlers.registry, self.engine, book, self.environment)
+        writer = RecordWriter(self.segment)
+        self.worker = Worker(config, self.handlers.registry, self.engine, writer, self.environment)
         self.task = asyncio.get_running_loop().create_task(self.worker.run())
 
     async def begin(self, *activity_ids: str, name: str = "work") -> None:
@@ -233,4 +233,4 @@ class Rig:
         return {call.activity_id: call.body["error"]["code"] for call in self.engine.of("fail")}
 
     def states(self) -> list[State]:
-        return [record.state for record in self.berth.records()]
+        return [record.state for record in self.segment.records()]

@@ -6,7 +6,7 @@ from random import Random
 
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Action, Exit, Note, SwitchPolling
-from flowherd_supervisor.core.events import KEEPER, MOLD, Event
+from flowherd_supervisor.core.events import KEEPER, ZYGOTE, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Phase, State
@@ -39,42 +39,42 @@ class Brain:
     def serve(self) -> Brain:
         """Keeper and all workers ready, as after a good start."""
         self.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(0), ready(0))
-        for number in range(1, len(self.state.seats)):
+        for number in range(1, len(self.state.processes)):
             self.hears(forked(number), ready(number))
         return self
 
-    def serve_from_mold(self) -> Brain:
-        """The same, all workers forked from a mold."""
-        self.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(MOLD), ready(MOLD))
-        for number in range(len(self.state.seats)):
+    def serve_from_zygote(self) -> Brain:
+        """The same, all workers forked from a zygote."""
+        self.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(ZYGOTE), ready(ZYGOTE))
+        for number in range(len(self.state.processes)):
             self.hears(forked(number), ready(number))
         return self
 
     def phases(self) -> list[Phase]:
-        return [seat.phase for seat in self.state.seats]
+        return [process.phase for process in self.state.processes]
 
     def said(self, event: str) -> int:
         return sum(note.event == event for note in self.notes)
 
 
-def forked(seat: int, incarnation: int = 1) -> Event:
-    return events.ChildForked(seat, incarnation, 1000 + seat)
+def forked(index: int, incarnation: int = 1) -> Event:
+    return events.ChildForked(index, incarnation, 1000 + index)
 
 
-def ready(seat: int, incarnation: int = 1, hazards: tuple[str, ...] = ()) -> Event:
-    return events.ChildReady(seat, incarnation, "py-std", {"add": "loop"}, hazards)
+def ready(index: int, incarnation: int = 1, hazards: tuple[str, ...] = ()) -> Event:
+    return events.ChildReady(index, incarnation, "py-std", {"add": "loop"}, hazards)
 
 
-def exited(seat: int, incarnation: int = 1, *, status: int = EXITED_1, running: int = 0) -> Event:
-    return events.ChildExited(seat, incarnation, status, running)
+def exited(index: int, incarnation: int = 1, *, status: int = EXITED_1, running: int = 0) -> Event:
+    return events.ChildExited(index, incarnation, status, running)
 
 
-def boot_failed(seat: int, incarnation: int = 1, code: int = 3) -> Event:
-    return events.BootFailed(seat, incarnation, code, "no module named x", "Traceback")
+def boot_failed(index: int, incarnation: int = 1, code: int = 3) -> Event:
+    return events.BootFailed(index, incarnation, code, "no module named x", "Traceback")
 
 
-def may_poll(seat: int, incarnation: int = 1) -> Action:
-    return SwitchPolling(seat, incarnation, on=True)
+def may_poll(index: int, incarnation: int = 1) -> Action:
+    return SwitchPolling(index, incarnation, on=True)
 
 
 STOP, TWICE = events.StopRequested(), events.StopRequested(times=2)
@@ -83,8 +83,8 @@ STOP, TWICE = events.StopRequested(), events.StopRequested(times=2)
 def leave(brain: Brain) -> int:
     """Everybody ends calmly; the exit code."""
     orders: list[Action] = []
-    for seat in (*brain.state.seats, brain.state.keeper):
-        if brain.state.seat(seat.number).alive:
-            orders += brain.hears(exited(seat.number, seat.incarnation, status=0))
+    for process in (*brain.state.processes, brain.state.keeper):
+        if brain.state.index(process.number).alive:
+            orders += brain.hears(exited(process.number, process.incarnation, status=0))
     (code,) = (order.code for order in orders if isinstance(order, Exit))
     return code

@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd_supervisor.core import actions, events
-from flowherd_supervisor.core.events import MOLD, Event
+from flowherd_supervisor.core.events import ZYGOTE, Event
 from flowherd_supervisor.core.state import Mode, Phase
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class IsolateProcess:
     """One isolate from the order to its end."""
 
     names: Names
-    mold: int
+    zygote: int
     forked: bool = False
     kills: int = 0
 
@@ -39,15 +39,15 @@ class IsolateWorld:
     key: int = 0
 
     def perform(self, order: actions.AboutIsolate) -> list[Event]:
-        names = (order.seat, order.incarnation, order.key)
+        names = (order.index, order.incarnation, order.key)
         match order:
-            case actions.SpawnIsolate(mold=mold):
+            case actions.SpawnIsolate(zygote=zygote):
                 assert names in self.wanted, f"nobody wants {order}"
                 assert names not in self.living, f"two of {order}"
-                if mold:
-                    assert self.world.reachable(MOLD, mold).ready_at is not None
-                self.living[names] = IsolateProcess(names, mold)
-                return [] if mold or self.world.forks_wait else [self.answer_fork(self.living[names])]
+                if zygote:
+                    assert self.world.reachable(ZYGOTE, zygote).ready_at is not None
+                self.living[names] = IsolateProcess(names, zygote)
+                return [] if zygote or self.world.forks_wait else [self.answer_fork(self.living[names])]
             case actions.TerminateIsolate():
                 assert self.living[names].forked, f"{order} before it exists"
             case actions.KillIsolate():
@@ -71,7 +71,7 @@ class IsolateWorld:
         return events.IsolateForked(*isolate.names, self.world.rng.randint(2, 99_999))
 
     def can_be_forked(self, isolate: IsolateProcess) -> bool:
-        return not isolate.mold or not self.world.living[MOLD, isolate.mold].frozen
+        return not isolate.zygote or not self.world.living[ZYGOTE, isolate.zygote].frozen
 
     def ask(self, worker: Process) -> None:
         """A worker wants one more."""
@@ -113,9 +113,9 @@ class IsolateWorld:
         else:
             self.world.feed(self.answer_fork(isolate))
 
-    def mold_ended(self, incarnation: int) -> None:
+    def zygote_ended(self, incarnation: int) -> None:
         for isolate in list(self.living.values()):
-            if isolate.mold == incarnation and not isolate.forked:
+            if isolate.zygote == incarnation and not isolate.forked:
                 del self.living[isolate.names]
 
     def worker_ended(self, worker: Process) -> None:
@@ -128,7 +128,7 @@ class IsolateWorld:
         for one in state.isolates:
             made = one.phase is not Phase.WAITING
             assert made == (one.names in self.living), one
-            waits = state.mode is Mode.SERVING and state.molds.awaited
+            waits = state.mode is Mode.SERVING and state.zygotes.awaited
             assert made or waits, f"forgotten: {one}"
             if one.names[:2] not in self.world.living and one.phase is Phase.RUNNING:
                 assert one.kill_at < inf, f"nobody ends {one}"

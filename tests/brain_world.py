@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from brain_isolates import IsolateWorld
 
 from flowherd_supervisor.core import actions, events
-from flowherd_supervisor.core.events import KEEPER, MOLD, Event
+from flowherd_supervisor.core.events import KEEPER, ZYGOTE, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.plan import Plan, Preload
 from flowherd_supervisor.core.restarts import RestartPolicy
@@ -26,7 +26,7 @@ SIGKILLED, EXITED_1 = 9, 1 << 8
 class Process:
     """One incarnation as the kernel and its own memory know it."""
 
-    seat: int
+    index: int
     incarnation: int
     forked: bool = False
     forked_at: float = inf
@@ -38,13 +38,13 @@ class Process:
     applied: int = 0
     orders: list[tuple[int, int]] = field(default_factory=list)
     held: int = 0
-    mold: int = 0  # whom its fork was asked of
+    zygote: int = 0  # whom its fork was asked of
     frozen: bool = False
 
     @property
     def names(self) -> tuple[int, int]:
         """What the brain calls it."""
-        return self.seat, self.incarnation
+        return self.index, self.incarnation
 
 
 class World:
@@ -69,7 +69,7 @@ class World:
         self.forks_wait = rng.random() < 0.3
         self.unsafe = rng.choice([0.0, 0.0, 0.3, 1.0])  # how many versions of the app do not survive a fork
         self.isolating = rng.choice([0.0, 0.3, 1.0])
-        self.freezes = rng.choice([0.0, 0.0, 0.5])  # how many molds fork no more
+        self.freezes = rng.choice([0.0, 0.0, 0.5])  # how many zygotes fork no more
         self.living: dict[tuple[int, int], Process] = {}
         self.past: list[tuple[int, int]] = []
         self.causes: set[int] = set()
@@ -109,34 +109,34 @@ class World:
     def perform(self, order: actions.Action) -> list[Event]:
         assert self.exit_code is None, f"{order} after Exit"
         match order:
-            case actions.Spawn(seat, incarnation, limit, mold):
+            case actions.Spawn(index, incarnation, limit, zygote):
                 for other in self.living.values():
-                    assert other.seat != seat or self.may_have_a_successor(other), (
-                        f"two processes in seat {seat}"
+                    assert other.index != process or self.may_have_a_successor(other), (
+                        f"two processes in process {process}"
                     )
-                assert seat == KEEPER or not self.stops, "a worker is born into a stop"
-                process = Process(seat, incarnation, limit=limit, mold=mold)
+                assert process == KEEPER or not self.stops, "a worker is born into a stop"
+                process = Process(index, incarnation, limit=limit, zygote=zygote)
                 self.living[process.names] = process
-                if mold:
-                    assert self.reachable(MOLD, mold).ready_at is not None
-                    assert seat not in {KEEPER, MOLD}
-                return [] if self.forks_wait or mold else [self.answer_fork(process)]
-            case actions.SetSlots(seat, incarnation, limit, n):
-                self.reachable(seat, incarnation).orders.append((limit, n))
-            case actions.Kill(seat, incarnation):
-                process = self.reachable(seat, incarnation)
+                if zygote:
+                    assert self.reachable(ZYGOTE, zygote).ready_at is not None
+                    assert process not in {KEEPER, ZYGOTE}
+                return [] if self.forks_wait or zygote else [self.answer_fork(process)]
+            case actions.SetSlots(index, incarnation, limit, n):
+                self.reachable(index, incarnation).orders.append((limit, n))
+            case actions.Kill(index, incarnation):
+                process = self.reachable(index, incarnation)
                 process.kills += 1
                 assert process.kills == 1, f"{process} was killed twice"
                 self.blame_kill(process)
-            case actions.Drain(seat, incarnation) | actions.Release(seat, incarnation):
-                self.reachable(seat, incarnation).told_to_end = True
-            case actions.SwitchPolling(seat, incarnation, on):
-                process = self.reachable(seat, incarnation)
+            case actions.Drain(index, incarnation) | actions.Release(index, incarnation):
+                self.reachable(index, incarnation).told_to_end = True
+            case actions.SwitchPolling(index, incarnation, on):
+                process = self.reachable(index, incarnation)
                 assert process.ready_at is not None
                 process.polls = on
             case actions.FinishKeeper(incarnation, within_s):
                 assert within_s >= 0
-                assert {seat for seat, _ in self.living} == {KEEPER}, (
+                assert {process for process, _ in self.living} == {KEEPER}, (
                     "the keeper was told to finish while workers live"
                 )
                 self.reachable(KEEPER, incarnation).told_to_end = True
@@ -153,20 +153,20 @@ class World:
     def may_have_a_successor(self, process: Process) -> bool:
         """A worker that is ready and works on until the new one is, or one that was given up."""
         given_up = process.kills or process.told_to_end or not process.forked
-        return process.seat != KEEPER and bool(given_up or process.ready_at is not None)
+        return process.index != KEEPER and bool(given_up or process.ready_at is not None)
 
-    def reachable(self, seat: int, incarnation: int) -> Process:
-        process = self.living.get((seat, incarnation))
-        assert process is not None, f"there is no incarnation {incarnation} in seat {seat}"
+    def reachable(self, index: int, incarnation: int) -> Process:
+        process = self.living.get((index, incarnation))
+        assert process is not None, f"there is no incarnation {incarnation} in index {index}"
         assert process.forked, f"{process} does not exist yet"
         return process
 
     def blame_kill(self, process: Process) -> None:
         """What was killed had work, or could not settle, or never came up."""
         boots_too_long = self.now >= process.forked_at + self.plan.boot_timeout_s
-        if process.seat == KEEPER:
+        if process.index == KEEPER:
             (self.excuses if boots_too_long else self.causes).add(RELEASED)
-        elif process.ready_at is not None and process.seat != MOLD:
+        elif process.ready_at is not None and process.index != ZYGOTE:
             (self.excuses if self.state.mode is Mode.SERVING else self.causes).add(RELEASED)
         elif boots_too_long and process.ready_at is None and not self.ever_ready:
             self.causes.add(BOOT_BAD)
@@ -175,25 +175,29 @@ class World:
         """What must hold after every event."""
         state = self.state
         if state.mode is Mode.SERVING:
-            for seat in (*state.seats, state.keeper):
-                waits = seat.phase is Phase.WAITING and (not self.ever_ready or state.molds.awaited)
-                assert seat.alive or seat.retry_at < inf or waits, f"forgotten: {seat}"
-            one_is_up = any(seat.alive for seat in state.seats) or not state.molds.wanted
-            assert one_is_up or state.molds.seats, "all wait for a mold that nobody makes"
-            assert sum(seat.phase is Phase.RUNNING for seat in state.molds.seats) <= 1, "two molds fork"
+            for process in (*state.processes, state.keeper):
+                waits = process.phase is Phase.WAITING and (not self.ever_ready or state.zygotes.awaited)
+                assert process.alive or process.retry_at < inf or waits, f"forgotten: {process}"
+            one_is_up = any(process.alive for process in state.processes) or not state.zygotes.wanted
+            assert one_is_up or state.zygotes.processes, "all wait for a zygote that nobody makes"
+            assert sum(process.phase is Phase.RUNNING for process in state.zygotes.processes) <= 1, (
+                "two zygotes fork"
+            )
             for process in self.living.values():
-                homeless = process.seat >= len(state.seats)
-                assert not homeless or self.was_told(process), f"nobody told {process} that its seat is gone"
+                homeless = process.index >= len(state.processes)
+                assert not homeless or self.was_told(process), (
+                    f"nobody told {process} that its process is gone"
+                )
         elif state.mode is not Mode.ENDED:
             for process in self.living.values():
-                stays = process.seat == KEEPER or (process.seat == MOLD and state.mode is Mode.DRAINING)
+                stays = process.index == KEEPER or (process.index == ZYGOTE and state.mode is Mode.DRAINING)
                 assert stays or self.was_told(process), f"nobody told {process} to end"
-        for seat in (*state.workers, state.keeper, *state.molds.seats):
-            assert seat.alive == ((seat.number, seat.incarnation) in self.living), seat
-        for seat in state.workers:
-            if seat.phase in {Phase.STARTING, Phase.RUNNING}:
-                may_poll = seat.phase is Phase.RUNNING and state.polling
-                assert self.living[seat.number, seat.incarnation].polls is may_poll, seat
+        for process in (*state.workers, state.keeper, *state.zygotes.processes):
+            assert process.alive == ((process.number, process.incarnation) in self.living), process
+        for process in state.workers:
+            if process.phase in {Phase.STARTING, Phase.RUNNING}:
+                may_poll = process.phase is Phase.RUNNING and state.polling
+                assert self.living[process.number, process.incarnation].polls is may_poll, process
         self.isolates.check()
         held = sum(process.held for process in self.living.values())
         assert held <= self.plan.concurrency, f"{held} of {self.plan.concurrency} slots are in use"
@@ -207,23 +211,23 @@ class World:
 
     def can_be_forked(self, process: Process) -> bool:
         """Whether whoever was asked for it does what it is asked."""
-        return not process.mold or not self.living[MOLD, process.mold].frozen
+        return not process.zygote or not self.living[ZYGOTE, process.zygote].frozen
 
     def answer_fork(self, process: Process) -> Event:
         if self.rng.random() < self.forks_fail:
             del self.living[process.names]
-            if process.seat == KEEPER and self.state.mode is Mode.FINISHING:
+            if process.index == KEEPER and self.state.mode is Mode.FINISHING:
                 self.causes.add(RELEASED)
-            return events.SpawnFailed(process.seat, process.incarnation, "EAGAIN")
+            return events.SpawnFailed(process.index, process.incarnation, "EAGAIN")
         process.forked, process.forked_at = True, self.now
-        return events.ChildForked(process.seat, process.incarnation, self.rng.randint(2, 99_999))
+        return events.ChildForked(process.index, process.incarnation, self.rng.randint(2, 99_999))
 
     def become_ready(self, process: Process) -> None:
         process.ready_at = self.now
-        self.ever_ready |= process.seat >= 0 and not process.told_to_end
-        hazards = ("a thread",) if process.seat == MOLD and self.rng.random() < self.unsafe else ()
-        process.frozen = process.seat == MOLD and self.rng.random() < self.freezes
-        self.feed(events.ChildReady(process.seat, process.incarnation, "py-std", hazards=hazards))
+        self.ever_ready |= process.index >= 0 and not process.told_to_end
+        hazards = ("a thread",) if process.index == ZYGOTE and self.rng.random() < self.unsafe else ()
+        process.frozen = process.index == ZYGOTE and self.rng.random() < self.freezes
+        self.feed(events.ChildReady(process.index, process.incarnation, "py-std", hazards=hazards))
 
     def use_slots(self, process: Process) -> None:
         """Applies the oldest order, takes or gives back slots, and is seen by the shell."""
@@ -243,30 +247,32 @@ class World:
         code = self.rng.choice([BOOT_USAGE, BOOT_BAD])
         if not self.ever_ready:
             self.causes.add(code)
-        self.feed(events.BootFailed(process.seat, process.incarnation, code, "no", "Traceback"))
+        self.feed(events.BootFailed(process.index, process.incarnation, code, "no", "Traceback"))
         self.end(process, code << 8)
 
     def stop_as_told(self, process: Process) -> None:
-        if process.seat != KEEPER and process.ready_at is not None:
+        if process.index != KEEPER and process.ready_at is not None:
             released = self.rng.choice([0, 0, 2])
             if released and self.state.mode is not Mode.SERVING:
                 self.causes.add(RELEASED)
-            self.feed(events.ChildStopped(process.seat, process.incarnation, released, ()))
+            self.feed(events.ChildStopped(process.index, process.incarnation, released, ()))
         self.end(process, 0)
 
     def end(self, process: Process, status: int, running: int = 0) -> None:
         del self.living[process.names]
         self.past.append(process.names)
         self.isolates.worker_ended(process)
-        if process.seat == MOLD:
-            for asked in [one for one in self.living.values() if one.mold == process.incarnation]:
+        if process.index == ZYGOTE:
+            for asked in [one for one in self.living.values() if one.zygote == process.incarnation]:
                 if not asked.forked:
                     del self.living[asked.names]
-            self.isolates.mold_ended(process.incarnation)
-            self.feed(events.ChildExited(process.seat, process.incarnation, status, running))
+            self.isolates.zygote_ended(process.incarnation)
+            self.feed(events.ChildExited(process.index, process.incarnation, status, running))
             return
-        present = self.state.seat(process.seat).incarnation if process.seat < len(self.state.seats) else 0
-        if process.seat == KEEPER:
+        present = (
+            self.state.index(process.index).incarnation if process.index < len(self.state.processes) else 0
+        )
+        if process.index == KEEPER:
             self.remember_keeper_end(status)
         elif self.state.mode is not Mode.SERVING:
             self.causes |= {RELEASED} if running else set()
@@ -274,7 +280,7 @@ class World:
             process.ready_at is None or (self.now - process.ready_at < 2 and not running)
         ):
             self.remember_short_end()
-        self.feed(events.ChildExited(process.seat, process.incarnation, status, running))
+        self.feed(events.ChildExited(process.index, process.incarnation, status, running))
 
     def remember_short_end(self) -> None:
         self.short_ends.append(self.now)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # What configures flowherd: everybody who runs the engine has some of these exported.
 _HOSTILE_PREFIX, _HOSTILE_NAMES = (
     ("KRUXIAFLOW_", "OTEL_"),
-    {"FLOWHERD_SEAT", "FLOWHERD_PROCESSES", "WORKER_TYPE"},
+    {"FLOWHERD_PROCESS_INDEX", "FLOWHERD_PROCESSES", "WORKER_TYPE"},
 )
 
 _PROCESSES = {"system", "chaos"}  # folders whose tests start programs

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from scripted_engine import Play, ScriptedEngine
-from worker_kit import open_berth
+from worker_kit import open_segment
 
 from flowherd import Registry
 from flowherd.client.kruxia import connect
 from flowherd.config import WorkerConfig
 from flowherd.leases.lease_keeper import LeaseKeeper
-from flowherd.ledger import Ledger, RecordBook, records_needed
+from flowherd.ledger import Ledger, RecordWriter, records_needed
 from flowherd.running.environment import RunEnvironment
 from flowherd.working.worker import SharedHost, Worker
 
@@ -63,16 +63,16 @@ class EngineRig:
         config = WorkerConfig(
             api_url=server.url, worker_id="rig", **{"concurrency": 4, **server.settings, **settings}
         )
-        self.ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
-        self.berth = open_berth(self.ledger)
+        self.ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))
+        self.segment = open_segment(self.ledger)
         self.engine = connect(config, None, connections=8)
-        book = RecordBook(self.berth)
+        writer = RecordWriter(self.segment)
         host = SharedHost(rouse_keeper=self._rouse_keeper)
-        self.worker = Worker(config, registry, self.engine, book, RunEnvironment(), host)
+        self.worker = Worker(config, registry, self.engine, writer, RunEnvironment(), host)
         self.heeded = asyncio.Event()
-        self.keeper = LeaseKeeper(self.engine, self.engine, self.ledger, config, self._ring)
+        self.keeper = LeaseKeeper(self.engine, self.engine, self.ledger, config, self._wake)
 
-    def _ring(self, _: int) -> None:
+    def _wake(self, _: int) -> None:
         self.worker.heed_verdicts()
         self.heeded.set()
 

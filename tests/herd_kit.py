@@ -6,14 +6,14 @@ import asyncio
 
 from pydantic import SecretStr
 from scripted_engine import Play, ScriptedEngine
-from worker_kit import open_berth
+from worker_kit import open_segment
 
-from flowherd.client.tokens import HostTokens, LedgerTokens
 from flowherd.client.kruxia import KruxiaEngine, connect
 from flowherd.client.token_refresh import TokenKeeping
-from flowherd.transport.transport import new_client
+from flowherd.client.tokens import HostTokens, LedgerTokens
 from flowherd.config import WorkerConfig
 from flowherd.ledger import Ledger
+from flowherd.transport.transport import new_client
 
 ID = "0193a1b2-0000-7000-8000-000000000001"
 SECRET = "s3cret-canary"
@@ -31,7 +31,7 @@ class Herd:
             call_deadline_s=5.0,
             **server.settings,
         )
-        self.ledger = Ledger(seats=workers, records=4)
+        self.ledger = Ledger(processes=workers, records=4)
         self.http = new_client(server.url, None, connections=2)
         self.tokens = HostTokens(self.config, self.ledger, self.http)
         self.gave_up: list[str] = []
@@ -39,7 +39,9 @@ class Herd:
         self.keeping = TokenKeeping(self.tokens, grace_s=0.0, give_up=self._give_up)
         self.clients: list[KruxiaEngine] = []
         for _ in range(workers):
-            source = LedgerTokens(self.ledger, open_berth(self.ledger), self.keeping.rung.set, patience_s=3.0)
+            source = LedgerTokens(
+                self.ledger, open_segment(self.ledger), self.keeping.woken.set, patience_s=3.0
+            )
             self.clients.append(connect(self.config, source, connections=2))
         self.task = asyncio.get_running_loop().create_task(self.keeping.run())
         self.issue()

@@ -59,14 +59,16 @@ def echo_isolated(params: dict) -> Any:
 def whoami(ctx) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
-        "seat": ctx.seat,
+        "process": ctx.process_index,
         "state": ctx.state,
         "id": ctx.activity_id,
         "limit_s": ctx.limit_s,
         "key": ctx.activity_key,
         "settings": dict(ctx.settings),
         "signal": ctx.signal,
-        "environment": {name: os.environ.get(name) for name in ("FLOWHERD_SEAT", "FLOWHERD_PROCESSES")},
+        "environment": {
+            name: os.environ.get(name) for name in ("FLOWHERD_PROCESS_INDEX", "FLOWHERD_PROCESSES")
+        },
         "secrets": [name for name in os.environ if "SECRET" in name],
     }
 

@@ -21,6 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd import logs
 from flowherd.config import WorkerConfig
+from flowherd.isolates.host import LinkedHost
+from flowherd.isolates.inside import main as isolate
+from flowherd.isolates.pool import Isolates
+from flowherd.isolates.terms import IsolateRules
+from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     IsolateEnded,
     IsolateStarted,
@@ -30,12 +35,7 @@ from flowherd.link.messages import (
     decode_downward,
     decode_upward,
 )
-from flowherd.isolates.host import LinkedHost
-from flowherd.isolates.inside import main as isolate
-from flowherd.isolates.pool import Isolates
-from flowherd.isolates.terms import IsolateRules
 from flowherd.process.worker_process import ignore_signals
-from flowherd.link.link import Link, LinkClosed
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
@@ -146,7 +146,7 @@ class Forker:
             worker_type=None,
             config=WorkerConfig(worker_id="t"),
             activities={},
-            seat=3,
+            index=3,
             processes=4,
             loaded=self.app,
         )
@@ -236,7 +236,7 @@ async def workplace(
     link, theirs = Link.pair()
     socket.send_fds(forker, [json.dumps(env or {}).encode()], [theirs.fileno()])
     theirs.close()
-    seen = replace(environment or RunEnvironment(), seat=3)
+    seen = replace(environment or RunEnvironment(), index=3)
     place = Workplace(link, load_app(app, folder), seen, config, **rules)
     try:
         yield place

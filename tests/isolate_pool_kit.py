@@ -12,8 +12,8 @@ import msgspec
 
 from flowherd import Registry
 from flowherd.config import WorkerConfig
-from flowherd.isolates.isolate_protocol import Begin, Opened, Saying, decode_downward, encode
 from flowherd.isolates.frames import FrameReader, head_of
+from flowherd.isolates.isolate_protocol import Begin, Opened, Saying, decode_downward, encode
 from flowherd.isolates.pool import Isolates
 from flowherd.isolates.terms import IsolateRules
 from flowherd.running.environment import RunEnvironment

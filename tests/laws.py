@@ -29,7 +29,16 @@ WATCHED = (
     "running/offload.py",  # a thread that survives what it runs
     "execution/on_loop.py",  # tells the run of each handler
 )
-LOOP = ("core/", "forking/", "shell/supervisor.py", "shell/inbox.py", "shell/signals.py", "shell/admin_socket.py", "shell/event_log.py", "shell/host.py")
+LOOP = (
+    "core/",
+    "forking/",
+    "shell/supervisor.py",
+    "shell/inbox.py",
+    "shell/signals.py",
+    "shell/admin_socket.py",
+    "shell/event_log.py",
+    "shell/host.py",
+)
 
 
 @dataclass(frozen=True)
@@ -252,7 +261,9 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
             "flowherd.leases.lease_keeper",
         )
     if source.within(WORKER, "working/reporter.py"):
-        yield from source.using("flowherd.running.runner", "flowherd.running.invoke", "flowherd.sdk.tracebacks")
+        yield from source.using(
+            "flowherd.running.runner", "flowherd.running.invoke", "flowherd.sdk.tracebacks"
+        )
 
 
 def files_and_functions_are_short(source: Source) -> Iterator[str]:

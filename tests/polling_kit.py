@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowherd.config import WorkerConfig
-from flowherd.working.pacing import CLOSE_S, claimable
-from flowherd.ledger import Cause, Cell, Ledger, RecordBook
-from flowherd.running.stepping import LoopMeter
+from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.ledger.siblings import Siblings
+from flowherd.running.stepping import LoopMeter
+from flowherd.working.pacing import CLOSE_S, claimable
 from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:
@@ -61,25 +61,25 @@ class SimHost:
         self._order = itertools.count()
         self._config = WorkerConfig(poll_interval_s=interval_s, poll_interval_max_s=longest_s)
         self._slots = slots
-        self.ledger = Ledger(seats=12, records=4)
+        self.ledger = Ledger(processes=12, records=4)
         self.children: dict[int, SimChild] = {}
         for _ in range(children):
             self.fork()
 
     def fork(self) -> SimChild:
         """One more child."""
-        berth = self.ledger.free_berth()
-        assert berth is not None
-        berth.open(seat=0, incarnation=1, now=self.now)
-        RecordBook(berth)
-        turns = Turns(self._config, Siblings(self.ledger.berths, berth, self), self.now)  # type: ignore[arg-type]
+        segment = self.ledger.free_segment()
+        assert segment is not None
+        segment.open(index=0, incarnation=1, now=self.now)
+        RecordWriter(segment)
+        turns = Turns(self._config, Siblings(self.ledger.segments, segment, self), self.now)  # type: ignore[arg-type]
         turns._rng = random.Random(self.rng.random())
-        child = self.children[berth.number] = SimChild(self, berth, turns, self._slots)
+        child = self.children[segment.number] = SimChild(self, segment, turns, self._slots)
         self.at(self.now, child.look)
         return child
 
-    def ring(self, number: int) -> None:
-        """A bell: the child looks as soon as its loop lets it."""
+    def wake(self, number: int) -> None:
+        """A wakeup: the child looks as soon as its loop lets it."""
         self.at(self.now, self.children[number].called)
 
     def at(self, when: float, then: Callable[[], None]) -> None:
@@ -111,9 +111,9 @@ class SimHost:
 class SimChild:
     """One process: its loop can be blocked by heavy work, frozen for good, or draining."""
 
-    def __init__(self, host: SimHost, berth, turns: Turns, slots: int) -> None:
+    def __init__(self, host: SimHost, segment, turns: Turns, slots: int) -> None:
         self.host = host
-        self.berth = berth
+        self.segment = segment
         self.turns = turns
         self.slots = slots
         self.held = 0
@@ -138,7 +138,7 @@ class SimChild:
 
     def die(self) -> None:
         self.is_frozen = True
-        self.berth.end(Cause.CRASH)
+        self.segment.end(Cause.CRASH)
 
     def called(self) -> None:
         self._when_free(lambda: (self.turns.called(), self.look()))
@@ -177,13 +177,13 @@ class SimChild:
         host, asked, began_at = self.host, self.turns.share_of(self.wanted), self.host.now
         self._is_polling = True
         self.turns.began(began_at)
-        host.polls.append((began_at, self.berth.number))
+        host.polls.append((began_at, self.segment.number))
         host.at(host.now + TRIP_S / 2, lambda: self._claim(asked, began_at))
 
     def _claim(self, asked: int, began_at: float) -> None:
         queue = self.host.queue
         batch = [queue.popleft() for _ in range(min(asked, len(queue)))]
-        self.host.per_child[self.berth.number] += len(batch)
+        self.host.per_child[self.segment.number] += len(batch)
         self.host.at(
             self.host.now + TRIP_S / 2,
             lambda: self._when_free(lambda: self._answered(asked, batch, began_at)),
@@ -193,7 +193,7 @@ class SimChild:
         host = self.host
         self._is_polling = False
         self.held += len(batch)
-        self.berth.put(Cell.RUNNING, self.held)
+        self.segment.put(Cell.RUNNING, self.held)
         is_light = all(self.meter.is_light("heavy" if item.heavy else "light") for item in batch)
         self.turns.found(asked, len(batch), began_at=began_at, now=host.now, is_light=is_light)
         busy_until = host.now
@@ -201,7 +201,7 @@ class SimChild:
             host.pick_ups.append((busy_until if item.heavy else host.now) - item.ready_at)
             if item.heavy:
                 busy_until += item.takes_s
-                self.berth.put(Cell.ON_LOOP, 1)
+                self.segment.put(Cell.ON_LOOP, 1)
             host.at(busy_until if item.heavy else host.now + item.takes_s, lambda item=item: self._end(item))
         self.look()  # what was polled for starts in the loop's next turn
         self._blocked_until = busy_until
@@ -211,8 +211,8 @@ class SimChild:
 
     def _ended(self, item: Item) -> None:
         self.held -= 1
-        self.berth.put(Cell.RUNNING, self.held)
-        self.berth.put(Cell.ON_LOOP, 0)
+        self.segment.put(Cell.RUNNING, self.held)
+        self.segment.put(Cell.ON_LOOP, 0)
         self.meter._alive += 1
         busy_s = item.takes_s if item.heavy else 0.0
         self.meter.ended("heavy" if item.heavy else "light", busy_s, busy_s)

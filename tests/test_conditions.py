@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 LOOK = """
 import os
 def test_look():
-    assert [name for name in os.environ if name.startswith("KRUXIAFLOW_") or name == "FLOWHERD_SEAT"] == []
+    assert [name for name in os.environ if name.startswith("KRUXIAFLOW_") or name == "FLOWHERD_PROCESS_INDEX"] == []
 """
 
 
@@ -30,7 +30,7 @@ def test_settings_of_the_user_do_not_reach_a_test(tmp_path) -> None:
     hostile = {
         "KRUXIAFLOW_API_URL": "http://production",
         "KRUXIAFLOW_CLIENT_SECRET": "s",
-        "FLOWHERD_SEAT": "3",
+        "FLOWHERD_PROCESS_INDEX": "3",
     }
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(

@@ -81,7 +81,11 @@ BROKEN: list[tuple[Law, str, str]] = [
     (laws.nothing_sleeps_deaf, W + "working/poller.py", "import time\ntime.sleep(1)"),
     (laws.nothing_sleeps_deaf, W + "running/offload.py", "from asyncio import to_thread"),
     (laws.nothing_ends_unseen, S + "keeper/process.py", "loop.create_task(work())"),
-    (laws.nothing_ends_unseen, W + "leases/lease_keeper.py", "from asyncio import create_task\ncreate_task(work())"),
+    (
+        laws.nothing_ends_unseen,
+        W + "leases/lease_keeper.py",
+        "from asyncio import create_task\ncreate_task(work())",
+    ),
     (laws.nothing_ends_unseen, W + "process/commands.py", "from threading import Thread\nThread().start()"),
     (laws.nothing_is_pickled_or_shared, W + "running/offload.py", "import pickle"),
     (laws.nothing_is_pickled_or_shared, S + "processes/zygote.py", "from multiprocessing import Queue"),
@@ -144,7 +148,12 @@ def test_the_top_level_holds_what_was_agreed_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["flowherd_supervisor.shell.host", "flowherd_supervisor.keeper.process", "flowherd.process.worker_process"]
+    "module",
+    [
+        "flowherd_supervisor.shell.host",
+        "flowherd_supervisor.keeper.process",
+        "flowherd.process.worker_process",
+    ],
 )
 def test_p20_importing_starts_no_thread(module: str) -> None:
     """Faults P20, law 4: what is imported before a fork must not have threads, nor a running loop."""

@@ -1,4 +1,4 @@
-"""Small makers for the worker's tests: ledgers, berths, forked processes; it asserts nothing."""
+"""Small makers for the worker's tests: ledgers, segments, forked processes; it asserts nothing."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.config import WorkerConfig
 from flowherd.leases.lease_keeper import LeaseKeeper
-from flowherd.ledger import Ledger, RecordBook
+from flowherd.ledger import Ledger, RecordWriter
 from flowherd.testing import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flowherd.ledger import Berth
+    from flowherd.ledger import Segment
 
 
-def open_berth(ledger: Ledger, *, seat: int = 0, incarnation: int = 1) -> Berth:
-    """A berth that its worker has not opened yet."""
-    berth = ledger.free_berth()
-    assert berth is not None
-    berth.open(seat=seat, incarnation=incarnation, now=1.0)
-    return berth
+def open_segment(ledger: Ledger, *, index: int = 0, incarnation: int = 1) -> Segment:
+    """A segment that its worker has not opened yet."""
+    segment = ledger.free_segment()
+    assert segment is not None
+    segment.open(index=index, incarnation=incarnation, now=1.0)
+    return segment
 
 
-def claim(book: RecordBook, name: str = "resize", *, activity_id: str = "a-1") -> tuple[int, int]:
+def claim(writer: RecordWriter, name: str = "resize", *, activity_id: str = "a-1") -> tuple[int, int]:
     """A CLAIMED record; returns its index and sequence."""
-    return book.claim(activity_id, "w-1", name, now=10.0, lease_s=60.0)
+    return writer.claim(activity_id, "w-1", name, now=10.0, lease_s=60.0)
 
 
 @contextlib.contextmanager
@@ -55,17 +55,17 @@ class LeasedHost:
         self, *, ledger: Ledger | None = None, engine: FakeEngine | None = None, **settings: Any
     ) -> None:
         self.engine = engine or FakeEngine()
-        self.ledger = ledger or Ledger(seats=1, records=200)
-        self.berth = open_berth(self.ledger)
-        self.book = RecordBook(self.berth)
-        self.rung: list[int] = []
+        self.ledger = ledger or Ledger(processes=1, records=200)
+        self.segment = open_segment(self.ledger)
+        self.writer = RecordWriter(self.segment)
+        self.woken: list[int] = []
         self.config = WorkerConfig(**settings)
         self.start_keeper()
 
     def start_keeper(self) -> None:
         loop = asyncio.get_running_loop()
         self.keeper = LeaseKeeper(
-            self.engine, self.engine, self.ledger, self.config, self.rung.append, loop.time
+            self.engine, self.engine, self.ledger, self.config, self.woken.append, loop.time
         )
         self.running = loop.create_task(self.keeper.run())
 
@@ -73,7 +73,7 @@ class LeasedHost:
         self, lease_s: float = 60.0, *, activity_id: str = "a-1", worker_id: str = "w-1"
     ) -> tuple[int, int]:
         now = asyncio.get_running_loop().time()
-        claimed = self.book.claim(activity_id, worker_id, "resize", now=now, lease_s=lease_s)
+        claimed = self.writer.claim(activity_id, worker_id, "resize", now=now, lease_s=lease_s)
         self.rouse_keeper()
         return claimed
 

@@ -10,21 +10,21 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from worker_kit import open_berth
+from worker_kit import open_segment
 
 from flowherd import Registry, activity
 from flowherd.config import WorkerConfig
-from flowherd.link.messages import SupervisorState
-from flowherd.ledger import Cell, Ledger, RecordBook
 from flowherd.execution.gil import GilProbe
 from flowherd.execution.load import LoadMeter
-from flowherd.execution.profiles import Measures
+from flowherd.execution.profiles import ActivityProfiles
+from flowherd.ledger import Cell, Ledger, RecordWriter
+from flowherd.ledger.activity_profile import Where
+from flowherd.link.messages import SupervisorState
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.lag import LagProbe
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
 from flowherd.running.stepping import LoopMeter
-from flowherd.ledger.activity_profile import Where
 from flowherd.testing import make_activity
 from flowherd_supervisor.advise.document import Adviser
 
@@ -102,15 +102,15 @@ class MeasuredWorker:
     """Runs handlers as a worker does, without an engine, and has what they cost judged."""
 
     def __init__(self, registry: Registry) -> None:
-        self.ledger = Ledger(seats=1, records=4)
-        self.berth = open_berth(self.ledger)
-        RecordBook(self.berth)
-        self.berth.put(Cell.LIMIT, SLOTS)
-        self.measures = Measures(
-            {found.name: _MODES[found.mode.value] for found in registry}, self.berth.work
+        self.ledger = Ledger(processes=1, records=4)
+        self.segment = open_segment(self.ledger)
+        RecordWriter(self.segment)
+        self.segment.put(Cell.LIMIT, SLOTS)
+        self.measures = ActivityProfiles(
+            {found.name: _MODES[found.mode.value] for found in registry}, self.segment.work
         )
         meter = self.meter = LoopMeter(measures=self.measures.by_name)
-        self.load = LoadMeter(self.berth, meter, self.measures)
+        self.load = LoadMeter(self.segment, meter, self.measures)
         meter.on_busy = LagProbe(meter.stepping.is_set, self.load).start
         self._probe = GilProbe(meter, self.measures.by_name)
         self._has_ended = threading.Event()
@@ -142,11 +142,11 @@ class MeasuredWorker:
         """One attempt; returns how long it took from its start, in seconds."""
         began = time.perf_counter()
         run = self._runner.start(make_activity(name, {}))
-        self.berth.add(Cell.RUNNING)
+        self.segment.add(Cell.RUNNING)
         try:
             await run.ended()
         finally:
-            self.berth.add(Cell.RUNNING, -1)
+            self.segment.add(Cell.RUNNING, -1)
         return time.perf_counter() - began
 
     async def work(self, name: str, attempts: int) -> None:

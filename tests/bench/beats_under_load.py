@@ -97,7 +97,7 @@ def asked_span(engine: Engine, host: Host, options: argparse.Namespace) -> dict[
 
 
 def main() -> int:
-    """Measures two spans of one host, `--repeat` times."""
+    """ActivityProfiles two spans of one host, `--repeat` times."""
     parser = arguments(__doc__, repeat=1)
     parser.add_argument("--processes", type=int, default=64)
     parser.add_argument("--held", type=int, default=0, help="activities held; two for each process")

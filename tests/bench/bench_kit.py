@@ -53,7 +53,7 @@ def arguments(doc: str, *, repeat: int = 3, has_rust: bool = False) -> argparse.
 def in_turn(
     sheet: Sheet, options: argparse.Namespace, contenders: Mapping[str, Callable[[], Mapping[str, float]]]
 ) -> None:
-    """Measures one after the other, again and again: a noisy neighbour meets each, a failure ends only its own."""
+    """ActivityProfiles one after the other, again and again: a noisy neighbour meets each, a failure ends only its own."""
     for _ in range(options.repeat):
         for who, measure in contenders.items():
             if options.only not in who or who in sheet.failed:
@@ -70,7 +70,7 @@ def in_turn(
 def run(
     sheet: Sheet, options: argparse.Namespace, contenders: Mapping[str, Callable[[], Mapping[str, float]]]
 ) -> int:
-    """Measures all in turn and shows the sheet; returns the exit code of the program."""
+    """ActivityProfiles all in turn and shows the sheet; returns the exit code of the program."""
     in_turn(sheet, options, contenders)
     return sheet.show(options.json)
 
@@ -108,7 +108,7 @@ class Stub:
         """Waits until so many worker processes have polled; a program that has ended never will."""
 
         def have_polled() -> bool:
-            assert all(root.status() != psutil.STATUS_ZOMBIE for root in roots), "it has ended"
+            assert all(root.status() != psutil.STATUS_DETACHED for root in roots), "it has ended"
             return len(self.tell("look")["pollers"]) >= count
 
         eventually(have_polled, f"{count} pollers")

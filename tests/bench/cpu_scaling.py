@@ -91,7 +91,7 @@ def one_turn(sheet: Sheet, options: argparse.Namespace, rounds: int) -> Sheet:
 
 
 def main() -> int:
-    """Measures turns until enough of them were calm."""
+    """ActivityProfiles turns until enough of them were calm."""
     parser = arguments(__doc__, repeat=5, has_rust=True)
     parser.add_argument("--activities", type=int, default=300)
     parser.add_argument("--most", type=int, default=2)

@@ -12,7 +12,7 @@ from functools import partial
 from bench_kit import arguments, run
 from sheet import Sheet
 
-from flowherd.ledger import Berth, Ledger, RecordBook
+from flowherd.ledger import Ledger, RecordWriter, Segment
 
 IDS = [f"0193a1b2-0000-7000-8000-{number:012x}" for number in range(64)]
 WORKER_ID = "a-host-name-3121-9f2c01-1234"
@@ -21,38 +21,38 @@ SCANS, HELD = 100, 100
 LIFE, SCAN = "claim to clear, us", f"a look at {HELD} records, us"
 
 
-def opened(records: int) -> tuple[Berth, RecordBook]:
+def opened(records: int) -> tuple[Segment, RecordWriter]:
     """The place of one process, and its own view of it."""
-    berth = Ledger(seats=1, records=records).berths[0]
-    berth.open(seat=0, incarnation=1, now=0.0)
-    return berth, RecordBook(berth)
+    segment = Ledger(processes=1, records=records).segments[0]
+    segment.open(index=0, incarnation=1, now=0.0)
+    return segment, RecordWriter(segment)
 
 
 def life(completion: bytes | None, activities: int) -> dict[str, float]:
     """CPU for claim + running + reporting + clear."""
-    _, book = opened(110)
+    _, writer = opened(110)
     begun_s = time.process_time()
     for number in range(activities):
-        index, _ = book.claim(IDS[number & 63], WORKER_ID, "resize_image", now=1.0, lease_s=60.0)
-        book.running(index, now=1.0, limit_s=300.0)
-        book.reporting(index, completion)
-        book.clear(index)
+        index, _ = writer.claim(IDS[number & 63], WORKER_ID, "resize_image", now=1.0, lease_s=60.0)
+        writer.running(index, now=1.0, limit_s=300.0)
+        writer.reporting(index, completion)
+        writer.clear(index)
     return {LIFE: (time.process_time() - begun_s) / activities * 1e6}
 
 
 def scan() -> dict[str, float]:
     """CPU for a keeper's look at the records of a process."""
-    berth, book = opened(500)
+    segment, writer = opened(500)
     for number in range(HELD):
-        book.claim(IDS[number & 63], WORKER_ID, "resize_image", now=1.0, lease_s=60.0)
+        writer.claim(IDS[number & 63], WORKER_ID, "resize_image", now=1.0, lease_s=60.0)
     begun_s = time.process_time()
     for _ in range(SCANS):
-        assert sum(1 for _ in berth.records()) == HELD
+        assert sum(1 for _ in segment.records()) == HELD
     return {SCAN: (time.process_time() - begun_s) / SCANS * 1e6}
 
 
 def main() -> int:
-    """Measures all in turn, `--repeat` times."""
+    """ActivityProfiles all in turn, `--repeat` times."""
     parser = arguments(__doc__, repeat=7)
     parser.add_argument("--activities", type=int, default=20_000)
     options = parser.parse_args()

@@ -166,7 +166,7 @@ def contenders(
 
 
 def main() -> int:
-    """Measures all in turn, `--repeat` times."""
+    """ActivityProfiles all in turn, `--repeat` times."""
     parser = arguments(__doc__, repeat=5)
     parser.add_argument("--calls", type=int, default=400, help="of 5 ms")
     parser.add_argument("--large", type=int, default=30, help="calls with 10 MB")

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from bench_kit import arguments, run
 from sheet import Sheet
 
+from flowherd.ledger import Cell, Clock, Ledger, RecordWriter, Timing
 from flowherd.link.messages import SupervisorState
-from flowherd.ledger import Cell, Clock, Ledger, RecordBook, Timing
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
 
@@ -33,16 +33,16 @@ def host(processes: int) -> Iterator[tuple[HostMetrics, StatusBoard]]:
     """What a keeper has to show of so many processes that have worked."""
     sleepers = [subprocess.Popen(["sleep", "600"]) for _ in range(processes)]
     try:
-        ledger = Ledger(seats=max(processes, 64), records=100)
-        for seat, sleeper in enumerate(sleepers):
-            berth = ledger.free_berth()
-            assert berth is not None
-            berth.open(seat=seat, incarnation=1, now=time.monotonic())
-            berth.put(Cell.PID, sleeper.pid)
-            RecordBook(berth)
-            berth.set_clock(Clock.READY_AT, time.monotonic())
+        ledger = Ledger(processes=max(processes, 64), records=100)
+        for process, sleeper in enumerate(sleepers):
+            segment = ledger.free_segment()
+            assert segment is not None
+            segment.open(index=index, incarnation=1, now=time.monotonic())
+            segment.put(Cell.PID, sleeper.pid)
+            RecordWriter(segment)
+            segment.set_clock(Clock.READY_AT, time.monotonic())
             for _ in range(100):
-                berth.count(Timing.RUN, 0.02)
+                segment.count(Timing.RUN, 0.02)
         board = StatusBoard(ledger, "http://127.0.0.1:8080", "0", 1, time.monotonic())
         board.supervisor = SupervisorState("running", processes, 4 * processes, {})
         yield HostMetrics(ledger, board), board

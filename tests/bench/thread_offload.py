@@ -171,7 +171,7 @@ def measure(options: argparse.Namespace, sheet: Sheet) -> None:
 
 
 def main() -> int:
-    """Measures all, `--repeat` times."""
+    """ActivityProfiles all, `--repeat` times."""
     parser = arguments(__doc__, repeat=1)
     parser.add_argument("--batches", type=int, default=9)
     parser.add_argument("--batch", type=int, default=60, help="so that its submission weighs little")

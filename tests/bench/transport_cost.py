@@ -21,8 +21,8 @@ import uvloop
 from bench_kit import arguments, in_turn
 from sheet import Sheet
 
-from flowherd.transport.choice import new_transport
 from flowherd.config import WorkerConfig
+from flowherd.transport.choice import new_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ async def _call_often(transport: Transport, calls: int) -> None:
 
 
 def main() -> int:
-    """Measures all in turn, `--repeat` times."""
+    """ActivityProfiles all in turn, `--repeat` times."""
     parser = arguments(__doc__)
     parser.add_argument("--calls", type=int, default=4_000, help="of httpx; the others make more")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")

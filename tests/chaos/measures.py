@@ -109,17 +109,17 @@ class _Mature:
 
 
 def _replacements(host: Host, deaths: dict[int, float]) -> list[tuple[float, float]]:
-    """When each victim died and when the next process of its seat was ready."""
-    found, seat_of, open_deaths = [], {}, {}
+    """When each victim died and when the next process of its process was ready."""
+    found, process_of, open_deaths = [], {}, {}
     for line in host.log():
-        seat = line.get("process")
+        process = line.get("process")
         match line.get("event"):
             case "process_started":
-                if (died := deaths.get(seat_of.get(seat, 0))) is not None:
-                    open_deaths[seat] = died
-                seat_of[seat] = line["pid"]
-            case "process_ready" if seat in open_deaths:
-                found.append((open_deaths.pop(seat), datetime.fromisoformat(line["time"]).timestamp()))
+                if (died := deaths.get(process_of.get(process, 0))) is not None:
+                    open_deaths[process] = died
+                process_of[process] = line["pid"]
+            case "process_ready" if process in open_deaths:
+                found.append((open_deaths.pop(process), datetime.fromisoformat(line["time"]).timestamp()))
             case _:
                 continue
     return found

@@ -69,8 +69,8 @@ MUTATIONS = (
     Mutation(
         "a verdict is for the record that was asked about",
         WORKER + "leases/heartbeats.py",
-        "if present is None or present.sequence != record.sequence or not berth.readable:",
-        "if present is None or not berth.readable:",
+        "if present is None or present.sequence != record.sequence or not segment.readable:",
+        "if present is None or not segment.readable:",
         UNIT
         + "test_beats_first.py"
         + "::test_an_answer_that_comes_late_says_nothing_about_the_next_activity_in_the_same_place",
@@ -250,8 +250,8 @@ MUTATIONS = (
     Mutation(
         "the catch-all around a funeral",
         SUPERVISOR + "shell/supervisor.py",
-        "cause = contained(partial(self._cause, handle, berth), Cause.CRASH)",
-        "cause = self._cause(handle, berth)",
+        "cause = contained(partial(self._cause, handle, segment), Cause.CRASH)",
+        "cause = self._cause(handle, segment)",
         BRAIN
         + "test_supervisor_shell.py::test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others",
     ),
@@ -265,21 +265,21 @@ MUTATIONS = (
     Mutation(
         "the look for damaged segments",
         SUPERVISOR + "shell/segment_checks.py",
-        "found, self._unread[berth.number] = damage_in(berth, self._unread.get(berth.number, {}))",
+        "found, self._unread[segment.number] = damage_in(segment, self._unread.get(segment.number, {}))",
         "found = ''",
         BRAIN + "test_scribbled.py::test_a_damaged_segment_is_named_and_what_can_be_read_is_settled",
     ),
     Mutation(
         "sums that garbage cannot spoil",
         WORKER + "ledger/totals.py",
-        "if seat >= self._seats:",
+        "if process >= self._processes:",
         "if False:",
         BRAIN + "test_scribbled.py::test_whatever_is_scribbled_in_a_segment_costs_its_process_alone",
     ),
     Mutation(
         "settlement of what a dead process held",
         WORKER + "leases/lease_keeper.py",
-        "self._tasks.spawn(self._settle(berths))",
+        "self._tasks.spawn(self._settle(segments))",
         "pass",
         CHAOS
         + "test_crash_points.py::test_a_worker_that_dies_at_a_named_point_costs_at_most_an_attempt[after_claim]",
@@ -309,7 +309,7 @@ MUTATIONS = (
     Mutation(
         "the hang rule",
         SUPERVISOR + "shell/ledger_watch.py",
-        "yield from self._hang(handle, berth, records, state.plan, (now, awake_s))",
+        "yield from self._hang(handle, segment, records, state.plan, (now, awake_s))",
         "pass",
         SYSTEM + "test_leases.py::test_a_loop_that_hangs_beyond_its_limit_is_ended_and_the_guilty_named",
     ),
@@ -326,7 +326,7 @@ MUTATIONS = (
         SUPERVISOR + "shell/ledger_watch.py",
         "late_s = min(now - tick / 1e6, awake_s - keeper.ready_at, seen_s)",
         "late_s = min(now - tick / 1e6, awake_s - keeper.ready_at)",
-        "tests/supervisor/test_watch.py::"
+        "tests/supervisor/test_ledger_watch.py::"
         "test_n4_a_keeper_that_was_frozen_along_is_not_late_when_the_supervisor_goes_on",
     ),
     Mutation(
@@ -334,7 +334,7 @@ MUTATIONS = (
         SUPERVISOR + "shell/ledger_watch.py",
         "if min(late_s, seen_s) > patience_s:",
         "if late_s > patience_s:",
-        "tests/supervisor/test_watch.py::test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze",
+        "tests/supervisor/test_ledger_watch.py::test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze",
     ),
     Mutation(
         "waits in steps while somebody is judged",
@@ -392,7 +392,7 @@ MUTATIONS = (
         SYSTEM + "test_leases.py::test_a_poison_is_found_among_its_neighbours_and_they_all_complete",
     ),
     Mutation(
-        "delays of the retry gate",
+        "delays of the retry circuit",
         WORKER + "client/circuit.py",
         "self._reopens_at = now + self._delay_s(error)",
         "self._reopens_at = now",
@@ -425,7 +425,7 @@ MUTATIONS = (
         WORKER + "ledger/usage.py",
         "older = turns.index(min(turns))",
         "older = 0",
-        UNIT + "test_spendings.py::test_a_write_that_a_crash_tears_leaves_the_sums_before",
+        UNIT + "test_usage.py::test_a_write_that_a_crash_tears_leaves_the_sums_before",
     ),
     Mutation(
         "permits that processes share",

@@ -242,8 +242,8 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 def _limit_processes(world: World, soft: str) -> None:
     """Of who forks workers, as its owner: not every root may change the limits of others."""
-    [mold] = [json.loads(line)["pid"] for line in _log(world).splitlines() if "preload_started" in line]
-    subprocess.run([*NOBODY, "prlimit", f"--pid={mold}", f"--nproc={soft}:"], check=True)
+    [zygote] = [json.loads(line)["pid"] for line in _log(world).splitlines() if "preload_started" in line]
+    subprocess.run([*NOBODY, "prlimit", f"--pid={zygote}", f"--nproc={soft}:"], check=True)
 
 
 def _host_of_nobody(world: World) -> subprocess.Popen[bytes]:

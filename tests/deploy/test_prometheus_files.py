@@ -12,8 +12,8 @@ import yaml
 from deploy_kit import DEPLOY, run_tool
 from prometheus_client.parser import text_string_to_metric_families
 
-from flowherd.link.messages import SupervisorState
 from flowherd.ledger import Ledger
+from flowherd.link.messages import SupervisorState
 from flowherd_supervisor.keeper.metrics import OUTCOMES, STATES, HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
 
@@ -34,7 +34,7 @@ VALUES = {
 @pytest.fixture(scope="module")
 def series() -> set[str]:
     """Every name that a scrape can hold."""
-    ledger = Ledger(seats=2, records=2)
+    ledger = Ledger(processes=2, records=2)
     board = StatusBoard(ledger, "http://engine", "0", 1, time.monotonic())
     board.supervisor = SupervisorState("running", 2, 8, {}, {0: {"signal": 1}})
     page = HostMetrics(ledger, board).page().decode()
@@ -126,7 +126,7 @@ def test_promtool_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
 def test_promtool_has_nothing_against_a_scrape(tmp_path: Path, series: set[str]) -> None:
     """`promtool check metrics` knows the conventions for names, units and help."""
     del series
-    ledger = Ledger(seats=2, records=2)
+    ledger = Ledger(processes=2, records=2)
     board = StatusBoard(ledger, "http://engine", "0", 1, time.monotonic())
     board.supervisor = SupervisorState("running", 2, 8, {}, {0: {"signal": 1}})
     (tmp_path / "page").write_bytes(HostMetrics(ledger, board).page())

@@ -11,10 +11,10 @@ import pytest
 from foreign.llhttp_corpus import Case, corpus
 from scripted_engine import Play, scripted_engine
 
-from flowherd.transport import choice
-from flowherd.transport.parser import ReplyReader
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
+from flowherd.transport import choice
+from flowherd.transport.parser import ReplyReader
 
 if TYPE_CHECKING:
     from flowherd.transport.transport import Transport

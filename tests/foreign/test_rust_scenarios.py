@@ -12,10 +12,10 @@ from foreign.rust_scenarios import CLIENT_ROWS, CRATE, ROWS, ClientRow, Row, han
 from herd_kit import Herd
 from scripted_engine import ScriptedEngine, scripted_engine
 
-from flowherd.model import Completed, Failed, Usage
 from flowherd.client.kruxia import KruxiaEngine, connect
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineError
+from flowherd.model import Completed, Failed, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

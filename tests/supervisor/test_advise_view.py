@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
-from worker_kit import open_berth
+from worker_kit import open_segment
 
-from flowherd.link.messages import SupervisorState
 from flowherd.errors import ConfigurationError
-from flowherd.ledger import Cause, Ledger, RecordBook
-from flowherd.execution.profiles import Measures
+from flowherd.execution.profiles import ActivityProfiles
+from flowherd.ledger import Cause, Ledger, RecordWriter
 from flowherd.ledger.activity_profile import LOADS, Load, Where
+from flowherd.link.messages import SupervisorState
 from flowherd_supervisor.advise.document import Adviser, host_load, judged, summary
 from flowherd_supervisor.cli.advise import render, show_advice
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from flowherd.ledger import Berth
+    from flowherd.ledger import Segment
 
 SAID = SupervisorState(state="running", wanted=1, total_slots=4, restarts={})
 
 
-def worked(ledger: Ledger, places: dict[str, Where], *, attempts: int = 40, incarnation: int = 1) -> Berth:
-    """A live berth whose activities each kept the loop for 30 ms an attempt, in 10 s of work."""
-    berth = open_berth(ledger, incarnation=incarnation)
-    RecordBook(berth)
-    measures = Measures(places, berth.work)
+def worked(ledger: Ledger, places: dict[str, Where], *, attempts: int = 40, incarnation: int = 1) -> Segment:
+    """A live segment whose activities each kept the loop for 30 ms an attempt, in 10 s of work."""
+    segment = open_segment(ledger, incarnation=incarnation)
+    RecordWriter(segment)
+    measures = ActivityProfiles(places, segment.work)
     for measure in measures.by_name.values():
         for _ in range(attempts):
             measure.long_step(0.03)
@@ -42,12 +42,12 @@ def worked(ledger: Ledger, places: dict[str, Where], *, attempts: int = 40, inca
     load[Load.ACTIVE_S], load[Load.BUSY_S], load[Load.LATE + 5] = 10.0, 9.7, 10.0
     load[Load.CPU_S] = 2.0
     measures.publish(load)
-    return berth
+    return segment
 
 
 @pytest.fixture
 def ledger() -> Ledger:
-    return Ledger(seats=2, records=4)
+    return Ledger(processes=2, records=4)
 
 
 def document(ledger: Ledger) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from flowherd_supervisor.core.plan import Plan, choose_sizes, split
 
 
 @pytest.mark.parametrize(
-    ("total", "seats", "shares"),
+    ("total", "processes", "shares"),
     [(10, 4, (3, 3, 2, 2)), (2, 2, (1, 1)), (4, 1, (4,)), (16, 4, (4, 4, 4, 4)), (5, 3, (2, 2, 1))],
 )
-def test_p18_the_larger_shares_come_first(total: int, seats: int, shares: tuple[int, ...]) -> None:
+def test_p18_the_larger_shares_come_first(total: int, processes: int, shares: tuple[int, ...]) -> None:
     """Faults P18."""
-    assert split(total, seats) == shares
-    assert Plan(processes=seats, concurrency=total).shares == shares
+    assert split(total, processes) == shares
+    assert Plan(processes=processes, concurrency=total).shares == shares
 
 
 @given(st.data())
@@ -32,11 +32,11 @@ def test_p18_shares_add_up_and_differ_by_one_at_most(data: st.DataObject) -> Non
     assert list(shares) == sorted(shares, reverse=True)
 
 
-@pytest.mark.parametrize(("total", "seats"), [(2, 4), (0, 1), (3, 0), (1, -1)])
-def test_p18_a_process_without_a_slot_is_refused(total: int, seats: int) -> None:
+@pytest.mark.parametrize(("total", "processes"), [(2, 4), (0, 1), (3, 0), (1, -1)])
+def test_p18_a_process_without_a_slot_is_refused(total: int, processes: int) -> None:
     """Fewer processes must start instead."""
     with pytest.raises(ValueError, match="cannot be split"):
-        split(total, seats)
+        split(total, processes)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from brain_world import SIGKILLED, Process, World
 
 from flowherd_supervisor.core import events
-from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.restarts import RestartPolicy
 
 BLOCKS, PER_BLOCK, STEPS = 10, 30, 150
@@ -30,8 +30,8 @@ class GreedyWorld(World):
     def step(self) -> None:
         """Somebody does something."""
         chance = self.rng.random()
-        made = [process for process in self.living.values() if process.seat != KEEPER]
-        workers = [process for process in made if process.seat != MOLD]
+        made = [process for process in self.living.values() if process.index != KEEPER]
+        workers = [process for process in made if process.index != ZYGOTE]
         if chance < 0.04:
             self.feed(events.ScaleRequested(self.rng.randint(1, 7)))
         elif chance < 0.08:
@@ -50,7 +50,7 @@ class GreedyWorld(World):
         if process.ready_at is None:
             self.become_ready(process)
             return
-        if process.seat == MOLD:
+        if process.index == ZYGOTE:
             if process.kills:
                 self.end(process, SIGKILLED)
             return
@@ -93,10 +93,10 @@ def test_when_everybody_has_answered_the_split_is_even_again() -> None:
     for seed in range(40):
         world = live_through(seed)
         for _ in range(200):
-            for process in [process for process in world.living.values() if process.seat != KEEPER]:
+            for process in [process for process in world.living.values() if process.index != KEEPER]:
                 process.held = 0
                 if world.living.get(process.names) is not process:
-                    continue  # asked of a mold that has just ended
+                    continue  # asked of a zygote that has just ended
                 if not process.forked:
                     world.feed(world.answer_fork(process))
                     continue
@@ -107,8 +107,8 @@ def test_when_everybody_has_answered_the_split_is_even_again() -> None:
                     world.become_ready(process)
                 while process.orders:
                     process.limit, process.applied = process.orders.pop(0)
-                if process.seat != MOLD:
+                if process.index != ZYGOTE:
                     world.feed(events.SlotsSeen(*process.names, process.applied, 0))
             world.let_time_pass(0.5)
-        limits = [seat.limit for seat in world.state.seats]
+        limits = [process.limit for process in world.state.processes]
         assert limits == list(world.state.plan.shares), f"seed {seed}"

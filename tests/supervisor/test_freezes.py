@@ -11,12 +11,12 @@ from brain import Brain, forked, ready
 
 from flowherd.awake import STEP_S
 from flowherd.ledger import Ledger
-from flowherd.ledger.wakeups import Bells
+from flowherd.ledger.wakeups import Wakeups
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Kill
-from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.plan import Plan, Preload
-from flowherd_supervisor.core.state import Isolate, Mode, Phase, Seat, State
+from flowherd_supervisor.core.state import Isolate, Mode, Phase, ProcessState, State
 from flowherd_supervisor.shell.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class NoHost:
 class Shell:
     """A supervisor with a brain that is in the middle of something, and a clock that is turned by hand."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, bells: Bells) -> None:
+    def __init__(self, plan: Plan, ledger: Ledger, wakeups: Wakeups) -> None:
         self.now = BEGAN
-        self.supervisor = Supervisor(plan, ledger, bells, NoHost(), lambda: self.now)
+        self.supervisor = Supervisor(plan, ledger, wakeups, NoHost(), lambda: self.now)
         self.supervisor._look_at = inf  # nothing is held
 
     def passes(self, seconds: float, frozen_s: float = 0.0) -> None:
@@ -57,12 +57,12 @@ class Shell:
 
 @pytest.fixture
 def shell() -> Iterator[Shell]:
-    ledger = Ledger(seats=2, records=2)
-    bells = Bells(len(ledger.berths))
-    made = Shell(Plan(processes=1, concurrency=2), ledger, bells)
+    ledger = Ledger(processes=2, records=2)
+    wakeups = Wakeups(len(ledger.segments))
+    made = Shell(Plan(processes=1, concurrency=2), ledger, wakeups)
     yield made
     made.supervisor._inbox.close()
-    bells.close()
+    wakeups.close()
 
 
 def serving() -> State:
@@ -70,7 +70,7 @@ def serving() -> State:
 
 
 def _worker(state: State, **changes: Any) -> State:
-    return state.with_seat(replace(state.seats[0], pid=9, **changes))
+    return state.with_process(replace(state.processes[0], pid=9, **changes))
 
 
 def booting(state: State) -> State:
@@ -94,12 +94,12 @@ def releasing(state: State) -> State:
 
 
 def worker_dies(state: State) -> bool:
-    return state.seats[0].phase is Phase.DYING
+    return state.processes[0].phase is Phase.DYING
 
 
 def settling(state: State) -> State:
-    seats = tuple(seat.with_phase(Phase.STOPPED) for seat in state.seats)
-    return replace(state, seats=seats, mode=Mode.FINISHING, deadline=BEGAN + 5.1)
+    processes = tuple(process.with_phase(Phase.STOPPED) for process in state.processes)
+    return replace(state, processes=processes, mode=Mode.FINISHING, deadline=BEGAN + 5.1)
 
 
 def keeper_dies(state: State) -> bool:
@@ -107,15 +107,15 @@ def keeper_dies(state: State) -> bool:
 
 
 def forking(state: State) -> State:
-    """A mold has been asked for a worker and has not answered."""
-    mold = Seat(-2, phase=Phase.RUNNING, incarnation=1, pid=8, ready_at=BEGAN)
-    state = replace(state, molds=replace(state.molds, wanted=True, seats=(mold,)))
-    seat = replace(state.seats[0], phase=Phase.STARTING, pid=None, maker=1, started_at=BEGAN)
-    return state.with_seat(seat)
+    """A zygote has been asked for a worker and has not answered."""
+    zygote = ProcessState(-2, phase=Phase.RUNNING, incarnation=1, pid=8, ready_at=BEGAN)
+    state = replace(state, zygotes=replace(state.zygotes, wanted=True, processes=(zygote,)))
+    process = replace(state.processes[0], phase=Phase.STARTING, pid=None, maker=1, started_at=BEGAN)
+    return state.with_process(process)
 
 
-def mold_dies(state: State) -> bool:
-    return state.molds.seats[0].phase is Phase.DYING
+def zygote_dies(state: State) -> bool:
+    return state.zygotes.processes[0].phase is Phase.DYING
 
 
 def outliving(state: State) -> State:
@@ -130,7 +130,7 @@ def isolate_dies(state: State) -> bool:
 RULES = [
     (booting, worker_dies, 30.0), (retiring, worker_dies, 30.0), (aborting, worker_dies, 1.0),
     (draining, worker_dies, 31.5), (releasing, worker_dies, 0.5), (settling, keeper_dies, 5.1),
-    (forking, mold_dies, 3.0), (outliving, isolate_dies, 1.0),
+    (forking, zygote_dies, 3.0), (outliving, isolate_dies, 1.0),
 ]  # fmt: skip
 
 
@@ -149,12 +149,12 @@ def test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does
     assert has_ended(shell.supervisor._state)
 
 
-def test_n14_a_mold_that_forks_one_after_the_other_is_not_late_however_many_it_has_to() -> None:
+def test_n14_a_zygote_that_forks_one_after_the_other_is_not_late_however_many_it_has_to() -> None:
     """N14: with `-p 200` on two CPUs it was killed twice before it had made them all."""
     brain = Brain(5, preload=Preload.ALWAYS)
-    brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(MOLD), ready(MOLD))
+    brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(ZYGOTE), ready(ZYGOTE))
     for number in range(4):
         brain.hears(forked(number), after=0.9)
         assert not [order for order in brain.at(0.0) if isinstance(order, Kill)]
     assert brain.at(2.9) == []
-    assert brain.at(0.2) == [Kill(MOLD, 1)], "one that has stopped in the middle of it is late"
+    assert brain.at(0.2) == [Kill(ZYGOTE, 1)], "one that has stopped in the middle of it is late"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flowherd.link.messages import Ready
 from flowherd.link.link import Link
+from flowherd.link.messages import Ready
 from flowherd_supervisor.shell.inbox import HEARD, Inbox
 
 if TYPE_CHECKING:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from flowherd.ledger import Cause, Cell, Ledger, RecordBook
-from flowherd_supervisor.keeper.events import Happenings
+from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
+from flowherd_supervisor.keeper.events import EventLog
 from flowherd_supervisor.keeper.inflight import MOST_SHOWN, BlockWatch, running_in
 
 
-def host() -> tuple[Ledger, RecordBook]:
-    ledger = Ledger(seats=2, records=20)
-    berth = ledger.free_berth()
-    assert berth is not None
-    berth.open(seat=1, incarnation=1, now=0.0)
-    return ledger, RecordBook(berth)
+def host() -> tuple[Ledger, RecordWriter]:
+    ledger = Ledger(processes=2, records=20)
+    segment = ledger.free_segment()
+    assert segment is not None
+    segment.open(index=1, incarnation=1, now=0.0)
+    return ledger, RecordWriter(segment)
 
 
 def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
     """Who has hundreds of slots looks for the one that hangs."""
-    _, book = host()
+    _, writer = host()
     for number in range(MOST_SHOWN + 5):
-        index, _ = book.claim(f"a-{number}", "w-1", "resize", now=1.0, lease_s=60.0)
+        index, _ = writer.claim(f"a-{number}", "w-1", "resize", now=1.0, lease_s=60.0)
         if number != 3:
-            book.running(index, now=100.0 - number, limit_s=30.0)
-    rows = running_in(book.berth, now=110.0)
+            writer.running(index, now=100.0 - number, limit_s=30.0)
+    rows = running_in(writer.segment, now=110.0)
     assert len(rows) == MOST_SHOWN
     assert rows[0] == {"name": "resize", "activity_id": "a-12", "for_s": 22.0, "limit_s": 30.0}
     assert [row["for_s"] for row in rows] == sorted((row["for_s"] for row in rows), reverse=True)
@@ -30,33 +30,33 @@ def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
 
 def test_a_loop_that_was_blocked_becomes_one_event_with_its_line() -> None:
     """A new process begins at 0, and what was there before the first look is history."""
-    ledger, book = host()
-    book.berth.note_block("/app/old.py:1")
-    happenings = Happenings()
-    watch = BlockWatch(ledger, happenings)
-    watch.look()
-    assert happenings.after(0) == []
-    book.berth.note_block("/app/images.py:12")
-    book.berth.note_block("/app/images.py:14")
-    watch.look()
-    watch.look()
-    [event] = happenings.after(0)
+    ledger, writer = host()
+    writer.segment.note_block("/app/old.py:1")
+    events = EventLog()
+    watch = BlockWatch(ledger, events)
+    watch.scan()
+    assert events.after(0) == []
+    writer.segment.note_block("/app/images.py:12")
+    writer.segment.note_block("/app/images.py:14")
+    watch.scan()
+    watch.scan()
+    [event] = events.after(0)
     assert (event["event"], event["process"], event["place"], event["times"]) == (
         "loop_blocked", 1, "/app/images.py:14", 2,
     )  # fmt: skip
-    book.berth.end(Cause.CRASH)
-    ledger.absorb(book.berth)
-    book.berth.open(seat=0, incarnation=1, now=1.0)
-    RecordBook(book.berth)
-    assert book.berth.blocked_at == ""
-    watch.look()
-    assert len(happenings.after(0)) == 1
+    writer.segment.end(Cause.CRASH)
+    ledger.absorb(writer.segment)
+    writer.segment.open(index=0, incarnation=1, now=1.0)
+    RecordWriter(writer.segment)
+    assert writer.segment.blocked_at == ""
+    watch.scan()
+    assert len(events.after(0)) == 1
 
 
 def test_of_a_long_path_the_end_is_kept() -> None:
     """The line number stands there."""
-    _, book = host()
-    book.berth.note_block("/" + "x" * 2000 + "/images.py:7")
-    assert book.berth.blocked_at.endswith("/images.py:7")
-    assert len(book.berth.blocked_at) == 512
-    assert book.berth.get(Cell.BLOCKS) == 1
+    _, writer = host()
+    writer.segment.note_block("/" + "x" * 2000 + "/images.py:7")
+    assert writer.segment.blocked_at.endswith("/images.py:7")
+    assert len(writer.segment.blocked_at) == 512
+    assert writer.segment.get(Cell.BLOCKS) == 1

@@ -174,7 +174,7 @@ async def test_a_client_that_does_not_read_is_ended(server: Server, path: str) -
     _, writer = await server.connect(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     async with asyncio.timeout(CEILING_S):
-        while server.crowd._inside[False]:  # noqa: ASYNC110 - the server's own book is all that says so
+        while server.crowd._inside[False]:  # noqa: ASYNC110 - the server's own writer is all that says so
             await asyncio.sleep(0.02)
 
 

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowherd.config import WorkerConfig
-from flowherd.link.messages import Finish
 from flowherd.exits import Exit
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger
+from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
-from flowherd.ledger.wakeups import Bells
-from flowherd_supervisor.keeper import process
-from flowherd_supervisor.keeper import http
+from flowherd.link.messages import Finish
+from flowherd_supervisor.keeper import http, process
 from flowherd_supervisor.keeper.process import KeeperSetup, _Keeper
 
 if TYPE_CHECKING:
@@ -40,13 +39,13 @@ class NoPages:
 
 @pytest.fixture
 def setup(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeeperSetup]:
-    monkeypatch.setattr(process, "PagesThread", NoPages)
-    ledger = Ledger(seats=1, records=2)
-    bells = Bells(len(ledger.berths))
+    monkeypatch.setattr(process, "HttpThread", NoPages)
+    ledger = Ledger(processes=1, records=2)
+    wakeups = Wakeups(len(ledger.segments))
     handlers = logging.getLogger().handlers[:]
-    yield KeeperSetup(WorkerConfig(), ledger, bells, (), "0.1.0", 1, time.monotonic(), 30.0)
+    yield KeeperSetup(WorkerConfig(), ledger, wakeups, (), "0.1.0", 1, time.monotonic(), 30.0)
     logging.getLogger().handlers[:] = handlers  # a keeper adds one of its own
-    bells.close()
+    wakeups.close()
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_n1_pages_that_end_are_served_again(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pages, "_Server", Server)
     monkeypatch.setattr(pages, "AGAIN_AFTER_S", 0.0)
     with socket.socket() as one:
-        http.PagesThread(Routes(), [one]).start()  # type: ignore[arg-type]
+        http.HttpThread(Routes(), [one]).start()  # type: ignore[arg-type]
         assert served.wait(CEILING_S)
         assert one.fileno() >= 0
     assert families == [socket.AF_INET, socket.AF_INET]

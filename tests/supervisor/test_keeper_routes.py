@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.link.messages import Asked, SupervisorState
 from flowherd.ledger import Ledger
 from flowherd.link.link import LinkClosed
+from flowherd.link.messages import Asked, SupervisorState
 from flowherd_supervisor.keeper import guard
 from flowherd_supervisor.keeper.control import MAX_BODY, ORDERS, consider
-from flowherd_supervisor.keeper.events import Happenings
+from flowherd_supervisor.keeper.events import EventLog
 from flowherd_supervisor.keeper.routes import PAGES, Routes
 from flowherd_supervisor.keeper.status import StatusBoard
 
@@ -34,12 +34,12 @@ class Asking:
     """Routes, what was asked of the supervisor, and requests to them."""
 
     def __init__(self) -> None:
-        ledger = Ledger(seats=2, records=2)
+        ledger = Ledger(processes=2, records=2)
         self.board = StatusBoard(ledger, "http://engine:8080", "0.1.0", 1, time.monotonic())
         self.board.supervisor = told()
         self.orders: list[Message] = []
         self.gone = False
-        self.routes = Routes(ledger, self.board, Happenings(), self._ask)
+        self.routes = Routes(ledger, self.board, EventLog(), self._ask)
 
     def _ask(self, message: Message) -> None:
         if self.gone:

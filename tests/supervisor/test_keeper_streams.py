@@ -11,8 +11,8 @@ import msgspec
 import structlog
 
 from flowherd.link.messages import encode, noted
-from flowherd_supervisor.keeper.events import KEPT, Happenings, OwnLog
 from flowherd_supervisor.keeper.event_stream import MOST_WATCHERS, Streams
+from flowherd_supervisor.keeper.events import KEPT, EventLog, OwnLog
 
 if TYPE_CHECKING:
     import pytest
@@ -52,12 +52,12 @@ class Watcher:
 
 async def test_what_happens_is_seen_at_once_and_in_order_and_the_status_beside_it() -> None:
     """Issue: a killed process is visible within a second; an event does not wait for the next status."""
-    happenings = Happenings()
-    happenings.add(1.0, "info", "process_ready", {"process": 0})
-    watcher = Watcher(Streams(happenings, lambda: {"state": "running"}))
+    events = EventLog()
+    events.add(1.0, "info", "process_ready", {"process": 0})
+    watcher = Watcher(Streams(events, lambda: {"state": "running"}))
     assert (await watcher.next("happened"))["event"] == "process_ready"
     assert await watcher.next("status") == {"state": "running"}
-    other = threading.Thread(target=happenings.add, args=(2.0, "warning", "process_died", {"process": 1}))
+    other = threading.Thread(target=events.add, args=(2.0, "warning", "process_died", {"process": 1}))
     other.start()
     seen = await watcher.next("happened")
     other.join()
@@ -67,13 +67,13 @@ async def test_what_happens_is_seen_at_once_and_in_order_and_the_status_beside_i
 
 async def test_who_comes_back_sees_what_it_has_missed_and_nothing_twice() -> None:
     """The browser says what it saw last; numbers hold from one keeper to the next."""
-    happenings = Happenings()
+    events = EventLog()
     for second in range(5):
-        happenings.add(100.0 + second, "info", f"event_{second}", {})
-    watcher = Watcher(Streams(happenings, dict))
+        events.add(100.0 + second, "info", f"event_{second}", {})
+    watcher = Watcher(Streams(events, dict))
     seen = [await watcher.next("happened") for _ in range(5)]
     await watcher.leave()
-    successor = Happenings()
+    successor = EventLog()
     for second in range(6):
         successor.add(100.0 + second, "info", f"event_{second}", {})
     again = Watcher(Streams(successor, dict), last_seen=str(seen[3]["id"]).encode())
@@ -89,8 +89,8 @@ async def test_watchers_share_one_document_and_leave_nothing_behind() -> None:
         made.append(1)
         return {"made": len(made)}
 
-    happenings = Happenings()
-    streams = Streams(happenings, status)
+    events = EventLog()
+    streams = Streams(events, status)
     watchers = [Watcher(streams) for _ in range(MOST_WATCHERS)]
     for watcher in watchers:
         assert await watcher.next("status") == {"made": 1}
@@ -98,25 +98,25 @@ async def test_watchers_share_one_document_and_leave_nothing_behind() -> None:
     for watcher in watchers:
         await watcher.leave()
     assert not streams.full
-    assert happenings._listeners == []
+    assert events._listeners == []
 
 
 async def test_a_watcher_whose_last_seen_is_nonsense_sees_everything() -> None:
     """What a stranger sends is not trusted, and no reason to fall over."""
-    happenings = Happenings()
-    happenings.add(1.0, "info", "one", {})
+    events = EventLog()
+    events.add(1.0, "info", "one", {})
     for nonsense in (b"-1", b"abc", b"9" * 50, "²".encode("latin-1")):
-        watcher = Watcher(Streams(happenings, dict), nonsense)
+        watcher = Watcher(Streams(events, dict), nonsense)
         assert (await watcher.next("happened"))["event"] == "one"
         await watcher.leave()
 
 
 def test_events_of_one_moment_have_different_numbers_and_the_oldest_are_forgotten() -> None:
     """A storm must not fill the keeper's memory."""
-    happenings = Happenings()
+    events = EventLog()
     for _ in range(KEPT + 10):
-        happenings.add(5.0, "info", "same", {})
-    numbers = [one["id"] for one in happenings.after(0)]
+        events.add(5.0, "info", "same", {})
+    numbers = [one["id"] for one in events.after(0)]
     assert len(numbers) == len(set(numbers)) == KEPT
     assert numbers == sorted(numbers)
 
@@ -124,14 +124,14 @@ def test_events_of_one_moment_have_different_numbers_and_the_oldest_are_forgotte
 def test_the_keepers_own_log_tells_what_belongs_to_the_events(caplog: pytest.LogCaptureFixture) -> None:
     """A lost lease is seen by the keeper alone. Nothing but plain values is taken."""
     del caplog
-    happenings = Happenings()
+    events = EventLog()
     structlog.configure(
         processors=[structlog.stdlib.add_log_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     logger = logging.getLogger("test_own_log")
-    handler = OwnLog(happenings)
+    handler = OwnLog(events)
     logger.addHandler(handler)
     try:
         log = structlog.stdlib.get_logger("test_own_log")
@@ -139,7 +139,7 @@ def test_the_keepers_own_log_tells_what_belongs_to_the_events(caplog: pytest.Log
         log.warning("something_else")
     finally:
         logger.removeHandler(handler)
-    [one] = happenings.after(0)
+    [one] = events.after(0)
     assert (one["event"], one["level"], one["activity_id"]) == ("lease_lost", "warning", "a-1")
     assert "odd" not in one
     assert "process" not in one

@@ -82,7 +82,7 @@ def test_c20_a_boot_failure_after_a_ready_is_a_short_end() -> None:
     assert brain.hears(forked(1, 2), boot_failed(1, 2)) == []
     assert brain.hears(exited(1, 2, status=EXITED_3)) == [Spawn(1, 3, 2)]
     assert brain.state.mode is Mode.SERVING
-    assert brain.state.seats[1].short_in_row == 1
+    assert brain.state.processes[1].short_in_row == 1
 
 
 def test_an_exit_code_alone_is_no_boot_failure() -> None:
@@ -96,7 +96,7 @@ def test_c19_a_first_boot_that_hangs_is_a_boot_failure() -> None:
     """Faults C19: from fork to Ready, 30 s."""
     brain = Brain(boot_timeout_s=30.0)
     brain.hears(events.Started(), forked(KEEPER), ready(KEEPER))
-    assert brain.state.next_deadline == inf, "the mold may take its time to fork"
+    assert brain.state.next_deadline == inf, "the zygote may take its time to fork"
     brain.hears(forked(0), after=50)
     assert brain.state.next_deadline == brain.now + 30
     assert brain.at(29.9) == []
@@ -107,7 +107,7 @@ def test_c19_a_first_boot_that_hangs_is_a_boot_failure() -> None:
 
 
 def test_a_later_boot_that_hangs_is_killed_and_tried_again() -> None:
-    """Only its own seat waits."""
+    """Only its own process waits."""
     brain = Brain(boot_timeout_s=30.0).serve()
     brain.hears(exited(1, running=1), forked(1, 2), after=60)
     assert brain.at(30) == [Kill(1, 2)]
@@ -201,7 +201,7 @@ def test_without_a_keeper_one_is_made_to_settle() -> None:
 
 
 def test_c21_a_crash_loop_drains_and_exits_5() -> None:
-    """Faults C21: more than --max-restarts short ends over all seats in the window."""
+    """Faults C21: more than --max-restarts short ends over all processes in the window."""
     brain = Brain(restarts=RestartPolicy(max_restarts=2)).serve()
     brain.hears(exited(0), forked(0, 2), exited(1), forked(1, 2))
     assert brain.state.mode is Mode.SERVING
@@ -224,13 +224,13 @@ def test_a_seat_waits_longer_after_each_short_end_and_a_long_life_clears_it() ->
     """Design, restart: 0, 0.5, 1 … 30 s; an incarnation that lives 2 s clears the wait."""
     brain = Brain(restarts=RestartPolicy(max_restarts=0)).serve()
     brain.hears(exited(0))
-    assert brain.state.seats[0].phase is Phase.STARTING
+    assert brain.state.processes[0].phase is Phase.STARTING
     waits = []
     for incarnation in range(2, 5):
         brain.hears(forked(0, incarnation), exited(0, incarnation))
-        waits.append(brain.state.seats[0].retry_at - brain.now)
+        waits.append(brain.state.processes[0].retry_at - brain.now)
         assert brain.at(waits[-1]) == [Spawn(0, incarnation + 1, 3)]
     assert waits == [pytest.approx(0.5, rel=0.2), pytest.approx(1.0, rel=0.2), pytest.approx(2.0, rel=0.2)]
     brain.hears(forked(0, 5), ready(0, 5))
     assert brain.hears(exited(0, 5), after=2.0) == [Spawn(0, 6, 3)]
-    assert brain.state.seats[0].short_in_row == 0
+    assert brain.state.processes[0].short_in_row == 0

@@ -60,16 +60,16 @@ class History(World):
     def live(self, process: Process) -> None:
         chance = self.rng.random()
         booting = process.ready_at is None
-        if not booting and process.seat >= 0:
+        if not booting and process.index >= 0:
             self.use_slots(process)
             if self.rng.random() < self.isolating:
                 self.isolates.ask(process)
         if chance < 0.6 and booting:
             self.become_ready(process)
-        elif chance < 0.65 and booting and process.seat != KEEPER:
+        elif chance < 0.65 and booting and process.index != KEEPER:
             self.fail_to_boot(process)
         elif chance < 0.75:
-            running = 0 if booting or process.seat < 0 else self.rng.choice([0, 0, 3])
+            running = 0 if booting or process.index < 0 else self.rng.choice([0, 0, 3])
             self.end(process, self.rng.choice([0, EXITED_1, SIGKILLED]), running)
 
     def act_from_outside(self) -> None:
@@ -94,12 +94,12 @@ class History(World):
         elif self.state.next_deadline < inf:
             self.let_time_pass(self.state.next_deadline - self.now + self.rng.choice([0.0, 0.4]))
 
-    def speak_after_the_end(self, seat: int, incarnation: int) -> None:
+    def speak_after_the_end(self, index: int, incarnation: int) -> None:
         """A message that was overtaken by its sender's end."""
         late: list[Event] = [
-            events.ChildReady(seat, incarnation),
-            events.BootFailed(seat, incarnation, 3, "late", ""),
-            events.ChildStopped(seat, incarnation, 5, ()),
+            events.ChildReady(index, incarnation),
+            events.BootFailed(index, incarnation, 3, "late", ""),
+            events.ChildStopped(index, incarnation, 5, ()),
         ]
         before = self.state
         self.feed(self.rng.choice(late))

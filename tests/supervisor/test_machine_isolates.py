@@ -18,7 +18,7 @@ from flowherd_supervisor.core.actions import (
     TellIsolateStarted,
     TerminateIsolate,
 )
-from flowherd_supervisor.core.events import MOLD
+from flowherd_supervisor.core.events import ZYGOTE
 from flowherd_supervisor.core.isolates import OUTLIVES_WORKER_S
 from flowherd_supervisor.core.plan import Preload
 from flowherd_supervisor.core.state import FORK_WITHIN_S
@@ -34,25 +34,25 @@ FORKED = events.IsolateForked(*A, 500)
 
 @pytest.fixture
 def brain() -> Brain:
-    return Brain(preload=Preload.IF_SAFE).serve_from_mold()
+    return Brain(preload=Preload.IF_SAFE).serve_from_zygote()
 
 
 def gone(status: int = 0) -> events.IsolateExited:
     return events.IsolateExited(*A, status)
 
 
-def test_one_is_forked_from_the_mold_and_its_worker_hears_of_its_start_and_its_end(brain: Brain) -> None:
+def test_one_is_forked_from_the_zygote_and_its_worker_hears_of_its_start_and_its_end(brain: Brain) -> None:
     """The status is the annotated one: the worker names the cause."""
-    assert brain.hears(NEEDED) == [SpawnIsolate(*A, mold=1)]
+    assert brain.hears(NEEDED) == [SpawnIsolate(*A, zygote=1)]
     assert brain.hears(FORKED) == [TellIsolateStarted(*A, 500)]
     assert brain.hears(gone(11)) == [TellIsolateEnded(*A, 11, "")]
     assert not brain.state.isolates
 
 
-def test_without_a_mold_it_is_forked_directly() -> None:
+def test_without_a_zygote_it_is_forked_directly() -> None:
     """It imports the app itself, as the workers do."""
     brain = Brain().serve()
-    assert brain.hears(NEEDED) == [SpawnIsolate(*A, mold=0)]
+    assert brain.hears(NEEDED) == [SpawnIsolate(*A, zygote=0)]
 
 
 def test_one_that_cannot_be_made_ends_with_the_reason(brain: Brain) -> None:
@@ -94,46 +94,46 @@ def test_during_a_stop_it_dies_with_its_worker_and_the_keeper_waits_for_that(bra
     """Nobody is left whom it could serve; Exit is the last order."""
     brain.hears(NEEDED, FORKED, STOP)
     assert brain.hears(exited(0, status=SIGKILLED)) == [KillIsolate(*A)]
-    assert brain.hears(exited(1, status=0)) == [Kill(MOLD, 1)]
-    assert brain.hears(exited(MOLD, status=SIGKILLED)) == []
+    assert brain.hears(exited(1, status=0)) == [Kill(ZYGOTE, 1)]
+    assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == []
     assert brain.hears(gone(SIGKILLED)) == [TellIsolateEnded(*A, SIGKILLED, ""), FinishKeeper(1, 5.0)]
 
 
 def test_a_drain_still_makes_them_and_a_release_does_not(brain: Brain) -> None:
     """What has been claimed runs to its end; on the second signal nothing begins."""
     brain.hears(STOP)
-    assert brain.hears(NEEDED) == [SpawnIsolate(*A, mold=1)]
+    assert brain.hears(NEEDED) == [SpawnIsolate(*A, zygote=1)]
     brain.hears(FORKED)
-    assert brain.hears(STOP) == [Kill(MOLD, 1), Release(0, 1, 0.5), Release(1, 1, 0.5)]
+    assert brain.hears(STOP) == [Kill(ZYGOTE, 1), Release(0, 1, 0.5), Release(1, 1, 0.5)]
     other = (1, 1, 8)
     assert brain.hears(events.IsolateNeeded(*other)) == [TellIsolateEnded(*other, 0, "the worker is ending")]
 
 
-def test_when_the_mold_dies_what_it_has_not_made_is_asked_of_the_next(brain: Brain) -> None:
+def test_when_the_zygote_dies_what_it_has_not_made_is_asked_of_the_next(brain: Brain) -> None:
     """With the same descriptors: the worker notices nothing."""
     brain.hears(NEEDED)
-    assert brain.hears(exited(MOLD, status=SIGKILLED)) == [Spawn(MOLD, 2, 0)]
-    assert brain.hears(forked(MOLD, 2), ready(MOLD, 2)) == [SpawnIsolate(*A, mold=2)]
+    assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == [Spawn(ZYGOTE, 2, 0)]
+    assert brain.hears(forked(ZYGOTE, 2), ready(ZYGOTE, 2)) == [SpawnIsolate(*A, zygote=2)]
     assert brain.hears(FORKED) == [TellIsolateStarted(*A, 500)]
 
 
-def test_when_the_mold_dies_during_a_drain_it_is_forked_directly(brain: Brain) -> None:
-    """There will be no other mold."""
-    assert brain.hears(STOP, NEEDED) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0), SpawnIsolate(*A, mold=1)]
-    assert brain.hears(exited(MOLD, status=SIGKILLED)) == [SpawnIsolate(*A, mold=0)]
+def test_when_the_zygote_dies_during_a_drain_it_is_forked_directly(brain: Brain) -> None:
+    """There will be no other zygote."""
+    assert brain.hears(STOP, NEEDED) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0), SpawnIsolate(*A, zygote=1)]
+    assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == [SpawnIsolate(*A, zygote=0)]
 
 
-def test_a_mold_that_does_not_make_an_isolate_is_replaced(brain: Brain) -> None:
+def test_a_zygote_that_does_not_make_an_isolate_is_replaced(brain: Brain) -> None:
     """As with a worker."""
     brain.hears(NEEDED)
-    assert brain.at(FORK_WITHIN_S) == [Kill(MOLD, 1)]
+    assert brain.at(FORK_WITHIN_S) == [Kill(ZYGOTE, 1)]
 
 
-def test_one_that_nobody_wants_any_more_when_the_mold_dies_is_not_asked_for_again(brain: Brain) -> None:
+def test_one_that_nobody_wants_any_more_when_the_zygote_dies_is_not_asked_for_again(brain: Brain) -> None:
     """Its end is told all the same."""
     brain.hears(NEEDED, KILL_WANTED)
-    orders = brain.hears(exited(MOLD, status=SIGKILLED))
-    assert orders == [TellIsolateEnded(*A, 0, "it was ended before it had begun"), Spawn(MOLD, 2, 0)]
+    orders = brain.hears(exited(ZYGOTE, status=SIGKILLED))
+    assert orders == [TellIsolateEnded(*A, 0, "it was ended before it had begun"), Spawn(ZYGOTE, 2, 0)]
 
 
 def test_a_wish_of_a_worker_that_is_gone_is_answered_so_that_nothing_is_kept(brain: Brain) -> None:

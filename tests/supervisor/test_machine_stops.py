@@ -41,7 +41,7 @@ def test_a_drain_kills_what_still_boots_and_forgets_what_waits() -> None:
 
 
 def test_what_is_forked_while_the_stop_begins_dies_once_it_exists() -> None:
-    """A mold answers late: there is nothing to signal before, and nobody may be forgotten."""
+    """A zygote answers late: there is nothing to signal before, and nobody may be forgotten."""
     brain = Brain()
     brain.hears(events.Started(), forked(KEEPER), ready(KEEPER))
     assert brain.hears(STOP) == []

@@ -46,7 +46,7 @@ def test_a_successor_that_dies_at_once_leaves_the_old_number_of_threads() -> Non
     brain.hears(events.ScaleRequested(3), forked(0, 2))
     assert not [order for order in brain.hears(exited(0, 2)) if isinstance(order, Spawn)]
     assert brain.state.plan.threads == 2
-    assert (brain.state.seats[0].phase, brain.state.seats[0].incarnation) == (Phase.RUNNING, 1)
+    assert (brain.state.processes[0].phase, brain.state.processes[0].incarnation) == (Phase.RUNNING, 1)
 
 
 @pytest.mark.parametrize("wanted", [0, 6])
@@ -61,7 +61,7 @@ def test_a_crash_restarts_the_process_with_all_its_threads() -> None:
     brain = threads(3).serve()
     orders = brain.hears(exited(0, status=EXITED_1, running=4), after=60.0)
     assert orders == [Spawn(0, 2, 5, workers=3)]
-    assert brain.state.seats[0].restarts == 1
+    assert brain.state.processes[0].restarts == 1
 
 
 def test_the_ledger_has_room_for_all_threads() -> None:

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter, Timing
 from flowherd.link.messages import SupervisorState
-from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordBook, Timing
 from flowherd_supervisor.keeper.exposition import exposition
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -21,7 +21,7 @@ from flowherd_supervisor.keeper.status import StatusBoard
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from flowherd.ledger import Berth
+    from flowherd.ledger import Segment
 
 LABELS = {
     "process": {"0", "1", "2", "3"},
@@ -36,15 +36,15 @@ class Page:
     """A ledger with a board, and what its page says."""
 
     def __init__(self) -> None:
-        self.ledger = Ledger(seats=4, records=8)
+        self.ledger = Ledger(processes=4, records=8)
         self.board = StatusBoard(self.ledger, "http://engine:8080", "0.1.0", 4710, time.monotonic() - 12.0)
         self.metrics = HostMetrics(self.ledger, self.board)
 
-    def worker(self, seat: int, incarnation: int = 1) -> tuple[Berth, RecordBook]:
-        berth = self.ledger.free_berth()
-        assert berth is not None
-        berth.open(seat=seat, incarnation=incarnation, now=time.monotonic())
-        return berth, RecordBook(berth)
+    def worker(self, index: int, incarnation: int = 1) -> tuple[Segment, RecordWriter]:
+        segment = self.ledger.free_segment()
+        assert segment is not None
+        segment.open(index=index, incarnation=incarnation, now=time.monotonic())
+        return segment, RecordWriter(segment)
 
     def families(self) -> dict[str, Metric]:
         text = self.metrics.page().decode()
@@ -100,12 +100,12 @@ def test_every_family_has_a_help_text_a_known_type_and_only_labels_from_closed_l
 def test_the_page_is_what_prometheus_own_client_would_write(page: Page) -> None:
     """Ours is written by hand because a scrape of 64 processes must stay cheap; it must not be another format."""
     page.board.supervisor = told(p0={"signal": 2, "hung": 1}, p3={"reload": 1})
-    for seat in range(3):
-        berth, _ = page.worker(seat)
+    for index in range(3):
+        segment, _ = page.worker(index)
         for seconds in (0.0005, 0.003, 100.0):
-            berth.count(Timing.RUN, seconds)
-        berth.put(Cell.COMPLETED, 12_345_678)
-        berth.put(Cell.BLOCKED_US, 1_234_567)
+            segment.count(Timing.RUN, seconds)
+        segment.put(Cell.COMPLETED, 12_345_678)
+        segment.put(Cell.BLOCKED_US, 1_234_567)
     families = list(page.metrics.collect())  # one moment: clocks go on
     theirs = Fixed(families)
     registry = CollectorRegistry(auto_describe=False)
@@ -124,9 +124,9 @@ def test_time_is_in_seconds_and_memory_in_bytes(page: Page) -> None:
 
 def test_a_histogram_is_cumulative_and_ends_with_all(page: Page) -> None:
     """Buckets of a ledger are apart; those of Prometheus contain each other."""
-    berth, _ = page.worker(0)
+    segment, _ = page.worker(0)
     for seconds in (0.0005, 0.003, 0.003, 100.0):
-        berth.count(Timing.RUN, seconds)
+        segment.count(Timing.RUN, seconds)
     samples = page.families()["flowherd_activity_run_seconds"].samples
     buckets = [s.value for s in samples if s.name.endswith("_bucket")]
     assert buckets == sorted(buckets)
@@ -135,19 +135,19 @@ def test_a_histogram_is_cumulative_and_ends_with_all(page: Page) -> None:
     assert page.value("flowherd_activity_run_seconds_bucket", le="+Inf") == 4
     assert page.value("flowherd_activity_run_seconds_count") == 4
     assert page.value("flowherd_activity_run_seconds_sum") == pytest.approx(100.0065, abs=1e-4)
-    berth.count(Timing.REPORT, 100.0)
+    segment.count(Timing.REPORT, 100.0)
     assert page.value("flowherd_report_seconds_bucket", le="16.384") == 0
     assert page.value("flowherd_report_seconds_bucket", le="+Inf") == 1
     assert page.value("flowherd_report_seconds_count", process="0") == 1
 
 
-def test_no_counter_falls_when_a_process_ends_or_its_berth_is_used_again(page: Page) -> None:
+def test_no_counter_falls_when_a_process_ends_or_its_segment_is_used_again(page: Page) -> None:
     """A counter that falls is a reset to whoever takes its rate."""
-    berth, _ = page.worker(1)
+    segment, _ = page.worker(1)
     for cell in (Cell.CLAIMED, Cell.COMPLETED, Cell.POLLS, Cell.BLOCKS):
-        berth.put(cell, 7)
-    berth.put(Cell.BLOCKED_US, 1_500_000)
-    berth.count(Timing.POLL, 0.25)
+        segment.put(cell, 7)
+    segment.put(Cell.BLOCKED_US, 1_500_000)
+    segment.count(Timing.POLL, 0.25)
 
     def seen() -> list[float]:
         return [
@@ -160,9 +160,9 @@ def test_no_counter_falls_when_a_process_ends_or_its_berth_is_used_again(page: P
 
     before = seen()
     assert before == [7, 7, 7, 1.5, 0.25]
-    berth.end(Cause.CRASH, 9)
+    segment.end(Cause.CRASH, 9)
     assert seen() == before
-    page.ledger.absorb(berth)
+    page.ledger.absorb(segment)
     assert seen() == before, "the process is gone, its number is not"
     again, _ = page.worker(1, 2)
     assert seen() == before
@@ -171,16 +171,16 @@ def test_no_counter_falls_when_a_process_ends_or_its_berth_is_used_again(page: P
 
 
 def test_what_is_read_while_a_counter_moves_is_read_again(page: Page) -> None:
-    """The keeper adds an ended process's counters to its seat beside the thread that reads them."""
-    berth, _ = page.worker(0)
-    berth.put(Cell.COMPLETED, 5)
-    berth.end(Cause.CRASH)
+    """The keeper adds an ended process's counters to its process beside the thread that reads them."""
+    segment, _ = page.worker(0)
+    segment.put(Cell.COMPLETED, 5)
+    segment.end(Cause.CRASH)
     readings: list[int] = []
 
     def read() -> int:
         readings.append(len(readings))
         if len(readings) == 1:
-            page.ledger.absorb(berth)
+            page.ledger.absorb(segment)
         return len(readings)
 
     assert page.ledger.unmoved(read) == 2
@@ -188,13 +188,13 @@ def test_what_is_read_while_a_counter_moves_is_read_again(page: Page) -> None:
 
 def test_demand_is_what_is_busy_and_what_would_be_if_there_were_slots_for_it(page: Page) -> None:
     """What an autoscaler goes by: polls that come back full ask for more processes."""
-    berth, _ = page.worker(0)
-    berth.put(Cell.LIMIT, 10)
-    berth.put(Cell.RUNNING, 4)
+    segment, _ = page.worker(0)
+    segment.put(Cell.LIMIT, 10)
+    segment.put(Cell.RUNNING, 4)
     assert page.value("flowherd_demand_slots", process="0") == 4
-    berth.set_clock(Clock.FILL, 0.5)
+    segment.set_clock(Clock.FILL, 0.5)
     assert page.value("flowherd_demand_slots", process="0") == 7
-    berth.put(Cell.RUNNING, 12)  # the limit has just been lowered
+    segment.put(Cell.RUNNING, 12)  # the limit has just been lowered
     assert page.value("flowherd_demand_slots", process="0") == 12
 
 
@@ -209,11 +209,11 @@ def test_restarts_are_counted_by_process_and_cause(page: Page) -> None:
 def test_s2_an_activitys_name_adds_no_series_and_shows_nowhere(name: str) -> None:
     """Faults S2: who names activities must not be able to fill a Prometheus."""
     page = Page()
-    _, book = page.worker(0)
+    _, writer = page.worker(0)
     count = sum(len(family.samples) for family in page.families().values())
     marked = f"canary{name}"
-    index, _ = book.claim("a-1", "w-1", marked, now=1.0, lease_s=60.0)
-    book.running(index, now=1.0, limit_s=5.0)
+    index, _ = writer.claim("a-1", "w-1", marked, now=1.0, lease_s=60.0)
+    writer.running(index, now=1.0, limit_s=5.0)
     assert "canary" not in page.metrics.page().decode()
     assert sum(len(family.samples) for family in page.families().values()) == count
 

@@ -49,14 +49,14 @@ def start() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
     """Three live workers; what is left is killed soon."""
     monkeypatch.setattr(orphans, "WORKERS_KILLED_AFTER_S", 0.3)
-    ledger = Ledger(seats=3, records=2)
+    ledger = Ledger(processes=3, records=2)
     for number in range(3):
-        ledger.berths[number].open(seat=number, incarnation=1, now=0.0)
+        ledger.segments[number].open(index=number, incarnation=1, now=0.0)
     return ledger
 
 
 def lives(ledger: Ledger) -> list[Life]:
-    return [berth.life for berth in ledger.berths[:3]]
+    return [segment.life for segment in ledger.segments[:3]]
 
 
 def test_n1_a_process_that_has_exited_keeps_nobody_from_ending_the_others(

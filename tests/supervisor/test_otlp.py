@@ -11,8 +11,8 @@ from collector_kit import labels_of, running_collector
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowherd.config import WorkerConfig
+from flowherd.ledger import Cell, Ledger, RecordWriter, Timing
 from flowherd.link.messages import SupervisorState
-from flowherd.ledger import Cell, Ledger, RecordBook, Timing
 from flowherd.telemetry.delivery import EXPORTERS
 from flowherd_supervisor.keeper import export
 from flowherd_supervisor.keeper.export import MetricsExport
@@ -29,18 +29,18 @@ class Host:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, url: str, **more: str) -> None:
         for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": url, **more}.items():
             monkeypatch.setenv(name, value)
-        ledger = Ledger(seats=2, records=8)
+        ledger = Ledger(processes=2, records=8)
         self.started_at = time.monotonic() - 12.0
         board = StatusBoard(ledger, "http://engine:8080", "0.1.0", 4710, self.started_at)
         board.supervisor = SupervisorState("running", 2, 8, {}, {0: {"signal": 2}})
-        for seat in range(2):
-            berth = ledger.free_berth()
-            assert berth is not None
-            berth.open(seat=seat, incarnation=1, now=time.monotonic())
-            RecordBook(berth)
-            berth.add(Cell.COMPLETED, 3 + seat)
+        for index in range(2):
+            segment = ledger.free_segment()
+            assert segment is not None
+            segment.open(index=index, incarnation=1, now=time.monotonic())
+            RecordWriter(segment)
+            segment.add(Cell.COMPLETED, 3 + index)
             for took_s in (0.003, 0.2, 5000.0):
-                berth.count(Timing.RUN, took_s)
+                segment.count(Timing.RUN, took_s)
         self.metrics = HostMetrics(ledger, board)
         self.export = MetricsExport(self.metrics, WorkerConfig(worker_id="h-1"), self.started_at)
 

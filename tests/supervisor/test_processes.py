@@ -154,7 +154,7 @@ def test_however_a_child_ends_its_parents_code_is_never_run_in_it(ending: str, s
             os.write(1, b"a second supervisor")
             os._exit(0)
         ((handle, status),) = wait_for_ends()
-        print(handle.seat, handle.incarnation, status)
+        print(handle.index, handle.incarnation, status)
     """)
     assert out == f"0 1 {status}\n"
 
@@ -162,7 +162,7 @@ def test_however_a_child_ends_its_parents_code_is_never_run_in_it(ending: str, s
 def test_p14_exits_that_coalesce_are_all_reaped_and_strangers_only_counted() -> None:
     """Faults P14, P17: SIGCHLD says that somebody ended, not who."""
     out = run("""
-        handles = [processes.spawn(seat, 1, (), birth(lambda link: 0)) for seat in range(5)]
+        handles = [processes.spawn(process, 1, (), birth(lambda link: 0)) for process in range(5)]
         stranger = os.fork()
         if not stranger:
             os._exit(0)
@@ -174,7 +174,7 @@ def test_p14_exits_that_coalesce_are_all_reaped_and_strangers_only_counted() -> 
             poll.poll(50)
             processes.reap()
             seen += processes.ended()
-        print(sorted(handle.seat for handle, _ in seen), processes.strangers, list(processes))
+        print(sorted(handle.index for handle, _ in seen), processes.strangers, list(processes))
         processes.reap()
         print(processes.ended())
     """)

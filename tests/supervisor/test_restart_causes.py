@@ -53,8 +53,8 @@ def test_a_reload_counts_every_process_once_and_a_stop_none() -> None:
     """They are no crashes, and a dashboard wants to tell them apart."""
     brain = Brain().serve()
     brain.hears(events.ReloadRequested(brain.state.plan), after=10.0)
-    for seat in (0, 1):
-        brain.hears(forked(seat, 2), ready(seat, 2), exited(seat, 1, status=0))
+    for index in (0, 1):
+        brain.hears(forked(index, 2), ready(index, 2), exited(index, 1, status=0))
     brain.hears(events.WorkerUsedUp(0, 2, "5 activities"), after=10.0)
     assert brain.state.causes == {0: {"reload": 1, "recycle": 1}, 1: {"reload": 1}}
     brain.hears(events.StopRequested(), exited(1, 2, status=EXITED_1))

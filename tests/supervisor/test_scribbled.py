@@ -18,24 +18,24 @@ from structlog.testing import capture_logs
 
 from flowherd.config import WorkerConfig
 from flowherd.leases.lease_keeper import LeaseKeeper
-from flowherd.ledger import Cause, Cell, Clock, Ledger, Life, RecordBook
-from flowherd.link.link import Link
-from flowherd.ledger.siblings import Siblings
+from flowherd.ledger import Cause, Cell, Clock, Ledger, Life, RecordWriter
 from flowherd.ledger.activity_profile import Where
+from flowherd.ledger.siblings import Siblings
+from flowherd.link.link import Link
 from flowherd.testing import FakeEngine
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Abort
-from flowherd_supervisor.processes.table import Handle
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
-from flowherd_supervisor.shell.segment_checks import Segments
-from flowherd_supervisor.shell.ledger_watch import Watch
+from flowherd_supervisor.processes.table import Handle
 from flowherd_supervisor.shell.health import is_well
+from flowherd_supervisor.shell.ledger_watch import LedgerWatch
+from flowherd_supervisor.shell.segment_checks import SegmentChecks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flowherd.ledger import Berth
+    from flowherd.ledger import Segment
 
 NUMBERS = (0, 1, 2, 255, 2**31, 2**53, 2**63, 2**64 - 1)
 FLOATS = tuple(map(float, ("nan", "inf", "-inf", "-1", "1e300", "0.5")))
@@ -47,36 +47,36 @@ class Scribbled:
 
     def __init__(self) -> None:
         self.engine = FakeEngine()
-        self.ledger = Ledger(seats=2, records=6)
-        self.segments = Segments()
-        self.watch = Watch(self.ledger, segments=self.segments)
+        self.ledger = Ledger(processes=2, records=6)
+        self.checks = SegmentChecks()
+        self.watch = LedgerWatch(self.ledger, checks=self.checks)
         self.state = Brain().serve().state
-        self.handles = [self._handle(seat) for seat in (0, 1)]
-        self.victim, self.neighbour = (handle.berths[0] for handle in self.handles)
-        self.books = [RecordBook(berth) for berth in (self.victim, self.neighbour)]
-        self.siblings = Siblings(self.ledger.berths, self.neighbour, None)
+        self.handles = [self._handle(index) for index in (0, 1)]
+        self.victim, self.neighbour = (handle.segments[0] for handle in self.handles)
+        self.writers = [RecordWriter(segment) for segment in (self.victim, self.neighbour)]
+        self.siblings = Siblings(self.ledger.segments, self.neighbour, None)
         self.board = StatusBoard(self.ledger, "http://engine:8080", "0.1.0", os.getpid(), time.monotonic())
         self.metrics = HostMetrics(self.ledger, self.board)
         self.keeper = LeaseKeeper(self.engine, self.engine, self.ledger, WorkerConfig(), lambda _: None)
 
-    def _handle(self, seat: int) -> Handle:
-        berth = self.ledger.free_berth()
-        assert berth is not None
-        berth.open(seat=seat, incarnation=1, now=time.monotonic())
-        berth.put(Cell.PID, os.getpid() + seat)
+    def _handle(self, index: int) -> Handle:
+        segment = self.ledger.free_segment()
+        assert segment is not None
+        segment.open(index=index, incarnation=1, now=time.monotonic())
+        segment.put(Cell.PID, os.getpid() + index)
         ours, theirs = Link.pair()
         theirs.close()
-        handle = Handle(seat, 1, os.getpid() + seat, -1, ours, (berth,), -1)
-        self.segments.opened(handle)
+        handle = Handle(index, 1, os.getpid() + index, -1, ours, (segment,), -1)
+        self.checks.opened(handle)
         return handle
 
     def work(self) -> None:
         """Both hold a short lease, which wants a beat at once, and one holds more."""
         self.victim.work.add("resize", Where.LOOP)
-        for name, book in zip(("victim", "neighbour"), self.books, strict=True):
-            index, _ = book.claim(name, f"{name}-1", "resize", now=time.monotonic(), lease_s=0.5)
-            book.running(index, now=time.monotonic(), limit_s=60.0)
-        self.books[0].claim("waits", "victim-1", "resize", now=time.monotonic(), lease_s=0.5)
+        for name, writer in zip(("victim", "neighbour"), self.writers, strict=True):
+            index, _ = writer.claim(name, f"{name}-1", "resize", now=time.monotonic(), lease_s=0.5)
+            writer.running(index, now=time.monotonic(), limit_s=60.0)
+        self.writers[0].claim("waits", "victim-1", "resize", now=time.monotonic(), lease_s=0.5)
 
     async def read(self) -> list[events.Event]:
         """Everybody looks; what the supervisor finds."""
@@ -84,7 +84,7 @@ class Scribbled:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         now = time.monotonic()
-        found = list(self.watch.look(self.state, self.handles, now, now))
+        found = list(self.watch.scan(self.state, self.handles, now, now))
         self.watch.patience_s(self.state)
         assert all(isfinite(seen.next_poll_at + seen.lag_s) for seen in self.siblings.look(time.monotonic()))
         assert self.siblings.me() is not None
@@ -94,13 +94,13 @@ class Scribbled:
         assert processes <= {b"0", b"1"}, "a label for every number that somebody writes there"
         self.board.is_ready()
         is_well(self.state, self.ledger, time.monotonic())
-        self.ledger.free_berths(1)
+        self.ledger.free_segments(1)
         repr(self.ledger)
         return found
 
     async def bury(self) -> None:
         """The victim's process is reaped, and settled."""
-        self.segments.restore(self.handles[0], self.state)
+        self.checks.restore(self.handles[0], self.state)
         self.victim.end(Cause.CRASH, 6)
         running = asyncio.ensure_future(self.keeper.run())
         async with asyncio.timeout(10):
@@ -119,17 +119,17 @@ def host() -> Iterator[Scribbled]:
     one.close()
 
 
-def scribble(berth: Berth, rng: random.Random) -> None:
+def scribble(segment: Segment, rng: random.Random) -> None:
     """A cell, a record's state, or a few bytes anywhere in the segment."""
     match rng.randrange(4):
         case 0:
-            berth.put(rng.choice(list(Cell)), rng.choice(NUMBERS))
+            segment.put(rng.choice(list(Cell)), rng.choice(NUMBERS))
         case 1:
-            berth.set_clock(rng.choice(list(Clock)), rng.choice(FLOATS))
+            segment.set_clock(rng.choice(list(Clock)), rng.choice(FLOATS))
         case 2:
-            berth.states[rng.randrange(berth.capacity)] = rng.randrange(256)
+            segment.states[rng.randrange(segment.capacity)] = rng.randrange(256)
         case _:
-            lay = berth.layout
+            lay = segment.layout
             areas = (
                 lay.states,
                 lay.verdicts,
@@ -139,8 +139,8 @@ def scribble(berth: Berth, rng: random.Random) -> None:
                 lay.journals,
                 lay.spendings,
             )
-            at = berth.offset + rng.choice((0, *areas, *[lay.work] * 4)) + 8 * rng.randrange(96)
-            berth.map[at : at + 8] = rng.choice(
+            at = segment.offset + rng.choice((0, *areas, *[lay.work] * 4)) + 8 * rng.randrange(96)
+            segment.map[at : at + 8] = rng.choice(
                 (
                     rng.randbytes(8),
                     struct.pack("<d", rng.choice(FLOATS)),
@@ -157,7 +157,7 @@ async def test_whatever_is_scribbled_in_a_segment_costs_its_process_alone(host: 
     for _ in range(ROUNDS):
         scribble(host.victim, rng)
         found = await host.read()
-        assert not [event for event in found if getattr(event, "seat", 0) == 1 and is_an_end(event)]
+        assert not [event for event in found if getattr(event, "process", 0) == 1 and is_an_end(event)]
     beaten = {call.activity_id for call in host.engine.of("heartbeat")}
     assert "neighbour" in beaten
     await host.bury()
@@ -186,8 +186,8 @@ async def test_whatever_is_scribbled_in_the_hosts_own_cells_ends_nobody(host: Sc
     assert {"victim", "waits"} <= {call.activity_id for call in host.engine.of("fail")}
 
 
-def put(cell: Cell, value: int) -> Callable[[Berth], None]:
-    return lambda berth: berth.put(cell, value)
+def put(cell: Cell, value: int) -> Callable[[Segment], None]:
+    return lambda segment: segment.put(cell, value)
 
 
 @pytest.mark.parametrize(
@@ -196,21 +196,21 @@ def put(cell: Cell, value: int) -> Callable[[Berth], None]:
         (put(Cell.STARTED, 77), "STARTED"),
         (put(Cell.ENDED, 1), "ENDED"),
         (put(Cell.OPENED, 0), "OPENED"),
-        (put(Cell.SEAT, 2**40), "SEAT"),
+        (put(Cell.PROCESS, 2**40), "PROCESS"),
         (put(Cell.GUILTY, 3), "GUILTY"),
         (put(Cell.HIGH_WATER, 2**63), "HIGH_WATER"),
         (put(Cell.HIGH_WATER, 0), "the mark is at 0"),
         (put(Cell.COMPLETED, 2**64 - 1), "COMPLETED"),
-        (lambda berth: berth.set_clock(Clock.LOOP_LAG_S, float("nan")), "LOOP_LAG_S"),
-        (lambda berth: berth.states.__setitem__(0, 99), "record 0 is in state 99"),
+        (lambda segment: segment.set_clock(Clock.LOOP_LAG_S, float("nan")), "LOOP_LAG_S"),
+        (lambda segment: segment.states.__setitem__(0, 99), "record 0 is in state 99"),
         (
-            lambda berth: berth.map.__setitem__(berth.offset + berth.layout.bodies + 20, 255),
+            lambda segment: segment.map.__setitem__(segment.offset + segment.layout.bodies + 20, 255),
             "record 0 cannot be read",
         ),
     ],
 )
 async def test_a_damaged_segment_is_named_and_what_can_be_read_is_settled(
-    host: Scribbled, damage: Callable[[Berth], None], named: str
+    host: Scribbled, damage: Callable[[Segment], None], named: str
 ) -> None:
     """A record is torn for a moment while it is written: only the second look is sure."""
     host.work()
@@ -218,7 +218,7 @@ async def test_a_damaged_segment_is_named_and_what_can_be_read_is_settled(
     damage(host.victim)
     found = [*await host.read(), *await host.read()]
     [event, *_] = [event for event in found if isinstance(event, events.SegmentDamaged)]
-    assert (event.seat, named in event.found) == (0, True), event
+    assert (event.index, named in event.found) == (0, True), event
     with capture_logs() as logs:
         await host.bury()
     told = {call.activity_id for call in host.engine.of("fail")}
@@ -230,7 +230,7 @@ async def test_a_damaged_segment_is_named_and_what_can_be_read_is_settled(
 def test_a_process_with_a_damaged_segment_is_ended_once_and_counted_as_that() -> None:
     """Who ran there is suspect, as after a crash; its stacks are in the log."""
     brain = Brain().serve()
-    damaged = events.SegmentDamaged(0, 1, "the cell SEAT holds 7")
+    damaged = events.SegmentDamaged(0, 1, "the cell PROCESS holds 7")
     assert brain.hears(damaged, damaged) == [Abort(0, 1, 0)]
     assert brain.said("segment_damaged") == 1
     brain.hears(events.ChildExited(0, 1, 6, 1), after=100.0)
@@ -239,19 +239,19 @@ def test_a_process_with_a_damaged_segment_is_ended_once_and_counted_as_that() ->
 
 def test_a_segment_whose_process_lives_is_never_given_away() -> None:
     """Also when its cells say that it is free."""
-    ledger = Ledger(seats=1, records=2)
-    berth = ledger.free_berth()
-    assert berth is not None
-    assert berth not in ledger.free_berths(2, {berth.number})
+    ledger = Ledger(processes=1, records=2)
+    segment = ledger.free_segment()
+    assert segment is not None
+    assert segment not in ledger.free_segments(2, {segment.number})
 
 
 def test_a_keeper_reads_no_further_than_a_segment_has_records() -> None:
     """A mark of 2**63 would have it copy the whole map five times a second, and never rest."""
-    ledger = Ledger(seats=1, records=2)
-    berth = ledger.free_berth()
-    assert berth is not None
-    berth.open(seat=0, incarnation=1, now=0.0)
-    RecordBook(berth)
-    berth.put(Cell.HIGH_WATER, 2**63)
-    berth.map[berth.offset + berth.layout.bodies] = 1
-    assert ledger.berths.are_at_rest
+    ledger = Ledger(processes=1, records=2)
+    segment = ledger.free_segment()
+    assert segment is not None
+    segment.open(index=0, incarnation=1, now=0.0)
+    RecordWriter(segment)
+    segment.put(Cell.HIGH_WATER, 2**63)
+    segment.map[segment.offset + segment.layout.bodies] = 1
+    assert ledger.segments.are_at_rest

@@ -12,23 +12,23 @@ from flowherd_supervisor.keeper.status import GOOD_POLL_WITHIN_S, StatusBoard
 GOOD, BAD = Clock.LAST_GOOD_POLL, Clock.LAST_BAD_POLL
 
 
-def board(*berths: dict[Clock, float]) -> StatusBoard:
+def board(*segments: dict[Clock, float]) -> StatusBoard:
     """The board of a ledger whose workers polled so many seconds ago."""
-    ledger = Ledger(seats=4, records=1)
-    for number, clocks in enumerate(berths):
-        berth = ledger.free_berth()
-        assert berth is not None
-        berth.open(seat=number, incarnation=1, now=0.0)
-        berth.put(Cell.OPENED, berth.get(Cell.STARTED))  # as the worker does
-        berth.set_clock(Clock.READY_AT, time.monotonic() - 1)
+    ledger = Ledger(processes=4, records=1)
+    for number, clocks in enumerate(segments):
+        segment = ledger.free_segment()
+        assert segment is not None
+        segment.open(index=number, incarnation=1, now=0.0)
+        segment.put(Cell.OPENED, segment.get(Cell.STARTED))  # as the worker does
+        segment.set_clock(Clock.READY_AT, time.monotonic() - 1)
         for clock, ago_s in clocks.items():
-            berth.set_clock(clock, time.monotonic() - ago_s)
-        berth.set_clock(Clock.POLL_RTT_S, 0.003 if GOOD in clocks else 0.0)
+            segment.set_clock(clock, time.monotonic() - ago_s)
+        segment.set_clock(Clock.POLL_RTT_S, 0.003 if GOOD in clocks else 0.0)
     return StatusBoard(ledger, "http://127.0.0.1:8080", "0", 1, time.monotonic())
 
 
 @pytest.mark.parametrize(
-    ("berths", "reachable", "ready"),
+    ("segments", "reachable", "ready"),
     [
         ([], False, False),
         ([{}], False, False),
@@ -43,9 +43,9 @@ def board(*berths: dict[Clock, float]) -> StatusBoard:
     ],
 )
 def test_the_latest_news_counts_and_full_slots_are_no_outage(
-    berths: list[dict[Clock, float]], reachable: object, ready: object
+    segments: list[dict[Clock, float]], reachable: object, ready: object
 ) -> None:
     """A host whose slots are all taken by long work polls nobody, and is as ready as before."""
-    seen = board(*berths)
+    seen = board(*segments)
     assert seen.document()["engine"]["reachable"] is reachable
     assert seen.is_ready() is ready

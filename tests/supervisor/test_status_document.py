@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flowherd.ledger import Cause, Cell, Clock, Host, Ledger, RecordWriter
 from flowherd.link.messages import SupervisorState
-from flowherd.ledger import Cause, Cell, Clock, Host, Ledger, RecordBook
 from flowherd_supervisor.keeper.status import MEASURED_EVERY_S, StatusBoard
 
 if TYPE_CHECKING:
-    from flowherd.ledger import Berth
+    from flowherd.ledger import Segment
 
 SUPERVISOR_PID, NO_PID = 4710, 2**22 + 1  # beyond the kernel's largest pid
 
 
 @pytest.fixture
 def ledger() -> Ledger:
-    return Ledger(seats=4, records=4)
+    return Ledger(processes=4, records=4)
 
 
 @pytest.fixture
@@ -29,19 +29,19 @@ def board(ledger: Ledger) -> StatusBoard:
 
 
 def worker(
-    ledger: Ledger, seat: int, incarnation: int = 1, *, pid: int = NO_PID, ready: bool = True
-) -> Berth:
-    """A live berth, as the supervisor and its worker have filled it."""
-    berth = ledger.free_berth()
-    assert berth is not None
-    berth.open(seat=seat, incarnation=incarnation, now=time.monotonic())
-    berth.put(Cell.PID, pid)
+    ledger: Ledger, index: int, incarnation: int = 1, *, pid: int = NO_PID, ready: bool = True
+) -> Segment:
+    """A live segment, as the supervisor and its worker have filled it."""
+    segment = ledger.free_segment()
+    assert segment is not None
+    segment.open(index=index, incarnation=incarnation, now=time.monotonic())
+    segment.put(Cell.PID, pid)
     if ready:
-        RecordBook(berth)
-        berth.set_clock(Clock.READY_AT, time.monotonic())
-        berth.set_clock(Clock.LAST_GOOD_POLL, time.monotonic())
-        berth.set_clock(Clock.POLL_RTT_S, 0.0031)
-    return berth
+        RecordWriter(segment)
+        segment.set_clock(Clock.READY_AT, time.monotonic())
+        segment.set_clock(Clock.LAST_GOOD_POLL, time.monotonic())
+        segment.set_clock(Clock.POLL_RTT_S, 0.0031)
+    return segment
 
 
 def told(wanted: int = 2, **more: object) -> SupervisorState:
@@ -76,7 +76,7 @@ def test_before_the_supervisors_first_word_it_is_starting(board: StatusBoard) ->
 
 
 def test_what_only_the_supervisor_knows_comes_from_its_last_word(ledger: Ledger, board: StatusBoard) -> None:
-    """Restarts are counted by seat."""
+    """Restarts are counted by process."""
     worker(ledger, 1)
     board.supervisor = SupervisorState(state="draining", wanted=3, total_slots=12, restarts={1: 2, 7: 5})
     document = board.document()
@@ -86,29 +86,29 @@ def test_what_only_the_supervisor_knows_comes_from_its_last_word(ledger: Ledger,
 
 
 def test_children_are_sorted_and_an_overlap_shows_as_two_rows(ledger: Ledger, board: StatusBoard) -> None:
-    """Design, ledger: labels are seats; a reload has an old and a new incarnation."""
-    for seat, incarnation in ((1, 2), (0, 1), (1, 1)):
-        worker(ledger, seat, incarnation, ready=incarnation == 1)
+    """Design, ledger: labels are processes; a reload has an old and a new incarnation."""
+    for index, incarnation in ((1, 2), (0, 1), (1, 1)):
+        worker(ledger, index, incarnation, ready=incarnation == 1)
     rows = [(row["process"], row["incarnation"], row["phase"]) for row in board.document()["children"]]
     assert rows == [(0, 1, "running"), (1, 1, "running"), (1, 2, "starting")]
 
 
 def test_sums_never_fall_when_a_process_ends(ledger: Ledger, board: StatusBoard) -> None:
     """A counter that falls is a reset to everybody who reads it."""
-    berth = worker(ledger, 0)
+    segment = worker(ledger, 0)
     for cell, count in ((Cell.CLAIMED, 9), (Cell.COMPLETED, 6), (Cell.FAILED, 2), (Cell.LOST, 1)):
-        berth.put(cell, count)
+        segment.put(cell, count)
     expected = {"claimed": 9, "completed": 6, "failed": 2, "lost": 1, "settled_after_crash": 0}
     assert board.document()["totals"] == expected
-    berth.end(Cause.CRASH, 9)
+    segment.end(Cause.CRASH, 9)
     assert board.document()["totals"] == expected
-    ledger.absorb(berth)
+    ledger.absorb(segment)
     ledger.put(Host.SETTLED, 3)
     assert board.document()["totals"] == expected | {"settled_after_crash": 3}
     worker(ledger, 0, 2)
     document = board.document()
     assert document["totals"] == expected | {"settled_after_crash": 3}
-    assert document["children"][0]["completed"] == 6, "a seat's row counts its earlier incarnations"
+    assert document["children"][0]["completed"] == 6, "a process's row counts its earlier incarnations"
 
 
 def test_memory_and_cpu_are_measured_from_outside_and_missing_once_the_process_is_gone(
@@ -142,22 +142,22 @@ def test_however_often_it_is_asked_for_a_process_is_measured_once_a_second(
 
 def test_processes_that_ended_are_forgotten(ledger: Ledger, board: StatusBoard) -> None:
     """A crash loop of weeks must not fill the keeper's memory."""
-    berth = worker(ledger, 0, pid=os.getpid())
+    segment = worker(ledger, 0, pid=os.getpid())
     board.document()
-    berth.end(Cause.CRASH)
+    segment.end(Cause.CRASH)
     board.document()
     assert board._meters == {}
 
 
-def test_a_worker_that_is_not_up_yet_shows_nothing_of_the_berths_last_tenant(
+def test_a_worker_that_is_not_up_yet_shows_nothing_of_the_segments_last_tenant(
     ledger: Ledger, board: StatusBoard
 ) -> None:
-    """The berth is used again before the new worker has opened it."""
-    berth = worker(ledger, 0)
-    berth.put(Cell.COMPLETED, 5)
-    berth.put(Cell.RUNNING, 3)
-    berth.end(Cause.CRASH)
-    berth.settled()
+    """The segment is used again before the new worker has opened it."""
+    segment = worker(ledger, 0)
+    segment.put(Cell.COMPLETED, 5)
+    segment.put(Cell.RUNNING, 3)
+    segment.end(Cause.CRASH)
+    segment.settled()
     worker(ledger, 0, 2, ready=False)
     (row,) = board.document()["children"]
     assert (row["phase"], row["completed"], row["in_flight"], row["slots"]) == ("starting", 0, 0, 0)
@@ -172,8 +172,8 @@ def test_c21_with_more_than_half_the_processes_down_it_is_not_ready(
 ) -> None:
     """Faults C21: the balancer looks elsewhere before everything is gone."""
     board.supervisor = told(wanted)
-    for seat in range(wanted):
-        worker(ledger, seat, ready=seat < up)
+    for index in range(wanted):
+        worker(ledger, index, ready=index < up)
     assert board.is_ready() is ready
 
 

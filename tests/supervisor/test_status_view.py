@@ -17,9 +17,9 @@ from status_kit import CHILD, DOCUMENT
 
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
-from flowherd_supervisor.shell.admin_socket import AdminSocket
 from flowherd_supervisor.cli.ask import open_admin
 from flowherd_supervisor.cli.status import render, show_status
+from flowherd_supervisor.shell.admin_socket import AdminSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

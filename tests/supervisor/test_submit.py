@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
-from flowherd_supervisor.cli.main import main
 from flowherd_supervisor.cli import workflow_client
+from flowherd_supervisor.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

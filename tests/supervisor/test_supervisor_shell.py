@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flowherd.link import messages
 from flowherd.ledger import Cause, Cell, Ledger, Life
+from flowherd.ledger.wakeups import Wakeups
+from flowherd.link import messages
 from flowherd.link.link import Link
-from flowherd.ledger.wakeups import Bells
-from flowherd_supervisor.shell import supervisor as supervisor_module
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, Phase
 from flowherd_supervisor.processes.table import Handle
+from flowherd_supervisor.shell import supervisor as supervisor_module
 from flowherd_supervisor.shell.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowherd.ledger import Berth
+    from flowherd.ledger import Segment
 
 
 class Broken(Exception):
@@ -41,20 +41,20 @@ class BrokenHost:
 
 @pytest.fixture
 def supervisor() -> Iterator[Supervisor]:
-    ledger = Ledger(seats=2, records=2)
-    bells = Bells(len(ledger.berths))
-    one = Supervisor(Plan(processes=1, concurrency=2), ledger, bells, BrokenHost())
+    ledger = Ledger(processes=2, records=2)
+    wakeups = Wakeups(len(ledger.segments))
+    one = Supervisor(Plan(processes=1, concurrency=2), ledger, wakeups, BrokenHost())
     yield one
     one._inbox.close()
-    bells.close()
+    wakeups.close()
 
 
 def test_p16_a_defect_while_a_process_is_made_is_answered_and_tried_again(supervisor: Supervisor) -> None:
-    """Faults P16: the brain waits for an answer to each Spawn; the berth must not stay taken."""
+    """Faults P16: the brain waits for an answer to each Spawn; the segment must not stay taken."""
     supervisor._feed(events.Started())
-    assert supervisor._state.seats[0].phase is Phase.BACKOFF
+    assert supervisor._state.processes[0].phase is Phase.BACKOFF
     assert supervisor._state.keeper.phase is Phase.BACKOFF
-    assert {berth.life for berth in supervisor._ledger.berths} == {Life.FREE, Life.ENDED}
+    assert {segment.life for segment in supervisor._ledger.segments} == {Life.FREE, Life.ENDED}
 
 
 def test_p16_a_defect_while_settings_are_read_again_changes_nothing(
@@ -66,13 +66,13 @@ def test_p16_a_defect_while_settings_are_read_again_changes_nothing(
 
 
 def handle_of(supervisor: Supervisor, pid: int = 1, incarnation: int = 1) -> Handle:
-    """A worker that runs, with a berth of its own."""
-    berth = supervisor._ledger.free_berth()
-    assert berth is not None
-    berth.open(seat=0, incarnation=incarnation, now=0.0)
+    """A worker that runs, with a segment of its own."""
+    segment = supervisor._ledger.free_segment()
+    assert segment is not None
+    segment.open(index=0, incarnation=incarnation, now=0.0)
     ours, theirs = Link.pair()
     theirs.close()
-    return Handle(0, incarnation, pid, -1, ours, (berth,), os.memfd_create("stacks"))
+    return Handle(0, incarnation, pid, -1, ours, (segment,), os.memfd_create("stacks"))
 
 
 def test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others(
@@ -96,7 +96,7 @@ def test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others(
         (1, 9),
         (2, 256),
     ]
-    assert [berth.life for berth in (*first.berths, *second.berths)] == [Life.ENDED, Life.ENDED]
+    assert [segment.life for segment in (*first.segments, *second.segments)] == [Life.ENDED, Life.ENDED]
     assert "Broken: a defect" in caplog.text
 
 
@@ -158,13 +158,13 @@ def test_only_a_death_that_we_did_not_order_is_a_crash(
     supervisor: Supervisor, mode: Mode, phase: Phase, guilty: int, cause: Cause
 ) -> None:
     """Design, poison: a reload that runs out of patience must not be charged to the activities."""
-    berth: Berth | None = supervisor._ledger.free_berth()
-    assert berth is not None
-    berth.open(seat=0, incarnation=1, now=0.0)
-    berth.put(Cell.GUILTY, guilty)
-    seat = replace(supervisor._state.seats[0], incarnation=1, phase=phase, pid=1)
-    supervisor._state = replace(supervisor._state.with_seat(seat), mode=mode)
+    segment: Segment | None = supervisor._ledger.free_segment()
+    assert segment is not None
+    segment.open(index=0, incarnation=1, now=0.0)
+    segment.put(Cell.GUILTY, guilty)
+    process = replace(supervisor._state.processes[0], incarnation=1, phase=phase, pid=1)
+    supervisor._state = replace(supervisor._state.with_process(process), mode=mode)
     ours, theirs = Link.pair()
-    assert supervisor._cause(Handle(0, 1, 1, -1, ours, (berth,), -1), berth) is cause
+    assert supervisor._cause(Handle(0, 1, 1, -1, ours, (segment,), -1), segment) is cause
     ours.close()
     theirs.close()

@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from scripted_http import Reply, scripted_server
 
 from flowherd.client.tokens import HostTokens, Token
-from flowherd.transport.transport import new_client
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnauthorized
 from flowherd.ledger import Ledger
+from flowherd.transport.transport import new_client
 from flowherd_supervisor.cli.main import main
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ async def test_whoever_comes_within_the_pause_after_a_refusal_shares_it() -> Non
     now, config = [0.0], WorkerConfig(client_id=CLIENT[0], client_secret=SecretStr(CANARY))
     with scripted_server({"/api/v1/oauth/token": Reply(401)}) as server:
         async with new_client(server.url, None, connections=2) as http:
-            tokens = HostTokens(config, Ledger(seats=1, records=1), http, lambda: now[0])
+            tokens = HostTokens(config, Ledger(processes=1, records=1), http, lambda: now[0])
             calls = [tokens.renewed(Token(0, "")) for _ in range(100)]
             results = await asyncio.gather(*calls, return_exceptions=True)
             assert all(isinstance(result, EngineUnauthorized) for result in results)

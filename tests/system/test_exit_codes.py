@@ -24,7 +24,7 @@ from flowherd import activity
 def arm():  # every worker ends by SIGALRM soon after it is ready, with no thread and nothing running
     signal.setitimer(signal.ITIMER_REAL, 0.3)
 
-if "FLOWHERD_SEAT" in os.environ:
+if "FLOWHERD_PROCESS_INDEX" in os.environ:
     arm()
 os.register_at_fork(after_in_child=arm)
 

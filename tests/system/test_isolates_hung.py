@@ -34,7 +34,7 @@ def lines(journal: Path, count: int) -> list[list[int]]:
 
 def is_gone(pid: int) -> bool:
     try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        return bool(psutil.Process(pid).status() == psutil.STATUS_DETACHED)
     except psutil.NoSuchProcess:
         return True
 
@@ -50,7 +50,7 @@ def test_an_isolate_is_a_child_of_the_supervisor_in_a_group_of_its_own(
         engine.wait_for("complete", 1)
         [[pid, parent, group]] = lines(journal, 1)
         assert (parent, group) == (host.pid, pid)
-        assert engine.output(workflow) == {"pid": pid, "seat": "0", "expendable": True}
+        assert engine.output(workflow) == {"pid": pid, "process": "0", "expendable": True}
         host.signal(signal.SIGTERM)
         assert host.wait() == 0
         assert is_gone(pid)
@@ -91,19 +91,21 @@ def test_m5_an_isolate_does_not_outlive_the_supervisor(engine: Engine, tmp_path:
         eventually(lambda: not host.tree(), "the end of all others")
 
 
-def test_an_isolate_that_a_dead_mold_has_not_made_is_made_by_the_next(engine: Engine, tmp_path: Path) -> None:
+def test_an_isolate_that_a_dead_zygote_has_not_made_is_made_by_the_next(
+    engine: Engine, tmp_path: Path
+) -> None:
     """Frozen first, so that the question cannot have been answered."""
     journal = tmp_path / "journal"
     with start(tmp_path, engine) as host:
         host.ready(1)
-        mold = _mold(host)
-        os.kill(mold, signal.SIGSTOP)
+        zygote = _zygote(host)
+        os.kill(zygote, signal.SIGSTOP)
         engine.submit("who", 2, settings=ONCE, seconds=0, journal=str(journal))
         engine.wait_for("claim", 2)
-        os.kill(mold, signal.SIGKILL)
+        os.kill(zygote, signal.SIGKILL)
         engine.wait_for("complete", 2)
-        assert _mold(host) != mold
+        assert _zygote(host) != zygote
 
 
-def _mold(host: Host) -> int:
+def _zygote(host: Host) -> int:
     return host.log("preload_started")[-1]["pid"]

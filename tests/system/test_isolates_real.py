@@ -68,7 +68,7 @@ def test_an_isolate_works_logs_and_prints_under_its_worker(engine: Engine, host:
     assert {output["greeting"] for output in outputs} == {"hello Ada"}
     pids = {output["pid"] for output in outputs}
     assert not pids & workers
-    assert {output["seat"] for output in outputs} <= {0, 1}
+    assert {output["process"] for output in outputs} <= {0, 1}
     lines = running.wait_for_log("activity_stdout", 12)
     assert {line["line"] for line in lines} == {"greeting Ada"}
     assert {line["activity_id"] for line in lines} == {e["activity_id"] for e in engine.entries("complete")}

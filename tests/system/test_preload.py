@@ -39,21 +39,21 @@ def ask_all(engine: Engine, host: Host, activity: str) -> dict[int, dict[str, An
     return outputs
 
 
-def mold(host: Host) -> int:
+def zygote(host: Host) -> int:
     return host.log("preload_started")[-1]["pid"]
 
 
 def test_workers_are_forked_from_what_was_imported_once_and_are_the_supervisors_children(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """Design, the mold: its parent is who reaps it; a calm start has no warning and prints nothing twice."""
+    """Design, the zygote: its parent is who reaps it; a calm start has no warning and prints nothing twice."""
     with start(tmp_path, engine) as host:
         host.ready(2)
         outputs = ask_all(engine, host, "where")
-        assert {output["imported_by"] for output in outputs.values()} == {mold(host)}
+        assert {output["imported_by"] for output in outputs.values()} == {zygote(host)}
         assert {output["parent"] for output in outputs.values()} == {host.pid}
-        assert len(os.listdir(f"/proc/{mold(host)}/task")) == 1
-        assert os.getpgid(mold(host)) == mold(host)
+        assert len(os.listdir(f"/proc/{zygote(host)}/task")) == 1
+        assert os.getpgid(zygote(host)) == zygote(host)
         host.signal(signal.SIGTERM)
         assert host.wait() == 0
         assert not host.tree()
@@ -75,7 +75,7 @@ def test_an_app_that_does_not_survive_a_fork_works_all_the_same_with_one_warning
         [warning] = host.log("preload_unsafe")
         assert any(found in one for one in warning["found"]), warning
         assert "--preload" in warning["remedy"]
-        eventually(lambda: mold(host) not in host.tree(), "the end of what nobody needs")
+        eventually(lambda: zygote(host) not in host.tree(), "the end of what nobody needs")
 
 
 def test_an_explicit_preload_overrides_the_check_and_not_the_warning(engine: Engine, tmp_path: Path) -> None:
@@ -83,12 +83,12 @@ def test_an_explicit_preload_overrides_the_check_and_not_the_warning(engine: Eng
     with start(tmp_path, engine, "--preload", does="socket") as host:
         host.ready(2)
         outputs = ask_all(engine, host, "where")
-        assert {output["imported_by"] for output in outputs.values()} == {mold(host)}
+        assert {output["imported_by"] for output in outputs.values()} == {zygote(host)}
         assert len(host.log("preload_unsafe")) == 1
 
 
 def test_without_preload_each_process_imports_the_app(engine: Engine, tmp_path: Path) -> None:
-    """--no-preload, as before there was a mold."""
+    """--no-preload, as before there was a zygote."""
     with start(tmp_path, engine, "--no-preload") as host:
         host.ready(2)
         outputs = ask_all(engine, host, "where")
@@ -96,7 +96,7 @@ def test_without_preload_each_process_imports_the_app(engine: Engine, tmp_path: 
         assert not host.log("preload_started")
 
 
-def test_an_app_that_lets_the_kernel_reap_does_not_confuse_the_mold(engine: Engine, tmp_path: Path) -> None:
+def test_an_app_that_lets_the_kernel_reap_does_not_confuse_the_zygote(engine: Engine, tmp_path: Path) -> None:
     """SIGCHLD ignored at import: waiting for a child is an error then."""
     with start(tmp_path, engine, does="reap") as host:
         host.ready(2)
@@ -117,38 +117,38 @@ def test_two_workers_never_draw_the_same_numbers(engine: Engine, tmp_path: Path,
         assert does == "random" or len({output["numpy"] for output in outputs}) == 2
 
 
-def test_a_killed_mold_is_replaced_and_nobody_else_notices(engine: Engine, tmp_path: Path) -> None:
+def test_a_killed_zygote_is_replaced_and_nobody_else_notices(engine: Engine, tmp_path: Path) -> None:
     """The workers stay as they are; what dies after it is forked from the next."""
     with start(tmp_path, engine) as host:
         host.ready(2)
         before = host.children()
-        os.kill(mold(host), signal.SIGKILL)
+        os.kill(zygote(host), signal.SIGKILL)
         host.wait_for_log("preload_ready", 2)
         assert host.children() == before
         os.kill(before[0], signal.SIGKILL)
         host.wait_for_log("process_ready", 4)
         outputs = ask_all(engine, host, "where")
-        assert outputs[host.children()[0]]["imported_by"] == mold(host)
+        assert outputs[host.children()[0]]["imported_by"] == zygote(host)
 
 
-def test_a_frozen_mold_is_replaced_when_a_worker_is_needed(engine: Engine, tmp_path: Path) -> None:
+def test_a_frozen_zygote_is_replaced_when_a_worker_is_needed(engine: Engine, tmp_path: Path) -> None:
     """SIGSTOP: it answers no more, and nobody can tell before it is asked."""
     with start(tmp_path, engine) as host:
         host.ready(2)
-        frozen = mold(host)
+        frozen = zygote(host)
         os.kill(frozen, signal.SIGSTOP)
         os.kill(host.children()[1], signal.SIGKILL)
         host.wait_for_log("process_ready", 4)
-        assert mold(host) != frozen
+        assert zygote(host) != frozen
         assert len(host.log("preload_late")) == 1
         assert len(ask_all(engine, host, "where")) == 2
 
 
 def test_p1_nothing_of_it_outlives_a_killed_supervisor(engine: Engine, tmp_path: Path) -> None:
-    """Faults P1: workers give back and leave; the mold has nothing to give back."""
+    """Faults P1: workers give back and leave; the zygote has nothing to give back."""
     with start(tmp_path, engine) as host:
         host.ready(2)
-        pids = [mold(host), *host.children().values(), host.keeper()]
+        pids = [zygote(host), *host.children().values(), host.keeper()]
         seen = [psutil.Process(pid) for pid in pids]
         os.kill(host.pid, signal.SIGKILL)
         psutil.wait_procs(seen, timeout=10)

@@ -82,20 +82,20 @@ def test_each_thread_is_a_worker_of_its_own_and_so_are_its_isolates(
 ) -> None:
     """Own loop, own lifespan, own number; two threads' isolates never answer for each other."""
     host = threads("threads_app:registry", "-c", "6", "--poll-max", "1")
-    seats, isolates = Counter[int](), Counter[int]()
+    processes, isolates = Counter[int](), Counter[int]()
     for workflow in engine.submit("where", 12):
         engine.ended(workflow)
         output = engine.output(workflow)
         assert output["is_own_state"]
         assert output["variables"] == ["0", "1"], "the environment speaks of the process"
-        seats[output["seat"]] += 1
+        processes[output["process"]] += 1
     for workflow in engine.submit("where_apart", 12):
         engine.ended(workflow)
         output = engine.output(workflow)
-        assert output["variables"] == [str(output["seat"]), "3"], "an isolate has one of its own"
+        assert output["variables"] == [str(output["process"]), "3"], "an isolate has one of its own"
         assert output["pid"] != rows(host)[0]["pid"]
-        isolates[output["seat"]] += 1
-    assert len(seats) > 1
+        isolates[output["process"]] += 1
+    assert len(processes) > 1
     assert len(isolates) > 1
 
 

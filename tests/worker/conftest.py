@@ -1,4 +1,4 @@
-"""What many tests of the worker begin with: an engine that plays scripts, calls carried three ways, an open berth."""
+"""What many tests of the worker begin with: an engine that plays scripts, calls carried three ways, an open segment."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from scripted_engine import ScriptedEngine, scripted_engine
-from worker_kit import open_berth
+from worker_kit import open_segment
 
 from flowherd.client.kruxia import KruxiaEngine, connect
 from flowherd.config import WorkerConfig
-from flowherd.ledger import Berth, Ledger, RecordBook
+from flowherd.ledger import Ledger, RecordWriter, Segment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,14 +45,14 @@ async def client(carried: ScriptedEngine) -> AsyncIterator[KruxiaEngine]:
 
 @pytest.fixture
 def ledger() -> Ledger:
-    return Ledger(seats=2, records=4)
+    return Ledger(processes=2, records=4)
 
 
 @pytest.fixture
-def berth(ledger: Ledger) -> Berth:
-    return open_berth(ledger)
+def segment(ledger: Ledger) -> Segment:
+    return open_segment(ledger)
 
 
 @pytest.fixture
-def book(berth: Berth) -> RecordBook:
-    return RecordBook(berth)
+def writer(segment: Segment) -> RecordWriter:
+    return RecordWriter(segment)

@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from flowherd import CancelReason, LeaseLost, Registry
-from flowherd.model import Completed
 from flowherd.config import WorkerConfig
+from flowherd.model import Completed
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner

@@ -68,8 +68,8 @@ async def test_a_finished_result_is_kept_in_the_ledger_until_it_is_accepted() ->
     table.bring(an_activity())
     table.handlers.end("a-1")
     await table.rest()
-    (record,) = table.berth.records()
-    kept = table.berth.journal(record.index)
+    (record,) = table.segment.records()
+    kept = table.segment.journal(record.index)
     assert kept is not None
     assert b'"by": "a-1"' in kept
 

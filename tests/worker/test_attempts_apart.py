@@ -1,4 +1,4 @@
-"""Suspects run apart where there are isolates, and what dies in one is settled while its worker goes on."""
+"""CrashHistory run apart where there are isolates, and what dies in one is settled while its worker goes on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import asyncio
 from attempts_kit import Isolates, Table, an_activity
 from virtual_time import virtual_time
 
-from flowherd.model import Completed, Died
 from flowherd.config import WorkerConfig
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, State
+from flowherd.model import Completed, Died
 
 KILLED = Died("its isolate was killed by SIGKILL")
 
@@ -20,7 +20,7 @@ def suspicious(*activity_ids: str, deaths: int = 1) -> Table:
     table = Table(slots=4, isolates=Isolates())
     for number, activity_id in enumerate(activity_ids):
         for death in range(deaths):
-            table.ledger.suspects.charge(activity_id, f"death {death}", 10 * number + death + 1)
+            table.ledger.crash_history.charge(activity_id, f"death {death}", 10 * number + death + 1)
     return table
 
 
@@ -43,7 +43,7 @@ async def test_suspects_run_apart_beside_each_other_and_beside_everybody_else() 
     await table.rest()
     assert set(table.isolates.runs) == {"a", "b"}
     assert table.handlers.running == {"x": 1}
-    assert table.states() == {"a": State.APART, "b": State.APART, "x": State.RUNNING}
+    assert table.states() == {"a": State.ISOLATED, "b": State.ISOLATED, "x": State.RUNNING}
     table.isolates.end("a", Completed(b"{}"))
     await table.rest()
     assert table.told("complete") == [("a", "t-1")]
@@ -54,7 +54,7 @@ async def test_suspects_run_apart_beside_each_other_and_beside_everybody_else() 
 @virtual_time
 async def test_without_isolates_a_suspect_runs_alone() -> None:
     table = Table(slots=4)
-    table.ledger.suspects.charge("a", "death", 1)
+    table.ledger.crash_history.charge("a", "death", 1)
     table.bring(an_activity("x"), an_activity("a"))
     await table.rest()
     assert table.handlers.running == {"x": 1}
@@ -81,7 +81,7 @@ async def test_the_keeper_settles_what_has_died_in_an_isolate_and_the_worker_goe
     assert call.body["error"] == {"code": "WORKER_CRASHED", "message": KILLED.how, "retryable": True}
     assert table.states() == {"x": State.RUNNING}
     assert (table.count(Cell.FAILED), table.count(Cell.LOST)) == (1, 0)
-    assert table.ledger.suspects.charges("a").deaths == ("death 0", KILLED.how)
+    assert table.ledger.crash_history.charges("a").deaths == ("death 0", KILLED.how)
     table.check()
 
 
@@ -104,12 +104,12 @@ async def test_what_runs_apart_is_not_charged_for_the_death_of_its_worker() -> N
     table = suspicious("a")
     table.bring(an_activity("a"), an_activity("x"))
     await table.rest()
-    table.berth.end(Cause.CRASH, 9)
+    table.segment.end(Cause.CRASH, 9)
     keep(table)
     await asyncio.sleep(1.0)  # virtual time, in which the keeper settles it
     assert {call.activity_id for call in table.engine.of("fail")} == {"a", "x"}
-    assert table.ledger.suspects.charges("a").count == 1
-    assert table.ledger.suspects.charges("x").count == 1
+    assert table.ledger.crash_history.charges("a").count == 1
+    assert table.ledger.crash_history.charges("x").count == 1
 
 
 @virtual_time
@@ -119,7 +119,7 @@ async def test_a_worker_that_ends_before_the_verdict_leaves_the_death_to_be_sett
     await table.rest()
     table.isolates.end("a", KILLED)
     await table.rest()
-    table.berth.end(Cause.STOPPED, 0)
+    table.segment.end(Cause.STOPPED, 0)
     keep(table)
     await asyncio.sleep(1.0)  # virtual time, in which the keeper settles it
     (call,) = table.engine.of("fail")
@@ -137,5 +137,5 @@ async def test_e18_an_activity_that_comes_again_after_its_isolate_died_runs_anew
     table.bring(an_activity("a"))
     await table.rest()
     assert set(table.isolates.runs) == {"a"}
-    assert table.states() == {"a": State.APART}
+    assert table.states() == {"a": State.ISOLATED}
     table.check()

@@ -37,10 +37,10 @@ async def test_running_it_goes_on_under_the_newest_worker_id() -> None:
     table = Table()
     table.bring(an_activity())
     await table.rest()
-    (before,) = table.berth.records()
+    (before,) = table.segment.records()
     newest = table.bring(an_activity())
     await table.rest()
-    (after,) = table.berth.records()
+    (after,) = table.segment.records()
     assert (after.worker_id, after.state) == (newest, State.RUNNING)
     assert after.sequence > before.sequence
     assert (after.started_at, after.limit_s) == (before.started_at, before.limit_s)
@@ -73,9 +73,9 @@ async def test_a_verdict_about_the_claim_before_does_not_stop_it() -> None:
     table = Table()
     table.bring(an_activity())
     await table.rest()
-    (old,) = table.berth.records()
+    (old,) = table.segment.records()
     table.bring(an_activity())
-    table.berth.judge(old, 2, 0.0)
+    table.segment.judge(old, 2, 0.0)
     table.attempts.heed_verdicts()
     await table.rest()
     assert table.handlers.running["a-1"] == 1
@@ -108,8 +108,8 @@ async def test_reporting_a_success_the_ledger_keeps_it_for_the_newest_worker_id(
     table.handlers.end("a-1")
     await table.rest()
     newest = table.bring(an_activity())
-    (record,) = table.berth.records()
-    kept = table.berth.journal(record.index)
+    (record,) = table.segment.records()
+    kept = table.segment.journal(record.index)
     assert kept is not None
     assert newest.encode() in kept
     await asyncio.sleep(30.0)  # virtual time
@@ -143,7 +143,7 @@ async def test_reporting_a_failure_it_has_arrived_and_the_new_attempt_runs() -> 
     await table.rest()
     assert table.told("fail") == [("a-1", first), ("a-1", second)]
     assert table.states() == {}
-    assert table.book.free == table.berth.capacity
+    assert table.writer.free == table.segment.capacity
     table.check()
 
 
@@ -171,7 +171,7 @@ async def test_a_failure_call_under_way_is_not_cancelled_by_a_new_claim() -> Non
 
 
 @virtual_time
-async def test_a_zombie_must_end_before_the_new_attempt_runs() -> None:
+async def test_a_detached_must_end_before_the_new_attempt_runs() -> None:
     """Two handlers of one activity in one process would share whatever they touch."""
     table = Table(slots=2)
     table.bring(an_activity(name="stubborn"))
@@ -192,7 +192,7 @@ async def test_a_zombie_must_end_before_the_new_attempt_runs() -> None:
 
 
 @virtual_time
-async def test_others_do_not_wait_behind_one_that_waits_for_its_zombie() -> None:
+async def test_others_do_not_wait_behind_one_that_waits_for_its_detached() -> None:
     table = Table(slots=2)
     table.bring(an_activity(name="stubborn"))
     await table.rest()
@@ -210,7 +210,7 @@ async def test_others_do_not_wait_behind_one_that_waits_for_its_zombie() -> None
 
 
 @virtual_time
-async def test_a_timed_out_attempt_that_still_runs_is_a_zombie_for_its_next_attempt() -> None:
+async def test_a_timed_out_attempt_that_still_runs_is_a_detached_for_its_next_attempt() -> None:
     table = Table(slots=1, cancel_grace_s=1.0)
     table.bring(an_activity(name="stubborn", timeout_s=10.0))
     await asyncio.sleep(12.0)
@@ -232,7 +232,7 @@ async def test_a_claim_is_adopted_even_when_no_record_is_free() -> None:
     await table.rest()
     newest = table.bring(an_activity())
     await table.rest()
-    (record,) = table.berth.records()
+    (record,) = table.segment.records()
     assert (record.worker_id, record.state) == (newest, State.RUNNING)
     table.handlers.end("a-1")
     await table.rest()

@@ -37,7 +37,7 @@ async def test_a_handler_that_hears_nothing_keeps_its_slot_until_it_has_really_e
     await table.rest()
     table.lose("a-1")
     await table.rest()
-    assert table.states() == {"a-1": State.ZOMBIE}
+    assert table.states() == {"a-1": State.DETACHED}
     assert table.slots.held == 1
     table.check()
     await asyncio.sleep(3600.0)
@@ -51,7 +51,7 @@ async def test_a_handler_that_hears_nothing_keeps_its_slot_until_it_has_really_e
 
 
 @virtual_time
-async def test_nobody_waits_for_a_zombie_at_a_stop() -> None:
+async def test_nobody_waits_for_a_detached_at_a_stop() -> None:
     table = Table()
     table.bring(an_activity(name="stubborn"))
     await table.rest()
@@ -95,7 +95,7 @@ async def test_a_time_out_is_reported_while_its_handler_still_holds_the_slot() -
     await asyncio.sleep(12.0)
     (call,) = table.engine.of("fail")
     assert call.body["error"]["code"] == "TIMEOUT"
-    assert table.states() == {"a-1": State.ZOMBIE}
+    assert table.states() == {"a-1": State.DETACHED}
     assert table.slots.held == 1
     table.check()
     table.handlers.end("a-1")

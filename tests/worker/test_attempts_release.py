@@ -46,7 +46,7 @@ async def test_a_handler_that_hears_nothing_is_given_back_all_the_same() -> None
     await table.rest()
     assert codes(table) == {"a-1": "WORKER_SHUTDOWN"}
     assert table.attempts.released == 1
-    assert table.states() == {"a-1": State.ZOMBIE}
+    assert table.states() == {"a-1": State.DETACHED}
     table.check()
     table.handlers.end("a-1")
     await table.rest()
@@ -86,7 +86,7 @@ async def test_what_is_being_delivered_goes_on_being_delivered() -> None:
 
 
 @virtual_time
-async def test_one_that_waits_for_its_zombie_is_given_back_too() -> None:
+async def test_one_that_waits_for_its_detached_is_given_back_too() -> None:
     table = Table()
     table.bring(an_activity(name="stubborn"))
     await table.rest()
@@ -178,6 +178,6 @@ async def test_slots_records_and_counts_come_back_whatever_happens_in_whatever_o
     await asyncio.sleep(10.0)
     table.check()
     assert table.states() == {}
-    assert table.book.free == table.berth.capacity
+    assert table.writer.free == table.segment.capacity
     assert table.slots.held == 0
     assert table.count(Cell.RUNNING) == 0

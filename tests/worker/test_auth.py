@@ -11,15 +11,15 @@ from herd_kit import ID, SECRET, Herd
 from pydantic import SecretStr
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 from structlog.testing import capture_logs
-from worker_kit import open_berth
+from worker_kit import open_segment
 
-from flowherd.model import Completed
-from flowherd.client.tokens import BearerAuth, HostTokens, LedgerTokens, Token
-from flowherd.transport.transport import new_client
-from flowherd.config import WorkerConfig
 from flowherd.client.protocol import Verdict
+from flowherd.client.tokens import BearerAuth, HostTokens, LedgerTokens, Token
+from flowherd.config import WorkerConfig
 from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Cell, Host, Ledger
+from flowherd.model import Completed
+from flowherd.transport.transport import new_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ async def test_the_first_token_is_fetched_once_for_all(herd: Herd) -> None:
 async def test_calls_of_the_keeper_itself_share_one_request_too(server: ScriptedEngine) -> None:
     """Single flight: its heartbeats ask for the token all at once."""
     config = WorkerConfig(api_url=server.url, client_id="w1", client_secret=SecretStr(SECRET))
-    ledger = Ledger(seats=1, records=1)
+    ledger = Ledger(processes=1, records=1)
     async with new_client(server.url, None, connections=8) as http:
         tokens = HostTokens(config, ledger, http)
         first = await asyncio.gather(*(tokens.current() for _ in range(8)))
@@ -92,24 +92,24 @@ async def test_a_worker_that_was_refused_with_an_old_token_takes_the_one_already
     """The others refreshed meanwhile: no further request."""
     await herd.all_beat()
     herd.ledger.publish_token("token-from-elsewhere")
-    tokens = LedgerTokens(herd.ledger, herd.ledger.berths[0], herd.keeping.rung.set)
+    tokens = LedgerTokens(herd.ledger, herd.ledger.segments[0], herd.keeping.woken.set)
     assert (await tokens.renewed(Token(1, "token-1"))).value == "token-from-elsewhere"
     assert len(herd.server.of("token")) == 1
 
 
-async def test_the_refused_version_in_a_berth_never_goes_back(herd: Herd) -> None:
-    berth = herd.ledger.berths[0]
-    berth.put(Cell.TOKEN_REFUSED, 5)
+async def test_the_refused_version_in_a_segment_never_goes_back(herd: Herd) -> None:
+    segment = herd.ledger.segments[0]
+    segment.put(Cell.TOKEN_REFUSED, 5)
     herd.ledger.put(Host.TOKEN_VERSION, 9)
     herd.ledger.publish_token("new")
-    await LedgerTokens(herd.ledger, berth, lambda: None).renewed(Token(3, "old"))
-    assert berth.get(Cell.TOKEN_REFUSED) == 5
+    await LedgerTokens(herd.ledger, segment, lambda: None).renewed(Token(3, "old"))
+    assert segment.get(Cell.TOKEN_REFUSED) == 5
 
 
 async def test_without_a_token_a_call_waits_and_then_counts_as_failed(server: ScriptedEngine) -> None:
-    ledger = Ledger(seats=1, records=1)
-    rung: list[int] = []
-    tokens = LedgerTokens(ledger, open_berth(ledger), lambda: rung.append(1), patience_s=0.1)
+    ledger = Ledger(processes=1, records=1)
+    woken: list[int] = []
+    tokens = LedgerTokens(ledger, open_segment(ledger), lambda: woken.append(1), patience_s=0.1)
     with pytest.raises(EngineUnauthorized, match=r"no new access token within 0\.1 s"):
         await tokens.current()
     asyncio.get_running_loop().call_later(0.02, ledger.publish_token, "late")
@@ -120,7 +120,7 @@ async def test_a_token_is_refreshed_before_it_expires(server: ScriptedEngine) ->
     """protocol.md §2.3: at about four fifths of its life."""
     now = [1000.0]
     config = WorkerConfig(api_url=server.url, client_id="w1", client_secret=SecretStr(SECRET))
-    ledger = Ledger(seats=1, records=1)
+    ledger = Ledger(processes=1, records=1)
     server.always("token", Play(200, {"access_token": "t", "expires_in": 1000}))
     async with new_client(server.url, None, connections=1) as http:
         tokens = HostTokens(config, ledger, http, clock=lambda: now[0])
@@ -138,7 +138,7 @@ async def test_a_token_is_refreshed_before_it_expires(server: ScriptedEngine) ->
 async def test_whoever_has_a_token_does_not_wait_for_a_refresh_under_way(server: ScriptedEngine) -> None:
     """A slow token endpoint must not hold up heartbeats."""
     config = WorkerConfig(api_url=server.url, client_id="w1", client_secret=SecretStr(SECRET))
-    ledger = Ledger(seats=1, records=1)
+    ledger = Ledger(processes=1, records=1)
     async with new_client(server.url, None, connections=1) as http:
         tokens = HostTokens(config, ledger, http)
         first = await tokens.current()
@@ -175,7 +175,7 @@ async def test_whatever_the_token_endpoint_says_is_a_token_or_an_outage(
 ) -> None:
     """Faults E9, protocol.md fact 19: 401 may be an outage of its database."""
     config = WorkerConfig(api_url=server.url, client_id="w1", client_secret=SecretStr(SECRET))
-    ledger = Ledger(seats=1, records=1)
+    ledger = Ledger(processes=1, records=1)
     server.always("token", play)
     async with new_client(server.url, None, connections=1) as http:
         tokens = HostTokens(config, ledger, http)
@@ -254,10 +254,10 @@ async def test_a_request_to_another_origin_gets_no_token(server: ScriptedEngine)
 def test_secrets_show_in_no_representation() -> None:
     """Faults S7."""
     config = WorkerConfig(client_id="w1", client_secret=SecretStr(SECRET))
-    ledger = Ledger(seats=1, records=1)
+    ledger = Ledger(processes=1, records=1)
     ledger.publish_token("token-canary")
     tokens = HostTokens(config, ledger, httpx.AsyncClient())
-    shown = [repr(thing) for thing in (config, Token(1, "token-canary"), tokens, ledger, ledger.berths[0])]
+    shown = [repr(thing) for thing in (config, Token(1, "token-canary"), tokens, ledger, ledger.segments[0])]
     assert not [text for text in shown if "canary" in text]
 
 
@@ -277,8 +277,8 @@ async def test_secrets_reach_no_log_whatever_goes_wrong(
 
 def test_a_known_token_is_read_once_for_each_version() -> None:
     """Every call needs it: reading and checking it anew costs as much as sending the call."""
-    ledger = Ledger(seats=1, records=2)
-    tokens = LedgerTokens(ledger, ledger.berths[0], lambda: None)
+    ledger = Ledger(processes=1, records=2)
+    tokens = LedgerTokens(ledger, ledger.segments[0], lambda: None)
     assert tokens.known() is None
     ledger.publish_token("one")
     first = tokens.known()
@@ -311,7 +311,7 @@ async def test_the_secrets_file_is_read_again_when_the_token_endpoint_refuses(
         "token", WRONG_SECRET, Play(200, {"access_token": "t-1"}), Play(200, {"access_token": "t-2"})
     )
     async with new_client(server.url, None, connections=2) as http:
-        tokens = HostTokens(config, Ledger(seats=1, records=1), http)
+        tokens = HostTokens(config, Ledger(processes=1, records=1), http)
         assert (await tokens.current()).value == "t-1"
         await tokens.renewed(Token(1, "t-1"))
     assert _secrets_sent(server) == ["old", "new", "new"]
@@ -330,5 +330,5 @@ async def test_a_secrets_file_that_holds_nothing_new_costs_no_second_request(
     server.always("token", WRONG_SECRET)
     async with new_client(server.url, None, connections=2) as http:
         with pytest.raises(EngineUnauthorized, match=said):
-            await HostTokens(config, Ledger(seats=1, records=1), http).current()
+            await HostTokens(config, Ledger(processes=1, records=1), http).current()
     assert _secrets_sent(server) == ["old"]

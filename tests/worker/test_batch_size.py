@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from flowherd.working.pacing import MOST
 from flowherd.thread_time import busy_s
 from flowherd.working.batch_size import BUSY, LEAST, STARVING, WINDOW_S, BatchSize
+from flowherd.working.pacing import MOST
 
 
 class Thread:

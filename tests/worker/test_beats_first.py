@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
-from worker_kit import LeasedHost, open_berth
+from worker_kit import LeasedHost, open_segment
 
 from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable
-from flowherd.ledger import Cause, Cell, Host, Ledger, RecordBook, Standing
+from flowherd.ledger import Cause, Cell, Host, Ledger, RecordWriter, Standing
 from flowherd.testing import FakeEngine
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def healthy(_: str) -> None:
 
 
 def host_of(engine: FakeEngine, records: int = 500) -> LeasedHost:
-    return LeasedHost(ledger=Ledger(seats=2, records=records), engine=engine)
+    return LeasedHost(ledger=Ledger(processes=2, records=records), engine=engine)
 
 
 @virtual_time
@@ -75,11 +75,11 @@ async def test_n3_slow_settlements_lose_no_living_lease() -> None:
         await asyncio.sleep(20.0)
 
     engine.script("fail", *[slowly] * 25)
-    dead = open_berth(host.ledger, seat=1)
+    dead = open_segment(host.ledger, index=1)
     dead.put(Cell.PID, 4711)
-    book = RecordBook(dead)
+    writer = RecordWriter(dead)
     for number in range(25):
-        book.claim(f"dead-{number}", "w-9", "resize", now=now(), lease_s=3.0)
+        writer.claim(f"dead-{number}", "w-9", "resize", now=now(), lease_s=3.0)
     for number in range(10):
         host.claim(3.0, activity_id=f"a-{number}")
     dead.end(Cause.CRASH, 9)
@@ -184,20 +184,20 @@ async def test_an_answer_that_comes_late_says_nothing_about_the_next_activity_in
     verdicts = iter([Verdict.GONE, Verdict.ACCEPTED])
 
     async def taken_meanwhile() -> Verdict:
-        host.book.clear(index)
+        host.writer.clear(index)
         new.append(host.claim(activity_id=f"new-{len(new)}"))
         return next(verdicts)
 
     host.engine.script("heartbeat", taken_meanwhile, taken_meanwhile)
     await asyncio.sleep(21.0)
     assert [place for place, _ in new] == [index]
-    assert (host.rung, host.ledger.get(Host.LEASES_LOST)) == ([], 0)
-    record = host.berth.record(index)
+    assert (host.woken, host.ledger.get(Host.LEASES_LOST)) == ([], 0)
+    record = host.segment.record(index)
     assert record is not None
     await asyncio.sleep(18.0)
-    host.berth.judge(record, Standing.GOOD, 7.0)
-    assert host.berth.last_ok(*new[0]) == 7.0
+    host.segment.judge(record, Standing.GOOD, 7.0)
+    assert host.segment.last_ok(*new[0]) == 7.0
     await asyncio.sleep(3.0)
     assert len(new) == 2
-    assert host.berth.standing(*new[1]) is Standing.UNKNOWN
-    assert host.berth._verdicts[index] >> 2 == new[0][1]
+    assert host.segment.standing(*new[1]) is Standing.UNKNOWN
+    assert host.segment._verdicts[index] >> 2 == new[0][1]

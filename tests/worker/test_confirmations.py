@@ -12,15 +12,15 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import VirtualTimeLoop, now, virtual_time
-from worker_kit import LeasedHost, open_berth
+from worker_kit import LeasedHost, open_segment
 
 from flowherd import Registry
-from flowherd.config import WorkerConfig
 from flowherd.client.protocol import Answer, Batch, Verdict
+from flowherd.config import WorkerConfig
 from flowherd.errors import EngineError, EngineUnavailable
-from flowherd.leases.lease_keeper import SCAN_EVERY_S, LeaseKeeper
 from flowherd.leases.confirmations import ANSWERED_FOR_S, Answers, PollHold, unconfirmed
-from flowherd.ledger import Cause, Cell, Host, Ledger, RecordBook
+from flowherd.leases.lease_keeper import SCAN_EVERY_S, LeaseKeeper
+from flowherd.ledger import Cause, Cell, Host, Ledger, RecordWriter
 from flowherd.running.environment import RunEnvironment
 from flowherd.testing import FakeEngine, make_activity
 from flowherd.working.worker import SharedHost, Worker
@@ -48,7 +48,7 @@ def test_the_engine_answers_as_long_as_no_pause_is_as_long_as_an_outage_that_mat
 
 
 def test_polls_wait_while_a_lease_is_in_doubt() -> None:
-    ledger = Ledger(seats=1, records=4)
+    ledger = Ledger(processes=1, records=4)
     hold = PollHold(ledger)
     assert not hold.holds(100.0), "where there is no keeper nobody is waited for"
     ledger.tick(100.0)
@@ -63,7 +63,7 @@ def test_polls_wait_while_a_lease_is_in_doubt() -> None:
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_late_keeper_is_waited_for_while_this_process_looks_20_times(count: int) -> None:
     """N4: who has stood still as well must not judge it; one that is frozen or gone decides nothing for long."""
-    ledger = Ledger(seats=1, records=4)
+    ledger = Ledger(processes=1, records=4)
     hold = PollHold(ledger)
     ledger.tick(100.0)
     ledger.put(Host.UNCONFIRMED, count)
@@ -84,7 +84,7 @@ class Doubted(LeasedHost):
     """A host that holds one lease of 3 s, of which every beat meets an error from a second on."""
 
     def __init__(self, error: EngineError) -> None:
-        super().__init__(ledger=Ledger(seats=2, records=60))
+        super().__init__(ledger=Ledger(processes=2, records=60))
         self.claim(3.0)
         self.engine.script("heartbeat", Verdict.ACCEPTED, *[error] * 1000)
 
@@ -124,9 +124,9 @@ async def test_an_error_of_the_engine_is_an_answer_and_one_of_a_proxy_is_none(*,
 async def test_what_an_ended_process_held_is_in_doubt_too_until_it_is_settled() -> None:
     host = LeasedHost()
     host.claim(3.0)
-    host.berth.put(Cell.PID, 4711)
+    host.segment.put(Cell.PID, 4711)
     host.engine.script("fail", *[EngineUnavailable("connection refused")] * 12)
-    host.berth.end(Cause.CRASH, 9)
+    host.segment.end(Cause.CRASH, 9)
     await asyncio.sleep(2.3)
     assert host.ledger.get(Host.UNCONFIRMED) == 1
     await host.keeper.all_settled()
@@ -238,12 +238,12 @@ class SmallHost:
 
     def __init__(self, engine: Leasing, processes: int = 2, *, obeys: bool = True) -> None:
         loop = asyncio.get_running_loop()
-        self.ledger = Ledger(seats=processes, records=60)
+        self.ledger = Ledger(processes=processes, records=60)
         config = WorkerConfig(concurrency=8, default_lease_s=3.0)
-        self.keeper = LeaseKeeper(engine, engine, self.ledger, config, self._ring, loop.time)
+        self.keeper = LeaseKeeper(engine, engine, self.ledger, config, self._wake, loop.time)
         self.workers: dict[int, Worker] = {}
-        for seat in range(processes):
-            berth = open_berth(self.ledger, seat=seat)
+        for index in range(processes):
+            segment = open_segment(self.ledger, index=index)
             hold = PollHold(self.ledger)
             host = SharedHost(
                 rouse_keeper=self.keeper.woken.set,
@@ -252,14 +252,14 @@ class SmallHost:
             registry = Registry()
             registry.register(_work)
             registry.register(_work_longer)
-            self.workers[berth.number] = Worker(
-                config, registry, engine, RecordBook(berth), RunEnvironment(), host
+            self.workers[segment.number] = Worker(
+                config, registry, engine, RecordWriter(segment), RunEnvironment(), host
             )
         self.tasks = [loop.create_task(worker.run()) for worker in self.workers.values()]
         self.tasks.append(loop.create_task(self.keeper.run()))
 
-    def _ring(self, berth: int) -> None:
-        self.workers[berth].heed_verdicts()
+    def _wake(self, segment: int) -> None:
+        self.workers[segment].heed_verdicts()
 
 
 async def _work() -> dict[str, Any]:

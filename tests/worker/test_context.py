@@ -23,11 +23,16 @@ def state_of(environment=None, **fields):
 
 @pytest.mark.parametrize("kind", [ActivityContext, SyncActivityContext])
 def test_a_handler_sees_its_attempt_and_its_process(kind):
-    environment = RunEnvironment(seat=3, state={"pool": 1})
+    environment = RunEnvironment(process_index=3, state={"pool": 1})
     ctx = kind(state_of(environment, key="step", signal_data={"s": 1}, settings={"retry": {}}))
     assert (ctx.activity_key, ctx.activity_name, ctx.worker) == ("step", "work", "py-std")
     assert ctx.idempotency_key == ctx.activity_id
-    assert (ctx.signal, ctx.settings, ctx.state, ctx.seat) == ({"s": 1}, {"retry": {}}, {"pool": 1}, 3)
+    assert (ctx.signal, ctx.settings, ctx.state, ctx.process_index) == (
+        {"s": 1},
+        {"retry": {}},
+        {"pool": 1},
+        3,
+    )
     assert (ctx.cancelled, ctx.cancel_reason, ctx.shutdown_requested) == (False, None, False)
     assert "step" not in repr(ctx)
 

@@ -74,7 +74,7 @@ async def test_e4_connections_the_engine_gave_up_cost_a_completion_nothing(serve
             rig.held.set()
             await server.asked("complete")
     assert len(server.of("complete")) == 1
-    assert rig.berth.get(Cell.COMPLETED) == 1
+    assert rig.segment.get(Cell.COMPLETED) == 1
     assert len(said(logs, "engine_unreachable")) <= 1
 
 
@@ -140,9 +140,9 @@ async def test_e12_a_409_on_a_heartbeat_cancels_the_handler_and_nothing_is_repor
     server.always("heartbeat", CONFLICT)
     async with working(server) as rig:
         await rig.heeded.wait()
-        assert rig.berth.get(Cell.LOST) == 1
+        assert rig.segment.get(Cell.LOST) == 1
     assert (rig.told("complete"), rig.told("fail")) == ([], [])
-    assert rig.berth.get(Cell.RUNNING) == 0
+    assert rig.segment.get(Cell.RUNNING) == 0
 
 
 async def test_p10_a_host_that_slept_through_its_leases_drops_them_all_and_goes_on_with_new_work(
@@ -154,7 +154,7 @@ async def test_p10_a_host_that_slept_through_its_leases_drops_them_all_and_goes_
     server.script("heartbeat", *[CONFLICT] * 4)
     async with working(server) as rig:
         await server.asked("complete")
-        assert rig.berth.get(Cell.LOST) == 4
+        assert rig.segment.get(Cell.LOST) == 4
     assert [number for number, _ in rig.told("complete")] == [9]
     assert rig.told("fail") == []
     assert sorted(number for number, _ in rig.told("heartbeat")) == [1, 2, 3, 4]
@@ -168,7 +168,7 @@ async def test_e13_a_409_on_a_completion_is_dropped_and_counted(server: Scripted
             await server.asked("complete")
             await server.asked("poll", 3)
     assert rig.codes() == {}
-    assert rig.berth.get(Cell.LOST) == 1
+    assert rig.segment.get(Cell.LOST) == 1
     assert len(said(logs, "completion_not_ours_any_more")) == 1
 
 

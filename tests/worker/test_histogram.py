@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.ledger import Ledger, RecordBook, Timing
+from flowherd.ledger import Ledger, RecordWriter, Timing
 from flowherd.ledger.histogram import BUCKETS, bucket_of, quantile_s, upper_s
 
 
@@ -33,14 +33,14 @@ def test_quantiles_are_upper_bounds() -> None:
 
 
 def test_a_new_incarnation_begins_with_an_empty_histogram() -> None:
-    """A berth's cells outlive the process that wrote them."""
-    [berth, *_] = Ledger(seats=1, records=2).berths
-    berth.open(seat=0, incarnation=1, now=0.0)
-    book = RecordBook(berth)
-    index, _ = book.claim("a", "w", "n", now=1.0, lease_s=60)
-    book.running(index, now=1.0, limit_s=60)
-    book.ran(index, now=1.5)
-    assert sum(berth.counts(Timing.RUN)) == 1
-    assert berth.counts(Timing.RUN)[bucket_of(0.5)] == 1
-    RecordBook(berth)
-    assert not sum(berth.counts(Timing.RUN))
+    """A segment's cells outlive the process that wrote them."""
+    [segment, *_] = Ledger(processes=1, records=2).segments
+    segment.open(index=0, incarnation=1, now=0.0)
+    writer = RecordWriter(segment)
+    index, _ = writer.claim("a", "w", "n", now=1.0, lease_s=60)
+    writer.running(index, now=1.0, limit_s=60)
+    writer.ran(index, now=1.5)
+    assert sum(segment.counts(Timing.RUN)) == 1
+    assert segment.counts(Timing.RUN)[bucket_of(0.5)] == 1
+    RecordWriter(segment)
+    assert not sum(segment.counts(Timing.RUN))

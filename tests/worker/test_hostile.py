@@ -14,16 +14,16 @@ from uuid import UUID
 import pytest
 from hostile_replies import Replies, an_item
 from virtual_time import virtual_time
-from worker_kit import open_berth
+from worker_kit import open_segment
 
 from flowherd import Registry
 from flowherd.client.kruxia import KruxiaEngine
 from flowherd.client.kruxia_batches import decode_batch
-from flowherd.transport.transport import Reply
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
-from flowherd.ledger import Ledger, RecordBook, records_needed
+from flowherd.ledger import Ledger, RecordWriter, records_needed
 from flowherd.running.environment import RunEnvironment
+from flowherd.transport.transport import Reply
 from flowherd.working.worker import Worker
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ class HostileRig:
 
         registry.register(good)
         config = WorkerConfig(worker_id="rig", concurrency=8, poll_max=10)
-        berth = open_berth(Ledger(seats=1, records=records_needed(8, 10)))
+        segment = open_segment(Ledger(processes=1, records=records_needed(8, 10)))
         engine = KruxiaEngine(transport, api_url="http://engine")
-        self.worker = Worker(config, registry, engine, RecordBook(berth), RunEnvironment())
+        self.worker = Worker(config, registry, engine, RecordWriter(segment), RunEnvironment())
 
     async def play(self) -> None:
         """Works until all replies are played, then drains; raises what ended the poller."""

@@ -15,17 +15,17 @@ import httpx
 import kruxiaflow.worker as stock
 import pytest
 from hostile_code import Code
-from worker_kit import open_berth
+from worker_kit import open_segment
 
 from flowherd import ActivityContext, ActivityError, ActivityResult, Registry
-from flowherd.model import Usage
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.transport.transport import HttpxTransport
 from flowherd.config import WorkerConfig
-from flowherd.ledger import Ledger, RecordBook, records_needed
+from flowherd.ledger import Ledger, RecordWriter, records_needed
+from flowherd.model import Usage
 from flowherd.running.environment import RunEnvironment
 from flowherd.stock.adapt import definition_of
 from flowherd.stock.stock_files import SdkFiles
+from flowherd.transport.transport import HttpxTransport
 from flowherd.working.worker import Worker
 from flowherd_engine.app import build_app
 from flowherd_engine.engine import Engine
@@ -74,10 +74,10 @@ class CodeRig:
     async def run(self, name: str, count: int) -> dict[str, int]:
         """How many workflows ended in each way."""
         config = WorkerConfig(worker_id="rig", concurrency=32, poll_max=100, poll_interval_s=0.01)
-        berth = open_berth(Ledger(seats=1, records=records_needed(32, 100)))
+        segment = open_segment(Ledger(processes=1, records=records_needed(32, 100)))
         engine = KruxiaEngine(HttpxTransport(self.http), api_url=URL)
         environment = RunEnvironment(stock_files=self._stock_files())
-        worker = Worker(config, self.registry, engine, RecordBook(berth), environment)
+        worker = Worker(config, self.registry, engine, RecordWriter(segment), environment)
         await self._submit(name, count)
         accidents: list[dict[str, Any]] = []
         loop = asyncio.get_running_loop()

@@ -11,7 +11,6 @@ import pytest
 from isolate_pool_kit import Peer, Pool, pool
 from virtual_time import virtual_time
 
-from flowherd.model import Completed, Died, Failed, Lost
 from flowherd.isolates.isolate_protocol import (
     Begin,
     Cancel,
@@ -25,6 +24,7 @@ from flowherd.isolates.isolate_protocol import (
     decode_downward,
 )
 from flowherd.isolates.terms import Stage
+from flowherd.model import Completed, Died, Failed, Lost
 from flowherd.running.runner import CancelReason
 
 if TYPE_CHECKING:

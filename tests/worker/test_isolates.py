@@ -11,7 +11,8 @@ import pytest
 from isolate_pool_kit import pool
 from virtual_time import virtual_time
 
-from flowherd.model import Completed, Died
+from flowherd.ends import OURS
+from flowherd.isolates.frames import head_of
 from flowherd.isolates.isolate_protocol import (
     Begin,
     Cancel,
@@ -26,8 +27,7 @@ from flowherd.isolates.isolate_protocol import (
     UsageRecorded,
     decode_downward,
 )
-from flowherd.ends import OURS
-from flowherd.isolates.frames import head_of
+from flowherd.model import Completed, Died
 from flowherd.running.run import Phase
 from flowherd.running.runner import CancelReason
 
@@ -130,7 +130,7 @@ async def test_a_cancelled_activity_is_told_why_then_stopped_then_killed_and_its
         assert (await asyncio.wait_for(run.outcome(), 5)).code == "TIMEOUT"
         await until(lambda: ("kill", 1) in it.host.orders)
         assert it.host.orders[1:] == [("stop", 1), ("kill", 1)]
-        assert run.is_zombie
+        assert run.is_detached
         it.end(1, 9 | OURS)
         assert run.has_ended
         [died] = [record for record in caplog.records if record.message == "isolate_died"]

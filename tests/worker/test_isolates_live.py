@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isolate_kit import CEILING_S, running_forker, workplace
 
-from flowherd.model import Completed, Died
+from flowherd.execution.profiles import ActivityProfile
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.isolates.reading import PAUSE_S
-from flowherd.execution.profiles import Measure
+from flowherd.ledger.activity_profile import Metric, Where
+from flowherd.model import Completed, Died
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.run import Phase
 from flowherd.running.runner import CancelReason
 from flowherd.running.stepping import LoopMeter
-from flowherd.ledger.activity_profile import Figure, Where
 from flowherd.testing import WORKFLOW_ID, make_activity
 
 pytestmark = [pytest.mark.fork, pytest.mark.timeout(60)]
@@ -87,24 +87,24 @@ async def test_a_handler_sees_its_attempt_its_process_and_no_secret(forker):
         )
         assert seen["pid"] == place.pids[1] != os.getpid()
         assert seen["state"] == {"made_by": seen["pid"]}
-        assert seen["environment"] == {"FLOWHERD_SEAT": "3", "FLOWHERD_PROCESSES": "4"}
-        assert (seen["seat"], seen["key"], seen["settings"]) == (3, "k", {"a": [1]})
+        assert seen["environment"] == {"FLOWHERD_PROCESS_INDEX": "3", "FLOWHERD_PROCESSES": "4"}
+        assert (seen["process"], seen["key"], seen["settings"]) == (3, "k", {"a": [1]})
         assert (seen["signal"], seen["limit_s"], seen["secrets"]) == ("go", 9.0, [])
 
 
 async def test_what_an_attempt_takes_of_its_isolate_is_measured(forker):
     """`advise` is about isolates too; the worker's loop, which waits for them, has a handler meanwhile."""
-    measure = Measure(Where.PROCESS)
+    measure = ActivityProfile(Where.PROCESS)
     meter = LoopMeter(measures={"compute_for": measure})
     async with workplace(forker, RunEnvironment(meter=meter)) as place:
         run = place.start("compute_for", {"cpu_s": 0.1})
         assert meter.stepping.is_set()
         await asyncio.wait_for(run.ended(), CEILING_S)
     assert not meter.stepping.is_set()
-    assert measure[Figure.ATTEMPTS] == measure[Figure.SAMPLES] == measure[Figure.ALONE] == 1
-    assert 0.1 <= measure[Figure.CPU_S] < 0.2
-    assert measure[Figure.WALL_S] >= 0.2
-    assert measure[Figure.WAIT_S] >= 0.1
+    assert measure[Metric.ATTEMPTS] == measure[Metric.SAMPLES] == measure[Metric.ALONE] == 1
+    assert 0.1 <= measure[Metric.CPU_S] < 0.2
+    assert measure[Metric.WALL_S] >= 0.2
+    assert measure[Metric.WAIT_S] >= 0.1
 
 
 async def test_money_logs_and_lines_come_out_here(forker, caplog):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 
-from flowherd.model import Completed, Failed, Usage
 from flowherd.client.kruxia import KruxiaEngine
 from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import (
@@ -16,6 +15,7 @@ from flowherd.errors import (
     EngineUnavailable,
     ForeignReply,
 )
+from flowherd.model import Completed, Failed, Usage
 
 ID = "0193a1b2-0000-7000-8000-000000000001"
 
@@ -274,7 +274,7 @@ async def test_what_the_engine_says_is_one_clean_short_line(
 async def test_a_call_whose_connection_ended_is_said_to_be_in_doubt_and_is_no_two_calls(
     server: ScriptedEngine, client: KruxiaEngine, verb: str
 ) -> None:
-    """Faults E4, E6: who calls through the gate calls again at once; two tries in one would not be counted."""
+    """Faults E4, E6: who calls through the circuit calls again at once; two tries in one would not be counted."""
     server.script(verb, Play(), Play(reset_after=0))
     await VERBS[verb](client)
     with pytest.raises(EngineDisconnected) as raised:

@@ -14,8 +14,8 @@ from worker_kit import LeasedHost
 
 from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
-from flowherd.leases.lease_keeper import RESTS_FOR_S
 from flowherd.leases.heartbeats import PLACES
+from flowherd.leases.lease_keeper import RESTS_FOR_S
 from flowherd.ledger import Host, Ledger, Standing, State
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ async def test_intervals_are_jittered() -> None:
 async def test_a_claim_that_comes_to_light_late_is_beaten_at_once() -> None:
     """Its reply was slow: of a lease of 3 s more than 2 are over."""
     host = LeasedHost()
-    host.book.claim("late", "w-1", "resize", now=now() - 2.3, lease_s=3.0)
+    host.writer.claim("late", "w-1", "resize", now=now() - 2.3, lease_s=3.0)
     await asyncio.sleep(0.3)
     assert host.beats
 
@@ -86,16 +86,16 @@ async def test_a_configured_interval_shortens_and_never_lengthens() -> None:
 
 
 @virtual_time
-async def test_claimed_running_and_reporting_records_are_beaten_and_zombies_are_not() -> None:
+async def test_claimed_running_and_reporting_records_are_beaten_and_detached_are_not() -> None:
     """Beats go on while an activity waits for a slot and while its result waits to be taken."""
     host = LeasedHost()
     indices = {}
-    for state in ("claimed", "running", "reporting", "zombie", "cleared"):
+    for state in ("claimed", "running", "reporting", "detached", "cleared"):
         indices[state], _ = host.claim(activity_id=state)
-    host.book.running(indices["running"], now=now(), limit_s=300.0)
-    host.book.reporting(indices["reporting"], None)
-    host.book.zombie(indices["zombie"])
-    host.book.clear(indices["cleared"])
+    host.writer.running(indices["running"], now=now(), limit_s=300.0)
+    host.writer.reporting(indices["reporting"], None)
+    host.writer.detached(indices["detached"])
+    host.writer.clear(indices["cleared"])
     await asyncio.sleep(21.0)
     assert sorted(host.beats) == ["claimed", "reporting", "running"]
 
@@ -107,8 +107,8 @@ async def test_a_beat_carries_the_worker_id_of_the_record_and_its_answer_the_tim
     await asyncio.sleep(21.0)
     (beat,) = host.engine.of("heartbeat")
     assert beat.worker_id == "h-1-abc-7"
-    assert host.berth.standing(index, sequence) is Standing.GOOD
-    assert 1017.0 < host.berth.last_ok(index, sequence) <= 1020.2
+    assert host.segment.standing(index, sequence) is Standing.GOOD
+    assert 1017.0 < host.segment.last_ok(index, sequence) <= 1020.2
 
 
 @pytest.mark.parametrize("verdict", [Verdict.GONE, Verdict.UNKNOWN])
@@ -120,8 +120,8 @@ async def test_a_lost_lease_is_judged_rung_counted_and_said_once(verdict: Verdic
     host.engine.script("heartbeat", Answer(verdict, "claimed by different worker"))
     with capture_logs() as logs:
         await asyncio.sleep(200.0)
-    assert host.berth.standing(index, sequence) is Standing.GONE
-    assert host.rung == [host.berth.number]
+    assert host.segment.standing(index, sequence) is Standing.GONE
+    assert host.woken == [host.segment.number]
     assert host.ledger.get(Host.LEASES_LOST) == 1
     assert host.beats == ["a-1"]
     assert [entry["event"] for entry in logs] == ["lease_lost"]
@@ -137,8 +137,8 @@ async def test_a_proxys_answer_to_a_beat_loses_no_lease_and_delays_no_other(stat
     host.engine.script("heartbeat", foreign, foreign)
     await asyncio.sleep(26.0)
     assert host.beats == ["a-1"] * 3
-    assert host.berth.standing(index, sequence) is Standing.GOOD
-    assert (host.rung, host.ledger.get(Host.LEASES_LOST)) == ([], 0)
+    assert host.segment.standing(index, sequence) is Standing.GOOD
+    assert (host.woken, host.ledger.get(Host.LEASES_LOST)) == ([], 0)
 
 
 @virtual_time
@@ -149,13 +149,13 @@ async def test_an_answer_about_a_record_that_has_changed_since_is_ignored() -> N
     new: list[tuple[int, int]] = []
 
     async def adopt_meanwhile() -> Verdict:
-        new.append(host.book.move(index, "w-2", now=now(), completion=None))
+        new.append(host.writer.move(index, "w-2", now=now(), completion=None))
         return Verdict.GONE
 
     host.engine.script("heartbeat", adopt_meanwhile)
     await asyncio.sleep(21.0)
-    assert host.berth.standing(*new[0]) is Standing.UNKNOWN
-    assert host.rung == []
+    assert host.segment.standing(*new[0]) is Standing.UNKNOWN
+    assert host.woken == []
     assert host.ledger.get(Host.LEASES_LOST) == 0
 
 
@@ -259,7 +259,7 @@ async def test_a_refused_heartbeat_is_no_confirmation() -> None:
     host.engine.script("heartbeat", *[Answer(Verdict.REFUSED, "status 422")] * 9)
     await asyncio.sleep(41.0)
     assert len(host.beats) == 2
-    assert host.berth.standing(index, sequence) is Standing.UNKNOWN
+    assert host.segment.standing(index, sequence) is Standing.UNKNOWN
 
 
 @virtual_time
@@ -283,9 +283,9 @@ async def test_a_new_keeper_goes_on_from_the_ledger_alone() -> None:
 async def test_a_new_keeper_does_not_beat_what_the_old_one_found_lost() -> None:
     host = LeasedHost()
     index, _ = host.claim()
-    record = host.berth.record(index)
+    record = host.segment.record(index)
     assert record is not None
-    host.berth.judge(record, Standing.GONE, 0.0)
+    host.segment.judge(record, Standing.GONE, 0.0)
     await asyncio.sleep(60.0)
     assert host.beats == []
 
@@ -306,7 +306,7 @@ async def test_the_keeper_rests_while_nothing_is_held_and_says_until_when() -> N
     host = LeasedHost()
     index, _ = host.claim()
     await asyncio.sleep(1.0)
-    host.book.clear(index)
+    host.writer.clear(index)
     await asyncio.sleep(1.0)
     ticks = set()
     for _ in range(600):
@@ -333,7 +333,7 @@ async def test_a_claim_that_nobody_tells_of_is_seen_when_the_rest_is_over() -> N
     """Its worker may have been killed between the two."""
     host = LeasedHost()
     await asyncio.sleep(10.1)
-    host.book.claim("silent", "w-1", "resize", now=now(), lease_s=1.0)
+    host.writer.claim("silent", "w-1", "resize", now=now(), lease_s=1.0)
     await asyncio.sleep(RESTS_FOR_S)
     assert host.beats == ["silent"]
 
@@ -341,9 +341,9 @@ async def test_a_claim_that_nobody_tells_of_is_seen_when_the_rest_is_over() -> N
 @virtual_time
 async def test_a_claim_that_comes_while_the_keeper_goes_to_rest_is_seen() -> None:
     """Its worker looked before the rest was announced, and so has woken nobody."""
-    host = LeasedHost(ledger=Overtaken(seats=1, records=200))
+    host = LeasedHost(ledger=Overtaken(processes=1, records=200))
     await asyncio.sleep(10.1)
-    host.ledger.overtake = lambda: host.book.claim("between", "w-1", "resize", now=now(), lease_s=1.0)
+    host.ledger.overtake = lambda: host.writer.claim("between", "w-1", "resize", now=now(), lease_s=1.0)
     await asyncio.sleep(RESTS_FOR_S + 0.2)
     assert host.beats == ["between"]
     assert host.ledger.overtake is None
@@ -401,7 +401,7 @@ async def test_a_record_that_is_gone_is_forgotten() -> None:
     for number in range(50):
         index, _ = host.claim(activity_id=f"a-{number}")
         await asyncio.sleep(0.3)
-        host.book.clear(index)
+        host.writer.clear(index)
     await asyncio.sleep(0.3)
     assert host.keeper._heartbeats._watched == {}
-    assert host.berth.states[0] == State.FREE
+    assert host.segment.states[0] == State.FREE

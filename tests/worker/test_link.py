@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flowherd.link.messages import Drain, Quiet, WatchChild, decode_downward, encode
 from flowherd.link.link import Link, LinkClosed
+from flowherd.link.messages import Drain, Quiet, WatchChild, decode_downward, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def test_a_descriptor_comes_with_the_message_that_names_it(ends: tuple[Link, Lin
     """A pidfd must never be taken for another process's."""
     left, right = ends
     reader, writer = os.pipe()
-    left.send(WatchChild(berth=3, pid=4711), [writer])
+    left.send(WatchChild(segment=3, pid=4711), [writer])
     left.send(Quiet())
     os.close(writer)
     received = right.receive()

@@ -12,8 +12,8 @@ import pytest
 from isolate_kit import CEILING_S, FOLDER, running_forker, workplace
 
 from flowherd import RegistryError
-from flowherd.model import Completed
 from flowherd.config import WorkerConfig
+from flowherd.model import Completed
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner

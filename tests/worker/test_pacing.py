@@ -68,7 +68,7 @@ def test_children_forked_together_poll_neither_at_once_nor_in_phase_with_another
 
 
 def test_a_lone_arrival_on_an_idle_host_waits_half_an_interval() -> None:
-    """Gate: p50 ≤ 55 ms, p99 ≤ 115 ms at ≤ 14 polls a second."""
+    """Circuit: p50 ≤ 55 ms, p99 ≤ 115 ms at ≤ 14 polls a second."""
     host = SimHost(8)
     host.arrive(*(Item(1005.0 + number + host.rng.random()) for number in range(400)))
     host.run(420.0)
@@ -81,7 +81,7 @@ def test_a_lone_arrival_on_an_idle_host_waits_half_an_interval() -> None:
 
 
 def test_a_stream_of_light_work_is_picked_up_soon() -> None:
-    """Gate: a Poisson stream of 20 a second, p50 ≤ 15 ms, p99 ≤ 110 ms."""
+    """Circuit: a Poisson stream of 20 a second, p50 ≤ 15 ms, p99 ≤ 110 ms."""
     host, at = SimHost(8), 1005.0
     for _ in range(2000):
         at += host.rng.expovariate(20.0)

@@ -16,15 +16,15 @@ from virtual_time import now, virtual_time
 from worker_kit import child_that
 
 from flowherd.config import WorkerConfig
-from flowherd.ledger import Cause, Cell, Ledger, RecordBook
+from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
+from flowherd.ledger.limits import RETRY_S, YIELD_S, HostPermits, RecordLocks
+from flowherd.ledger.permits import NotNow, OwnPermits, Permit
+from flowherd.ledger.wakeups import Wakeups
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.run_state import CancelReason
 from flowherd.running.runner import Runner
 from flowherd.sdk.registry import Registry
-from flowherd.ledger.wakeups import Bells
-from flowherd.ledger.limits import RETRY_S, YIELD_S, HostPermits, RecordLocks
-from flowherd.ledger.permits import NotNow, OwnPermits, Permit
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
@@ -53,28 +53,28 @@ class Locks:
 
 
 class Host:
-    """Runners that share permits; their bells ring a moment later, as eventfds do."""
+    """Runners that share permits; their wakeups wake a moment later, as eventfds do."""
 
     def __init__(self, processes: int, limit: int, *, deaf: bool = False) -> None:
-        self.ledger = Ledger(seats=processes, records=8)
+        self.ledger = Ledger(processes=processes, records=8)
         self.held: dict[int, Locks] = {}
         self.locks: list[Locks] = []
         self.runners: list[Runner] = []
         self.running: list[int] = []
         self.begun: list[int] = []
         self.most = 0
-        self.rung: list[int] = []
+        self.woken: list[int] = []
         self._deaf = deaf
         self._runs: list[Run] = []
         for number in range(processes):
             self._add(number, limit)
 
     def _add(self, number: int, limit: int) -> None:
-        berth = self.ledger.berths[number]
-        berth.open(seat=number, incarnation=1, now=now())
-        RecordBook(berth)
+        segment = self.ledger.segments[number]
+        segment.open(index=number, incarnation=1, now=now())
+        RecordWriter(segment)
         locks = Locks(self.held)
-        permits = HostPermits(locks, self, self.ledger.berths, berth, now)
+        permits = HostPermits(locks, self, self.ledger.segments, segment, now)
         registry = Registry()
 
         async def work(seconds: float) -> None:
@@ -91,8 +91,8 @@ class Host:
         self.locks.append(locks)
         self.runners.append(Runner(registry, WorkerConfig(worker_id="w"), ThreadPool(1), environment))
 
-    def ring(self, number: int) -> None:
-        self.rung.append(number)
+    def wake(self, number: int) -> None:
+        self.woken.append(number)
         if not self._deaf:
             asyncio.get_running_loop().call_later(0.001, self.runners[number].permits_changed)
 
@@ -154,7 +154,7 @@ async def test_a_process_that_dies_has_given_back_its_permits() -> None:
     waiting = host.start(1)
     await asyncio.sleep(5.0)
     host.locks[0].die()
-    host.ledger.berths[0].end(Cause.CRASH)
+    host.ledger.segments[0].end(Cause.CRASH)
     died = now()
     await waiting.ended()
     assert now() - died <= 1.2 * RETRY_S + 1.0
@@ -171,7 +171,7 @@ async def test_a_sibling_that_was_rung_and_does_not_come_costs_a_moment() -> Non
     host.start(0)
     await asyncio.sleep(3)
     assert host.begun == [0, 0]
-    assert host.rung[0] == 1
+    assert host.woken[0] == 1
     host.runners[1].permits_changed()
     await host.all_ended()
     assert now() - begun <= 4.5
@@ -187,7 +187,7 @@ async def test_an_attempt_that_is_cancelled_while_it_waits_holds_nobody_up() -> 
     cancelled.cancel(CancelReason.SHUTDOWN)
     await host.all_ended()
     assert host.begun == [0, 1]
-    assert host.ledger.berths[1].get(Cell.WAITS_FOR) == 0
+    assert host.ledger.segments[1].get(Cell.WAITS_FOR) == 0
 
 
 @virtual_time
@@ -207,7 +207,7 @@ async def test_while_incarnations_with_two_limits_run_the_larger_one_holds() -> 
 def test_in_any_history_there_are_never_too_many_and_all_have_their_turn(
     seed: int, limit: int, processes: int
 ) -> None:
-    """Attempts of random length come and are cancelled at random times, some processes hear no bell."""
+    """Attempts of random length come and are cancelled at random times, some processes hear no wakeup."""
     rng = random.Random(seed)
 
     @virtual_time
@@ -239,35 +239,37 @@ def test_a_process_that_is_alone_counts_by_itself() -> None:
 
 
 @pytest.fixture
-def bells() -> Iterator[Bells]:
-    bells = Bells(4)
-    yield bells
-    bells.close()
+def wakeups() -> Iterator[Wakeups]:
+    wakeups = Wakeups(4)
+    yield wakeups
+    wakeups.close()
 
 
-def permits_of(bells: Bells, number: int, ledger: Ledger) -> HostPermits:
-    return HostPermits(RecordLocks(bells.permits), bells, ledger.berths, ledger.berths[number], lambda: 1.0)
+def permits_of(wakeups: Wakeups, number: int, ledger: Ledger) -> HostPermits:
+    return HostPermits(
+        RecordLocks(wakeups.permits), wakeups, ledger.segments, ledger.segments[number], lambda: 1.0
+    )
 
 
 @pytest.mark.fork
-def test_c24_the_kernel_frees_what_a_killed_process_held(bells: Bells) -> None:
+def test_c24_the_kernel_frees_what_a_killed_process_held(wakeups: Wakeups) -> None:
     """No lock can be left locked: neither SIGKILL nor a copy of the process that lives on keeps one."""
-    ledger = Ledger(seats=2, records=4)
+    ledger = Ledger(processes=2, records=4)
     hear, say = os.pipe()
 
     def hold_until_killed() -> None:
-        assert permits_of(bells, 0, ledger).take("work", 1) == Permit("work", 0)
+        assert permits_of(wakeups, 0, ledger).take("work", 1) == Permit("work", 0)
         if (
             not os.fork()
         ):  # as a handler may: the copy has no part in the permit, and closing it costs nothing
-            os.close(bells.permits)
+            os.close(wakeups.permits)
             os.write(say, b"c")
             os._exit(0)
         os.wait()
         os.write(say, b"h")
         signal.pause()
 
-    ours = permits_of(bells, 1, ledger)
+    ours = permits_of(wakeups, 1, ledger)
     with child_that(hold_until_killed) as pid:
         assert os.read(hear, 1) == b"c"
         assert os.read(hear, 1) == b"h"
@@ -281,10 +283,12 @@ def test_c24_the_kernel_frees_what_a_killed_process_held(bells: Bells) -> None:
     os.close(say)
 
 
-def test_workers_that_are_threads_of_one_process_count_together(bells: Bells) -> None:
+def test_workers_that_are_threads_of_one_process_count_together(wakeups: Wakeups) -> None:
     """To the kernel they are one process: what one holds it would grant to the other, and one unlock frees for both."""
-    ledger, locks = Ledger(seats=2, records=4), RecordLocks(bells.permits)
-    one, other = (HostPermits(locks, bells, ledger.berths, ledger.berths[n], lambda: 1.0) for n in (0, 1))
+    ledger, locks = Ledger(processes=2, records=4), RecordLocks(wakeups.permits)
+    one, other = (
+        HostPermits(locks, wakeups, ledger.segments, ledger.segments[n], lambda: 1.0) for n in (0, 1)
+    )
     first = one.take("work", 2)
     second = other.take("work", 2)
     assert (first, second) == (Permit("work", 0), Permit("work", 1))
@@ -296,11 +300,11 @@ def test_workers_that_are_threads_of_one_process_count_together(bells: Bells) ->
 
 def test_a14_a_process_whose_handler_closes_everything_counts_by_itself_and_says_so() -> None:
     """Activities go on; the sibling that replaces it counts with the others again."""
-    ledger = Ledger(seats=2, records=4)
-    bells = Bells(1)
-    ours = permits_of(bells, 0, ledger)
+    ledger = Ledger(processes=2, records=4)
+    wakeups = Wakeups(1)
+    ours = permits_of(wakeups, 0, ledger)
     permit = ours.take("work", 1)
-    bells.close()
+    wakeups.close()
     assert isinstance(permit, Permit)
     ours.give_back(permit)
     with capture_logs() as logs:

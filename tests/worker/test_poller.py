@@ -1,4 +1,4 @@
-"""The poller: slots first, one poll at a time, never cancelled by itself, paced by work and by the gate."""
+"""The poller: slots first, one poll at a time, never cancelled by itself, paced by work and by the circuit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.config import WorkerConfig
-from flowherd.working.pacing import SOON_S
 from flowherd.client.protocol import Batch
+from flowherd.config import WorkerConfig
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, State
 from flowherd.ledger.siblings import Siblings
 from flowherd.working.batch_size import LEAST
+from flowherd.working.pacing import SOON_S
 from flowherd.working.poller import Mode, Poller
 
 
@@ -32,9 +32,9 @@ class Polling:
         self.poller = Poller(
             config,
             self.table.tools,
-            self.table.gate,
+            self.table.circuit,
             self.table.attempts,
-            Siblings.none(self.table.berth),
+            Siblings.none(self.table.segment),
             self.claims_seen,
             lambda: self.must_wait,
         )
@@ -44,7 +44,7 @@ class Polling:
 
     def claims_seen(self) -> None:
         """How many records there were when the poller said that claims had come."""
-        self.claims.append(len(list(self.table.berth.records())))
+        self.claims.append(len(list(self.table.segment.records())))
 
     @property
     def polls(self):
@@ -109,7 +109,7 @@ async def test_a_lease_is_as_old_as_the_poll_that_brought_it() -> None:
     polling.engine.script("poll", lambda: asyncio.sleep(2.5))
     asked_at = now()
     await asyncio.sleep(3.0)
-    [record] = polling.table.berth.records()
+    [record] = polling.table.segment.records()
     assert record.claimed_at == pytest.approx(asked_at, abs=0.1)
 
 
@@ -150,7 +150,7 @@ async def test_nothing_is_polled_without_a_free_slot_and_a_freed_slot_polls_at_o
 
 @virtual_time
 async def test_no_poll_is_made_while_polls_have_to_wait_and_the_next_one_comes_soon_after() -> None:
-    """N6: it could take what another process of the host still holds; also while the gate lets calls wait."""
+    """N6: it could take what another process of the host still holds; also while the circuit lets calls wait."""
     polling = Polling(slots=4)
     await asyncio.sleep(1.0)
     polling.must_wait = True
@@ -363,7 +363,7 @@ async def test_the_keeper_is_told_of_claims_once_they_stand_in_the_ledger_and_of
 
 
 @virtual_time
-async def test_a_poll_of_an_idle_process_is_no_task_of_its_own_unless_it_waits_for_the_gate() -> None:
+async def test_a_poll_of_an_idle_process_is_no_task_of_its_own_unless_it_waits_for_the_circuit() -> None:
     """There it can be called back, which a poll under way must not be."""
     polling = Polling()
     others = asyncio.all_tasks() - {polling.task}
@@ -406,27 +406,27 @@ async def test_stopping_is_final() -> None:
 
 
 @virtual_time
-async def test_a_good_poll_leaves_its_time_and_counts_in_the_berth() -> None:
+async def test_a_good_poll_leaves_its_time_and_counts_in_the_segment() -> None:
     polling = Polling()
     polling.engine.offer(an_activity())
     await asyncio.sleep(0.05)
     table = polling.table
     assert table.count(Cell.POLLS) == len(polling.polls)
     assert table.count(Cell.EMPTY_POLLS) == len(polling.polls) - 1
-    assert table.berth.clock(Clock.LAST_GOOD_POLL) > 0
+    assert table.segment.clock(Clock.LAST_GOOD_POLL) > 0
 
 
 @virtual_time
 async def test_the_fill_ratio_follows_how_much_of_what_was_asked_for_came() -> None:
     """What scaling by demand goes by: 1 while polls come back full, 0 again when there is nothing."""
     polling = Polling(slots=2)
-    fill = [polling.table.berth.clock(Clock.FILL)]
+    fill = [polling.table.segment.clock(Clock.FILL)]
     for _ in range(30):
         polling.engine.offer(an_activity(), an_activity())
     await asyncio.sleep(1.0)
-    fill.append(polling.table.berth.clock(Clock.FILL))
+    fill.append(polling.table.segment.clock(Clock.FILL))
     await asyncio.sleep(60.0)
-    fill.append(polling.table.berth.clock(Clock.FILL))
+    fill.append(polling.table.segment.clock(Clock.FILL))
     assert fill[0] == 0.0
     assert fill[1] > 0.0
     assert fill[2] < fill[1]

@@ -9,9 +9,9 @@ import pytest
 from scripted_engine import Play, ScriptedEngine
 
 from flowherd.client.tokens import Token
+from flowherd.errors import EngineDisconnected, EngineError, EngineUnavailable, ReplyTooLarge
 from flowherd.transport.direct import DirectTransport
 from flowherd.transport.transport import Reply
-from flowherd.errors import EngineDisconnected, EngineError, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

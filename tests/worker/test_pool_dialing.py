@@ -17,16 +17,16 @@ import trustme
 import uvloop
 from scripted_engine import ScriptedEngine
 
+from flowherd.errors import EngineUnavailable
 from flowherd.transport.dialing import dial
 from flowherd.transport.direct import DirectTransport
-from flowherd.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 ROUTE = "/api/v1/activities/x/complete"
 HOST = "engine.test"
-DEAD, DEAD_TOO, ALIVE = "127.0.0.2", "127.0.0.3", "127.0.0.1"
+CRASHED, DEAD_TOO, ALIVE = "127.0.0.2", "127.0.0.3", "127.0.0.1"
 
 
 class _Resolves:
@@ -95,7 +95,7 @@ def test_the_next_address_is_tried_while_the_first_says_nothing(run, *, secure: 
 
     async def call() -> None:
         async with serving(here if secure else None) as (engine, port):
-            with black_hole(DEAD, port), black_hole(DEAD_TOO, port):
+            with black_hole(CRASHED, port), black_hole(DEAD_TOO, port):
                 scheme = "https" if secure else "http"
                 url = f"{scheme}://{HOST}:{port}"
                 direct = DirectTransport(url, None, connections=1, tls=there if secure else None)
@@ -105,7 +105,7 @@ def test_the_next_address_is_tried_while_the_first_says_nothing(run, *, secure: 
                 assert (engine.connections, engine.requests[0].headers["host"]) == (1, f"{HOST}:{port}")
                 await direct.aclose()
 
-    run(call(), DEAD, DEAD_TOO, ALIVE)
+    run(call(), CRASHED, DEAD_TOO, ALIVE)
 
 
 def test_an_address_that_refuses_costs_no_time(run) -> None:
@@ -115,19 +115,19 @@ def test_an_address_that_refuses_costs_no_time(run) -> None:
             (await dial(HOST, port)).close()
             assert asyncio.get_running_loop().time() - began < 0.25
 
-    run(call(), DEAD, DEAD_TOO, ALIVE)
+    run(call(), CRASHED, DEAD_TOO, ALIVE)
 
 
 def test_when_all_refuse_each_reason_is_said_and_nothing_was_sent(run) -> None:
     async def call() -> None:
         async with serving() as (_, port):
             direct = DirectTransport(f"http://{HOST}:{port}", None, connections=1)
-            with pytest.raises(EngineUnavailable, match=rf"{DEAD}.*; .*{DEAD_TOO}") as raised:
+            with pytest.raises(EngineUnavailable, match=rf"{CRASHED}.*; .*{DEAD_TOO}") as raised:
                 await direct.call(ROUTE, b"{}", 20.0)
             assert not raised.value.in_doubt
             await direct.aclose()
 
-    run(call(), DEAD, DEAD_TOO)
+    run(call(), CRASHED, DEAD_TOO)
 
 
 @pytest.mark.filterwarnings("error")
@@ -137,20 +137,20 @@ def test_no_socket_is_left_by_who_loses_or_gives_up(run) -> None:
     async def call() -> None:
         async with serving() as (_, port):
             with (
-                black_hole(DEAD, port),
+                black_hole(CRASHED, port),
                 black_hole(DEAD_TOO, port),
                 warnings.catch_warnings(record=True) as left,
             ):
                 warnings.simplefilter("always")
                 (await dial(HOST, port)).close()
-                asyncio.get_running_loop().addresses = (DEAD, DEAD_TOO)  # type: ignore[attr-defined]
+                asyncio.get_running_loop().addresses = (CRASHED, DEAD_TOO)  # type: ignore[attr-defined]
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(dial(HOST, port), 0.4)
                 await asyncio.sleep(0.05)
                 gc.collect()
                 assert [str(warning.message) for warning in left] == []
 
-    run(call(), DEAD, ALIVE)
+    run(call(), CRASHED, ALIVE)
 
 
 def test_the_families_of_a_name_take_turns(run) -> None:

@@ -19,12 +19,12 @@ from httptools import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowherd.config import WorkerConfig
+from flowherd.errors import EngineUnavailable
 from flowherd.transport import choice
 from flowherd.transport.httpx_face import _head_of
 from flowherd.transport.parser import ReplyReader
 from flowherd.transport.wire import base_path_of, checked_target
-from flowherd.config import WorkerConfig
-from flowherd.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

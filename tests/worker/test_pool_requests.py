@@ -9,10 +9,10 @@ import pytest
 from scripted_engine import Play, ScriptedEngine
 
 from flowherd.client.tokens import Token
+from flowherd.errors import EngineUnavailable
 from flowherd.transport.direct import DirectTransport
 from flowherd.transport.httpx_face import PoolTransport
 from flowherd.transport.wire import Origin, header_line
-from flowherd.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,10 +12,10 @@ import pytest
 import trustme
 from scripted_engine import Play, ScriptedEngine
 
+from flowherd.errors import EngineMisconfigured, EngineUnavailable
 from flowherd.transport.direct import DirectTransport
 from flowherd.transport.httpx_face import PoolTransport
 from flowherd.transport.transport import HttpxTransport, Transport, new_client
-from flowherd.errors import EngineMisconfigured, EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

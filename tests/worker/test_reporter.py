@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.model import Completed, Failed
-from flowherd.client.circuit import Gate
+from flowherd.client.circuit import Circuit
 from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable
+from flowherd.model import Completed, Failed
 from flowherd.testing import FakeEngine
 from flowherd.working.reporter import FAIL_TRIES, Delivery, Reporter
 
@@ -36,8 +36,8 @@ class Sender:
 
     def __init__(self) -> None:
         self.engine = FakeEngine()
-        self.gate = Gate()
-        self.reporter = Reporter(self.engine, self.gate, deadline_s=30.0)
+        self.circuit = Circuit()
+        self.reporter = Reporter(self.engine, self.circuit, deadline_s=30.0)
         self.worker_id: str | None = "w-1"
 
     async def deliver(self, outcome: Completed | Failed = DONE) -> Delivery:
@@ -201,7 +201,7 @@ async def test_a_conflict_about_a_replaced_worker_id_is_ignored(outcome: Complet
 
 @virtual_time
 async def test_the_worker_id_is_asked_for_after_the_gate_and_not_before() -> None:
-    """A delivery may wait at the gate for a minute, in which the activity is claimed again."""
+    """A delivery may wait at the circuit for a minute, in which the activity is claimed again."""
     sender = Sender()
     sender.engine.script("complete", EngineUnavailable("status 503", retry_after_s=60.0))
     delivery = asyncio.create_task(sender.deliver())
@@ -245,11 +245,11 @@ async def test_a_delivery_withdrawn_at_the_gate_makes_no_call_and_says_nothing_a
     sender.worker_id = None
     assert await delivery is Delivery.WITHDRAWN
     assert len(sender.engine.calls) == 1
-    assert sender.gate.failures == 1
+    assert sender.circuit.failures == 1
 
 
 @virtual_time
-async def test_calls_ended_waits_for_calls_and_not_for_the_gate() -> None:
+async def test_calls_ended_waits_for_calls_and_not_for_the_circuit() -> None:
     sender = Sender()
     answered = asyncio.Event()
     sender.engine.script("complete", hang_until(answered, then=AWAY), *[AWAY] * 1000)

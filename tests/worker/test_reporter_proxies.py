@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.model import Completed, Failed
-from flowherd.client.circuit import Gate
+from flowherd.client.circuit import Circuit
 from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import CallTooSlow, EngineError, EngineUnavailable, ForeignReply
+from flowherd.model import Completed, Failed
 from flowherd.testing import FakeEngine
 from flowherd.working.reporter import FAIL_TRIES, Delivery, Reporter
 
@@ -35,8 +35,8 @@ class Sender:
 
     def __init__(self, most_large: int = 1) -> None:
         self.engine = FakeEngine()
-        self.gate = Gate()
-        self.reporter = Reporter(self.engine, self.gate, 30.0, limit_s=LIMIT_S, most_large=most_large)
+        self.circuit = Circuit()
+        self.reporter = Reporter(self.engine, self.circuit, 30.0, limit_s=LIMIT_S, most_large=most_large)
 
     def post(
         self, outcome: Completed | Failed = DONE, timeout_s: float | None = None, id_: str = "a-1"
@@ -52,12 +52,12 @@ class Sender:
 @pytest.mark.parametrize("status", [400, 404, 405, 409, 413, 415, 422])
 @virtual_time
 async def test_a_computed_success_outlives_a_proxy_that_answers_for_a_while(status: int) -> None:
-    """N7: a redeployed ingress answers 404 or 413 in HTML for half a minute; nothing is failed, the gate stays open."""
+    """N7: a redeployed ingress answers 404 or 413 in HTML for half a minute; nothing is failed, the circuit stays open."""
     sender = Sender()
     sender.answer("complete", foreign(status))
     delivery = sender.post()
     await asyncio.sleep(LIMIT_S - 15.0)
-    assert (delivery.done(), sender.gate.failures) == (False, 0)
+    assert (delivery.done(), sender.circuit.failures) == (False, 0)
     sender.engine._scripts.clear()
     assert await delivery is Delivery.ACCEPTED
     assert sender.engine.of("fail") == []
@@ -125,29 +125,29 @@ async def test_a_failure_outlives_a_proxy_too_and_its_tries_are_not_used_up() ->
 @pytest.mark.parametrize("error", [foreign(413), TOO_SLOW], ids=["foreign", "slow"])
 @virtual_time
 async def test_an_error_of_one_call_alone_keeps_nobody_else_waiting(error: EngineError) -> None:
-    """N7, N8: one output that a proxy refuses, or that is slow, must not close the worker's gate."""
+    """N7, N8: one output that a proxy refuses, or that is slow, must not close the worker's circuit."""
     sender = Sender()
     sender.answer("complete", error, 5)
     first = sender.post()
     await sender.engine.until(lambda engine: len(engine.calls) == 5)
     began = now()
     assert await sender.post(id_="a-2") is Delivery.ACCEPTED
-    assert (now() - began, sender.gate.failures) == (0.0, 0)
+    assert (now() - began, sender.circuit.failures) == (0.0, 0)
     assert await first is Delivery.ACCEPTED
 
 
 @virtual_time
 async def test_an_error_of_one_call_alone_does_not_open_a_closed_gate_either() -> None:
-    gate = Gate()
+    circuit = Circuit()
 
     async def fails(error: EngineError) -> None:
         raise error
 
     with pytest.raises(EngineUnavailable):
-        await gate.through(lambda: fails(EngineUnavailable("refused")))
+        await circuit.through(lambda: fails(EngineUnavailable("refused")))
     with pytest.raises(ForeignReply):
-        await gate.through(lambda: fails(foreign(404)))
-    assert gate.failures == 1
+        await circuit.through(lambda: fails(foreign(404)))
+    assert circuit.failures == 1
 
 
 @virtual_time
@@ -159,7 +159,7 @@ async def test_a_hurried_gate_ends_a_parcels_own_pause() -> None:
     await sender.engine.until(lambda engine: len(engine.calls) == 20)
     began = now()
     await asyncio.sleep(0)
-    sender.gate.hurry()
+    sender.circuit.hurry()
     assert await delivery is Delivery.ACCEPTED
     assert now() == began
 

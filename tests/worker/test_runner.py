@@ -10,8 +10,8 @@ from pydantic import BaseModel, SecretStr
 from virtual_time import virtual_time
 
 from flowherd import ActivityError, ActivityResult, CancelReason, Registry, RegistryError, Usage, activity
-from flowherd.model import Completed, Failed, Lost
 from flowherd.config import WorkerConfig
+from flowherd.model import Completed, Failed, Lost
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Phase, Runner
@@ -50,7 +50,7 @@ async def test_output_cost_and_usage_make_the_outcome():
     outcome = await after(run.outcome())
     await after(run.ended())
     assert outcome == Completed(b'{"n":3}', "0.5", (Usage("p", "m", input_tokens=3, output_tokens=1),))
-    assert (run.phase, run.has_ended, run.is_zombie) == (Phase.ENDED, True, False)
+    assert (run.phase, run.has_ended, run.is_detached) == (Phase.ENDED, True, False)
 
 
 async def test_what_was_spent_before_a_failure_is_reported_with_it():
@@ -326,7 +326,7 @@ async def test_a_late_success_is_dropped_and_counted():
     assert (run.dropped, bench.runner.dropped) == (True, 1)
 
 
-async def test_swallowed_cancellation_is_reported_after_the_grace_and_stays_a_zombie():
+async def test_swallowed_cancellation_is_reported_after_the_grace_and_stays_a_detached():
     """A8: the slot is not free before the handler has really ended."""
     let_go, cancels = asyncio.Event(), []
 
@@ -340,7 +340,7 @@ async def test_swallowed_cancellation_is_reported_after_the_grace_and_stays_a_zo
 
     run = Bench(work, cancel_grace_s=SOON).start("work", timeout_s=SOON)
     assert (await after(run.outcome())).code == "TIMEOUT"
-    assert (run.is_zombie, run.has_ended, run.phase) == (True, False, Phase.ZOMBIE)
+    assert (run.is_detached, run.has_ended, run.phase) == (True, False, Phase.DETACHED)
     let_go.set()
     await after(run.ended())
     assert run.phase is Phase.ENDED
@@ -348,7 +348,7 @@ async def test_swallowed_cancellation_is_reported_after_the_grace_and_stays_a_zo
 
 
 @virtual_time
-async def test_a_thread_past_its_limit_sees_that_it_is_cancelled_and_is_a_zombie_until_it_ends():
+async def test_a_thread_past_its_limit_sees_that_it_is_cancelled_and_is_a_detached_until_it_ends():
     """The clock stands until the thread has begun, however long a busy machine takes for that."""
     begun, let_go, seen = threading.Event(), threading.Event(), []
 
@@ -362,7 +362,7 @@ async def test_a_thread_past_its_limit_sees_that_it_is_cancelled_and_is_a_zombie
     run = Bench(work, cancel_grace_s=SOON).start("work", timeout_s=SOON)
     assert begun.wait(10)
     assert (await run.outcome()).code == "TIMEOUT"
-    assert run.is_zombie
+    assert run.is_detached
     let_go.set()
     await run.ended()
     assert seen == [(True, CancelReason.TIMEOUT)]
@@ -538,7 +538,7 @@ async def test_attempts_beyond_max_concurrent_wait_in_order_and_their_limit_has_
     assert started == [0, 2]
 
 
-async def test_a_zombie_counts_against_max_concurrent():
+async def test_a_detached_counts_against_max_concurrent():
     begun, let_go = threading.Event(), threading.Event()
 
     @activity(max_concurrent=1)
@@ -552,7 +552,7 @@ async def test_a_zombie_counts_against_max_concurrent():
     second = bench.start("work", {"n": 1}, number=2)
     assert begun.wait(10)
     await after(first.outcome())
-    assert (first.is_zombie, second.phase) == (True, Phase.WAITING)
+    assert (first.is_detached, second.phase) == (True, Phase.WAITING)
     let_go.set()
     assert await after(second.outcome()) == Completed(b"{}")
 

@@ -1,4 +1,4 @@
-"""Settlement: what an ended process held is given back or delivered; its berth is freed last."""
+"""Settlement: what an ended process held is given back or delivered; its segment is freed last."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ import signal
 import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
-from worker_kit import open_berth
+from worker_kit import open_segment
 
-from flowherd.model import Completed
+from flowherd.client.protocol import Answer, Verdict
 from flowherd.config import WorkerConfig
 from flowherd.ends import NOT_OUT_OF_MEMORY
-from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable, ForeignReply
 from flowherd.leases.lease_keeper import LeaseKeeper
-from flowherd.ledger import Berth, Cause, Cell, Host, Ledger, Life, RecordBook, SeatTotal
+from flowherd.ledger import Cause, Cell, Host, Ledger, Life, ProcessTotal, RecordWriter, Segment
+from flowherd.model import Completed
 from flowherd.testing import FakeEngine
 
 KEPT = FakeEngine().encode_completion("w-1", Completed(b'{"n":1}'))
 
 
 class DeadWorker:
-    """A berth with one record in each state, whose process has not ended yet, and a keeper."""
+    """A segment with one record in each state, whose process has not ended yet, and a keeper."""
 
     def __init__(self, *states: str) -> None:
         self.engine = FakeEngine()
-        self.ledger = Ledger(seats=1, records=20)
-        self.berth = open_berth(self.ledger)
-        self.berth.put(Cell.PID, 4711)
-        self.book = RecordBook(self.berth)
+        self.ledger = Ledger(processes=1, records=20)
+        self.segment = open_segment(self.ledger)
+        self.segment.put(Cell.PID, 4711)
+        self.writer = RecordWriter(self.segment)
         for state in states:
             self.hold(state)
         self.start_keeper()
 
     def hold(self, state: str) -> None:
-        index, _ = self.book.claim(state, "w-1", "resize", now=now(), lease_s=60.0)
+        index, _ = self.writer.claim(state, "w-1", "resize", now=now(), lease_s=60.0)
         match state:
             case "running":
-                self.book.running(index, now=now(), limit_s=300.0)
+                self.writer.running(index, now=now(), limit_s=300.0)
             case "kept":
-                self.book.reporting(index, KEPT)
+                self.writer.reporting(index, KEPT)
             case "failing" | "too large to keep":
-                self.book.reporting(index, None)
-            case "zombie":
-                self.book.zombie(index)
+                self.writer.reporting(index, None)
+            case "detached":
+                self.writer.detached(index)
 
     def start_keeper(self) -> None:
         loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ class DeadWorker:
         self.running = loop.create_task(self.keeper.run())
 
     def end(self, cause: Cause = Cause.CRASH, status: int = signal.SIGKILL) -> None:
-        self.berth.end(cause, status)
+        self.segment.end(cause, status)
 
     def said(self, verb: str) -> dict[str, dict[str, object]]:
         return {call.activity_id: call.body for call in self.engine.of(verb)}
@@ -63,12 +63,12 @@ class DeadWorker:
 @virtual_time
 async def test_each_record_is_settled_by_its_state() -> None:
     """The table of design §4: waiting and running work is handed back, a kept result delivered."""
-    dead = DeadWorker("claimed", "running", "kept", "failing", "zombie")
+    dead = DeadWorker("claimed", "running", "kept", "failing", "detached")
     dead.end()
     await asyncio.sleep(1.0)
     assert set(dead.said("complete")) == {"kept"}
     assert set(dead.said("fail")) == {"claimed", "running", "failing"}
-    assert dead.berth.life is Life.FREE
+    assert dead.segment.life is Life.FREE
     assert dead.ledger.get(Host.SETTLED) == 4
 
 
@@ -133,9 +133,9 @@ async def test_a_death_names_what_ran_beside_and_how_large_the_process_was() -> 
     """C10: one of them may have done it, or have taken the memory that the kernel took back."""
     dead = DeadWorker("claimed", "running", "kept")
     for number in range(2):
-        index, _ = dead.book.claim(f"b-{number}", "w-1", "render", now=now(), lease_s=60.0)
-        dead.book.running(index, now=now(), limit_s=300.0)
-    dead.berth.put(Cell.RESIDENT_BYTES, 812_000_000)
+        index, _ = dead.writer.claim(f"b-{number}", "w-1", "render", now=now(), lease_s=60.0)
+        dead.writer.running(index, now=now(), limit_s=300.0)
+    dead.segment.put(Cell.RESIDENT_BYTES, 812_000_000)
     dead.end()
     await asyncio.sleep(1.0)
     said = {id_: body["error"]["message"] for id_, body in dead.said("fail").items()}  # type: ignore[index]
@@ -150,20 +150,20 @@ async def test_a_death_names_what_ran_beside_and_how_large_the_process_was() -> 
 async def test_the_size_of_a_process_is_no_matter_when_memory_was_none(status: int) -> None:
     """The kernel counts its out-of-memory kills, and this was none."""
     dead = DeadWorker("running")
-    dead.berth.put(Cell.RESIDENT_BYTES, 812_000_000)
+    dead.segment.put(Cell.RESIDENT_BYTES, 812_000_000)
     dead.end(status=status)
     await asyncio.sleep(1.0)
     assert "MB" not in str(dead.said("fail"))
 
 
 @virtual_time
-async def test_a_settlement_is_tried_through_an_outage_and_the_berth_stays_taken_meanwhile() -> None:
+async def test_a_settlement_is_tried_through_an_outage_and_the_segment_stays_taken_meanwhile() -> None:
     dead = DeadWorker("running", "kept")
     for verb in ("fail", "complete"):
         dead.engine.script(verb, *[EngineUnavailable("connection refused")] * 12)
     dead.end()
     await asyncio.sleep(5.0)
-    assert dead.berth.life is Life.ENDED
+    assert dead.segment.life is Life.ENDED
     assert not dead.keeper.settled
     await asyncio.sleep(120.0)
     assert dead.keeper.settled
@@ -172,23 +172,23 @@ async def test_a_settlement_is_tried_through_an_outage_and_the_berth_stays_taken
 
 
 @virtual_time
-async def test_a_settlement_is_given_up_in_the_end_so_that_the_berth_is_not_taken_for_ever() -> None:
+async def test_a_settlement_is_given_up_in_the_end_so_that_the_segment_is_not_taken_for_ever() -> None:
     dead = DeadWorker("running")
     dead.engine.script("fail", *[EngineUnavailable("connection refused")] * 10_000)
     dead.end()
     with capture_logs() as logs:
         await asyncio.sleep(290.0)
-        assert dead.berth.life is Life.ENDED
+        assert dead.segment.life is Life.ENDED
         await asyncio.sleep(30.0)
-    assert dead.berth.life is Life.FREE
+    assert dead.segment.life is Life.FREE
     said = [entry["event"] for entry in logs if "polls" not in entry["event"]]
     assert said == ["settlement_delayed", "settlement_given_up"]
     assert dead.ledger.get(Host.SETTLED) == 0
 
 
 @virtual_time
-async def test_a_keeper_that_dies_amid_a_settlement_leaves_the_berth_to_the_next_one() -> None:
-    """What is owed is the ledger's state, not a message: the new keeper finds the ended berth by itself."""
+async def test_a_keeper_that_dies_amid_a_settlement_leaves_the_segment_to_the_next_one() -> None:
+    """What is owed is the ledger's state, not a message: the new keeper finds the ended segment by itself."""
     dead = DeadWorker("running")
     dead.engine.script("fail", asyncio.Event().wait)
     dead.end()
@@ -196,10 +196,10 @@ async def test_a_keeper_that_dies_amid_a_settlement_leaves_the_berth_to_the_next
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await asyncio.sleep(0)
-    assert dead.berth.life is Life.ENDED
+    assert dead.segment.life is Life.ENDED
     dead.start_keeper()
     await asyncio.sleep(1.0)
-    assert dead.berth.life is Life.FREE
+    assert dead.segment.life is Life.FREE
     assert len(dead.engine.of("fail")) == 2
 
 
@@ -221,7 +221,7 @@ async def test_the_next_keeper_says_and_counts_nothing_again_that_was_settled() 
 
 
 @virtual_time
-async def test_two_scans_do_not_settle_a_berth_twice() -> None:
+async def test_two_scans_do_not_settle_a_segment_twice() -> None:
     dead = DeadWorker("running")
     asked = asyncio.Event()
     dead.engine.script("fail", asked.wait)
@@ -267,7 +267,7 @@ async def test_a_conflict_means_that_it_had_been_settled(verdict: Verdict) -> No
     dead.engine.script("complete", Answer(verdict, "already completed"))
     dead.end()
     await asyncio.sleep(1.0)
-    assert dead.berth.life is Life.FREE
+    assert dead.segment.life is Life.FREE
     assert len(dead.engine.calls) == 2
 
 
@@ -283,10 +283,10 @@ async def test_the_dead_are_not_beaten_any_more() -> None:
 @virtual_time
 async def test_the_counts_of_the_dead_go_to_their_seat_once() -> None:
     dead = DeadWorker("running")
-    dead.berth.add(Cell.COMPLETED, 7)
+    dead.segment.add(Cell.COMPLETED, 7)
     dead.end()
     await asyncio.sleep(1.0)
-    assert dead.ledger.seat_total(0, SeatTotal.COMPLETED) == 7
+    assert dead.ledger.process_total(0, ProcessTotal.COMPLETED) == 7
 
 
 @virtual_time
@@ -297,7 +297,7 @@ async def test_a_bug_in_one_settlement_does_not_keep_the_others_from_theirs() ->
     with capture_logs() as logs:
         await asyncio.sleep(1.0)
     assert len(dead.engine.of("fail")) == 2
-    assert dead.berth.life is Life.FREE
+    assert dead.segment.life is Life.FREE
     assert "internal_error" in {entry["event"] for entry in logs}
 
 
@@ -344,7 +344,7 @@ async def test_an_activity_that_is_given_up_ended_as_poison() -> None:
     """It died alone, and for the third time: a line that says `requeued` would be wrong."""
     dead = DeadWorker("running")
     for sequence in (1, 2):
-        dead.ledger.suspects.charge("running", "died", sequence)
+        dead.ledger.crash_history.charge("running", "died", sequence)
     dead.end()
     with capture_logs() as logs:
         await dead.keeper.all_settled()
@@ -353,19 +353,19 @@ async def test_an_activity_that_is_given_up_ended_as_poison() -> None:
 
 
 class DeadThreads(DeadWorker):
-    """A process of two workers, each with a berth of its own, that has run one activity in each."""
+    """A process of two workers, each with a segment of its own, that has run one activity in each."""
 
     def __init__(self, *states: str) -> None:
         super().__init__(*states)
-        self.other = open_berth(self.ledger, seat=1)
+        self.other = open_segment(self.ledger, index=1)
         self.other.put(Cell.PID, 4711)
-        self.other_book = RecordBook(self.other)
-        index, self.other_sequence = self.other_book.claim("b-1", "w-2", "parse", now=now(), lease_s=60.0)
-        self.other_book.running(index, now=now(), limit_s=5.0)
+        self.other_writer = RecordWriter(self.other)
+        index, self.other_sequence = self.other_writer.claim("b-1", "w-2", "parse", now=now(), lease_s=60.0)
+        self.other_writer.running(index, now=now(), limit_s=5.0)
 
 
 @virtual_time
-async def test_a_process_of_several_berths_is_settled_when_all_of_them_have_ended() -> None:
+async def test_a_process_of_several_segments_is_settled_when_all_of_them_have_ended() -> None:
     """What ran in another thread is part of the cause: it must not be forgotten before it has been read."""
     dead = DeadThreads("running")
     dead.end()
@@ -385,7 +385,7 @@ async def test_who_died_beside_another_thread_did_not_die_alone(*, beside: bool)
     """A poison is named by a death alone in its process, whatever thread it ran in."""
     dead = DeadThreads(*(["running"] if beside else []))
     for sequence in (1, 2):
-        dead.ledger.suspects.charge("b-1", "died", sequence)
+        dead.ledger.crash_history.charge("b-1", "died", sequence)
     dead.end()
     dead.other.end(Cause.CRASH, signal.SIGKILL)
     await dead.keeper.all_settled()
@@ -396,24 +396,24 @@ async def test_who_died_beside_another_thread_did_not_die_alone(*, beside: bool)
 async def test_the_one_that_hung_the_process_is_named_to_those_in_its_other_threads() -> None:
     """Design (hang rule): the guilty one has timed out, what ran beside it has lost its process."""
     dead = DeadThreads("running")
-    for berth in (dead.berth, dead.other):
-        berth.put(Cell.GUILTY, dead.other_sequence)
-        berth.end(Cause.HUNG, signal.SIGABRT)
+    for segment in (dead.segment, dead.other):
+        segment.put(Cell.GUILTY, dead.other_sequence)
+        segment.end(Cause.HUNG, signal.SIGABRT)
     await dead.keeper.all_settled()
     failures = dead.said("fail")
     assert "TIMEOUT" in str(failures["b-1"])
     assert "ended because activity 'parse' blocked it" in str(failures["running"])
 
 
-def test_a_worker_that_never_opened_its_berth_owes_nothing() -> None:
+def test_a_worker_that_never_opened_its_segment_owes_nothing() -> None:
     """Faults C1: killed before its first poll."""
-    ledger = Ledger(seats=1, records=4)
-    berth: Berth = open_berth(ledger)
+    ledger = Ledger(processes=1, records=4)
+    segment: Segment = open_segment(ledger)
 
     @virtual_time
     async def settle() -> None:
         keeper = LeaseKeeper(FakeEngine(), FakeEngine(), ledger, WorkerConfig(), lambda _: None)
-        berth.end(Cause.CRASH, signal.SIGKILL)
+        segment.end(Cause.CRASH, signal.SIGKILL)
         keeper.scan()
         await asyncio.sleep(0.1)
         assert keeper.settled

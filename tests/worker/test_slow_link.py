@@ -13,15 +13,15 @@ from scripted_engine import Play, ScriptedEngine
 from slow_link import slow_link
 from structlog.testing import capture_logs
 
-from flowherd.model import Completed
-from flowherd.client.circuit import Gate
+from flowherd.client.circuit import Circuit
 from flowherd.client.kruxia import KruxiaEngine
+from flowherd.config import WorkerConfig
+from flowherd.errors import CallTooSlow, EngineUnavailable
+from flowherd.model import Completed
+from flowherd.transport.choice import new_transport
 from flowherd.transport.direct import DirectTransport
 from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
 from flowherd.transport.transport import PlainHttpxTransport, new_client
-from flowherd.transport.choice import new_transport
-from flowherd.config import WorkerConfig
-from flowherd.errors import CallTooSlow, EngineUnavailable
 from flowherd.working.reporter import Delivery, Reporter
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ async def deliver_beside_light_work(
 ) -> float:
     """Delivers a large output over a slow link; returns how long light work had to wait at most."""
     async with slow_link(link_rate) as link:
-        engine, gate = KruxiaEngine(transport_to(link.url, carrier, least)), Gate()
-        reporter = Reporter(engine, gate, deadline_s)
+        engine, circuit = KruxiaEngine(transport_to(link.url, carrier, least)), Circuit()
+        reporter = Reporter(engine, circuit, deadline_s)
         beside = Beside(engine, reporter, 0.05)
         light = asyncio.create_task(beside.go_on())
         output = Completed(b'{"n":"%b"}' % (b"x" * size))
@@ -90,7 +90,7 @@ async def deliver_beside_light_work(
         assert not light.done(), light.result()
         light.cancel()
         await engine.aclose()
-        assert (logs, gate.failures) == ([], 0)
+        assert (logs, circuit.failures) == ([], 0)
         assert link.received < 1.5 * size + 1000 * beside.count
         assert beside.count > 10
         return beside.longest_s

@@ -7,11 +7,11 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from flowherd.link.messages import Drain, Release, encode
 from flowherd.exits import Exit
-from flowherd.process import commands
 from flowherd.link.link import Link
-from flowherd.process.commands import Orders
+from flowherd.link.messages import Drain, Release, encode
+from flowherd.process import commands
+from flowherd.process.commands import CommandReader
 from flowherd.working.tasks import Tasks, start_thread
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf(
             raise RuntimeError("a defect")  # noqa: TRY004
 
     ours, theirs = Link.pair()
-    receiver = Orders(theirs)
+    receiver = CommandReader(theirs)
     receiver.serve(deliver)
     receiver.start()
     ours._sock.send(b"garbage")

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from flowherd import ActivityContext, RegistryError, SyncActivityContext, activity
-from flowherd.model import Completed, Failed, Usage
-from flowherd.config import WorkerConfig
 from flowherd.client.protocol import Answer, Batch, Engine, Undecodable, Verdict
+from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
+from flowherd.model import Completed, Failed, Usage
 from flowherd.running.environment import RunEnvironment
 from flowherd.testing import FakeEngine, make_activity, run_activity, run_activity_sync
 

@@ -1,4 +1,4 @@
-"""The seats' sums when the keeper that adds them up dies, at any store it makes."""
+"""The processes' sums when the keeper that adds them up dies, at any store it makes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.ledger.totals import SeatTotals, cells_needed
+from flowherd.ledger.totals import ProcessTotals, cells_needed
 
-SEATS, BERTHS, WIDTH = 2, 3, 2
+SEATS, SEGMENTS, WIDTH = 2, 3, 2
 
 
 class Died(Exception):
@@ -38,75 +38,75 @@ class Cells(list):
 
 @dataclass
 class Host:
-    """Berths that live and end, a keeper that moves what they counted, and what the sums should be."""
+    """Segments that live and end, a keeper that moves what they counted, and what the sums should be."""
 
-    cells: Cells = field(default_factory=lambda: Cells(cells_needed(SEATS, BERTHS, WIDTH)))
-    lives: list[int] = field(default_factory=lambda: [0] * BERTHS)
+    cells: Cells = field(default_factory=lambda: Cells(cells_needed(SEATS, SEGMENTS, WIDTH)))
+    lives: list[int] = field(default_factory=lambda: [0] * SEGMENTS)
     ended: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
     expected: dict[int, list[int]] = field(
-        default_factory=lambda: {seat: [0] * WIDTH for seat in range(SEATS)}
+        default_factory=lambda: {index: [0] * WIDTH for index in range(SEATS)}
     )
 
     def __post_init__(self) -> None:
         self.cells.look = self.check
-        self.totals = SeatTotals(self.cells, BERTHS, WIDTH)
+        self.totals = ProcessTotals(self.cells, SEGMENTS, WIDTH)
 
-    def end(self, berth: int, seat: int, counted: list[int]) -> None:
-        """An incarnation ends; its berth must be settled before it is used again."""
-        if berth in self.ended:
-            self.settle(berth)
-        self.lives[berth] += 1
-        self.ended[berth] = (seat, counted)
-        self.expected[seat] = [a + b for a, b in zip(self.expected[seat], counted, strict=True)]
+    def end(self, segment: int, index: int, counted: list[int]) -> None:
+        """An incarnation ends; its segment must be settled before it is used again."""
+        if segment in self.ended:
+            self.settle(segment)
+        self.lives[segment] += 1
+        self.ended[segment] = (index, counted)
+        self.expected[index] = [a + b for a, b in zip(self.expected[index], counted, strict=True)]
 
-    def settle(self, berth: int) -> None:
+    def settle(self, segment: int) -> None:
         """The keeper moves and frees; one that has died is followed by another, which begins anew."""
-        seat, counted = self.ended[berth]
+        process, counted = self.ended[segment]
         while True:
             try:
-                self.totals.move(berth, self.lives[berth], seat, counted)
+                self.totals.move(segment, self.lives[segment], process, counted)
             except Died:
-                self.totals = SeatTotals(self.cells, BERTHS, WIDTH)
+                self.totals = ProcessTotals(self.cells, SEGMENTS, WIDTH)
                 return
-            del self.ended[berth]
+            del self.ended[segment]
             return
 
     def check(self) -> None:
         """What a reader adds up, at this instant."""
-        for seat, sums in self.expected.items():
-            found = [self.totals.total(seat, counter) for counter in range(WIDTH)]
-            for berth, (of, counted) in self.ended.items():
-                if of == seat and not self.totals.has(berth, self.lives[berth]):
+        for process, sums in self.expected.items():
+            found = [self.totals.total(process, counter) for counter in range(WIDTH)]
+            for segment, (of, counted) in self.ended.items():
+                if of == process and not self.totals.has(segment, self.lives[segment]):
                     found = [a + b for a, b in zip(found, counted, strict=True)]
-            assert found == sums, (seat, self.cells)
+            assert found == sums, (process, self.cells)
 
 
-_berths, _counts = st.integers(0, BERTHS - 1), st.lists(st.integers(0, 9), min_size=WIDTH, max_size=WIDTH)
-_ends = st.tuples(st.just("end"), _berths, st.integers(0, SEATS - 1), _counts)
-_settles = st.tuples(st.just("settle"), _berths, st.integers(-1, 2 * WIDTH + 6))
+_segments, _counts = st.integers(0, SEGMENTS - 1), st.lists(st.integers(0, 9), min_size=WIDTH, max_size=WIDTH)
+_ends = st.tuples(st.just("end"), _segments, st.integers(0, SEATS - 1), _counts)
+_settles = st.tuples(st.just("settle"), _segments, st.integers(-1, 2 * WIDTH + 6))
 
 
 @given(st.lists(_ends | _settles, max_size=30))
 def test_a_keeper_that_dies_at_any_store_counts_nothing_twice_and_loses_nothing(steps: list) -> None:
     """Not at the end, and not for a reader that looks between two stores."""
     host = Host()
-    for kind, berth, *rest in steps:
+    for kind, segment, *rest in steps:
         if kind == "end":
-            host.end(berth, *rest)
-        elif berth in host.ended:
+            host.end(segment, *rest)
+        elif segment in host.ended:
             host.cells.dies_in = rest[0]
-            host.settle(berth)
+            host.settle(segment)
             host.cells.dies_in = -1
         host.check()
-    for berth in sorted(host.ended):
-        host.settle(berth)
+    for segment in sorted(host.ended):
+        host.settle(segment)
     assert not host.ended
     host.check()
 
 
 @pytest.mark.parametrize("store", range(2 * WIDTH + 6))
 def test_each_store_of_a_move_is_one_the_keeper_may_die_at(store: int) -> None:
-    """So many stores there are, and the successor may begin with another berth."""
+    """So many stores there are, and the successor may begin with another segment."""
     host = Host()
     host.end(0, 1, [3, 4])
     host.end(1, 1, [50, 60])

@@ -13,8 +13,6 @@ import pytest
 import trustme
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
-from flowherd.transport import choice
-from flowherd.transport.transport import HttpxTransport, PlainHttpxTransport, Reply, Transport, new_client
 from flowherd.config import WorkerConfig
 from flowherd.errors import (
     EngineDisconnected,
@@ -23,6 +21,8 @@ from flowherd.errors import (
     EngineUnavailable,
     ReplyTooLarge,
 )
+from flowherd.transport import choice
+from flowherd.transport.transport import HttpxTransport, PlainHttpxTransport, Reply, Transport, new_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

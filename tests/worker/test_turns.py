@@ -8,15 +8,15 @@ import sys
 _KEPT = """
 import gc, sys
 from flowherd.config import WorkerConfig
-from flowherd.ledger import Ledger, RecordBook
-from flowherd.ledger.wakeups import Bells
+from flowherd.ledger import Ledger, RecordWriter
+from flowherd.ledger.wakeups import Wakeups
 from flowherd.ledger.siblings import Siblings
 from flowherd.working.turns import Turns
-ledger = Ledger(seats=1, records=4)
-berth = ledger.berths[0]
-berth.open(seat=0, incarnation=1, now=1.0)
-RecordBook(berth)
-turns = Turns(WorkerConfig(), Siblings(ledger.berths, berth, Bells(len(ledger.berths))), 1.0)
+ledger = Ledger(processes=1, records=4)
+segment = ledger.segments[0]
+segment.open(index=0, incarnation=1, now=1.0)
+RecordWriter(segment)
+turns = Turns(WorkerConfig(), Siblings(ledger.segments, segment, Wakeups(len(ledger.segments))), 1.0)
 turns.began(1.0)
 turns.found(1, 0, began_at=1.0, now=1.0, is_light=True)
 def look():

@@ -9,8 +9,8 @@ import pytest
 from attempts_kit import Rig, an_activity, surplus
 from virtual_time import virtual_time
 
-from flowherd.link.messages import Stopped
 from flowherd.ledger import Cell, Standing
+from flowherd.link.messages import Stopped
 
 
 @virtual_time
@@ -22,8 +22,8 @@ async def test_a_worker_works_a_queue_off() -> None:
     await asyncio.wait_for(rig.engine.settled(*ids), 5.0)
     await asyncio.sleep(0.1)
     assert sorted(call.activity_id for call in rig.engine.of("complete")) == sorted(ids)
-    assert rig.berth.get(Cell.COMPLETED) == 50
-    assert rig.berth.get(Cell.RUNNING) == 0
+    assert rig.segment.get(Cell.COMPLETED) == 50
+    assert rig.segment.get(Cell.RUNNING) == 0
     rig.worker.drain(1.0)
     assert (await rig.stopped())[0] == Stopped(0, ())
 
@@ -69,21 +69,21 @@ async def test_two_workers_live_in_one_process() -> None:
 
 
 @virtual_time
-async def test_slots_follow_the_supervisors_order_and_the_berth_says_so() -> None:
+async def test_slots_follow_the_supervisors_order_and_the_segment_says_so() -> None:
     rig = Rig(slots=1)
     rig.engine.script("poll", surplus("a-1", "a-2", "a-3"))
     await asyncio.sleep(0.5)
-    assert rig.berth.get(Cell.RUNNING) == 1
+    assert rig.segment.get(Cell.RUNNING) == 1
     rig.worker.set_slots(2, n=7)
     await asyncio.sleep(0.1)
-    assert rig.berth.get(Cell.RUNNING) == 2
-    assert (rig.berth.get(Cell.LIMIT), rig.berth.get(Cell.LIMIT_APPLIED)) == (2, 7)
-    assert rig.berth.get(Cell.HELD) == 2
+    assert rig.segment.get(Cell.RUNNING) == 2
+    assert (rig.segment.get(Cell.LIMIT), rig.segment.get(Cell.LIMIT_APPLIED)) == (2, 7)
+    assert rig.segment.get(Cell.HELD) == 2
     rig.worker.set_slots(0, n=8)
-    assert rig.berth.get(Cell.HELD) == 2
+    assert rig.segment.get(Cell.HELD) == 2
     rig.handlers.end("a-1", "a-2")
     await asyncio.sleep(1.0)
-    assert rig.berth.get(Cell.HELD) == 0
+    assert rig.segment.get(Cell.HELD) == 0
     rig.worker.release(0.5)
     assert (await rig.stopped())[0].released == 1
 
@@ -108,12 +108,12 @@ async def test_quiet_takes_no_new_work_while_the_old_goes_on() -> None:
 async def test_a_bell_makes_the_worker_heed_verdicts() -> None:
     rig = Rig()
     await rig.begin("a-1")
-    (record,) = rig.berth.records()
-    rig.berth.judge(record, Standing.GONE, 0.0)
+    (record,) = rig.segment.records()
+    rig.segment.judge(record, Standing.GONE, 0.0)
     rig.worker.heed_verdicts()
     await asyncio.sleep(0.1)
     assert rig.handlers.running["a-1"] == 0
-    assert rig.berth.get(Cell.LOST) == 1
+    assert rig.segment.get(Cell.LOST) == 1
     rig.worker.release(0.5)
     await rig.task
 
@@ -130,7 +130,7 @@ async def test_a_bug_in_the_poller_ends_the_worker_with_it() -> None:
 async def test_the_representation_is_a_status_line() -> None:
     rig = Rig(slots=1)
     await rig.begin("a-1")
-    expected = "<Worker <Slots [1 held of 1]> <Attempts [1 held, 0 waiting, 0 zombies]>>"
+    expected = "<Worker <Slots [1 held of 1]> <Attempts [1 held, 0 waiting, 0 detached]>>"
     assert repr(rig.worker) == expected
     rig.worker.release(0.5)
     await rig.task

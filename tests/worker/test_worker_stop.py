@@ -10,9 +10,9 @@ from attempts_kit import Rig, an_activity, surplus
 from structlog.testing import capture_logs
 from virtual_time import VirtualTimeLoop, virtual_time
 
-from flowherd.link.messages import Stopped
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import State
+from flowherd.link.messages import Stopped
 
 AWAY = EngineUnavailable("connection refused")
 

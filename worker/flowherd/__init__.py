@@ -1,6 +1,5 @@
 """Runs Python activities on many processes; this module offers the public names and does nothing."""
 
-from flowherd.model import Usage
 from flowherd.errors import (
     ActivityError,
     AppImportError,
@@ -13,6 +12,7 @@ from flowherd.errors import (
     LifespanFailed,
     RegistryError,
 )
+from flowherd.model import Usage
 from flowherd.sdk.context import ActivityContext, CancelReason, SyncActivityContext
 from flowherd.sdk.output import ActivityResult
 from flowherd.sdk.registry import Registry, activity

@@ -23,7 +23,7 @@ FlowherdError
 │   │   └── ReplyTooLarge         it was not read to its end
 │   ├── EngineUnauthorized     401 that a fresh token did not cure
 │   └── EngineMisconfigured    will not pass by itself: redirect, 403, 404 without envelope, 405
-└── LedgerFull                 no free record in this berth
+└── LedgerFull                 no free record in this segment
 
 LeaseLost is no FlowherdError but a CancelledError: a handler that catches `Exception` must not swallow it.
 """
@@ -203,7 +203,7 @@ class EngineMisconfigured(EngineError):
 
 
 class LedgerFull(FlowherdError):
-    """Every record of this berth is taken."""
+    """Every record of this segment is taken."""
 
 
 class LeaseLost(asyncio.CancelledError):

@@ -10,12 +10,12 @@ from uuid import UUID
 
 import msgspec
 
-from flowherd.model import Activity, Completed, Failed, Outcome, Usage
-from flowherd.config import WorkerConfig
 from flowherd.client.fake_engine import Call, FakeEngine
+from flowherd.config import WorkerConfig
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.checkpoints import decoded, encoded, reference_of
 from flowherd.files.memory_files import MemoryFiles
+from flowherd.model import Activity, Completed, Failed, Outcome, Usage
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
@@ -116,7 +116,7 @@ async def run_activity(
     Args:
         handler: a function, decorated or not, an object with `name` and `execute`, or a kruxiaflow activity.
         params: the activity's parameters.
-        environment: state, seat and shutdown signal the handler sees.
+        environment: state, process and shutdown signal the handler sees.
         config: limits, such as `activity_timeout_s` and `cancel_grace_s`.
         files: what can be downloaded, by reference; uploads are in the result's `files`.
         checkpoint: what an earlier attempt has kept, None for nothing.

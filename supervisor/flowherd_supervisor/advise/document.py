@@ -6,16 +6,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flowherd.ledger import Cell, Clock, Ledger, Life
-from flowherd.process.free_threading import is_gil_enabled
+from flowherd.ledger.activity_profile import STEP_BUCKETS, Load, Metric, Where
 from flowherd.ledger.histogram import BUCKETS, quantile_s, upper_s
-from flowherd.ledger.activity_profile import STEP_BUCKETS, Figure, Load, Where
+from flowherd.process.free_threading import is_gil_enabled
 from flowherd_supervisor.advise import capacity
 from flowherd_supervisor.advise.judge import Advice, Criterion, Surroundings, advise
 from flowherd_supervisor.advise.measured import Measured, Place, Steps, median_s
 
 if TYPE_CHECKING:
-    from flowherd.link.messages import SupervisorState
     from flowherd.ledger.activity_profile import Work
+    from flowherd.link.messages import SupervisorState
 
 _PLACES = {Where.LOOP: Place.ASYNC, Where.THREAD: Place.THREAD, Where.PROCESS: Place.PROCESS}
 _LENGTHS_S = tuple(
@@ -56,10 +56,12 @@ class Adviser:
 
     def _hosted(self) -> set[tuple[str, Where]]:
         """What the living serve, and where; after the last has ended, what that one did."""
-        berths = [berth for berth in self._ledger.berths if berth.readable and berth.get(Cell.STARTED)]
-        living = [berth for berth in berths if berth.life is Life.LIVE]
-        last = sorted(berths, key=lambda berth: berth.clock(Clock.STARTED_AT))[-1:]
-        return {key for berth in living or last for key in berth.work.read().entries}
+        segments = [
+            segment for segment in self._ledger.segments if segment.readable and segment.get(Cell.STARTED)
+        ]
+        living = [segment for segment in segments if segment.life is Life.LIVE]
+        last = sorted(segments, key=lambda segment: segment.clock(Clock.STARTED_AT))[-1:]
+        return {key for segment in living or last for key in segment.work.read().entries}
 
 
 def judged(work: Work, hosted: set[tuple[str, Where]]) -> list[Advice]:
@@ -121,28 +123,28 @@ def summary(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(name: str, where: Where, figures: tuple[float, ...]) -> Measured:
-    alone = figures[Figure.ALONE]
+    alone = figures[Metric.ALONE]
     return Measured(
         name=name,
         place=_PLACES[where],
-        attempts=int(figures[Figure.ATTEMPTS]),
-        samples=int(figures[Figure.SAMPLES]),
-        cpu_s=figures[Figure.CPU_S],
-        wall_s=figures[Figure.WALL_S],
-        wait_s=figures[Figure.WAIT_S],
-        cpu_s_p50=median_s(figures[Figure.STEP_CPU : Figure.STEP_CPU + STEP_BUCKETS], 1e-6),
-        kept_s=figures[Figure.KEPT_S],
-        longest_block_s=figures[Figure.LONGEST_BLOCK_S],
+        attempts=int(figures[Metric.ATTEMPTS]),
+        samples=int(figures[Metric.SAMPLES]),
+        cpu_s=figures[Metric.CPU_S],
+        wall_s=figures[Metric.WALL_S],
+        wait_s=figures[Metric.WAIT_S],
+        cpu_s_p50=median_s(figures[Metric.STEP_CPU : Metric.STEP_CPU + STEP_BUCKETS], 1e-6),
+        kept_s=figures[Metric.KEPT_S],
+        longest_block_s=figures[Metric.LONGEST_BLOCK_S],
         steps=_steps(figures),
-        probes=int(figures[Figure.PROBES]),
-        released=int(figures[Figure.RELEASED]),
-        longest_hold_s=figures[Figure.LONGEST_HOLD_S],
-        growth_bytes=figures[Figure.GROWTH_BYTES] / alone if alone else None,
+        probes=int(figures[Metric.PROBES]),
+        released=int(figures[Metric.RELEASED]),
+        longest_hold_s=figures[Metric.LONGEST_HOLD_S],
+        growth_bytes=figures[Metric.GROWTH_BYTES] / alone if alone else None,
     )
 
 
 def _steps(figures: tuple[float, ...]) -> Steps:
-    return Steps(figures[Figure.LONG_STEPS : Figure.LONG_STEPS + BUCKETS], _LENGTHS_S)
+    return Steps(figures[Metric.LONG_STEPS : Metric.LONG_STEPS + BUCKETS], _LENGTHS_S)
 
 
 def _activity(found: Advice) -> dict[str, Any]:

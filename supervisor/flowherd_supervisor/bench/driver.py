@@ -18,8 +18,8 @@ from flowherd_supervisor.bench.measure import Order, measure
 from flowherd_supervisor.bench.runs import Run, curves, document
 from flowherd_supervisor.bench.table import summary
 from flowherd_supervisor.cli.engine_extra import require_engine
-from flowherd_supervisor.shell.cpus import usable_cpus
 from flowherd_supervisor.demo.session import run_session
+from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ class BenchOptions:
 
 
 def run_bench(options: BenchOptions) -> int:
-    """Measure, print, draw; return the exit code: 0 measured, 1 it could not run, 2 usage, 130 Ctrl-C.
+    """ActivityProfile, print, draw; return the exit code: 0 measured, 1 it could not run, 2 usage, 130 Ctrl-C.
 
     Raises:
         ConfigurationError: the options make no sense, or an extra is missing.

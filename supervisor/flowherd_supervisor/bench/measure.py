@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 from flowherd_supervisor.bench.runs import Run, rate
-from flowherd_supervisor.shell.cpus import usable_cpus
 from flowherd_supervisor.demo import programs
 from flowherd_supervisor.demo.client import EngineApi, StatusSocket
 from flowherd_supervisor.demo.phase import accepted_twice
+from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,1 +1,1 @@
-"""cli."""
+"""The commands of `flowherd`, each with its flags and its output."""

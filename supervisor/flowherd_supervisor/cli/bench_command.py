@@ -33,7 +33,7 @@ def bench(
     ] = None,
     json: Annotated[bool, Parameter(help="a list of all runs on stdout", negative="")] = False,
 ) -> int:
-    """Measure how work scales with processes on this machine: a table, a picture, and what it means."""
+    """ActivityProfile how work scales with processes on this machine: a table, a picture, and what it means."""
     from flowherd_supervisor.bench.driver import BenchOptions, run_bench  # noqa: PLC0415 - as in cli.py
     from flowherd_supervisor.cli.submit import read_inputs  # noqa: PLC0415 - as above
     from flowherd_supervisor.demo.programs import App  # noqa: PLC0415 - as above

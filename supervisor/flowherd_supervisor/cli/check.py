@@ -15,13 +15,13 @@ import httpx
 import msgspec
 
 from flowherd.client.tokens import HostTokens
-from flowherd.transport.transport import new_client
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
 from flowherd.logs import visible
 from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.telemetry.wanted import wanted
+from flowherd.transport.transport import new_client
 from flowherd_supervisor.config.cautions import cautions
 from flowherd_supervisor.config.sources import Loaded, flag_of
 
@@ -198,7 +198,7 @@ async def _token(config: WorkerConfig, http: httpx.AsyncClient, *, open_to_all: 
         text = "the engine asks for tokens: set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
         return [] if open_to_all else [Finding(Weight.WRONG, text, Exit.USAGE)]
     try:
-        await HostTokens(config, Ledger(seats=1, records=1), http).current()
+        await HostTokens(config, Ledger(processes=1, records=1), http).current()
     except EngineUnauthorized as error:
         hint = "; this engine needs no token: unset KRUXIAFLOW_CLIENT_ID" if open_to_all else ""
         return [Finding(Weight.WRONG, f"{error}{hint}", Exit.CREDENTIALS_REFUSED)]

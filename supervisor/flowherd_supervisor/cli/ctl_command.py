@@ -36,7 +36,7 @@ def restart(
     pid: PidFlag = None,
 ) -> int:
     """Read the settings again and import the app anew, process after process, as HUP does."""
-    from flowherd_supervisor.cli import ctl as part # noqa: PLC0415 - `flowherd --help` needs none of it
+    from flowherd_supervisor.cli import ctl as part  # noqa: PLC0415 - `flowherd --help` needs none of it
 
     return part.restart(part.Where(admin, pid), wait=wait, timeout_s=timeout)
 
@@ -68,12 +68,12 @@ def drain(
     pid: PidFlag = None,
 ) -> int:
     """Finish what runs, give back the rest, end: as TERM does. A second drain changes nothing."""
-    from flowherd_supervisor.cli import ctl as part # noqa: PLC0415 - `flowherd --help` needs none of it
+    from flowherd_supervisor.cli import ctl as part  # noqa: PLC0415 - `flowherd --help` needs none of it
 
     return part.drain(part.Where(admin, pid), wait=wait, timeout_s=timeout)
 
 
 def _order(name: str, admin: str | None, pid: int | None, processes: int | None = None) -> int:
-    from flowherd_supervisor.cli import ctl as part # noqa: PLC0415 -
+    from flowherd_supervisor.cli import ctl as part  # noqa: PLC0415 -
 
     return part.order(part.Where(admin, pid), name, processes)

@@ -69,8 +69,8 @@ def run(
     flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Host APP's activities on several processes until told to stop."""
-    from flowherd_supervisor.shell import host # noqa: PLC0415 - `flowherd --help` needs none of it
     from flowherd_supervisor.cli.reload import watching  # noqa: PLC0415 - as above
+    from flowherd_supervisor.shell import host  # noqa: PLC0415 - `flowherd --help` needs none of it
 
     chosen = given(flags)
     with watching(app_dir, os.getpid()) if reload else nullcontext():
@@ -174,7 +174,7 @@ def submit(
     json: Annotated[bool, Parameter(help="one JSON line for each", negative="")] = False,
 ) -> int:
     """Queue activities, or a definition, on any engine and print the outputs."""
-    from flowherd_supervisor.cli import submit as part # noqa: PLC0415 -
+    from flowherd_supervisor.cli import submit as part  # noqa: PLC0415 -
 
     config = sources.load({"api_url": api_url}).settings.worker_config(1)
     inputs = part.read_inputs(params or (), input_)

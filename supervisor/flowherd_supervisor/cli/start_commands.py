@@ -35,7 +35,7 @@ def dev(
     log_format: Annotated[str | None, Parameter(help="text or json")] = None,
 ) -> int:
     """Run the embedded engine and APP in one command, and reload APP when its files change."""
-    from flowherd_supervisor.cli import dev as part # noqa: PLC0415 -
+    from flowherd_supervisor.cli import dev as part  # noqa: PLC0415 -
 
     given = {"--admin": admin, "--log-format": log_format}
     flags = [word for flag, value in given.items() if value is not None for word in (flag, value)]

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd.client.tokens import BearerAuth, HostTokens
-from flowherd.transport.transport import new_client
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
 from flowherd.logs import visible
+from flowherd.transport.transport import new_client
 from flowherd_supervisor.cli.workflow_client import Workflow, WorkflowClient
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ async def _submit(submission: Submission, definitions: Sequence[bytes], config: 
     plain = new_client(config.api_url, None, connections=1)
     auth = None
     if config.client_id:
-        auth = BearerAuth(HostTokens(config, Ledger(seats=1, records=1), plain), config.api_url)
+        auth = BearerAuth(HostTokens(config, Ledger(processes=1, records=1), plain), config.api_url)
     code = Exit.CLEAN
     async with plain, new_client(config.api_url, auth, connections=4) as http:
         engine = WorkflowClient(http, submission.worker_type)

@@ -18,7 +18,6 @@ from flowherd.config import (
 )
 from flowherd.errors import ConfigurationError
 from flowherd.process.free_threading import why_no_threads
-from flowherd_supervisor.shell.admin_socket import DEFAULT_ADDRESS, parse_address
 from flowherd_supervisor.config.quantities import (  # noqa: TC001 - pydantic reads them
     Count,
     CountOrAuto,
@@ -27,6 +26,7 @@ from flowherd_supervisor.config.quantities import (  # noqa: TC001 - pydantic re
 )
 from flowherd_supervisor.core.plan import Plan, Preload, choose_sizes
 from flowherd_supervisor.core.restarts import RestartPolicy
+from flowherd_supervisor.shell.admin_socket import DEFAULT_ADDRESS, parse_address
 from flowherd_supervisor.shell.cpus import usable_cpus
 
 FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU = 8, 4  # each has an isolate: memory, where most of them only wait

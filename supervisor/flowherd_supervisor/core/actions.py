@@ -1,4 +1,4 @@
-"""Orders that the brain gives and the shell carries out; each names a seat and an incarnation."""
+"""Orders that the brain gives and the shell carries out; each names a process and an incarnation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Make a process; the fact comes back as ChildForked or SpawnFailed, or the mold that was asked ends.
+    """Make a process; the fact comes back as ChildForked or SpawnFailed, or the zygote that was asked ends.
 
-    `limit` is its number of slots, `mold` the incarnation of the mold to fork it from, 0 for a direct fork,
+    `limit` is its number of slots, `zygote` the incarnation of the zygote to fork it from, 0 for a direct fork,
     `workers` how many work in it.
     """
 
-    seat: int
+    index: int
     incarnation: int
     limit: int
-    mold: int = 0
+    zygote: int = 0
     workers: int = 1
 
 
@@ -31,7 +31,7 @@ class Spawn:
 class SetSlots:
     """Let the worker run at most `limit` activities; it answers with `n` in the ledger."""
 
-    seat: int
+    index: int
     incarnation: int
     limit: int
     n: int
@@ -46,7 +46,7 @@ class DumpStacks:
 class Drain:
     """Let the worker finish within `within_s` seconds."""
 
-    seat: int
+    index: int
     incarnation: int
     within_s: float
 
@@ -55,7 +55,7 @@ class Drain:
 class Release:
     """Let the worker give everything back within `within_s` seconds."""
 
-    seat: int
+    index: int
     incarnation: int
     within_s: float
 
@@ -64,7 +64,7 @@ class Release:
 class SwitchPolling:
     """Stop or resume polling."""
 
-    seat: int
+    index: int
     incarnation: int
     on: bool
 
@@ -75,14 +75,14 @@ class FinishKeeper:
 
     incarnation: int
     within_s: float
-    seat: int = KEEPER
+    index: int = KEEPER
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
     """SIGKILL, for a process that has not been reaped. `ordered`: its end is no crash."""
 
-    seat: int
+    index: int
     incarnation: int
 
 
@@ -90,26 +90,26 @@ class Kill:
 class Abort:
     """SIGABRT: the process writes its stacks and dies; `guilty` is the sequence of the record that hung it."""
 
-    seat: int
+    index: int
     incarnation: int
     guilty: int
 
 
 @dataclass(frozen=True, slots=True)
 class SpawnIsolate:
-    """Make a process for one worker's activity; `mold` as for Spawn. The fact comes back as for Spawn too."""
+    """Make a process for one worker's activity; `zygote` as for Spawn. The fact comes back as for Spawn too."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
-    mold: int
+    zygote: int
 
 
 @dataclass(frozen=True, slots=True)
 class TerminateIsolate:
     """SIGTERM for its process group."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
 
@@ -118,7 +118,7 @@ class TerminateIsolate:
 class KillIsolate:
     """SIGKILL for its process group."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
 
@@ -127,7 +127,7 @@ class KillIsolate:
 class TellIsolateStarted:
     """Tell its worker, if that is still there."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
     pid: int
@@ -137,7 +137,7 @@ class TellIsolateStarted:
 class TellIsolateEnded:
     """Tell its worker, if that is still there; nothing is known of it any more."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
     status: int

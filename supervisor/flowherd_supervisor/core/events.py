@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.core.plan import Plan
 
-KEEPER, MOLD = -1, -2  # their numbers where workers have their seat's
+KEEPER, ZYGOTE = -1, -2  # their numbers where workers have their process's
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +22,28 @@ class Started:
 class ChildForked:
     """A process exists; it has said nothing yet."""
 
-    seat: int
+    index: int
     incarnation: int
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """No process could be made (faults.md P12, P13), or no berth is free."""
+    """No process could be made (faults.md P12, P13), or no segment is free."""
 
-    seat: int
+    index: int
     incarnation: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ChildReady:
-    """The process does its work; a worker, or the mold, has said what it serves.
+    """The process does its work; a worker, or the zygote, has said what it serves.
 
-    `hazards` is what the mold has found that does not survive a fork, one phrase each.
+    `hazards` is what the zygote has found that does not survive a fork, one phrase each.
     """
 
-    seat: int
+    index: int
     incarnation: int
     worker_type: str = ""
     activities: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class ChildReady:
 class BootFailed:
     """The process has said that it cannot start."""
 
-    seat: int
+    index: int
     incarnation: int
     code: int
     message: str
@@ -65,7 +65,7 @@ class BootFailed:
 class ChildStopped:
     """A worker's last word after a drain."""
 
-    seat: int
+    index: int
     incarnation: int
     released: int
     undelivered: tuple[str, ...]
@@ -75,7 +75,7 @@ class ChildStopped:
 class ChildExited:
     """`waitpid` has said so; `running` is how many activities ran when it ended."""
 
-    seat: int
+    index: int
     incarnation: int
     status: int
     running: int
@@ -85,7 +85,7 @@ class ChildExited:
 class LimitOverdue:
     """An activity has run past its limit and the grace: its loop is blocked, or it would have been reported."""
 
-    seat: int
+    index: int
     incarnation: int
     sequence: int
     name: str
@@ -97,7 +97,7 @@ class LimitOverdue:
 class SegmentDamaged:
     """Something that no writer of ours can have written stands in a process's shared memory."""
 
-    seat: int
+    index: int
     incarnation: int
     found: str
 
@@ -106,7 +106,7 @@ class SegmentDamaged:
 class KeeperLate:
     """The keeper has not scanned for so long that leases are in danger."""
 
-    seat: int
+    index: int
     incarnation: int
     late_s: float
 
@@ -115,7 +115,7 @@ class KeeperLate:
 class WorkerUsedUp:
     """A worker has done or grown as much as it may."""
 
-    seat: int
+    index: int
     incarnation: int
     reason: str
 
@@ -124,7 +124,7 @@ class WorkerUsedUp:
 class IsolateNeeded:
     """A worker wants a process for an activity that it calls `key`."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
 
@@ -133,7 +133,7 @@ class IsolateNeeded:
 class IsolateForked:
     """It exists."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
     pid: int
@@ -143,7 +143,7 @@ class IsolateForked:
 class IsolateNotForked:
     """It could not be made."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
     reason: str
@@ -153,7 +153,7 @@ class IsolateNotForked:
 class IsolateStopWanted:
     """Its worker wants it to be sent SIGTERM."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
 
@@ -162,7 +162,7 @@ class IsolateStopWanted:
 class IsolateKillWanted:
     """Its worker wants it to be killed."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
 
@@ -171,7 +171,7 @@ class IsolateKillWanted:
 class IsolateExited:
     """`waitpid` has said so."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
     status: int
@@ -221,7 +221,7 @@ class StacksRequested:
 class SlotsSeen:
     """What a worker's cells in the ledger say: the last order it has applied, and the slots it holds."""
 
-    seat: int
+    index: int
     incarnation: int
     applied: int
     held: int

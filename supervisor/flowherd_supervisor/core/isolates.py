@@ -21,116 +21,121 @@ from flowherd_supervisor.core.actions import (
 from flowherd_supervisor.core.state import Isolate, Mode, Phase
 
 if TYPE_CHECKING:
-    from flowherd_supervisor.core.state import Seat
-    from flowherd_supervisor.core.transition import Turn
+    from flowherd_supervisor.core.state import ProcessState
+    from flowherd_supervisor.core.transition import Transition
 
 OUTLIVES_WORKER_S = 1.0  # it has seen the end of its channel by then
 
 
-def heard(turn: Turn, event: events.IsolateEvent) -> None:
+def heard(transition: Transition, event: events.IsolateEvent) -> None:
     """News of one isolate, or of what its worker wants."""
-    isolate = turn.state.isolate(event.seat, event.incarnation, event.key)
+    isolate = transition.state.isolate(event.index, event.incarnation, event.key)
     match event:
-        case events.IsolateNeeded(seat, incarnation, key):
-            _needed(turn, Isolate(seat, incarnation, key), isolate)
+        case events.IsolateNeeded(index, incarnation, key):
+            _needed(transition, Isolate(index, incarnation, key), isolate)
         case _ if isolate is None:
             return  # its end and its worker's wish have crossed
         case events.IsolateForked(pid=pid):
-            _forked(turn, isolate, pid)
+            _forked(transition, isolate, pid)
         case events.IsolateNotForked(reason=reason):
-            _gone(turn, isolate, reason=reason)
+            _gone(transition, isolate, reason=reason)
         case events.IsolateStopWanted():
-            _stop(turn, isolate)
+            _stop(transition, isolate)
         case events.IsolateKillWanted():
-            kill(turn, isolate)
+            kill(transition, isolate)
         case events.IsolateExited(status=status):
-            _gone(turn, isolate, status)
+            _gone(transition, isolate, status)
 
 
-def go_on(turn: Turn) -> None:
-    """Has those made that wait: by the mold, or directly where none is coming."""
-    state = turn.state
-    if state.molds.awaited and state.mode is Mode.SERVING:
+def go_on(transition: Transition) -> None:
+    """Has those made that wait: by the zygote, or directly where none is coming."""
+    state = transition.state
+    if state.zygotes.awaited and state.mode is Mode.SERVING:
         return
-    mold = state.molds.ready
+    zygote = state.zygotes.ready
     for isolate in state.isolates:
         if isolate.phase is Phase.WAITING and state.mode not in {Mode.SERVING, Mode.DRAINING}:
-            kill(turn, isolate)
+            kill(transition, isolate)
         elif isolate.phase is Phase.WAITING:
-            maker = mold.incarnation if mold is not None else 0
-            turn.put_isolate(replace(isolate, phase=Phase.STARTING, maker=maker, asked_at=turn.now))
-            turn.actions.append(SpawnIsolate(*isolate.names, maker))
+            maker = zygote.incarnation if zygote is not None else 0
+            transition.put_isolate(
+                replace(isolate, phase=Phase.STARTING, maker=maker, asked_at=transition.now)
+            )
+            transition.actions.append(SpawnIsolate(*isolate.names, maker))
 
 
-def worker_ended(turn: Turn, worker: Seat) -> None:
+def worker_ended(transition: Transition, worker: ProcessState) -> None:
     """What has worked for it sees the end of its channel, and is killed soon, during a stop at once."""
-    for isolate in turn.state.isolates:
-        if (isolate.seat, isolate.incarnation) != (worker.number, worker.incarnation):
+    for isolate in transition.state.isolates:
+        if (isolate.index, isolate.incarnation) != (worker.number, worker.incarnation):
             continue
-        if turn.state.mode is not Mode.SERVING or isolate.phase is Phase.WAITING:
-            kill(turn, isolate)
+        if transition.state.mode is not Mode.SERVING or isolate.phase is Phase.WAITING:
+            kill(transition, isolate)
         elif isolate.phase is not Phase.DYING:
-            turn.put_isolate(replace(isolate, kill_at=turn.now + OUTLIVES_WORKER_S))
+            transition.put_isolate(replace(isolate, kill_at=transition.now + OUTLIVES_WORKER_S))
 
 
-def mold_ended(turn: Turn, incarnation: int) -> None:
+def zygote_ended(transition: Transition, incarnation: int) -> None:
     """What it has not made waits for the next one, with the same descriptors."""
-    for isolate in turn.state.isolates:
+    for isolate in transition.state.isolates:
         if isolate.unanswered and isolate.maker == incarnation:
             if isolate.phase is Phase.DYING:
-                _gone(turn, isolate, reason="it was ended before it had begun")
+                _gone(transition, isolate, reason="it was ended before it had begun")
             else:
-                turn.put_isolate(replace(isolate, phase=Phase.WAITING, maker=0))
+                transition.put_isolate(replace(isolate, phase=Phase.WAITING, maker=0))
 
 
-def time_passed(turn: Turn) -> None:
+def time_passed(transition: Transition) -> None:
     """Ends those that outlive their workers."""
-    for isolate in turn.state.isolates:
-        if turn.now >= isolate.kill_at:
-            kill(turn, isolate)
+    for isolate in transition.state.isolates:
+        if transition.now >= isolate.kill_at:
+            kill(transition, isolate)
 
 
-def kill(turn: Turn, isolate: Isolate) -> None:
+def kill(transition: Transition, isolate: Isolate) -> None:
     """SIGKILL for its group, once; one that is still being made is killed as soon as it exists."""
     match isolate.phase:
         case Phase.WAITING:
-            _gone(turn, isolate, reason="it was ended before it had begun")
+            _gone(transition, isolate, reason="it was ended before it had begun")
         case Phase.STARTING | Phase.RUNNING:
-            turn.put_isolate(replace(isolate, phase=Phase.DYING, kill_at=inf))
+            transition.put_isolate(replace(isolate, phase=Phase.DYING, kill_at=inf))
             if isolate.pid is not None:
-                turn.actions.append(KillIsolate(*isolate.names))
+                transition.actions.append(KillIsolate(*isolate.names))
         case _:
             return
 
 
-def _needed(turn: Turn, wanted: Isolate, taken: Isolate | None) -> None:
+def _needed(transition: Transition, wanted: Isolate, taken: Isolate | None) -> None:
     """For a worker that lives; `go_on` has it made."""
     if taken is not None:
-        turn.note("isolate_key_taken", process=wanted.seat, isolate=wanted.key)
-    elif turn.state.find(wanted.seat, wanted.incarnation) is None or turn.state.mode is Mode.RELEASING:
-        turn.actions.append(TellIsolateEnded(*wanted.names, 0, "the worker is ending"))
+        transition.note("isolate_key_taken", process=wanted.index, isolate=wanted.key)
+    elif (
+        transition.state.find(wanted.index, wanted.incarnation) is None
+        or transition.state.mode is Mode.RELEASING
+    ):
+        transition.actions.append(TellIsolateEnded(*wanted.names, 0, "the worker is ending"))
     else:
-        turn.put_isolate(wanted)
+        transition.put_isolate(wanted)
 
 
-def _forked(turn: Turn, isolate: Isolate, pid: int) -> None:
-    turn.put_isolate(replace(isolate, pid=pid))
-    turn.mold_forks(isolate.maker)
+def _forked(transition: Transition, isolate: Isolate, pid: int) -> None:
+    transition.put_isolate(replace(isolate, pid=pid))
+    transition.zygote_forks(isolate.maker)
     if isolate.phase is Phase.DYING:
-        turn.actions.append(KillIsolate(*isolate.names))
+        transition.actions.append(KillIsolate(*isolate.names))
     else:
-        turn.put_isolate(replace(isolate, pid=pid, phase=Phase.RUNNING))
-        turn.actions.append(TellIsolateStarted(*isolate.names, pid))
+        transition.put_isolate(replace(isolate, pid=pid, phase=Phase.RUNNING))
+        transition.actions.append(TellIsolateStarted(*isolate.names, pid))
 
 
-def _stop(turn: Turn, isolate: Isolate) -> None:
+def _stop(transition: Transition, isolate: Isolate) -> None:
     """SIGTERM for its group; what has not begun needs no warning."""
     if isolate.phase is Phase.RUNNING:
-        turn.actions.append(TerminateIsolate(*isolate.names))
+        transition.actions.append(TerminateIsolate(*isolate.names))
     else:
-        kill(turn, isolate)
+        kill(transition, isolate)
 
 
-def _gone(turn: Turn, isolate: Isolate, status: int = 0, reason: str = "") -> None:
-    turn.drop_isolate(isolate)
-    turn.actions.append(TellIsolateEnded(*isolate.names, status, reason))
+def _gone(transition: Transition, isolate: Isolate, status: int = 0, reason: str = "") -> None:
+    transition.drop_isolate(isolate)
+    transition.actions.append(TellIsolateEnded(*isolate.names, status, reason))

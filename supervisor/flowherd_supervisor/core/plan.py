@@ -62,20 +62,20 @@ class Plan:
 
     @property
     def shares(self) -> tuple[int, ...]:
-        """Slots of each seat."""
+        """Slots of each process."""
         return split(self.concurrency, self.processes)
 
 
-def split(total: int, seats: int) -> tuple[int, ...]:
+def split(total: int, processes: int) -> tuple[int, ...]:
     """Even shares, the larger ones first: 10 over 4 is 3, 3, 2, 2 (faults.md P18).
 
     Raises:
-        ValueError: a seat would get nothing; fewer processes must start instead.
+        ValueError: a process would get nothing; fewer processes must start instead.
 
     """
-    if not 1 <= seats <= total:
-        raise ValueError(f"{total} slots cannot be split over {seats} processes")
-    return spread(total, seats)
+    if not 1 <= processes <= total:
+        raise ValueError(f"{total} slots cannot be split over {processes} processes")
+    return spread(total, processes)
 
 
 def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: int) -> tuple[int, int]:

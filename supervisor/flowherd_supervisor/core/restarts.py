@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 SHORT_S = 2.0  # an incarnation that lived this long after Ready is no boot problem
-ONCE_PER_S = 1.0  # no seat starts more often than this
+ONCE_PER_S = 1.0  # no process starts more often than this
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 
 
@@ -23,7 +23,7 @@ class RestartPolicy:
     """Restart intensity and period, in supervision words.
 
     Args:
-        max_restarts: short ends over all seats that are tolerated in the window; 0 means never give up.
+        max_restarts: short ends over all processes that are tolerated in the window; 0 means never give up.
         window_s: length of that window.
 
     """
@@ -38,7 +38,7 @@ class RestartPolicy:
     def wait_s(self, short_in_row: int, *, since_start_s: float, rng: Rng) -> float:
         """Seconds until the next start: at once after a long life; 0, 0.5, 1 … 30 after short ones, ± 20 %.
 
-        No seat starts twice within a second, unless its first short end says that it may.
+        No process starts twice within a second, unless its first short end says that it may.
         """
         if short_in_row <= 1:
             return max(0.0, ONCE_PER_S - since_start_s) if short_in_row == 0 else 0.0

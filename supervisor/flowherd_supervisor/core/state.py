@@ -7,7 +7,7 @@ from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.plan import Preload
 
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """Where one seat stands; DYING has been sent SIGKILL, or will be once it exists, and waits for its exit.
+    """Where one process stands; DYING has been sent SIGKILL, or will be once it exists, and waits for its exit.
 
     WAITING → STARTING → RUNNING → DRAINING → STOPPED is the calm life. An end that nobody ordered leads
     through BACKOFF to STARTING again.
     """
 
-    WAITING = "waiting"  # until the first seat has shown that the app boots, or for a mold
+    WAITING = "waiting"  # until the first process has shown that the app boots, or for a zygote
     STARTING = "starting"
     RUNNING = "running"
     DRAINING = "draining"
@@ -33,12 +33,12 @@ class Phase(Enum):
     STOPPED = "stopped"
 
 
-FORK_WITHIN_S = 3.0  # a mold forks in milliseconds: one that has not by then is frozen
+FORK_WITHIN_S = 3.0  # a zygote forks in milliseconds: one that has not by then is frozen
 ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.DRAINING, Phase.ABORTING, Phase.DYING})
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class ProcessState:
     """A place for one process at a time; its incarnations follow each other. Times are monotonic seconds.
 
     `limit` is the number of slots granted last, by order `n`; until the process has applied that order it may
@@ -55,7 +55,7 @@ class Seat:
     ready_at: float | None = None
     retry_at: float = inf
     kill_at: float = inf  # for a process that ends while the others go on
-    aborted_at: float = -inf  # when a process of this seat was last ended because it hung
+    aborted_at: float = -inf  # when a process of this process was last ended because it hung
     is_damaged: bool = False  # whether it is ended because somebody has scribbled in its memory
     short_in_row: int = 0
     restarts: int = 0
@@ -64,7 +64,7 @@ class Seat:
     applied: int = 0
     held: int = 0
     workers: int = 1
-    maker: int = 0  # the incarnation of the mold that was asked to fork it, 0 for the supervisor
+    maker: int = 0  # the incarnation of the zygote that was asked to fork it, 0 for the supervisor
     killed_for: str = ""  # why it was sent SIGKILL
 
     @property
@@ -74,7 +74,7 @@ class Seat:
 
     @property
     def alive(self) -> bool:
-        """Whether a process of this seat exists, or is being made, and has not been reaped."""
+        """Whether a process of this process exists, or is being made, and has not been reaped."""
         return self.phase in ALIVE
 
     @property
@@ -87,18 +87,18 @@ class Seat:
         booting = self.phase is Phase.STARTING and self.pid is not None
         return self.started_at + timeout_s if booting else inf
 
-    def with_phase(self, phase: Phase) -> Seat:
-        """The same seat in another phase."""
+    def with_phase(self, phase: Phase) -> ProcessState:
+        """The same process in another phase."""
         return replace(self, phase=phase)
 
 
 @dataclass(frozen=True, slots=True)
-class Molds:
+class Zygotes:
     """The processes that have imported the app and do nothing but fork: one forks, another may be coming.
 
     Attributes:
         wanted: whether workers are forked from one; else each imports the app itself.
-        seats: those that exist or are waited for; only the last can be STARTING or in BACKOFF.
+        processes: those that exist or are waited for; only the last can be STARTING or in BACKOFF.
         reloading: whether the one that starts imports a new version, which all workers shall have then.
         ends: when one ended that was still needed.
         failed_in_row: how many did not come up or did not fork, since one has.
@@ -107,16 +107,16 @@ class Molds:
     """
 
     wanted: bool
-    seats: tuple[Seat, ...] = ()
+    processes: tuple[ProcessState, ...] = ()
     reloading: bool = False
     ends: tuple[float, ...] = ()
     failed_in_row: int = 0
     forked_at: float = -inf
 
     @property
-    def ready(self) -> Seat | None:
+    def ready(self) -> ProcessState | None:
         """The one that forks."""
-        return next((seat for seat in self.seats if seat.phase is Phase.RUNNING), None)
+        return next((process for process in self.processes if process.phase is Phase.RUNNING), None)
 
     @property
     def awaited(self) -> bool:
@@ -126,25 +126,29 @@ class Molds:
     @property
     def coming(self) -> bool:
         """Whether one will be ready, if all goes well."""
-        return any(seat.phase in {Phase.STARTING, Phase.BACKOFF} for seat in self.seats)
+        return any(process.phase in {Phase.STARTING, Phase.BACKOFF} for process in self.processes)
 
-    def with_seat(self, seat: Seat) -> Molds:
+    def with_process(self, process: ProcessState) -> Zygotes:
         """The same with one replaced or added; what has ended is forgotten, and a new one waits for no other."""
-        starts = seat.phase is Phase.STARTING
+        starts = process.phase is Phase.STARTING
         kept = [
-            old for old in self.seats if old.incarnation != seat.incarnation and (old.alive or not starts)
+            old
+            for old in self.processes
+            if old.incarnation != process.incarnation and (old.alive or not starts)
         ]
-        return replace(self, seats=(*kept, *([seat] if seat.alive or seat.phase is Phase.BACKOFF else [])))
+        return replace(
+            self, processes=(*kept, *([process] if process.alive or process.phase is Phase.BACKOFF else []))
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Isolate:
-    """A process that works for one worker; it has no seat, no berth and no link.
+    """A process that works for one worker; it has no process, no segment and no link.
 
-    WAITING for a mold → STARTING → RUNNING → DYING. `seat` and `incarnation` are its worker's, who calls it `key`.
+    WAITING for a zygote → STARTING → RUNNING → DYING. `process` and `incarnation` are its worker's, who calls it `key`.
     """
 
-    seat: int
+    index: int
     incarnation: int
     key: int
     phase: Phase = Phase.WAITING
@@ -156,7 +160,7 @@ class Isolate:
     @property
     def names(self) -> tuple[int, int, int]:
         """What it goes by."""
-        return self.seat, self.incarnation, self.key
+        return self.index, self.incarnation, self.key
 
     @property
     def unanswered(self) -> bool:
@@ -179,15 +183,15 @@ class State:
     """Everything `decide` knows.
 
     `deadline` is when the present mode's patience ends, infinity once it has; `stops` counts requests.
-    `retiring` are processes that have a successor or whose seat is gone; `rolling` are the seats that a
+    `retiring` are processes that have a successor or whose process is gone; `rolling` are the processes that a
     reload has yet to replace. `incarnations` are
-    the newest of each seat, also of one that is gone: no name comes twice. `causes` counts, by seat, why
+    the newest of each process, also of one that is gone: no name comes twice. `causes` counts, by process, why
     processes were replaced; it never falls.
     """
 
     plan: Plan
-    seats: tuple[Seat, ...]
-    keeper: Seat
+    processes: tuple[ProcessState, ...]
+    keeper: ProcessState
     mode: Mode = Mode.SERVING
     deadline: float = inf
     stops: int = 0
@@ -196,78 +200,86 @@ class State:
     polling: bool = True
     short_ends: tuple[float, ...] = ()
     keeper_ends: tuple[float, ...] = ()
-    retiring: tuple[Seat, ...] = ()
+    retiring: tuple[ProcessState, ...] = ()
     rolling: tuple[int, ...] = ()
     incarnations: Mapping[int, int] = field(default_factory=dict)
     causes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-    molds: Molds = field(default_factory=lambda: Molds(wanted=False))
+    zygotes: Zygotes = field(default_factory=lambda: Zygotes(wanted=False))
     isolates: tuple[Isolate, ...] = ()
 
     @classmethod
     def new(cls, plan: Plan) -> State:
         """Before anything has been forked."""
-        seats = tuple(Seat(number, limit, ceiling=limit) for number, limit in enumerate(plan.shares))
-        return cls(plan, seats, Seat(KEEPER), molds=Molds(wanted=plan.preload is not Preload.NEVER))
+        processes = tuple(
+            ProcessState(number, limit, ceiling=limit) for number, limit in enumerate(plan.shares)
+        )
+        return cls(
+            plan, processes, ProcessState(KEEPER), zygotes=Zygotes(wanted=plan.preload is not Preload.NEVER)
+        )
 
-    def seat(self, number: int) -> Seat:
-        """The seat, or the keeper's."""
-        return self.keeper if number == KEEPER else self.seats[number]
+    def index(self, number: int) -> ProcessState:
+        """The index, or the keeper's."""
+        return self.keeper if number == KEEPER else self.processes[number]
 
     @property
-    def workers(self) -> tuple[Seat, ...]:
-        """All of them: the seats as they are now, and what retires."""
-        return (*self.seats, *self.retiring)
+    def workers(self) -> tuple[ProcessState, ...]:
+        """All of them: the processes as they are now, and what retires."""
+        return (*self.processes, *self.retiring)
 
-    def find(self, number: int, incarnation: int) -> Seat | None:
+    def find(self, number: int, incarnation: int) -> ProcessState | None:
         """The process that goes by these names, None if it belongs to the past."""
-        known = {KEEPER: (self.keeper,), MOLD: self.molds.seats}.get(number, self.workers)
+        known = {KEEPER: (self.keeper,), ZYGOTE: self.zygotes.processes}.get(number, self.workers)
         return next(
             (s for s in known if (s.number, s.incarnation) == (number, incarnation) and s.alive), None
         )
 
-    def isolate(self, seat: int, incarnation: int, key: int) -> Isolate | None:
+    def isolate(self, index: int, incarnation: int, key: int) -> Isolate | None:
         """The isolate that goes by these names, None if it belongs to the past."""
-        return next((one for one in self.isolates if one.names == (seat, incarnation, key)), None)
+        return next((one for one in self.isolates if one.names == (index, incarnation, key)), None)
 
-    def predecessor(self, seat: Seat) -> Seat | None:
-        """The process that still does the seat's work until its successor is ready."""
-        return next((s for s in self.retiring if s.number == seat.number and s.phase is Phase.RUNNING), None)
+    def predecessor(self, process: ProcessState) -> ProcessState | None:
+        """The process that still does the process's work until its successor is ready."""
+        return next(
+            (s for s in self.retiring if s.number == process.number and s.phase is Phase.RUNNING), None
+        )
 
-    def with_seat(self, seat: Seat) -> State:
-        """The same state with one seat replaced; what retires is forgotten once it has ended."""
-        if seat.number == KEEPER:
-            return replace(self, keeper=seat)
-        if seat.number == MOLD:
-            return replace(self, molds=self.molds.with_seat(seat))
-        names = (seat.number, seat.incarnation)
+    def with_process(self, process: ProcessState) -> State:
+        """The same state with one process replaced; what retires is forgotten once it has ended."""
+        if process.number == KEEPER:
+            return replace(self, keeper=process)
+        if process.number == ZYGOTE:
+            return replace(self, zygotes=self.zygotes.with_process(process))
+        names = (process.number, process.incarnation)
         if any((old.number, old.incarnation) == names for old in self.retiring):
-            kept = (seat if (old.number, old.incarnation) == names else old for old in self.retiring)
+            kept = (process if (old.number, old.incarnation) == names else old for old in self.retiring)
             return replace(self, retiring=tuple(old for old in kept if old.alive))
-        return replace(self, seats=tuple(seat if old.number == seat.number else old for old in self.seats))
+        return replace(
+            self, processes=tuple(process if old.number == process.number else old for old in self.processes)
+        )
 
     @property
     def ready(self) -> int:
         """How many workers do their work."""
-        return sum(seat.phase is Phase.RUNNING for seat in self.seats)
+        return sum(process.phase is Phase.RUNNING for process in self.processes)
 
-    def answer_due(self, mold: Seat) -> float:
-        """When a mold should have made the next process it was asked for; infinity while it owes nothing."""
-        if mold.phase is not Phase.RUNNING:
+    def answer_due(self, zygote: ProcessState) -> float:
+        """When a zygote should have made the next process it was asked for; infinity while it owes nothing."""
+        if zygote.phase is not Phase.RUNNING:
             return inf
-        asked_at = [s.started_at for s in self.workers if s.unanswered and s.maker == mold.incarnation]
-        asked_at += [i.asked_at for i in self.isolates if i.unanswered and i.maker == mold.incarnation]
-        return max(min(asked_at, default=inf), self.molds.forked_at) + FORK_WITHIN_S
+        asked_at = [s.started_at for s in self.workers if s.unanswered and s.maker == zygote.incarnation]
+        asked_at += [i.asked_at for i in self.isolates if i.unanswered and i.maker == zygote.incarnation]
+        return max(min(asked_at, default=inf), self.zygotes.forked_at) + FORK_WITHIN_S
 
     @property
     def next_deadline(self) -> float:
         """When time alone changes something; infinity if never."""
-        due = [self.deadline, *(self.answer_due(mold) for mold in self.molds.seats)]
+        due = [self.deadline, *(self.answer_due(zygote) for zygote in self.zygotes.processes)]
         due += [isolate.kill_at for isolate in self.isolates]
-        for seat in (*self.workers, self.keeper, *self.molds.seats):
-            if seat.phase is Phase.BACKOFF:
-                due.append(seat.retry_at)
-            elif seat.phase in {Phase.DRAINING, Phase.ABORTING}:
-                due.append(seat.kill_at)
+        for process in (*self.workers, self.keeper, *self.zygotes.processes):
+            if process.phase is Phase.BACKOFF:
+                due.append(process.retry_at)
+            elif process.phase in {Phase.DRAINING, Phase.ABORTING}:
+                due.append(process.kill_at)
             else:
-                due.append(seat.boot_deadline(self.plan.boot_timeout_s))
+                due.append(process.boot_deadline(self.plan.boot_timeout_s))
         return min(due)

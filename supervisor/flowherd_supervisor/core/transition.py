@@ -7,8 +7,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd_supervisor.core.actions import Action, Exit, Kill, Level, Note, SetSlots, Spawn
-from flowherd_supervisor.core.events import KEEPER, MOLD
-from flowherd_supervisor.core.state import Mode, Phase, Seat, State
+from flowherd_supervisor.core.events import KEEPER, ZYGOTE
+from flowherd_supervisor.core.state import Mode, Phase, ProcessState, State
 
 if TYPE_CHECKING:
     from flowherd.exits import Exit as Code
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.state import Isolate
 
 
-class Turn:
+class Transition:
     """Collects what one event leads to; the functions of births, deaths and stops write on it."""
 
     def __init__(self, state: State, now: float, rng: Rng) -> None:
@@ -29,33 +29,35 @@ class Turn:
         """Adds a line for the log."""
         self.actions.append(Note(event, fields, level, report))
 
-    def put(self, seat: Seat) -> None:
-        """Remembers a seat."""
-        self.state = self.state.with_seat(seat)
+    def put(self, process: ProcessState) -> None:
+        """Remembers a process."""
+        self.state = self.state.with_process(process)
 
     def blame(self, code: Code) -> None:
         """The first reason for a bad exit code stays."""
         self.state = replace(self.state, exit_code=self.state.exit_code or code)
 
-    def count(self, seat: Seat, cause: str) -> None:
+    def count(self, process: ProcessState, cause: str) -> None:
         """Remembers why a worker was replaced; `cause` is one of a closed list (faults.md S2)."""
-        of_seat = self.state.causes.get(seat.number, {})
-        of_seat = {**of_seat, cause: of_seat.get(cause, 0) + 1}
-        self.state = replace(self.state, causes={**self.state.causes, seat.number: of_seat})
+        of_process = self.state.causes.get(process.number, {})
+        of_process = {**of_process, cause: of_process.get(cause, 0) + 1}
+        self.state = replace(self.state, causes={**self.state.causes, process.number: of_process})
 
-    def spawn(self, seat: Seat) -> None:
-        """Orders the seat's next incarnation; a worker waits for the mold, if that has yet to come."""
-        assert not seat.alive, seat
-        molds = self.state.molds
-        is_worker = seat.number not in {KEEPER, MOLD}
-        if is_worker and molds.awaited:
-            self.put(replace(seat, phase=Phase.WAITING, pid=None, retry_at=inf))
+    def spawn(self, process: ProcessState) -> None:
+        """Orders the process's next incarnation; a worker waits for the zygote, if that has yet to come."""
+        assert not process.alive, process
+        zygotes = self.state.zygotes
+        is_worker = process.number not in {KEEPER, ZYGOTE}
+        if is_worker and zygotes.awaited:
+            self.put(replace(process, phase=Phase.WAITING, pid=None, retry_at=inf))
             return
-        maker = molds.ready.incarnation if is_worker and molds.wanted and molds.ready else 0
-        incarnation = self.state.incarnations.get(seat.number, 0) + 1
-        self.state = replace(self.state, incarnations={**self.state.incarnations, seat.number: incarnation})
-        seat = replace(
-            seat,
+        maker = zygotes.ready.incarnation if is_worker and zygotes.wanted and zygotes.ready else 0
+        incarnation = self.state.incarnations.get(process.number, 0) + 1
+        self.state = replace(
+            self.state, incarnations={**self.state.incarnations, process.number: incarnation}
+        )
+        process = replace(
+            process,
             phase=Phase.STARTING,
             incarnation=incarnation,
             pid=None,
@@ -64,7 +66,7 @@ class Turn:
             retry_at=inf,
             kill_at=inf,
             is_damaged=False,
-            ceiling=seat.limit,
+            ceiling=process.limit,
             n=0,
             applied=0,
             held=0,
@@ -72,27 +74,27 @@ class Turn:
             maker=maker,
             killed_for="",
         )
-        self.put(seat)
-        self.actions.append(Spawn(seat.number, seat.incarnation, seat.limit, maker, seat.workers))
+        self.put(process)
+        self.actions.append(Spawn(process.number, process.incarnation, process.limit, maker, process.workers))
 
-    def retry_in(self, seat: Seat, wait_s: float) -> None:
-        """Leaves the seat empty for a while."""
-        self.put(replace(seat, phase=Phase.BACKOFF, pid=None, retry_at=self.now + wait_s))
+    def retry_in(self, process: ProcessState, wait_s: float) -> None:
+        """Leaves the process empty for a while."""
+        self.put(replace(process, phase=Phase.BACKOFF, pid=None, retry_at=self.now + wait_s))
 
-    def grant(self, seat: Seat, limit: int) -> None:
-        """Changes a seat's number of slots; one that is just being forked is asked again once it exists."""
-        if not seat.alive:
-            self.put(replace(seat, limit=limit, ceiling=limit))
-        elif seat.pid is not None:
-            n = seat.n + 1
-            self.put(replace(seat, limit=limit, ceiling=max(seat.ceiling, limit), n=n))
-            self.actions.append(SetSlots(seat.number, seat.incarnation, limit, n))
+    def grant(self, process: ProcessState, limit: int) -> None:
+        """Changes a process's number of slots; one that is just being forked is asked again once it exists."""
+        if not process.alive:
+            self.put(replace(process, limit=limit, ceiling=limit))
+        elif process.pid is not None:
+            n = process.n + 1
+            self.put(replace(process, limit=limit, ceiling=max(process.ceiling, limit), n=n))
+            self.actions.append(SetSlots(process.number, process.incarnation, limit, n))
 
-    def mold_forks(self, maker: int) -> None:
+    def zygote_forks(self, maker: int) -> None:
         """Remembers that one has made what it was asked for; 0 is the supervisor."""
         if maker:
-            molds = replace(self.state.molds, failed_in_row=0, forked_at=self.now)
-            self.state = replace(self.state, molds=molds)
+            zygotes = replace(self.state.zygotes, failed_in_row=0, forked_at=self.now)
+            self.state = replace(self.state, zygotes=zygotes)
 
     def put_isolate(self, isolate: Isolate) -> None:
         """Remembers an isolate."""
@@ -104,13 +106,13 @@ class Turn:
         kept = tuple(one for one in self.state.isolates if one.names != isolate.names)
         self.state = replace(self.state, isolates=kept)
 
-    def kill(self, seat: Seat, why: str) -> None:
+    def kill(self, process: ProcessState, why: str) -> None:
         """SIGKILL, once, and why; a process that is still being made is killed as soon as it exists."""
-        if not seat.alive or seat.phase is Phase.DYING:
+        if not process.alive or process.phase is Phase.DYING:
             return
-        self.put(replace(seat, phase=Phase.DYING, killed_for=why))
-        if seat.pid is not None:
-            self.actions.append(Kill(seat.number, seat.incarnation))
+        self.put(replace(process, phase=Phase.DYING, killed_for=why))
+        if process.pid is not None:
+            self.actions.append(Kill(process.number, process.incarnation))
 
     def leave(self) -> None:
         """The last order of all."""

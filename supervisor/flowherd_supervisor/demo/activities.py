@@ -49,7 +49,7 @@ async def _begin(work: Part) -> str:
 
 @registry.activity(name="measure_source")
 async def measure_source(work: Part) -> dict[str, Any]:
-    """Measure complexity and naming of one file."""
+    """ActivityProfile complexity and naming of one file."""
     return analysis.measure(work.path, await _begin(work), work.part, work.parts)
 
 

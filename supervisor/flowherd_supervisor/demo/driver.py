@@ -16,12 +16,12 @@ from rich.console import Console
 
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.cli.engine_extra import require_engine
-from flowherd_supervisor.shell.cpus import usable_cpus
 from flowherd_supervisor.demo import corpus
 from flowherd_supervisor.demo.chaos import SEED, Chaos
 from flowherd_supervisor.demo.phase import Phase, Work, run_phase
 from flowherd_supervisor.demo.report import Report, Result, document, summary
 from flowherd_supervisor.demo.session import run_session
+from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,14 +8,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowherd.ledger import Cell, Clock, Ledger, Life, SeatTotal, Timing
+from flowherd.ledger import Cell, Clock, Ledger, Life, ProcessTotal, Timing
 from flowherd.ledger.histogram import BUCKETS, CELLS, upper_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from flowherd.ledger import Segment
     from flowherd.link.messages import SupervisorState
-    from flowherd.ledger import Berth
 
 _TICKS_A_SECOND, _PAGE_BYTES = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 _USER, _SYSTEM, _RESIDENT = 11, 12, 21  # fields of /proc/PID/stat behind the name in brackets (proc(5))
@@ -36,7 +36,7 @@ class Tally:
     memory_bytes: int
     cpu_s: float
 
-    def total(self, total: SeatTotal) -> int:
+    def total(self, total: ProcessTotal) -> int:
         """What all incarnations have counted."""
         return self.totals[total]
 
@@ -57,43 +57,45 @@ class Tally:
         return self.timings[CELLS * (timing + 1) - 1] / 1e6
 
 
-def tallies(ledger: Ledger, told: SupervisorState | None) -> list[Tally]:
-    """All process numbers that have ever counted anything, and those that are wanted; at most `ledger.seats`."""
-    by_seat: dict[int, list[Berth]] = {number: [] for number in range(told.wanted if told else 0)}
-    by_seat |= {number: [] for number in told.causes} if told else {}
-    by_seat |= {
-        number: [] for number in range(ledger.seats) if any(ledger.seat_total(number, n) for n in SeatTotal)
+def counters(ledger: Ledger, told: SupervisorState | None) -> list[Tally]:
+    """All process numbers that have ever counted anything, and those that are wanted; at most `ledger.processes`."""
+    by_process: dict[int, list[Segment]] = {number: [] for number in range(told.wanted if told else 0)}
+    by_process |= {number: [] for number in told.causes} if told else {}
+    by_process |= {
+        number: []
+        for number in range(ledger.processes)
+        if any(ledger.process_total(number, n) for n in ProcessTotal)
     }
-    for berth in ledger.berths:
-        if berth.life is not Life.FREE and berth.get(Cell.SEAT) < ledger.seats:
-            by_seat.setdefault(berth.get(Cell.SEAT), []).append(berth)
-    return [_tally(ledger, number, berths) for number, berths in sorted(by_seat.items())]
+    for segment in ledger.segments:
+        if segment.life is not Life.FREE and segment.get(Cell.PROCESS) < ledger.processes:
+            by_process.setdefault(segment.get(Cell.PROCESS), []).append(segment)
+    return [_tally(ledger, number, segments) for number, segments in sorted(by_process.items())]
 
 
-def _tally(ledger: Ledger, seat: int, berths: Iterable[Berth]) -> Tally:
-    said = [berth for berth in berths if berth.readable]
-    live = [berth for berth in said if berth.life is Life.LIVE]
-    usage = [_usage(berth.get(Cell.PID)) for berth in live]
-    counted = [ledger.sums(seat), *map(ledger.counts, said)]
+def _tally(ledger: Ledger, index: int, segments: Iterable[Segment]) -> Tally:
+    said = [segment for segment in segments if segment.readable]
+    live = [segment for segment in said if segment.life is Life.LIVE]
+    usage = [_usage(segment.get(Cell.PID)) for segment in live]
+    counted = [ledger.sums(index), *map(ledger.counts, said)]
     sums = [sum(numbers) for numbers in zip(*counted, strict=True)]
     return Tally(
-        process=seat,
-        totals=sums[: len(SeatTotal)],
-        timings=sums[len(SeatTotal) :],
-        slots=sum(berth.get(Cell.LIMIT) for berth in live),
-        held=sum(berth.get(Cell.HELD) for berth in live),
-        running=sum(berth.get(Cell.RUNNING) for berth in live),
+        process=index,
+        totals=sums[: len(ProcessTotal)],
+        timings=sums[len(ProcessTotal) :],
+        slots=sum(segment.get(Cell.LIMIT) for segment in live),
+        held=sum(segment.get(Cell.HELD) for segment in live),
+        running=sum(segment.get(Cell.RUNNING) for segment in live),
         demand=sum(map(_demand, live)),
-        loop_lag_s=max((berth.clock(Clock.LOOP_LAG_S) for berth in live), default=0.0),
+        loop_lag_s=max((segment.clock(Clock.LOOP_LAG_S) for segment in live), default=0.0),
         memory_bytes=sum(memory for memory, _ in usage),
         cpu_s=sum(cpu_s for _, cpu_s in usage),
     )
 
 
-def _demand(berth: Berth) -> float:
+def _demand(segment: Segment) -> float:
     """Busy slots, and of the free ones as many as polls fill: beyond the slots more processes would have work."""
-    busy = berth.get(Cell.RUNNING)
-    return busy + berth.clock(Clock.FILL) * max(berth.get(Cell.LIMIT) - busy, 0)
+    busy = segment.get(Cell.RUNNING)
+    return busy + segment.clock(Clock.FILL) * max(segment.get(Cell.LIMIT) - busy, 0)
 
 
 def _usage(pid: int) -> tuple[int, float]:

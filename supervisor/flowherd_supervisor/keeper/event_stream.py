@@ -11,7 +11,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from flowherd_supervisor.keeper.events import Happenings
+    from flowherd_supervisor.keeper.events import EventLog
     from flowherd_supervisor.keeper.inflight import BlockWatch
 
     Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -31,16 +31,16 @@ class Streams:
     """Serves watchers, at most `MOST_WATCHERS`; all of them see the same status document.
 
     Args:
-        happenings: what has happened; whoever comes back says what it saw last.
+        events: what has happened; whoever comes back says what it saw last.
         status: makes the document; called at most once a second, however many watch.
         blocks: what finds loops that handlers keep; nobody else tells of them.
 
     """
 
     def __init__(
-        self, happenings: Happenings, status: Callable[[], dict[str, Any]], blocks: BlockWatch | None = None
+        self, events: EventLog, status: Callable[[], dict[str, Any]], blocks: BlockWatch | None = None
     ) -> None:
-        self._happenings = happenings
+        self._events = events
         self._blocks = blocks
         self._status = status
         self._watchers = 0
@@ -60,7 +60,7 @@ class Streams:
         def tell() -> None:
             loop.call_soon_threadsafe(news.set)
 
-        leave = self._happenings.listen(tell)
+        leave = self._events.listen(tell)
         gone = loop.create_task(_until_gone(receive))
         gone.add_done_callback(lambda _: news.set())
         self._watchers += 1
@@ -79,7 +79,7 @@ class Streams:
         while not gone.done():
             news.clear()
             text = b""
-            for one in self._happenings.after(seen):
+            for one in self._events.after(seen):
                 seen = one["id"]
                 text += b"id: %d\nevent: happened\ndata: %b\n\n" % (seen, msgspec.json.encode(one))
             if loop.time() >= status_at:

@@ -21,7 +21,7 @@ OWN = frozenset(
 )  # fmt: skip
 
 
-class Happenings:
+class EventLog:
     """The newest events, each with a number that only grows, also from one keeper to the next."""
 
     def __init__(self) -> None:
@@ -59,9 +59,9 @@ class Happenings:
 class OwnLog(logging.Handler):
     """Takes from this process's own log what belongs to the events."""
 
-    def __init__(self, happenings: Happenings) -> None:
+    def __init__(self, events: EventLog) -> None:
         super().__init__()
-        self._happenings = happenings
+        self._events = events
 
     def emit(self, record: logging.LogRecord) -> None:
         """Remembers the record if its event is one to watch."""
@@ -76,4 +76,4 @@ class OwnLog(logging.Handler):
                 fields.pop(name, None)
             if fields.get("process") == "keeper":
                 del fields["process"]  # it speaks of the whole host
-            self._happenings.add(record.created, record.levelname.lower(), said["event"], fields)
+            self._events.add(record.created, record.levelname.lower(), said["event"], fields)

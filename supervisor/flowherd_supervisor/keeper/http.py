@@ -30,7 +30,7 @@ MOST_HEADER_BYTES = 16 << 10
 log = structlog.stdlib.get_logger(__name__)
 
 
-class PagesThread:
+class HttpThread:
     """Serves routes on sockets that the supervisor has bound."""
 
     def __init__(self, routes: Routes, sockets: Sequence[socket.socket]) -> None:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from flowherd.ledger import Cell, Ledger, Life, State
 
 if TYPE_CHECKING:
-    from flowherd.ledger import Berth
-    from flowherd_supervisor.keeper.events import Happenings
+    from flowherd.ledger import Segment
+    from flowherd_supervisor.keeper.events import EventLog
 
 MOST_SHOWN = 8  # of one process: who has hundreds of slots looks for the oldest
 
 
-def running_in(berth: Berth, now: float) -> list[dict[str, Any]]:
+def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
     """The activities whose handlers have run longest, the oldest first."""
-    running = (record for record in berth.records() if record.state is State.RUNNING)
+    running = (record for record in segment.records() if record.state is State.RUNNING)
     oldest = sorted(running, key=lambda record: record.started_at)[:MOST_SHOWN]
     return [
         {
@@ -35,9 +35,9 @@ class BlockWatch:
     The workers say so in their logs; only the ledger says it to this process.
     """
 
-    def __init__(self, ledger: Ledger, happenings: Happenings) -> None:
+    def __init__(self, ledger: Ledger, events: EventLog) -> None:
         self._ledger = ledger
-        self._happenings = happenings
+        self._events = events
         self._seen = self._counts()
 
     def look(self) -> None:
@@ -46,15 +46,15 @@ class BlockWatch:
         for (number, life), blocks in counts.items():
             new = blocks - self._seen.get((number, life), 0)
             if new > 0:
-                berth = self._ledger.berths[number]
-                fields = {"process": berth.get(Cell.SEAT), "place": berth.blocked_at, "times": new}
-                self._happenings.add(time.time(), "warning", "loop_blocked", fields)
+                segment = self._ledger.segments[number]
+                fields = {"process": segment.get(Cell.PROCESS), "place": segment.blocked_at, "times": new}
+                self._events.add(time.time(), "warning", "loop_blocked", fields)
         self._seen = counts
 
     def _counts(self) -> dict[tuple[int, int], int]:
-        """By berth and by which of its lives, so that a new process begins at 0."""
+        """By segment and by which of its lives, so that a new process begins at 0."""
         return {
-            (berth.number, berth.get(Cell.STARTED)): berth.get(Cell.BLOCKS)
-            for berth in self._ledger.berths
-            if berth.life is Life.LIVE and berth.readable
+            (segment.number, segment.get(Cell.STARTED)): segment.get(Cell.BLOCKS)
+            for segment in self._ledger.segments
+            if segment.life is Life.LIVE and segment.readable
         }

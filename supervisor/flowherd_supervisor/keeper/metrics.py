@@ -14,21 +14,21 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from flowherd.ledger import Host, Ledger, SeatTotal, Timing
+from flowherd.ledger import Host, Ledger, ProcessTotal, Timing
+from flowherd_supervisor.keeper.counters import counters
 from flowherd_supervisor.keeper.exposition import exposition
-from flowherd_supervisor.keeper.counters import tallies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client import Metric
 
-    from flowherd_supervisor.keeper.status import StatusBoard
     from flowherd_supervisor.keeper.counters import Tally
+    from flowherd_supervisor.keeper.status import StatusBoard
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 STATES = ("starting", "running", "draining", "releasing", "finishing", "ended")
-OUTCOMES = {"completed": SeatTotal.COMPLETED, "failed": SeatTotal.FAILED, "lost": SeatTotal.LOST}
+OUTCOMES = {"completed": ProcessTotal.COMPLETED, "failed": ProcessTotal.FAILED, "lost": ProcessTotal.LOST}
 _PROCESS = "process"
 
 _GAUGES: Mapping[str, tuple[str, Callable[[Tally], float]]] = {
@@ -46,14 +46,14 @@ _GAUGES: Mapping[str, tuple[str, Callable[[Tally], float]]] = {
 }  # fmt: skip
 _COUNTERS: Mapping[str, tuple[str, Callable[[Tally], float]]] = {
     "flowherd_activities_claimed": (
-        "Activities the engine has handed out.", lambda tally: tally.total(SeatTotal.CLAIMED)
+        "Activities the engine has handed out.", lambda tally: tally.total(ProcessTotal.CLAIMED)
     ),
     "flowherd_loop_blocks": (
-        "Handlers found to keep the event loop for 0.25 s or more.", lambda tally: tally.total(SeatTotal.BLOCKS)
+        "Handlers found to keep the event loop for 0.25 s or more.", lambda tally: tally.total(ProcessTotal.BLOCKS)
     ),
     "flowherd_loop_blocked_seconds": (
         "Time that handlers kept the event loop in steps of 0.1 s or more.",
-        lambda tally: tally.total(SeatTotal.BLOCKED_US) / 1e6,
+        lambda tally: tally.total(ProcessTotal.BLOCKED_US) / 1e6,
     ),
     "flowherd_process_cpu_seconds": ("CPU time of the present processes.", lambda tally: tally.cpu_s),
 }  # fmt: skip
@@ -83,7 +83,7 @@ class HostMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families, as of one moment."""
-        rows = self._ledger.unmoved(lambda: tallies(self._ledger, self._board.supervisor))
+        rows = self._ledger.unmoved(lambda: counters(self._ledger, self._board.supervisor))
         yield from _of_each(rows)
         yield from self._restarts(rows)
         yield from self._host()
@@ -184,12 +184,12 @@ def _by_outcome(rows: list[Tally]) -> Iterator[Metric]:
         "flowherd_polls", "Polls, by what they brought.", labels=[_PROCESS, "outcome"]
     )
     for row in rows:
-        process, empty = str(row.process), row.total(SeatTotal.EMPTY_POLLS)
+        process, empty = str(row.process), row.total(ProcessTotal.EMPTY_POLLS)
         for outcome, total in OUTCOMES.items():
             ended.add_metric([process, outcome], row.total(total))
-        polls.add_metric([process, "work"], row.total(SeatTotal.POLLS) - empty)
+        polls.add_metric([process, "work"], row.total(ProcessTotal.POLLS) - empty)
         polls.add_metric([process, "empty"], empty)
-        polls.add_metric([process, "error"], row.total(SeatTotal.POLL_ERRORS))
+        polls.add_metric([process, "error"], row.total(ProcessTotal.POLL_ERRORS))
     yield ended
     yield polls
 

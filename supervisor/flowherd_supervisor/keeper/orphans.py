@@ -67,7 +67,7 @@ class Orphans:
             yield _kill_group(pid, pidfd)
         kill_at = time.monotonic() + WORKERS_KILLED_AFTER_S
         for number, pidfd in self._workers.items():
-            if self._ledger.berths[number].life is Life.LIVE:
+            if self._ledger.segments[number].life is Life.LIVE:
                 yield self._end_worker(number, pidfd, kill_at)
 
     async def _end_worker(self, number: int, pidfd: int, kill_at: float) -> None:
@@ -76,9 +76,9 @@ class Orphans:
         if not has_ended and _signal(pidfd, signal.SIGKILL) and not await _has_ended(pidfd, DEAD_WITHIN_S):
             log.error("process_not_killed", segment=number, note="its leases end by themselves")
             return
-        berth = self._ledger.berths[number]
-        if berth.life is Life.LIVE:
-            berth.end(Cause.STOPPED)
+        segment = self._ledger.segments[number]
+        if segment.life is Life.LIVE:
+            segment.end(Cause.STOPPED)
             self._changed()
 
 

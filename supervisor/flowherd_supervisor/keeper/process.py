@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import logs
-from flowherd.client.tokens import HostTokens
 from flowherd.client.kruxia import connect
 from flowherd.client.token_refresh import TokenKeeping
-from flowherd.transport.transport import new_client
+from flowherd.client.tokens import HostTokens
+from flowherd.exits import Exit
+from flowherd.leases import heartbeats, settlement
+from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     CredentialsRefused,
     DumpStacks,
@@ -29,18 +32,15 @@ from flowherd.link.messages import (
     WatchIsolate,
     decode_downward,
 )
-from flowherd.exits import Exit
-from flowherd.leases import heartbeats, settlement
-from flowherd.leases.lease_keeper import LeaseKeeper
-from flowherd.link.link import Link, LinkClosed
 from flowherd.process.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
+from flowherd.transport.transport import new_client
 from flowherd.working.tasks import Tasks
+from flowherd_supervisor.keeper.events import EventLog, OwnLog
 from flowherd_supervisor.keeper.export import MetricsExport
-from flowherd_supervisor.keeper.events import Happenings, OwnLog
+from flowherd_supervisor.keeper.http import HttpThread
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.orphans import SETTLED_WITHIN_S, Orphans, limit_the_keeper
-from flowherd_supervisor.keeper.http import PagesThread
 from flowherd_supervisor.keeper.routes import Routes
 from flowherd_supervisor.keeper.status import StatusBoard
 
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowherd.config import WorkerConfig
-    from flowherd.link.messages import Downward, Message
     from flowherd.ledger import Ledger
-    from flowherd.ledger.wakeups import Bells
+    from flowherd.ledger.wakeups import Wakeups
+    from flowherd.link.messages import Downward, Message
 
 _SHOWN = 200  # characters of a message
 
@@ -64,7 +64,7 @@ class KeeperSetup:
 
     config: WorkerConfig
     ledger: Ledger
-    bells: Bells
+    wakeups: Wakeups
     sockets: Sequence[socket.socket]
     version: str
     supervisor_pid: int
@@ -92,8 +92,8 @@ class _Keeper:
         self._finish_by: float | None = None
         self._outliving: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
-        self._happenings = Happenings()
-        logging.getLogger().addHandler(OwnLog(self._happenings))
+        self._events = EventLog()
+        logging.getLogger().addHandler(OwnLog(self._events))
         self._board = StatusBoard(
             setup.ledger, setup.config.api_url, setup.version, setup.supervisor_pid, setup.started_at
         )
@@ -109,20 +109,20 @@ class _Keeper:
             keeping = TokenKeeping(tokens, grace_s=setup.auth_grace_s, give_up=self._credentials_refused)
         beating = connect(setup.config, tokens, connections=heartbeats.PLACES)
         settling = connect(setup.config, tokens, connections=settlement.PLACES)
-        leases = LeaseKeeper(beating, settling, setup.ledger, setup.config, setup.bells.ring)
+        leases = LeaseKeeper(beating, settling, setup.ledger, setup.config, setup.wakeups.wake)
         self._orphans = Orphans(setup.ledger, leases.woken.set)
 
-        def heed_bell() -> None:
-            setup.bells.hush(setup.bells.keeper)
+        def heed_wakeup() -> None:
+            setup.wakeups.clear(setup.wakeups.keeper)
             leases.woken.set()
             if keeping is not None:
-                keeping.rung.set()
+                keeping.woken.set()
 
-        loop.add_reader(setup.bells.keeper, heed_bell)
+        loop.add_reader(setup.wakeups.keeper, heed_wakeup)
         self._link.set_blocking(blocking=False)
         loop.add_reader(self._link.fileno(), self._read_link)
-        routes = Routes(setup.ledger, self._board, self._happenings, self._link.send)
-        PagesThread(routes, setup.sockets).start()
+        routes = Routes(setup.ledger, self._board, self._events, self._link.send)
+        HttpThread(routes, setup.sockets).start()
         export = MetricsExport(HostMetrics(setup.ledger, self._board), setup.config, setup.started_at)
         export.start()
         work = [self._tasks.spawn(leases.run())]
@@ -175,8 +175,8 @@ class _Keeper:
 
     def _obey(self, message: Downward, fds: Sequence[int]) -> None:
         match message:
-            case WatchChild(berth):
-                self._orphans.watch_worker(berth, fds[0])
+            case WatchChild(segment):
+                self._orphans.watch_worker(segment, fds[0])
             case WatchIsolate(pid):
                 self._orphans.watch_isolate(pid, fds[0])
             case IsolateReaped(pid):
@@ -184,7 +184,7 @@ class _Keeper:
             case SupervisorState() as state:
                 self._board.supervisor = state
             case Noted(at, level, event, fields):
-                self._happenings.add(at, level, event, fields)
+                self._events.add(at, level, event, fields)
             case Finish(within_s):
                 self._finish_by = time.monotonic() + within_s
                 self._ended.set()
@@ -219,7 +219,7 @@ class _Keeper:
         return max(0.0, self._finish_by - time.monotonic())
 
     async def _settle_rest(self, leases: LeaseKeeper) -> None:
-        """The last minute: lets the scan settle all ended berths, at most until the time that was given."""
+        """The last minute: lets the scan settle all ended segments, at most until the time that was given."""
         try:
             async with asyncio.timeout(self._left_s):
                 await leases.all_settled()

@@ -10,16 +10,16 @@ import msgspec
 
 from flowherd.link.link import LinkClosed
 from flowherd_supervisor.keeper import assets, control, guard
+from flowherd_supervisor.keeper.event_stream import Streams
 from flowherd_supervisor.keeper.inflight import BlockWatch
 from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
-from flowherd_supervisor.keeper.event_stream import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from flowherd.link.messages import Message
     from flowherd.ledger import Ledger
-    from flowherd_supervisor.keeper.events import Happenings
+    from flowherd.link.messages import Message
+    from flowherd_supervisor.keeper.events import EventLog
     from flowherd_supervisor.keeper.status import StatusBoard
 
     Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -55,12 +55,12 @@ class Routes:
     """
 
     def __init__(
-        self, ledger: Ledger, board: StatusBoard, happenings: Happenings, ask: Callable[[Message], None]
+        self, ledger: Ledger, board: StatusBoard, events: EventLog, ask: Callable[[Message], None]
     ) -> None:
         self._board = board
         self._ask = ask
         self._metrics = HostMetrics(ledger, board)
-        self._streams = Streams(happenings, board.document, BlockWatch(ledger, happenings))
+        self._streams = Streams(events, board.document, BlockWatch(ledger, events))
         self._assets = assets.load()
         self._own_names = (socket.gethostname(),)
 

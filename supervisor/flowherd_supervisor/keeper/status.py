@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flowherd.ledger import Berth, Cell, Clock, Host, Ledger, Life, SeatTotal, Timing
+from flowherd.ledger import Cell, Clock, Host, Ledger, Life, ProcessTotal, Segment, Timing
 from flowherd.ledger.histogram import quantile_s
-from flowherd_supervisor.shell.cpus import usable_cpus
 from flowherd_supervisor.advise.document import Adviser, summary
 from flowherd_supervisor.keeper.inflight import running_in
+from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from flowherd.link.messages import SupervisorState
@@ -45,11 +45,13 @@ class StatusBoard:
     def document(self) -> dict[str, Any]:
         """The whole document; memory and CPU are read from outside: a blocked child is measured too."""
         now = time.monotonic()
-        live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
-        pids = {berth.get(Cell.PID) for berth in live}
+        live = [segment for segment in self._ledger.segments if segment.life is Life.LIVE]
+        pids = {segment.get(Cell.PID) for segment in live}
         self._meters = {pid: meter for pid, meter in self._meters.items() if pid in pids}
         children = sorted(
-            (self._child(berth, now) for berth in live if berth.get(Cell.PID)),  # the mold has made it
+            (
+                self._child(segment, now) for segment in live if segment.get(Cell.PID)
+            ),  # the zygote has made it
             key=lambda row: (row["process"], row["incarnation"]),
         )
         told = self.supervisor
@@ -85,27 +87,27 @@ class StatusBoard:
         Polls that fail since a short while are no reason to send the traffic elsewhere.
         """
         now = time.monotonic()
-        live = [berth for berth in self._ledger.berths if berth.life is Life.LIVE]
+        live = [segment for segment in self._ledger.segments if segment.life is Life.LIVE]
         wanted = self.supervisor.wanted if self.supervisor else 1
-        return 2 * self.ready_processes() >= wanted and any(_gets_work(berth, now) for berth in live)
+        return 2 * self.ready_processes() >= wanted and any(_gets_work(segment, now) for segment in live)
 
     def ready_processes(self) -> int:
         """How many process numbers have somebody who works; an old and a new incarnation are one."""
         ready = (
-            berth.get(Cell.SEAT)
-            for berth in self._ledger.berths
-            if berth.life is Life.LIVE and berth.readable and berth.clock(Clock.READY_AT)
+            segment.get(Cell.PROCESS)
+            for segment in self._ledger.segments
+            if segment.life is Life.LIVE and segment.readable and segment.clock(Clock.READY_AT)
         )
         return len(set(ready))
 
     def is_reachable(self) -> bool:
         """Whether the latest news of the engine is good."""
-        return bool(self._engine([b for b in self._ledger.berths if b.life is Life.LIVE])["reachable"])
+        return bool(self._engine([b for b in self._ledger.segments if b.life is Life.LIVE])["reachable"])
 
-    def _engine(self, live: list[Berth]) -> dict[str, Any]:
+    def _engine(self, live: list[Segment]) -> dict[str, Any]:
         """The latest news of any worker counts; full slots make no poll, and no news is good news."""
-        heard = [berth for berth in live if berth.readable]
-        latest = max(heard, key=lambda berth: berth.clock(Clock.LAST_GOOD_POLL), default=None)
+        heard = [segment for segment in live if segment.readable]
+        latest = max(heard, key=lambda segment: segment.clock(Clock.LAST_GOOD_POLL), default=None)
         rtt_s = latest.clock(Clock.POLL_RTT_S) if latest else 0.0
         return {
             "url": self._api_url,
@@ -121,37 +123,37 @@ class StatusBoard:
             "lost": Cell.LOST,
         }
         totals = {
-            name: sum(self._ledger.count(berth, cell) for berth in self._ledger.berths)
-            + self._ledger.ended_total(SeatTotal[cell.name])
+            name: sum(self._ledger.count(segment, cell) for segment in self._ledger.segments)
+            + self._ledger.ended_total(ProcessTotal[cell.name])
             for name, cell in names.items()
         }
         return totals | {"settled_after_crash": self._ledger.get(Host.SETTLED)}
 
-    def _child(self, berth: Berth, now: float) -> dict[str, Any]:
-        seat, told = berth.get(Cell.SEAT), self.supervisor
+    def _child(self, segment: Segment, now: float) -> dict[str, Any]:
+        process, told = segment.get(Cell.PROCESS), self.supervisor
         is_first = (
-            next(iter(self._ledger.process_of(berth)), berth) is berth
+            next(iter(self._ledger.process_of(segment)), segment) is segment
         )  # memory and CPU are the process's
-        restarts = told.restarts.get(0 if told.threads else seat, 0) if told else 0
+        restarts = told.restarts.get(0 if told.threads else process, 0) if told else 0
         return {
-            "process": seat,
-            "pid": berth.get(Cell.PID),
-            "incarnation": berth.get(Cell.INCARNATION),
-            **_work_of(berth),
-            "completed": self._counted(berth, Cell.COMPLETED),
-            "failed": self._counted(berth, Cell.FAILED),
-            **(self._measure(berth.get(Cell.PID), now) if is_first else _NOTHING),
-            "uptime_s": round(now - berth.clock(Clock.STARTED_AT), 1),
+            "process": process,
+            "pid": segment.get(Cell.PID),
+            "incarnation": segment.get(Cell.INCARNATION),
+            **_work_of(segment),
+            "completed": self._counted(segment, Cell.COMPLETED),
+            "failed": self._counted(segment, Cell.FAILED),
+            **(self._measure(segment.get(Cell.PID), now) if is_first else _NOTHING),
+            "uptime_s": round(now - segment.clock(Clock.STARTED_AT), 1),
             "restarts": restarts,
-            "activities": running_in(berth, now),
-            "blocked_at": berth.blocked_at if berth.readable else "",
+            "activities": running_in(segment, now),
+            "blocked_at": segment.blocked_at if segment.readable else "",
         }
 
-    def _counted(self, berth: Berth, cell: Cell) -> int:
+    def _counted(self, segment: Segment, cell: Cell) -> int:
         """By this incarnation and those before it that have been settled."""
-        ledger, total = self._ledger, SeatTotal[cell.name]
+        ledger, total = self._ledger, ProcessTotal[cell.name]
         return ledger.unmoved(
-            lambda: ledger.count(berth, cell) + ledger.seat_total(berth.get(Cell.SEAT), total)
+            lambda: ledger.count(segment, cell) + ledger.process_total(segment.get(Cell.PROCESS), total)
         )
 
     def _measure(self, pid: int, now: float) -> dict[str, float | None]:
@@ -192,17 +194,17 @@ class _Meter:
             }
 
 
-def _work_of(berth: Berth) -> dict[str, Any]:
-    """What an incarnation says of itself; one that has not opened its berth has said nothing yet."""
-    said = berth.readable
+def _work_of(segment: Segment) -> dict[str, Any]:
+    """What an incarnation says of itself; one that has not opened its segment has said nothing yet."""
+    said = segment.readable
     return {
-        "phase": "running" if said and berth.clock(Clock.READY_AT) else "starting",
-        "slots": berth.get(Cell.LIMIT) if said else 0,
-        "in_flight": berth.get(Cell.RUNNING) if said else 0,
-        "run_ms_p50": _milliseconds(quantile_s(berth.counts(Timing.RUN), 0.5)) if said else None,
-        "run_ms_p99": _milliseconds(quantile_s(berth.counts(Timing.RUN), 0.99)) if said else None,
-        "loop_lag_ms": _milliseconds(berth.clock(Clock.LOOP_LAG_S)) if said else 0.0,
-        "loops_blocked": berth.get(Cell.BLOCKS) if said else 0,
+        "phase": "running" if said and segment.clock(Clock.READY_AT) else "starting",
+        "slots": segment.get(Cell.LIMIT) if said else 0,
+        "in_flight": segment.get(Cell.RUNNING) if said else 0,
+        "run_ms_p50": _milliseconds(quantile_s(segment.counts(Timing.RUN), 0.5)) if said else None,
+        "run_ms_p99": _milliseconds(quantile_s(segment.counts(Timing.RUN), 0.99)) if said else None,
+        "loop_lag_ms": _milliseconds(segment.clock(Clock.LOOP_LAG_S)) if said else 0.0,
+        "loops_blocked": segment.get(Cell.BLOCKS) if said else 0,
     }
 
 
@@ -210,13 +212,13 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-def _last_poll_failed(berths: list[Berth]) -> bool:
+def _last_poll_failed(segments: list[Segment]) -> bool:
     """Whether the last poll of any of them failed; one that has not polled yet says nothing."""
-    good_at = max((berth.clock(Clock.LAST_GOOD_POLL) for berth in berths), default=0.0)
-    bad_at = max((berth.clock(Clock.LAST_BAD_POLL) for berth in berths), default=0.0)
+    good_at = max((segment.clock(Clock.LAST_GOOD_POLL) for segment in segments), default=0.0)
+    bad_at = max((segment.clock(Clock.LAST_BAD_POLL) for segment in segments), default=0.0)
     return bad_at > good_at
 
 
-def _gets_work(berth: Berth, now: float) -> bool:
-    good_at = berth.clock(Clock.LAST_GOOD_POLL) if berth.readable else 0.0
-    return good_at > 0 and (not _last_poll_failed([berth]) or now - good_at < GOOD_POLL_WITHIN_S)
+def _gets_work(segment: Segment, now: float) -> bool:
+    good_at = segment.clock(Clock.LAST_GOOD_POLL) if segment.readable else 0.0
+    return good_at > 0 and (not _last_poll_failed([segment]) or now - good_at < GOOD_POLL_WITHIN_S)

@@ -1,1 +1,1 @@
-"""processes."""
+"""Processes: forking, the table of those that live, killing and reaping."""

@@ -1,4 +1,4 @@
-"""Has isolates made, directly or by the mold, and keeps their descriptors until they exist; it decides nothing."""
+"""Has isolates made, directly or by the zygote, and keeps their descriptors until they exist; it decides nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 from flowherd.link import messages
 from flowherd.link.link import LinkClosed
 from flowherd_supervisor.core import actions, events
-from flowherd_supervisor.core.events import MOLD
+from flowherd_supervisor.core.events import ZYGOTE
 from flowherd_supervisor.processes.table import IsolateHandle
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _Names = tuple[int, int, int]
 log = structlog.stdlib.get_logger("flowherd")
 
 
-class IsolateBirths(Protocol):
+class IsolateSpecs(Protocol):
     """Says how to make an isolate directly."""
 
     def isolate_birth(self, order: actions.SpawnIsolate, ends: Sequence[int]) -> IsolateBirth: ...
@@ -43,17 +43,17 @@ class Isolation:
     """
 
     def __init__(
-        self, processes: Processes, births: IsolateBirths, introduce: Callable[[IsolateHandle], None]
+        self, processes: Processes, births: IsolateSpecs, introduce: Callable[[IsolateHandle], None]
     ) -> None:
         self._processes = processes
         self._births = births
         self._introduce = introduce
         self._ends: dict[_Names, Sequence[int]] = {}
-        self._stacks: dict[_Names, int] = {}  # of those that a mold has been asked for
+        self._stacks: dict[_Names, int] = {}  # of those that a zygote has been asked for
 
     def wanted(self, handle: Handle, message: messages.FromWorker, fds: Sequence[int]) -> Iterator[Event]:
         """A worker's wish as a fact; the descriptors that came along are kept for the isolate."""
-        names = (handle.seat, handle.incarnation, message.key)
+        names = (handle.index, handle.incarnation, message.key)
         match message:
             case messages.NeedIsolate() if len(fds) == _ENDS and names not in self._ends:
                 self._ends[names] = fds
@@ -61,7 +61,7 @@ class Isolation:
                 return
             case messages.NeedIsolate():
                 log.error(
-                    "isolate_not_understood", process=handle.seat, key=message.key, descriptors=len(fds)
+                    "isolate_not_understood", process=handle.index, key=message.key, descriptors=len(fds)
                 )
             case messages.StopIsolate():
                 yield events.IsolateStopWanted(*names)
@@ -77,22 +77,22 @@ class Isolation:
             case actions.TellIsolateStarted(pid=pid):
                 self._tell(order, messages.IsolateStarted(order.key, pid))
             case actions.TellIsolateEnded(status=status, reason=reason):
-                self._forget((order.seat, order.incarnation, order.key))
+                self._forget((order.index, order.incarnation, order.key))
                 self._tell(order, messages.IsolateEnded(order.key, status, reason))
             case actions.TerminateIsolate() | actions.KillIsolate():
-                isolate = self._processes.find_isolate(order.seat, order.incarnation, order.key)
+                isolate = self._processes.find_isolate(order.index, order.incarnation, order.key)
                 if isolate is not None and isinstance(order, actions.KillIsolate):
                     self._processes.kill_group(isolate)
                 elif isolate is not None:
                     self._processes.terminate(isolate)
         return []
 
-    def answered(self, answer: messages.FromMold) -> list[Event]:
-        """A mold has made an isolate, or could not."""
-        names = (answer.seat, answer.incarnation, answer.key)
+    def answered(self, answer: messages.FromZygote) -> list[Event]:
+        """A zygote has made an isolate, or could not."""
+        names = (answer.index, answer.incarnation, answer.key)
         stacks = self._stacks.pop(names, None)
         if stacks is None:
-            log.error("unasked_fork", process=answer.seat, answer=repr(answer))
+            log.error("unasked_fork", process=answer.index, answer=repr(answer))
             return []
         match answer:
             case messages.Forked(pid=pid):
@@ -104,11 +104,11 @@ class Isolation:
                 return [events.IsolateNotForked(*names, reason)]
 
     def _make(self, order: actions.SpawnIsolate, host_processes: int) -> list[Event]:
-        names = (order.seat, order.incarnation, order.key)
+        names = (order.index, order.incarnation, order.key)
         if (stacks := self._stacks.pop(names, None)) is not None:
-            os.close(stacks)  # of a mold that has ended
+            os.close(stacks)  # of a zygote that has ended
         try:
-            if order.mold:
+            if order.zygote:
                 self._ask(order, host_processes)
                 return []
             birth = self._births.isolate_birth(order, self._ends[names])
@@ -117,18 +117,18 @@ class Isolation:
             return [events.IsolateNotForked(*names, str(error) or repr(error))]
 
     def _ask(self, order: actions.SpawnIsolate, host_processes: int) -> None:
-        """A mold that cannot be reached will be found out by its silence, or by its end."""
-        names = (order.seat, order.incarnation, order.key)
+        """A zygote that cannot be reached will be found out by its silence, or by its end."""
+        names = (order.index, order.incarnation, order.key)
         stacks = self._stacks[names] = os.memfd_create("stacks")
-        fork = messages.Fork(order.seat, order.incarnation, (), 0, host_processes, order.key)
-        mold = self._processes.find(MOLD, order.mold)
-        if mold is not None:
+        fork = messages.Fork(order.index, order.incarnation, (), 0, host_processes, order.key)
+        zygote = self._processes.find(ZYGOTE, order.zygote)
+        if zygote is not None:
             with contextlib.suppress(LinkClosed):
-                mold.link.send(fork, [*self._ends[names], stacks])
+                zygote.link.send(fork, [*self._ends[names], stacks])
 
     def _exists(self, isolate: IsolateHandle) -> list[Event]:
         """It has its own copies: only their end on both sides is an end of file."""
-        names = (isolate.seat, isolate.incarnation, isolate.key)
+        names = (isolate.index, isolate.incarnation, isolate.key)
         _close(self._ends.get(names, ()))
         self._ends[names] = ()
         if self._processes.find_isolate(*names) is not None:  # else it has ended already, and is reaped
@@ -143,7 +143,7 @@ class Isolation:
     def _tell(
         self, order: actions.TellIsolateStarted | actions.TellIsolateEnded, message: messages.Message
     ) -> None:
-        worker = self._processes.find(order.seat, order.incarnation)
+        worker = self._processes.find(order.index, order.incarnation)
         if worker is not None:
             with contextlib.suppress(LinkClosed):  # it is ending
                 worker.link.send(message)

@@ -6,30 +6,29 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flowherd.link.sharing import spread, whose_key
 from flowherd.isolates.inside import main as isolate
-from flowherd.process import threads
-from flowherd.process import worker_process
+from flowherd.link.sharing import spread, whose_key
+from flowherd.process import threads, worker_process
 from flowherd.process.boot import load
-from flowherd.process.worker_process import ChildSetup
 from flowherd.process.free_threading import gil_watched
+from flowherd.process.worker_process import ChildSetup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flowherd.config import WorkerConfig
-    from flowherd.link.messages import BootFailed
-    from flowherd.ledger import Berth, Ledger
+    from flowherd.ledger import Ledger, Segment
+    from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.link import Link
+    from flowherd.link.messages import BootFailed
     from flowherd.sdk.loading import LoadedApp
-    from flowherd.ledger.wakeups import Bells
 
 
 class WorkerOrder(Protocol):
-    """What both a Spawn and the message that asks a mold for it say."""
+    """What both a Spawn and the message that asks a zygote for it say."""
 
     @property
-    def seat(self) -> int:
+    def index(self) -> int:
         """The number of the process, and of its first worker."""
 
     @property
@@ -41,7 +40,7 @@ class IsolateOrder(Protocol):
     """As above, of an isolate."""
 
     @property
-    def seat(self) -> int:
+    def index(self) -> int:
         """The number of its worker's process."""
 
     @property
@@ -72,7 +71,7 @@ class Setups:
     activities: Mapping[str, Mapping[str, Any]]
     most_slots: int
     ledger: Ledger
-    bells: Bells
+    wakeups: Wakeups
     threads: bool = False
     sizes: dict[int, WorkerConfig] = field(default_factory=dict)
 
@@ -81,11 +80,11 @@ class Setups:
         with gil_watched() if self.threads else nullcontext():
             return load(self.app, self.app_dir, self.worker_type, self.activities)
 
-    def title_of(self, seat: int, key: int = 0) -> str:
+    def title_of(self, index: int, key: int = 0) -> str:
         """What `ps` shows of a process of workers, or of the isolate that it calls `key`."""
         if not key:
-            return f"flowherd: {'threads' if self.threads else f'process {seat}'} of {self.app}"
-        worker, own = whose_key(key) if self.threads else (seat, key)
+            return f"flowherd: {'threads' if self.threads else f'process {index}'} of {self.app}"
+        worker, own = whose_key(key) if self.threads else (index, key)
         return f"flowherd: isolate {own} of process {worker} of {self.app}"
 
     def isolate(
@@ -106,7 +105,7 @@ class Setups:
             worker_type=self.worker_type,
             config=self.config,
             activities=self.activities,
-            seat=whose_key(order.key)[0] if self.threads else order.seat,
+            index=whose_key(order.key)[0] if self.threads else order.index,
             processes=processes,
             loaded=loaded,
         )
@@ -116,7 +115,7 @@ class Setups:
     def work(
         self,
         order: WorkerOrder,
-        berths: Sequence[Berth],
+        segments: Sequence[Segment],
         processes: int,
         link: Link,
         loaded: LoadedApp | None = None,
@@ -125,18 +124,20 @@ class Setups:
 
         Args:
             order: names the process and says how many slots it has.
-            berths: each worker's part of the ledger.
+            segments: each worker's part of the ledger.
             processes: how many workers there are in the host.
             link: to the supervisor.
             loaded: the app, where the process it was forked from has imported it.
 
         """
         if not self.threads:
-            return worker_process.main(self._worker(order.seat, berths[0], order.limit, processes, loaded), link)
-        shares = spread(order.limit, len(berths))
+            return worker_process.main(
+                self._worker(order.index, segments[0], order.limit, processes, loaded), link
+            )
+        shares = spread(order.limit, len(segments))
         setups = [
-            self._worker(order.seat + number, berth, share, processes, loaded)
-            for number, (berth, share) in enumerate(zip(berths, shares, strict=True))
+            self._worker(order.index + number, segment, share, processes, loaded)
+            for number, (segment, share) in enumerate(zip(segments, shares, strict=True))
         ]
         return threads.main(setups, link)
 
@@ -144,10 +145,10 @@ class Setups:
         """Puts the setups of so many workers together, for nobody; those that are born have their settings then."""
         self.title_of(0)
         for share in set(spread(self.most_slots, processes)):
-            self._worker(0, self.ledger.berths[0], share, processes, loaded)
+            self._worker(0, self.ledger.segments[0], share, processes, loaded)
 
     def _worker(
-        self, seat: int, berth: Berth, limit: int, processes: int, loaded: LoadedApp | None
+        self, index: int, segment: Segment, limit: int, processes: int, loaded: LoadedApp | None
     ) -> ChildSetup:
         return ChildSetup(
             app=self.app,
@@ -157,11 +158,11 @@ class Setups:
             slots=limit,
             most_slots=self.most_slots,
             activities=self.activities,
-            seat=seat,
+            index=index,
             processes=processes,
             ledger=self.ledger,
-            berth=berth,
-            bells=self.bells,
+            segment=segment,
+            wakeups=self.wakeups,
             loaded=loaded,
         )
 

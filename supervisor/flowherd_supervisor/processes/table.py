@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from flowherd.ends import OURS
 from flowherd.exits import Exit
-from flowherd.process.worker_process import ignore_signals
 from flowherd.link.link import Link
-from flowherd_supervisor.shell.contained import contained
+from flowherd.process.worker_process import ignore_signals
 from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.processes.oom import OomCounter, is_exiting
+from flowherd_supervisor.shell.contained import contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from flowherd.ledger import Berth
+    from flowherd.ledger import Segment
 
 _STACKS_BYTES, _STACKS_CHARS = 64 * 1024, 3_000
 _FORKED_BY = re.compile(r'/flowherd_supervisor/\w+\.py"|/cyclopts/|<frozen runpy>')
@@ -66,12 +66,12 @@ class IsolateBirth:
 class Handle:
     """A child as its parent sees it, from fork to reaping."""
 
-    seat: int
+    index: int
     incarnation: int
     pid: int
     pidfd: int  # -1 where it had been reaped before we knew of it
     link: Link
-    berths: tuple[Berth, ...]  # one for each worker in it; none for the keeper and a mold
+    segments: tuple[Segment, ...]  # one for each worker in it; none for the keeper and a zygote
     stacks: int  # a file in memory, where a crash leaves its stacks
 
     def last_words(self) -> list[str]:
@@ -88,9 +88,9 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class IsolateHandle:
-    """An isolate as its parent sees it; `seat` and `incarnation` are its worker's, who calls it `key`."""
+    """An isolate as its parent sees it; `process` and `incarnation` are its worker's, who calls it `key`."""
 
-    seat: int
+    index: int
     incarnation: int
     key: int
     pid: int
@@ -138,15 +138,15 @@ class Processes:
         """Those that have not been reaped."""
         return tuple(self._isolates.values())
 
-    def find(self, seat: int, incarnation: int) -> Handle | None:
+    def find(self, index: int, incarnation: int) -> Handle | None:
         """The child, or None once it has been reaped."""
         for handle in self._handles.values():
-            if (handle.seat, handle.incarnation) == (seat, incarnation):
+            if (handle.index, handle.incarnation) == (index, incarnation):
                 return handle
         return None
 
-    def spawn(self, seat: int, incarnation: int, berths: tuple[Berth, ...], birth: Birth) -> Handle:
-        """Forks one child directly.
+    def spawn(self, index: int, incarnation: int, segments: tuple[Segment, ...], birth: Birth) -> Handle:
+        """Spawner one child directly.
 
         Raises:
             OSError: no process, memory or descriptor is to be had (faults.md P12, P13).
@@ -171,12 +171,12 @@ class Processes:
         finally:
             theirs.close()
         ours.set_blocking(blocking=False)
-        handle = Handle(seat, incarnation, pid, pidfd, ours, berths, stacks)
+        handle = Handle(index, incarnation, pid, pidfd, ours, segments, stacks)
         self.adopt(handle)
         return handle
 
-    def spawn_isolate(self, seat: int, incarnation: int, key: int, birth: IsolateBirth) -> IsolateHandle:
-        """Forks one isolate directly; OSError as for `spawn`."""
+    def spawn_isolate(self, index: int, incarnation: int, key: int, birth: IsolateBirth) -> IsolateHandle:
+        """Spawner one isolate directly; OSError as for `spawn`."""
         stacks = os.memfd_create("stacks")
 
         def be_born(parent: int) -> int:
@@ -191,7 +191,7 @@ class Processes:
             os.close(stacks)
             raise
         own_group(pid)
-        isolate = IsolateHandle(seat, incarnation, key, pid, stacks)
+        isolate = IsolateHandle(index, incarnation, key, pid, stacks)
         self.adopt(isolate)
         return isolate
 
@@ -204,10 +204,10 @@ class Processes:
         else:
             self._isolates[child.pid] = child
 
-    def find_isolate(self, seat: int, incarnation: int, key: int) -> IsolateHandle | None:
+    def find_isolate(self, index: int, incarnation: int, key: int) -> IsolateHandle | None:
         """The isolate, or None once it has been reaped."""
-        names = (seat, incarnation, key)
-        return next((i for i in self._isolates.values() if (i.seat, i.incarnation, i.key) == names), None)
+        names = (index, incarnation, key)
+        return next((i for i in self._isolates.values() if (i.index, i.incarnation, i.key) == names), None)
 
     def terminate(self, isolate: IsolateHandle) -> None:
         """SIGTERM for its group."""

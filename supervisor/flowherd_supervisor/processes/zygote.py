@@ -1,6 +1,6 @@
 """The process that imports the app once and then does nothing but fork; it has one thread, and no work of its own.
 
-A fork from it is a double one, so that the supervisor becomes the parent: the mold forks a go-between, which
+A fork from it is a double one, so that the supervisor becomes the parent: the zygote forks a go-between, which
 forks the child, tells the supervisor, lets the child begin, and ends. The child begins only if the supervisor
 has been told: what has not been named never runs.
 """
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import logs
+from flowherd.exits import Exit
+from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     BootFailed,
     DumpStacks,
@@ -28,11 +30,9 @@ from flowherd.link.messages import (
     decode_downward,
     ready,
 )
-from flowherd.exits import Exit
 from flowherd.process import worker_process
 from flowherd.process.gathering import gather, watched
 from flowherd.process.holes import fill_holes
-from flowherd.link.link import Link, LinkClosed
 from flowherd.process.rehearsal import rehearse
 from flowherd.process.stacks import dump_threads
 from flowherd.process.warm import warm_up
@@ -53,15 +53,15 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class MoldSetup:
-    """What a mold is born with."""
+class ZygoteSetup:
+    """What a zygote is born with."""
 
     setups: Setups
     supervisor_pid: int
     processes: int
 
 
-def main(setup: MoldSetup, link: Link) -> int:
+def main(setup: ZygoteSetup, link: Link) -> int:
     """Imports the app, says what became of it, and forks on order until the supervisor closes the link."""
     logs.name_process(process="preload")
     die_with_parent()
@@ -81,12 +81,12 @@ def main(setup: MoldSetup, link: Link) -> int:
     activities = {definition.name: definition.mode.value for definition in loaded.registry}
     try:
         link.send(ready(worker_type, activities, found))
-        return _Mold(setup, link, loaded).serve()
+        return _Zygote(setup, link, loaded).serve()
     except LinkClosed:
         return Exit.CLEAN
 
 
-def _prepare(setup: MoldSetup, loaded: LoadedApp) -> None:
+def _prepare(setup: ZygoteSetup, loaded: LoadedApp) -> None:
     """Has children share memory that they would write to: each page of it costs each of them a copy."""
     _gather_code(setup, loaded)
     rehearse(setup.setups.config)
@@ -96,7 +96,7 @@ def _prepare(setup: MoldSetup, loaded: LoadedApp) -> None:
     fill_holes()
 
 
-def _gather_code(setup: MoldSetup, loaded: LoadedApp) -> None:
+def _gather_code(setup: ZygoteSetup, loaded: LoadedApp) -> None:
     with watched() as codes:
         rehearse(setup.setups.config, lives=1)
         _rehearse_birth(setup, loaded)
@@ -104,7 +104,7 @@ def _gather_code(setup: MoldSetup, loaded: LoadedApp) -> None:
     gather(codes)
 
 
-def _rehearse_birth(setup: MoldSetup, loaded: LoadedApp) -> None:
+def _rehearse_birth(setup: ZygoteSetup, loaded: LoadedApp) -> None:
     """What a child does before it works, as far as it can be done by somebody else."""
     worker_process.ignore_signals()  # for all that are born here, too: the app may have installed handlers of its own
     _part_ways()
@@ -124,14 +124,14 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-class _Mold:
-    def __init__(self, setup: MoldSetup, link: Link, loaded: LoadedApp) -> None:
+class _Zygote:
+    def __init__(self, setup: ZygoteSetup, link: Link, loaded: LoadedApp) -> None:
         self._setup = setup
         self._link = link
         self._loaded = loaded
 
     def serve(self) -> int:
-        """Forks on order.
+        """Spawner on order.
 
         Raises:
             LinkClosed: the supervisor has no more use for this process.
@@ -165,7 +165,7 @@ class _Mold:
             os.close(let_begin)
 
     def _go_between(self, order: Fork, fds: Sequence[int], may_begin: int, let_begin: int) -> int:
-        """Forks the child and names it; with this process ends the child's last tie to the mold."""
+        """Spawner the child and names it; with this process ends the child's last tie to the zygote."""
         try:
             self_fd = os.pidfd_open(os.getpid())
             pid = os.fork()
@@ -177,7 +177,7 @@ class _Mold:
             leave_with(lambda: self._be_born(order, fds, may_begin, self_fd))
         own_group(pid)
         with contextlib.suppress(LinkClosed):  # the supervisor does not want to hear of it: it must not begin
-            self._link.send(Forked(order.seat, order.incarnation, pid, order.key))
+            self._link.send(Forked(order.index, order.incarnation, pid, order.key))
             os.write(let_begin, b"!")
         return Exit.CLEAN
 
@@ -187,14 +187,14 @@ class _Mold:
         setups = self._setup.setups
         if order.key:
             worker_process.obey_signal(signal.SIGTERM)  # this process ignores it, with all that are born here
-        begin(setups.title_of(order.seat, order.key), stacks, expendable=True)
+        begin(setups.title_of(order.index, order.key), stacks, expendable=True)
         if not self._is_adopted(may_begin, go_between):
             return Exit.RELEASED
         _part_ways()
         if order.key:
             return setups.isolate(order, order.processes, ends, self._loaded)
-        berths = tuple(setups.ledger.berths[number] for number in order.berths)
-        return setups.work(order, berths, order.processes, Link.of(*ends), self._loaded)
+        segments = tuple(setups.ledger.segments[number] for number in order.segments)
+        return setups.work(order, segments, order.processes, Link.of(*ends), self._loaded)
 
     def _is_adopted(self, may_begin: int, go_between: int) -> bool:
         """Waits until the supervisor has been told and is the parent."""
@@ -209,11 +209,11 @@ class _Mold:
 
 
 def _failure(order: Fork, error: OSError) -> ForkFailed:
-    return ForkFailed(order.seat, order.incarnation, str(error), order.key)
+    return ForkFailed(order.index, order.incarnation, str(error), order.key)
 
 
 def _part_ways() -> None:
-    """What two children of one mold must not share."""
+    """What two children of one zygote must not share."""
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

@@ -1,1 +1,1 @@
-"""shell."""
+"""The supervisor around its brain: it waits, gathers facts, and performs what the brain decides."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flowherd.exit_status import describe_status
-from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,12 +53,12 @@ def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
 def say_last_words(child: Child) -> None:
     """The stacks that a fatal signal has left, if any."""
     if stacks := child.last_words():
-        log.error("stacks_of_dead_process", process=name_of(child.seat), pid=child.pid, stacks=stacks)
+        log.error("stacks_of_dead_process", process=name_of(child.index), pid=child.pid, stacks=stacks)
 
 
-def name_of(seat: int) -> int | str:
+def name_of(index: int) -> int | str:
     """What a process is called in the log."""
-    return {KEEPER: "keeper", MOLD: "preload"}.get(seat, seat)
+    return {KEEPER: "keeper", ZYGOTE: "preload"}.get(index, index)
 
 
 @dataclass(frozen=True, slots=True)

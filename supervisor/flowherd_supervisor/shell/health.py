@@ -9,7 +9,7 @@ from flowherd.ledger import Cell, Clock, Life, State
 from flowherd_supervisor.core.state import Mode, Phase
 
 if TYPE_CHECKING:
-    from flowherd.ledger import Berth, Ledger
+    from flowherd.ledger import Ledger, Segment
     from flowherd_supervisor.core.state import State as Brain
 
 RECENT_S = 15.0  # polls may fail for so long before that means anything
@@ -26,21 +26,21 @@ def is_well(state: Brain, ledger: Ledger, now: float, woke_at: float = -inf) -> 
     """
     if state.mode is not Mode.SERVING:
         return True
-    if not any(seat.phase is Phase.RUNNING for seat in state.workers):
+    if not any(process.phase is Phase.RUNNING for process in state.workers):
         return False
     if not state.polling:
         return True
-    live = [berth for berth in ledger.berths if berth.life is Life.LIVE and berth.readable]
-    return any(_gets_work(berth, now, woke_at) or _is_excused(berth) for berth in live)
+    live = [segment for segment in ledger.segments if segment.life is Life.LIVE and segment.readable]
+    return any(_gets_work(segment, now, woke_at) or _is_excused(segment) for segment in live)
 
 
-def _gets_work(berth: Berth, now: float, woke_at: float) -> bool:
-    good_at = berth.clock(Clock.LAST_GOOD_POLL)
-    failed = berth.clock(Clock.LAST_BAD_POLL) > good_at
+def _gets_work(segment: Segment, now: float, woke_at: float) -> bool:
+    good_at = segment.clock(Clock.LAST_GOOD_POLL)
+    failed = segment.clock(Clock.LAST_BAD_POLL) > good_at
     return now - max(good_at, woke_at) < (RECENT_S if failed else RARE_S)
 
 
-def _is_excused(berth: Berth) -> bool:
-    limit = berth.get(Cell.LIMIT)
-    is_full = limit > 0 and berth.get(Cell.RUNNING) >= limit
-    return is_full or any(record.state is State.REPORTING for record in berth.records())
+def _is_excused(segment: Segment) -> bool:
+    limit = segment.get(Cell.LIMIT)
+    is_full = limit > 0 and segment.get(Cell.RUNNING) >= limit
+    return is_full or any(record.state is State.REPORTING for record in segment.records())

@@ -1,4 +1,4 @@
-"""Puts a host together for `flowherd run`: ledger, bells, sockets and what each process is born with."""
+"""Puts a host together for `flowherd run`: ledger, wakeups, sockets and what each process is born with."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from setproctitle import setproctitle
 
 from flowherd import __version__, logs
 from flowherd.errors import ConfigurationError
-from flowherd.ledger import Berth, Ledger, records_needed
+from flowherd.ledger import Ledger, Segment, records_needed
+from flowherd.ledger.wakeups import Wakeups
 from flowherd.process.warm import warm_up
-from flowherd.ledger.wakeups import Bells
 from flowherd.telemetry.wanted import wanted
-from flowherd_supervisor.shell.admin_socket import AdminSocket
 from flowherd_supervisor.config.cautions import cautions
 from flowherd_supervisor.config.sources import flag_of
-from flowherd_supervisor.core.events import KEEPER, MOLD
+from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.plan import split
-from flowherd_supervisor.shell.cpus import limit_numeric_threads, usable_cpus
-from flowherd_supervisor.shell.descriptors import reserve_descriptors
+from flowherd_supervisor.keeper import process as keeper
 from flowherd_supervisor.processes import zygote
 from flowherd_supervisor.processes.prctl import become_subreaper
-from flowherd_supervisor.processes.table import Birth, IsolateBirth
 from flowherd_supervisor.processes.specs import Setups
-from flowherd_supervisor.keeper import process as keeper
+from flowherd_supervisor.processes.table import Birth, IsolateBirth
+from flowherd_supervisor.shell.admin_socket import AdminSocket
+from flowherd_supervisor.shell.cpus import limit_numeric_threads, usable_cpus
+from flowherd_supervisor.shell.descriptors import reserve_descriptors
 from flowherd_supervisor.shell.event_log import Banner
 from flowherd_supervisor.shell.supervisor import Supervisor
 
@@ -73,7 +73,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
             log.warning("unwise_setting", note=text)
         warm_up()
         become_subreaper()
-        return Supervisor(plan, host.ledger, host.bells, host).run()
+        return Supervisor(plan, host.ledger, host.wakeups, host).run()
     finally:
         host.close()
 
@@ -90,34 +90,36 @@ class _Host:
         self._pid = os.getpid()
         self.config = settings.worker_config(plan.concurrency)
         records = records_needed(plan.concurrency, settings.poll_max)
-        self.ledger = Ledger(seats=plan.most_processes, records=records)
-        berths = len(self.ledger.berths)
-        reserve_descriptors(plan.workers, shared=berths)
-        self.bells = Bells(berths)
+        self.ledger = Ledger(processes=plan.most_processes, records=records)
+        segments = len(self.ledger.segments)
+        reserve_descriptors(plan.workers, shared=segments)
+        self.wakeups = Wakeups(segments)
         self.admin = AdminSocket(settings.admin)
 
-    def birth(self, order: Spawn, berths: tuple[Berth, ...]) -> Birth:
+    def birth(self, order: Spawn, segments: tuple[Segment, ...]) -> Birth:
         """How to make the process that `order` names."""
-        if order.seat == KEEPER:
-            keep = (*self.bells.fds, *self.admin.fds)
+        if order.index == KEEPER:
+            keep = (*self.wakeups.fds, *self.admin.fds)
             return Birth("flowherd: keeper", keep, self._keeper, expendable=False)
         setups = self._setups()
-        if order.seat == MOLD:
-            mold_setup = zygote.MoldSetup(setups, self._pid, self._plan.processes)
+        if order.index == ZYGOTE:
+            zygote_setup = zygote.ZygoteSetup(setups, self._pid, self._plan.processes)
             title = f"flowherd: preload of {self._app.name}"
-            return Birth(title, self.bells.fds, lambda link: zygote.main(mold_setup, link), expendable=False)
+            return Birth(
+                title, self.wakeups.fds, lambda link: zygote.main(zygote_setup, link), expendable=False
+            )
         workers = self._plan.workers
         return Birth(
-            setups.title_of(order.seat),
-            self.bells.fds,
-            lambda link: setups.work(order, berths, workers, link),
+            setups.title_of(order.index),
+            self.wakeups.fds,
+            lambda link: setups.work(order, segments, workers, link),
             expendable=True,
         )
 
     def isolate_birth(self, order: SpawnIsolate, ends: Sequence[int]) -> IsolateBirth:
         """How to make an isolate that imports the app itself."""
         setups = self._setups()
-        title = setups.title_of(order.seat, order.key)
+        title = setups.title_of(order.index, order.key)
         return IsolateBirth(title, ends, lambda: setups.isolate(order, self._plan.workers, ends))
 
     def _setups(self) -> Setups:
@@ -130,7 +132,7 @@ class _Host:
             activities=self._settings.activity_options(),
             most_slots=self._plan.concurrency,
             ledger=self.ledger,
-            bells=self.bells,
+            wakeups=self.wakeups,
             threads=self._plan.threads is not None,
         )
 
@@ -138,7 +140,7 @@ class _Host:
         setup = keeper.KeeperSetup(
             config=self.config,
             ledger=self.ledger,
-            bells=self.bells,
+            wakeups=self.wakeups,
             sockets=self.admin.sockets,
             version=__version__,
             supervisor_pid=self._pid,
@@ -160,12 +162,12 @@ class _Host:
         self.config = settings.worker_config(self._plan.concurrency).model_copy(
             update={"worker_id": self.config.worker_id}
         )
-        return replace(self._plan, most_processes=self.ledger.seats)
+        return replace(self._plan, most_processes=self.ledger.processes)
 
     def close(self) -> None:
         """Closes and removes what the host has made."""
         self.admin.close()
-        self.bells.close()
+        self.wakeups.close()
 
 
 def _banner(app: App, settings: Settings, plan: Plan, host: _Host, threads: str) -> Banner:

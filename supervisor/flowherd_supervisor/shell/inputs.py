@@ -43,13 +43,13 @@ def message_of(handle: Handle, data: bytes) -> messages.Upward | None:
     try:
         return messages.decode_upward(data)
     except msgspec.DecodeError as error:
-        log.error("unreadable_message", process=handle.seat, reason=str(error))
+        log.error("unreadable_message", process=handle.index, reason=str(error))
         return None
 
 
 def fact_of(handle: Handle, message: messages.Message) -> Event | signal.Signals | None:
     """A child's message as a fact, or as the signal it stands for; one that nobody expects is named and dropped."""
-    names = (handle.seat, handle.incarnation)
+    names = (handle.index, handle.incarnation)
     fact: Event | signal.Signals | None = None
     match message:
         case messages.Ready(worker_type, activities, hazards):
@@ -60,10 +60,10 @@ def fact_of(handle: Handle, message: messages.Message) -> Event | signal.Signals
             fact = events.ChildStopped(*names, released, undelivered)
         case messages.CredentialsRefused(detail):
             fact = events.CredentialsRefused(detail)
-        case messages.Asked("scale", processes) if handle.seat == KEEPER:
+        case messages.Asked("scale", processes) if handle.index == KEEPER:
             fact = events.ScaleRequested(processes)
-        case messages.Asked(order) if handle.seat == KEEPER and order in ORDERS:
+        case messages.Asked(order) if handle.index == KEEPER and order in ORDERS:
             fact = ORDERS[order]
         case _:
-            log.error("message_not_understood", process=handle.seat, message=type(message).__name__)
+            log.error("message_not_understood", process=handle.index, message=type(message).__name__)
     return fact

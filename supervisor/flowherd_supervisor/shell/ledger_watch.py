@@ -12,14 +12,14 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.awake import STEP_S, Witness
-from flowherd.ledger import AT_WORK, HELD, Berth, Cell, Host, Ledger, Life, Record, State
+from flowherd.ledger import AT_WORK, HELD, Cell, Host, Ledger, Life, Record, Segment, State
 from flowherd.procfs import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
 from flowherd_supervisor.core.state import Phase
 from flowherd_supervisor.core.state import State as Brain
 from flowherd_supervisor.shell.descriptors import open_descriptors
-from flowherd_supervisor.shell.segment_checks import Segments
+from flowherd_supervisor.shell.segment_checks import SegmentChecks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,7 +39,7 @@ FULL = 0.9  # of the descriptors a process may open: beyond it no connection can
 
 
 @dataclass(slots=True)
-class Watch:
+class LedgerWatch:
     """Looks at the ledger between the events that wake the supervisor by themselves.
 
     Who is late by the ledger's times has also been so before this process's own eyes, and for as long as it was
@@ -52,10 +52,10 @@ class Watch:
 
     ledger: Ledger
     judges: bool = False
-    _suspects: bool = False  # the keeper has not moved between the last two looks
+    _crash_history: bool = False  # the keeper has not moved between the last two looks
     _witness: Witness = field(default_factory=Witness)
     _too_large: Counter[tuple[int, int]] = field(default_factory=Counter)
-    segments: Segments = field(default_factory=Segments)
+    checks: SegmentChecks = field(default_factory=SegmentChecks)
 
     def patience_s(self, state: Brain) -> float:
         """Seconds until the next look is worth its cost: idle is nearly free."""
@@ -63,12 +63,14 @@ class Watch:
             return SLOTS_EVERY_S
         if state.plan.max_memory_mb_per_child:
             return WORKING_EVERY_S
-        if self.judges and self._suspects:
+        if self.judges and self._crash_history:
             return STEP_S
-        working = any(berth.life is Life.LIVE and berth.get(Cell.HELD) for berth in self.ledger.berths)
+        working = any(
+            segment.life is Life.LIVE and segment.get(Cell.HELD) for segment in self.ledger.segments
+        )
         return WORKING_EVERY_S if working else IDLE_EVERY_S
 
-    def look(self, state: Brain, handles: Iterable[Handle], now: float, awake_s: float) -> Iterator[Event]:
+    def scan(self, state: Brain, handles: Iterable[Handle], now: float, awake_s: float) -> Iterator[Event]:
         """What has been found, as facts.
 
         Args:
@@ -81,18 +83,18 @@ class Watch:
         self._witness.look()
         shortest_lease_s = inf
         for handle in handles:
-            if found := self.segments.damage(handle, state):
-                yield events.SegmentDamaged(handle.seat, handle.incarnation, found)
+            if found := self.checks.damage(handle, state):
+                yield events.SegmentDamaged(handle.index, handle.incarnation, found)
                 continue
-            if not handle.berths or not all(berth.readable for berth in handle.berths):
+            if not handle.segments or not all(segment.readable for segment in handle.segments):
                 continue
             yield _slots_seen(handle)
             size = resident_bytes(handle.pid)
-            for berth in handle.berths:
-                records = [record for record in berth.records() if record.state in HELD]
+            for segment in handle.segments:
+                records = [record for record in segment.records() if record.state in HELD]
                 shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
-                berth.put(Cell.RESIDENT_BYTES, size or berth.get(Cell.RESIDENT_BYTES))
-                yield from self._hang(handle, berth, records, state.plan, (now, awake_s))
+                segment.put(Cell.RESIDENT_BYTES, size or segment.get(Cell.RESIDENT_BYTES))
+                yield from self._hang(handle, segment, records, state.plan, (now, awake_s))
             yield from self._used_up(handle, state.plan)
         self.judges = shortest_lease_s < inf
         if self.judges:
@@ -108,14 +110,14 @@ class Watch:
         now, awake_s = times
         tick = self.ledger.get(Host.KEEPER_TICK)
         seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)
-        self._suspects = seen_s > 0
+        self._crash_history = seen_s > 0
         seen_s += STEP_S  # it may have moved a step ago
         late_s = min(now - tick / 1e6, awake_s - keeper.ready_at, seen_s)
         if late_s > max(min(KEEPER_LATE_S, shortest_lease_s / 3), KEEPER_LATE_AT_LEAST_S):
             yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)
 
     def _hang(
-        self, handle: Handle, berth: Berth, records: list[Record], plan: Plan, times: tuple[float, float]
+        self, handle: Handle, segment: Segment, records: list[Record], plan: Plan, times: tuple[float, float]
     ) -> Iterator[Event]:
         """A record that runs past limit and grace; guilty is who is on the loop, else who is longest past its limit."""
         now, awake_s = times
@@ -125,16 +127,16 @@ class Watch:
             late_s = now - record.started_at - record.limit_s
             if record.state not in AT_WORK or late_s <= 0:
                 continue
-            seen_s = self._witness.lasts_s((berth.number, record.sequence), awake_s)
+            seen_s = self._witness.lasts_s((segment.number, record.sequence), awake_s)
             if min(late_s, seen_s) > patience_s:
                 overdue.append(record)
         if not overdue:
             return
-        on_loop = berth.get(Cell.ON_LOOP) - 1
+        on_loop = segment.get(Cell.ON_LOOP) - 1
         guilty = next((record for record in overdue if record.index == on_loop), None)
         guilty = guilty or max(overdue, key=lambda record: now - record.started_at - record.limit_s)
         yield events.LimitOverdue(
-            handle.seat, handle.incarnation, guilty.sequence, guilty.name, guilty.activity_id, guilty.limit_s
+            handle.index, handle.incarnation, guilty.sequence, guilty.name, guilty.activity_id, guilty.limit_s
         )
 
     def _used_up(self, handle: Handle, plan: Plan) -> Iterator[Event]:
@@ -142,24 +144,28 @@ class Watch:
 
         The numbers are spread by a tenth, so that processes that are alike are not replaced together.
         """
-        names = (handle.seat, handle.incarnation)
+        names = (handle.index, handle.incarnation)
         spread = 0.9 + 0.2 * random.Random(str(names)).random()
         done = sum(
-            berth.get(cell) for berth in handle.berths for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST)
+            segment.get(cell)
+            for segment in handle.segments
+            for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST)
         )
         if plan.max_tasks_per_child and done >= plan.max_tasks_per_child * spread:
             yield events.WorkerUsedUp(*names, f"{done} activities")
-        for berth in handle.berths:
-            zombies = sum(record.state is State.ZOMBIE for record in berth.records())
-            if zombies and zombies >= berth.get(Cell.LIMIT):
-                yield events.WorkerUsedUp(*names, f"all {zombies} slots are held by handlers that do not end")
+        for segment in handle.segments:
+            detached = sum(record.state is State.DETACHED for record in segment.records())
+            if detached and detached >= segment.get(Cell.LIMIT):
+                yield events.WorkerUsedUp(
+                    *names, f"all {detached} slots are held by handlers that do not end"
+                )
         fds, most_fds = open_descriptors(handle.pid)
         if fds > FULL * most_fds:
             yield events.WorkerUsedUp(*names, f"{fds} of at most {most_fds} descriptors are open")
         if not plan.max_memory_mb_per_child:
             return
         most_mb = plan.max_memory_mb_per_child * spread
-        first = handle.berths[0]
+        first = handle.segments[0]
         grown_mb = (first.get(Cell.RESIDENT_BYTES) - first.get(Cell.FRESH_BYTES)) / 1e6
         self._too_large[names] = self._too_large[names] + 1 if grown_mb > most_mb else 0
         if self._too_large[names] >= MEMORY_SAMPLES:
@@ -168,6 +174,6 @@ class Watch:
 
 def _slots_seen(handle: Handle) -> SlotsSeen:
     """All workers of a process as one: an order has been applied when each of them has applied it."""
-    applied = min(berth.get(Cell.LIMIT_APPLIED) for berth in handle.berths)
-    held = sum(berth.get(Cell.HELD) for berth in handle.berths)
-    return events.SlotsSeen(handle.seat, handle.incarnation, applied, held)
+    applied = min(segment.get(Cell.LIMIT_APPLIED) for segment in handle.segments)
+    held = sum(segment.get(Cell.HELD) for segment in handle.segments)
+    return events.SlotsSeen(handle.index, handle.incarnation, applied, held)

@@ -15,8 +15,8 @@ from flowherd.link.link import LinkClosed
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode
 from flowherd_supervisor.shell.event_log import readable
-from flowherd_supervisor.shell.service_manager import ServiceManager
 from flowherd_supervisor.shell.health import is_well
+from flowherd_supervisor.shell.service_manager import ServiceManager
 
 if TYPE_CHECKING:
     from flowherd.ledger import Ledger
@@ -29,7 +29,7 @@ NOTES_KEPT = 50
 log = structlog.stdlib.get_logger("flowherd")
 
 
-class Audience:
+class Notifier:
     """Who listens: the keeper, for `status` and for the day the supervisor dies, and systemd."""
 
     def __init__(self, processes: Processes) -> None:
@@ -41,7 +41,7 @@ class Audience:
 
     def introduce(self, state: State, handle: Handle) -> None:
         """Gives the keeper a worker's pidfd, since it ends what outlives the supervisor; a new keeper gets all."""
-        if handle.seat != KEEPER:
+        if handle.index != KEEPER:
             self._give_pidfd(state, handle)
             return
         self._told = None
@@ -78,8 +78,8 @@ class Audience:
         if keeper is None or worker.pidfd < 0:
             return
         try:
-            for berth in worker.berths:
-                keeper.link.send(messages.WatchChild(berth.number, worker.pid), [worker.pidfd])
+            for segment in worker.segments:
+                keeper.link.send(messages.WatchChild(segment.number, worker.pid), [worker.pidfd])
         except LinkClosed:
             log.debug("keeper_not_told", pid=worker.pid)
 
@@ -99,7 +99,7 @@ class Audience:
             state=state.mode.value,
             wanted=state.plan.workers,
             total_slots=state.plan.concurrency,
-            restarts={seat.number: seat.restarts for seat in state.seats if seat.restarts},
+            restarts={process.number: process.restarts for process in state.processes if process.restarts},
             causes={number: dict(counts) for number, counts in state.causes.items()},
             polling=state.polling,
             most=min(state.plan.most_processes, state.plan.concurrency),

@@ -14,14 +14,14 @@ from flowherd.ledger.damage import damage_in
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.ledger import Berth
+    from flowherd.ledger import Segment
     from flowherd_supervisor.core.state import State
     from flowherd_supervisor.processes.table import Handle
 
-_OWN = (Cell.STARTED, Cell.SEAT, Cell.INCARNATION, Cell.PID, Cell.GUILTY)
+_OWN = (Cell.STARTED, Cell.PROCESS, Cell.INCARNATION, Cell.PID, Cell.GUILTY)
 
 
-class Segments:
+class SegmentChecks:
     """The supervisor's cells of each segment in use."""
 
     def __init__(self) -> None:
@@ -30,51 +30,51 @@ class Segments:
 
     def opened(self, handle: Handle) -> None:
         """A process exists, and its cells have just been written."""
-        for berth in handle.berths:
-            self._own[berth.number] = {cell: berth.get(cell) for cell in _OWN}
-            self._unread[berth.number] = {}
+        for segment in handle.segments:
+            self._own[segment.number] = {cell: segment.get(cell) for cell in _OWN}
+            self._unread[segment.number] = {}
 
     def blame(self, handle: Handle, guilty: int) -> None:
         """Writes down which record hung the process, 0 for none."""
-        for berth in handle.berths:
-            self._own[berth.number] = {**self._own.get(berth.number, {}), Cell.GUILTY: guilty}
-            berth.put(Cell.GUILTY, guilty)
+        for segment in handle.segments:
+            self._own[segment.number] = {**self._own.get(segment.number, {}), Cell.GUILTY: guilty}
+            segment.put(Cell.GUILTY, guilty)
 
     def damage(self, handle: Handle, state: State) -> str:
         """What no writer of ours can have written there, empty for nothing; call it twice to find torn records."""
         is_open = _is_open(handle, state)
-        return next((found for one in handle.berths if (found := self._damage(one, is_open=is_open))), "")
+        return next((found for one in handle.segments if (found := self._damage(one, is_open=is_open))), "")
 
-    def _damage(self, berth: Berth, *, is_open: bool) -> str:
-        for cell, value in self._own.get(berth.number, {}).items():
-            if berth.get(cell) != value:
-                return f"the cell {cell.name} holds {berth.get(cell)} instead of {value}"
-        if berth.get(Cell.ENDED) >= berth.get(Cell.STARTED):
-            return f"the cell ENDED holds {berth.get(Cell.ENDED)}"
+    def _damage(self, segment: Segment, *, is_open: bool) -> str:
+        for cell, value in self._own.get(segment.number, {}).items():
+            if segment.get(cell) != value:
+                return f"the cell {cell.name} holds {segment.get(cell)} instead of {value}"
+        if segment.get(Cell.ENDED) >= segment.get(Cell.STARTED):
+            return f"the cell ENDED holds {segment.get(Cell.ENDED)}"
         if not is_open:
             return ""
-        if not berth.readable:
-            return f"the cell OPENED holds {berth.get(Cell.OPENED)}"
-        found, self._unread[berth.number] = damage_in(berth, self._unread.get(berth.number, {}))
+        if not segment.readable:
+            return f"the cell OPENED holds {segment.get(Cell.OPENED)}"
+        found, self._unread[segment.number] = damage_in(segment, self._unread.get(segment.number, {}))
         return found
 
     def restore(self, handle: Handle, state: State) -> None:
         """Writes everything once more, after the end of whoever could write there, so that it can be settled."""
         is_open = _is_open(handle, state)
-        for berth in handle.berths:
-            own = self._own.pop(berth.number, None)
-            self._unread.pop(berth.number, None)
+        for segment in handle.segments:
+            own = self._own.pop(segment.number, None)
+            self._unread.pop(segment.number, None)
             if own is None:
                 continue
             for cell, value in own.items():
-                berth.put(cell, value)
-            berth.put(Cell.ENDED, own[Cell.STARTED] - 1)
+                segment.put(cell, value)
+            segment.put(Cell.ENDED, own[Cell.STARTED] - 1)
             if is_open:
-                berth.put(Cell.OPENED, own[Cell.STARTED])
-                berth.put(Cell.HIGH_WATER, berth.capacity)
+                segment.put(Cell.OPENED, own[Cell.STARTED])
+                segment.put(Cell.HIGH_WATER, segment.capacity)
 
 
 def _is_open(handle: Handle, state: State) -> bool:
     """Whether the workers of a process have begun to write: they have once it was ready."""
-    seat = state.find(handle.seat, handle.incarnation)
-    return seat is not None and seat.ready_at is not None
+    process = state.find(handle.index, handle.incarnation)
+    return process is not None and process.ready_at is not None

@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from flowherd.link import messages
 from flowherd.awake import STEP_S, AwakeClock
-from flowherd.ledger import AT_WORK, Berth, Cause, Cell, Ledger
+from flowherd.ledger import AT_WORK, Cause, Cell, Ledger, Segment
+from flowherd.link import messages
 from flowherd.link.link import LinkClosed
-from flowherd_supervisor.shell import event_log
-from flowherd_supervisor.shell.notifier import Audience
-from flowherd_supervisor.shell.contained import contained, found_by, say_defect
 from flowherd_supervisor.core import actions, events
-from flowherd_supervisor.core.events import MOLD, Event
+from flowherd_supervisor.core.events import ZYGOTE, Event
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.state import Mode, Phase, State
-from flowherd_supervisor.shell.inputs import SIGNALS, fact_of, message_of
-from flowherd_supervisor.processes.spawner import Births, Forks
-from flowherd_supervisor.processes.isolates import IsolateBirths, Isolation
+from flowherd_supervisor.processes.isolates import IsolateSpecs, Isolation
+from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner
 from flowherd_supervisor.processes.table import Child, Handle, IsolateHandle, Processes
+from flowherd_supervisor.shell import event_log
+from flowherd_supervisor.shell.contained import contained, found_by, say_defect
 from flowherd_supervisor.shell.inbox import Inbox
-from flowherd_supervisor.shell.segment_checks import Segments
-from flowherd_supervisor.shell.ledger_watch import Watch
+from flowherd_supervisor.shell.inputs import SIGNALS, fact_of, message_of
+from flowherd_supervisor.shell.ledger_watch import LedgerWatch
+from flowherd_supervisor.shell.notifier import Notifier
+from flowherd_supervisor.shell.segment_checks import SegmentChecks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from flowherd.ledger.wakeups import Bells
+    from flowherd.ledger.wakeups import Wakeups
     from flowherd_supervisor.core.plan import Plan
 
 SOON_S = 1.0  # after a defect of ours: neither at once again, nor never
@@ -44,7 +44,7 @@ SOON_S = 1.0  # after a defect of ours: neither at once again, nor never
 log = structlog.stdlib.get_logger("flowherd")
 
 
-class Host(Births, IsolateBirths, Protocol):
+class Host(ProcessSpecs, IsolateSpecs, Protocol):
     """What a supervisor hosts."""
 
     def reread(self) -> Plan | str:
@@ -59,27 +59,27 @@ class Supervisor:
         self,
         plan: Plan,
         ledger: Ledger,
-        bells: Bells,
+        wakeups: Wakeups,
         host: Host,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state = State.new(plan)
         self._ledger = ledger
-        self._bells = bells
+        self._wakeups = wakeups
         self._host = host
         self._processes = Processes()
-        self._forks = Forks(self._processes, ledger, bells, host)
+        self._spawner = Spawner(self._processes, ledger, wakeups, host)
         self._isolation = Isolation(
-            self._processes, host, lambda isolate: self._audience.introduce_isolate(self._state, isolate)
+            self._processes, host, lambda isolate: self._notifier.introduce_isolate(self._state, isolate)
         )
         self._inbox = Inbox()
         self._rng = random.Random()
-        self._segments = Segments()
-        self._watch = Watch(ledger, segments=self._segments)
+        self._checks = SegmentChecks()
+        self._watch = LedgerWatch(ledger, checks=self._checks)
         self._now = now
         self._clock = AwakeClock(now())
         self._look_at = -inf
-        self._audience = Audience(self._processes)
+        self._notifier = Notifier(self._processes)
         self._exit_code: int | None = None
         self._undecided: list[Event] = []
         self._again_at = inf
@@ -99,7 +99,7 @@ class Supervisor:
             self._feed(event)
         self._feed(events.TimePassed())
         contained(
-            lambda: self._audience.beat(self._state, self._ledger, self._now(), self._clock.woke_at), None
+            lambda: self._notifier.beat(self._state, self._ledger, self._now(), self._clock.woke_at), None
         )
 
     def _take_undecided(self) -> Sequence[Event]:
@@ -116,7 +116,7 @@ class Supervisor:
         """
         now, awake_s = self._now(), self._awake_s()
         due_at = min(self._state.next_deadline, self._look_at, self._again_at)
-        wait_s = min(due_at - awake_s, self._audience.patience_s(now))
+        wait_s = min(due_at - awake_s, self._notifier.patience_s(now))
         if self._state.next_deadline < inf or self._watch.judges:
             wait_s = min(wait_s, STEP_S)
         self._clock.waits(now + max(wait_s, 0.0))
@@ -131,16 +131,16 @@ class Supervisor:
     def _gather(self, heard: list[signal.Signals]) -> Iterator[Event]:
         """Reaps, then reads all waiting messages, then tells of the exits: last words come before an end.
 
-        Molds are read first: what they have made may have ended already. One that has ended cannot have made
+        Zygotes are read first: what they have made may have ended already. One that has ended cannot have made
         anything of which we are not told here, since nothing can be sent to us from now on.
         """
         contained(self._processes.reap, None)
         for handle in self._processes.ending:
-            if handle.seat == MOLD:
+            if handle.index == ZYGOTE:
                 handle.link.refuse_more()
-        for are_molds in (True, False):
+        for are_zygotes in (True, False):
             for handle in (*self._processes, *self._processes.ending):
-                if (handle.seat == MOLD) is are_molds:
+                if (handle.index == ZYGOTE) is are_zygotes:
                     yield from found_by(partial(self._read, handle))
         for child, status in self._processes.ended():
             yield self._bury(child, status)
@@ -153,7 +153,7 @@ class Supervisor:
         is_due, next_at = awake_s >= self._look_at, awake_s + contained(self._look_every_s, SOON_S)
         self._look_at = next_at if is_due else min(self._look_at, next_at)
         if is_due:
-            yield from self._watch.look(self._state, self._processes, now, awake_s)
+            yield from self._watch.scan(self._state, self._processes, now, awake_s)
 
     def _look_every_s(self) -> float:
         return self._watch.patience_s(self._state)
@@ -191,7 +191,7 @@ class Supervisor:
                 yield from self._isolation.wanted(handle, message, fds)
                 return
             case messages.Forked(key=0) | messages.ForkFailed(key=0):
-                yield from self._take(self._forks.answered(message))
+                yield from self._take(self._spawner.answered(message))
             case messages.Forked() | messages.ForkFailed():
                 yield from self._isolation.answered(message)
             case messages.Message():
@@ -207,31 +207,33 @@ class Supervisor:
         """Forgets it, and says so; whatever goes wrong on the way costs neither the rest nor the fact."""
         contained(partial(event_log.say_last_words, child), None)
         if isinstance(child, IsolateHandle):
-            contained(partial(self._audience.isolate_reaped, self._state, child), None)
+            contained(partial(self._notifier.isolate_reaped, self._state, child), None)
             contained(child.close, None)
-            return events.IsolateExited(child.seat, child.incarnation, child.key, status)
+            return events.IsolateExited(child.index, child.incarnation, child.key, status)
         return self._bury_process(child, status)
 
     def _bury_process(self, handle: Handle, status: int) -> Event:
-        """Ends its berths, so that the keeper settles them."""
+        """Ends its segments, so that the keeper settles them."""
         contained(partial(self._inbox.forget, handle.link), None)
-        running = sum(contained(partial(_at_work, berth), 0) for berth in handle.berths)
-        contained(partial(self._segments.restore, handle, self._state), None)
-        for berth in handle.berths:
-            cause = contained(partial(self._cause, handle, berth), Cause.CRASH)
-            contained(partial(berth.end, cause, status), None)
-        contained(self._bells.ring_keeper, None)
-        if handle.seat == MOLD:
-            contained(partial(self._forks.mold_ended, handle.incarnation), None)
+        running = sum(contained(partial(_at_work, segment), 0) for segment in handle.segments)
+        contained(partial(self._checks.restore, handle, self._state), None)
+        for segment in handle.segments:
+            cause = contained(partial(self._cause, handle, segment), Cause.CRASH)
+            contained(partial(segment.end, cause, status), None)
+        contained(self._wakeups.wake_keeper, None)
+        if handle.index == ZYGOTE:
+            contained(partial(self._spawner.zygote_ended, handle.incarnation), None)
         contained(handle.close, None)
-        return events.ChildExited(handle.seat, handle.incarnation, status, running)
+        return events.ChildExited(handle.index, handle.incarnation, status, running)
 
-    def _cause(self, handle: Handle, berth: Berth) -> Cause:
+    def _cause(self, handle: Handle, segment: Segment) -> Cause:
         """Only a death that we did not order is charged to the activities that ran."""
-        if berth.get(Cell.GUILTY):
+        if segment.get(Cell.GUILTY):
             return Cause.HUNG
-        seat = self._state.find(handle.seat, handle.incarnation)
-        ordered = self._state.mode is not Mode.SERVING or (seat is not None and seat.phase is Phase.DYING)
+        process = self._state.find(handle.index, handle.incarnation)
+        ordered = self._state.mode is not Mode.SERVING or (
+            process is not None and process.phase is Phase.DYING
+        )
         return Cause.STOPPED if ordered else Cause.CRASH
 
     # What follows
@@ -242,7 +244,7 @@ class Supervisor:
         while waiting:
             for order in self._decide(waiting.popleft()):
                 waiting.extend(found_by(partial(self._perform, order)))
-        contained(lambda: self._audience.tell(self._state), None)
+        contained(lambda: self._notifier.tell(self._state), None)
 
     def _decide(self, event: Event) -> Sequence[actions.Action]:
         try:
@@ -258,10 +260,10 @@ class Supervisor:
     def _perform(self, order: actions.Action) -> list[Event]:
         match order:
             case actions.Spawn():
-                return list(self._take(self._forks.make(order, self._state.plan.workers)))
+                return list(self._take(self._spawner.make(order, self._state.plan.workers)))
             case actions.Note():
                 event_log.say(order)
-                self._audience.pass_on(self._state, order)
+                self._notifier.pass_on(self._state, order)
             case actions.Exit(code):
                 self._exit_code = code
             case actions.DumpStacks():
@@ -276,7 +278,7 @@ class Supervisor:
             ):
                 return self._isolation.perform(order, self._state.plan.workers)
             case _:
-                child = self._processes.find(order.seat, order.incarnation)
+                child = self._processes.find(order.index, order.incarnation)
                 if child is not None:
                     self._perform_on(child, order)
         return []
@@ -287,7 +289,7 @@ class Supervisor:
             case actions.Kill():
                 self._processes.kill(handle)
             case actions.Abort(guilty=guilty):
-                self._segments.blame(handle, guilty)
+                self._checks.blame(handle, guilty)
                 self._processes.abort(handle)
             case actions.SetSlots(limit=limit, n=n):
                 self._send(handle, messages.SetSlots(limit, n))
@@ -303,10 +305,10 @@ class Supervisor:
     def _take(self, made: Handle | events.SpawnFailed | None) -> Iterator[Event]:
         """What follows from an answer to a Spawn."""
         if isinstance(made, Handle):
-            self._segments.opened(made)
+            self._checks.opened(made)
             self._inbox.watch(made.link)
-            self._audience.introduce(self._state, made)
-            yield events.ChildForked(made.seat, made.incarnation, made.pid)
+            self._notifier.introduce(self._state, made)
+            yield events.ChildForked(made.index, made.incarnation, made.pid)
         elif made is not None:
             yield made
 
@@ -314,8 +316,8 @@ class Supervisor:
         try:
             handle.link.send(message)
         except LinkClosed:
-            log.debug("order_not_sent", process=handle.seat, order=type(message).__name__)
+            log.debug("order_not_sent", process=handle.index, order=type(message).__name__)
 
 
-def _at_work(berth: Berth) -> int:
-    return sum(record.state in AT_WORK for record in berth.records())
+def _at_work(segment: Segment) -> int:
+    return sum(record.state in AT_WORK for record in segment.records())

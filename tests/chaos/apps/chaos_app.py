@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flowherd import ActivityContext, Registry, SyncActivityContext
-from flowherd.ledger import Cell, RecordBook
+from flowherd.ledger import Cell, RecordWriter
 
 if TYPE_CHECKING:
     from flowherd.sdk.context import BaseContext
@@ -111,9 +111,9 @@ async def scribble(ctx: ActivityContext) -> None:
     """Writes into its worker's shared memory, as a badly written extension may."""
     note("start", ctx)
     for found in gc.get_objects():
-        if isinstance(found, RecordBook):
-            found.berth.put(Cell.SEAT, 2**63)
-            found.berth.put(Cell.HIGH_WATER, 2**63)
+        if isinstance(found, RecordWriter):
+            found.segment.put(Cell.PROCESS, 2**63)
+            found.segment.put(Cell.HIGH_WATER, 2**63)
     await asyncio.sleep(20)
 
 

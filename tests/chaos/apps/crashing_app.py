@@ -15,7 +15,7 @@ def arm() -> None:
     signal.setitimer(signal.ITIMER_REAL, 1.0)
 
 
-if "FLOWHERD_SEAT" in os.environ:
+if "FLOWHERD_PROCESS_INDEX" in os.environ:
     arm()
 os.register_at_fork(after_in_child=arm)
 

@@ -68,7 +68,7 @@ async def leak_descriptors(room: int) -> int:
 
 @registry.activity
 async def fork_and_return(ctx: ActivityContext) -> str:
-    """Forks on the loop, and lets the grandchild return into it."""
+    """Spawner on the loop, and lets the grandchild return into it."""
     pid = os.fork()
     note("start", ctx, str(pid or os.getpid()))
     return "parent" if pid else "grandchild"
@@ -76,7 +76,7 @@ async def fork_and_return(ctx: ActivityContext) -> str:
 
 @registry.activity
 def fork_in_thread_and_return(ctx: SyncActivityContext) -> str:
-    """Forks in a thread, and lets the grandchild return into it."""
+    """Spawner in a thread, and lets the grandchild return into it."""
     pid = os.fork()
     note("start", ctx, str(pid or os.getpid()))
     return "parent" if pid else "grandchild"
@@ -84,7 +84,7 @@ def fork_in_thread_and_return(ctx: SyncActivityContext) -> str:
 
 @registry.activity
 async def fork_and_exit(ctx: ActivityContext) -> str:
-    """Forks, as multiprocessing does: the grandchild does its part and leaves by itself."""
+    """Spawner, as multiprocessing does: the grandchild does its part and leaves by itself."""
     pid = os.fork()
     if pid == 0:
         note("end", ctx, "grandchild")

@@ -96,7 +96,7 @@ def test_on_one_cpu_no_speed_up_is_promised() -> None:
 
 
 def test_an_overlap_of_two_incarnations_is_one_row() -> None:
-    """A seat's old and new process both have a row while its replacement runs (design.md §4)."""
+    """A process's old and new process both have a row while its replacement runs (design.md §4)."""
     children = status(row(0, 11, 2, completed=7), row(1, 12), row(0, 10, 1)).children
     assert [(child.process, child.pid) for child in children] == [(0, 11), (1, 12)]
 

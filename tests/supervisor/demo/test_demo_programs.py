@@ -45,7 +45,7 @@ def test_nothing_that_configures_a_worker_reaches_the_programs(tmp_path: Path) -
         "KRUXIAFLOW_API_URL": "http://production:8080",
         "KRUXIAFLOW_CLIENT_SECRET": "s",
         "KRUXIAFLOW_WORKER_PROCESSES": "99",
-        "FLOWHERD_SEAT": "3",
+        "FLOWHERD_PROCESS_INDEX": "3",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         "WORKER_TYPE": "py-std",
         "HTTP_PROXY": "http://proxy:3128",

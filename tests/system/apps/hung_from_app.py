@@ -25,7 +25,7 @@ def who(seconds: float, journal: str) -> dict[str, object]:
     time.sleep(seconds)
     return {
         "pid": os.getpid(),
-        "seat": os.environ["FLOWHERD_SEAT"],
+        "process": os.environ["FLOWHERD_PROCESS_INDEX"],
         "expendable": open("/proc/self/oom_score_adj", encoding="ascii").read().strip() == "500",
     }
 

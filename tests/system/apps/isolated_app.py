@@ -26,7 +26,7 @@ def note(folder: str, ctx: ActivityContext | SyncActivityContext, *more: int) ->
 async def greet(ctx: ActivityContext, name: str) -> dict[str, object]:
     print(f"greeting {name}")
     ctx.logger.info("greeted", extra={"whom": name})
-    return {"greeting": f"hello {name}", "pid": os.getpid(), "seat": ctx.seat}
+    return {"greeting": f"hello {name}", "pid": os.getpid(), "process": ctx.process_index}
 
 
 @isolated

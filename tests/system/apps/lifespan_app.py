@@ -36,7 +36,7 @@ async def lifespan() -> AsyncIterator[str]:
         raise RuntimeError("no database here")
     wait_at_the_gate()
     note("entered")
-    yield f"{os.environ['FLOWHERD_SEAT']} of {os.environ['FLOWHERD_PROCESSES']}, pid {os.getpid()}"
+    yield f"{os.environ['FLOWHERD_PROCESS_INDEX']} of {os.environ['FLOWHERD_PROCESSES']}, pid {os.getpid()}"
     note("left")
 
 
@@ -46,4 +46,4 @@ registry = Registry(lifespan=lifespan)
 @registry.activity
 async def look(ctx: ActivityContext) -> dict[str, object]:
     """What the handler sees."""
-    return {"state": ctx.state, "expected": f"{ctx.seat} of 2, pid {os.getpid()}"}
+    return {"state": ctx.state, "expected": f"{ctx.process_index} of 2, pid {os.getpid()}"}

@@ -26,10 +26,10 @@ registry = Registry(lifespan=lifespan)
 async def where(ctx: ActivityContext) -> dict[str, Any]:
     """On the loop of its worker."""
     return {
-        "seat": ctx.seat,
+        "process": ctx.process_index,
         "is_own_state": ctx.state == threading.get_ident(),
         "pid": os.getpid(),
-        "variables": [os.environ["FLOWHERD_SEAT"], os.environ["FLOWHERD_PROCESSES"]],
+        "variables": [os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"]],
     }
 
 
@@ -37,7 +37,7 @@ async def where(ctx: ActivityContext) -> dict[str, Any]:
 def where_apart(ctx: SyncActivityContext) -> dict[str, Any]:
     """In an isolate of its worker."""
     return {
-        "seat": ctx.seat,
+        "process": ctx.process_index,
         "pid": os.getpid(),
-        "variables": [os.environ["FLOWHERD_SEAT"], os.environ["FLOWHERD_PROCESSES"]],
+        "variables": [os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"]],
     }

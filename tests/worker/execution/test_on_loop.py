@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from flowherd import CancelReason, Registry, activity
-from flowherd.model import Completed, Failed
 from flowherd.config import WorkerConfig
+from flowherd.model import Completed, Failed
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Phase, Runner
@@ -68,7 +68,7 @@ async def test_handlers_begin_in_their_order_each_in_a_task_of_its_own() -> None
 
 
 async def test_a_handler_that_waits_has_its_task_to_itself_and_its_task_ends_with_it() -> None:
-    """What keeps a book about tasks, such as a session for each, must not see two handlers as one."""
+    """What keeps a writer about tasks, such as a session for each, must not see two handlers as one."""
     tasks: list[asyncio.Task[Any]] = []
     go_on = asyncio.Event()
 
@@ -138,11 +138,11 @@ async def test_a_cancellation_that_a_handler_leaves_behind_does_not_meet_the_nex
 
 async def test_who_keeps_a_book_about_tasks_sees_another_one_for_the_next_handler() -> None:
     """Such as a library with one session for each task."""
-    book: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+    writer: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
 
     @activity
     async def keeps(n: int) -> int:
-        return book.setdefault(here(), n)
+        return writer.setdefault(here(), n)
 
     loop = Loop(keeps)
     assert await loop.outcomes(loop.start("keeps", 5)) == [Completed(b'{"result":%d}' % n) for n in range(5)]

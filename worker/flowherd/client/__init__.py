@@ -1,1 +1,1 @@
-"""The engine's verbs over HTTP: transports, tokens, replies, and one gate for outages."""
+"""The engine's verbs over HTTP: transports, tokens, replies, and one circuit for outages."""

@@ -1,4 +1,4 @@
-"""One retry gate per worker: while the engine is away one call probes it (E5); it knows no verbs."""
+"""One retry circuit per worker: while the engine is away one call probes it (E5); it knows no verbs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ RECHECK_MISCONFIGURED_S = 30.0  # what does not pass by itself is looked at agai
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Gate:
+class Circuit:
     """Open while calls succeed; after a failure calls pass one at a time, each after a jittered delay.
 
     A connection that ends before the reply begins may only have been idle for too long (faults.md E4). The
-    gate closes for that too, but the next call need not wait: it finds out for all. So an engine that was
+    circuit closes for that too, but the next call need not wait: it finds out for all. So an engine that was
     restarted costs no delay, and one that is gone is asked once more and not once more by everybody.
 
     An error that says something about its call alone (`EngineError.is_of_the_call`) neither closes nor opens it.
@@ -50,10 +50,10 @@ class Gate:
         self.failures = 0
 
     def __repr__(self) -> str:
-        return f"<Gate [{self.failures} failures in a row]>" if self.failures else "<Gate [open]>"
+        return f"<Circuit [{self.failures} failures in a row]>" if self.failures else "<Circuit [open]>"
 
     async def through(self, call: Callable[[], Awaitable[T]], *, is_long: bool = False) -> T:
-        """Makes `call` when the gate lets it; its EngineError closes the gate and is raised.
+        """Makes `call` when the circuit lets it; its EngineError closes the circuit and is raised.
 
         Any other exception of `call` passes through and says nothing about the engine. A long call takes its turn as
         the others do, but the next one need not wait for its end: nobody queues behind a large body (faults.md N8).

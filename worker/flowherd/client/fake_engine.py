@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from flowherd.model import Activity, Completed, Failed, Usage
 from flowherd.client.protocol import Answer, Batch, OnAnswer, Undecodable, Verdict
 from flowherd.errors import EngineError
+from flowherd.model import Activity, Completed, Failed, Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ import msgspec
 
 from flowherd.client.kruxia_batches import decode_batch
 from flowherd.client.kruxia_replies import TAKEN, is_engines, is_receipt, sort_reply, words_of
-from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
-from flowherd.transport.choice import new_transport
 from flowherd.client.protocol import Answer, Batch, Verdict
 from flowherd.errors import (
     EngineError,
@@ -21,12 +19,14 @@ from flowherd.errors import (
     ForeignReply,
     ReplyTooLarge,
 )
+from flowherd.transport.choice import new_transport
+from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
 
 if TYPE_CHECKING:
-    from flowherd.model import Completed, Failed, Usage
+    from flowherd.client.protocol import OnAnswer
     from flowherd.client.tokens import TokenSource
     from flowherd.config import WorkerConfig
-    from flowherd.client.protocol import OnAnswer
+    from flowherd.model import Completed, Failed, Usage
 
 API = "/api/v1"
 MAX_BODY_BYTES = 52_428_800  # protocol.md fact 16

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from flowherd.model import Activity
 from flowherd.client.protocol import Batch, Undecodable
 from flowherd.errors import EngineUnavailable
+from flowherd.model import Activity
 
 _SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # becomes a part of a path

@@ -11,8 +11,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flowherd.model import Activity, Completed, Failed
     from flowherd.errors import EngineError
+    from flowherd.model import Activity, Completed, Failed
 
 
 class Verdict(Enum):

@@ -38,14 +38,14 @@ class TokenKeeping:
         self._give_up = give_up
         self._refused_since: float | None = None
         self._clock = AwakeClock(0.0)
-        self.rung = asyncio.Event()
+        self.woken = asyncio.Event()
 
     async def run(self) -> None:
         """Keeps for ever."""
         failures, loop = 0, asyncio.get_running_loop()
         self._clock = AwakeClock(loop.time(), _TRY_S)
         while True:
-            self.rung.clear()
+            self.woken.clear()
             try:
                 nap_s = max(min(await self._tokens.refresh_if_wanted(), _LONGEST_NAP_S), _SHORTEST_NAP_S)
             except EngineError as error:
@@ -62,7 +62,7 @@ class TokenKeeping:
             failures, self._refused_since = 0, None
             try:
                 async with asyncio.timeout(nap_s):
-                    await self.rung.wait()
+                    await self.woken.wait()
             except TimeoutError:
                 continue
 

@@ -13,11 +13,11 @@ import httpx
 import msgspec
 import structlog
 
-from flowherd.transport.transport import MAX_REPLY_BYTES, read_capped
-from flowherd.config import read_secret
 from flowherd.backoff import Backoff
+from flowherd.config import read_secret
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized, EngineUnavailable
-from flowherd.ledger import Berth, Cell, Host, Ledger
+from flowherd.ledger import Cell, Host, Ledger, Segment
+from flowherd.transport.transport import MAX_REPLY_BYTES, read_capped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -101,17 +101,17 @@ class LedgerTokens:
     """A worker's source: reads what the keeper published, and rings for a new one after a 401.
 
     Args:
-        ring: wakes the keeper.
+        wake: wakes the keeper.
         patience_s: how long a call waits for a token before it counts as failed.
 
     """
 
     def __init__(
-        self, ledger: Ledger, berth: Berth, ring: Callable[[], None], *, patience_s: float = 2.0
+        self, ledger: Ledger, segment: Segment, wake: Callable[[], None], *, patience_s: float = 2.0
     ) -> None:
         self._published = _Published(ledger)
-        self._berth = berth
-        self._ring = ring
+        self._segment = segment
+        self._wake = wake
         self._patience_s = patience_s
 
     def known(self) -> Token | None:
@@ -124,8 +124,8 @@ class LedgerTokens:
 
     async def renewed(self, refused: Token) -> Token:
         """Says which version was refused and waits for the next."""
-        self._berth.put(Cell.TOKEN_REFUSED, max(refused.version, self._berth.get(Cell.TOKEN_REFUSED)))
-        self._ring()
+        self._segment.put(Cell.TOKEN_REFUSED, max(refused.version, self._segment.get(Cell.TOKEN_REFUSED)))
+        self._wake()
         return await self._newer_than(refused.version)
 
     async def _newer_than(self, version: int) -> Token:
@@ -206,7 +206,7 @@ class HostTokens:
         Due is: none yet, four fifths of its life gone, or a worker was refused with it.
         """
         version = self._ledger.get(Host.TOKEN_VERSION)
-        refused = any(berth.get(Cell.TOKEN_REFUSED) == version for berth in self._ledger.berths)
+        refused = any(segment.get(Cell.TOKEN_REFUSED) == version for segment in self._ledger.segments)
         due = not version or refused or self._clock() >= self._refresh_at
         await self._at_least(version + 1 if due else version)
         return max(self._refresh_at - self._clock(), 0.0)

@@ -12,7 +12,7 @@ from flowherd.thread_time import queued_s
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.execution.profiles import Measure
+    from flowherd.execution.profiles import ActivityProfile
     from flowherd.running.stepping import LoopMeter
 
 _GOLDEN = 0.618033988749895
@@ -30,7 +30,7 @@ class GilProbe:
 
     """
 
-    def __init__(self, meter: LoopMeter, measures: Mapping[str, Measure]) -> None:
+    def __init__(self, meter: LoopMeter, measures: Mapping[str, ActivityProfile]) -> None:
         self._meter = meter
         self._measures = measures
         self._patience_s = sys.getswitchinterval() / 2

@@ -6,12 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import Cell, Clock
-from flowherd.ledger.histogram import bucket_of
 from flowherd.ledger.activity_profile import LOADS, Load
+from flowherd.ledger.histogram import bucket_of
 
 if TYPE_CHECKING:
-    from flowherd.ledger import Berth
-    from flowherd.execution.profiles import Measures
+    from flowherd.execution.profiles import ActivityProfiles
+    from flowherd.ledger import Segment
     from flowherd.running.stepping import LoopMeter
 
 
@@ -19,14 +19,14 @@ class LoadMeter:
     """Takes the lag's readings and publishes them with everything that has been measured since.
 
     Args:
-        berth: gets the present lag, and says whether slots are free; this process's own.
+        segment: gets the present lag, and says whether slots are free; this process's own.
         meter: knows how long handlers have kept the loop.
         measures: published at each reading.
 
     """
 
-    def __init__(self, berth: Berth, meter: LoopMeter, measures: Measures) -> None:
-        self._berth = berth
+    def __init__(self, segment: Segment, meter: LoopMeter, measures: ActivityProfiles) -> None:
+        self._segment = segment
         self._meter = meter
         self._measures = measures
         self._load = [0.0] * LOADS
@@ -41,14 +41,14 @@ class LoadMeter:
         """One reading of the lag (`flowherd.running.lag.Readings`)."""
         stepping_s = self._meter.busy_s - self._stepping_s
         cpu_s = time.thread_time() - self._cpu_s
-        load, berth = self._load, self._berth
+        load, segment = self._load, self._segment
         load[Load.ACTIVE_S] += elapsed_s
         load[Load.BUSY_S] += min(elapsed_s, max(stepping_s, cpu_s))  # a loop that blocks takes no CPU
         load[Load.CPU_S] += cpu_s
-        if berth.get(Cell.RUNNING) >= berth.get(Cell.LIMIT):
+        if segment.get(Cell.RUNNING) >= segment.get(Cell.LIMIT):
             load[Load.FULL_S] += elapsed_s
         load[Load.LATE + bucket_of(late_s)] += elapsed_s
-        berth.set_clock(Clock.LOOP_LAG_S, smoothed_s)
+        segment.set_clock(Clock.LOOP_LAG_S, smoothed_s)
         self.begins()
         self.publish()
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import TypeAlias
 
-    from flowherd.model import Result
     from flowherd.execution.profiles import LoopSample
+    from flowherd.model import Result
     from flowherd.running.run import Run
     from flowherd.running.stepping import LoopMeter
 

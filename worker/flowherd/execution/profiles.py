@@ -11,9 +11,9 @@ import resource
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, TypeVar
 
-from flowherd.procfs import resident_bytes
+from flowherd.ledger.activity_profile import FIGURES, STEP_BUCKETS, Metric, Where, WorkTable
 from flowherd.ledger.histogram import bucket_of
-from flowherd.ledger.activity_profile import FIGURES, STEP_BUCKETS, Figure, Where, WorkTable
+from flowherd.procfs import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -23,13 +23,13 @@ SAMPLED_EVERY = 128  # of the others; a sample costs some 25 µs, and 2 µs a st
 LONG_STEP_S = 0.001  # shorter ones delay nobody
 
 # Looking a member up in its enum costs as much as adding to it: these are added to for every attempt or step.
-_ATTEMPTS, _KEPT, _LONGEST = int(Figure.ATTEMPTS), int(Figure.KEPT_S), int(Figure.LONGEST_BLOCK_S)
-_STEP_CPU, _LONG_STEPS = int(Figure.STEP_CPU), int(Figure.LONG_STEPS)
+_ATTEMPTS, _KEPT, _LONGEST = int(Metric.ATTEMPTS), int(Metric.KEPT_S), int(Metric.LONGEST_BLOCK_S)
+_STEP_CPU, _LONG_STEPS = int(Metric.STEP_CPU), int(Metric.LONG_STEPS)
 
 T = TypeVar("T")
 
 
-class Measure:
+class ActivityProfile:
     """The numbers of one activity in this process. The watchdog's thread calls `probed`, the loop all else."""
 
     __slots__ = ("_begun", "_figures")
@@ -38,7 +38,7 @@ class Measure:
         self._begun = 0
         self._figures = [float(where), *[0.0] * (FIGURES - 1)]
 
-    def __getitem__(self, figure: Figure) -> float:
+    def __getitem__(self, figure: Metric) -> float:
         return self._figures[figure]
 
     @property
@@ -72,13 +72,13 @@ class Measure:
     def sampled(self, *, cpu_s: float, wall_s: float, wait_s: float, growth_bytes: int | None) -> None:
         """A sample has ended; `growth_bytes` is None when it did not run alone."""
         figures = self._figures
-        figures[Figure.SAMPLES] += 1.0
-        figures[Figure.CPU_S] += cpu_s
-        figures[Figure.WALL_S] += wall_s
-        figures[Figure.WAIT_S] += wait_s
+        figures[Metric.SAMPLES] += 1.0
+        figures[Metric.CPU_S] += cpu_s
+        figures[Metric.WALL_S] += wall_s
+        figures[Metric.WAIT_S] += wait_s
         if growth_bytes is not None:
-            figures[Figure.ALONE] += 1.0
-            figures[Figure.GROWTH_BYTES] += growth_bytes
+            figures[Metric.ALONE] += 1.0
+            figures[Metric.GROWTH_BYTES] += growth_bytes
 
     def offloaded(self, *, cpu_s: float, wall_s: float, growth_bytes: int | None = None) -> None:
         """An attempt in a thread or an isolate has ended: its CPU is known as a whole, as one step."""
@@ -89,14 +89,14 @@ class Measure:
     def probed(self, *, waited_s: float, released: bool) -> None:
         """Somebody asked for the GIL while a handler of this activity was at work."""
         figures = self._figures
-        figures[Figure.PROBES] += 1.0
+        figures[Metric.PROBES] += 1.0
         if released:
-            figures[Figure.RELEASED] += 1.0
-        elif waited_s > figures[Figure.LONGEST_HOLD_S]:
-            figures[Figure.LONGEST_HOLD_S] = waited_s
+            figures[Metric.RELEASED] += 1.0
+        elif waited_s > figures[Metric.LONGEST_HOLD_S]:
+            figures[Metric.LONGEST_HOLD_S] = waited_s
 
 
-class Measures:
+class ActivityProfiles:
     """The measures of one worker's activities.
 
     Args:
@@ -109,16 +109,16 @@ class Measures:
     """
 
     def __init__(self, places: Mapping[str, Where], table: WorkTable | None = None) -> None:
-        self.by_name: dict[str, Measure] = {}
+        self.by_name: dict[str, ActivityProfile] = {}
         self._table = table or WorkTable.private()
         self._entries: dict[str, int] = {}
         for name, where in places.items():
             if (entry := self._table.add(name, where)) is not None:
-                self.by_name[name] = Measure(where)
+                self.by_name[name] = ActivityProfile(where)
                 self._entries[name] = entry
 
     def __repr__(self) -> str:
-        return f"<Measures [{len(self.by_name)} activities]>"
+        return f"<ActivityProfiles [{len(self.by_name)} activities]>"
 
     def publish(self, load: Iterable[float]) -> None:
         """Copies all numbers, and those of the whole process, into the table."""
@@ -148,7 +148,7 @@ class LoopSample:
         "_wait_s",
     )
 
-    def __init__(self, measure: Measure, *, alone: bool) -> None:
+    def __init__(self, measure: ActivityProfile, *, alone: bool) -> None:
         self._measure = measure
         self._resident = resident_bytes() if alone else 0
         self._cpu_at = self._cpu_s = self._kept_s = self._wait_s = 0.0
@@ -195,7 +195,7 @@ class Stay:
 
     __slots__ = ("_measure", "_resident", "_wall_s", "cpu_s")
 
-    def __init__(self, measure: Measure | None, *, alone: bool) -> None:
+    def __init__(self, measure: ActivityProfile | None, *, alone: bool) -> None:
         self._measure = measure
         self._resident = resident_bytes() if alone and measure is not None else 0
         self.cpu_s = self._wall_s = 0.0

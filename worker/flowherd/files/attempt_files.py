@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from concurrent.futures import Future
 
-    from flowherd.model import Activity
     from flowherd.files.transfers import FileStore
+    from flowherd.model import Activity
     from flowherd.running.environment import Transfers
     from flowherd.running.run_state import RunState
 

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 import httpx
 import structlog
 
-from flowherd.client.tokens import BearerAuth
-from flowherd.client.kruxia_files import announced_size, check_uploaded, refusal
-from flowherd.transport.transport import Reply, new_client, read_capped
 from flowherd.backoff import Backoff
+from flowherd.client.kruxia_files import announced_size, check_uploaded, refusal
+from flowherd.client.tokens import BearerAuth
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -27,12 +26,13 @@ from flowherd.errors import (
     FileTransferFailed,
     ForeignReply,
 )
+from flowherd.transport.transport import Reply, new_client, read_capped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from flowherd.client.tokens import TokenSource
     from flowherd.client.kruxia_files import FileReference
+    from flowherd.client.tokens import TokenSource
     from flowherd.files.file_ends import Incoming, Outgoing
 
 MOST_TRANSFERS = 4

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.model import Completed, Failed, Outcome
+from flowherd.errors import FileError
+from flowherd.files.file_context import files_of
+from flowherd.isolates.frames import FrameError
 from flowherd.isolates.isolate_protocol import (
     Abandoned,
     Answered,
@@ -35,9 +37,7 @@ from flowherd.isolates.isolate_protocol import (
     Upload,
     UsageRecorded,
 )
-from flowherd.errors import FileError
-from flowherd.files.file_context import files_of
-from flowherd.isolates.frames import FrameError
+from flowherd.model import Completed, Failed, Outcome
 from flowherd.running.invoke import failed, spent
 from flowherd.sdk.context import BaseContext
 from flowherd.sdk.redaction import mask

@@ -7,8 +7,8 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
-from flowherd.isolates.isolate_protocol import encode
 from flowherd.isolates.frames import Buffer, FrameReader, head_of
+from flowherd.isolates.isolate_protocol import encode
 
 if TYPE_CHECKING:
     from flowherd.isolates.isolate_protocol import Saying

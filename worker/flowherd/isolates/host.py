@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import KillIsolate, Message, NeedIsolate, StopIsolate
 from flowherd.link.sharing import joint_key
-from flowherd.link.link import Link, LinkClosed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

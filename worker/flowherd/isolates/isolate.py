@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flowherd.model import Died
+from flowherd.exit_status import describe_status
+from flowherd.isolates.attempt import checked_output
+from flowherd.isolates.channel import Channel
+from flowherd.isolates.frames import FrameError, StreamEnded
 from flowherd.isolates.isolate_protocol import (
     MAX_UP_BYTES,
     Cancel,
@@ -24,23 +27,20 @@ from flowherd.isolates.isolate_protocol import (
     Unsuccessful,
     decode_upward,
 )
-from flowherd.isolates.attempt import checked_output
-from flowherd.isolates.channel import Channel
-from flowherd.isolates.frames import FrameError, StreamEnded
 from flowherd.isolates.printing import Printing, replay
 from flowherd.isolates.reading import PAUSE_S, Reading, Share, Turn
 from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
+from flowherd.model import Died
 from flowherd.procfs import resident_bytes
-from flowherd.exit_status import describe_status
 from flowherd.running.awake_timer import AwakeTimer
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.model import Failed
     from flowherd.isolates.attempt import IsolateRun
     from flowherd.isolates.ends import OurEnds
+    from flowherd.model import Failed
 
 END_S = 5.0  # for leaving the app's lifespan
 LOOK_EVERY_S = 0.2  # at the memory of an isolate whose activity has a limit

@@ -10,11 +10,11 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from flowherd.model import Failed
 from flowherd.isolates.attempt import IsolateRun
 from flowherd.isolates.ends import connect
 from flowherd.isolates.isolate import Isolate
 from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
+from flowherd.model import Failed
 from flowherd.running.run import Phase
 from flowherd.sdk.tracebacks import clean_message
 

@@ -15,7 +15,7 @@ from flowherd.ledger import FINAL, Clock, Host
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from flowherd.ledger import Berth, Ledger, Record
+    from flowherd.ledger import Ledger, Record, Segment
 
 SHORTEST_LEASE_S = 2.0  # a shorter one lapses between two scans
 DOUBTFUL_AFTER = 2 / 3  # of a lease without an answer: two beats have failed, and one is left
@@ -66,12 +66,12 @@ class Confirmations:
         self._heard_at = float("-inf")
         self._is_held = False
 
-    def answered(self, berth: Berth, record: Record, asked_at: float) -> None:
+    def answered(self, segment: Segment, record: Record, asked_at: float) -> None:
         """The engine has answered a call about this record, be it with an error."""
-        self._answered[berth.number, record.sequence] = asked_at
+        self._answered[segment.number, record.sequence] = asked_at
         self._heard_at = max(self._heard_at, asked_at)
 
-    def store(self, held: Iterable[tuple[Berth, Record]], now: float) -> None:
+    def store(self, held: Iterable[tuple[Segment, Record]], now: float) -> None:
         """Stores the count, and says when polls have to wait and when not any more.
 
         Args:
@@ -82,8 +82,8 @@ class Confirmations:
         owed = list(self._owed(held))
         shortest_s = min((lease_s for lease_s, _ in owed if lease_s >= SHORTEST_LEASE_S), default=0.0)
         count = unconfirmed(owed, now)
-        for berth in self._ledger.berths.living():
-            polled_at = self._ledger.berths[berth].clock(Clock.LAST_GOOD_POLL)
+        for segment in self._ledger.segments.living():
+            polled_at = self._ledger.segments[segment].clock(Clock.LAST_GOOD_POLL)
             if polled_at <= now:
                 self._heard_at = max(self._heard_at, polled_at)
         self._answers.heard(self._heard_at, shortest_s)
@@ -94,16 +94,16 @@ class Confirmations:
             self._is_held = bool(count)
             self._say(count)
 
-    def _owed(self, held: Iterable[tuple[Berth, Record]]) -> Iterator[tuple[float, float]]:
+    def _owed(self, held: Iterable[tuple[Segment, Record]]) -> Iterator[tuple[float, float]]:
         """Lease and latest answer of every record that nobody has a last word on."""
         known, self._answered = self._answered, {}
-        for berth, record in held:
-            if berth.standing(record.index, record.sequence) in FINAL:
+        for segment, record in held:
+            if segment.standing(record.index, record.sequence) in FINAL:
                 continue
-            key = berth.number, record.sequence
+            key = segment.number, record.sequence
             if key in known:
                 self._answered[key] = known[key]
-            told_at = max(record.claimed_at, berth.last_ok(record.index, record.sequence))
+            told_at = max(record.claimed_at, segment.last_ok(record.index, record.sequence))
             yield record.lease_s, max(told_at, known.get(key, 0.0))
 
     def _say(self, count: int) -> None:

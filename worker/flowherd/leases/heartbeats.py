@@ -21,7 +21,7 @@ import structlog
 from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.contact import Contact, Trouble
-from flowherd.ledger import Berth, Host, Ledger, Record, Standing, State
+from flowherd.ledger import Host, Ledger, Record, Segment, Standing, State
 from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class _Due:
     has_lapsed: bool
     lapses_at: float
     order: int
-    berth: Berth
+    segment: Segment
     record: Record
     watch: _Watch
 
@@ -68,7 +68,7 @@ class Heartbeats:
 
     Args:
         scan_s: seconds between two calls of `attend`: a beat comes that much early, rather than late.
-        ring: wakes the worker in a berth, after a verdict.
+        wake: wakes the worker in a segment, after a verdict.
         clock: monotonic seconds.
 
     """
@@ -79,7 +79,7 @@ class Heartbeats:
         ledger: Ledger,
         config: WorkerConfig,
         confirmations: Confirmations,
-        ring: Callable[[int], None],
+        wake: Callable[[int], None],
         clock: Callable[[], float],
         *,
         scan_s: float,
@@ -88,7 +88,7 @@ class Heartbeats:
         self._ledger = ledger
         self._config = config
         self._confirmations = confirmations
-        self._ring = ring
+        self._wake = wake
         self._clock = clock
         self._scan_s = scan_s
         self._rng = random.Random()
@@ -106,20 +106,20 @@ class Heartbeats:
             f"<Heartbeats [{len(self._watched)} leases, {self._under_way} calls under way] {self._contact!r}>"
         )
 
-    def attend(self, held: list[tuple[Berth, Record]], now: float) -> None:
+    def attend(self, held: list[tuple[Segment, Record]], now: float) -> None:
         """Begins the beats that are due of all the records that living processes hold."""
         self._shortest_lease_s = min((record.lease_s for _, record in held), default=0.0)
         known, self._watched = self._watched, {}
         due: list[_Due] = []
-        for berth, record in held:
-            key = berth.number, record.sequence
+        for segment, record in held:
+            key = segment.number, record.sequence
             watch = self._watched[key] = known.get(key) or self._first_watch(record, now)
-            if self._is_due(berth, record, watch, now):
+            if self._is_due(segment, record, watch, now):
                 lapses_at = (
-                    max(record.claimed_at, berth.last_ok(record.index, record.sequence)) + record.lease_s
+                    max(record.claimed_at, segment.last_ok(record.index, record.sequence)) + record.lease_s
                 )
                 due.append(
-                    _Due(not watch.was_answered, lapses_at < now, lapses_at, len(due), berth, record, watch)
+                    _Due(not watch.was_answered, lapses_at < now, lapses_at, len(due), segment, record, watch)
                 )
         heapify(due)
         self._due = due
@@ -132,11 +132,11 @@ class Heartbeats:
         in_silence = watch.begun_at is not None and watch.begun_at <= self._contact.heard_since
         return watch.failures > 0 or in_silence
 
-    def _is_due(self, berth: Berth, record: Record, watch: _Watch, now: float) -> bool:
+    def _is_due(self, segment: Segment, record: Record, watch: _Watch, now: float) -> bool:
         if watch.begun_at is not None or now < watch.next_beat_at - self._early_s(record):
             return False
         # What is somebody else's gets no beat: a late one could only disturb them.
-        return berth.standing(record.index, record.sequence) is not Standing.GONE
+        return segment.standing(record.index, record.sequence) is not Standing.GONE
 
     def _first_watch(self, record: Record, now: float) -> _Watch:
         """A beat is due an interval after the claim; at once for a short lease, or a keeper come late."""
@@ -195,7 +195,7 @@ class Heartbeats:
         interval_s = self._interval_s(record)
         due.watch.was_answered = error.is_engines
         if error.is_engines:
-            self._confirmations.answered(due.berth, record, asked_at)
+            self._confirmations.answered(due.segment, record, asked_at)
             self._contact.answered(now)
             return interval_s / 2 if failures == 1 else interval_s
         self._contact.ended_unanswered(asked_at, now)
@@ -208,7 +208,7 @@ class Heartbeats:
         record, now = due.record, self._clock()
         due.watch.was_answered = True
         self._contact.answered(now)
-        self._confirmations.answered(due.berth, record, asked_at)
+        self._confirmations.answered(due.segment, record, asked_at)
         took_s = now - asked_at
         if took_s > record.lease_s / 3 and record.name not in self._short_leases:
             self._short_leases.add(record.name)
@@ -216,7 +216,7 @@ class Heartbeats:
         if answer.verdict is Verdict.REFUSED:
             return self._after_refusal(due, answer)
         due.watch.failures = 0
-        self._judge(due.berth, record, answer, asked_at)
+        self._judge(due.segment, record, answer, asked_at)
         return self._interval_s(record)
 
     def _after_refusal(self, due: _Due, answer: Answer) -> float:
@@ -225,16 +225,16 @@ class Heartbeats:
             log.error("heartbeat_refused", activity_id=due.record.activity_id, reason=answer.detail)
         return self._interval_s(due.record)
 
-    def _judge(self, berth: Berth, record: Record, answer: Answer, asked_at: float) -> None:
+    def _judge(self, segment: Segment, record: Record, answer: Answer, asked_at: float) -> None:
         """Writes the verdict, unless the record has changed since."""
-        present = berth.record(record.index)
-        if present is None or present.sequence != record.sequence or not berth.readable:
+        present = segment.record(record.index)
+        if present is None or present.sequence != record.sequence or not segment.readable:
             return
-        if present.state is State.DEAD:
+        if present.state is State.CRASHED:
             return  # its settlement has the last word
         if answer.verdict is Verdict.ACCEPTED:
-            berth.judge(record, Standing.GOOD, asked_at)
+            segment.judge(record, Standing.GOOD, asked_at)
             return
-        self._ledger.conclude(Host.LEASES_LOST, berth, record, Standing.GONE)
+        self._ledger.conclude(Host.LEASES_LOST, segment, record, Standing.GONE)
         log.warning("lease_lost", activity_id=record.activity_id, name=record.name, reason=answer.detail)
-        self._ring(berth.number)
+        self._wake(segment.number)

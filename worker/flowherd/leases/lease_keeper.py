@@ -15,14 +15,14 @@ import structlog
 from flowherd.leases.confirmations import Confirmations
 from flowherd.leases.heartbeats import Heartbeats
 from flowherd.leases.settlement import Settlement, name_of_segment
-from flowherd.ledger import HELD, Berth, Cell, Ledger, Life, Record, State
+from flowherd.ledger import HELD, Cell, Ledger, Life, Record, Segment, State
 from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.config import WorkerConfig
     from flowherd.client.protocol import Engine
+    from flowherd.config import WorkerConfig
 
 SCAN_EVERY_S = 0.2
 RESTS_FOR_S = 2.0  # while nothing is held: whoever claims ends the rest (`Ledger.keeper_rests`)
@@ -36,7 +36,7 @@ class LeaseKeeper:
     Args:
         beating: sends heartbeats, with `heartbeats.PLACES` connections, and nothing else.
         settling: sends settlements, with `settlement.PLACES` connections: slow ones must make no beat late.
-        ring: wakes the worker in a berth, after a verdict.
+        wake: wakes the worker in a segment, after a verdict.
         clock: monotonic seconds; the ledger's times are on the same clock.
 
     """
@@ -47,15 +47,15 @@ class LeaseKeeper:
         settling: Engine,
         ledger: Ledger,
         config: WorkerConfig,
-        ring: Callable[[int], None],
+        wake: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
-        self._ring = ring
+        self._wake = wake
         self._clock = clock
         self._confirmations = Confirmations(ledger)
         self._heartbeats = Heartbeats(
-            beating, ledger, config, self._confirmations, ring, clock, scan_s=SCAN_EVERY_S
+            beating, ledger, config, self._confirmations, wake, clock, scan_s=SCAN_EVERY_S
         )
         self._settlement = Settlement(
             settling,
@@ -65,11 +65,11 @@ class LeaseKeeper:
             poison_after=config.poison_after,
             clock=clock,
         )
-        self._settling: set[int] = set()  # berths
-        self._settling_dead: set[tuple[int, int]] = set()  # berths and sequences
+        self._settling: set[int] = set()  # segments
+        self._settling_crashed: set[tuple[int, int]] = set()  # segments and sequences
         self._unreadable: set[tuple[int, int]] = set()
         self._tasks = Tasks()
-        self._berth_settled = asyncio.Event()
+        self._segment_settled = asyncio.Event()
         self.woken = asyncio.Event()
 
     async def run(self) -> None:
@@ -84,88 +84,88 @@ class LeaseKeeper:
 
     def _rests(self) -> bool:
         """Whether nothing is held; says so first, since a claim that comes in between has to be seen."""
-        if not self._ledger.berths.are_at_rest:
+        if not self._ledger.segments.are_at_rest:
             return False
         now = self._clock()
         self._ledger.tick(now + RESTS_FOR_S)
-        if self._ledger.berths.are_at_rest:
+        if self._ledger.segments.are_at_rest:
             return True
         self._ledger.tick(now)
         return False
 
     async def all_settled(self) -> None:
-        """Returns when no ended berth waits for its settlement any more; `run` must be running."""
+        """Returns when no ended segment waits for its settlement any more; `run` must be running."""
         self.woken.set()
         while not self.settled:
-            self._berth_settled.clear()
-            await self._berth_settled.wait()
+            self._segment_settled.clear()
+            await self._segment_settled.wait()
 
     @property
     def settled(self) -> bool:
-        """Whether no ended berth waits for its settlement any more."""
-        return not any(berth.life is Life.ENDED for berth in self._ledger.berths)
+        """Whether no ended segment waits for its settlement any more."""
+        return not any(segment.life is Life.ENDED for segment in self._ledger.segments)
 
     def scan(self) -> None:
-        """Starts the beats that are due and the settlement of berths that have ended."""
+        """Starts the beats that are due and the settlement of segments that have ended."""
         now = self._clock()
-        held: list[tuple[Berth, Record]] = []
-        owed: list[tuple[Berth, Record]] = []
-        for berth in self._ledger.berths:
+        held: list[tuple[Segment, Record]] = []
+        owed: list[tuple[Segment, Record]] = []
+        for segment in self._ledger.segments:
             try:
-                self._look_at(berth, held, owed)
-            except Exception as error:  # noqa: BLE001 - what stands in one berth must not cost the others their beats
-                self._say_unreadable(berth, error)
+                self._look_at(segment, held, owed)
+            except Exception as error:  # noqa: BLE001 - what stands in one segment must not cost the others their beats
+                self._say_unreadable(segment, error)
         self._heartbeats.attend(held, now)
-        self._settling_dead &= {(berth.number, record.sequence) for berth, record in owed}
+        self._settling_crashed &= {(segment.number, record.sequence) for segment, record in owed}
         self._confirmations.store([*held, *owed], now)
         self._ledger.tick(now)
 
-    def _say_unreadable(self, berth: Berth, error: Exception) -> None:
+    def _say_unreadable(self, segment: Segment, error: Exception) -> None:
         """Once for each incarnation."""
-        life = (berth.number, berth.get(Cell.STARTED))
+        life = (segment.number, segment.get(Cell.STARTED))
         if life not in self._unreadable:
             self._unreadable.add(life)
-            log.error("segment_unreadable", **name_of_segment(berth), exc_info=error)
+            log.error("segment_unreadable", **name_of_segment(segment), exc_info=error)
 
     def _look_at(
-        self, berth: Berth, held: list[tuple[Berth, Record]], owed: list[tuple[Berth, Record]]
+        self, segment: Segment, held: list[tuple[Segment, Record]], owed: list[tuple[Segment, Record]]
     ) -> None:
         """Adds what living handlers hold to `held`, and to `owed` what has died and is being settled."""
-        match berth.life:
+        match segment.life:
             case Life.LIVE:
-                for record in berth.records():
-                    if record.state is State.DEAD:
-                        owed.append((berth, record))
-                        self._settle_dead_once(berth, record)
+                for record in segment.records():
+                    if record.state is State.CRASHED:
+                        owed.append((segment, record))
+                        self._settle_crashed_once(segment, record)
                     elif record.state in HELD:
-                        held.append((berth, record))
+                        held.append((segment, record))
             case Life.ENDED:
-                owed += [(berth, record) for record in berth.records() if record.state in HELD]
-                if berth.number not in self._settling:
-                    self._settle_when_whole(self._ledger.process_of(berth))
+                owed += [(segment, record) for record in segment.records() if record.state in HELD]
+                if segment.number not in self._settling:
+                    self._settle_when_whole(self._ledger.process_of(segment))
             case Life.FREE:
                 pass
 
-    def _settle_dead_once(self, berth: Berth, record: Record) -> None:
+    def _settle_crashed_once(self, segment: Segment, record: Record) -> None:
         """Settles what has died in an isolate, while its worker lives."""
-        key = berth.number, record.sequence
-        if key not in self._settling_dead:
-            self._settling_dead.add(key)
-            self._tasks.spawn(self._settle_dead(berth, record))
+        key = segment.number, record.sequence
+        if key not in self._settling_crashed:
+            self._settling_crashed.add(key)
+            self._tasks.spawn(self._settle_crashed(segment, record))
 
-    async def _settle_dead(self, berth: Berth, record: Record) -> None:
-        await self._settlement.settle_dead(berth, record)
-        self._ring(berth.number)
+    async def _settle_crashed(self, segment: Segment, record: Record) -> None:
+        await self._settlement.settle_crashed(segment, record)
+        self._wake(segment.number)
 
-    def _settle_when_whole(self, berths: tuple[Berth, ...]) -> None:
-        """A process of several threads ends berth by berth, and is judged as one."""
-        if all(berth.life is Life.ENDED for berth in berths):
-            self._settling.update(berth.number for berth in berths)
-            self._tasks.spawn(self._settle(berths))
+    def _settle_when_whole(self, segments: tuple[Segment, ...]) -> None:
+        """A process of several threads ends segment by segment, and is judged as one."""
+        if all(segment.life is Life.ENDED for segment in segments):
+            self._settling.update(segment.number for segment in segments)
+            self._tasks.spawn(self._settle(segments))
 
-    async def _settle(self, berths: tuple[Berth, ...]) -> None:
+    async def _settle(self, segments: tuple[Segment, ...]) -> None:
         try:
-            await self._settlement.settle(berths)
+            await self._settlement.settle(segments)
         finally:
-            self._settling.difference_update(berth.number for berth in berths)
-            self._berth_settled.set()
+            self._settling.difference_update(segment.number for segment in segments)
+            self._segment_settled.set()

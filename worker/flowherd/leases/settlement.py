@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.model import Failed
 from flowherd.backoff import Backoff
 from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.leases.crash_reports import failure_of
-from flowherd.ledger import HELD, Berth, Cause, Cell, Host, Ledger, Record, Standing, State
-from flowherd.sdk.usage import unpack
+from flowherd.ledger import HELD, Cause, Cell, Host, Ledger, Record, Segment, Standing, State
 from flowherd.ledger.damage import unread_in
+from flowherd.model import Failed
+from flowherd.sdk.usage import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flowherd.model import Usage
     from flowherd.leases.confirmations import Confirmations
+    from flowherd.model import Usage
 
 PLACES = 16  # calls under way, and so connections
 _TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless
@@ -75,63 +75,63 @@ class Settlement:
         self._clock = clock
         self._rng = random.Random()
 
-    async def settle(self, berths: Sequence[Berth]) -> None:
-        """Settles every record of an ended process, then frees its berths; cancelled, it leaves them as they are.
+    async def settle(self, segments: Sequence[Segment]) -> None:
+        """Settles every record of an ended process, then frees its segments; cancelled, it leaves them as they are.
 
         Args:
-            berths: all that the process had: one for each thread that polled.
+            segments: all that the process had: one for each thread that polled.
 
         """
-        held = [(berth, record) for berth in berths for record in berth.records()]
+        held = [(segment, record) for segment in segments for record in segment.records()]
         beside = tuple(record for _, record in held)
-        owed = [(berth, record) for berth, record in held if record.state in HELD]
-        await asyncio.gather(*(self._settle_one(berth, record, beside) for berth, record in owed))
-        for berth in berths:
-            self._free(berth)
+        owed = [(segment, record) for segment, record in held if record.state in HELD]
+        await asyncio.gather(*(self._settle_one(segment, record, beside) for segment, record in owed))
+        for segment in segments:
+            self._free(segment)
 
-    def _free(self, berth: Berth) -> None:
+    def _free(self, segment: Segment) -> None:
         """What its user's code has scribbled there must not keep it for ever, or be tried again and again."""
-        if unread := unread_in(berth):
+        if unread := unread_in(segment):
             note = "these activities wait for the end of their leases"
-            log.error("records_unreadable", records=unread, note=note, **name_of_segment(berth))
+            log.error("records_unreadable", records=unread, note=note, **name_of_segment(segment))
         try:
-            self._ledger.absorb(berth)
+            self._ledger.absorb(segment)
         except Exception as error:
-            log.error("segment_unreadable", **name_of_segment(berth), exc_info=error)
-            berth.settled()
+            log.error("segment_unreadable", **name_of_segment(segment), exc_info=error)
+            segment.settled()
 
-    async def settle_dead(self, berth: Berth, record: Record) -> None:
-        """Settles a DEAD record of a process that lives and reads the verdict."""
-        await self._settle_one(berth, record, ())
+    async def settle_crashed(self, segment: Segment, record: Record) -> None:
+        """Settles a CRASHED record of a process that lives and reads the verdict."""
+        await self._settle_one(segment, record, ())
 
-    async def _settle_one(self, berth: Berth, record: Record, beside: Sequence[Record]) -> None:
-        if berth.standing(record.index, record.sequence) is Standing.SETTLED:
+    async def _settle_one(self, segment: Segment, record: Record, beside: Sequence[Record]) -> None:
+        if segment.standing(record.index, record.sequence) is Standing.SETTLED:
             return  # by a keeper that has died in the midst of it
         try:
-            done = await self._until_told(berth, record, beside)
+            done = await self._until_told(segment, record, beside)
         except EngineError as error:
             reason = str(error)  # one line: a traceback would say no more
             log.error("settlement_given_up", activity_id=record.activity_id, reason=reason)
-            self._ledger.conclude(Host.UNSETTLED, berth, record, Standing.SETTLED)
+            self._ledger.conclude(Host.UNSETTLED, segment, record, Standing.SETTLED)
             return
-        except Exception:  # a berth must not stay taken for ever because of one record
+        except Exception:  # a segment must not stay taken for ever because of one record
             log.exception("internal_error", activity_id=record.activity_id)
-            berth.judge(record, Standing.SETTLED, 0.0)
+            segment.judge(record, Standing.SETTLED, 0.0)
             return
-        self._ledger.conclude(Host.SETTLED, berth, record, Standing.SETTLED)
-        cost_usd, usage = spent_of(berth, record)
+        self._ledger.conclude(Host.SETTLED, segment, record, Standing.SETTLED)
+        cost_usd, usage = spent_of(segment, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}
         log.warning(
             "activity_settled",
             activity_id=record.activity_id,
             name=record.name,
             outcome=str(done),
-            process=berth.get(Cell.SEAT),
-            pid=berth.get(Cell.PID),
+            process=segment.get(Cell.PROCESS),
+            pid=segment.get(Cell.PID),
             **spent,
         )
 
-    async def _until_told(self, berth: Berth, record: Record, beside: Sequence[Record]) -> Settled:
+    async def _until_told(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Settled:
         """Tries through outages; raises the last EngineError when it has been tried for long enough."""
         give_up_at = self._clock() + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
         failures = 0
@@ -139,42 +139,42 @@ class Settlement:
             try:
                 async with self._places:
                     asked_at = self._clock()
-                    return await self._tell(berth, record, beside)
+                    return await self._tell(segment, record, beside)
             except EngineError as error:
                 failures += 1
                 if error.is_engines:
-                    self._confirmations.answered(berth, record, asked_at)
+                    self._confirmations.answered(segment, record, asked_at)
                 if self._clock() > give_up_at:
                     raise
                 if failures == 1:
                     log.warning("settlement_delayed", activity_id=record.activity_id, reason=str(error))
                 await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
 
-    async def _tell(self, berth: Berth, record: Record, beside: Sequence[Record]) -> Settled:
+    async def _tell(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Settled:
         """One try."""
-        kept = berth.journal(record.index) if record.state is State.REPORTING else None
+        kept = segment.journal(record.index) if record.state is State.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
             if answer.verdict is not Verdict.REFUSED:
                 return _settled(answer, Settled.COMPLETED)
-        cost_usd, usage = spent_of(berth, record)
-        failure = self._charged(berth, record, beside)
+        cost_usd, usage = spent_of(segment, record)
+        failure = self._charged(segment, record, beside)
         failure = replace(failure, cost_usd=cost_usd, usage=usage)
         body = self._engine.encode_failure(record.worker_id, failure)
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
         return _settled(answer, Settled.REQUEUED if failure.retryable else Settled.POISON)
 
-    def _charged(self, berth: Berth, record: Record, beside: Sequence[Record]) -> Failed:
+    def _charged(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
         """The failure, or POISON when an activity has died alone and often enough (design: poison).
 
         Only what ran in a process whose death nobody ordered is charged; what ran in an isolate, only if that
         has died.
         """
-        failure = failure_of(berth, record, beside)
-        crashed = record.state is State.RUNNING and berth.get(Cell.CAUSE) == Cause.CRASH
-        if not self._poison_after or not (crashed or record.state is State.DEAD):
+        failure = failure_of(segment, record, beside)
+        crashed = record.state is State.RUNNING and segment.get(Cell.CAUSE) == Cause.CRASH
+        if not self._poison_after or not (crashed or record.state is State.CRASHED):
             return failure
-        charges = self._ledger.suspects.charge(record.activity_id, failure.message, record.sequence)
+        charges = self._ledger.crash_history.charge(record.activity_id, failure.message, record.sequence)
         if charges.count < self._poison_after or not _ran_alone(record, beside):
             return failure
         deaths = "; ".join(charges.deaths)
@@ -185,15 +185,15 @@ class Settlement:
         return Failed("POISON", message, retryable=False)
 
 
-def name_of_segment(berth: Berth) -> dict[str, int]:
+def name_of_segment(segment: Segment) -> dict[str, int]:
     """Whose memory it is, as far as it says so."""
-    return {"segment": berth.number, "process": berth.get(Cell.SEAT), "pid": berth.get(Cell.PID)}
+    return {"segment": segment.number, "process": segment.get(Cell.PROCESS), "pid": segment.get(Cell.PID)}
 
 
 def _ran_alone(record: Record, beside: Sequence[Record]) -> bool:
-    if record.state is State.DEAD:
+    if record.state is State.CRASHED:
         return True
-    busy = {State.RUNNING, State.ZOMBIE}
+    busy = {State.RUNNING, State.DETACHED}
     return not any(other.state in busy and other.sequence != record.sequence for other in beside)
 
 
@@ -208,7 +208,7 @@ def _settled(answer: Answer, accepted: Settled) -> Settled:
     return _OTHERWISE.get(answer.verdict, accepted)
 
 
-def spent_of(berth: Berth, record: Record) -> tuple[str | None, tuple[Usage, ...]]:
+def spent_of(segment: Segment, record: Record) -> tuple[str | None, tuple[Usage, ...]]:
     """Cost and usage that the attempt had recorded before its process ended."""
-    sums = berth.spent(record.index, record.sequence)
+    sums = segment.spent(record.index, record.sequence)
     return (None, ()) if sums is None else unpack(sums)

@@ -1,10 +1,22 @@
 """The shared-memory table of every lease of the host, and what else its processes tell each other through memory."""
 
 from flowherd.ledger.histogram import Timing
-from flowherd.ledger.layout import AT_WORK, Cause, Cell, Clock, FINAL, HELD, Host, Life, SeatTotal, Standing, State
+from flowherd.ledger.layout import (
+    AT_WORK,
+    FINAL,
+    HELD,
+    Cause,
+    Cell,
+    Clock,
+    Host,
+    Life,
+    ProcessTotal,
+    Standing,
+    State,
+)
 from flowherd.ledger.ledger import Ledger
-from flowherd.ledger.segment import Berth, JOURNAL_BYTES, RECORD_BYTES, Record
-from flowherd.ledger.writer import RecordBook, records_needed
+from flowherd.ledger.segment import JOURNAL_BYTES, RECORD_BYTES, Record, Segment
+from flowherd.ledger.writer import RecordWriter, records_needed
 
 __all__ = [
     "AT_WORK",
@@ -12,16 +24,16 @@ __all__ = [
     "HELD",
     "JOURNAL_BYTES",
     "RECORD_BYTES",
-    "Berth",
     "Cause",
     "Cell",
     "Clock",
     "Host",
     "Ledger",
     "Life",
+    "ProcessTotal",
     "Record",
-    "RecordBook",
-    "SeatTotal",
+    "RecordWriter",
+    "Segment",
     "Standing",
     "State",
     "Timing",

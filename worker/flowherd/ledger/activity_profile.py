@@ -30,7 +30,7 @@ class Where(IntEnum):
     PROCESS = 3
 
 
-class Figure(IntEnum):
+class Metric(IntEnum):
     """Numbers of an entry: sums, but for WHERE and the two longest."""
 
     WHERE = 0
@@ -61,11 +61,11 @@ class Load(IntEnum):
     LATE = 8  # the first of BUCKETS: seconds by how late the loop was
 
 
-FIGURES = Figure.LONG_STEPS + BUCKETS
+FIGURES = Metric.LONG_STEPS + BUCKETS
 LOADS = Load.LATE + BUCKETS
 _PLACES = frozenset(map(float, Where))
 _LEAST, _MOST = -(2.0**50), 2.0**52  # memory that is given back counts as growth below zero
-_LONGEST = (Figure.LONGEST_BLOCK_S, Figure.LONGEST_HOLD_S)
+_LONGEST = (Metric.LONGEST_BLOCK_S, Metric.LONGEST_HOLD_S)
 _NAME_AREA = 256  # bytes; a longer name is cut
 _NAME_BYTES = _NAME_AREA - CHECKED.size
 _NAMES_AT = 8 * (LOADS + ENTRIES * FIGURES)
@@ -158,8 +158,8 @@ class WorkTable:
             start, first = index * _NAME_AREA, LOADS + index * FIGURES
             text = read_checked(bytes(self._names[start : start + _NAME_AREA]), 0, _NAME_BYTES)
             figures = tuple(self._cells[first : first + FIGURES])
-            if text and figures[Figure.WHERE] in _PLACES and _are_plausible(figures):
-                entries[text.decode(errors="replace"), Where(int(figures[Figure.WHERE]))] = figures
+            if text and figures[Metric.WHERE] in _PLACES and _are_plausible(figures):
+                entries[text.decode(errors="replace"), Where(int(figures[Metric.WHERE]))] = figures
         load = tuple(self._cells[:LOADS])
         return Work(load if _are_plausible(load) else (0.0,) * LOADS, entries)
 
@@ -176,7 +176,7 @@ def _are_plausible(figures: tuple[float, ...]) -> bool:
 def _added(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
     """Sums, but the greater of each longest."""
     added = [mine + its for mine, its in zip(one, other, strict=True)]
-    added[Figure.WHERE] = one[Figure.WHERE]
+    added[Metric.WHERE] = one[Metric.WHERE]
     for figure in _LONGEST:
         added[figure] = max(one[figure], other[figure])
     return tuple(added)

@@ -14,33 +14,33 @@ from flowherd.ledger.layout import Host, Standing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowherd.ledger.segment import Berth, Record
+    from flowherd.ledger.segment import Record, Segment
 
 _INDEX_BITS, _STANDING_BITS = 32, 2
 _MOST = 2**63
 
 
 class Conclusions:
-    """Writes a verdict into its berth and its count into a cell of the host.
+    """Writes a verdict into its segment and its count into a cell of the host.
 
     Args:
         cells: the host's, as many as `Host` names.
-        berths: all of the ledger.
+        segments: all of the ledger.
 
     """
 
-    def __init__(self, cells: memoryview[int] | list[int], berths: Sequence[Berth]) -> None:
+    def __init__(self, cells: memoryview[int] | list[int], segments: Sequence[Segment]) -> None:
         self._cells = cells
-        self._berths = berths
+        self._segments = segments
 
-    def conclude(self, counter: Host, berth: Berth, record: Record, standing: Standing) -> None:
+    def conclude(self, counter: Host, segment: Segment, record: Record, standing: Standing) -> None:
         """Judges a record and adds one to `counter`, once however often it is asked for."""
         crashpoints.reached("before_conclusion")
         self._finish()
-        if berth.standing(record.index, record.sequence) is standing:
+        if segment.standing(record.index, record.sequence) is standing:
             return
         cells = self._cells
-        cells[Host.CONCLUDED_AT] = berth.number << _INDEX_BITS | record.index
+        cells[Host.CONCLUDED_AT] = segment.number << _INDEX_BITS | record.index
         cells[Host.COUNTER] = counter
         cells[Host.COUNT] = (cells[counter] + 1) % _MOST
         cells[Host.CONCLUDING] = record.sequence << _STANDING_BITS | standing
@@ -55,13 +55,17 @@ class Conclusions:
             return
         sequence, standing = divmod(cells[Host.CONCLUDING], 1 << _STANDING_BITS)
         number, index = divmod(cells[Host.CONCLUDED_AT], 1 << _INDEX_BITS)
-        if number >= len(self._berths) or index >= self._berths[number].capacity or not _is_counter(cells):
+        if (
+            number >= len(self._segments)
+            or index >= self._segments[number].capacity
+            or not _is_counter(cells)
+        ):
             cells[Host.CONCLUDING] = 0  # no keeper has written that
             return
-        berth = self._berths[number]
-        record = berth.record(index)
+        segment = self._segments[number]
+        record = segment.record(index)
         if record is not None and record.sequence == sequence:  # else nobody will ever ask about it
-            berth.judge(record, Standing(standing), berth.last_ok(index, sequence))
+            segment.judge(record, Standing(standing), segment.last_ok(index, sequence))
         cells[cells[Host.COUNTER]] = cells[Host.COUNT]
         cells[Host.CONCLUDING] = 0
 

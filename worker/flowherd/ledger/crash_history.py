@@ -59,7 +59,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Charges)
 
 
-class Suspects:
+class CrashHistory:
     """The table of suspects.
 
     Args:
@@ -80,12 +80,12 @@ class Suspects:
         self._clock = clock
 
     @classmethod
-    def none(cls) -> Suspects:
+    def none(cls) -> CrashHistory:
         """A table of its own, for a worker without a shared one: nobody is ever charged."""
         return cls(memoryview(bytearray(area_bytes(1))))
 
     def __repr__(self) -> str:
-        return f"<Suspects [{self._used[0]} of {self._entries}]>"
+        return f"<CrashHistory [{self._used[0]} of {self._entries}]>"
 
     def charges(self, activity_id: str) -> Charges:
         """What is held against an activity; nothing, for nearly all."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from flowherd.ledger.segment import RECORD_BYTES
 from flowherd.ledger.layout import Cell, Clock, State
+from flowherd.ledger.segment import RECORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.ledger.segment import Berth
+    from flowherd.ledger.segment import Segment
 
 PLAUSIBLE = 2**52  # what no honest counter reaches
 _LATEST_S = 2.0**40  # as above, of the monotonic clock
@@ -19,46 +19,48 @@ _COUNTERS = tuple(cell for cell in Cell if cell > Cell.OPENED and cell is not Ce
 _INDICES = (Cell.HIGH_WATER, Cell.ON_LOOP, Cell.RUNNING)
 
 
-def damage_in(berth: Berth, unread_before: Mapping[int, bytes]) -> tuple[str, Mapping[int, bytes]]:
+def damage_in(segment: Segment, unread_before: Mapping[int, bytes]) -> tuple[str, Mapping[int, bytes]]:
     """The first damage of a worker's part, empty for none, and the records that could not be read this time.
 
     Args:
-        berth: open.
+        segment: open.
         unread_before: what the last look has returned. A record is torn for a moment while it is written; one that
             is the same at the next look, and still cannot be read, is damaged.
 
     """
-    found = _in_cells(berth)
+    found = _in_cells(segment)
     if found:
         return found, {}
     unread = {}
-    high_water = berth.get(Cell.HIGH_WATER)
-    for index, state in enumerate(bytes(berth.states)):
-        if state > State.DEAD:
+    high_water = segment.get(Cell.HIGH_WATER)
+    for index, state in enumerate(bytes(segment.states)):
+        if state > State.CRASHED:
             return f"record {index} is in state {state}", {}
-        if state and (index >= high_water or berth.record(index) is None):
-            start = berth.offset + berth.layout.bodies + index * RECORD_BYTES
-            unread[index] = berth.map[start : start + RECORD_BYTES]
+        if state and (index >= high_water or segment.record(index) is None):
+            start = segment.offset + segment.layout.bodies + index * RECORD_BYTES
+            unread[index] = segment.map[start : start + RECORD_BYTES]
             if unread_before.get(index) == unread[index]:
                 return f"record {index} cannot be read, the mark is at {high_water}", {}
     return "", unread
 
 
-def unread_in(berth: Berth) -> int:
+def unread_in(segment: Segment) -> int:
     """How many records of an ended incarnation cannot be read."""
-    if not berth.readable:
+    if not segment.readable:
         return 0
-    return sum(bool(state) and berth.record(index) is None for index, state in enumerate(bytes(berth.states)))
+    return sum(
+        bool(state) and segment.record(index) is None for index, state in enumerate(bytes(segment.states))
+    )
 
 
-def _in_cells(berth: Berth) -> str:
+def _in_cells(segment: Segment) -> str:
     for cell in _INDICES:
-        if berth.get(cell) > berth.capacity:
-            return f"the cell {cell.name} holds {berth.get(cell)}"
+        if segment.get(cell) > segment.capacity:
+            return f"the cell {cell.name} holds {segment.get(cell)}"
     for cell in _COUNTERS:
-        if berth.get(cell) > PLAUSIBLE:
-            return f"the cell {cell.name} holds {berth.get(cell)}"
+        if segment.get(cell) > PLAUSIBLE:
+            return f"the cell {cell.name} holds {segment.get(cell)}"
     for clock in Clock:
-        if not isfinite(berth.clock(clock)) or abs(berth.clock(clock)) > _LATEST_S:
-            return f"the cell {clock.name} holds {berth.clock(clock)}"
+        if not isfinite(segment.clock(clock)) or abs(segment.clock(clock)) > _LATEST_S:
+            return f"the cell {clock.name} holds {segment.clock(clock)}"
     return ""

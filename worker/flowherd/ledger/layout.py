@@ -12,16 +12,16 @@ class State(IntEnum):
     CLAIMED = 1  # waits for a slot, or for the loop; its limit has not begun
     RUNNING = 2
     REPORTING = 3  # outcome known, not yet accepted
-    ZOMBIE = 4  # reported or lost, but the handler has not ended: the slot is still held
-    APART = 5  # runs in an isolate: whatever ends its worker's process, it was not this
-    DEAD = 6  # its isolate has died with it: the keeper settles it, although its worker lives
+    DETACHED = 4  # reported or lost, but the handler has not ended: the slot is still held
+    ISOLATED = 5  # runs in an isolate: whatever ends its worker's process, it was not this
+    CRASHED = 6  # its isolate has died with it: the keeper settles it, although its worker lives
 
 
-AT_WORK = frozenset({State.RUNNING, State.APART})  # what the hang rule looks at
+AT_WORK = frozenset({State.RUNNING, State.ISOLATED})  # what the hang rule looks at
 HELD = AT_WORK | {
     State.CLAIMED,
     State.REPORTING,
-    State.DEAD,
+    State.CRASHED,
 }  # what is owed to the engine: the keeper settles it
 
 
@@ -47,7 +47,7 @@ class Cause(IntEnum):
 
 
 class Life(Enum):
-    """Where a berth stands in its life."""
+    """Where a segment stands in its life."""
 
     FREE = "free"
     LIVE = "live"
@@ -59,12 +59,12 @@ class Host(IntEnum):
 
     TOKEN_VERSION = 0  # keeper
     KEEPER_TICK = 1  # keeper: when it looked last, or until when it rests; monotonic microseconds
-    SETTLED = 2  # keeper: records of ended berths handed back or delivered
+    SETTLED = 2  # keeper: records of ended segments handed back or delivered
     LEASES_LOST = 3  # keeper
     UNSETTLED = 4  # keeper: records it could not tell the engine of, and has given up
     TOKEN_ERRORS = 5  # keeper: requests for a token that were not granted
     CONCLUDING = 6  # keeper: sequence and standing of the verdict that is being counted, 0 for none
-    CONCLUDED_AT = 7  # keeper: its berth and index
+    CONCLUDED_AT = 7  # keeper: its segment and index
     COUNTER = 8  # keeper: the cell that counts it
     COUNT = 9  # keeper: what that cell will hold
     UNCONFIRMED = (
@@ -72,8 +72,8 @@ class Host(IntEnum):
     )
 
 
-class SeatTotal(IntEnum):
-    """Counters of a seat's incarnations that have ended and been settled; all written by the keeper."""
+class ProcessTotal(IntEnum):
+    """Counters of a process's incarnations that have ended and been settled; all written by the keeper."""
 
     CLAIMED = 0
     COMPLETED = 1
@@ -87,13 +87,13 @@ class SeatTotal(IntEnum):
 
 
 class Cell(IntEnum):
-    """Cells of a berth that hold whole numbers."""
+    """Cells of a segment that hold whole numbers."""
 
     STARTED = 0  # supervisor
     ENDED = 1  # supervisor
     CAUSE = 2  # supervisor
     EXIT_STATUS = 3  # supervisor, the wait status
-    SEAT = 4  # supervisor
+    PROCESS = 4  # supervisor
     INCARNATION = 5  # supervisor
     PID = 6  # supervisor
     SETTLED = 7  # keeper
@@ -121,7 +121,7 @@ class Cell(IntEnum):
 
 
 class Clock(IntEnum):
-    """Cells of a berth that hold monotonic seconds or a duration."""
+    """Cells of a segment that hold monotonic seconds or a duration."""
 
     STARTED_AT = 64  # supervisor
     READY_AT = 65  # worker, as all below

@@ -1,6 +1,6 @@
 """The shared-memory table of every lease of the host; it knows bytes and cells, never engines or processes.
 
-One anonymous map is made before the first fork. It holds a token area and an array of **berths**; a berth is
+One anonymous map is made before the first fork. It holds a token area and an array of **segments**; a segment is
 the memory of one incarnation of a worker. Two laws of this map:
 
 1. Every cell has a single writer, named in its enum, and is one aligned 8-byte store. Nothing is packed into
@@ -8,7 +8,7 @@ the memory of one incarnation of a worker. Two laws of this map:
 2. A record is packed outside, sliced in with its CRC-32, and only then its state byte is stored. Readers
    copy, check, and skip what does not fit until their next scan.
 
-A berth's life is told by counters that only grow, so that no cell needs two writers:
+A segment's life is told by counters that only grow, so that no cell needs two writers:
 
     FREE  settled == ended == started        the supervisor may open it (started += 1)
     LIVE  started > ended                    its worker writes records once it has set `opened` to `started`
@@ -21,30 +21,23 @@ import mmap
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from flowherd.ledger.segment import JOURNAL_BYTES, RECORD_BYTES, Berth, Layout, Record, pages
-from flowherd.ledger.segments import Berths
-from flowherd.ledger.layout import (
-    AT_WORK,
-    FINAL,
-    HELD,
-    Cause,
-    Cell,
-    Clock,
-    Host,
-    Life,
-    SeatTotal,
-    Standing,
-    State,
-)
-from flowherd.ledger.checked import CHECKED, checked, read_checked
-from flowherd.ledger.conclusions import Conclusions
-from flowherd.ledger.damage import PLAUSIBLE
-from flowherd.ledger.histogram import CELLS, Timing
-from flowherd.ledger.writer import RecordBook, records_needed
-from flowherd.ledger.crash_history import FEWEST_ENTRIES, Suspects, area_bytes
-from flowherd.ledger.totals import SeatTotals, cells_needed
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import Work, WorkTable
+from flowherd.ledger.checked import CHECKED, checked, read_checked
+from flowherd.ledger.conclusions import Conclusions
+from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_bytes
+from flowherd.ledger.damage import PLAUSIBLE
+from flowherd.ledger.histogram import CELLS, Timing
+from flowherd.ledger.layout import (
+    Cell,
+    Host,
+    Life,
+    ProcessTotal,
+    Standing,
+)
+from flowherd.ledger.segment import Layout, Record, Segment, pages
+from flowherd.ledger.segments import Segments
+from flowherd.ledger.totals import ProcessTotals, cells_needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -56,84 +49,90 @@ _KEEPER_TICK = Host.KEEPER_TICK  # looked at for each poll
 _TOKEN_BYTES = 16 * 1024
 _TOKEN_AREA = CHECKED.size + _TOKEN_BYTES
 _PAGE = mmap.PAGESIZE
-MOST_LIVES = 2**20  # of one berth: a sequence has no more bits for them
+MOST_LIVES = 2**20  # of one segment: a sequence has no more bits for them
 MOST_VERSIONS = 2**62
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
-_WIDTH = len(SeatTotal) + CELLS * len(Timing)  # what is added up for each seat: counters, then histograms
+_WIDTH = len(ProcessTotal) + CELLS * len(
+    Timing
+)  # what is added up for each process: counters, then histograms
 
 
 class Ledger:
     """The whole map.
 
     Args:
-        seats: how many processes may be wanted at once.
+        processes: how many processes may be wanted at once.
         records: activities one incarnation may hold at once: more than twice the host's concurrency, and as many
             suspects are remembered.
 
     """
 
-    def __init__(self, *, seats: int, records: int) -> None:
+    def __init__(self, *, processes: int, records: int) -> None:
         layout = Layout(records)
-        berths = 2 * seats + 4  # an old and a new incarnation of each seat, and some that are being settled
+        segments = (
+            2 * processes + 4
+        )  # an old and a new incarnation of each process, and some that are being settled
         totals = pages(_PAGE + 2 * _TOKEN_AREA)
-        suspects = totals + pages(8 * cells_needed(seats, berths, _WIDTH))
+        suspects = totals + pages(8 * cells_needed(processes, segments, _WIDTH))
         suspects_bytes = area_bytes(max(records, FEWEST_ENTRIES))
         work = suspects + pages(suspects_bytes)
         first = work + pages(WORK_BYTES)
         self._map = mmap.mmap(
             -1,
-            first + berths * layout.size,
+            first + segments * layout.size,
             flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
         )
         self._cells = memoryview(self._map).cast("Q")
         cells: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
-        self._totals = SeatTotals(cells, berths, _WIDTH)
-        self.suspects = Suspects(memoryview(self._map)[suspects : suspects + suspects_bytes])
+        self._totals = ProcessTotals(cells, segments, _WIDTH)
+        self.crash_history = CrashHistory(memoryview(self._map)[suspects : suspects + suspects_bytes])
         self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
-        self.seats = seats
-        self.berths = Berths(self._map, first, layout, berths)
-        self._conclusions = Conclusions(self._cells, self.berths)
+        self.processes = processes
+        self.segments = Segments(self._map, first, layout, segments)
+        self._conclusions = Conclusions(self._cells, self.segments)
 
     def __repr__(self) -> str:
-        used = sum(berth.life is not Life.FREE for berth in self.berths)
-        return f"<Ledger [{used} berths in use of {len(self.berths)}]>"
+        used = sum(segment.life is not Life.FREE for segment in self.segments)
+        return f"<Ledger [{used} segments in use of {len(self.segments)}]>"
 
-    def seat_total(self, seat: int, total: SeatTotal) -> int:
-        """What the seat's settled incarnations have counted."""
-        return self._totals.total(seat, total)
+    def process_total(self, index: int, total: ProcessTotal) -> int:
+        """What the process's settled incarnations have counted."""
+        return self._totals.total(index, total)
 
-    def ended_total(self, total: SeatTotal) -> int:
-        """The same over all seats."""
-        return sum(self.seat_total(seat, total) for seat in range(self.seats))
+    def ended_total(self, total: ProcessTotal) -> int:
+        """The same over all processes."""
+        return sum(self.process_total(index, total) for index in range(self.processes))
 
-    def sums(self, seat: int) -> list[int]:
-        """Everything the seat's settled incarnations have counted: each `SeatTotal`, then `Berth.timings`."""
-        return [self._totals.total(seat, number) for number in range(_WIDTH)]
+    def sums(self, index: int) -> list[int]:
+        """Everything the process's settled incarnations have counted: each `ProcessTotal`, then `Segment.timings`."""
+        return [self._totals.total(index, number) for number in range(_WIDTH)]
 
-    def counts(self, berth: Berth) -> list[int]:
-        """The same of a berth's present incarnation; nothing but 0 once it is part of its seat's sums."""
-        if not self._counts_itself(berth):
+    def counts(self, segment: Segment) -> list[int]:
+        """The same of a segment's present incarnation; nothing but 0 once it is part of its process's sums."""
+        if not self._counts_itself(segment):
             return [0] * _WIDTH
-        cells = (*(berth.get(Cell[total.name]) for total in SeatTotal), *berth.timings)
+        cells = (*(segment.get(Cell[total.name]) for total in ProcessTotal), *segment.timings)
         return [count if count < PLAUSIBLE else 0 for count in cells]
 
-    def count(self, berth: Berth, cell: Cell) -> int:
-        """A counter of a berth's present incarnation; 0 once it is part of its seat's total."""
-        count = berth.get(cell) if self._counts_itself(berth) else 0
+    def count(self, segment: Segment, cell: Cell) -> int:
+        """A counter of a segment's present incarnation; 0 once it is part of its process's total."""
+        count = segment.get(cell) if self._counts_itself(segment) else 0
         return count if count < PLAUSIBLE else 0
 
-    def absorb(self, berth: Berth) -> None:
-        """ENDED → FREE: moves an ended incarnation's counters to its seat's; only the keeper may.
+    def absorb(self, segment: Segment) -> None:
+        """ENDED → FREE: moves an ended incarnation's counters to its process's; only the keeper may.
 
         A keeper that dies in it leaves nothing that its successor could count twice.
         """
-        if berth.get(Cell.SEAT) < self.seats:
-            self._totals.move(berth.number, berth.get(Cell.ENDED), berth.get(Cell.SEAT), self.counts(berth))
-        self._ended_work.absorb(berth.work)  # a keeper that dies here loses measurements, but no counts
-        berth.settled()
+        if segment.get(Cell.PROCESS) < self.processes:
+            self._totals.move(
+                segment.number, segment.get(Cell.ENDED), segment.get(Cell.PROCESS), self.counts(segment)
+            )
+        self._ended_work.absorb(segment.work)  # a keeper that dies here loses measurements, but no counts
+        segment.settled()
 
     def unmoved(self, read: Callable[[], T]) -> T:
-        """What `read` returns when no counter moves from a berth to its seat meanwhile.
+        """What `read` returns when no counter moves from a segment to its process meanwhile.
 
         Otherwise one would be counted twice or not at all, and a counter that falls is a reset to who reads it.
         """
@@ -145,28 +144,28 @@ class Ledger:
 
     def work(self) -> Work:
         """What activities have cost in all incarnations so far."""
-        present = (berth.work.read() for berth in self.berths if self._counts_itself(berth))
+        present = (segment.work.read() for segment in self.segments if self._counts_itself(segment))
         return Work.sum_of((self._ended_work.read(), *present))
 
-    def _counts_itself(self, berth: Berth) -> bool:
-        """Whether the present incarnation's numbers are not yet part of its seat's."""
-        return berth.readable and not self._totals.has(berth.number, berth.get(Cell.STARTED))
+    def _counts_itself(self, segment: Segment) -> bool:
+        """Whether the present incarnation's numbers are not yet part of its process's."""
+        return segment.readable and not self._totals.has(segment.number, segment.get(Cell.STARTED))
 
-    def process_of(self, berth: Berth) -> tuple[Berth, ...]:
-        """The berths of one process: a worker's own, or those of all threads beside which it works."""
-        pid, incarnation = berth.get(Cell.PID), berth.get(Cell.INCARNATION)
+    def process_of(self, segment: Segment) -> tuple[Segment, ...]:
+        """The segments of one process: a worker's own, or those of all threads beside which it works."""
+        pid, incarnation = segment.get(Cell.PID), segment.get(Cell.INCARNATION)
         if not pid:
-            return (berth,)  # nothing ever worked in it
+            return (segment,)  # nothing ever worked in it
         return tuple(
             one
-            for one in self.berths
+            for one in self.segments
             if one.get(Cell.PID) == pid
             and one.get(Cell.INCARNATION) == incarnation
             and one.life is not Life.FREE
         )
 
-    def free_berths(self, wanted: int, taken: Collection[int] = ()) -> tuple[Berth, ...]:
-        """Berths for the workers of a new incarnation, none while too many are in use or being settled.
+    def free_segments(self, wanted: int, taken: Collection[int] = ()) -> tuple[Segment, ...]:
+        """Segments for the workers of a new incarnation, none while too many are in use or being settled.
 
         Args:
             wanted: how many.
@@ -174,16 +173,18 @@ class Ledger:
 
         """
         free = (
-            berth
-            for berth in self.berths
-            if berth.life is Life.FREE and berth.number not in taken and berth.get(Cell.STARTED) < MOST_LIVES
+            segment
+            for segment in self.segments
+            if segment.life is Life.FREE
+            and segment.number not in taken
+            and segment.get(Cell.STARTED) < MOST_LIVES
         )
         found = tuple(islice(free, wanted))
         return found if len(found) == wanted else ()
 
-    def free_berth(self) -> Berth | None:
-        """A berth for the one worker of a new incarnation, None while all are in use or being settled."""
-        return next(iter(self.free_berths(1)), None)
+    def free_segment(self) -> Segment | None:
+        """A segment for the one worker of a new incarnation, None while all are in use or being settled."""
+        return next(iter(self.free_segments(1)), None)
 
     def get(self, cell: Host) -> int:
         """Reads one of the host's cells."""
@@ -206,9 +207,9 @@ class Ledger:
         tick = self._cells[_KEEPER_TICK]
         return now - tick / 1e6 if tick else 0.0
 
-    def conclude(self, counter: Host, berth: Berth, record: Record, standing: Standing) -> None:
+    def conclude(self, counter: Host, segment: Segment, record: Record, standing: Standing) -> None:
         """Judges a record for good and counts it, once however often it is asked for; only the keeper may."""
-        self._conclusions.conclude(counter, berth, record, standing)
+        self._conclusions.conclude(counter, segment, record, standing)
 
     def publish_token(self, token: str) -> int:
         """Makes `token` the host's bearer and returns its version; only the keeper may (protocol.md R13).

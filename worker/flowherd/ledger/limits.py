@@ -5,7 +5,7 @@ never waited for; it belongs to the process, not to its memory, and so a process
 back what it held. An activity's bytes lie side by side from a place that its name decides: a new incarnation with
 another limit counts the same bytes as the old one, and while both run the larger limit holds.
 
-Who gives back a permit rings the next process, in the order of their berths, that waits for one of the same activity,
+Who gives back a permit rings the next process, in the order of their segments, that waits for one of the same activity,
 and then takes none itself for a moment: so each of them has its turn. A process that died rings nobody; those that wait
 try again by themselves.
 
@@ -29,12 +29,12 @@ from flowherd.ledger.permits import NotNow, OwnPermits, Permit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flowherd.ledger.wakeups import Bells
-    from flowherd.ledger.segment import Berth
-    from flowherd.ledger.segments import Berths
+    from flowherd.ledger.segment import Segment
+    from flowherd.ledger.segments import Segments
+    from flowherd.ledger.wakeups import Wakeups
 
 RETRY_S = 0.25
-YIELD_S = 0.05  # by then a sibling that was rung has taken its turn, or cannot
+YIELD_S = 0.05  # by then a sibling that was woken has taken its turn, or cannot
 _MOST = 1 << 20  # bytes of one activity; two activities' bytes meet once in 2^40
 _WAITS = 64  # bits of the cell that says what a process waits for; a clash costs a moment's courtesy
 
@@ -87,8 +87,8 @@ class HostPermits:
 
     Args:
         locks: of the host's file.
-        bells: of the host.
-        berths: all of the ledger.
+        wakeups: of the host.
+        segments: all of the ledger.
         own: this process's.
         clock: monotonic seconds.
 
@@ -97,14 +97,14 @@ class HostPermits:
     def __init__(
         self,
         locks: RecordLocks,
-        bells: Bells,
-        berths: Berths,
-        own: Berth,
+        wakeups: Wakeups,
+        segments: Segments,
+        own: Segment,
         clock: Callable[[], float],
     ) -> None:
         self._locks = locks
-        self._bells = bells
-        self._berths = berths
+        self._wakeups = wakeups
+        self._segments = segments
         self._own = own
         self._clock = clock
         self._held: set[Permit] = set()
@@ -153,7 +153,7 @@ class HostPermits:
         self._locks.unlock(_byte_of(permit))
         if (following := self._next_for(permit.name)) is not None:
             self._yields_until[permit.name] = self._clock() + YIELD_S
-            self._bells.ring(following)
+            self._wakeups.wake(following)
 
     def say_waiting(self, names: frozenset[str]) -> None:
         """See `Permits.say_waiting`."""
@@ -162,17 +162,17 @@ class HostPermits:
             self._own.put(Cell.WAITS_FOR, sum({_bit_of(name) for name in names}))
 
     def _next_for(self, name: str) -> int | None:
-        """The next berth in turn whose process waits for a permit of the activity."""
+        """The next segment in turn whose process waits for a permit of the activity."""
         bit = _bit_of(name)
-        waiting = (berth.number for berth in self._others() if berth.get(Cell.WAITS_FOR) & bit)
+        waiting = (segment.number for segment in self._others() if segment.get(Cell.WAITS_FOR) & bit)
         return next(waiting, None)
 
-    def _others(self) -> Iterator[Berth]:
+    def _others(self) -> Iterator[Segment]:
         """All live ones, beginning after this process's own."""
-        living, own = self._berths.living(), self._own.number
+        living, own = self._segments.living(), self._own.number
         for number in (*(one for one in living if one > own), *(one for one in living if one < own)):
-            if self._berths[number].readable:
-                yield self._berths[number]
+            if self._segments[number].readable:
+                yield self._segments[number]
 
 
 def _digest(name: str) -> int:

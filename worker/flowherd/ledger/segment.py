@@ -1,4 +1,4 @@
-"""The memory of one incarnation, as all processes see it; it never writes records: that is `RecordBook`'s."""
+"""The memory of one incarnation, as all processes see it; it never writes records: that is `RecordWriter`'s."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from functools import partial
 from operator import setitem
 from typing import TYPE_CHECKING, Any
 
-from flowherd.ledger.layout import Cause, Cell, Clock, Life, Standing, State
-from flowherd.ledger.checked import CHECKED, checked, read_checked
-from flowherd.ledger.histogram import CELLS, Timing, bucket_of
-from flowherd.ledger.usage import AREA_BYTES as SPENDINGS_BYTES
-from flowherd.ledger.usage import newest
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import WorkTable
+from flowherd.ledger.checked import CHECKED, checked, read_checked
+from flowherd.ledger.histogram import CELLS, Timing, bucket_of
+from flowherd.ledger.layout import Cause, Cell, Clock, Life, Standing, State
+from flowherd.ledger.usage import AREA_BYTES as SPENDINGS_BYTES
+from flowherd.ledger.usage import newest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ def pages(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Byte offsets inside a berth of `records` records; every area begins on a page of its own."""
+    """Byte offsets inside a segment of `records` records; every area begins on a page of its own."""
 
     records: int
 
@@ -104,11 +104,11 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """The whole berth."""
+        """The whole segment."""
         return self.work + pages(WORK_BYTES)
 
 
-class Berth:
+class Segment:
     """The memory of one incarnation: what anybody may read, and what supervisor and keeper write."""
 
     def __init__(self, map_: mmap.mmap, offset: int, layout: Layout, number: int) -> None:
@@ -127,9 +127,9 @@ class Berth:
         self.work = WorkTable(memoryview(map_)[offset + layout.work :][:WORK_BYTES])
 
     def __repr__(self) -> str:
-        seat = f"{self.get(Cell.SEAT)}.{self.get(Cell.INCARNATION)}"
+        process = f"{self.get(Cell.PROCESS)}.{self.get(Cell.INCARNATION)}"
         records = sum(1 for _ in self.records())
-        return f"<Berth {self.number} {self.life.value}, seat {seat}, {records} records>"
+        return f"<Segment {self.number} {self.life.value}, process {process}, {records} records>"
 
     def _view(self, area: int, count: int, kind: str) -> Any:
         start = self.offset + area
@@ -209,12 +209,12 @@ class Berth:
         """Whether the records belong to the present incarnation, and not to the one before."""
         return self._cells[Cell.OPENED] == self._cells[Cell.STARTED]
 
-    def open(self, *, seat: int, incarnation: int, now: float) -> None:
+    def open(self, *, index: int, incarnation: int, now: float) -> None:
         """FREE → LIVE, by the supervisor, before it forks."""
         assert self.life is Life.FREE, self
         for cell in (Cell.CAUSE, Cell.EXIT_STATUS, Cell.PID, Cell.GUILTY, Cell.RESIDENT_BYTES):
             self._cells[cell] = 0
-        self._cells[Cell.SEAT] = seat
+        self._cells[Cell.PROCESS] = index
         self._cells[Cell.INCARNATION] = incarnation
         self._clocks[Clock.STARTED_AT] = now
         self._cells[Cell.STARTED] += 1
@@ -257,7 +257,7 @@ class Berth:
             return None
         state = self.states[index]
         started_at, limit_s = self.times[2 * index], self.times[2 * index + 1]
-        if not state or state > State.DEAD or self.map[start : start + _TEXT_AT] != body[:_TEXT_AT]:
+        if not state or state > State.CRASHED or self.map[start : start + _TEXT_AT] != body[:_TEXT_AT]:
             return None
         has_begun = state >= State.RUNNING
         text = body[_TEXT_AT:end]
@@ -275,7 +275,7 @@ class Berth:
         )
 
     def journal(self, index: int) -> bytes | None:
-        """The kept completion of a REPORTING record, or how a DEAD one died; None if neither checks."""
+        """The kept completion of a REPORTING record, or how a CRASHED one died; None if neither checks."""
         start = self.offset + self.layout.journals + index * JOURNAL_AREA
         return read_checked(self.map, start, JOURNAL_BYTES) or None
 

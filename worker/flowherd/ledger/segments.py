@@ -1,12 +1,12 @@
-"""All berths of a ledger: each is an object once somebody asks for it; who lives is read without making any."""
+"""All segments of a ledger: each is an object once somebody asks for it; who lives is read without making any."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
 
-from flowherd.ledger.segment import Berth, Layout
 from flowherd.ledger.layout import Cell
+from flowherd.ledger.segment import Layout, Segment
 
 if TYPE_CHECKING:
     import mmap
@@ -16,15 +16,15 @@ _STARTED, _ENDED, _SETTLED, _OPENED, _HIGH_WATER = map(
 )
 
 
-class Berths(Sequence[Berth]):
-    """Berths that lie one behind the other.
+class Segments(Sequence[Segment]):
+    """Segments that lie one behind the other.
 
     A process looks at each of them to find its siblings. A hundred objects are a hundred pages that a forked one
     copies by looking; through one view of the map it copies none.
 
     Args:
         map_: the ledger's.
-        first: offset of the first berth.
+        first: offset of the first segment.
         count: how many there are.
 
     """
@@ -35,24 +35,24 @@ class Berths(Sequence[Berth]):
         self._layout = layout
         self._size = layout.size  # a sum of many
         self._count = count
-        self._made: dict[int, Berth] = {}
+        self._made: dict[int, Segment] = {}
         self._cells: memoryview[int] = memoryview(map_)[first : first + count * self._size].cast("Q")
 
     def __len__(self) -> int:
         return self._count
 
     @overload
-    def __getitem__(self, number: int) -> Berth: ...
+    def __getitem__(self, number: int) -> Segment: ...
     @overload
-    def __getitem__(self, number: slice) -> tuple[Berth, ...]: ...
-    def __getitem__(self, number: int | slice) -> Berth | tuple[Berth, ...]:
+    def __getitem__(self, number: slice) -> tuple[Segment, ...]: ...
+    def __getitem__(self, number: int | slice) -> Segment | tuple[Segment, ...]:
         if isinstance(number, slice):
             return tuple(self[one] for one in range(*number.indices(len(self))))
         number = range(self._count)[number]
         made = self._made.get(number)
         if made is None:  # of two threads that make it at once both get the same
             offset = self._first + number * self._size
-            made = self._made.setdefault(number, Berth(self._map, offset, self._layout, number))
+            made = self._made.setdefault(number, Segment(self._map, offset, self._layout, number))
         return made
 
     @property

@@ -6,22 +6,22 @@ from math import isfinite
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from flowherd.working.pacing import Sibling
 from flowherd.ledger.layout import Cell, Clock
+from flowherd.working.pacing import Sibling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowherd.ledger.wakeups import Bells
-    from flowherd.ledger.segment import Berth
-    from flowherd.ledger.segments import Berths
+    from flowherd.ledger.segment import Segment
+    from flowherd.ledger.segments import Segments
+    from flowherd.ledger.wakeups import Wakeups
 
 _LOOK_AROUND_S = 2.0  # how long a new process may go unnoticed; it notices the others at once
 _WORKED_AT = Clock.WORKED_AT  # written for each outcome
 
 
 def _reader(*cells: Cell | Clock) -> Struct:
-    """Reads these cells of a berth in one call, in ascending order; in native mode each of them in one piece."""
+    """Reads these cells of a segment in one call, in ascending order; in native mode each of them in one piece."""
     layout, after = "@", 0
     for cell in cells:
         assert cell >= after, "in ascending order"
@@ -37,28 +37,28 @@ _said = _reader(
 
 
 class Siblings:
-    """The other live incarnations of the host, read from their berths.
+    """The other live incarnations of the host, read from their segments.
 
     Args:
-        berths: all of the ledger; None for a process that is alone.
+        segments: all of the ledger; None for a process that is alone.
         own: this process's; the only one that is written to.
-        bells: the host's.
+        wakeups: the host's.
 
     Attributes:
         are_there: whether the last look saw any.
 
     """
 
-    def __init__(self, berths: Berths | None, own: Berth, bells: Bells | None) -> None:
-        self._berths = berths
+    def __init__(self, segments: Segments | None, own: Segment, wakeups: Wakeups | None) -> None:
+        self._segments = segments
         self._own = own
-        self._bells = bells
-        self._live: list[Berth] = []
+        self._wakeups = wakeups
+        self._live: list[Segment] = []
         self._looked_at = -_LOOK_AROUND_S
         self.are_there = False
 
     @classmethod
-    def none(cls, own: Berth) -> Siblings:
+    def none(cls, own: Segment) -> Siblings:
         """For a process that is alone."""
         return cls(None, own, None)
 
@@ -71,9 +71,9 @@ class Siblings:
         self.are_there = bool(seen)
         return seen
 
-    def _others(self) -> Iterator[Berth]:
-        if self._berths is not None:
-            yield from (self._berths[one] for one in self._berths.living() if one != self._own.number)
+    def _others(self) -> Iterator[Segment]:
+        if self._segments is not None:
+            yield from (self._segments[one] for one in self._segments.living() if one != self._own.number)
 
     def me(self) -> Sibling:
         """What this process has published."""
@@ -99,18 +99,18 @@ class Siblings:
         self._own.set_clock(_WORKED_AT, at)
 
     def wake(self, number: int) -> None:
-        """Has the process in that berth poll at once."""
-        if self._bells is not None:
-            self._bells.ring(number)
+        """Has the process in that segment poll at once."""
+        if self._wakeups is not None:
+            self._wakeups.wake(number)
 
 
-def _seen(berth: Berth) -> Sibling | None:
+def _seen(segment: Segment) -> Sibling | None:
     """None while nothing there belongs to a process that lives."""
     started, ended, opened, load, on_loop, lag_s, next_at, polled_at, drained_at, worked_at = _said(
-        berth.map, berth.offset
+        segment.map, segment.offset
     )
     if started == ended or opened != started:
         return None
     if not isfinite(lag_s + next_at + polled_at + drained_at + worked_at):
         return None  # somebody has scribbled there: the supervisor ends that process
-    return Sibling(berth.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0)
+    return Sibling(segment.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0)

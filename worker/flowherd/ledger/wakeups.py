@@ -9,16 +9,16 @@ import contextlib
 import os
 
 
-class Bells:
-    """One eventfd for each berth and one for the keeper, and a file; made before the first fork, inherited by all.
+class Wakeups:
+    """One eventfd for each segment and one for the keeper, and a file; made before the first fork, inherited by all.
 
     Args:
-        berths: how many berths the ledger has.
+        segments: how many segments the ledger has.
 
     """
 
-    def __init__(self, berths: int) -> None:
-        self._fds = tuple(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(berths + 1))
+    def __init__(self, segments: int) -> None:
+        self._fds = tuple(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(segments + 1))
         self._permits = os.memfd_create("permits", os.MFD_CLOEXEC)
 
     @property
@@ -36,20 +36,20 @@ class Bells:
         """The keeper's descriptor, to wait on."""
         return self._fds[-1]
 
-    def of(self, berth: int) -> int:
-        """The descriptor that the incarnation in `berth` waits on."""
-        return self._fds[berth]
+    def of(self, segment: int) -> int:
+        """The descriptor that the incarnation in `segment` waits on."""
+        return self._fds[segment]
 
-    def ring(self, berth: int) -> None:
-        """Wakes the incarnation in `berth`; many rings before it looks are one."""
-        _add(self._fds[berth])
+    def wake(self, segment: int) -> None:
+        """Wakes the incarnation in `segment`; many rings before it looks are one."""
+        _add(self._fds[segment])
 
-    def ring_keeper(self) -> None:
+    def wake_keeper(self) -> None:
         """Wakes the keeper."""
         _add(self._fds[-1])
 
     @staticmethod
-    def hush(fd: int) -> None:
+    def clear(fd: int) -> None:
         """Takes note of all rings so far."""
         with contextlib.suppress(BlockingIOError):  # nobody rang
             os.eventfd_read(fd)

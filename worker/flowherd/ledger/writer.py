@@ -1,60 +1,63 @@
-"""The worker's pen: the only writer of its berth's records and worker cells; it never reads other berths."""
+"""The worker's pen: the only writer of its segment's records and worker cells; it never reads other segments."""
 
 from __future__ import annotations
 
 import zlib
 
-from flowherd.errors import LedgerFull
 from flowherd import crashpoints
-from flowherd.ledger.segment import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Berth
-from flowherd.ledger.layout import AT_WORK, Cell, Clock, State
+from flowherd.errors import LedgerFull
 from flowherd.ledger.checked import CHECKED, checked
 from flowherd.ledger.histogram import Timing
+from flowherd.ledger.layout import AT_WORK, Cell, Clock, State
+from flowherd.ledger.segment import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Segment
 from flowherd.ledger.usage import AREA_BYTES, write_of
 
 # Looking a member up in its enum costs as much as storing it: these are stored for every activity.
-_FREE, _CLAIMED, _RUNNING, _REPORTING, _ZOMBIE, _APART = (
+_FREE, _CLAIMED, _RUNNING, _REPORTING, _DETACHED, _ISOLATED = (
     int(state)
-    for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING, State.ZOMBIE, State.APART)
+    for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING, State.DETACHED, State.ISOLATED)
 )
 _RUN, _REPORT = Timing.RUN, Timing.REPORT
-_AT_WORK = (_RUNNING, _APART)
-_BERTH_BITS, _RECORD_BITS = 12, 30  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
+_AT_WORK = (_RUNNING, _ISOLATED)
+_SEGMENT_BITS, _RECORD_BITS = (
+    12,
+    30,
+)  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 _NOTHING_KEPT = bytes(CHECKED.size)
 
 
-class RecordBook:
-    """Writes what one worker holds; making it opens the berth for readers.
+class RecordWriter:
+    """Writes what one worker holds; making it opens the segment for readers.
 
     Args:
-        berth: LIVE, and this process's own.
+        segment: LIVE, and this process's own.
 
     """
 
-    def __init__(self, berth: Berth) -> None:
-        self.berth = berth
-        self._map = berth.map
-        self._states = berth.states
-        self._times = berth.times
-        self._bodies = berth.offset + berth.layout.bodies
-        self._journals = berth.offset + berth.layout.journals
-        self._spendings = berth.offset + berth.layout.spendings
-        # No verdict of an earlier incarnation can match, nor can deaths in two berths pass for one.
-        self._sequence = (berth.get(Cell.STARTED) << _BERTH_BITS | berth.number) << _RECORD_BITS
-        self._free = list(range(berth.capacity - 1, -1, -1))
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._map = segment.map
+        self._states = segment.states
+        self._times = segment.times
+        self._bodies = segment.offset + segment.layout.bodies
+        self._journals = segment.offset + segment.layout.journals
+        self._spendings = segment.offset + segment.layout.spendings
+        # No verdict of an earlier incarnation can match, nor can deaths in two segments pass for one.
+        self._sequence = (segment.get(Cell.STARTED) << _SEGMENT_BITS | segment.number) << _RECORD_BITS
+        self._free = list(range(segment.capacity - 1, -1, -1))
         self._high_water = 0
-        self._keeps = bytearray(b"\1" * berth.capacity)  # 1: the journal may hold something
-        self._states[:] = bytes(berth.capacity)
+        self._keeps = bytearray(b"\1" * segment.capacity)  # 1: the journal may hold something
+        self._states[:] = bytes(segment.capacity)
         for cell in Cell:
             if cell > Cell.OPENED:
-                berth.put(cell, 0)
+                segment.put(cell, 0)
         for clock in Clock:
             if clock > Clock.STARTED_AT:
-                berth.set_clock(clock, 0.0)
-        berth.clear_timings()
-        berth.forget_block()
-        berth.work.clear()
-        berth.put(Cell.OPENED, berth.get(Cell.STARTED))
+                segment.set_clock(clock, 0.0)
+        segment.clear_timings()
+        segment.forget_block()
+        segment.work.clear()
+        segment.put(Cell.OPENED, segment.get(Cell.STARTED))
 
     @property
     def free(self) -> int:
@@ -80,7 +83,7 @@ class RecordBook:
 
         """
         if not self._free:
-            raise LedgerFull(f"all {self.berth.capacity} records are taken")
+            raise LedgerFull(f"all {self.segment.capacity} records are taken")
         id_bytes, worker_bytes = activity_id.encode(), worker_id.encode()
         name_bytes = name.encode(errors="replace")
         id_len, worker_len = len(id_bytes), len(worker_bytes)
@@ -99,7 +102,7 @@ class RecordBook:
         )
         if index >= self._high_water:
             self._high_water = index + 1
-            self.berth.put(Cell.HIGH_WATER, index + 1)
+            self.segment.put(Cell.HIGH_WATER, index + 1)
         if spent is not None:
             self.keep_spent(index, sequence, spent)
         self._states[index] = _CLAIMED
@@ -107,20 +110,20 @@ class RecordBook:
         return index, sequence
 
     def running(self, index: int, *, now: float, limit_s: float, apart: bool = False) -> None:
-        """CLAIMED → RUNNING, or APART where it runs in an isolate: the limit begins."""
+        """CLAIMED → RUNNING, or ISOLATED where it runs in an isolate: the limit begins."""
         self._times[2 * index] = now
         self._times[2 * index + 1] = limit_s
-        self._states[index] = _APART if apart else _RUNNING
+        self._states[index] = _ISOLATED if apart else _RUNNING
 
     def ran(self, index: int, now: float) -> None:
         """Counts how long a handler at work took; one that has never begun took no time."""
         if self._states[index] in _AT_WORK:
-            self.berth.count(_RUN, now - self._times[2 * index])
+            self.segment.count(_RUN, now - self._times[2 * index])
 
     def ended(self, counter: Cell, report_s: float) -> None:
         """Counts a delivery, and how long it took."""
-        self.berth.add(counter)
-        self.berth.count(_REPORT, report_s)
+        self.segment.add(counter)
+        self.segment.count(_REPORT, report_s)
 
     def reporting(self, index: int, completion: bytes | None) -> None:
         """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
@@ -129,10 +132,10 @@ class RecordBook:
         self._states[index] = _REPORTING
         crashpoints.reached("before_report")
 
-    def dead(self, index: int, death: str) -> None:
-        """→ DEAD: its isolate has died with it, and how; the keeper tells the engine."""
+    def crashed(self, index: int, death: str) -> None:
+        """→ CRASHED: its isolate has died with it, and how; the keeper tells the engine."""
         self._keep(index, death.encode(errors="replace"))
-        self._states[index] = State.DEAD
+        self._states[index] = State.CRASHED
 
     def _keep(self, index: int, text: bytes | None) -> None:
         """Puts `text` into the record's journal, if it fits, in place of what an earlier record left there."""
@@ -158,24 +161,24 @@ class RecordBook:
         engine takes the report of the newest claim alone, with all that was spent under both.
         With no other place free the first must go first: an instant without a record is the lesser evil.
         """
-        old = self.berth.record(index)
+        old = self.segment.record(index)
         assert old is not None, index
-        spent = self.berth.spent(index, old.sequence)
+        spent = self.segment.spent(index, old.sequence)
         is_only_place = not self._free
         if is_only_place:
             self.clear(index)
         place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s, spent=spent)
         if old.state in AT_WORK:
-            self.running(place[0], now=old.started_at, limit_s=old.limit_s, apart=old.state is State.APART)
+            self.running(place[0], now=old.started_at, limit_s=old.limit_s, apart=old.state is State.ISOLATED)
         elif old.state is State.REPORTING:
             self.reporting(place[0], completion)
         if not is_only_place:
             self.clear(index)
         return place
 
-    def zombie(self, index: int) -> None:
-        """→ ZOMBIE: nothing is owed to the engine any more, but the handler still runs."""
-        self._states[index] = _ZOMBIE
+    def detached(self, index: int) -> None:
+        """→ DETACHED: nothing is owed to the engine any more, but the handler still runs."""
+        self._states[index] = _DETACHED
 
     def clear(self, index: int) -> None:
         """→ FREE."""
@@ -184,5 +187,5 @@ class RecordBook:
 
 
 def records_needed(concurrency: int, poll_max: int) -> int:
-    """Records per berth: running, queued, undelivered (4 x slots), and a surplus poll or two."""
+    """Records per segment: running, queued, undelivered (4 x slots), and a surplus poll or two."""
     return 5 * concurrency + 3 * poll_max

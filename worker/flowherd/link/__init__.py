@@ -1,1 +1,1 @@
-"""link."""
+"""The link between the supervisor and each of its processes, and the messages on it."""

@@ -27,7 +27,7 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
 class Ready(Message, frozen=True):
     """The child can do its work; a worker says what it serves: activity names with how each runs.
 
-    A mold says so too, and what it has found that does not survive a fork.
+    A zygote says so too, and what it has found that does not survive a fork.
     """
 
     worker_type: str = ""
@@ -82,18 +82,18 @@ class KillIsolate(Message, frozen=True):
 
 
 class Forked(Message, frozen=True):
-    """The mold's go-between says which process it has made, before that process can have ended."""
+    """The zygote's go-between says which process it has made, before that process can have ended."""
 
-    seat: int
+    index: int
     incarnation: int
     pid: int
     key: int = 0
 
 
 class ForkFailed(Message, frozen=True):
-    """The mold could not make a process."""
+    """The zygote could not make a process."""
 
-    seat: int
+    index: int
     incarnation: int
     reason: str
     key: int = 0
@@ -103,7 +103,7 @@ class ForkFailed(Message, frozen=True):
 
 
 class SetSlots(Message, frozen=True):
-    """Run at most `limit` activities; answer by storing `n` in the berth."""
+    """Run at most `limit` activities; answer by storing `n` in the segment."""
 
     limit: int
     n: int
@@ -149,26 +149,26 @@ class IsolateEnded(Message, frozen=True):
 
 
 class Fork(Message, frozen=True):
-    """To the mold: make a worker, or an isolate of that worker where `key` is not 0.
+    """To the zygote: make a worker, or an isolate of that worker where `key` is not 0.
 
-    A process gets a berth for each worker in it: one, or as many as it shall have threads.
+    A process gets a segment for each worker in it: one, or as many as it shall have threads.
 
     Along come descriptors: for a worker its link and the file for its last words, for an isolate its channel,
     its stdout, its stderr and the file for its last words.
     """
 
-    seat: int
+    index: int
     incarnation: int
-    berths: tuple[int, ...]
+    segments: tuple[int, ...]
     limit: int
     processes: int
     key: int = 0
 
 
 class WatchChild(Message, frozen=True):
-    """To the keeper: the descriptor that comes along is the pidfd of the process in `berth`."""
+    """To the keeper: the descriptor that comes along is the pidfd of the process in `segment`."""
 
-    berth: int
+    segment: int
     pid: int
 
 
@@ -213,8 +213,8 @@ class Finish(Message, frozen=True):
 
 
 FromWorker = NeedIsolate | StopIsolate | KillIsolate
-FromMold = Forked | ForkFailed
-Upward = Ready | BootFailed | Stopped | CredentialsRefused | Asked | FromWorker | FromMold
+FromZygote = Forked | ForkFailed
+Upward = Ready | BootFailed | Stopped | CredentialsRefused | Asked | FromWorker | FromZygote
 ToWorker = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded
 Downward = ToWorker | Fork | WatchChild | WatchIsolate | IsolateReaped | SupervisorState | Noted | Finish
 

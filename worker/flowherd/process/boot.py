@@ -6,9 +6,9 @@ import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flowherd.link.messages import BootFailed, boot_failed
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.exits import Exit
+from flowherd.link.messages import BootFailed, boot_failed
 from flowherd.sdk.loading import LoadedApp, choose_worker_type, load_app
 
 if TYPE_CHECKING:

@@ -7,21 +7,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flowherd.client.tokens import LedgerTokens
 from flowherd.client.kruxia import connect
+from flowherd.client.tokens import LedgerTokens
+from flowherd.execution.metering import measuring
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.scratch import begin_sweep
 from flowherd.files.transfers import EngineFiles
 from flowherd.isolates.pool import Isolates
 from flowherd.isolates.terms import IsolateRules
 from flowherd.leases.confirmations import PollHold
-from flowherd.ledger import Berth, Clock, Ledger, RecordBook
-from flowherd.execution.metering import measuring
+from flowherd.ledger import Clock, Ledger, RecordWriter, Segment
+from flowherd.ledger.limits import HostPermits, RecordLocks
+from flowherd.ledger.siblings import Siblings
 from flowherd.process.loops import new_loop
 from flowherd.running.environment import RunEnvironment
 from flowherd.sdk.activity import Mode
-from flowherd.ledger.limits import HostPermits, RecordLocks
-from flowherd.ledger.siblings import Siblings
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.working.streams import EngineStreams
 from flowherd.working.worker import SharedHost, Worker
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from flowherd.client.kruxia import KruxiaEngine
     from flowherd.config import WorkerConfig
     from flowherd.isolates.terms import IsolateHost
+    from flowherd.ledger.wakeups import Wakeups
     from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
-    from flowherd.ledger.wakeups import Bells
 
 MOST_CONNECTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerPlace:
     """Where a worker stands.
 
     Attributes:
-        seat: its number among its siblings, from 0.
+        process: its number among its siblings, from 0.
         state: what the app's lifespan yielded.
         isolate_host: makes its isolates, None where nobody does.
         locks: hold the permits of all workers of its process, None for one that has a process to itself.
@@ -50,15 +50,15 @@ class Place:
 
     """
 
-    seat: int
+    index: int
     state: Any = None
     isolate_host: IsolateHost | None = None
     locks: RecordLocks | None = None
     tracing: Tracing | None = None
 
 
-class Assembly:
-    """A worker with its client and its bell; make it on the loop it will run on. It begins without a thread.
+class BuiltWorker:
+    """A worker with its client and its wakeup; make it on the loop it will run on. It begins without a thread.
 
     Args:
         place: what surrounds it.
@@ -72,12 +72,12 @@ class Assembly:
         registry: Registry,
         *,
         ledger: Ledger,
-        berth: Berth,
-        bells: Bells,
-        place: Place,
+        segment: Segment,
+        wakeups: Wakeups,
+        place: WorkerPlace,
         most_slots: int,
     ) -> None:
-        tokens = LedgerTokens(ledger, berth, bells.ring_keeper) if config.client_id else None
+        tokens = LedgerTokens(ledger, segment, wakeups.wake_keeper) if config.client_id else None
         self._engine = _engine_for(config, registry, tokens, most_slots)
         self._sdk_files = SdkFiles(config.api_url, tokens)
         self._files = FileAccess(
@@ -87,45 +87,45 @@ class Assembly:
         )
         self._ledger = ledger
         self._hold = PollHold(ledger)
-        self._bells = bells
-        self._berth = berth
-        locks = place.locks or RecordLocks(bells.permits)
+        self._wakeups = wakeups
+        self._segment = segment
+        locks = place.locks or RecordLocks(wakeups.permits)
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
-        book = RecordBook(berth)
-        meter, self._load, self._watchdog = measuring(registry, berth)
+        writer = RecordWriter(segment)
+        meter, self._load, self._watchdog = measuring(registry, segment)
         self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
-            seat=place.seat,
+            process_index=place.index,
             state=place.state,
             secrets=(secret,) if secret else (),
             stock_files=self._sdk_files,
             files=self._files,
             streams=self._streams,
-            permits=HostPermits(locks, bells, ledger.berths, berth, time.monotonic),
+            permits=HostPermits(locks, wakeups, ledger.segments, segment, time.monotonic),
             meter=meter,
             tracing=place.tracing,
         )
-        siblings = Siblings(ledger.berths, berth, bells)
+        siblings = Siblings(ledger.segments, segment, wakeups)
         isolates = _isolates(config, place, environment)
-        host = SharedHost(ledger.suspects, siblings, isolates, self._rouse_keeper, self._polls_wait)
-        self.worker = Worker(config, registry, self._engine, book, environment, host)
-        asyncio.get_running_loop().add_reader(bells.of(berth.number), self._heed_bell)
-        berth.set_clock(Clock.READY_AT, time.monotonic())
+        host = SharedHost(ledger.crash_history, siblings, isolates, self._rouse_keeper, self._polls_wait)
+        self.worker = Worker(config, registry, self._engine, writer, environment, host)
+        asyncio.get_running_loop().add_reader(wakeups.of(segment.number), self._heed_wakeup)
+        segment.set_clock(Clock.READY_AT, time.monotonic())
 
     def start_threads(self) -> None:
         """Begins to watch the loop, and to remove files that ended processes have left."""
         self._watchdog.start()
         begin_sweep()
 
-    def _heed_bell(self) -> None:
-        self._bells.hush(self._bells.of(self._berth.number))
+    def _heed_wakeup(self) -> None:
+        self._wakeups.clear(self._wakeups.of(self._segment.number))
         self.worker.heed_verdicts()
         self.worker.called()
 
     def _rouse_keeper(self) -> None:
         """Claims have come: the keeper may have gone to rest since nothing was held."""
         if self._ledger.keeper_rests(time.monotonic()):
-            self._bells.ring_keeper()
+            self._wakeups.wake_keeper()
 
     def _polls_wait(self) -> bool:
         return self._hold.holds(time.monotonic())
@@ -133,7 +133,7 @@ class Assembly:
     async def aclose(self) -> None:
         """Ends listening and closes all connections."""
         self._load.publish()
-        asyncio.get_running_loop().remove_reader(self._bells.of(self._berth.number))
+        asyncio.get_running_loop().remove_reader(self._wakeups.of(self._segment.number))
         await self._streams.aclose()
         await self._files.aclose()
         await self._sdk_files.aclose()
@@ -152,7 +152,7 @@ def _engine_for(
     )
 
 
-def _isolates(config: WorkerConfig, place: Place, environment: RunEnvironment) -> Isolates | None:
+def _isolates(config: WorkerConfig, place: WorkerPlace, environment: RunEnvironment) -> Isolates | None:
     if place.isolate_host is None:
         return None
     rules = IsolateRules(config.isolate_max_tasks, config.boot_timeout_s, environment.secrets)

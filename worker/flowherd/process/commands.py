@@ -1,4 +1,4 @@
-"""The link of a worker process from below: a thread reads it, workers obey; it decides nothing."""
+"""The link of a worker process from below: a thread reads it, workers execute; it decides nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.exits import Exit
+from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     Downward,
     Drain,
@@ -20,8 +22,6 @@ from flowherd.link.messages import (
     SetSlots,
     decode_downward,
 )
-from flowherd.exits import Exit
-from flowherd.link.link import Link, LinkClosed
 from flowherd.process.stacks import dump_tasks, dump_threads
 from flowherd.working.tasks import start_thread
 
@@ -37,7 +37,7 @@ _SHOWN = 200  # characters of a message
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Orders:
+class CommandReader:
     """Reads the link in a thread of its own, so that a blocked loop cannot miss the end of the supervisor."""
 
     def __init__(self, link: Link) -> None:
@@ -89,7 +89,7 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def obey(worker: Worker, message: Downward) -> None:
+def execute(worker: Worker, message: Downward) -> None:
     """Carries out one order of the supervisor, on the worker's loop."""
     match message:
         case SetSlots(limit, n):

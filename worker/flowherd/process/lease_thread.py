@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd.client.tokens import HostTokens
 from flowherd.client.kruxia import connect
 from flowherd.client.token_refresh import TokenKeeping
-from flowherd.transport.transport import new_client
+from flowherd.client.tokens import HostTokens
 from flowherd.leases import heartbeats, settlement
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.process.loops import new_loop
+from flowherd.transport.transport import new_client
 from flowherd.working.tasks import Tasks, start_thread
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowherd.config import WorkerConfig
     from flowherd.ledger import Ledger
-    from flowherd.ledger.wakeups import Bells
+    from flowherd.ledger.wakeups import Wakeups
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class LeaseThread:
         self,
         config: WorkerConfig,
         ledger: Ledger,
-        bells: Bells,
+        wakeups: Wakeups,
         *,
         auth_grace_s: float,
         refused: Callable[[str], None],
@@ -48,7 +48,7 @@ class LeaseThread:
     ) -> None:
         self._config = config
         self._ledger = ledger
-        self._bells = bells
+        self._wakeups = wakeups
         self._auth_grace_s = auth_grace_s
         self._refused = refused
         self._failed = failed
@@ -61,7 +61,7 @@ class LeaseThread:
         self._thread = start_thread("leases", self._run, self._failed)
 
     def finish(self, within_s: float) -> None:
-        """Settles what ended berths owe within `within_s` seconds; returns when the thread has ended."""
+        """Settles what ended segments owe within `within_s` seconds; returns when the thread has ended."""
         self._loop.call_soon_threadsafe(self._finishing.set_result, within_s)
         if self._thread is not None:
             self._thread.join(within_s + 1.0)
@@ -75,7 +75,7 @@ class LeaseThread:
         tokens = HostTokens(config, self._ledger, http) if config.client_id else None
         beating = connect(config, tokens, connections=heartbeats.PLACES)
         settling = connect(config, tokens, connections=settlement.PLACES)
-        leases = LeaseKeeper(beating, settling, self._ledger, config, self._bells.ring)
+        leases = LeaseKeeper(beating, settling, self._ledger, config, self._wakeups.wake)
         tasks = Tasks()
         work = [tasks.spawn(leases.run())]
         keeping = None
@@ -83,13 +83,13 @@ class LeaseThread:
             keeping = TokenKeeping(tokens, grace_s=self._auth_grace_s, give_up=self._refused)
             work.append(tasks.spawn(keeping.run()))
 
-        def heed_bell() -> None:
-            self._bells.hush(self._bells.keeper)
+        def heed_wakeup() -> None:
+            self._wakeups.clear(self._wakeups.keeper)
             leases.woken.set()
             if keeping is not None:
-                keeping.rung.set()
+                keeping.woken.set()
 
-        loop.add_reader(self._bells.keeper, heed_bell)
+        loop.add_reader(self._wakeups.keeper, heed_wakeup)
         try:
             waited_for: set[asyncio.Future[Any]] = {*work, self._finishing}
             await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
@@ -98,7 +98,7 @@ class LeaseThread:
                     task.result()  # neither ends by itself: this raises what ended it
             await self._settle_rest(leases, self._finishing.result())
         finally:
-            loop.remove_reader(self._bells.keeper)
+            loop.remove_reader(self._wakeups.keeper)
             for task in work:
                 task.cancel()
             await beating.aclose()

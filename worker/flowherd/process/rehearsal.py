@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import structlog
 
+from flowherd import crashpoints
 from flowherd.client.kruxia import encoded
-from flowherd.transport.wire import Origin, base_path_of
-from flowherd.link.messages import Quiet, Resume, SetSlots, decode_downward, ready
+from flowherd.execution.profiles import SAMPLED_FIRST
 from flowherd.files.scratch import default_base
 from flowherd.isolates.host import LinkedHost
 from flowherd.ledger import Cause, Ledger, records_needed
-from flowherd.execution.profiles import SAMPLED_FIRST
-from flowherd import crashpoints
-from flowherd.process.build import Assembly, Place
-from flowherd.process.lifespan import enter
+from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
+from flowherd.link.messages import Quiet, Resume, SetSlots, decode_downward, ready
+from flowherd.process.build import BuiltWorker, WorkerPlace
+from flowherd.process.commands import execute
+from flowherd.process.lifespan import enter
 from flowherd.process.loops import new_loop
-from flowherd.process.commands import obey
 from flowherd.sdk.registry import Registry
-from flowherd.ledger.wakeups import Bells
+from flowherd.transport.wire import Origin, base_path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,7 @@ def _silence() -> Iterator[None]:
 
 
 async def _live(config: WorkerConfig, activities: int) -> None:
-    """One life: from the assembly to the last receipt."""
+    """One life: from the built to the last receipt."""
     stage = _Stage(activities)
     with socket.create_server(("127.0.0.1", 0)) as listener:  # a name would be looked up in threads
         server = await asyncio.get_running_loop().create_server(lambda: _Engine(stage), sock=listener)
@@ -131,17 +131,17 @@ async def _work(config: WorkerConfig, stage: _Stage) -> None:
     """What `flowherd.process.worker_process` does on its loop, and what the other end of its link orders."""
     ours, theirs = Link.pair()
     lifespan = await enter(_registry)
-    ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
+    ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))
     ledger.publish_token(_TYPE)
-    bells, berth = Bells(len(ledger.berths)), ledger.berths[0]
-    berth.open(seat=0, incarnation=1, now=time.monotonic())
-    assembly = Assembly(
+    wakeups, segment = Wakeups(len(ledger.segments)), ledger.segments[0]
+    segment.open(index=0, incarnation=1, now=time.monotonic())
+    built = BuiltWorker(
         config,
         _registry,
         ledger=ledger,
-        berth=berth,
-        bells=bells,
-        place=Place(0, lifespan.state, LinkedHost(theirs)),
+        segment=segment,
+        wakeups=wakeups,
+        place=WorkerPlace(0, lifespan.state, LinkedHost(theirs)),
         most_slots=config.concurrency,
     )
     try:
@@ -149,16 +149,16 @@ async def _work(config: WorkerConfig, stage: _Stage) -> None:
         for order in (Quiet(), SetSlots(config.concurrency, 0), Resume()):
             ours.send(order)
             if (received := theirs.receive()) is not None:
-                obey(assembly.worker, decode_downward(received[0]))
-        run = asyncio.create_task(assembly.worker.run())
+                execute(built.worker, decode_downward(received[0]))
+        run = asyncio.create_task(built.worker.run())
         await stage.is_over.wait()
-        assembly.worker.drain(_PATIENCE_S)
+        built.worker.drain(_PATIENCE_S)
         await run
     finally:
-        berth.end(Cause.STOPPED)
+        segment.end(Cause.STOPPED)
         await lifespan.leave(0.0)
-        await assembly.aclose()
-        bells.close()
+        await built.aclose()
+        wakeups.close()
         ours.close()
         theirs.close()
 

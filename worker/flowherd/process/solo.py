@@ -14,12 +14,12 @@ import structlog
 
 from flowherd.exits import Exit
 from flowherd.ledger import Cause, Ledger, records_needed
-from flowherd.process.build import Assembly, Place
+from flowherd.ledger.wakeups import Wakeups
+from flowherd.process.build import BuiltWorker, WorkerPlace
 from flowherd.process.lease_thread import LeaseThread
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.sdk.loading import choose_worker_type, load_app
-from flowherd.ledger.wakeups import Bells
 from flowherd.telemetry.start import begin_tracing, end_tracing
 from flowherd.telemetry.wanted import wanted
 
@@ -54,7 +54,7 @@ def run(setup: SoloSetup) -> int:
         AppImportError: the app raised.
 
     """
-    os.environ["FLOWHERD_SEAT"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
+    os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
     app = load_app(setup.app, setup.app_dir)
     worker_type = choose_worker_type(app, setup.worker_type)
     registry = app.for_type(worker_type)
@@ -70,7 +70,7 @@ def run(setup: SoloSetup) -> int:
 
 
 class _Solo:
-    """One berth, opened by the process that works in it."""
+    """One segment, opened by the process that works in it."""
 
     def __init__(
         self, config: WorkerConfig, registry: Registry, tracing: Tracing | None, auth_grace_s: float
@@ -86,24 +86,24 @@ class _Solo:
         """The process's whole life; a signal, refused credentials or a broken keeper end it."""
         config, loop = self._config, asyncio.get_running_loop()
         lifespan = await enter(self._registry)
-        ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
-        bells = Bells(len(ledger.berths))
-        berth = ledger.berths[0]
-        berth.open(seat=0, incarnation=1, now=time.monotonic())
-        assembly = self._assembly = Assembly(
+        ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))
+        wakeups = Wakeups(len(ledger.segments))
+        segment = ledger.segments[0]
+        segment.open(index=0, incarnation=1, now=time.monotonic())
+        built = self._built = BuiltWorker(
             config,
             self._registry,
             ledger=ledger,
-            berth=berth,
-            bells=bells,
-            place=Place(0, lifespan.state, tracing=self._tracing),
+            segment=segment,
+            wakeups=wakeups,
+            place=WorkerPlace(0, lifespan.state, tracing=self._tracing),
             most_slots=config.concurrency,
         )
-        assembly.start_threads()
+        built.start_threads()
         leases = LeaseThread(
             config,
             ledger,
-            bells,
+            wakeups,
             auth_grace_s=self._auth_grace_s,
             refused=lambda reason: _tell(loop, self._end, Exit.CREDENTIALS_REFUSED, reason),
             failed=lambda: _tell(loop, self._end, Exit.INTERNAL, "nobody keeps the leases any more"),
@@ -118,12 +118,12 @@ class _Solo:
             concurrency=config.concurrency,
             activities=list(self._registry.names()),
         )
-        stopped = await assembly.worker.run()
-        berth.end(Cause.STOPPED)
+        stopped = await built.worker.run()
+        segment.end(Cause.STOPPED)
         await loop.run_in_executor(None, leases.finish, SETTLE_S)
-        await lifespan.leave(assembly.worker.left_s + LEAVE_S)
-        await assembly.aclose()
-        end_tracing(self._tracing, assembly.worker.left_s)
+        await lifespan.leave(built.worker.left_s + LEAVE_S)
+        await built.aclose()
+        end_tracing(self._tracing, built.worker.left_s)
         return self._exit_code(stopped)
 
     def _heed_signal(self, number: int) -> None:
@@ -131,9 +131,9 @@ class _Solo:
         self._signals += 1
         log.info("signal_received", signal=signal.Signals(number).name, count=self._signals)
         if self._signals == 1:
-            self._assembly.worker.drain(self._config.graceful_timeout_s)
+            self._built.worker.drain(self._config.graceful_timeout_s)
         elif self._signals == 2:
-            self._assembly.worker.release(RELEASE_S)
+            self._built.worker.release(RELEASE_S)
         else:
             os._exit(Exit.RELEASED)
 
@@ -142,7 +142,7 @@ class _Solo:
         if self._code is Exit.CLEAN:
             self._code = code
             log.error("giving_up", reason=reason, exit_code=int(code))
-            self._assembly.worker.release(RELEASE_S)
+            self._built.worker.release(RELEASE_S)
 
     def _exit_code(self, stopped: Stopped) -> int:
         log.info("stopped", released=stopped.released, undelivered=len(stopped.undelivered))

@@ -1,8 +1,8 @@
 """What a process does after its fork whose workers are threads: link, app, a loop for each, exit code; it never forks.
 
-Each worker has a loop, slots, a client and a berth of its own, as if it were a process. The main thread starts them,
+Each worker has a loop, slots, a client and a segment of its own, as if it were a process. The main thread starts them,
 lets all begin when each could, and leaves when each has ended; one that raises ends the process. What cannot be each
-worker's own is the environment: FLOWHERD_SEAT and FLOWHERD_PROCESSES speak of the process.
+worker's own is the environment: FLOWHERD_PROCESS_INDEX and FLOWHERD_PROCESSES speak of the process.
 """
 
 from __future__ import annotations
@@ -19,20 +19,27 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from flowherd import logs
-from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
-from flowherd.link.sharing import orders_of
 from flowherd.errors import LifespanFailed
 from flowherd.exits import Exit
 from flowherd.isolates.host import LinkedHost
+from flowherd.ledger.limits import RecordLocks
+from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
+from flowherd.link.sharing import orders_of
 from flowherd.process import fork_guard
-from flowherd.process.build import Place
 from flowherd.process.boot import load
-from flowherd.process.worker_process import ChildSetup, assemble, ignore_signals, ready_of, refuse, send_last
+from flowherd.process.build import WorkerPlace
+from flowherd.process.commands import CommandReader, execute, leave
 from flowherd.process.free_threading import gil_watched
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
-from flowherd.process.commands import Orders, leave, obey
-from flowherd.ledger.limits import RecordLocks
+from flowherd.process.worker_process import (
+    ChildSetup,
+    build_worker,
+    ignore_signals,
+    ready_of,
+    refuse,
+    send_last,
+)
 from flowherd.telemetry.start import begin_tracing, end_tracing
 from flowherd.working.tasks import start_thread
 
@@ -79,16 +86,16 @@ def main(setups: Sequence[ChildSetup], link: Link) -> int:
 
     """
     first = setups[0]
-    logs.name_process(process=first.seat)
-    os.environ["FLOWHERD_SEAT"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
-    orders = Orders(link)
+    logs.name_process(process=first.index)
+    os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
+    orders = CommandReader(link)
     orders.start()
     with gil_watched():
         loaded = first.loaded or load(first.app, first.app_dir, first.worker_type, first.activities)
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
     ignore_signals()  # again: the app may have installed handlers of its own
-    tracing = begin_tracing(first.config, first.seat, is_loud=True)
+    tracing = begin_tracing(first.config, first.index, is_loud=True)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     crew = _Crew(setups, loaded.registry, link, tracing)
     try:
@@ -118,14 +125,14 @@ class _Crew:
         self._setups = setups
         self._registry = registry
         self._link = link
-        self._locks = RecordLocks(setups[0].bells.permits)
+        self._locks = RecordLocks(setups[0].wakeups.permits)
         self._heard: queue.SimpleQueue[_Up | _Ended | _Raised] = queue.SimpleQueue()
         self._up: dict[int, _Up] = {}
 
-    def work(self, orders: Orders) -> list[Stopped]:
+    def work(self, orders: CommandReader) -> list[Stopped]:
         """Returns when all workers have ended, with their last words; raises what one of them has raised."""
         for number, setup in enumerate(self._setups):
-            start_thread(f"worker-{setup.seat}", partial(self._live, number))
+            start_thread(f"worker-{setup.index}", partial(self._live, number))
         last_words: list[Stopped] = []
         while len(last_words) < len(self._setups):
             match self._heard.get():
@@ -139,7 +146,7 @@ class _Crew:
                     raise error
         return last_words
 
-    def _begin(self, orders: Orders) -> None:
+    def _begin(self, orders: CommandReader) -> None:
         """Nothing is claimed before all could be ready: else a start-up that fails would strand it."""
         orders.serve(self._deliver)
         self._link.send(ready_of(self._registry, self._setups[0]))
@@ -150,12 +157,12 @@ class _Crew:
         for number, order in orders_of(message, len(self._setups)):
             one = self._up[number]
             with contextlib.suppress(RuntimeError):  # the loop has just closed: the worker has ended
-                one.loop.call_soon_threadsafe(obey, one.worker, order, context=one.context)
+                one.loop.call_soon_threadsafe(execute, one.worker, order, context=one.context)
 
     def _live(self, number: int) -> None:
         """One worker's thread."""
         setup = self._setups[number]
-        logs.name_thread(process=setup.seat)
+        logs.name_thread(process=setup.index)
         try:
             loop = new_loop(setup.config.loop)()
             asyncio.set_event_loop(loop)
@@ -169,15 +176,17 @@ class _Crew:
     async def _work(self, number: int, setup: ChildSetup) -> Stopped:
         """One worker's whole life on its loop."""
         lifespan = await enter(self._registry)
-        place = Place(setup.seat, lifespan.state, LinkedHost(self._link, number), self._locks, self._tracing)
-        assembly = assemble(setup, self._registry, place)
+        place = WorkerPlace(
+            setup.index, lifespan.state, LinkedHost(self._link, number), self._locks, self._tracing
+        )
+        built = build_worker(setup, self._registry, place)
         may_begin = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._heard.put(_Up(number, assembly.worker, loop, copy_context(), may_begin))
+        self._heard.put(_Up(number, built.worker, loop, copy_context(), may_begin))
         await may_begin.wait()
         try:
-            return await assembly.worker.run()
+            return await built.worker.run()
         finally:
-            await lifespan.leave(assembly.worker.left_s + LEAVE_S)
-            await assembly.aclose()
-            self.left_s = assembly.worker.left_s
+            await lifespan.leave(built.worker.left_s + LEAVE_S)
+            await built.aclose()
+            self.left_s = built.worker.left_s

@@ -9,8 +9,8 @@ import gc
 import importlib
 import importlib.util
 
-from flowherd.transport.transport import new_client
 from flowherd.telemetry.start import is_asked_for
+from flowherd.transport.transport import new_client
 
 _NEEDED_BY_EVERY_WORKER = ("anyio._backends._asyncio", "h11", "httpcore", "flowherd.process.build")
 _PERHAPS = ("uvloop",)

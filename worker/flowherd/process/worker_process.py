@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flowherd import logs
-from flowherd.link.messages import BootFailed, Message, boot_failed, ready
 from flowherd.errors import LifespanFailed
 from flowherd.exits import Exit
 from flowherd.isolates.host import LinkedHost
 from flowherd.ledger import Cell
-from flowherd.process import fork_guard
-from flowherd.process.build import Assembly, Place
-from flowherd.process.boot import load
-from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.link.link import Link, LinkClosed
+from flowherd.link.messages import BootFailed, Message, boot_failed, ready
+from flowherd.process import fork_guard
+from flowherd.process.boot import load
+from flowherd.process.build import BuiltWorker, WorkerPlace
+from flowherd.process.commands import CommandReader, execute, leave
+from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.procfs import resident_bytes
-from flowherd.process.commands import Orders, leave, obey
 from flowherd.telemetry.start import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from flowherd.config import WorkerConfig
+    from flowherd.ledger import Ledger, Segment
+    from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.messages import Downward, Ready, Stopped
-    from flowherd.ledger import Berth, Ledger
     from flowherd.running.environment import Tracing
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
-    from flowherd.ledger.wakeups import Bells
 
 DEAF_SIGNALS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
@@ -58,11 +58,11 @@ class ChildSetup:
     slots: int
     most_slots: int
     activities: Mapping[str, Mapping[str, Any]]
-    seat: int
+    index: int
     processes: int
     ledger: Ledger
-    berth: Berth
-    bells: Bells
+    segment: Segment
+    wakeups: Wakeups
     loaded: LoadedApp | None = None  # where the process it was forked from has imported the app
 
 
@@ -85,10 +85,10 @@ def obey_signal(number: signal.Signals) -> None:
 
 def main(setup: ChildSetup, link: Link) -> int:
     """Loads the app, says Ready or BootFailed, works until told to stop, and returns the exit code."""
-    logs.name_process(process=setup.seat)
-    os.environ["FLOWHERD_SEAT"] = str(setup.seat)
+    logs.name_process(process=setup.index)
+    os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
-    orders = Orders(link)
+    orders = CommandReader(link)
     orders.start()
     loaded: LoadedApp | BootFailed | None = setup.loaded
     if loaded is None:
@@ -96,7 +96,7 @@ def main(setup: ChildSetup, link: Link) -> int:
         ignore_signals()  # again: the app may have installed handlers of its own
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
-    tracing = begin_tracing(setup.config, setup.seat, is_loud=setup.seat == 0)
+    tracing = begin_tracing(setup.config, setup.index, is_loud=setup.index == 0)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(setup.config.loop)()
     asyncio.set_event_loop(loop)
@@ -124,7 +124,7 @@ def send_last(link: Link, message: Message) -> None:
         log.warning("supervisor_gone", unsaid=type(message).__name__)
 
 
-def assemble(setup: ChildSetup, registry: Registry, place: Place) -> Assembly:
+def build_worker(setup: ChildSetup, registry: Registry, place: WorkerPlace) -> BuiltWorker:
     """A worker on the running loop, with its first slots; it polls once it is told to.
 
     Until the supervisor has heard that it is ready, it may be killed as one that holds nothing.
@@ -132,20 +132,20 @@ def assemble(setup: ChildSetup, registry: Registry, place: Place) -> Assembly:
     config, worker_type = setup.config, _worker_type(registry, setup)
     if config.worker_type != worker_type:
         config = config.model_copy(update={"worker_type": worker_type})
-    assembly = Assembly(
+    built = BuiltWorker(
         config,
         registry,
         ledger=setup.ledger,
-        berth=setup.berth,
-        bells=setup.bells,
+        segment=setup.segment,
+        wakeups=setup.wakeups,
         place=place,
         most_slots=setup.most_slots,
     )
-    assembly.start_threads()
-    assembly.worker.set_slots(setup.slots, 0)
-    assembly.worker.quiet()
-    setup.berth.put(Cell.FRESH_BYTES, resident_bytes())
-    return assembly
+    built.start_threads()
+    built.worker.set_slots(setup.slots, 0)
+    built.worker.quiet()
+    setup.segment.put(Cell.FRESH_BYTES, resident_bytes())
+    return built
 
 
 def ready_of(registry: Registry, setup: ChildSetup) -> Ready:
@@ -160,17 +160,17 @@ def _worker_type(registry: Registry, setup: ChildSetup) -> str:
 
 
 async def _work(
-    setup: ChildSetup, registry: Registry, link: Link, orders: Orders, tracing: Tracing | None
+    setup: ChildSetup, registry: Registry, link: Link, orders: CommandReader, tracing: Tracing | None
 ) -> Stopped:
     """The worker's whole life on its loop."""
     lifespan = await enter(registry)
-    place = Place(setup.seat, lifespan.state, LinkedHost(link), tracing=tracing)
-    assembly = assemble(setup, registry, place)
-    worker, loop = assembly.worker, asyncio.get_running_loop()
+    place = WorkerPlace(setup.index, lifespan.state, LinkedHost(link), tracing=tracing)
+    built = build_worker(setup, registry, place)
+    worker, loop = built.worker, asyncio.get_running_loop()
 
     def deliver(message: Downward) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has just closed: the worker has ended
-            loop.call_soon_threadsafe(obey, worker, message)
+            loop.call_soon_threadsafe(execute, worker, message)
 
     orders.serve(deliver)
     link.send(ready_of(registry, setup))
@@ -178,5 +178,5 @@ async def _work(
         return await worker.run()
     finally:
         await lifespan.leave(worker.left_s + LEAVE_S)
-        await assembly.aclose()
+        await built.aclose()
         end_tracing(tracing, worker.left_s)

@@ -1,4 +1,4 @@
-"""What every run of one worker shares: seat, state, the shutdown signal; it must not know runs."""
+"""What every run of one worker shares: process, state, the shutdown signal; it must not know runs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flowherd.running.stepping import LoopMeter
 from flowherd.ledger.permits import OwnPermits
+from flowherd.running.stepping import LoopMeter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from flowherd.ledger.permits import Permits
     from flowherd.model import Outcome
     from flowherd.running.run_state import CancelReason, RunState
-    from flowherd.ledger.permits import Permits
 
 
 class ShutdownSignal:
@@ -177,7 +177,7 @@ class RunEnvironment:
     """What a handler may see of its process.
 
     Attributes:
-        seat: number of this process among its siblings, from 0; gives one GPU a process.
+        process: number of this process among its siblings, from 0; gives one GPU a process.
         state: what the app's start-up made, shared by all handlers of this process.
         shutdown: set when the worker begins to drain.
         secrets: values that must not appear in messages or logs (faults.md A12).
@@ -190,7 +190,7 @@ class RunEnvironment:
 
     """
 
-    seat: int = 0
+    process_index: int = 0
     state: Any = None
     shutdown: ShutdownSignal = field(default_factory=ShutdownSignal)
     secrets: tuple[str, ...] = field(default=(), repr=False)

@@ -10,14 +10,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowherd.running.run import Phase
 from flowherd.ledger.permits import NotNow, Permit
+from flowherd.running.run import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.running.run import Run
     from flowherd.ledger.permits import Permits
+    from flowherd.running.run import Run
 
 
 @dataclass(slots=True)

@@ -7,13 +7,13 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from flowherd.model import Completed, Failed, Result
 from flowherd.errors import ActivityError, InvalidOutput
+from flowherd.model import Completed, Failed, Result
 from flowherd.process.fork_guard import leave_if_copied
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
-from flowherd.sdk.tracebacks import clean_message, describe_exception, report
 from flowherd.sdk.output import ActivityResult, encode_output
 from flowherd.sdk.redaction import mask, secrets_in
+from flowherd.sdk.tracebacks import clean_message, describe_exception, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,7 +26,7 @@ class Readings(Protocol):
 
 
 class LagProbe:
-    """Measures by how much a timer fires late.
+    """ActivityProfiles by how much a timer fires late.
 
     Args:
         busy: whether a handler runs; the probe ends by itself when none does.

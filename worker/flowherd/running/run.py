@@ -6,7 +6,7 @@ An attempt has a start and two ends, and they may lie far apart:
     outcome known    the handler returned or raised, or was told to stop and its grace is over
     ended            the handler does not run any more: only now its slot is free
 
-Between the two it is a zombie (faults.md A8). What a handler does after it was told to stop changes nothing:
+Between the two it is a detached (faults.md A8). What a handler does after it was told to stop changes nothing:
 a late success is dropped (A9).
 """
 
@@ -37,7 +37,7 @@ class Phase(Enum):
     WAITING = "waiting"  # for the loop, or another attempt of an activity with max_concurrent to end
     RUNNING = "running"
     STOPPING = "stopping"  # told to stop, within its grace
-    ZOMBIE = "zombie"
+    DETACHED = "detached"
     ENDED = "ended"
 
 
@@ -110,9 +110,9 @@ class Run:
         return self._phase
 
     @property
-    def is_zombie(self) -> bool:
+    def is_detached(self) -> bool:
         """Whether the outcome is known although the handler still runs."""
-        return self._phase is Phase.ZOMBIE
+        return self._phase is Phase.DETACHED
 
     @property
     def heartbeat_at(self) -> float:
@@ -170,7 +170,7 @@ class Run:
             self._clear_timer()
             self._timer = AwakeTimer(asyncio.get_running_loop(), self._grace_s, self._give_up)
         if self.known_outcome is not None:
-            self._phase = Phase.ZOMBIE
+            self._phase = Phase.DETACHED
         self._say_outcome()
 
     def begin(self, stop: Callable[[], object]) -> None:
@@ -240,7 +240,7 @@ class Run:
         self._timer = None
         if self.known_outcome is None:
             self._settle(self._decided(None))
-        self._phase = Phase.ZOMBIE
+        self._phase = Phase.DETACHED
         if self._stop is not None:
             self._stop()
         self._say_outcome()

@@ -9,13 +9,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flowherd.model import Activity, Failed, Outcome
 from flowherd.execution.on_loop import OnLoop
+from flowherd.model import Activity, Failed, Outcome
 from flowherd.running.gates import Gates
 from flowherd.running.invoke import ThreadLoop, deliver, invoke_async, invoke_sync
 from flowherd.running.run import Phase, Run
-from flowherd.sdk.context import CancelReason, RunState
 from flowherd.sdk.activity import ActivityDefinition, Mode
+from flowherd.sdk.context import CancelReason, RunState
 from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CancelReason", "Phase", "Run", "Runner"]
 
 _LOOP = Mode.LOOP  # compared for each activity
-_SUSPECTS = "\0suspects"  # the name of their gate; no activity has a NUL in its own
+_SUSPECTS = "\0suspects"  # the name of their circuit; no activity has a NUL in its own
 
 _log = logging.getLogger(__name__)
 

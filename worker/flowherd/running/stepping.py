@@ -11,7 +11,7 @@ from collections import Counter
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowherd.execution.profiles import LONG_STEP_S, LoopSample, Measure, Stay
+from flowherd.execution.profiles import LONG_STEP_S, ActivityProfile, LoopSample, Stay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ class LongStep(NamedTuple):
 
 
 class LoopMeter:
-    """Measures the steps of one worker's handlers, and knows which are elsewhere.
+    """ActivityProfiles the steps of one worker's handlers, and knows which are elsewhere.
 
     Args:
         mark: stores who is on the loop; 0 is nobody.
@@ -53,10 +53,12 @@ class LoopMeter:
     """
 
     def __init__(
-        self, mark: Callable[[int], None] = lambda _: None, measures: Mapping[str, Measure] | None = None
+        self,
+        mark: Callable[[int], None] = lambda _: None,
+        measures: Mapping[str, ActivityProfile] | None = None,
     ) -> None:
         self._mark = mark
-        self._measures: Mapping[str, Measure] = {} if measures is None else measures
+        self._measures: Mapping[str, ActivityProfile] = {} if measures is None else measures
         self._kinds: dict[str, _Kind] = {}
         self.since = 0.0
         self.name = ""
@@ -202,7 +204,7 @@ class _Kind:
 
     __slots__ = ("has_ended", "heaviest_s", "longest_s", "measure")
 
-    def __init__(self, measure: Measure | None) -> None:
+    def __init__(self, measure: ActivityProfile | None) -> None:
         self.measure = measure
         self.has_ended = False
         self.heaviest_s = self.longest_s = 0.0

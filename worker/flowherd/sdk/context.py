@@ -7,10 +7,10 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from flowherd.model import Usage
 from flowherd.errors import LeaseLost
 from flowherd.files.checkpoints import AsyncCheckpoints, SyncCheckpoints
 from flowherd.files.file_context import AsyncFileContext, SyncFileContext
+from flowherd.model import Usage
 from flowherd.running.run_state import CancelReason, RunState
 from flowherd.sdk.costs import Money, checked_cost
 from flowherd.sdk.streams import SyncTokenStream, TokenStream
@@ -92,9 +92,9 @@ class BaseContext:
         return self._state.environment.state
 
     @property
-    def seat(self) -> int:
+    def process_index(self) -> int:
         """Number of this process among its siblings, from 0."""
-        return self._state.environment.seat
+        return self._state.environment.process_index
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:

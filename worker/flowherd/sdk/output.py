@@ -10,9 +10,9 @@ import msgspec
 from pydantic import BaseModel
 
 from flowherd.errors import InvalidOutput
-from flowherd.sdk.tracebacks import clean_message, describe_exception
 from flowherd.sdk.json_output import Converter, fields_of
 from flowherd.sdk.plain import check_unfolded, is_plain
+from flowherd.sdk.tracebacks import clean_message, describe_exception
 
 if TYPE_CHECKING:
     from flowherd.model import Usage

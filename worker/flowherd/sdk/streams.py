@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from flowherd.running.run_state import CancelReason
-from flowherd.sdk.tracebacks import describe_exception
 from flowherd.sdk.redaction import mask
+from flowherd.sdk.tracebacks import describe_exception
 
 if TYPE_CHECKING:
     from types import TracebackType

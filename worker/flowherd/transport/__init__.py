@@ -1,1 +1,1 @@
-"""transport."""
+"""How bytes reach the engine: connections, their pool, and what replies are made of."""

@@ -11,8 +11,8 @@ from flowherd.transport.transport import PlainHttpxTransport, new_client, tls_co
 
 if TYPE_CHECKING:
     from flowherd.client.tokens import TokenSource
-    from flowherd.transport.transport import Transport
     from flowherd.config import WorkerConfig
+    from flowherd.transport.transport import Transport
 
 
 def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> Transport:

@@ -6,8 +6,8 @@ import asyncio
 import select
 from typing import TYPE_CHECKING, cast
 
-from flowherd.transport.progress import Progress, bytes_acked
 from flowherd.transport.parser import ReplyReader, Stage
+from flowherd.transport.progress import Progress, bytes_acked
 from flowherd.transport.wire import Disconnected, MalformedReply, WireError
 
 if TYPE_CHECKING:

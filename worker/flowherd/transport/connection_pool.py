@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from flowherd.transport.connection import HttpConnection
 from flowherd.transport.dialing import dial
-from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
 from flowherd.transport.parser import Heads
+from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
 from flowherd.transport.wire import ConnectError
 
 if TYPE_CHECKING:

@@ -7,9 +7,11 @@ import ssl
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 from flowherd.transport.connection_pool import HttpPool
-from flowherd.transport.progress import LEAST_BYTES_PER_S, late
 from flowherd.transport.parser import Headers
+from flowherd.transport.progress import LEAST_BYTES_PER_S, late
+from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, tls_context, unasked_encoding
 from flowherd.transport.wire import (
     ConnectError,
     Disconnected,
@@ -21,14 +23,12 @@ from flowherd.transport.wire import (
     checked_target,
     header_line,
 )
-from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, tls_context, unasked_encoding
-from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
     from flowherd.client.tokens import Token, TokenSource
+    from flowherd.errors import EngineError
     from flowherd.transport.connection import HttpConnection
     from flowherd.transport.transport import OnReply
-    from flowherd.errors import EngineError
 
 _UNAUTHORIZED = 401
 _COPY_UP_TO = 16 << 10  # bytes of body that are sent in one piece with the head

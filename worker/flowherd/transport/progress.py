@@ -7,8 +7,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from flowherd.transport.wire import Overdue
 from flowherd.errors import CallTooSlow, EngineUnavailable
+from flowherd.transport.wire import Overdue
 
 if TYPE_CHECKING:
     import asyncio

@@ -13,14 +13,14 @@ import httpx
 import msgspec
 
 from flowherd.client.httpx_progress import BOUNDED, CallProgress, content_of
-from flowherd.transport.progress import LEAST_BYTES_PER_S, late
-from flowherd.transport.wire import checked_target
 from flowherd.errors import (
     EngineDisconnected,
     EngineMisconfigured,
     EngineUnavailable,
     ReplyTooLarge,
 )
+from flowherd.transport.progress import LEAST_BYTES_PER_S, late
+from flowherd.transport.wire import checked_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

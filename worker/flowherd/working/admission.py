@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowherd.working.pacing import claimable
 from flowherd.ledger import State
+from flowherd.working.pacing import claimable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ class Admission:
         apart = any(self.patience_s(attempt) or attempt.is_alone for attempt in self._waiting.values())
         if apart or self._alone:
             return 0
-        if not self._tools.runner.has_isolates and self._tools.suspects.are_about:
+        if not self._tools.runner.has_isolates and self._tools.crash_history.are_about:
             return 1  # what is claimed beside a suspect would lose an attempt with it
         return claimable(self._tools.meter.busy_mean_s)
 
@@ -66,7 +66,7 @@ class Admission:
         name = attempt.activity.name
         is_ordinary = (
             name in self._known
-            and not (attempt.is_suspect or self._alone or self._occupancy.zombies)
+            and not (attempt.is_suspect or self._alone or self._occupancy.detached)
             and not self._tools.meter.blocks(name)
         )
         if not is_ordinary and not self._may_start(attempt):
@@ -80,13 +80,13 @@ class Admission:
         self._alone -= attempt.is_alone
 
     def _may_start(self, attempt: Attempt) -> bool:
-        """Not while an earlier attempt is a zombie, nor beside a suspect that runs alone."""
-        zombies = self._occupancy.zombies
-        if attempt.id in zombies or self._alone:
+        """Not while an earlier attempt is a detached, nor beside a suspect that runs alone."""
+        detached = self._occupancy.detached
+        if attempt.id in detached or self._alone:
             return False
         if attempt.is_alone:
             others = (waiting for waiting in self._waiting.values() if not waiting.is_alone)
-            return not zombies and not any(self._running()) and not any(others)
+            return not detached and not any(self._running()) and not any(others)
         return not self.patience_s(attempt) or not any(self._light_neighbours())
 
     def patience_s(self, attempt: Attempt) -> float:
@@ -101,14 +101,14 @@ class Admission:
     def in_order(self, activities: Sequence[Activity]) -> Sequence[Activity]:
         """What may take the process down starts last, before that what keeps the loop for long, then the unknown."""
         names = {activity.name for activity in activities}
-        if not self._tools.suspects.any_charged and not any(
+        if not self._tools.crash_history.any_charged and not any(
             self._tools.meter.blocks(name) or self._is_unknown(name) for name in names
         ):
             return activities
         return sorted(activities, key=self._danger)
 
     def _danger(self, activity: Activity) -> tuple[bool, bool, bool]:
-        suspect = bool(self._tools.suspects.charges(activity.activity_id).count)
+        suspect = bool(self._tools.crash_history.charges(activity.activity_id).count)
         return suspect, self._tools.meter.blocks(activity.name), self._is_unknown(activity.name)
 
     def _is_unknown(self, name: str) -> bool:

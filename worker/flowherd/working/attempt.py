@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from flowherd.model import Completed, Failed
 from flowherd.ledger import JOURNAL_BYTES, Cell, State
+from flowherd.ledger.crash_history import CrashHistory
+from flowherd.ledger.usage import SUMS_BYTES
+from flowherd.model import Completed, Failed
 from flowherd.process.fork_guard import is_copy
 from flowherd.running.stepping import LoopMeter
-from flowherd.ledger.usage import SUMS_BYTES
-from flowherd.ledger.crash_history import Suspects
 from flowherd.working.reporter import Delivery
 
 if TYPE_CHECKING:
-    from flowherd.model import Activity, Usage
     from flowherd.client.protocol import Engine
-    from flowherd.ledger import RecordBook
+    from flowherd.ledger import RecordWriter
+    from flowherd.model import Activity, Usage
     from flowherd.running.run import Run
     from flowherd.running.runner import Runner
     from flowherd.working.reporter import Reporter
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SHUTDOWN = "WORKER_SHUTDOWN"
 
 # Looking a member up in its enum costs as much as what is done with it, and hashing one costs more.
-_ACCEPTED, _COMPLETED, _ZOMBIE, _FREE = Delivery.ACCEPTED, Cell.COMPLETED, State.ZOMBIE, State.FREE
+_ACCEPTED, _COMPLETED, _DETACHED, _FREE = Delivery.ACCEPTED, Cell.COMPLETED, State.DETACHED, State.FREE
 
 _moving = threading.Lock()  # of this process's own threads: a record has one place when its sums are written
 
@@ -40,7 +40,7 @@ class Attempt(msgspec.Struct, eq=False):
     Attributes:
         id: the activity's.
         activity: with the worker_id of the newest claim.
-        book: where its record is.
+        writer: where its record is.
         index: of its record.
         sequence: of its record; a verdict with another one is about something else.
         lease_s: from the claim, or the last heartbeat.
@@ -55,7 +55,7 @@ class Attempt(msgspec.Struct, eq=False):
 
     id: str
     activity: Activity
-    book: RecordBook
+    writer: RecordWriter
     index: int
     sequence: int
     lease_s: float
@@ -78,7 +78,7 @@ class Attempt(msgspec.Struct, eq=False):
     def is_owed(self) -> bool:
         """Whether the engine waits for its outcome: what `flowherd.ledger.HELD` says of its record."""
         state = self.state
-        return state is not _ZOMBIE and state is not _FREE
+        return state is not _DETACHED and state is not _FREE
 
     @property
     def is_busy(self) -> bool:
@@ -99,13 +99,13 @@ class Attempt(msgspec.Struct, eq=False):
         """Keeps what its handler has spent with its record, until that is somebody else's; from any thread."""
         with _moving:
             if self.state is not _FREE and not is_copy():
-                self.book.keep_spent(self.index, self.sequence, sums)
+                self.writer.keep_spent(self.index, self.sequence, sums)
 
     def move(self, worker_id: str, engine: Engine, asked_at: float) -> None:
         """Goes on under the newest claim of the same activity (protocol.md R11), by a poll of then."""
         self.activity = replace(self.activity, worker_id=worker_id)
         with _moving:
-            self.index, self.sequence = self.book.move(
+            self.index, self.sequence = self.writer.move(
                 self.index, worker_id, now=asked_at, completion=kept_of(self, engine)
             )
         if self.run is not None:
@@ -118,7 +118,7 @@ class Attempt(msgspec.Struct, eq=False):
         else:  # what its handler left behind may be about to write more sums
             with _moving:
                 self.state = _FREE
-        self.book.clear(self.index)
+        self.writer.clear(self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,12 @@ class Tools:
     """The collaborators of `Attempts`."""
 
     engine: Engine
-    book: RecordBook
+    writer: RecordWriter
     slots: Slots
     runner: Runner
     reporter: Reporter
     meter: LoopMeter = field(default_factory=LoopMeter)
-    suspects: Suspects = field(default_factory=Suspects.none)
+    crash_history: CrashHistory = field(default_factory=CrashHistory.none)
 
 
 def claim(activity: Activity, tools: Tools, lease_s: float, asked_at: float) -> Attempt:
@@ -139,10 +139,10 @@ def claim(activity: Activity, tools: Tools, lease_s: float, asked_at: float) -> 
 
     Its lease may be as old as the request for it: the reply may have been slow, or this process stopped for a while.
     """
-    id_, book = activity.activity_id, tools.book
-    index, sequence = book.claim(id_, activity.worker_id, activity.name, now=asked_at, lease_s=lease_s)
-    attempt = Attempt(id_, activity, book, index, sequence, lease_s)
-    if tools.suspects.any_charged and tools.suspects.charges(id_).count:
+    id_, writer = activity.activity_id, tools.writer
+    index, sequence = writer.claim(id_, activity.worker_id, activity.name, now=asked_at, lease_s=lease_s)
+    attempt = Attempt(id_, activity, writer, index, sequence, lease_s)
+    if tools.crash_history.any_charged and tools.crash_history.charges(id_).count:
         attempt.is_suspect, attempt.is_alone = True, not tools.runner.has_isolates
     return attempt
 

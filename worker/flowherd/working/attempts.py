@@ -6,8 +6,8 @@ out an activity that is held already there are five cases (protocol.md R11, faul
     CLAIMED, RUNNING        adopt: go on under the newest worker_id
     REPORTING a success     adopt: deliver the same output under the newest worker_id
     REPORTING a failure     it has arrived: withdraw its delivery, run the new attempt
-    DEAD                    its failure is on its way: run the new attempt
-    ZOMBIE                  run the new attempt when the old handler has really ended
+    CRASHED                    its failure is on its way: run the new attempt
+    DETACHED                  run the new attempt when the old handler has really ended
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.model import Activity, Completed, Died, Failed, Lost
 from flowherd.errors import LedgerFull
 from flowherd.ledger import FINAL, Cell, State
+from flowherd.model import Activity, Completed, Died, Failed, Lost
 from flowherd.running.run import Phase
 from flowherd.sdk.context import CancelReason
 from flowherd.working.admission import Admission
@@ -35,13 +35,13 @@ from flowherd.working.occupancy import Occupancy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.model import Outcome
-    from flowherd.config import WorkerConfig
     from flowherd.client.protocol import Batch
+    from flowherd.config import WorkerConfig
+    from flowherd.model import Outcome
     from flowherd.running.run import Run
 
 # Looking a member up in its enum costs as much as what is done with it.
-_WAITING, _RUNNING, _ZOMBIE, _CLAIMED = Phase.WAITING, State.RUNNING, State.ZOMBIE, Cell.CLAIMED
+_WAITING, _RUNNING, _DETACHED, _CLAIMED = Phase.WAITING, State.RUNNING, State.DETACHED, Cell.CLAIMED
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -59,21 +59,21 @@ class Attempts:
     def __init__(self, config: WorkerConfig, tools: Tools, acknowledged: Callable[[], None]) -> None:
         self._config = config
         self._tools = tools
-        self._book = tools.book
+        self._writer = tools.writer
         self._acknowledged = acknowledged
         self._held: dict[str, Attempt] = {}
         self._waiting: dict[str, Attempt] = {}
         self._occupancy = Occupancy(tools, self._vacated)
         self._changes = Changes()
-        self._excuses = Excuses(tools.reporter, tools.book.berth, self._changes.note)
+        self._excuses = Excuses(tools.reporter, tools.writer.segment, self._changes.note)
         self._deliveries = Deliveries(tools, self._forget, acknowledged)
         self._admission = Admission(tools, self._held, self._waiting, self._occupancy)
         self._is_releasing = False
         self.released = 0
 
     def __repr__(self) -> str:
-        zombies = len(self._occupancy.zombies)
-        return f"<Attempts [{len(self._held)} held, {len(self._waiting)} waiting, {zombies} zombies]>"
+        detached = len(self._occupancy.detached)
+        return f"<Attempts [{len(self._held)} held, {len(self._waiting)} waiting, {detached} detached]>"
 
     @property
     def undelivered(self) -> tuple[str, ...]:
@@ -85,10 +85,10 @@ class Attempts:
         """How many more activities a poll may bring: none while deliveries pile up."""
         if self._deliveries.under_way >= 4 * self._tools.slots.limit:
             return 0
-        return min(self._book.free, self._admission.room)
+        return min(self._writer.free, self._admission.room)
 
     async def all_ended(self) -> None:
-        """Returns when nothing is owed to the engine any more; zombies are not waited for."""
+        """Returns when nothing is owed to the engine any more; detached are not waited for."""
         await self._changes.until(lambda: not self._held and not self._excuses.owed)
         await self._tools.reporter.calls_ended()
 
@@ -96,13 +96,13 @@ class Attempts:
         """Takes over what a poll of then brought; of the `permits` taken for it, returns those left over."""
         for item in batch.undecodable:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
-            self._book.berth.add(Cell.CLAIMED)
+            self._writer.segment.add(Cell.CLAIMED)
             self._excuses.give(item.activity_id, item.worker_id, failure)
         tools, lease_s = self._tools, self._config.lease_s
         for activity in self._admission.in_order(batch.activities):
             if (held := self._held.get(activity.activity_id)) and self._adopt(held, activity, asked_at):
                 continue
-            self._book.berth.add(_CLAIMED)
+            self._writer.segment.add(_CLAIMED)
             try:
                 attempt = claim(activity, tools, lease_s(activity.timeout_s), asked_at)
             except LedgerFull as error:
@@ -144,8 +144,8 @@ class Attempts:
         """Moves an attempt under the newest claim; False when a new attempt has to run."""
         if held.activity.worker_id == activity.worker_id:
             return True  # twice in one poll
-        if isinstance(held.outcome, Failed) or held.state is State.DEAD:
-            self._book.berth.add(Cell.FAILED)
+        if isinstance(held.outcome, Failed) or held.state is State.CRASHED:
+            self._writer.segment.add(Cell.FAILED)
             self._forget(held)
             return False
         held.move(activity.worker_id, self._tools.engine, asked_at)
@@ -172,7 +172,7 @@ class Attempts:
         """The limit begins, and with it what the hang rule counts."""
         if attempt.state is _RUNNING:
             apart = self._tools.runner.runs_apart(run)
-            self._book.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s, apart=apart)
+            self._writer.running(attempt.index, now=time.monotonic(), limit_s=run.limit_s, apart=apart)
 
     def _decided(self, attempt: Attempt, run: Run) -> None:
         """Frees the slot and delivers what became of it; nobody else would hear of what goes wrong here."""
@@ -184,20 +184,20 @@ class Attempts:
             log.error("internal_error", exc_info=error)
 
     def _settle(self, attempt: Attempt, run: Run, outcome: Outcome | None) -> None:
-        self._book.ran(attempt.index, time.monotonic())
+        self._writer.ran(attempt.index, time.monotonic())
         if isinstance(outcome, Completed | Failed):
             self._occupancy.leave(attempt, run)
             self._deliveries.post(attempt, outcome)
         elif isinstance(outcome, Died):
             self._occupancy.leave(attempt, run)
-            attempt.state = State.DEAD
-            self._book.dead(attempt.index, outcome.how)
+            attempt.state = State.CRASHED
+            self._writer.crashed(attempt.index, outcome.how)
             self._changes.note()
         else:
             self._lose(attempt)
 
     def _vacated(self, attempt: Attempt) -> None:
-        if attempt.state is _ZOMBIE:
+        if attempt.state is _DETACHED:
             attempt.clear()
         if attempt.is_alone:
             self._admission.leave(attempt)
@@ -212,14 +212,14 @@ class Attempts:
         if attempt.run is None or attempt.run.has_ended:
             attempt.clear()
         else:  # until its handler has ended
-            attempt.state = _ZOMBIE
-            self._book.zombie(attempt.index)
+            attempt.state = _DETACHED
+            self._writer.detached(attempt.index)
         self._changes.note()
 
     def _lose(self, attempt: Attempt) -> None:
         """It is somebody else's: nothing is reported, and its slot is free when the handler has ended."""
         if attempt.is_owed:
-            self._book.berth.add(Cell.LOST)
+            self._writer.segment.add(Cell.LOST)
             if attempt.run is not None:
                 self._occupancy.leave(attempt, attempt.run)
             self._forget(attempt)
@@ -227,9 +227,9 @@ class Attempts:
 
     def heed_verdicts(self) -> None:
         """Stops what the keeper has found to be somebody else's, and lets go of what it has settled."""
-        berth = self._book.berth
+        segment = self._writer.segment
         for attempt in list(self._held.values()):
-            if berth.standing(attempt.index, attempt.sequence) not in FINAL:
+            if segment.standing(attempt.index, attempt.sequence) not in FINAL:
                 continue
             if attempt.state is State.RUNNING and attempt.run is not None:
                 attempt.run.cancel(CancelReason.LEASE_LOST)
@@ -237,8 +237,8 @@ class Attempts:
                     self._lose(attempt)
             elif attempt.state is State.CLAIMED:
                 self._lose(attempt)
-            elif attempt.state is State.DEAD:
-                self._book.berth.add(Cell.FAILED)
+            elif attempt.state is State.CRASHED:
+                self._writer.segment.add(Cell.FAILED)
                 self._forget(attempt)
                 self._acknowledged()
 

@@ -27,7 +27,7 @@ class Deliveries:
     """Hands each outcome to the reporter, once it is in the ledger.
 
     Args:
-        tools: engine, book and reporter.
+        tools: engine, writer and reporter.
         settled: called with each attempt about which nothing is owed any more.
         ended: called after each delivery, whatever became of it.
 
@@ -50,7 +50,7 @@ class Deliveries:
         attempt.outcome, attempt.state = outcome, _REPORTING
         tools, speaker = self._tools, attempt.activity.worker_id
         kept = kept_of(attempt, tools.engine)
-        tools.book.reporting(attempt.index, kept)
+        tools.writer.reporting(attempt.index, kept)
         self.under_way += 1
         then = partial(self._delivered, attempt, outcome, time.monotonic())
         encoded = ("", None) if self._is_abandoned else (speaker, kept)
@@ -80,6 +80,6 @@ class Deliveries:
     def _delivered(self, attempt: Attempt, outcome: Result, began: float, delivery: Delivery) -> None:
         self.under_way -= 1
         if delivery is not _WITHDRAWN and attempt.is_owed:
-            self._tools.book.ended(counter_of(outcome, delivery), time.monotonic() - began)
+            self._tools.writer.ended(counter_of(outcome, delivery), time.monotonic() - began)
             self._settled(attempt)
         self._ended()

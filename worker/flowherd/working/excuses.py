@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.ledger import Berth, Cell
+from flowherd.ledger import Cell, Segment
 from flowherd.working.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class Excuses:
 
     """
 
-    def __init__(self, reporter: Reporter, berth: Berth, told: Callable[[], None]) -> None:
+    def __init__(self, reporter: Reporter, segment: Segment, told: Callable[[], None]) -> None:
         self._reporter = reporter
-        self._berth = berth
+        self._segment = segment
         self._told = told
         self._tasks = Tasks()
         self._is_abandoned = False
@@ -51,5 +51,5 @@ class Excuses:
             )
         finally:
             self.owed -= 1
-            self._berth.add(Cell.FAILED)
+            self._segment.add(Cell.FAILED)
             self._told()

@@ -18,11 +18,11 @@ class Occupancy:
     """The handlers of one worker from their start until they have really ended.
 
     Args:
-        tools: slots, and the book whose berth counts what runs.
+        tools: slots, and the writer whose segment counts what runs.
         vacated: called with each attempt whose handler has ended, once its slot is free again.
 
     Attributes:
-        zombies: attempts whose handler outlived its outcome, by activity id.
+        detached: attempts whose handler outlived its outcome, by activity id.
 
     """
 
@@ -31,8 +31,8 @@ class Occupancy:
         self._tasks = Tasks()
         self._vacated = vacated
         self._running = 0
-        self._say_running = tools.book.berth.writer_of(Cell.RUNNING)
-        self.zombies: dict[str, Attempt] = {}
+        self._say_running = tools.writer.segment.writer_of(Cell.RUNNING)
+        self.detached: dict[str, Attempt] = {}
 
     def enter(self) -> None:
         """A handler starts, in a slot that has been taken for it."""
@@ -44,12 +44,12 @@ class Occupancy:
         if run.has_ended:
             self._vacate(attempt)
         else:
-            self.zombies[attempt.id] = attempt
+            self.detached[attempt.id] = attempt
             self._tasks.spawn(self._outlive(attempt, run))
 
     async def _outlive(self, attempt: Attempt, run: Run) -> None:
         await run.ended()
-        del self.zombies[attempt.id]
+        del self.detached[attempt.id]
         self._vacate(attempt)
 
     def _vacate(self, attempt: Attempt) -> None:

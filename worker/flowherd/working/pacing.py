@@ -54,7 +54,7 @@ class Sibling(NamedTuple):
     A tuple, since an idle process makes one for each sibling at each look, and does little else.
 
     Attributes:
-        number: of its berth.
+        number: of its segment.
         next_poll_at: its place in the calendar; 0 while it does not poll: no free slot, a poll under way, a drain.
         polled_at: when its last poll began.
         drained_at: when its last poll began that brought less than it had asked for: the queue was empty then.
@@ -160,7 +160,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Wake the sibling in berth `to`, which is freer, and look again at `until`."""
+    """Wake the sibling in segment `to`, which is freer, and look again at `until`."""
 
     to: int
     until: float

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.model import Completed, Failed
 from flowherd.backoff import Backoff
 from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import ForeignReply
+from flowherd.model import Completed, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,7 +58,7 @@ class Parcel:
     _retries: int = 0
 
     async def try_once(self) -> Answer:
-        """Encodes for the present fence and sends; asked after the gate has let it through, not before."""
+        """Encodes for the present fence and sends; asked after the circuit has let it through, not before."""
         worker_id = self.fence()
         if worker_id is None:
             raise Withdrawn
@@ -94,7 +94,7 @@ class Parcel:
         return Answer(_IN_THE_END.get(error.status, Verdict.REFUSED), words)
 
     def pause_s(self, rng: Rng) -> float:
-        """Seconds until the next try, when the last one's error says nothing about others (and the gate is open)."""
+        """Seconds until the next try, when the last one's error says nothing about others (and the circuit is open)."""
         self._retries += 1
         return _BACKOFF.delay_s(self._retries, rng)
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd.working.pacing import SOON_S
+from flowherd import crashpoints
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
-from flowherd import crashpoints
 from flowherd.thread_time import busy_s
 from flowherd.working.batch_size import LEAST, LEAST_BY_HTTPX, BatchSize
+from flowherd.working.pacing import SOON_S
 from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from flowherd.client.circuit import Gate
-    from flowherd.config import WorkerConfig
+    from flowherd.client.circuit import Circuit
     from flowherd.client.protocol import Batch
+    from flowherd.config import WorkerConfig
     from flowherd.ledger.siblings import Siblings
     from flowherd.working.attempt import Tools
     from flowherd.working.attempts import Attempts
@@ -46,7 +46,7 @@ class Mode(Enum):
 
 
 class _NotNow(Exception):
-    """There is no reason to poll any more, now that the gate would allow it."""
+    """There is no reason to poll any more, now that the circuit would allow it."""
 
 
 class Poller:
@@ -58,7 +58,7 @@ class Poller:
     Args:
         config: the pauses, and the most that a poll asks for.
         tools: the collaborators.
-        gate: knows whether the engine can be reached.
+        circuit: knows whether the engine can be reached.
         attempts: takes over what comes.
         siblings: the host's other processes.
         claimed: called after each poll that brought work, once the ledger has it.
@@ -73,7 +73,7 @@ class Poller:
         self,
         config: WorkerConfig,
         tools: Tools,
-        gate: Gate,
+        circuit: Circuit,
         attempts: Attempts,
         siblings: Siblings,
         claimed: Callable[[], None],
@@ -81,7 +81,7 @@ class Poller:
     ) -> None:
         self._config = config
         self._engine = tools.engine
-        self._gate = gate
+        self._circuit = circuit
         self._slots = tools.slots
         self._attempts = attempts
         self._claimed = claimed
@@ -89,7 +89,7 @@ class Poller:
         self._loop = asyncio.get_running_loop()
         self._turns = Turns(config, siblings, self._loop.time())
         self._meter = tools.meter
-        self._berth = tools.book.berth
+        self._segment = tools.writer.segment
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
         self._most = config.poll_max
@@ -106,7 +106,7 @@ class Poller:
         return f"<Poller [{self._mode.value}, {self._polls} polls{flight}]>"
 
     def set_mode(self, mode: Mode) -> None:
-        """Polls, pauses or ends; STOPPING is final. A poll that still waits for the gate is not made."""
+        """Polls, pauses or ends; STOPPING is final. A poll that still waits for the circuit is not made."""
         if self._mode is not Mode.STOPPING:
             self._mode = mode
         if self._mode is not Mode.POLLING and self._turn is not None and self.in_flight is None:
@@ -175,27 +175,27 @@ class Poller:
         return min(self._slots.free, self._most, self._batch_size.most, self._attempts.room)
 
     async def _take_turn(self, wanted: int) -> None:
-        """Polls when the gate lets it, and beside work one round of the loop later.
+        """Polls when the circuit lets it, and beside work one round of the loop later.
 
         What has just begun takes its first step before: if it takes the process down, no claims are on their way.
         """
-        began_at, is_at_once = self._loop.time(), not self._gate.failures and not self._slots.held
+        began_at, is_at_once = self._loop.time(), not self._circuit.failures and not self._slots.held
         try:
             if is_at_once:
                 await self._poll(wanted)
-                self._gate.succeeded()
+                self._circuit.succeeded()
             else:
                 self._turns.pause()
-                await self._revocable(self._gate.through(self._poll_if_wanted))
-        except EngineError as error:  # said where it happened, or by the gate
+                await self._revocable(self._circuit.through(self._poll_if_wanted))
+        except EngineError as error:  # said where it happened, or by the circuit
             if is_at_once:
-                self._gate.failed(error, 0)
+                self._circuit.failed(error, 0)
             self._turns.failed(began_at)
         except _NotNow:
             return
 
     async def _revocable(self, turn: Coroutine[Any, Any, None]) -> None:
-        """Makes `turn` a task of its own, so that a change of mode can call it back while it waits for the gate."""
+        """Makes `turn` a task of its own, so that a change of mode can call it back while it waits for the circuit."""
         task = self._turn = self._loop.create_task(turn)
         try:
             await task
@@ -251,25 +251,25 @@ class Poller:
             self.in_flight = None
         crashpoints.reached("after_poll")
         now = time.monotonic()
-        self._berth.set_clock(Clock.LAST_GOOD_POLL, now)
-        self._berth.set_clock(Clock.POLL_RTT_S, now - started_at)
-        self._berth.add(Cell.POLLS)
-        self._berth.count(Timing.POLL, now - started_at)
+        self._segment.set_clock(Clock.LAST_GOOD_POLL, now)
+        self._segment.set_clock(Clock.POLL_RTT_S, now - started_at)
+        self._segment.add(Cell.POLLS)
+        self._segment.count(Timing.POLL, now - started_at)
         if batch.activities:
             self._most = config.poll_max
         else:
-            self._berth.add(Cell.EMPTY_POLLS)
+            self._segment.add(Cell.EMPTY_POLLS)
         return batch
 
     def _note_fill(self, share: float) -> None:
         """How much more work there is than slots: what scaling by demand goes by."""
-        fill = self._berth.clock(Clock.FILL)
-        self._berth.set_clock(Clock.FILL, fill + _SLOWLY * (share - fill))
+        fill = self._segment.clock(Clock.FILL)
+        self._segment.set_clock(Clock.FILL, fill + _SLOWLY * (share - fill))
 
     def _note_failure(self, error: EngineError, worker_id: str, permits: int) -> None:
-        """The gate tells of the outage; this tells what may have been claimed in it (faults.md E2, E15)."""
-        self._berth.add(Cell.POLL_ERRORS)
-        self._berth.set_clock(Clock.LAST_BAD_POLL, time.monotonic())
+        """The circuit tells of the outage; this tells what may have been claimed in it (faults.md E2, E15)."""
+        self._segment.add(Cell.POLL_ERRORS)
+        self._segment.set_clock(Clock.LAST_BAD_POLL, time.monotonic())
         if isinstance(error, ReplyTooLarge):
             self._most = 1  # until one fits
         if error.in_doubt:

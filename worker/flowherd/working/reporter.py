@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.model import Completed, Failed
-from flowherd.transport.progress import LARGE_BODY_BYTES
+from flowherd import crashpoints
 from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
-from flowherd import crashpoints
+from flowherd.model import Completed, Failed
+from flowherd.transport.progress import LARGE_BODY_BYTES
 from flowherd.working.changes import Changes
 from flowherd.working.parcel import Parcel, Withdrawn, refused
 from flowherd.working.tasks import Tasks
@@ -33,7 +33,7 @@ from flowherd.working.tasks import Tasks
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from flowherd.client.circuit import Gate
+    from flowherd.client.circuit import Circuit
 
 FAIL_TRIES = (
     40  # `fail` is not idempotent, but a fence per poll makes a late repeat harmless (protocol.md §7)
@@ -56,7 +56,7 @@ _ACCEPTED, _DELIVERED = Verdict.ACCEPTED, Delivery.ACCEPTED  # looked up for eac
 
 
 class Reporter:
-    """Sends `complete` and `fail` through the worker's gate.
+    """Sends `complete` and `fail` through the worker's circuit.
 
     Args:
         deadline_s: seconds for each try, besides what its bytes take.
@@ -66,10 +66,16 @@ class Reporter:
     """
 
     def __init__(
-        self, engine: Engine, gate: Gate, deadline_s: float, *, limit_s: float = 300.0, most_large: int = 1
+        self,
+        engine: Engine,
+        circuit: Circuit,
+        deadline_s: float,
+        *,
+        limit_s: float = 300.0,
+        most_large: int = 1,
     ) -> None:
         self._engine = engine
-        self._gate = gate
+        self._circuit = circuit
         self._deadline_s = deadline_s
         self._limit_s = limit_s
         self._large = asyncio.Semaphore(most_large)
@@ -96,7 +102,7 @@ class Reporter:
             return
         speaker, body = encoded
         parcel_of = partial(self._parcel, activity_id, fence, outcome, timeout_s)
-        if self._gate.failures or not speaker or len(outcome.output) > LARGE_BODY_BYTES:
+        if self._circuit.failures or not speaker or len(outcome.output) > LARGE_BODY_BYTES:
             self._go_on(parcel_of(encoded), outcome, then)
             return
         if body is None:
@@ -125,19 +131,19 @@ class Reporter:
         then: Callable[[Delivery], None],
         answer: Answer | EngineError | None,
     ) -> None:
-        """What came of a first try: done, or a task goes on. The gate was open when it began."""
+        """What came of a first try: done, or a task goes on. The circuit was open when it began."""
         self._under_way -= 1
         if not self._under_way:
             self._still.note()
         if isinstance(answer, Answer):
-            if self._gate.failures:
-                self._gate.succeeded()
+            if self._circuit.failures:
+                self._circuit.succeeded()
             if answer.verdict is _ACCEPTED and not answer.detail:
                 crashpoints.reached("after_report")
                 then(_DELIVERED)
                 return
         if isinstance(answer, EngineError):
-            self._gate.failed(answer, 0)
+            self._circuit.failed(answer, 0)
         self._go_on(parcel_of(sent), outcome, then, answer)
 
     async def _to_the_end(self, delivery: Awaitable[Delivery], then: Callable[[Delivery], None]) -> None:
@@ -186,7 +192,7 @@ class Reporter:
     async def _try(self, parcel: Parcel, first: Answer | EngineError | None = None) -> Answer | None:
         """One try, unless the `first` has been made; None when it did not end in a verdict.
 
-        The gate makes others wait after an error that concerns them too; after any other this parcel waits alone.
+        The circuit makes others wait after an error that concerns them too; after any other this parcel waits alone.
         """
         answer = first or await self._tried(parcel)
         if isinstance(answer, Answer):
@@ -196,16 +202,16 @@ class Reporter:
         if (verdict := parcel.last_word(answer, now)) is not None:
             return verdict
         if answer.is_of_the_call:
-            await self._gate.pause(parcel.pause_s(self._rng))
+            await self._circuit.pause(parcel.pause_s(self._rng))
         return None
 
     async def _tried(self, parcel: Parcel) -> Answer | EngineError:
         """Large bodies wait for one another first: polls, and all that is light, find senders that are free."""
         try:
             if not parcel.is_large:
-                return await self._gate.through(lambda: self._counted(parcel.try_once()))
+                return await self._circuit.through(lambda: self._counted(parcel.try_once()))
             async with self._large:
-                return await self._gate.through(lambda: self._counted(parcel.try_once()), is_long=True)
+                return await self._circuit.through(lambda: self._counted(parcel.try_once()), is_long=True)
         except EngineError as error:
             return error
 

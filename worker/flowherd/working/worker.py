@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.client.circuit import Gate
 from flowherd.awake import Patience
+from flowherd.client.circuit import Circuit
+from flowherd.ledger import Cell, RecordWriter
+from flowherd.ledger.crash_history import CrashHistory
+from flowherd.ledger.siblings import Siblings
 from flowherd.link.messages import Stopped, stopped
-from flowherd.ledger import Cell, RecordBook
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
-from flowherd.ledger.siblings import Siblings
-from flowherd.ledger.crash_history import Suspects
 from flowherd.working.attempt import Tools
 from flowherd.working.attempts import Attempts
 from flowherd.working.poller import Mode, Poller
@@ -26,8 +26,8 @@ from flowherd.working.tasks import Tasks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.config import WorkerConfig
     from flowherd.client.protocol import Engine
+    from flowherd.config import WorkerConfig
     from flowherd.isolates.pool import Isolates
     from flowherd.running.environment import RunEnvironment
     from flowherd.sdk.registry import Registry
@@ -67,7 +67,7 @@ class SharedHost:
 
     """
 
-    suspects: Suspects | None = None
+    crash_history: CrashHistory | None = None
     siblings: Siblings | None = None
     isolates: Isolates | None = None
     rouse_keeper: Callable[[], None] = _nothing
@@ -84,7 +84,7 @@ class Worker:
         config: this worker's settings; `concurrency` is its first number of slots.
         registry: the handlers.
         engine: the client; the worker does not close it.
-        book: the pen of this worker's berth.
+        writer: the pen of this worker's segment.
         environment: what all runs share.
         host: what the worker shares its host with; nothing, for one that is alone.
 
@@ -95,42 +95,42 @@ class Worker:
         config: WorkerConfig,
         registry: Registry,
         engine: Engine,
-        book: RecordBook,
+        writer: RecordWriter,
         environment: RunEnvironment,
         host: SharedHost = ALONE,
     ) -> None:
         self.isolates = host.isolates
-        gate = self._gate = Gate()
-        self._berth = book.berth
-        self._say_held = book.berth.writer_of(Cell.HELD)
+        circuit = self._circuit = Circuit()
+        self._segment = writer.segment
+        self._say_held = writer.segment.writer_of(Cell.HELD)
         self._environment = environment
         self._threads = ThreadPool(config.concurrency)
         self._slots = Slots(config.concurrency, self._slots_changed)
         self._runner = Runner(registry, config, self._threads, environment, host.isolates)
         tools = Tools(
             engine=engine,
-            book=book,
+            writer=writer,
             slots=self._slots,
             runner=self._runner,
             reporter=Reporter(
                 engine,
-                gate,
+                circuit,
                 config.call_deadline_s,
                 limit_s=config.activity_timeout_s,
                 most_large=max(1, config.concurrency // 4),
             ),
             meter=environment.meter,
-            suspects=host.suspects or Suspects.none(),
+            crash_history=host.crash_history or CrashHistory.none(),
         )
         self._attempts = Attempts(config, tools, self._acknowledged)
-        siblings = host.siblings or Siblings.none(book.berth)
+        siblings = host.siblings or Siblings.none(writer.segment)
         self._poller = Poller(
-            config, tools, gate, self._attempts, siblings, host.rouse_keeper, host.polls_wait
+            config, tools, circuit, self._attempts, siblings, host.rouse_keeper, host.polls_wait
         )
         self._tasks = Tasks()
         self._order: _StopOrder | None = None
         self._ordered = asyncio.Event()
-        self._berth.put(Cell.LIMIT, config.concurrency)
+        self._segment.put(Cell.LIMIT, config.concurrency)
 
     def __repr__(self) -> str:
         return f"<Worker {self._slots!r} {self._attempts!r}>"
@@ -138,13 +138,13 @@ class Worker:
     # Orders
 
     def set_slots(self, limit: int, n: int) -> None:
-        """Runs at most `limit` activities from now on, and says so by storing `n` in the berth."""
+        """Runs at most `limit` activities from now on, and says so by storing `n` in the segment."""
         self._slots.resize(limit)
         self._threads.resize(max(limit, 1))
         if self.isolates is not None:
             self.isolates.resize(limit)
-        self._berth.put(Cell.LIMIT, limit)
-        self._berth.put(Cell.LIMIT_APPLIED, n)
+        self._segment.put(Cell.LIMIT, limit)
+        self._segment.put(Cell.LIMIT_APPLIED, n)
         self._attempts.start_waiting()
 
     def quiet(self) -> None:
@@ -205,7 +205,7 @@ class Worker:
             assert self._order is not None
             release_s = self._order.release_s
             give_up_at = _now() + release_s
-            self._gate.hurry()
+            self._circuit.hurry()
             await self._attempts.release(last_chance_s=release_s / 4)
             await asyncio.wait({ended}, timeout=give_up_at - _now())
         self._end_polling(polling)

@@ -8,6 +8,9 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from flowherd.exits import Exit
+from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded
+from flowherd.isolates.inside.remote import Calls
 from flowherd.isolates.isolate_protocol import (
     Answered,
     Begin,
@@ -18,9 +21,6 @@ from flowherd.isolates.isolate_protocol import (
     Shutdown,
     decode_downward,
 )
-from flowherd.exits import Exit
-from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded
-from flowherd.isolates.inside.remote import Calls
 from flowherd.running.environment import ShutdownSignal
 from flowherd.running.run_state import CancelReason
 from flowherd.working.tasks import start_thread

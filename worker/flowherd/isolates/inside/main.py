@@ -18,18 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.model import Activity, Completed, Failed, Result
-from flowherd.isolates.isolate_protocol import Begin, Measured, NotOpened, Opened, Spoiled, Succeeded, Unsuccessful
 from flowherd.errors import AppImportError, LifespanFailed
+from flowherd.execution.profiles import WholeProcess
 from flowherd.exits import Exit
 from flowherd.isolates.inside.desk import Desk, Job
 from flowherd.isolates.inside.remote import RemoteFiles, RemoteState, RemoteStockFiles, RemoteStreams
 from flowherd.isolates.inside.surroundings import Surroundings
 from flowherd.isolates.inside.trace import RemoteTrace
 from flowherd.isolates.inside.voice import Interruption, UpwardHandler, Voice
-from flowherd.execution.profiles import WholeProcess
-from flowherd.process import lifespan
-from flowherd.process import fork_guard
+from flowherd.isolates.isolate_protocol import (
+    Begin,
+    Measured,
+    NotOpened,
+    Opened,
+    Spoiled,
+    Succeeded,
+    Unsuccessful,
+)
+from flowherd.model import Activity, Completed, Failed, Result
+from flowherd.process import fork_guard, lifespan
 from flowherd.process.loops import new_loop
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.invoke import failure_of, invoke_async, invoke_sync
@@ -64,7 +71,7 @@ class IsolateSetup:
     worker_type: str | None
     config: WorkerConfig
     activities: Mapping[str, Mapping[str, Any]]
-    seat: int
+    index: int
     processes: int
     loaded: LoadedApp | None = None
 
@@ -80,7 +87,10 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int) -
 
     """
     _take_places(stdout_fd, stderr_fd)
-    os.environ["FLOWHERD_SEAT"], os.environ["FLOWHERD_PROCESSES"] = str(setup.seat), str(setup.processes)
+    os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"] = (
+        str(setup.index),
+        str(setup.processes),
+    )
     for name in SECRET_VARIABLES:
         os.environ.pop(name, None)
     os.set_inheritable(channel_fd, False)  # noqa: FBT003 - the function's own signature
@@ -97,14 +107,14 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int) -
         interruption.install()  # after the import: the app may have installed handlers of its own
         asyncio.set_event_loop(loop)
         fork_guard.guard(loop, voice)
-        tracing = begin_tracing(setup.config, setup.seat, is_loud=False)
+        tracing = begin_tracing(setup.config, setup.index, is_loud=False)
         span = loop.run_until_complete(lifespan.enter(registry))
     except (AppImportError, LifespanFailed) as error:
         return _refuse(voice, str(error), error.report)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
         return _refuse(voice, f"{type(error).__name__}: {error}", traceback.format_exc())
     voice.say(Opened())
-    _Bench(registry, desk, setup.seat, span.state, tracing).work()
+    _Bench(registry, desk, setup.index, span.state, tracing).work()
     loop.run_until_complete(span.leave(LEAVE_S))
     end_tracing(tracing)
     return Exit.CLEAN
@@ -129,14 +139,14 @@ class _Bench:
     """Runs one activity after the other, in the main thread."""
 
     def __init__(
-        self, registry: Registry, desk: Desk, seat: int, state: Any, tracing: Tracing | None
+        self, registry: Registry, desk: Desk, index: int, state: Any, tracing: Tracing | None
     ) -> None:
         self._registry = registry
         self._desk = desk
         self._stock_files = RemoteStockFiles()
         self._surroundings = Surroundings(desk.loop)
         self._environment = RunEnvironment(
-            seat=seat,
+            process_index=index,
             state=state,
             shutdown=desk.shutdown,
             stock_files=self._stock_files,

@@ -11,6 +11,8 @@ from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flowherd.errors import FileError, FileMissing, FileTransferFailed, InvalidFile
+from flowherd.files.file_ends import CHUNK_BYTES
 from flowherd.isolates.isolate_protocol import (
     Abandoned,
     Answered,
@@ -25,17 +27,15 @@ from flowherd.isolates.isolate_protocol import (
     Upload,
     UsageRecorded,
 )
-from flowherd.errors import FileError, FileMissing, FileTransferFailed, InvalidFile
-from flowherd.files.file_ends import CHUNK_BYTES
 from flowherd.running.run_state import RunState
 from flowherd.sdk.costs import Costs, checked_cost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from flowherd.model import Activity, Usage
-    from flowherd.isolates.isolate_protocol import Saying
     from flowherd.isolates.inside.voice import Voice
+    from flowherd.isolates.isolate_protocol import Saying
+    from flowherd.model import Activity, Usage
     from flowherd.running.environment import RunEnvironment
     from flowherd.sdk.context import ActivityContext
     from flowherd.sdk.costs import Money

@@ -10,8 +10,8 @@ from flowherd.isolates.isolate_protocol import Raised
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.model import Outcome
     from flowherd.isolates.inside.voice import Voice
+    from flowherd.model import Outcome
     from flowherd.running.run_state import CancelReason
 
 _MOST_CHARS = 8000  # of a text: a message has a limit

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.isolates.isolate_protocol import Logged, Saying, encode
 from flowherd.isolates.frames import head_of
+from flowherd.isolates.isolate_protocol import Logged, Saying, encode
 from flowherd.sdk.context import BaseContext
 
 if TYPE_CHECKING:

@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from virtual_time import virtual_time
-from worker_kit import claim, open_berth
+from worker_kit import claim, open_segment
 
 from flowherd import SyncActivityContext, Usage
 from flowherd.config import WorkerConfig
 from flowherd.leases.lease_keeper import LeaseKeeper
-from flowherd.ledger import Cause, Ledger, RecordBook
+from flowherd.ledger import Cause, Ledger, RecordWriter
+from flowherd.ledger.usage import AREA_BYTES, SUMS_BYTES, newest, write_of
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.run_state import RunState
 from flowherd.sdk.costs import Costs
 from flowherd.sdk.usage import MAX_TOKENS, pack, unpack
-from flowherd.ledger.usage import AREA_BYTES, SUMS_BYTES, newest, write_of
 from flowherd.testing import make_activity
 from flowherd.working.admission import UNKNOWN_WAITS_S
 
@@ -181,7 +181,7 @@ async def settled(table: Table) -> dict[str, tuple[str, str | None]]:
     loop = asyncio.get_running_loop()
     keeper = LeaseKeeper(table.engine, table.engine, table.ledger, WorkerConfig(), lambda _: None, loop.time)
     before = len(table.engine.calls)
-    table.berth.end(Cause.CRASH, signal.SIGKILL)
+    table.segment.end(Cause.CRASH, signal.SIGKILL)
     running = loop.create_task(keeper.run())
     await keeper.all_settled()
     running.cancel()
@@ -221,14 +221,14 @@ async def test_what_was_spent_moves_with_a_claim_and_is_told_under_the_newest_al
 @virtual_time
 async def test_a_move_that_a_crash_interrupts_finds_the_sums_in_the_new_record_too() -> None:
     """The engine takes the newest claim's report and refuses the other: so both must tell all of it."""
-    ledger = Ledger(seats=1, records=4)
-    book = RecordBook(berth := open_berth(ledger))
-    index, sequence = claim(book)
-    book.keep_spent(index, sequence, b"sums")
-    again, later = book.claim(
-        "a-1", "w-2", "resize", now=1.0, lease_s=60.0, spent=berth.spent(index, sequence)
+    ledger = Ledger(processes=1, records=4)
+    writer = RecordWriter(segment := open_segment(ledger))
+    index, sequence = claim(writer)
+    writer.keep_spent(index, sequence, b"sums")
+    again, later = writer.claim(
+        "a-1", "w-2", "resize", now=1.0, lease_s=60.0, spent=segment.spent(index, sequence)
     )
-    assert berth.spent(index, sequence) == berth.spent(again, later) == b"sums"
+    assert segment.spent(index, sequence) == segment.spent(again, later) == b"sums"
 
 
 @virtual_time
@@ -309,14 +309,14 @@ async def main():
     table.bring(an_activity())
     await table.rest()
     context = SyncActivityContext(table.attempts._held["a-1"].run._state)
-    [record] = table.berth.records()
+    [record] = table.segment.records()
     context.record_cost("0.25")
-    ours = table.berth.spent(record.index, record.sequence)
+    ours = table.segment.spent(record.index, record.sequence)
     if not os.fork():
         context.record_cost("9")
         os._exit(0)
     assert os.wait()[1] == 0
-    assert table.berth.spent(record.index, record.sequence) == ours
+    assert table.segment.spent(record.index, record.sequence) == ours
 
 asyncio.run(main())
 """

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from engine_rig import brings, item
-from worker_kit import open_berth
+from worker_kit import open_segment
 
 from flowherd import Registry
 from flowherd.config import WorkerConfig
 from flowherd.ledger import Host, Ledger, records_needed
-from flowherd.process.build import Assembly, Place
-from flowherd.ledger.wakeups import Bells
+from flowherd.ledger.wakeups import Wakeups
+from flowherd.process.build import BuiltWorker, WorkerPlace
 
 if TYPE_CHECKING:
     from scripted_engine import ScriptedEngine
@@ -33,26 +33,26 @@ async def echo(n: int) -> dict[str, int]:
 async def test_the_first_claim_wakes_a_keeper_that_rests_and_none_that_is_awake(
     server: ScriptedEngine, rests_for_s: float
 ) -> None:
-    """A lease of a second would be over before the rest is; a bell for each claim would cost each claim."""
+    """A lease of a second would be over before the rest is; a wakeup for each claim would cost each claim."""
     server.script("poll", brings(item()))
     config = WorkerConfig(api_url=server.url, concurrency=4)
-    ledger = Ledger(seats=1, records=records_needed(config.concurrency, config.poll_max))
+    ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))
     ledger.tick(time.monotonic() + rests_for_s)
-    bells, berth = Bells(len(ledger.berths)), open_berth(ledger)
-    assembly = Assembly(
-        config, registry, ledger=ledger, berth=berth, bells=bells, place=Place(0), most_slots=4
+    wakeups, segment = Wakeups(len(ledger.segments)), open_segment(ledger)
+    built = BuiltWorker(
+        config, registry, ledger=ledger, segment=segment, wakeups=wakeups, place=WorkerPlace(0), most_slots=4
     )
-    work = asyncio.create_task(assembly.worker.run())
+    work = asyncio.create_task(built.worker.run())
     try:
         async with asyncio.timeout(10.0):
             await server.asked("complete")
-        rung, _, _ = select.select([bells.keeper], [], [], 0)
-        assert bool(rung) == (rests_for_s > 0)
+        woken, _, _ = select.select([wakeups.keeper], [], [], 0)
+        assert bool(woken) == (rests_for_s > 0)
     finally:
-        assembly.worker.release(0.2)
+        built.worker.release(0.2)
         await work
-        await assembly.aclose()
-        bells.close()
+        await built.aclose()
+        wakeups.close()
 
 
 class Watched(Ledger):
@@ -74,14 +74,14 @@ class Watched(Ledger):
 async def test_a_worker_asks_for_nothing_while_its_host_has_leases_in_doubt(server: ScriptedEngine) -> None:
     """N6: under a supervisor and as `python -m flowherd` alike."""
     config = WorkerConfig(api_url=server.url, concurrency=4)
-    ledger = Watched(seats=1, records=records_needed(config.concurrency, config.poll_max))
+    ledger = Watched(processes=1, records=records_needed(config.concurrency, config.poll_max))
     ledger.tick(time.monotonic() + 1000.0)
     ledger.put(Host.UNCONFIRMED, 1)
-    bells, berth = Bells(len(ledger.berths)), open_berth(ledger)
-    assembly = Assembly(
-        config, registry, ledger=ledger, berth=berth, bells=bells, place=Place(0), most_slots=4
+    wakeups, segment = Wakeups(len(ledger.segments)), open_segment(ledger)
+    built = BuiltWorker(
+        config, registry, ledger=ledger, segment=segment, wakeups=wakeups, place=WorkerPlace(0), most_slots=4
     )
-    work = asyncio.create_task(assembly.worker.run())
+    work = asyncio.create_task(built.worker.run())
     try:
         async with asyncio.timeout(10.0):
             await ledger.has_looked.wait()
@@ -89,7 +89,7 @@ async def test_a_worker_asks_for_nothing_while_its_host_has_leases_in_doubt(serv
             ledger.put(Host.UNCONFIRMED, 0)
             await server.asked("poll")
     finally:
-        assembly.worker.release(0.2)
+        built.worker.release(0.2)
         await work
-        await assembly.aclose()
-        bells.close()
+        await built.aclose()
+        wakeups.close()

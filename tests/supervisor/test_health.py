@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from brain import Brain
 
-from flowherd.ledger import Cell, Clock, Ledger, RecordBook
+from flowherd.ledger import Cell, Clock, Ledger, RecordWriter
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.state import Phase
-from flowherd_supervisor.shell.service_manager import ServiceManager
 from flowherd_supervisor.shell.health import RARE_S, RECENT_S, is_well
+from flowherd_supervisor.shell.service_manager import ServiceManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,21 +29,21 @@ class Host:
 
     def __init__(self) -> None:
         self.brain = Brain().serve()
-        self.ledger = Ledger(seats=2, records=4)
-        self.berth = self.ledger.free_berth()
-        assert self.berth is not None
-        self.berth.open(seat=0, incarnation=1, now=1.0)
-        self.book = RecordBook(self.berth)
-        self.berth.put(Cell.LIMIT, 2)
-        self.berth.set_clock(Clock.LAST_GOOD_POLL, NOW - 1.0)
+        self.ledger = Ledger(processes=2, records=4)
+        self.segment = self.ledger.free_segment()
+        assert self.segment is not None
+        self.segment.open(index=0, incarnation=1, now=1.0)
+        self.writer = RecordWriter(self.segment)
+        self.segment.put(Cell.LIMIT, 2)
+        self.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - 1.0)
 
     @property
     def well(self) -> bool:
         return is_well(self.brain.state, self.ledger, NOW)
 
     def polls_fail(self) -> None:
-        self.berth.set_clock(Clock.LAST_GOOD_POLL, NOW - RECENT_S - 1.0)
-        self.berth.set_clock(Clock.LAST_BAD_POLL, NOW - 1.0)
+        self.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - RECENT_S - 1.0)
+        self.segment.set_clock(Clock.LAST_BAD_POLL, NOW - 1.0)
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_a_good_poll_lately_is_well_and_an_old_one_is_not(host: Host) -> None:
 
 def test_polls_that_are_far_apart_and_answered_are_well_but_not_for_ever(host: Host) -> None:
     """An idle host with a long --poll-interval-max; a poller that has stopped altogether is another thing."""
-    host.berth.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S + 1.0)
+    host.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S + 1.0)
     assert host.well
-    host.berth.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S - 1.0)
+    host.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S - 1.0)
     assert not host.well
 
 
@@ -75,26 +75,26 @@ def test_n4_a_host_that_was_frozen_has_its_whole_time_for_a_poll_again(host: Hos
 
 def test_without_a_process_that_is_ready_it_is_not_well(host: Host) -> None:
     """Issue: ... and a child is healthy."""
-    seats = tuple(seat.with_phase(Phase.BACKOFF) for seat in host.brain.state.seats)
-    host.brain.state = replace(host.brain.state, seats=seats)
+    processes = tuple(process.with_phase(Phase.BACKOFF) for process in host.brain.state.processes)
+    host.brain.state = replace(host.brain.state, processes=processes)
     assert not host.well
 
 
 def test_full_slots_make_no_poll_and_are_well(host: Host) -> None:
     """Hours of long work must not end in a restart."""
     host.polls_fail()
-    host.berth.put(Cell.RUNNING, 2)
+    host.segment.put(Cell.RUNNING, 2)
     assert host.well
-    host.berth.put(Cell.RUNNING, 1)
+    host.segment.put(Cell.RUNNING, 1)
     assert not host.well
 
 
 def test_results_that_wait_for_the_engine_are_not_thrown_away(host: Host) -> None:
     """A restart would lose them, and would not bring the engine back."""
     host.polls_fail()
-    index, _ = host.book.claim("a-1", "w-1", "resize", now=1.0, lease_s=60.0)
+    index, _ = host.writer.claim("a-1", "w-1", "resize", now=1.0, lease_s=60.0)
     assert not host.well
-    host.book.reporting(index, None)
+    host.writer.reporting(index, None)
     assert host.well
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from brain import Brain
-from worker_kit import claim, open_berth
+from worker_kit import claim, open_segment
 
-from flowherd.ledger import Cell, Ledger, RecordBook
+from flowherd.ledger import Cell, Ledger, RecordWriter
 from flowherd.link.link import Link
 from flowherd_supervisor.core.events import KeeperLate, LimitOverdue
 from flowherd_supervisor.processes.table import Handle
-from flowherd_supervisor.shell.ledger_watch import HANG_MARGIN_S, Watch
+from flowherd_supervisor.shell.ledger_watch import HANG_MARGIN_S, LedgerWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,23 +25,23 @@ NOW = 1000.0
 
 @pytest.fixture
 def ledger() -> Ledger:
-    return Ledger(seats=1, records=4)
+    return Ledger(processes=1, records=4)
 
 
 @pytest.fixture
-def book(ledger: Ledger) -> RecordBook:
+def writer(ledger: Ledger) -> RecordWriter:
     """Of a worker that holds a lease of 60 s."""
-    made = RecordBook(open_berth(ledger))
+    made = RecordWriter(open_segment(ledger))
     claim(made)
-    made.berth.put(Cell.HELD, 1)
+    made.segment.put(Cell.HELD, 1)
     return made
 
 
 @pytest.fixture
-def worker(book: RecordBook) -> Iterator[Handle]:
+def worker(writer: RecordWriter) -> Iterator[Handle]:
     """That worker, from above."""
     ours, theirs = Link.pair()
-    yield Handle(0, 1, os.getpid(), -1, ours, (book.berth,), os.memfd_create("stacks"))
+    yield Handle(0, 1, os.getpid(), -1, ours, (writer.segment,), os.memfd_create("stacks"))
     ours.close()
     theirs.close()
 
@@ -55,7 +55,7 @@ class Looks:
     def __init__(self, ledger: Ledger, worker: Handle) -> None:
         self.ledger = ledger
         self.worker = worker
-        self.watch = Watch(ledger)
+        self.watch = LedgerWatch(ledger)
         self.state = Brain().serve().state
         self.now = self.awake_s = NOW
 
@@ -66,7 +66,7 @@ class Looks:
         while self.awake_s < NOW + seconds:
             step_s = min(self.watch.patience_s(self.state), NOW + seconds - self.awake_s)
             self.now, self.awake_s = self.now + step_s, self.awake_s + step_s
-            looked = self.watch.look(self.state, [self.worker], self.now, self.awake_s)
+            looked = self.watch.scan(self.state, [self.worker], self.now, self.awake_s)
             found += [fact for fact in looked if isinstance(fact, KeeperLate | LimitOverdue)]
         return found
 
@@ -86,7 +86,7 @@ def test_a_keeper_that_has_not_looked_for_two_seconds_is_late_once_something_is_
 
 
 def test_a_keeper_that_is_being_woken_from_its_rest_is_not_late(looks: Looks) -> None:
-    """What was claimed in this moment has rung; a keeper that does not come is late soon after its rest."""
+    """What was claimed in this moment has woken; a keeper that does not come is late soon after its rest."""
     looks.ledger.tick(NOW + 2.0)
     assert looks.at(4.0) == []
     assert looks.at(4.1)
@@ -106,10 +106,10 @@ def test_n4_a_keeper_that_goes_on_between_two_freezes_is_never_late(looks: Looks
         assert looks.at(0.4 * count, frozen_s=2.5) == []
 
 
-def test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze(looks: Looks, book: RecordBook) -> None:
+def test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze(looks: Looks, writer: RecordWriter) -> None:
     """N4: its limit is over, as its users' time goes, but its worker was given no time to say so."""
     looks.ledger.tick(NOW + 3600.0)
-    book.running(0, now=NOW, limit_s=1.0)
+    writer.running(0, now=NOW, limit_s=1.0)
     patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
     assert looks.at(0.5) == []
     assert looks.at(0.5 + patience_s, frozen_s=FREEZE_S) == []
@@ -117,11 +117,11 @@ def test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze(looks: Looks, 
 
 
 def test_an_activity_that_hangs_is_found_within_a_look_of_limit_and_grace(
-    looks: Looks, book: RecordBook
+    looks: Looks, writer: RecordWriter
 ) -> None:
     """C11: by the ledger's times, and once the supervisor has seen it itself for as long as the grace is."""
     looks.ledger.tick(NOW + 3600.0)
-    book.running(0, now=NOW, limit_s=1.2)
+    writer.running(0, now=NOW, limit_s=1.2)
     patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
     assert looks.at(1.2 + patience_s) == []
     overdue, *_ = looks.at(2.1 + patience_s)

@@ -1,4 +1,4 @@
-"""The retry gate: one probe while the engine is away, one line per change of state."""
+"""The retry circuit: one probe while the engine is away, one line per change of state."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.client.circuit import Gate
 from flowherd.backoff import Backoff
+from flowherd.client.circuit import Circuit
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnauthorized, EngineUnavailable
 
 
@@ -43,50 +43,50 @@ def dropped() -> EngineDisconnected:
     return EngineDisconnected("closed by the other side", in_doubt=True)
 
 
-async def until_done(gate: Gate, call: Calls) -> str:
+async def until_done(circuit: Circuit, call: Calls) -> str:
     while True:
         try:
-            return await gate.through(call)
+            return await circuit.through(call)
         except EngineUnavailable:
             continue
 
 
 @virtual_time
 async def test_an_open_gate_lets_all_calls_through_together() -> None:
-    gate, call = Gate(), Calls()
-    assert await asyncio.gather(*(gate.through(call) for _ in range(20))) == ["done"] * 20
+    circuit, call = Circuit(), Calls()
+    assert await asyncio.gather(*(circuit.through(call) for _ in range(20))) == ["done"] * 20
     assert call.most_under_way == 20
-    assert repr(gate) == "<Gate [open]>"
+    assert repr(circuit) == "<Circuit [open]>"
 
 
 @virtual_time
 async def test_an_error_closes_the_gate_and_is_raised() -> None:
-    gate = Gate()
+    circuit = Circuit()
     with pytest.raises(EngineUnavailable, match="refused"):
-        await gate.through(Calls(refused()))
-    assert gate.failures == 1
-    assert repr(gate) == "<Gate [1 failures in a row]>"
+        await circuit.through(Calls(refused()))
+    assert circuit.failures == 1
+    assert repr(circuit) == "<Circuit [1 failures in a row]>"
 
 
 @virtual_time
 async def test_calls_that_failed_together_count_once() -> None:
     """One lost connection pool of 32 calls is one failure, not thirty-two."""
-    gate = Gate()
+    circuit = Circuit()
     call = Calls(*[refused() for _ in range(32)])
-    results = await asyncio.gather(*(gate.through(call) for _ in range(32)), return_exceptions=True)
+    results = await asyncio.gather(*(circuit.through(call) for _ in range(32)), return_exceptions=True)
     assert all(isinstance(result, EngineUnavailable) for result in results)
-    assert gate.failures == 1
+    assert circuit.failures == 1
 
 
 @virtual_time
 async def test_a_closed_gate_lets_one_call_through_at_a_time_whatever_else_waits() -> None:
-    """Faults E5: one retry gate per child, not per result."""
-    gate = Gate()
+    """Faults E5: one retry circuit per child, not per result."""
+    circuit = Circuit()
     first = Calls(refused())
     with pytest.raises(EngineUnavailable):
-        await gate.through(first)
+        await circuit.through(first)
     call = Calls(*[refused() for _ in range(8)])
-    await asyncio.gather(*(until_done(gate, call) for _ in range(32)))
+    await asyncio.gather(*(until_done(circuit, call) for _ in range(32)))
     probes = call.at[:9]
     assert len(call.at) == 8 + 32
     assert all(later - earlier >= 0.01 for earlier, later in itertools.pairwise(probes))
@@ -95,14 +95,14 @@ async def test_a_closed_gate_lets_one_call_through_at_a_time_whatever_else_waits
 
 @virtual_time
 async def test_probes_are_spaced_by_the_backoff_and_all_calls_flow_after_the_first_success() -> None:
-    gate = Gate(Backoff(base_s=1.0, cap_s=8.0), random.Random(4))
+    circuit = Circuit(Backoff(base_s=1.0, cap_s=8.0), random.Random(4))
     call = Calls(*[refused() for _ in range(6)])
-    await until_done(gate, call)
+    await until_done(circuit, call)
     gaps = [round(later - earlier, 3) for earlier, later in itertools.pairwise(call.at)]
     for gap, ceiling in zip(gaps, [1, 2, 4, 8, 8, 8], strict=True):
         assert ceiling / 10 <= gap - 0.01 <= ceiling + 0.001
     begun = now()
-    await asyncio.gather(*(gate.through(call) for _ in range(10)))
+    await asyncio.gather(*(circuit.through(call) for _ in range(10)))
     assert now() - begun < 0.02
 
 
@@ -113,19 +113,19 @@ async def test_an_outage_of_20_s_costs_few_tries_and_ends_soon_after_the_engine_
     What stands before the engine accepts connections and drops them, as a proxy does.
     """
     for seed in range(200):
-        gate, back_at, tries = Gate(rng=random.Random(seed)), now() + 20.0, 0
+        circuit, back_at, tries = Circuit(rng=random.Random(seed)), now() + 20.0, 0
 
-        async def call(gate: Gate = gate, back_at: float = back_at) -> None:
+        async def call(circuit: Circuit = circuit, back_at: float = back_at) -> None:
             nonlocal tries
             if now() < back_at:
                 tries += 1
                 raise dropped()
 
-        async def deliver(due_s: float, gate: Gate = gate, call=call) -> None:
+        async def deliver(due_s: float, circuit: Circuit = circuit, call=call) -> None:
             await asyncio.sleep(due_s)
             while True:
                 try:
-                    return await gate.through(call)
+                    return await circuit.through(call)
                 except EngineUnavailable:
                     continue
 
@@ -137,9 +137,9 @@ async def test_an_outage_of_20_s_costs_few_tries_and_ends_soon_after_the_engine_
 @virtual_time
 async def test_a_connection_that_had_gone_idle_costs_one_call_and_no_delay_and_is_not_news() -> None:
     """Faults E4: an engine that was restarted has dropped what was kept alive; the second call finds it well."""
-    gate, call, begun = Gate(Backoff(base_s=5.0)), Calls(dropped()), now()
+    circuit, call, begun = Circuit(Backoff(base_s=5.0)), Calls(dropped()), now()
     with capture_logs() as logs:
-        assert await until_done(gate, call) == "done"
+        assert await until_done(circuit, call) == "done"
     assert now() - begun < 0.03
     assert len(call.at) == 2
     assert logs == []
@@ -148,12 +148,12 @@ async def test_a_connection_that_had_gone_idle_costs_one_call_and_no_delay_and_i
 @virtual_time
 async def test_connections_lost_together_are_followed_by_one_call_that_finds_out_for_all() -> None:
     """Scorecard M12: eight calls were under way when the engine went; it is asked once more, not eight times."""
-    gate = Gate(Backoff(base_s=5.0), random.Random(1))
+    circuit = Circuit(Backoff(base_s=5.0), random.Random(1))
     call = Calls(*[dropped() for _ in range(8)], refused(), refused())
-    tries = [asyncio.create_task(until_done(gate, call)) for _ in range(8)]
+    tries = [asyncio.create_task(until_done(circuit, call)) for _ in range(8)]
     await asyncio.sleep(0.4)
     assert len(call.at) == 8 + 1
-    assert gate.failures == 2
+    assert circuit.failures == 2
     await asyncio.gather(*tries)
     assert len(call.at) == 8 + 2 + 8
 
@@ -166,21 +166,21 @@ async def test_the_engines_wish_is_honoured_up_to_a_minute(
     asked_s: float, least_s: float, most_s: float
 ) -> None:
     """Faults E7."""
-    gate = Gate()
+    circuit = Circuit()
     call = Calls(EngineUnavailable("status 429", retry_after_s=asked_s))
-    await until_done(gate, call)
+    await until_done(circuit, call)
     assert least_s - 0.001 <= call.at[1] - call.at[0] - 0.01 <= most_s + 0.001
 
 
 @virtual_time
 async def test_what_does_not_pass_by_itself_is_looked_at_again_every_half_minute() -> None:
     """Faults E10."""
-    gate = Gate()
+    circuit = Circuit()
     call = Calls(*[EngineMisconfigured("status 403") for _ in range(3)])
     for _ in range(3):
         with pytest.raises(EngineMisconfigured):
-            await gate.through(call)
-    assert await gate.through(call) == "done"
+            await circuit.through(call)
+    assert await circuit.through(call) == "done"
     gaps = [later - earlier for earlier, later in itertools.pairwise(call.at)]
     assert all(27.0 <= gap <= 33.1 for gap in gaps)
 
@@ -188,7 +188,7 @@ async def test_what_does_not_pass_by_itself_is_looked_at_again_every_half_minute
 @virtual_time
 async def test_one_line_is_logged_per_change_of_state() -> None:
     """Faults E1: not one per try."""
-    gate = Gate()
+    circuit = Circuit()
     call = Calls(
         *[refused() for _ in range(5)],
         EngineMisconfigured("POST http://x/api: status 302"),
@@ -198,9 +198,9 @@ async def test_one_line_is_logged_per_change_of_state() -> None:
     with capture_logs() as logs:
         for _ in range(10):
             with pytest.raises(Exception, match=r"refused|302|401"):
-                await gate.through(call)
-        await gate.through(call)
-        await gate.through(call)
+                await circuit.through(call)
+        await circuit.through(call)
+        await circuit.through(call)
     assert [entry["event"] for entry in logs] == [
         "engine_unreachable",
         "engine_misconfigured",
@@ -215,26 +215,26 @@ async def test_one_line_is_logged_per_change_of_state() -> None:
 @virtual_time
 async def test_hurry_lets_the_next_call_pass_at_once() -> None:
     """At the end of a drain there is no time left to wait for a Retry-After of a minute."""
-    gate = Gate()
+    circuit = Circuit()
     call = Calls(EngineUnavailable("status 503", retry_after_s=60.0))
     with pytest.raises(EngineUnavailable):
-        await gate.through(call)
-    waiting = asyncio.create_task(gate.through(call))
+        await circuit.through(call)
+    waiting = asyncio.create_task(circuit.through(call))
     await asyncio.sleep(5.0)
     assert len(call.at) == 1
-    gate.hurry()
+    circuit.hurry()
     assert await waiting == "done"
     assert now() - 1000.0 < 5.1
 
 
 @virtual_time
 async def test_a_waiting_call_that_is_cancelled_leaves_the_probe_to_the_next() -> None:
-    gate = Gate()
+    circuit = Circuit()
     call = Calls(EngineUnavailable("status 503", retry_after_s=10.0))
     with pytest.raises(EngineUnavailable):
-        await gate.through(call)
-    first = asyncio.create_task(gate.through(call))
-    second = asyncio.create_task(gate.through(call))
+        await circuit.through(call)
+    first = asyncio.create_task(circuit.through(call))
+    second = asyncio.create_task(circuit.through(call))
     await asyncio.sleep(1.0)
     first.cancel()
     assert await second == "done"
@@ -242,13 +242,13 @@ async def test_a_waiting_call_that_is_cancelled_leaves_the_probe_to_the_next() -
 
 
 @virtual_time
-async def test_an_exception_that_is_not_about_the_engine_neither_closes_nor_opens_the_gate() -> None:
-    gate = Gate()
+async def test_an_exception_that_is_not_about_the_engine_neither_closes_nor_opens_the_circuit() -> None:
+    circuit = Circuit()
     with pytest.raises(ZeroDivisionError):
-        await gate.through(Calls(ZeroDivisionError()))
-    assert gate.failures == 0
+        await circuit.through(Calls(ZeroDivisionError()))
+    assert circuit.failures == 0
     with pytest.raises(EngineUnavailable):
-        await gate.through(Calls(refused()))
+        await circuit.through(Calls(refused()))
     with pytest.raises(ZeroDivisionError):
-        await gate.through(Calls(ZeroDivisionError()))
-    assert gate.failures == 1
+        await circuit.through(Calls(ZeroDivisionError()))
+    assert circuit.failures == 1

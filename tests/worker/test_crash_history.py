@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowherd.ledger import Ledger, records_needed
-from flowherd.ledger.crash_history import FEWEST_ENTRIES, FORGOTTEN_AFTER_S, Suspects, area_bytes
+from flowherd.ledger.crash_history import FEWEST_ENTRIES, FORGOTTEN_AFTER_S, CrashHistory, area_bytes
 
 
 class Clock:
@@ -23,36 +23,36 @@ class Clock:
         return self.now
 
 
-def table(clock: Clock | None = None) -> Suspects:
-    return Suspects(memoryview(bytearray(area_bytes(FEWEST_ENTRIES))), clock or Clock())
+def table(clock: Clock | None = None) -> CrashHistory:
+    return CrashHistory(memoryview(bytearray(area_bytes(FEWEST_ENTRIES))), clock or Clock())
 
 
 def test_deaths_add_up_and_are_named() -> None:
     """The message of a poison names each death."""
     suspects = table()
-    suspects.charge("a", "process 0 was killed by SIGKILL", 1)
-    charges = suspects.charge("a", "process 1 was killed by SIGSEGV", 2)
+    crash_history.charge("a", "process 0 was killed by SIGKILL", 1)
+    charges = crash_history.charge("a", "process 1 was killed by SIGSEGV", 2)
     assert charges.count == 2
     assert charges.deaths == ("process 0 was killed by SIGKILL", "process 1 was killed by SIGSEGV")
-    assert suspects.charges("a") == charges
-    assert suspects.charges("b").count == 0
+    assert crash_history.charges("a") == charges
+    assert crash_history.charges("b").count == 0
 
 
 def test_one_death_is_charged_once_however_often_its_settlement_is_tried() -> None:
     """A keeper that dies in the middle of a settlement is followed by another."""
     suspects = table()
-    suspects.charge("a", "died", 7)
-    assert suspects.charge("a", "died", 7).count == 1
+    crash_history.charge("a", "died", 7)
+    assert crash_history.charge("a", "died", 7).count == 1
 
 
 def test_a_suspect_is_forgotten_after_an_hour() -> None:
     """An activity that runs each day must not collect charges over months."""
     clock = Clock()
     suspects = table(clock)
-    suspects.charge("a", "died", 1)
+    crash_history.charge("a", "died", 1)
     clock.now += FORGOTTEN_AFTER_S + 1
-    assert suspects.charges("a").count == 0
-    assert suspects.charge("a", "died", 2).count == 1
+    assert crash_history.charges("a").count == 0
+    assert crash_history.charge("a", "died", 2).count == 1
 
 
 def test_the_oldest_entry_makes_room() -> None:
@@ -61,26 +61,26 @@ def test_the_oldest_entry_makes_room() -> None:
     suspects = table(clock)
     for number in range(FEWEST_ENTRIES + 1):
         clock.now += 1
-        suspects.charge(str(number), "died", number + 1)
-    assert suspects.charges("0").count == 0
-    assert all(suspects.charges(str(number)).count == 1 for number in range(1, FEWEST_ENTRIES + 1))
+        crash_history.charge(str(number), "died", number + 1)
+    assert crash_history.charges("0").count == 0
+    assert all(crash_history.charges(str(number)).count == 1 for number in range(1, FEWEST_ENTRIES + 1))
 
 
 @pytest.mark.parametrize("concurrency", [1, 600, 5000])
 def test_a_host_remembers_twice_as_many_suspects_as_it_runs(concurrency: int) -> None:
     """N13: two crashes of everything, one after the other, push nobody out."""
-    suspects = Ledger(seats=64, records=records_needed(concurrency, 10)).suspects
+    suspects = Ledger(processes=64, records=records_needed(concurrency, 10)).crash_history
     for number in range(2 * concurrency):
-        suspects.charge(f"a-{number}", "died", number + 1)
-    assert all(suspects.charges(f"a-{number}").count == 1 for number in range(2 * concurrency))
-    assert suspects.charges("another").count == 0
+        crash_history.charge(f"a-{number}", "died", number + 1)
+    assert all(crash_history.charges(f"a-{number}").count == 1 for number in range(2 * concurrency))
+    assert crash_history.charges("another").count == 0
 
 
 def test_all_processes_see_the_same_table() -> None:
     """It lives in the map that is shared by fork."""
-    ledger = Ledger(seats=1, records=4)
-    ledger.suspects.charge("a", "died", 1)
-    assert ledger.suspects.charges("a").count == 1
+    ledger = Ledger(processes=1, records=4)
+    ledger.crash_history.charge("a", "died", 1)
+    assert ledger.crash_history.charges("a").count == 1
 
 
 @settings(max_examples=50, deadline=None)
@@ -93,5 +93,5 @@ def test_counts_match_a_dictionary(seed: int) -> None:
     for sequence in range(1, 120):
         name = rng.choice(names)
         model[name] = model.get(name, 0) + 1
-        suspects.charge(name, "x" * rng.randint(0, 400), sequence)
-    assert {name: suspects.charges(name).count for name in model} == model
+        crash_history.charge(name, "x" * rng.randint(0, 400), sequence)
+    assert {name: crash_history.charges(name).count for name in model} == model

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_engine import Play, ScriptedEngine
 
-from flowherd.transport.direct import DirectTransport
-from flowherd.transport.connection_pool import HttpPool
-from flowherd.transport.wire import ConnectError, Origin
 from flowherd.errors import EngineDisconnected
+from flowherd.transport.connection_pool import HttpPool
+from flowherd.transport.direct import DirectTransport
+from flowherd.transport.wire import ConnectError, Origin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from flowherd.sdk.tracebacks import MAX_MESSAGE_BYTES, clean_message, describe_exception, report
 from flowherd.sdk.redaction import mask, secrets_in
+from flowherd.sdk.tracebacks import MAX_MESSAGE_BYTES, clean_message, describe_exception, report
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
@@ -78,7 +78,7 @@ def test_the_report_names_causes_first():
         _fail("outer")
     text = report(caught.value)
     assert text.index("KeyError: 'inner'") < text.index("ValueError: outer")
-    assert "test_failures.py" in text
+    assert "test_tracebacks.py" in text
 
 
 def test_the_report_stays_within_a_log_line():
