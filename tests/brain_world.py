@@ -111,15 +111,13 @@ class World:
         match order:
             case actions.Spawn(index, incarnation, limit, zygote):
                 for other in self.living.values():
-                    assert other.index != process or self.may_have_a_successor(other), (
-                        f"two processes in process {process}"
-                    )
-                assert process == KEEPER or not self.stops, "a worker is born into a stop"
+                    assert other.index != index or self.may_have_a_successor(other), f"two of process {index}"
+                assert index == KEEPER or not self.stops, "a worker is born into a stop"
                 process = Process(index, incarnation, limit=limit, zygote=zygote)
                 self.living[process.names] = process
                 if zygote:
                     assert self.reachable(ZYGOTE, zygote).ready_at is not None
-                    assert process not in {KEEPER, ZYGOTE}
+                    assert index not in {KEEPER, ZYGOTE}
                 return [] if self.forks_wait or zygote else [self.answer_fork(process)]
             case actions.SetSlots(index, incarnation, limit, n):
                 self.reachable(index, incarnation).orders.append((limit, n))

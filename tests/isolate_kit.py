@@ -236,7 +236,7 @@ async def workplace(
     link, theirs = Link.pair()
     socket.send_fds(forker, [json.dumps(env or {}).encode()], [theirs.fileno()])
     theirs.close()
-    seen = replace(environment or RunEnvironment(), index=3)
+    seen = replace(environment or RunEnvironment(), process_index=3)
     place = Workplace(link, load_app(app, folder), seen, config, **rules)
     try:
         yield place

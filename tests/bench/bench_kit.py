@@ -53,7 +53,7 @@ def arguments(doc: str, *, repeat: int = 3, has_rust: bool = False) -> argparse.
 def in_turn(
     sheet: Sheet, options: argparse.Namespace, contenders: Mapping[str, Callable[[], Mapping[str, float]]]
 ) -> None:
-    """ActivityProfiles one after the other, again and again: a noisy neighbour meets each, a failure ends only its own."""
+    """Measures one after the other, again and again: a noisy neighbour meets each, a failure ends only its own."""
     for _ in range(options.repeat):
         for who, measure in contenders.items():
             if options.only not in who or who in sheet.failed:

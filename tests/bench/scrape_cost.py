@@ -34,7 +34,7 @@ def host(processes: int) -> Iterator[tuple[HostMetrics, StatusBoard]]:
     sleepers = [subprocess.Popen(["sleep", "600"]) for _ in range(processes)]
     try:
         ledger = Ledger(processes=max(processes, 64), records=100)
-        for process, sleeper in enumerate(sleepers):
+        for index, sleeper in enumerate(sleepers):
             segment = ledger.free_segment()
             assert segment is not None
             segment.open(index=index, incarnation=1, now=time.monotonic())

@@ -272,7 +272,7 @@ MUTATIONS = (
     Mutation(
         "sums that garbage cannot spoil",
         WORKER + "ledger/totals.py",
-        "if process >= self._processes:",
+        "if index >= self._processes:",
         "if False:",
         BRAIN + "test_scribbled.py::test_whatever_is_scribbled_in_a_segment_costs_its_process_alone",
     ),
@@ -302,7 +302,7 @@ MUTATIONS = (
     Mutation(
         "the budget of the host",
         SUPERVISOR + "core/budget.py",
-        "free = state.plan.concurrency - sum(worker.charge for worker in turn.state.workers)",
+        "free = state.plan.concurrency - sum(worker.charge for worker in transition.state.workers)",
         "free = state.plan.concurrency",
         "tests/supervisor/test_budget_histories.py",
     ),

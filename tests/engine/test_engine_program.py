@@ -57,7 +57,7 @@ def test_it_says_where_it_listens_and_stops_at_once_with_exit_0(number):
         began = time.monotonic()
         process.send_signal(number)
         assert process.wait(5) == 0
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 3.0
         assert process.stdout.read() == process.stderr.read() == ""
 
 

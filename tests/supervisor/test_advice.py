@@ -12,8 +12,8 @@ from flowherd_supervisor.advise.judge import ENOUGH_SAMPLES, Surroundings, advis
 from flowherd_supervisor.advise.measured import (
     ENOUGH_PROBES,
     Measured,
+    Place,
     Steps,
-    WorkerPlace,
     median_s,
     residual_p95_s,
 )
@@ -28,7 +28,7 @@ def on_loop(
     kept_s = attempts * kept_ms / 1e3
     return Measured(
         "job",
-        WorkerPlace.ASYNC,
+        Place.ASYNC,
         attempts,
         samples=attempts,
         cpu_s=attempts * cpu_ms / 1e3,
@@ -48,7 +48,7 @@ def in_thread(
     """A `def`, measured all the time."""
     return Measured(
         "job",
-        WorkerPlace.THREAD,
+        Place.THREAD,
         attempts,
         samples=attempts,
         cpu_s=attempts * cpu_ms / 1e3,
@@ -63,22 +63,22 @@ def in_thread(
 @pytest.mark.parametrize(
     ("measured", "verdict"),
     [
-        (on_loop(kept_ms=0.2, cpu_ms=0.2, wait_ms=500), WorkerPlace.ASYNC),
-        (on_loop(kept_ms=30, cpu_ms=30), WorkerPlace.PROCESS),
-        (on_loop(kept_ms=30, cpu_ms=29, released=0.9), WorkerPlace.THREAD),
-        (on_loop(kept_ms=30, cpu_ms=0.1, released=1.0), WorkerPlace.THREAD),
-        (on_loop(kept_ms=30, cpu_ms=0.1, released=0.0), WorkerPlace.PROCESS),
-        (on_loop(kept_ms=19, cpu_ms=19), WorkerPlace.ASYNC),
-        (on_loop(kept_ms=8, cpu_ms=8, attempts=900), WorkerPlace.PROCESS),
-        (on_loop(kept_ms=0.05, cpu_ms=0.05, attempts=180_000), WorkerPlace.ASYNC),
-        (on_loop(kept_ms=0.12, cpu_ms=0.05, attempts=80_000), WorkerPlace.ASYNC),
-        (on_loop(kept_ms=300, cpu_ms=300, wait_ms=9_000, attempts=30), WorkerPlace.PROCESS),
-        (in_thread(wall_ms=500, cpu_ms=0.5, released=1.0), WorkerPlace.THREAD),
-        (in_thread(wall_ms=60, cpu_ms=60, released=0.1), WorkerPlace.PROCESS),
-        (in_thread(wall_ms=60, cpu_ms=60, released=0.9), WorkerPlace.THREAD),
-        (in_thread(wall_ms=60, cpu_ms=60, attempts=30), WorkerPlace.THREAD),
-        (in_thread(wall_ms=600, cpu_ms=60, hold_ms=300, attempts=30), WorkerPlace.PROCESS),
-        (replace(on_loop(kept_ms=30, cpu_ms=30), place=WorkerPlace.PROCESS), WorkerPlace.PROCESS),
+        (on_loop(kept_ms=0.2, cpu_ms=0.2, wait_ms=500), Place.ASYNC),
+        (on_loop(kept_ms=30, cpu_ms=30), Place.PROCESS),
+        (on_loop(kept_ms=30, cpu_ms=29, released=0.9), Place.THREAD),
+        (on_loop(kept_ms=30, cpu_ms=0.1, released=1.0), Place.THREAD),
+        (on_loop(kept_ms=30, cpu_ms=0.1, released=0.0), Place.PROCESS),
+        (on_loop(kept_ms=19, cpu_ms=19), Place.ASYNC),
+        (on_loop(kept_ms=8, cpu_ms=8, attempts=900), Place.PROCESS),
+        (on_loop(kept_ms=0.05, cpu_ms=0.05, attempts=180_000), Place.ASYNC),
+        (on_loop(kept_ms=0.12, cpu_ms=0.05, attempts=80_000), Place.ASYNC),
+        (on_loop(kept_ms=300, cpu_ms=300, wait_ms=9_000, attempts=30), Place.PROCESS),
+        (in_thread(wall_ms=500, cpu_ms=0.5, released=1.0), Place.THREAD),
+        (in_thread(wall_ms=60, cpu_ms=60, released=0.1), Place.PROCESS),
+        (in_thread(wall_ms=60, cpu_ms=60, released=0.9), Place.THREAD),
+        (in_thread(wall_ms=60, cpu_ms=60, attempts=30), Place.THREAD),
+        (in_thread(wall_ms=600, cpu_ms=60, hold_ms=300, attempts=30), Place.PROCESS),
+        (replace(on_loop(kept_ms=30, cpu_ms=30), place=Place.PROCESS), Place.PROCESS),
     ],
     ids=[
         "waits for the network",
@@ -99,7 +99,7 @@ def in_thread(
         "has a process",
     ],
 )
-def test_each_kind_of_work_has_its_place(measured: Measured, verdict: WorkerPlace) -> None:
+def test_each_kind_of_work_has_its_place(measured: Measured, verdict: Place) -> None:
     """The table at the top of the module."""
     advice = advise(measured, AROUND)
     assert advice.verdict is verdict, advice
@@ -111,7 +111,7 @@ def test_too_few_samples_or_looks_make_no_verdict() -> None:
     full = on_loop(kept_ms=30, cpu_ms=30)
     few = advise(replace(full, samples=ENOUGH_SAMPLES - 1), AROUND)
     unseen = advise(replace(full, probes=ENOUGH_PROBES - 1, released=0), AROUND)
-    assert (few.verdict, unseen.verdict) == (WorkerPlace.UNKNOWN, WorkerPlace.UNKNOWN)
+    assert (few.verdict, unseen.verdict) == (Place.UNKNOWN, Place.UNKNOWN)
     assert not few.is_change
     assert "29 of the 30 samples" in few.reason
     assert "looks at the GIL" in unseen.reason
@@ -121,7 +121,7 @@ def test_a_single_bad_moment_is_no_habit() -> None:
     """A machine that stood still for 300 ms does not make 100 light attempts heavy."""
     light = on_loop(kept_ms=0.1, cpu_ms=0.1, wait_ms=30)
     unlucky = replace(light, kept_s=light.kept_s + 0.3, longest_block_s=0.3, steps=Steps((0.3,), (0.3,)))
-    assert advise(unlucky, AROUND).verdict is WorkerPlace.ASYNC
+    assert advise(unlucky, AROUND).verdict is Place.ASYNC
 
 
 def test_the_criteria_carry_their_numbers() -> None:

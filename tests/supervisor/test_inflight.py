@@ -34,12 +34,12 @@ def test_a_loop_that_was_blocked_becomes_one_event_with_its_line() -> None:
     writer.segment.note_block("/app/old.py:1")
     events = EventLog()
     watch = BlockWatch(ledger, events)
-    watch.scan()
+    watch.look()
     assert events.after(0) == []
     writer.segment.note_block("/app/images.py:12")
     writer.segment.note_block("/app/images.py:14")
-    watch.scan()
-    watch.scan()
+    watch.look()
+    watch.look()
     [event] = events.after(0)
     assert (event["event"], event["process"], event["place"], event["times"]) == (
         "loop_blocked", 1, "/app/images.py:14", 2,
@@ -49,7 +49,7 @@ def test_a_loop_that_was_blocked_becomes_one_event_with_its_line() -> None:
     writer.segment.open(index=0, incarnation=1, now=1.0)
     RecordWriter(writer.segment)
     assert writer.segment.blocked_at == ""
-    watch.scan()
+    watch.look()
     assert len(events.after(0)) == 1
 
 

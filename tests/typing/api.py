@@ -68,7 +68,7 @@ async def optioned(params: dict[str, Any], ctx: ActivityContext) -> ActivityResu
         await stream.send("text")
     ctx.record_usage("anthropic", "model", input_tokens=3, cost_usd=Decimal("0.1"))
     ctx.record_cost(0.5)
-    ctx.logger.info("working", extra={"process": ctx.process_index})
+    ctx.logger.info("working", extra={"index": ctx.process_index})
     if ctx.cancelled:
         raise ActivityError("no stock", code="OUT_OF_STOCK", retryable=False)
     result = ActivityResult.values({"a": 1}, b=2).with_cost("0.1").with_usage(Usage("p", "m"))

@@ -29,7 +29,7 @@ def table(clock: Clock | None = None) -> CrashHistory:
 
 def test_deaths_add_up_and_are_named() -> None:
     """The message of a poison names each death."""
-    suspects = table()
+    crash_history = table()
     crash_history.charge("a", "process 0 was killed by SIGKILL", 1)
     charges = crash_history.charge("a", "process 1 was killed by SIGSEGV", 2)
     assert charges.count == 2
@@ -40,7 +40,7 @@ def test_deaths_add_up_and_are_named() -> None:
 
 def test_one_death_is_charged_once_however_often_its_settlement_is_tried() -> None:
     """A keeper that dies in the middle of a settlement is followed by another."""
-    suspects = table()
+    crash_history = table()
     crash_history.charge("a", "died", 7)
     assert crash_history.charge("a", "died", 7).count == 1
 
@@ -48,7 +48,7 @@ def test_one_death_is_charged_once_however_often_its_settlement_is_tried() -> No
 def test_a_suspect_is_forgotten_after_an_hour() -> None:
     """An activity that runs each day must not collect charges over months."""
     clock = Clock()
-    suspects = table(clock)
+    crash_history = table(clock)
     crash_history.charge("a", "died", 1)
     clock.now += FORGOTTEN_AFTER_S + 1
     assert crash_history.charges("a").count == 0
@@ -58,7 +58,7 @@ def test_a_suspect_is_forgotten_after_an_hour() -> None:
 def test_the_oldest_entry_makes_room() -> None:
     """256 suspects; the 257th pushes out the one that was charged longest ago."""
     clock = Clock()
-    suspects = table(clock)
+    crash_history = table(clock)
     for number in range(FEWEST_ENTRIES + 1):
         clock.now += 1
         crash_history.charge(str(number), "died", number + 1)
@@ -69,7 +69,7 @@ def test_the_oldest_entry_makes_room() -> None:
 @pytest.mark.parametrize("concurrency", [1, 600, 5000])
 def test_a_host_remembers_twice_as_many_suspects_as_it_runs(concurrency: int) -> None:
     """N13: two crashes of everything, one after the other, push nobody out."""
-    suspects = Ledger(processes=64, records=records_needed(concurrency, 10)).crash_history
+    crash_history = Ledger(processes=64, records=records_needed(concurrency, 10)).crash_history
     for number in range(2 * concurrency):
         crash_history.charge(f"a-{number}", "died", number + 1)
     assert all(crash_history.charges(f"a-{number}").count == 1 for number in range(2 * concurrency))
@@ -88,7 +88,7 @@ def test_all_processes_see_the_same_table() -> None:
 def test_counts_match_a_dictionary(seed: int) -> None:
     """Up to the table's size nothing is lost or mixed up."""
     rng = random.Random(seed)
-    suspects, model = table(), {}
+    crash_history, model = table(), {}
     names = [str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(40)]
     for sequence in range(1, 120):
         name = rng.choice(names)

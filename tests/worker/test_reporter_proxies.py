@@ -52,7 +52,7 @@ class Sender:
 @pytest.mark.parametrize("status", [400, 404, 405, 409, 413, 415, 422])
 @virtual_time
 async def test_a_computed_success_outlives_a_proxy_that_answers_for_a_while(status: int) -> None:
-    """N7: a redeployed ingress answers 404 or 413 in HTML for half a minute; nothing is failed, the circuit stays open."""
+    """N7: a redeployed ingress answers 404 or 413 in HTML for half a minute; the circuit stays open."""
     sender = Sender()
     sender.answer("complete", foreign(status))
     delivery = sender.post()

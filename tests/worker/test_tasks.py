@@ -55,8 +55,8 @@ def test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf(
         codes.append(code)
         left.set()
 
-    monkeypatch.setattr(orders, "leave", leave)
-    monkeypatch.setattr(orders, "ORPHAN_EXIT_S", 0.0)
+    monkeypatch.setattr(commands, "leave", leave)
+    monkeypatch.setattr(commands, "ORPHAN_EXIT_S", 0.0)
     heard: list[Downward] = []
 
     def deliver(message: Downward) -> None:

@@ -54,7 +54,7 @@ def init(folder: Path, name: str) -> int:
 
 
 def _filled(template: str, folder: Path, name: str) -> str:
-    text = (files("flowherd_supervisor.commands") / "starter" / template).read_text(encoding="utf-8")
+    text = (files("flowherd_supervisor.cli") / "starter" / template).read_text(encoding="utf-8")
     program = Path(sys.executable).with_name("flowherd")
     values = {
         "NAME": name,

@@ -1,4 +1,4 @@
-"""What each process's ended incarnations have counted, added up so that a keeper may die anywhere; it reads no segments.
+"""Counts of ended incarnations, added up by process so that a keeper may die anywhere; it reads no segments.
 
 The keeper is the only writer, and one keeper at a time. To add is to read, and to do it twice is to count twice; so
 nothing is added in place. The new sums are written down first, then who is being moved, in one store; from then on

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Turns:
-    """Carries out what `flowherd.working.pacing` decides. All times are seconds of the loop's clock, which is monotonic.
+    """Carries out what `flowherd.working.pacing` decides. Times are seconds of the loop's clock.
 
     Args:
         config: the pauses of a host without work.
