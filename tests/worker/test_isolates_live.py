@@ -129,7 +129,7 @@ async def test_money_logs_and_lines_come_out_here(forker, caplog):
         "half a line",
     ]
     assert [record.line for record in about if record.getMessage() == "activity_stderr"] == ["to stderr"]
-    (logged,) = [record for record in about if record.name == "flowherd.model"]
+    (logged,) = [record for record in about if record.name == "flowherd.activity"]
     assert (logged.getMessage(), logged.levelname) == ("logged 7", "WARNING")
     assert (logged.shelf, logged.odd) == ("B", "<class 'set'>")
 

@@ -24,7 +24,7 @@ YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn t
 
 __all__ = ["ActivityContext", "BaseContext", "CancelReason", "RunState", "SyncActivityContext"]
 
-_handler_log = logging.getLogger("flowherd.model")
+_handler_log = logging.getLogger("flowherd.activity")
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
