@@ -123,7 +123,7 @@ def core_is_pure(source: Source) -> Iterator[str]:
     )  # fmt: skip
     for name, line in source.names.items():
         ours = name.startswith(("flowherd.", "flowherd_supervisor."))
-        if ours and ".core" not in name and not name.startswith("flowherd.exits"):
+        if ours and ".core" not in name and not name.startswith(("flowherd.exits", "flowherd.ledger.layout")):
             yield f"{source.path}:{line}: {name} is not pure"
 
 

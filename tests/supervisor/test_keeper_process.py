@@ -118,8 +118,8 @@ def test_n1_pages_that_end_are_served_again(monkeypatch: pytest.MonkeyPatch) -> 
     class Routes:
         over_tcp = over_unix = None
 
-    monkeypatch.setattr(pages, "_Server", Server)
-    monkeypatch.setattr(pages, "AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr(http, "_Server", Server)
+    monkeypatch.setattr(http, "AGAIN_AFTER_S", 0.0)
     with socket.socket() as one:
         http.HttpThread(Routes(), [one]).start()  # type: ignore[arg-type]
         assert served.wait(CEILING_S)
