@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
@@ -34,16 +33,6 @@ class Span:
     events: list[tuple[str, dict[str, Any]]]
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One metric as it came."""
-
-    name: str
-    unit: str
-    kind: str
-    points: list[Any]
-
-
 @dataclass
 class Collector:
     """What has come so far.
@@ -59,7 +48,7 @@ class Collector:
     requests: int = 0
     headers: list[dict[str, str]] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
-    metrics: list[Metric] = field(default_factory=list)
+    paths: set[str] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
     silence: threading.Event = field(default_factory=threading.Event)
 
@@ -67,10 +56,9 @@ class Collector:
         with self.changed:
             self.requests += 1
             self.headers.append(headers)
+            self.paths.add(path)
             if self.status == 200 and path == "/v1/traces":
                 self.spans += _spans(body)
-            elif self.status == 200 and path == "/v1/metrics":
-                self.metrics[:] = _metrics(body)
             self.changed.notify_all()
 
     def wait_for(self, look: Callable[[], Any], what: str) -> Any:
@@ -144,18 +132,5 @@ def _spans(body: bytes) -> Iterator[Span]:
                 )
 
 
-def _metrics(body: bytes) -> Iterator[Metric]:
-    for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-        for scope in resource.scope_metrics:
-            for metric in scope.metrics:
-                kind = metric.WhichOneof("data")
-                yield Metric(metric.name, metric.unit, kind, list(getattr(metric, kind).data_points))
-
-
 def _plain(attributes: Any) -> dict[str, Any]:
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
-
-
-def labels_of(point: Any) -> dict[str, Any]:
-    """The attributes of one point of a metric."""
-    return _plain(point.attributes)

@@ -40,6 +40,7 @@ PURE = (
 )
 PURE_NAMES = (
     "flowherd.exits",
+    "flowherd.ledger.layout",
     *(path.split("/", 1)[1].removesuffix(".py").strip("/").replace("/", ".") for path in PURE),
 )
 LOOP = (

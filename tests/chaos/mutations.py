@@ -270,10 +270,18 @@ MUTATIONS = (
         BRAIN + "test_scribbled.py::test_a_damaged_segment_is_named_and_what_can_be_read_is_settled",
     ),
     Mutation(
+        "counters that move one by one",
+        WORKER + "ledger/ledger.py",
+        "                _clear(segment, number)\n",
+        "",
+        UNIT
+        + "test_totals.py::test_a_keeper_that_dies_at_any_store_lets_no_sum_fall_and_repeats_one_counter_at_most",
+    ),
+    Mutation(
         "sums that garbage cannot spoil",
-        WORKER + "ledger/totals.py",
-        "if index >= self._processes:",
-        "if False:",
+        WORKER + "ledger/ledger.py",
+        "return self._sums[index * _WIDTH + total] if index < self.processes else 0",
+        "return self._sums[index * _WIDTH + total]",
         BRAIN + "test_scribbled.py::test_whatever_is_scribbled_in_a_segment_costs_its_process_alone",
     ),
     Mutation(
@@ -309,8 +317,8 @@ MUTATIONS = (
     Mutation(
         "the hang rule",
         SUPERVISOR + "shell/ledger_watch.py",
-        "yield from self._hang(handle, segment, records, state.plan, (now, awake_s))",
-        "pass",
+        "if one := guilty_of_hang(past_limit, state.plan.cancel_grace_s):",
+        "if one := None:",
         SYSTEM + "test_leases.py::test_a_loop_that_hangs_beyond_its_limit_is_ended_and_the_guilty_named",
     ),
     Mutation(
@@ -323,17 +331,17 @@ MUTATIONS = (
     ),
     Mutation(
         "a keeper is late before the supervisor's own eyes",
-        SUPERVISOR + "shell/ledger_watch.py",
-        "late_s = min(now - tick / 1e6, awake_s - keeper.ready_at, seen_s)",
-        "late_s = min(now - tick / 1e6, awake_s - keeper.ready_at)",
+        SUPERVISOR + "core/hangs.py",
+        "late_s = min(tick_age_s, awake_s - keeper.ready_at, seen_s)",
+        "late_s = min(tick_age_s, awake_s - keeper.ready_at)",
         "tests/supervisor/test_ledger_watch.py::"
         "test_n4_a_keeper_that_was_frozen_along_is_not_late_when_the_supervisor_goes_on",
     ),
     Mutation(
         "an activity hangs before the supervisor's own eyes",
-        SUPERVISOR + "shell/ledger_watch.py",
-        "if min(late_s, seen_s) > patience_s:",
-        "if late_s > patience_s:",
+        SUPERVISOR + "core/hangs.py",
+        "if min(one.late_s, one.seen_s) > patience_s",
+        "if one.late_s > patience_s",
         "tests/supervisor/test_ledger_watch.py::test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze",
     ),
     Mutation(
@@ -407,7 +415,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the watch over descriptors",
-        SUPERVISOR + "shell/ledger_watch.py",
+        SUPERVISOR + "core/recycling.py",
         "FULL = 0.9",
         "FULL = 9.0",
         CHAOS
@@ -474,7 +482,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the peer's user on the unix socket",
-        SUPERVISOR + "keeper/connections.py",
+        SUPERVISOR + "keeper/http.py",
         "if is_unix and not is_own_user(sock):",
         "if False:",
         "tests/supervisor/test_keeper_connections.py"
@@ -482,7 +490,7 @@ MUTATIONS = (
     ),
     Mutation(
         "idle clients of the admin port give way",
-        SUPERVISOR + "keeper/connections.py",
+        SUPERVISOR + "keeper/http.py",
         "idle = next((one for one in inside if not one.is_served), None)",
         "idle = None",
         "tests/supervisor/test_keeper_connections.py"

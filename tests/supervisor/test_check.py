@@ -269,7 +269,7 @@ def test_where_telemetry_goes_is_said_where_it_is_asked_for(
     assert not any("telemetry" in line for line in check(name)[1])
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:canary@collector:4318")
     _, lines, err = check(name)
-    assert "ok  telemetry: traces and metrics go to http://collector:4318" in lines
+    assert "ok  telemetry: traces go to http://collector:4318" in lines
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     code, wrong, _ = check(name)
     assert code == 0

@@ -13,8 +13,9 @@ from brain import Brain
 
 from flowherd.ledger import Cell, Clock, Ledger, RecordWriter
 from flowherd_supervisor.core import events
+from flowherd_supervisor.core.health import RARE_S, RECENT_S, is_well
 from flowherd_supervisor.core.state import Phase
-from flowherd_supervisor.shell.health import RARE_S, RECENT_S, is_well
+from flowherd_supervisor.shell.notifier import polling_in
 from flowherd_supervisor.shell.service_manager import ServiceManager
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Host:
 
     @property
     def well(self) -> bool:
-        return is_well(self.brain.state, self.ledger, NOW)
+        return is_well(self.brain.state, polling_in(self.ledger), NOW)
 
     def polls_fail(self) -> None:
         self.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - RECENT_S - 1.0)
@@ -69,8 +70,8 @@ def test_polls_that_are_far_apart_and_answered_are_well_but_not_for_ever(host: H
 def test_n4_a_host_that_was_frozen_has_its_whole_time_for_a_poll_again(host: Host) -> None:
     """N4: its polls have failed with the freeze; a service manager that was not frozen must not hear silence now."""
     host.polls_fail()
-    assert is_well(host.brain.state, host.ledger, NOW, woke_at=NOW - RECENT_S + 1.0)
-    assert not is_well(host.brain.state, host.ledger, NOW, woke_at=NOW - RECENT_S - 1.0)
+    assert is_well(host.brain.state, polling_in(host.ledger), NOW, woke_at=NOW - RECENT_S + 1.0)
+    assert not is_well(host.brain.state, polling_in(host.ledger), NOW, woke_at=NOW - RECENT_S - 1.0)
 
 
 def test_without_a_process_that_is_ready_it_is_not_well(host: Host) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
-from flowherd_supervisor.keeper.events import EventLog
-from flowherd_supervisor.keeper.inflight import MOST_SHOWN, BlockWatch, running_in
+from flowherd_supervisor.keeper.event_stream import BlockWatch, EventLog
+from flowherd_supervisor.keeper.status import MOST_SHOWN, running_in
 
 
 def host() -> tuple[Ledger, RecordWriter]:

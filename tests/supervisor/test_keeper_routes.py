@@ -14,9 +14,8 @@ from flowherd.ledger import Ledger
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import Asked, SupervisorState
 from flowherd_supervisor.keeper import guard
-from flowherd_supervisor.keeper.control import MAX_BODY, ORDERS, consider
-from flowherd_supervisor.keeper.events import EventLog
-from flowherd_supervisor.keeper.routes import PAGES, Routes
+from flowherd_supervisor.keeper.event_stream import EventLog
+from flowherd_supervisor.keeper.routes import MAX_BODY, ORDERS, PAGES, Routes, consider
 from flowherd_supervisor.keeper.status import StatusBoard
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ import msgspec
 import structlog
 
 from flowherd.link.messages import encode, noted
-from flowherd_supervisor.keeper.event_stream import MOST_WATCHERS, Streams
-from flowherd_supervisor.keeper.events import KEPT, EventLog, OwnLog
+from flowherd_supervisor.keeper.event_stream import KEPT, MOST_WATCHERS, EventLog, OwnLog, Streams
 
 if TYPE_CHECKING:
     import pytest

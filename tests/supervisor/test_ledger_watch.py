@@ -12,8 +12,9 @@ from worker_kit import claim, open_segment
 from flowherd.ledger import Cell, Ledger, RecordWriter
 from flowherd.link.link import Link
 from flowherd_supervisor.core.events import KeeperLate, LimitOverdue
+from flowherd_supervisor.core.hangs import HANG_MARGIN_S
 from flowherd_supervisor.processes.table import Handle
-from flowherd_supervisor.shell.ledger_watch import HANG_MARGIN_S, LedgerWatch
+from flowherd_supervisor.shell.ledger_watch import LedgerWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

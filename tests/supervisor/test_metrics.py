@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter, Timing
 from flowherd.link.messages import SupervisorState
-from flowherd_supervisor.keeper.exposition import exposition
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
 
@@ -58,16 +55,6 @@ class Page:
         raise AssertionError(f"no {name} {labels}")
 
 
-class Fixed(Collector):
-    """Families that were collected before."""
-
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> list[Metric]:
-        return self._families
-
-
 @pytest.fixture
 def page() -> Page:
     return Page()
@@ -95,23 +82,6 @@ def test_every_family_has_a_help_text_a_known_type_and_only_labels_from_closed_l
         for sample in family.samples:
             for label, text in sample.labels.items():
                 assert label in {"le", "version", "python"} or text in LABELS[label], (name, label, text)
-
-
-def test_the_page_is_what_prometheus_own_client_would_write(page: Page) -> None:
-    """Ours is written by hand because a scrape of 64 processes must stay cheap; it must not be another format."""
-    page.board.supervisor = told(p0={"signal": 2, "hung": 1}, p3={"reload": 1})
-    for index in range(3):
-        segment, _ = page.worker(index)
-        for seconds in (0.0005, 0.003, 100.0):
-            segment.count(Timing.RUN, seconds)
-        segment.put(Cell.COMPLETED, 12_345_678)
-        segment.put(Cell.BLOCKED_US, 1_234_567)
-    families = list(page.metrics.collect())  # one moment: clocks go on
-    theirs = Fixed(families)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(theirs)
-    assert exposition(families).decode() == generate_latest(registry).decode()
-    assert page.metrics.page().count(b"\n") > 200
 
 
 def test_time_is_in_seconds_and_memory_in_bytes(page: Page) -> None:

@@ -25,11 +25,12 @@ from flowherd.link.link import Link
 from flowherd.testing import FakeEngine
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Abort
+from flowherd_supervisor.core.health import is_well
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
 from flowherd_supervisor.processes.table import Handle
-from flowherd_supervisor.shell.health import is_well
 from flowherd_supervisor.shell.ledger_watch import LedgerWatch
+from flowherd_supervisor.shell.notifier import polling_in
 from flowherd_supervisor.shell.segment_checks import SegmentChecks
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Scribbled:
         processes = set(re.findall(rb'process="([^"]*)"', self.metrics.page()))
         assert processes <= {b"0", b"1"}, "a label for every number that somebody writes there"
         self.board.is_ready()
-        is_well(self.state, self.ledger, time.monotonic())
+        is_well(self.state, polling_in(self.ledger), time.monotonic())
         self.ledger.free_segments(1)
         repr(self.ledger)
         return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
 
+import httpx
 from harness import eventually, running_host
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -43,3 +45,50 @@ def test_work_is_counted_and_a_killed_process_is_named_with_its_cause(engine: En
             within_s=5.0,
         )
         assert value(host, "flowherd_activities_total", outcome="completed") == 6
+
+
+def counters(host: Host) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """All counters and histograms of the page, from whichever keeper answers."""
+    page = eventually(lambda: _page(host), "a page")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page)
+        if family.type in {"counter", "histogram"} and family.name != "flowherd_process_cpu_seconds"
+        for sample in family.samples
+    }
+
+
+def _page(host: Host) -> str:
+    with contextlib.suppress(httpx.HTTPError):
+        return host.get("/metrics").text
+    return ""
+
+
+def test_no_counter_falls_while_processes_and_the_keeper_are_killed(engine: Engine, tmp_path: Path) -> None:
+    """A counter that falls is a reset to whoever takes its rate; sums outlive their processes and their keeper."""
+    with running_host(tmp_path, "sample_app:registry", "-p", "2", url=engine.url) as host:
+        host.ready(2)
+        before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        for number in range(3):
+            engine.submit("hello", 6, name="Ada")
+            engine.wait_for("complete", 6 * (number + 1))
+            eventually(lambda wanted=6 * (number + 1): completed(host) == wanted, "all of them in /metrics")
+            keeper, victims = host.keeper(), host.children()
+            os.kill(victims[number % 2], signal.SIGKILL)
+            if number:
+                os.kill(keeper, signal.SIGKILL)
+                eventually(lambda keeper=keeper: host.keeper() not in {0, keeper}, "another keeper")
+            host.wait_for_log("process_ready", 4 + 2 * number)
+            now = counters(host)
+            assert {name: now[name] for name in before if now[name] < before[name]} == {}
+            before = now
+        assert completed(host) == 18
+
+
+def completed(host: Host) -> float:
+    """Activities done by all processes."""
+    return sum(
+        count
+        for (name, labels), count in counters(host).items()
+        if name == "flowherd_activities_total" and ("outcome", "completed") in labels
+    )

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from collector_kit import running_collector
 
-from flowherd.telemetry import delivery
-from flowherd.telemetry.delivery import EXPORTERS, Delivery
+from flowherd.telemetry.provider import EXPORTERS, QUIET_S, Delivery
 from flowherd.telemetry.wanted import Wanted, wanted
 
 if TYPE_CHECKING:
@@ -22,28 +21,26 @@ ENDPOINT, LOCAL = "OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318"
 
 
 @pytest.mark.parametrize(
-    ("environ", "traces", "metrics"),
+    ("environ", "traces"),
     [
-        ({}, "", ""),
-        ({"OTEL_SERVICE_NAME": "me"}, "", ""),
-        ({ENDPOINT: URL}, URL, URL),
-        ({ENDPOINT: " "}, "", ""),
-        ({ENDPOINT: URL, "OTEL_SDK_DISABLED": "TRUE"}, "", ""),
-        ({ENDPOINT: URL, "OTEL_SDK_DISABLED": "false"}, URL, URL),
-        ({ENDPOINT: URL, "OTEL_METRICS_EXPORTER": "none"}, URL, ""),
-        ({ENDPOINT: URL, "OTEL_TRACES_EXPORTER": "None"}, "", URL),
-        ({"OTEL_TRACES_EXPORTER": "otlp"}, LOCAL, ""),
-        ({"OTEL_METRICS_EXPORTER": "otlp"}, "", LOCAL),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": URL}, URL, ""),
-        ({ENDPOINT: "https://me:canary@host/x"}, "https://host/x", "https://host/x"),
-        ({ENDPOINT: URL, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, URL, URL),
+        ({}, ""),
+        ({"OTEL_SERVICE_NAME": "me"}, ""),
+        ({ENDPOINT: URL}, URL),
+        ({ENDPOINT: " "}, ""),
+        ({ENDPOINT: URL, "OTEL_SDK_DISABLED": "TRUE"}, ""),
+        ({ENDPOINT: URL, "OTEL_SDK_DISABLED": "false"}, URL),
+        ({ENDPOINT: URL, "OTEL_TRACES_EXPORTER": "None"}, ""),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, LOCAL),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": URL}, URL),
+        ({ENDPOINT: "https://me:canary@host/x"}, "https://host/x"),
+        ({ENDPOINT: URL, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, URL),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, ""),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": URL}, ""),
     ],
 )
-def test_an_endpoint_or_the_exporter_otlp_switches_it_on(
-    environ: dict[str, str], traces: str, metrics: str
-) -> None:
-    """OpenTelemetry's own variables, as its specification has them; off unless one of them asks."""
-    assert wanted(environ, lambda: True) == Wanted(traces, metrics)
+def test_an_endpoint_or_the_exporter_otlp_switches_it_on(environ: dict[str, str], traces: str) -> None:
+    """OpenTelemetry's own variables, as its specification has them; those for metrics are the app's alone."""
+    assert wanted(environ, lambda: True) == Wanted(traces)
 
 
 @pytest.mark.parametrize(
@@ -63,11 +60,11 @@ def test_what_is_asked_for_and_not_done_is_said_once(environ: dict[str, str], tr
     assert said in obstacle
 
 
-@pytest.mark.parametrize("name", [ENDPOINT, "OTEL_METRICS_EXPORTER"])
+@pytest.mark.parametrize("name", [ENDPOINT, "OTEL_TRACES_EXPORTER"])
 def test_an_endpoint_without_the_extra_names_the_remedy(name: str) -> None:
     """And switches nothing on."""
     found = wanted({name: "otlp"}, lambda: False)
-    assert (found.traces, found.metrics) == ("", "")
+    assert found.traces == ""
     [obstacle] = found.obstacles
     assert obstacle.startswith(name)
     assert "pip install 'flowherd[otel]'" in obstacle
@@ -95,7 +92,7 @@ def _own_loggers() -> Iterator[None]:
 def test_a_collector_that_is_away_is_one_warning_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
     """And one line more when it is back; the exporter's own lines, one for each try, are not."""
     caplog.set_level(logging.INFO)
-    it = Delivery("traces")
+    it = Delivery()
     for number in range(3):
         logging.getLogger(f"{EXPORTERS}.trace_exporter").error("refused %d", number)
         it.note(is_delivered=False)
@@ -106,13 +103,13 @@ def test_a_collector_that_is_away_is_one_warning_with_the_reason(caplog: pytest.
     said = [record.getMessage() for record in caplog.records]
     assert [line.split("'")[1] for line in said] == ["telemetry_undelivered", "telemetry_delivered"]
     assert "refused 0" in said[0]
-    assert delivery.QUIET_S >= 60
+    assert QUIET_S >= 60
 
 
 @pytest.mark.usefixtures("_own_loggers")
 def test_only_one_process_of_a_host_says_it(caplog: pytest.LogCaptureFixture) -> None:
     """A host of 64 processes has one collector."""
-    it = Delivery("traces", is_loud=False)
+    it = Delivery(is_loud=False)
     it.note(is_delivered=False)
     it.note(is_delivered=True)
     assert caplog.records == []

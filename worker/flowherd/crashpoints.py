@@ -13,7 +13,7 @@ __all__ = ["KEEPER_POINTS", "POINTS", "VARIABLE", "bind", "reached"]
 
 VARIABLE = "FLOWHERD_TEST_POINT"
 POINTS = ("before_poll", "after_poll", "after_claim", "after_handler", "before_report", "after_report")
-KEEPER_POINTS = ("before_conclusion", "amid_conclusion", "after_conclusion")
+KEEPER_POINTS = ("before_verdict", "before_count")
 
 
 def bind(order: str) -> Callable[[str], object]:

@@ -150,7 +150,7 @@ def _times(loaded: Loaded) -> Iterator[Finding]:
 def _telemetry(wish: Wanted) -> Iterator[Finding]:
     """Only where somebody has asked for it."""
     yield from (Finding(Weight.WARNING, text) for text in wish.obstacles)
-    if wish.traces or wish.metrics:
+    if wish.traces:
         yield Finding(Weight.FINE, f"telemetry: {wish}")
 
 

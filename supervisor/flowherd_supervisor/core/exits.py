@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.ends import kind_of
 from flowherd.exits import Exit as Code
+from flowherd.ledger.layout import Cause
 from flowherd_supervisor.core import events, isolates, rolling, stops
 from flowherd_supervisor.core.actions import Abort, Level
 from flowherd_supervisor.core.events import KEEPER
@@ -17,11 +18,29 @@ from flowherd_supervisor.core.state import Mode, Phase, ProcessState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowherd_supervisor.core.state import State
     from flowherd_supervisor.core.transition import Transition
 
 ABORTS_APART_S = 60.0
 STACKS_WITHIN_S = 1.0  # for faulthandler, which works with the GIL held; then SIGKILL
 KEEPER_ENDS, KEEPER_WINDOW_S = 3, 10.0
+
+
+def cause_of(state: State, index: int, incarnation: int, *, is_guilty_known: bool) -> Cause:
+    """Why a process ended: only a death that we did not order is charged to the activities that ran.
+
+    Args:
+        state: as it is before the brain takes in the end.
+        index: its number.
+        incarnation: of that number.
+        is_guilty_known: it was ended for an activity that hung it.
+
+    """
+    if is_guilty_known:
+        return Cause.HUNG
+    ended = state.find(index, incarnation)
+    was_ordered = state.mode is not Mode.SERVING or (ended is not None and ended.phase is Phase.DYING)
+    return Cause.STOPPED if was_ordered else Cause.CRASH
 
 
 def stopped(transition: Transition, process: ProcessState, event: events.ChildStopped) -> None:

@@ -1,18 +1,24 @@
-"""`/api/events`: server-sent events, each happening as it comes and the status once a second; it asks nobody else."""
+"""`/api/events`: server-sent events, each as it comes, and the status once a second.
+
+The newest events are kept, since a watcher that comes back names the last one it has seen.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import threading
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flowherd.ledger import Cell, Ledger, Life
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-
-    from flowherd_supervisor.keeper.events import EventLog
-    from flowherd_supervisor.keeper.inflight import BlockWatch
 
     Send = Callable[[dict[str, Any]], Awaitable[None]]
     Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -25,6 +31,104 @@ _HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
+KEPT = 200  # events
+# Of the keeper's own log: what an operator wants to see beside the supervisor's lines.
+OWN = frozenset(
+    {
+        "activity_settled", "activity_poisonous", "settlement_given_up", "settlement_delayed", "lease_lost",
+        "lease_too_short", "token_not_granted", "token_granted", "engine_unreachable", "engine_reachable_again",
+        "engine_misconfigured", "engine_refuses_our_token",
+    }
+)  # fmt: skip
+
+
+class EventLog:
+    """The newest events, each with a number that only grows, also from one keeper to the next."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._listeners: list[Callable[[], None]] = []
+        self._last = 0
+
+    def add(self, at: float, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        """Remembers one event. `at` is in seconds since 1970, and makes its number: a repeat is known by it."""
+        with self._lock:
+            self._last = max(self._last + 1, int(at * 1e6))
+            self._newest.append({**fields, "id": self._last, "at": at, "level": level, "event": event})
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def after(self, number: int) -> list[dict[str, Any]]:
+        """All that are remembered and came later than the one with this number."""
+        with self._lock:
+            return [one for one in self._newest if one["id"] > number]
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Calls `listener`, from any thread, after each event; returns what ends that."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def leave() -> None:
+            with self._lock:
+                self._listeners.remove(listener)
+
+        return leave
+
+
+class OwnLog(logging.Handler):
+    """Takes from this process's own log what belongs to the events."""
+
+    def __init__(self, events: EventLog) -> None:
+        super().__init__()
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remembers the record if its event is one to watch."""
+        said = record.msg
+        if isinstance(said, dict) and said.get("event") in OWN:
+            fields = {
+                name: value
+                for name, value in said.items()
+                if not name.startswith("_") and isinstance(value, str | int | float | None)
+            }
+            for name in ("event", "level", "time", "timestamp"):
+                fields.pop(name, None)
+            if fields.get("process") == "keeper":
+                del fields["process"]  # it speaks of the whole host
+            self._events.add(record.created, record.levelname.lower(), said["event"], fields)
+
+
+class BlockWatch:
+    """Finds handlers that have kept a loop since the last look, and makes events of them.
+
+    The workers say so in their logs; only the ledger says it to this process.
+    """
+
+    def __init__(self, ledger: Ledger, events: EventLog) -> None:
+        self._ledger = ledger
+        self._events = events
+        self._seen = self._counts()
+
+    def look(self) -> None:
+        """Adds an event for each process with new blocks, with the newest line."""
+        counts = self._counts()
+        for (number, life), blocks in counts.items():
+            new = blocks - self._seen.get((number, life), 0)
+            if new > 0:
+                segment = self._ledger.segments[number]
+                fields = {"process": segment.get(Cell.PROCESS), "place": segment.blocked_at, "times": new}
+                self._events.add(time.time(), "warning", "loop_blocked", fields)
+        self._seen = counts
+
+    def _counts(self) -> dict[tuple[int, int], int]:
+        """By segment and by which of its lives, so that a new process begins at 0."""
+        return {
+            (segment.number, segment.get(Cell.STARTED)): segment.get(Cell.BLOCKS)
+            for segment in self._ledger.segments
+            if segment.life is Life.LIVE and segment.readable
+        }
 
 
 class Streams:

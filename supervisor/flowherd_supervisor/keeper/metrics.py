@@ -10,13 +10,12 @@ import platform
 import time
 from typing import TYPE_CHECKING
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from flowherd.ledger import Host, Ledger, ProcessTotal, Timing
 from flowherd_supervisor.keeper.counters import counters
-from flowherd_supervisor.keeper.exposition import exposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -90,7 +89,7 @@ class HostMetrics(Collector):
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""
-        return exposition(self.collect())
+        return generate_latest(self)
 
     def _restarts(self, rows: list[Tally]) -> Iterator[Metric]:
         told = self._board.supervisor

@@ -36,10 +36,8 @@ from flowherd.process.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
 from flowherd.transport.transport import new_client
 from flowherd.working.tasks import Tasks
-from flowherd_supervisor.keeper.events import EventLog, OwnLog
-from flowherd_supervisor.keeper.export import MetricsExport
+from flowherd_supervisor.keeper.event_stream import EventLog, OwnLog
 from flowherd_supervisor.keeper.http import HttpThread
-from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.orphans import SETTLED_WITHIN_S, Orphans, limit_the_keeper
 from flowherd_supervisor.keeper.routes import Routes
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -123,8 +121,6 @@ class _Keeper:
         loop.add_reader(self._link.fileno(), self._read_link)
         routes = Routes(setup.ledger, self._board, self._events, self._link.send)
         HttpThread(routes, setup.sockets).start()
-        export = MetricsExport(HostMetrics(setup.ledger, self._board), setup.config, setup.started_at)
-        export.start()
         work = [self._tasks.spawn(leases.run())]
         if keeping is not None:
             work.append(self._tasks.spawn(keeping.run()))
@@ -137,7 +133,6 @@ class _Keeper:
             return Exit.INTERNAL  # neither ends by itself
         await self._settle_rest(leases)
         self._say_advice()
-        export.finish(self._left_s)
         return Exit.CLEAN
 
     async def _until_ended(self) -> None:

@@ -1,25 +1,26 @@
-"""The keeper's pages and orders as one plain ASGI function; it opens no socket and starts no thread."""
+"""The keeper's pages and orders as one plain ASGI function: what is served, and which orders make sense now."""
 
 from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from flowherd.link.link import LinkClosed
-from flowherd_supervisor.keeper import assets, control, guard
-from flowherd_supervisor.keeper.event_stream import Streams
-from flowherd_supervisor.keeper.inflight import BlockWatch
+from flowherd.link.messages import Asked
+from flowherd_supervisor.keeper import guard
+from flowherd_supervisor.keeper.event_stream import BlockWatch, Streams
 from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from flowherd.ledger import Ledger
-    from flowherd.link.messages import Message
-    from flowherd_supervisor.keeper.events import EventLog
+    from flowherd.link.messages import Message, SupervisorState
+    from flowherd_supervisor.keeper.event_stream import EventLog
     from flowherd_supervisor.keeper.status import StatusBoard
 
     Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -29,6 +30,28 @@ JSON = "application/json"
 GET = ("GET", "HEAD")
 PAGES = frozenset({"/livez", "/readyz", "/metrics", "/api/status", "/api/advice", "/api/events"})
 _API = "/api/"
+ORDERS = frozenset({"scale", "restart", "quiet", "resume", "drain", "stacks"})
+MAX_BODY = 1024
+_ALREADY = {"quiet": False, "resume": True}  # what polling is when the order would change nothing
+_ACCEPTED = {
+    "restart": "replacing every process, one after the other",
+    "drain": "draining: what runs may end, the rest is given back",
+    "quiet": "polling pauses; what runs goes on",
+    "resume": "polling goes on",
+}
+# Everything from this very host, no script or style inside of markup, and in nobody's frame.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "frame-ancestors 'none'"
+)
+_PAGE_HEADERS = ((b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer"))
+_PAGE_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page/uplot.css": ("vendor/uplot.css", "text/css; charset=utf-8"),
+    "/page/uplot.js": ("vendor/uplot.js", "text/javascript; charset=utf-8"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +84,7 @@ class Routes:
         self._ask = ask
         self._metrics = HostMetrics(ledger, board)
         self._streams = Streams(events, board.document, BlockWatch(ledger, events))
-        self._assets = assets.load()
+        self._assets = _page_files()
         self._own_names = (socket.gethostname(),)
 
     async def over_tcp(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -92,7 +115,7 @@ class Routes:
         self, scope: dict[str, Any], headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
         path = scope["path"]
-        if scope["method"] not in GET or path.removeprefix(_API) in control.ORDERS:
+        if scope["method"] not in GET or path.removeprefix(_API) in ORDERS:
             await _send(send, Reply.json(405, {"error": "this cannot be asked so"}))
         elif path == "/api/events" and scope["method"] == "GET":
             if self._streams.full:
@@ -105,7 +128,7 @@ class Routes:
     def _page(self, path: str) -> Reply:
         if path in self._assets:
             body, kind = self._assets[path]
-            return Reply(200, body, kind, assets.HEADERS)
+            return Reply(200, body, kind, _PAGE_HEADERS)
         match path:
             case "/livez":
                 reply = Reply.json(200, {"status": "ok"})
@@ -124,14 +147,14 @@ class Routes:
 
     async def _obey(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
         order = path.removeprefix(_API)
-        if not path.startswith(_API) or order not in control.ORDERS:
+        if not path.startswith(_API) or order not in ORDERS:
             return Reply.json(405 if path in PAGES else 404, {"error": f"no such order: {path}"})
         if headers.get(b"content-type", b"").partition(b";")[0].strip() != JSON.encode():
             return Reply.json(415, {"error": f"orders are {JSON}"})
         body = await _body(receive)
         if body is None:
-            return Reply.json(413, {"error": f"an order has at most {control.MAX_BODY} bytes"})
-        answer = control.consider(order, body, self._board.supervisor)
+            return Reply.json(413, {"error": f"an order has at most {MAX_BODY} bytes"})
+        answer = consider(order, body, self._board.supervisor)
         if answer.order is not None:
             try:
                 self._ask(answer.order)
@@ -147,7 +170,7 @@ async def _body(receive: Receive) -> bytes | None:
         part = await receive()
         body += part.get("body", b"")
         more = part.get("more_body", False)
-        if len(body) > control.MAX_BODY:
+        if len(body) > MAX_BODY:
             return None
     return body
 
@@ -162,3 +185,64 @@ async def _send(send: Send, reply: Reply) -> None:
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP status, what is said with it, and the order for the supervisor, if it is given one."""
+
+    status: int
+    text: str
+    order: Asked | None = None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The body: `note` for what was accepted, `error` for what was not."""
+        return {"note" if self.status < 400 else "error": self.text, "accepted": self.status < 400}
+
+
+class _Scale(msgspec.Struct, forbid_unknown_fields=True):
+    processes: int
+
+
+def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
+    """Whether an order makes sense now. The supervisor looks again: meanwhile things may have changed.
+
+    Args:
+        order: one of `ORDERS`.
+        body: JSON; `{"processes": N}` for `scale`, nothing for the others.
+        told: the supervisor's last word.
+
+    """
+    if told is None:
+        return Answer(503, "the supervisor is starting: try again in a moment")
+    if order == "stacks":
+        return Answer(202, "every process writes what it is doing to the log", Asked(order))
+    if told.state != "running":
+        return Answer(200 if order == "drain" else 409, f"the supervisor is {told.state} already")
+    if order == "scale":
+        return _scale(body, told)
+    if order in _ALREADY and told.polling is _ALREADY[order]:
+        return Answer(200, "polling goes on already" if told.polling else "polling is paused already")
+    return Answer(202, _ACCEPTED[order], Asked(order))
+
+
+def _scale(body: bytes, told: SupervisorState) -> Answer:
+    try:
+        wanted = msgspec.json.decode(body, type=_Scale).processes
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Answer(422, f'expected a body such as {{"processes": 4}}: {error}')
+    if not 1 <= wanted <= told.most:
+        why = (
+            "each process needs a slot: see --concurrency" if told.most == told.total_slots else "as started"
+        )
+        return Answer(422, f"{wanted} processes are not possible: 1 to {told.most} are ({why})")
+    if wanted == told.wanted:
+        return Answer(200, f"there are {wanted} processes already")
+    return Answer(202, f"scaling from {told.wanted} to {wanted} processes", Asked("scale", wanted))
+
+
+def _page_files() -> dict[str, tuple[bytes, str]]:
+    """Body and content type by path, read once: nothing else can be asked for, and they hold no data of the host."""
+    folder = files("flowherd_supervisor.keeper") / "page"
+    return {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _PAGE_FILES.items()}

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flowherd.ledger import Cell, Clock, Host, Ledger, Life, ProcessTotal, Segment, Timing
+from flowherd.ledger import Cell, Clock, Host, Ledger, Life, ProcessTotal, Segment, State, Timing
 from flowherd.ledger.histogram import quantile_s
 from flowherd_supervisor.advise.document import Adviser, summary
-from flowherd_supervisor.keeper.inflight import running_in
 from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 MEASURED_EVERY_S = 1.0  # memory costs the kernel a walk through it, and the loop of the beats the GIL
 GOOD_POLL_WITHIN_S = 15.0  # how long an outage of the engine lasts before no work is expected
+MOST_SHOWN = 8  # activities of one process: who has hundreds of slots looks for the oldest
 
 
 class StatusBoard:
@@ -206,6 +206,21 @@ def _work_of(segment: Segment) -> dict[str, Any]:
         "loop_lag_ms": _milliseconds(segment.clock(Clock.LOOP_LAG_S)) if said else 0.0,
         "loops_blocked": segment.get(Cell.BLOCKS) if said else 0,
     }
+
+
+def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
+    """The activities whose handlers have run longest, the oldest first."""
+    running = (record for record in segment.records() if record.state is State.RUNNING)
+    oldest = sorted(running, key=lambda record: record.started_at)[:MOST_SHOWN]
+    return [
+        {
+            "name": record.name,
+            "activity_id": record.activity_id,
+            "for_s": round(now - record.started_at, 1),
+            "limit_s": record.limit_s,
+        }
+        for record in oldest
+    ]
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -6,7 +6,7 @@ It looks and says; it decides nothing.
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import deque
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
@@ -16,26 +16,21 @@ from flowherd.ledger import AT_WORK, HELD, Cell, Host, Ledger, Life, Record, Seg
 from flowherd.procfs import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
-from flowherd_supervisor.core.state import Phase
-from flowherd_supervisor.core.state import State as Brain
+from flowherd_supervisor.core.hangs import PastLimit, guilty_of_hang, keeper_late_s
+from flowherd_supervisor.core.recycling import MEMORY_SAMPLES, Wear, used_up
 from flowherd_supervisor.shell.descriptors import open_descriptors
 from flowherd_supervisor.shell.segment_checks import SegmentChecks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from flowherd_supervisor.core.events import Event, SlotsSeen
-    from flowherd_supervisor.core.plan import Plan
+    from flowherd_supervisor.core.state import State as Brain
     from flowherd_supervisor.processes.table import Handle
 
 SLOTS_EVERY_S = 0.05
 WORKING_EVERY_S = 0.5
 IDLE_EVERY_S = 5.0
-HANG_MARGIN_S = 0.5  # the worker itself reports at limit + grace: a loop that still turns must win
-KEEPER_LATE_S = 2.0
-KEEPER_LATE_AT_LEAST_S = 1.0  # under load a scan may wait this long without anything being wrong
-MEMORY_SAMPLES = 3
-FULL = 0.9  # of the descriptors a process may open: beyond it no connection can be had (faults.md C17)
 
 
 @dataclass(slots=True)
@@ -54,7 +49,8 @@ class LedgerWatch:
     judges: bool = False
     _crash_history: bool = False  # the keeper has not moved between the last two looks
     _witness: Witness = field(default_factory=Witness)
-    _too_large: Counter[tuple[int, int]] = field(default_factory=Counter)
+    _grown_mb: dict[tuple[int, int], deque[float]] = field(default_factory=dict)
+    _grew_before: Mapping[tuple[int, int], deque[float]] = field(default_factory=dict)  # at the last look
     checks: SegmentChecks = field(default_factory=SegmentChecks)
 
     def patience_s(self, state: Brain) -> float:
@@ -81,10 +77,11 @@ class LedgerWatch:
 
         """
         self._witness.look()
+        self._grew_before, self._grown_mb = self._grown_mb, {}
         shortest_lease_s = inf
         for handle in handles:
             if found := self.checks.damage(handle, state):
-                yield events.SegmentDamaged(handle.index, handle.incarnation, found)
+                yield events.SegmentDamaged(*_names(handle), found)
                 continue
             if not handle.segments or not all(segment.readable for segment in handle.segments):
                 continue
@@ -94,8 +91,14 @@ class LedgerWatch:
                 records = [record for record in segment.records() if record.state in HELD]
                 shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
                 segment.put(Cell.RESIDENT_BYTES, size or segment.get(Cell.RESIDENT_BYTES))
-                yield from self._hang(handle, segment, records, state.plan, (now, awake_s))
-            yield from self._used_up(handle, state.plan)
+                past_limit = self._past_limit(segment, records, (now, awake_s))
+                if one := guilty_of_hang(past_limit, state.plan.cancel_grace_s):
+                    yield events.LimitOverdue(
+                        *_names(handle), one.sequence, one.name, one.activity_id, one.limit_s
+                    )
+            chance = random.Random(str(_names(handle))).random()
+            for reason in used_up(self._wear(handle), state.plan, chance):
+                yield events.WorkerUsedUp(*_names(handle), reason)
         self.judges = shortest_lease_s < inf
         if self.judges:
             yield from self._keeper_late(state, shortest_lease_s, (now, awake_s))
@@ -104,76 +107,64 @@ class LedgerWatch:
         self, state: Brain, shortest_lease_s: float, times: tuple[float, float]
     ) -> Iterator[Event]:
         """A keeper that is frozen, blocked or slow while it holds leases (design: replaced in time)."""
-        keeper = state.keeper
-        if keeper.phase is not Phase.RUNNING or keeper.ready_at is None:
-            return
-        now, awake_s = times
+        keeper, (now, awake_s) = state.keeper, times
         tick = self.ledger.get(Host.KEEPER_TICK)
         seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)
         self._crash_history = seen_s > 0
-        seen_s += STEP_S  # it may have moved a step ago
-        late_s = min(now - tick / 1e6, awake_s - keeper.ready_at, seen_s)
-        if late_s > max(min(KEEPER_LATE_S, shortest_lease_s / 3), KEEPER_LATE_AT_LEAST_S):
+        late_s = keeper_late_s(
+            keeper,
+            tick_age_s=now - tick / 1e6,
+            seen_s=seen_s,
+            awake_s=awake_s,
+            shortest_lease_s=shortest_lease_s,
+        )
+        if late_s is not None:
             yield events.KeeperLate(keeper.number, keeper.incarnation, late_s)
 
-    def _hang(
-        self, handle: Handle, segment: Segment, records: list[Record], plan: Plan, times: tuple[float, float]
-    ) -> Iterator[Event]:
-        """A record that runs past limit and grace; guilty is who is on the loop, else who is longest past its limit."""
+    def _past_limit(
+        self, segment: Segment, records: list[Record], times: tuple[float, float]
+    ) -> Iterator[PastLimit]:
+        """Activities at work whose limit is over."""
         now, awake_s = times
-        patience_s = plan.cancel_grace_s + HANG_MARGIN_S
-        overdue: list[Record] = []
+        on_loop = segment.get(Cell.ON_LOOP) - 1
         for record in records:
             late_s = now - record.started_at - record.limit_s
-            if record.state not in AT_WORK or late_s <= 0:
-                continue
-            seen_s = self._witness.lasts_s((segment.number, record.sequence), awake_s)
-            if min(late_s, seen_s) > patience_s:
-                overdue.append(record)
-        if not overdue:
-            return
-        on_loop = segment.get(Cell.ON_LOOP) - 1
-        guilty = next((record for record in overdue if record.index == on_loop), None)
-        guilty = guilty or max(overdue, key=lambda record: now - record.started_at - record.limit_s)
-        yield events.LimitOverdue(
-            handle.index, handle.incarnation, guilty.sequence, guilty.name, guilty.activity_id, guilty.limit_s
-        )
-
-    def _used_up(self, handle: Handle, plan: Plan) -> Iterator[Event]:
-        """Enough activities, all slots held by handlers that do not end, no descriptors left, or too much memory.
-
-        The numbers are spread by a tenth, so that processes that are alike are not replaced together.
-        """
-        names = (handle.index, handle.incarnation)
-        spread = 0.9 + 0.2 * random.Random(str(names)).random()
-        done = sum(
-            segment.get(cell)
-            for segment in handle.segments
-            for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST)
-        )
-        if plan.max_tasks_per_child and done >= plan.max_tasks_per_child * spread:
-            yield events.WorkerUsedUp(*names, f"{done} activities")
-        for segment in handle.segments:
-            detached = sum(record.state is State.DETACHED for record in segment.records())
-            if detached and detached >= segment.get(Cell.LIMIT):
-                yield events.WorkerUsedUp(
-                    *names, f"all {detached} slots are held by handlers that do not end"
+            if record.state in AT_WORK and late_s > 0:
+                yield PastLimit(
+                    record.sequence,
+                    record.name,
+                    record.activity_id,
+                    record.limit_s,
+                    late_s=late_s,
+                    seen_s=self._witness.lasts_s((segment.number, record.sequence), awake_s),
+                    is_on_loop=record.index == on_loop,
                 )
-        fds, most_fds = open_descriptors(handle.pid)
-        if fds > FULL * most_fds:
-            yield events.WorkerUsedUp(*names, f"{fds} of at most {most_fds} descriptors are open")
-        if not plan.max_memory_mb_per_child:
-            return
-        most_mb = plan.max_memory_mb_per_child * spread
+
+    def _wear(self, handle: Handle) -> Wear:
+        """How far a process is used up."""
+        counted = (Cell.COMPLETED, Cell.FAILED, Cell.LOST)
         first = handle.segments[0]
-        grown_mb = (first.get(Cell.RESIDENT_BYTES) - first.get(Cell.FRESH_BYTES)) / 1e6
-        self._too_large[names] = self._too_large[names] + 1 if grown_mb > most_mb else 0
-        if self._too_large[names] >= MEMORY_SAMPLES:
-            yield events.WorkerUsedUp(*names, f"{grown_mb:.0f} MB more than when fresh")
+        grown_mb = self._grew_before.get(_names(handle)) or deque(maxlen=MEMORY_SAMPLES)
+        self._grown_mb[_names(handle)] = grown_mb
+        grown_mb.append((first.get(Cell.RESIDENT_BYTES) - first.get(Cell.FRESH_BYTES)) / 1e6)
+        return Wear(
+            done=sum(segment.get(cell) for segment in handle.segments for cell in counted),
+            slots=[(_detached(segment), segment.get(Cell.LIMIT)) for segment in handle.segments],
+            descriptors=open_descriptors(handle.pid),
+            grown_mb=grown_mb,
+        )
+
+
+def _names(handle: Handle) -> tuple[int, int]:
+    return handle.index, handle.incarnation
+
+
+def _detached(segment: Segment) -> int:
+    return sum(record.state is State.DETACHED for record in segment.records())
 
 
 def _slots_seen(handle: Handle) -> SlotsSeen:
     """All workers of a process as one: an order has been applied when each of them has applied it."""
     applied = min(segment.get(Cell.LIMIT_APPLIED) for segment in handle.segments)
     held = sum(segment.get(Cell.HELD) for segment in handle.segments)
-    return events.SlotsSeen(handle.index, handle.incarnation, applied, held)
+    return events.SlotsSeen(*_names(handle), applied, held)

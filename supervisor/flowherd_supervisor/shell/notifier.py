@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.ledger import Cell, Clock, Life
+from flowherd.ledger import State as RecordState
 from flowherd.link import messages
 from flowherd.link.link import LinkClosed
 from flowherd_supervisor.core.events import KEEPER
+from flowherd_supervisor.core.health import Polling, is_well
 from flowherd_supervisor.core.state import Mode
 from flowherd_supervisor.shell.event_log import readable
-from flowherd_supervisor.shell.health import is_well
 from flowherd_supervisor.shell.service_manager import ServiceManager
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flowherd.ledger import Ledger
     from flowherd_supervisor.core.actions import Note
     from flowherd_supervisor.core.state import State
@@ -132,7 +136,7 @@ class Notifier:
         every_s = self._service_manager.beat_every_s
         if now >= self._beat_at and every_s < inf:
             self._beat_at = now + every_s
-            if is_well(state, ledger, now, woke_at):
+            if is_well(state, polling_in(ledger), now, woke_at):
                 self._service_manager.beat()
 
     def patience_s(self, now: float) -> float:
@@ -149,3 +153,16 @@ class Notifier:
             self._service_manager.say("READY=1", status)
         else:
             self._service_manager.say(status)
+
+
+def polling_in(ledger: Ledger) -> Iterator[Polling]:
+    """How each living worker gets its work, by its own words."""
+    for segment in ledger.segments:
+        if segment.life is Life.LIVE and segment.readable:
+            limit = segment.get(Cell.LIMIT)
+            yield Polling(
+                segment.clock(Clock.LAST_GOOD_POLL),
+                segment.clock(Clock.LAST_BAD_POLL),
+                is_full=limit > 0 and segment.get(Cell.RUNNING) >= limit,
+                is_reporting=any(record.state is RecordState.REPORTING for record in segment.records()),
+            )

@@ -20,8 +20,9 @@ from flowherd.link import messages
 from flowherd.link.link import LinkClosed
 from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import ZYGOTE, Event
+from flowherd_supervisor.core.exits import cause_of
 from flowherd_supervisor.core.machine import decide
-from flowherd_supervisor.core.state import Mode, Phase, State
+from flowherd_supervisor.core.state import State
 from flowherd_supervisor.processes.isolates import IsolateSpecs, Isolation
 from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner
 from flowherd_supervisor.processes.table import Child, Handle, IsolateHandle, Processes
@@ -227,14 +228,8 @@ class Supervisor:
         return events.ChildExited(handle.index, handle.incarnation, status, running)
 
     def _cause(self, handle: Handle, segment: Segment) -> Cause:
-        """Only a death that we did not order is charged to the activities that ran."""
-        if segment.get(Cell.GUILTY):
-            return Cause.HUNG
-        process = self._state.find(handle.index, handle.incarnation)
-        ordered = self._state.mode is not Mode.SERVING or (
-            process is not None and process.phase is Phase.DYING
-        )
-        return Cause.STOPPED if ordered else Cause.CRASH
+        is_guilty_known = bool(segment.get(Cell.GUILTY))
+        return cause_of(self._state, handle.index, handle.incarnation, is_guilty_known=is_guilty_known)
 
     # What follows
 

@@ -63,13 +63,7 @@ class Host(IntEnum):
     LEASES_LOST = 3  # keeper
     UNSETTLED = 4  # keeper: records it could not tell the engine of, and has given up
     TOKEN_ERRORS = 5  # keeper: requests for a token that were not granted
-    CONCLUDING = 6  # keeper: sequence and standing of the verdict that is being counted, 0 for none
-    CONCLUDED_AT = 7  # keeper: its segment and index
-    COUNTER = 8  # keeper: the cell that counts it
-    COUNT = 9  # keeper: what that cell will hold
-    UNCONFIRMED = (
-        10  # keeper: leases that may have lapsed since the engine answered for them; nobody polls then
-    )
+    UNCONFIRMED = 6  # keeper: leases that may have lapsed since the engine answered; nobody polls then
 
 
 class ProcessTotal(IntEnum):

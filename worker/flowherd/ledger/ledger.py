@@ -3,8 +3,9 @@
 One anonymous map is made before the first fork. It holds a token area and an array of **segments**; a segment is
 the memory of one incarnation of a worker. Two laws of this map:
 
-1. Every cell has a single writer, named in its enum, and is one aligned 8-byte store. Nothing is packed into
-   the map: `struct.pack_into` zeroes before it writes, and a concurrent reader sees the zeroes.
+1. Every cell has a single writer, named in its enum, and is one aligned 8-byte store; a worker's counters are the
+   keeper's once its segment has ENDED. Nothing is packed into the map: `struct.pack_into` zeroes before it writes, and
+   a concurrent reader sees the zeroes.
 2. A record is packed outside, sliced in with its CRC-32, and only then its state byte is stored. Readers
    copy, check, and skip what does not fit until their next scan.
 
@@ -21,10 +22,10 @@ import mmap
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
+from flowherd import crashpoints
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import Work, WorkTable
 from flowherd.ledger.checked import CHECKED, checked, read_checked
-from flowherd.ledger.conclusions import Conclusions
 from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_bytes
 from flowherd.ledger.damage import PLAUSIBLE
 from flowherd.ledger.histogram import CELLS, Timing
@@ -37,7 +38,6 @@ from flowherd.ledger.layout import (
 )
 from flowherd.ledger.segment import Layout, Record, Segment, pages
 from flowherd.ledger.segments import Segments
-from flowherd.ledger.totals import ProcessTotals, cells_needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -52,9 +52,9 @@ _PAGE = mmap.PAGESIZE
 MOST_LIVES = 2**20  # of one segment: a sequence has no more bits for them
 MOST_VERSIONS = 2**62
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
-_WIDTH = len(ProcessTotal) + CELLS * len(
-    Timing
-)  # what is added up for each process: counters, then histograms
+_COUNTED = tuple(Cell[total.name] for total in ProcessTotal)
+_WIDTH = len(_COUNTED) + CELLS * len(Timing)  # what is added up for each process: counters, then histograms
+_MOST = 2**63  # whatever garbage a sum has become, one more can be stored
 
 
 class Ledger:
@@ -73,7 +73,7 @@ class Ledger:
             2 * processes + 4
         )  # an old and a new incarnation of each process, and some that are being settled
         totals = pages(_PAGE + 2 * _TOKEN_AREA)
-        suspects = totals + pages(8 * cells_needed(processes, segments, _WIDTH))
+        suspects = totals + pages(8 * processes * _WIDTH)
         suspects_bytes = area_bytes(max(records, FEWEST_ENTRIES))
         work = suspects + pages(suspects_bytes)
         first = work + pages(WORK_BYTES)
@@ -83,21 +83,20 @@ class Ledger:
             flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
         )
         self._cells = memoryview(self._map).cast("Q")
-        cells: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
-        self._totals = ProcessTotals(cells, segments, _WIDTH)
+        self._sums: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
+        self._moves = 0  # odd while `absorb` is at it; not shared, since keeper and reader are one process
         self.crash_history = CrashHistory(memoryview(self._map)[suspects : suspects + suspects_bytes])
         self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
         self.processes = processes
         self.segments = Segments(self._map, first, layout, segments)
-        self._conclusions = Conclusions(self._cells, self.segments)
 
     def __repr__(self) -> str:
         used = sum(segment.life is not Life.FREE for segment in self.segments)
         return f"<Ledger [{used} segments in use of {len(self.segments)}]>"
 
     def process_total(self, index: int, total: ProcessTotal) -> int:
-        """What the process's settled incarnations have counted."""
-        return self._totals.total(index, total)
+        """What the process's settled incarnations have counted; 0 for a index that there cannot be."""
+        return self._sums[index * _WIDTH + total] if index < self.processes else 0
 
     def ended_total(self, total: ProcessTotal) -> int:
         """The same over all processes."""
@@ -105,51 +104,50 @@ class Ledger:
 
     def sums(self, index: int) -> list[int]:
         """Everything the process's settled incarnations have counted: each `ProcessTotal`, then `Segment.timings`."""
-        return [self._totals.total(index, number) for number in range(_WIDTH)]
+        return list(self._sums[index * _WIDTH : (index + 1) * _WIDTH])
 
     def counts(self, segment: Segment) -> list[int]:
         """The same of a segment's present incarnation; nothing but 0 once it is part of its process's sums."""
-        if not self._counts_itself(segment):
+        if not _counts(segment):
             return [0] * _WIDTH
-        cells = (*(segment.get(Cell[total.name]) for total in ProcessTotal), *segment.timings)
-        return [count if count < PLAUSIBLE else 0 for count in cells]
+        counted = (*map(segment.get, _COUNTED), *segment.timings)
+        return [count if count < PLAUSIBLE else 0 for count in counted]
 
     def count(self, segment: Segment, cell: Cell) -> int:
         """A counter of a segment's present incarnation; 0 once it is part of its process's total."""
-        count = segment.get(cell) if self._counts_itself(segment) else 0
+        count = segment.get(cell) if _counts(segment) else 0
         return count if count < PLAUSIBLE else 0
 
     def absorb(self, segment: Segment) -> None:
-        """ENDED → FREE: moves an ended incarnation's counters to its process's; only the keeper may.
+        """ENDED → FREE: adds an ended incarnation's counters to its process's; only the keeper may.
 
-        A keeper that dies in it leaves nothing that its successor could count twice.
+        Counter by counter it is added there, then cleared here, so no sum ever falls. A keeper that dies between these
+        two stores leaves one counter too high by what one incarnation has counted.
         """
-        if segment.get(Cell.PROCESS) < self.processes:
-            self._totals.move(
-                segment.number, segment.get(Cell.ENDED), segment.get(Cell.PROCESS), self.counts(segment)
-            )
-        self._ended_work.absorb(segment.work)  # a keeper that dies here loses measurements, but no counts
-        segment.settled()
+        process = segment.get(Cell.PROCESS)
+        self._moves += 1
+        try:
+            for number, count in enumerate(self.counts(segment) if process < self.processes else ()):
+                at = process * _WIDTH + number
+                self._sums[at] = (self._sums[at] + count) % _MOST
+                _clear(segment, number)
+            self._ended_work.absorb(segment.work)
+            segment.settled()
+        finally:
+            self._moves += 1
 
     def unmoved(self, read: Callable[[], T]) -> T:
-        """What `read` returns when no counter moves from a segment to its process meanwhile.
-
-        Otherwise one would be counted twice or not at all, and a counter that falls is a reset to who reads it.
-        """
+        """Reads in another thread of the keeper, and again if a counter has moved meanwhile."""
         while True:
-            before = self._totals.mark
+            before = self._moves
             found = read()
-            if self._totals.mark == before:
+            if self._moves == before and before % 2 == 0:
                 return found
 
     def work(self) -> Work:
         """What activities have cost in all incarnations so far."""
-        present = (segment.work.read() for segment in self.segments if self._counts_itself(segment))
+        present = (segment.work.read() for segment in self.segments if _counts(segment))
         return Work.sum_of((self._ended_work.read(), *present))
-
-    def _counts_itself(self, segment: Segment) -> bool:
-        """Whether the present incarnation's numbers are not yet part of its process's."""
-        return segment.readable and not self._totals.has(segment.number, segment.get(Cell.STARTED))
 
     def process_of(self, segment: Segment) -> tuple[Segment, ...]:
         """The segments of one process: a worker's own, or those of all threads beside which it works."""
@@ -208,8 +206,16 @@ class Ledger:
         return now - tick / 1e6 if tick else 0.0
 
     def conclude(self, counter: Host, segment: Segment, record: Record, standing: Standing) -> None:
-        """Judges a record for good and counts it, once however often it is asked for; only the keeper may."""
-        self._conclusions.conclude(counter, segment, record, standing)
+        """Judges a record for good and counts it, once however often it is asked for; only the keeper may.
+
+        A keeper that dies between the two leaves the counter one too low.
+        """
+        crashpoints.reached("before_verdict")
+        if segment.standing(record.index, record.sequence) is standing:
+            return
+        segment.judge(record, standing, segment.last_ok(record.index, record.sequence))
+        crashpoints.reached("before_count")
+        self._cells[counter] = (self._cells[counter] + 1) % _MOST
 
     def publish_token(self, token: str) -> int:
         """Makes `token` the host's bearer and returns its version; only the keeper may (protocol.md R13).
@@ -236,3 +242,16 @@ class Ledger:
         if data is None or self._cells[Host.TOKEN_VERSION] != version:
             return 0, ""
         return version, data.decode()
+
+
+def _counts(segment: Segment) -> bool:
+    """The present incarnation has begun to count, and its numbers are not yet part of its process's."""
+    return segment.readable and segment.life is not Life.FREE
+
+
+def _clear(segment: Segment, number: int) -> None:
+    """Sets one of `Ledger.counts` to 0: once its incarnation has ENDED, the keeper writes them."""
+    if number < len(_COUNTED):
+        segment.put(_COUNTED[number], 0)
+    else:
+        segment.timings[number - len(_COUNTED)] = 0

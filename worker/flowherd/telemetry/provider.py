@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from flowherd.telemetry.delivery import Delivery
-from flowherd.telemetry.resource import SCOPE, resource_of
+import flowherd
 from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
@@ -22,19 +25,26 @@ if TYPE_CHECKING:
 
     from flowherd.config import WorkerConfig
 
+SCOPE = ("flowherd", flowherd.__version__)
+EXPORTERS = "opentelemetry.exporter.otlp.proto.http"  # whose loggers complain of every try
+QUIET_S = 600.0  # between two warnings, however often the collector comes and goes
+_MOST_CHARS = 500
+
+log = structlog.stdlib.get_logger(__name__)
+
 
 class Spans:
     """The process's tracer provider; an app that has set one while it was imported keeps it.
 
     Args:
         config: names the host.
-        process: this process's number, or what it is instead.
+        process: this process's number.
         is_loud: whether it says that the collector is away.
 
     """
 
-    def __init__(self, config: WorkerConfig, process: int | str, *, is_loud: bool) -> None:
-        self._delivery = Delivery("traces", is_loud=is_loud)
+    def __init__(self, config: WorkerConfig, process: int, *, is_loud: bool) -> None:
+        self._delivery = Delivery(is_loud=is_loud)
         self._flusher: threading.Thread | None = None
         current = trace.get_tracer_provider()
         if isinstance(current, trace.ProxyTracerProvider):
@@ -82,3 +92,72 @@ class _Watched(SpanExporter):
     def shutdown(self) -> None:
         """Ends the exporter."""
         self._exporter.shutdown()
+
+
+class Delivery:
+    """The state of this process's exports: one warning when spans do not get out, one line when they do again.
+
+    Args:
+        is_loud: this process is the one of its host that says it.
+
+    Attributes:
+        is_failing: the last export came to nothing.
+
+    """
+
+    def __init__(self, *, is_loud: bool = True) -> None:
+        self.is_failing = False
+        self._is_loud = is_loud
+        self._may_warn_at = 0.0
+        self._has_warned = False
+        self._complaints = _Complaints()
+        exporters = logging.getLogger(EXPORTERS)
+        exporters.handlers[:] = [self._complaints]
+        exporters.propagate = False
+
+    def note(self, *, is_delivered: bool) -> None:
+        """An export has ended."""
+        self.is_failing = not is_delivered
+        now = time.monotonic()
+        if is_delivered:
+            if self._has_warned:
+                log.info("telemetry_delivered", signal="traces")
+            self._has_warned = False
+        elif self._is_loud and now >= self._may_warn_at:
+            self._may_warn_at, self._has_warned = now + QUIET_S, True
+            log.warning(
+                "telemetry_undelivered",
+                signal="traces",
+                reason=self._complaints.last or "the exporter does not say",
+                note="the work goes on without it",
+            )
+
+
+class _Complaints(logging.Handler):
+    """Keeps the last one."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Notes it."""
+        self.last = record.getMessage()[:_MOST_CHARS]
+
+
+def resource_of(config: WorkerConfig, process: int) -> Resource:
+    """The attributes by which a collector knows this process; OpenTelemetry's variables go before them.
+
+    Args:
+        config: names the host.
+        process: its number.
+
+    """
+    ours: dict[str, str | int] = {
+        "service.name": "flowherd",
+        "service.instance.id": f"{config.worker_id}-{os.getpid()}",
+        "process.pid": os.getpid(),
+        "flowherd.process": process,
+    }
+    said = OTELResourceDetector().detect().attributes
+    return Resource.create({name: value for name, value in ours.items() if name not in said})

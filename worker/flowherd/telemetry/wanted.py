@@ -1,4 +1,4 @@
-"""Whether telemetry is asked for, and where to: OpenTelemetry's own variables; it imports nothing of OpenTelemetry."""
+"""Where OpenTelemetry's own variables want spans sent; imports nothing of OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 DEFAULT_ENDPOINT = "http://localhost:4318"
 _NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
 _PROTOCOL = "http/protobuf"
+_EXPORTER = "OTEL_TRACES_EXPORTER"
+_ASKING = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", _EXPORTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +23,15 @@ class Wanted:
 
     Attributes:
         traces: the collector that gets spans, as people may see it; empty for none.
-        metrics: the same for what `/metrics` shows.
         obstacles: why something that was asked for is not done, with the remedy; one sentence each.
 
     """
 
     traces: str = ""
-    metrics: str = ""
     obstacles: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if self.traces == self.metrics:
-            return f"traces and metrics go to {self.traces}"
-        signals = {"traces": self.traces, "metrics": self.metrics}
-        return ", ".join(f"{name} go to {place}" for name, place in signals.items() if place)
+        return f"traces go to {self.traces}"
 
 
 def is_installed() -> bool:
@@ -56,29 +53,28 @@ def wanted(environ: Mapping[str, str], has_extra: Callable[[], bool] = is_instal
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Wanted()
     obstacles: list[str] = []
-    traces, metrics = (_place(environ, signal, obstacles) for signal in ("TRACES", "METRICS"))
-    if (traces or metrics) and not has_extra():
-        [asked, *_] = _named(environ)
+    traces = _place(environ, obstacles)
+    if traces and not has_extra():
+        asked = next(name for name in _ASKING if environ.get(name))
         obstacles.append(
             f"{asked} asks for telemetry, which is not installed: pip install 'flowherd[otel]', "
             "or OTEL_SDK_DISABLED=true"
         )
-        traces = metrics = ""
-    return Wanted(traces, metrics, tuple(dict.fromkeys(obstacles)))
+        traces = ""
+    return Wanted(traces, tuple(obstacles))
 
 
-def _place(environ: Mapping[str, str], signal: str, obstacles: list[str]) -> str:
-    """Where a signal goes; empty: nowhere."""
-    name = f"OTEL_{signal}_EXPORTER"
-    exporters = {word.strip().lower() for word in environ.get(name, "").split(",")} - {""}
+def _place(environ: Mapping[str, str], obstacles: list[str]) -> str:
+    """Where spans go; empty: nowhere."""
+    exporters = {word.strip().lower() for word in environ.get(_EXPORTER, "").split(",")} - {""}
     if unknown := exporters - {"otlp", "none"}:
-        obstacles.append(f"{name} names {', '.join(sorted(unknown))}: flowherd knows otlp and none")
-    endpoint = _of(environ, signal, "ENDPOINT")
+        obstacles.append(f"{_EXPORTER} names {', '.join(sorted(unknown))}: flowherd knows otlp and none")
+    endpoint = _of(environ, "ENDPOINT")
     if "otlp" not in exporters and (exporters or not endpoint):
         return ""
-    if (protocol := _of(environ, signal, "PROTOCOL")) not in {"", _PROTOCOL}:
+    if _of(environ, "PROTOCOL") not in {"", _PROTOCOL}:
         obstacles.append(
-            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, and flowherd speaks {_PROTOCOL}: name that, "
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {_of(environ, 'PROTOCOL')}, and flowherd speaks {_PROTOCOL}: name that, "
             "and the collector's port for it (4318)"
         )
         return ""
@@ -89,20 +85,9 @@ def _place(environ: Mapping[str, str], signal: str, obstacles: list[str]) -> str
         return ""
 
 
-def _of(environ: Mapping[str, str], signal: str, what: str) -> str:
-    own = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_{what}", "")
+def _of(environ: Mapping[str, str], what: str) -> str:
+    own = environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{what}", "")
     return (own or environ.get(f"OTEL_EXPORTER_OTLP_{what}", "")).strip()
-
-
-def _named(environ: Mapping[str, str]) -> Iterator[str]:
-    """The variables that ask for it."""
-    signals = ("TRACES", "METRICS")
-    names = (
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        *(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" for signal in signals),
-        *(f"OTEL_{signal}_EXPORTER" for signal in signals),
-    )
-    return (name for name in names if environ.get(name))
 
 
 def _shown(endpoint: str) -> str:

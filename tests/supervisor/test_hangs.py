@@ -1,0 +1,93 @@
+"""Who hangs, who is late and who is charged for a death, as tables of facts and decisions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from brain import Brain
+
+from flowherd.awake import STEP_S
+from flowherd.ledger import Cause
+from flowherd_supervisor.core import events
+from flowherd_supervisor.core.exits import cause_of
+from flowherd_supervisor.core.hangs import HANG_MARGIN_S, PastLimit, guilty_of_hang, keeper_late_s
+from flowherd_supervisor.core.state import Phase
+
+GRACE_S = 5.0
+PATIENCE_S = GRACE_S + HANG_MARGIN_S
+
+
+def past(sequence: int, late_s: float, seen_s: float | None = None, *, on_loop: bool = False) -> PastLimit:
+    seen_s = late_s if seen_s is None else seen_s
+    return PastLimit(sequence, "resize", f"a-{sequence}", 1.0, late_s, seen_s, is_on_loop=on_loop)
+
+
+@pytest.mark.parametrize(
+    ("facts", "guilty"),
+    [
+        pytest.param([], None, id="nobody is past its limit"),
+        pytest.param([past(1, PATIENCE_S)], None, id="within the grace its worker may report"),
+        pytest.param([past(1, PATIENCE_S + 0.1)], 1, id="beyond it, it hangs"),
+        pytest.param([past(1, 60.0, 1.0)], None, id="N4: seen for a moment after a freeze"),
+        pytest.param([past(1, 1.0, 60.0)], None, id="seen for long, and late for a moment by its own times"),
+        pytest.param([past(1, 7.0), past(2, 9.0), past(3, 8.0)], 2, id="the longest past its limit"),
+        pytest.param([past(1, 7.0, on_loop=True), past(2, 9.0)], 1, id="the one on the loop goes before"),
+        pytest.param([past(1, 2.0, on_loop=True), past(2, 9.0)], 2, id="on the loop and not overdue"),
+    ],
+)
+def test_the_guilty_of_a_hang_is_on_the_loop_or_longest_past_its_limit(
+    facts: list[PastLimit], guilty: int | None
+) -> None:
+    """C11: the others of its process are innocent, and are not charged."""
+    found = guilty_of_hang(facts, GRACE_S)
+    assert (found and found.sequence) == guilty
+
+
+@pytest.mark.parametrize(
+    ("tick_age_s", "seen_s", "ready_s", "lease_s", "is_late"),
+    [
+        (1.9, 9.0, 9.0, 60.0, False),
+        (2.1, 9.0, 9.0, 60.0, True),
+        (30.0, 0.5, 9.0, 60.0, False),  # N4: frozen along with the supervisor
+        (30.0, 2.1 - STEP_S, 9.0, 60.0, True),
+        (30.0, 9.0, 1.5, 60.0, False),  # it has just begun
+        (1.6, 9.0, 9.0, 4.5, True),  # a third of the shortest lease
+        (0.9, 9.0, 9.0, 0.5, False),  # a second at least
+    ],
+)
+def test_a_keeper_is_late_after_two_seconds_or_a_third_of_the_shortest_lease(
+    tick_age_s: float, seen_s: float, ready_s: float, lease_s: float, *, is_late: bool
+) -> None:
+    """By its own word, before the supervisor's own eyes, and since it was ready: the least of the three."""
+    keeper = replace(Brain().serve().state.keeper, phase=Phase.RUNNING, ready_at=100.0)
+    facts = {"tick_age_s": tick_age_s, "seen_s": seen_s, "awake_s": 100.0 + ready_s}
+    assert (keeper_late_s(keeper, **facts, shortest_lease_s=lease_s) is not None) is is_late
+    booting = replace(keeper, phase=Phase.STARTING, ready_at=None)
+    assert keeper_late_s(booting, **facts, shortest_lease_s=lease_s) is None
+
+
+@pytest.mark.parametrize("is_guilty_known", [False, True])
+@pytest.mark.parametrize(
+    ("orders", "cause"),
+    [
+        ((), Cause.CRASH),
+        ((Phase.DYING,), Cause.STOPPED),
+        ((events.StopRequested(),), Cause.STOPPED),
+    ],
+    ids=["nobody ordered it", "we killed it", "the host stops"],
+)
+def test_only_a_death_nobody_ordered_is_charged_to_the_activities(
+    orders: tuple[Phase | events.Event, ...], cause: Cause, *, is_guilty_known: bool
+) -> None:
+    """And one that we ordered for a hang is charged to the activity that hung."""
+    brain = Brain().serve()
+    for order in orders:
+        if isinstance(order, Phase):
+            processes = tuple(process.with_phase(order) for process in brain.state.processes)
+            brain.state = replace(brain.state, processes=processes)
+        else:
+            brain.hears(order)
+    process = brain.state.processes[0]
+    found = cause_of(brain.state, process.number, process.incarnation, is_guilty_known=is_guilty_known)
+    assert found is (Cause.HUNG if is_guilty_known else cause)
