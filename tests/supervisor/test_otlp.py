@@ -10,9 +10,9 @@ import pytest
 from collector_kit import labels_of, running_collector
 from prometheus_client.parser import text_string_to_metric_families
 
-from flowherd.config import WorkerConfig
 from flowherd.ledger import Cell, Ledger, RecordWriter, Timing
 from flowherd.link.messages import SupervisorState
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.telemetry.delivery import EXPORTERS
 from flowherd_supervisor.keeper import export
 from flowherd_supervisor.keeper.export import MetricsExport

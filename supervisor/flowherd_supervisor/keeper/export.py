@@ -14,7 +14,7 @@ from flowherd.telemetry.wanted import wanted
 from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
-    from flowherd.config import WorkerConfig
+    from flowherd.settings.worker_config import WorkerConfig
     from flowherd_supervisor.keeper.metrics import HostMetrics
 
 EVERY_S = 60.0  # OpenTelemetry's own default

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from flowherd.config import WorkerConfig
+    from flowherd.settings.worker_config import WorkerConfig
 
 
 class Spans:

@@ -10,7 +10,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 import flowherd
 
 if TYPE_CHECKING:
-    from flowherd.config import WorkerConfig
+    from flowherd.settings.worker_config import WorkerConfig
 
 SCOPE = ("flowherd", flowherd.__version__)
 
