@@ -14,11 +14,11 @@ from worker_kit import open_segment
 from flowherd import Registry
 from flowherd.client.circuit import Circuit
 from flowherd.client.protocol import Batch
-from flowherd.config import WorkerConfig
 from flowherd.ledger import Cell, Ledger, RecordWriter, Standing, State
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
 from flowherd.working.attempt import Tools
 from flowherd.working.attempts import Attempts

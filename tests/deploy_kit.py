@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flowherd_supervisor.config.settings import Settings
+from flowherd.settings.model import Settings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 OWN_VARIABLES = {str(field.validation_alias) for field in Settings.model_fields.values()}

@@ -14,10 +14,10 @@ from worker_kit import open_segment
 
 from flowherd import Registry
 from flowherd.client.kruxia import connect
-from flowherd.config import WorkerConfig
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger, RecordWriter, records_needed
 from flowherd.running.environment import RunEnvironment
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.working.worker import SharedHost, Worker
 
 if TYPE_CHECKING:

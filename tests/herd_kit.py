@@ -11,8 +11,8 @@ from worker_kit import open_segment
 from flowherd.client.kruxia import KruxiaEngine, connect
 from flowherd.client.token_refresh import TokenKeeping
 from flowherd.client.tokens import HostTokens, LedgerTokens
-from flowherd.config import WorkerConfig
 from flowherd.ledger import Ledger
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.transport import new_client
 
 ID = "0193a1b2-0000-7000-8000-000000000001"

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowherd import logs
-from flowherd.config import WorkerConfig
 from flowherd.isolates.host import LinkedHost
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.pool import Isolates
@@ -40,6 +39,7 @@ from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
 from flowherd.sdk.loading import LoadedApp, load_app
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:

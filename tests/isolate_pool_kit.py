@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd import Registry
-from flowherd.config import WorkerConfig
 from flowherd.isolates.frames import FrameReader, head_of
 from flowherd.isolates.isolate_protocol import Begin, Opened, Saying, decode_downward, encode
 from flowherd.isolates.pool import Isolates
@@ -19,6 +18,7 @@ from flowherd.isolates.terms import IsolateRules
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ WATCHED = (
     "transport/dialing.py",  # asks each of its attempts how it has ended
     "isolates/inside/main.py",  # as the next three: run or awaited where it is made
     "process/loops.py",
-    "process/rehearsal.py",
+    "process/preload.py",
     "working/poller.py",
     "process/lifespan.py",  # says how it ended
     "running/offload.py",  # a thread that survives what it runs
@@ -209,7 +209,6 @@ def http_stays_at_the_edge(source: Source) -> Iterator[str]:
         "client/httpx_progress.py",
         "files/transfers.py",
         "leases/lease_keeper.py",
-        "transport/httpx_face.py",
     ):
         return
     if not source.within(SUPERVISOR, *CLIENTS):

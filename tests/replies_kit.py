@@ -62,9 +62,9 @@ MALFORMED = {
 }
 
 
-def read(*parts: bytes, most_bytes: int = CAP, is_bodiless: bool = False) -> ReplyReader:
+def read(*parts: bytes, most_bytes: int = CAP) -> ReplyReader:
     reader = ReplyReader()
-    reader.begin(most_bytes, is_bodiless=is_bodiless)
+    reader.begin(most_bytes)
     for part in parts:
         reader.feed(part)
         if reader.fault is not None:

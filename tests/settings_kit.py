@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.config.sources import load
+from flowherd.settings.sources import load
 
 CANARY = "canary-5up3r-s3cr3t"
 

@@ -8,9 +8,9 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from flowherd.config import WorkerConfig
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger, RecordWriter
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
 
 if TYPE_CHECKING:

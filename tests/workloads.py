@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from worker_kit import open_segment
 
 from flowherd import Registry, activity
-from flowherd.config import WorkerConfig
 from flowherd.execution.gil import GilProbe
 from flowherd.execution.load import LoadMeter
 from flowherd.execution.profiles import ActivityProfiles
@@ -25,6 +24,7 @@ from flowherd.running.lag import LagProbe
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
 from flowherd.running.stepping import LoopMeter
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 from flowherd_supervisor.advise.document import Adviser
 

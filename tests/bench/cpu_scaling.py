@@ -21,7 +21,7 @@ import psutil
 from bench_kit import APPS, STUB, arguments, cpu_s, flowherd, in_turn, rivals, running, running_stub, slots
 from sheet import STOCK, Gate, Sheet
 
-from flowherd.process.free_threading import is_gil_enabled
+from flowherd.free_threading import is_gil_enabled
 
 sys.path.insert(0, str(APPS))
 

@@ -53,8 +53,7 @@ FROZEN, THAWED = "forked from the import", "forked, not frozen"
 NO_PRELOAD, SPAWNED = "--no-preload", "python -m flowherd"
 WAYS = (FROZEN, THAWED, NO_PRELOAD, SPAWNED)
 GATES = [
-    Gate(OWN, f"direct, {FROZEN}", "<=", 6),
-    Gate(OWN, f"httpx, {FROZEN}", "<=", 12),
+    Gate(OWN, f"direct, {FROZEN}", "<=", 10),
     Gate(FORKED, f"direct, {FROZEN}", "<=", 25),
     Gate(KILLED_MOST, f"direct, {FROZEN}", "<=", 1000),
 ]

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 WARM_UP = 300
 CPU, RATE, P99 = "CPU, ms for 1,000", "a second", "handed out to acknowledged, p99 ms"
-DIRECT, POOL, OWN = "flowherd, direct", "flowherd, httpx-pool", "flowherd, own handler"
-AS_MANY = {POOL: 5, DIRECT: 10, OWN: 10}  # times as the stock worker
+DIRECT, OWN = "flowherd, direct", "flowherd, own handler"
+AS_MANY = {DIRECT: 10, OWN: 10}  # times as the stock worker
 
 
 def gates(options: argparse.Namespace) -> list[Gate]:
@@ -37,8 +37,8 @@ def gates(options: argparse.Namespace) -> list[Gate]:
     match options.delay_ms, options.slots:
         case 0.0, 64:
             return [
-                Gate(CPU, DIRECT, "<=", 1 / 30, STOCK),
-                Gate(CPU, POOL, "<=", 1 / 10, STOCK),
+                Gate(CPU, DIRECT, "<=", 1 / 25, STOCK),
+                Gate(CPU, OWN, "<=", 1 / 30, STOCK),
                 Gate(P99, DIRECT, "<=", 10),
             ]
         case 5.0, 16:
@@ -84,8 +84,7 @@ def main() -> int:
     )
     sheet.asides.append(STUB)
     contenders = rivals("noop_worker", options, sheet)
-    for name, transport in ((POOL, "httpx-pool"), (DIRECT, "direct")):
-        contenders[name] = flowherd("noop_worker", "-p", "1", "--transport", transport)
+    contenders[DIRECT] = flowherd("noop_worker", "-p", "1")
     contenders[OWN] = flowherd("native_noop:registry", "-p", "1")
     counts = {who: options.activities * AS_MANY.get(who, 1) for who in contenders}
     return run(

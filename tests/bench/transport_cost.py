@@ -1,4 +1,4 @@
-"""CPU per call of the three transports against a stub that costs next to none.
+"""CPU per call of both transports against a stub that costs next to none.
 
     python tests/bench/transport_cost.py [--repeat 3] [--calls 4000] [--loop uvloop] [--json FILE] [--only PART]
 
@@ -21,7 +21,7 @@ import uvloop
 from bench_kit import arguments, in_turn
 from sheet import Sheet
 
-from flowherd.config import WorkerConfig
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.choice import new_transport
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flowherd.transport.transport import Transport
 
 HTTPX = "httpx"
-TRANSPORTS = (HTTPX, "httpx-pool", "direct")
+TRANSPORTS = (HTTPX, "direct")
 CPU = "CPU, us a call"
 CALLERS = 16
 REPLY = (
@@ -101,7 +101,7 @@ async def _call_often(transport: Transport, calls: int) -> None:
 def main() -> int:
     """ActivityProfiles all in turn, `--repeat` times."""
     parser = arguments(__doc__)
-    parser.add_argument("--calls", type=int, default=4_000, help="of httpx; the others make more")
+    parser.add_argument("--calls", type=int, default=4_000, help="of httpx; direct makes more")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     options = parser.parse_args()
     runner = uvloop.run if options.loop == "uvloop" else asyncio.run

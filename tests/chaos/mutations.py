@@ -171,8 +171,8 @@ MUTATIONS = (
     Mutation(
         "a connection for polls",
         WORKER + "transport/connection_pool.py",
-        "if self._held >= self._most + is_first:",
-        "if self._held >= self._most:",
+        "if self._held < self._most + is_first:",
+        "if self._held < self._most:",
         UNIT + "test_slow_link.py::test_polls_never_queue_behind_results",
     ),
     Mutation(

@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--profile", choices=sorted(STORMS), default="short")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--only", default="", help="names of storms and measures, such as M1,kills,outage")
-    parser.add_argument("--transport", choices=("direct", "httpx-pool", "httpx"), default="direct")
+    parser.add_argument("--transport", choices=("direct", "httpx"), default="direct")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not options.json:

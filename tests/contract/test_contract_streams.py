@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from flowherd.client.kruxia import connect
-from flowherd.config import WorkerConfig
+from flowherd.settings.worker_config import WorkerConfig
 
 
 def post(engine, verb, body, activity_id=None):

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from deploy_kit import DEPLOY, OWN_VARIABLES, run_tool
 
+from flowherd.settings.model import Settings
 from flowherd_supervisor.cli.main import app as command_line
-from flowherd_supervisor.config.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,6 @@ def fetched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Where packages are kept from one run to the next."""
     cache = getattr(request.config, "cache", None)
     return Path(cache.mkdir("foreign")) if cache is not None else tmp_path_factory.mktemp("foreign")
-
-
-@pytest.fixture(scope="session")
-def httpx_sdist(fetched: Path) -> Path:
-    """httpx as it is published, tests and all, in the version that is installed."""
-    return _sdist("httpx", version("httpx"), fetched)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""llhttp's own replies, good and bad, as bytes: to the reader alone, and through all three transports."""
+"""llhttp's own replies, good and bad, as bytes: to the reader alone, and through both transports."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from foreign.llhttp_corpus import Case, corpus
 from scripted_engine import Play, scripted_engine
 
-from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport import choice
 from flowherd.transport.parser import ReplyReader
 
@@ -32,9 +32,9 @@ def cases(llhttp_replies: Path) -> list[Case]:
     return found
 
 
-def read(*parts: bytes, is_bodiless: bool = False) -> ReplyReader:
+def read(*parts: bytes) -> ReplyReader:
     reader = ReplyReader()
-    reader.begin(CAP, is_bodiless=is_bodiless)
+    reader.begin(CAP)
     for part in parts:
         reader.feed(part)
         if reader.fault is not None:
@@ -53,7 +53,7 @@ def test_every_reply_is_read_as_llhttps_own_test_has_it_or_refused_for_a_reason(
     differences = tomllib.loads(DIFFERENCES.read_text())
     wrong = {}
     for case in cases:
-        expected, reader = case.expected, read(case.raw, is_bodiless=case.is_bodiless)
+        expected, reader = case.expected, read(case.raw)
         wanted = (expected.status, expected.body, expected.is_whole, expected.is_refused)
         if case.is_strict and seen(reader) != wanted:
             wrong[case.name] = (seen(reader), wanted)
@@ -65,16 +65,16 @@ def test_every_reply_is_read_as_llhttps_own_test_has_it_or_refused_for_a_reason(
 
 def test_every_reply_is_the_same_wherever_it_is_split(cases: list[Case]) -> None:
     for case in cases:
-        whole = read(case.raw, is_bodiless=case.is_bodiless)
+        whole = read(case.raw)
         splits = [(case.raw[:n], case.raw[n:]) for n in range(1, len(case.raw))]
         for parts in [*splits, tuple(bytes([byte]) for byte in case.raw)]:
-            reader = read(*parts, is_bodiless=case.is_bodiless)
+            reader = read(*parts)
             assert (reader.is_whole, reader.fault is None) == (whole.is_whole, whole.fault is None), case.name
             if whole.is_whole:
                 assert (seen(reader), reader.keep_alive) == (seen(whole), whole.keep_alive), case.name
 
 
-@pytest.mark.parametrize("carrier", ["httpx", "httpx-pool", "direct"])
+@pytest.mark.parametrize("carrier", ["httpx", "direct"])
 async def test_every_reply_is_a_reply_or_an_outage_and_the_next_call_sees_its_own(
     cases: list[Case], carrier: str
 ) -> None:

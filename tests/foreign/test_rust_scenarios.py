@@ -13,9 +13,9 @@ from herd_kit import Herd
 from scripted_engine import ScriptedEngine, scripted_engine
 
 from flowherd.client.kruxia import KruxiaEngine, connect
-from flowherd.config import WorkerConfig
 from flowherd.errors import EngineError
 from flowherd.model import Completed, Failed, Usage
+from flowherd.settings.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ PACE = {"poll_interval_s": 0.02, "poll_interval_max_s": 0.05}
 SPENT = {"cost_usd": "0.002", "usage": (Usage("anthropic", "claude", input_tokens=1000, output_tokens=50),)}
 
 
-@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
+@pytest.fixture(params=["httpx", "direct"])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedEngine]:
     """Whatever carries the calls, the same is expected."""
     async with scripted_engine() as server:

@@ -7,9 +7,10 @@ from brain import Brain
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowherd.settings.checks import choose_sizes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import SetSlots
-from flowherd_supervisor.core.plan import Plan, choose_sizes, split
+from flowherd_supervisor.core.plan import Plan, split
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
+from flowherd.settings.checks import MANY_PER_CPU, cautions
+from flowherd.settings.model import Settings
 from flowherd_supervisor.cli.main import main
-from flowherd_supervisor.config.cautions import MANY_PER_CPU, cautions
-from flowherd_supervisor.config.settings import Settings
-from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -288,7 +287,7 @@ def test_s13_a_secret_that_others_can_read_is_said(tmp_path: Path, mode: int, wa
     file = tmp_path / "secret"
     file.write_text("canary")
     file.chmod(mode)
-    said = list(cautions(Settings(client_id="me", client_secret_file=file)))
+    said = list(cautions(Settings(client_id="me", client_secret_file=file), 1))
     assert said == ([f"{file} can be read by others: chmod 600 {file}"] if warned else [])
 
 
@@ -306,7 +305,7 @@ def test_s13_a_secret_that_others_can_read_is_said(tmp_path: Path, mode: int, wa
 )
 def test_s14_credentials_in_the_clear_are_said(url: str, client: str | None, warned: object) -> None:
     """Beyond this host and without TLS."""
-    said = list(cautions(Settings(api_url=url, client_id=client, client_secret="s" if client else None)))
+    said = list(cautions(Settings(api_url=url, client_id=client, client_secret="s" if client else None), 1))
     assert [text.startswith(f"{url} carries the credentials in the clear") for text in said] == [True] * bool(
         warned
     )
@@ -325,11 +324,11 @@ def test_s14_credentials_in_the_clear_are_said(url: str, client: str | None, war
 )
 def test_s1_status_for_other_hosts_is_said(admin: str, warned: int) -> None:
     """An explicit choice, and a warning."""
-    assert len(list(cautions(Settings(admin=admin)))) == warned
+    assert len(list(cautions(Settings(admin=admin), 1))) == warned
 
 
 @pytest.mark.parametrize(("per_cpu", "warned"), [(MANY_PER_CPU, 0), (MANY_PER_CPU + 1, 1)])
 def test_n14_more_processes_than_cpus_can_carry_is_one_warning(per_cpu: int, warned: int) -> None:
     """N14: `-p 1000` on two CPUs starts all the same."""
-    said = list(cautions(Settings(processes=per_cpu * usable_cpus())))
+    said = list(cautions(Settings(processes=per_cpu * 2), 2))
     assert len(said) == warned

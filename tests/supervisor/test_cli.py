@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from flowherd import __version__
+from flowherd.settings.model import Settings
+from flowherd.settings.sources import flag_of, variable_of
 from flowherd_supervisor.cli import main
-from flowherd_supervisor.config.settings import Settings
-from flowherd_supervisor.config.sources import flag_of, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WITH_FLAG = [name for name in Settings.model_fields if name not in {"client_secret", "activities"}]

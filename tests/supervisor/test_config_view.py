@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from flowherd.settings.model import Settings
 from flowherd_supervisor.cli.main import main
-from flowherd_supervisor.config.settings import Settings
 from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:

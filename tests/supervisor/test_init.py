@@ -10,9 +10,9 @@ import pytest
 from deploy_kit import run_tool
 
 from flowherd.errors import ConfigurationError
+from flowherd.settings import sources
 from flowherd_supervisor.cli.init import init
 from flowherd_supervisor.cli.itself import called_from
-from flowherd_supervisor.config import sources
 
 if TYPE_CHECKING:
     from pathlib import Path

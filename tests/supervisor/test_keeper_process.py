@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flowherd.config import WorkerConfig
 from flowherd.exits import Exit
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
 from flowherd.link.messages import Finish
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd_supervisor.keeper import http, process
 from flowherd_supervisor.keeper.process import KeeperSetup, _Keeper
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from settings_kit import CANARY, refusal
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.config.settings import Settings
-from flowherd_supervisor.config.sources import load
+from flowherd.settings.model import Settings
+from flowherd.settings.sources import load
+from flowherd_supervisor.planning import plan_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +83,15 @@ def test_s15_a_url_that_is_more_or_less_than_an_origin_is_refused_and_never_show
     said = refusal(api_url=url)
     assert said.startswith("--api-url: ")
     assert CANARY not in said
+
+
+# Transports
+
+
+def test_a_transport_that_is_gone_is_refused_with_the_remedy() -> None:
+    """Redesign: httpx-pool wrote private attributes of httpx."""
+    said = refusal(transport="httpx-pool")
+    assert said.startswith("--transport: httpx-pool is gone: use direct, the default, or httpx")
 
 
 # Sizes
@@ -175,7 +185,7 @@ def test_the_plan_and_the_worker_config_take_over_what_was_said() -> None:
         "worker": "w", "worker_id": "id", "max_reply_mb": "15", "max_file_mb": "16", "isolate_max_tasks": "17",
     }  # fmt: skip
     settings = load(flags).settings
-    plan = settings.plan()
+    plan = plan_of(settings)
     assert (plan.processes, plan.concurrency, plan.shares) == (3, 7, (3, 2, 2))
     assert (plan.graceful_timeout_s, plan.boot_timeout_s) == (4.0, 5.0)
     assert (plan.restarts.max_restarts, plan.restarts.window_s) == (6, 8.0)

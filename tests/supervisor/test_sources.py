@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from settings_kit import refusal
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.config.settings import Settings
-from flowherd_supervisor.config.sources import CONFIG_VARIABLE, load, variable_of
+from flowherd.settings.model import SUPERVISOR_ONLY, Settings
+from flowherd.settings.sources import CONFIG_VARIABLE, load, variable_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +106,20 @@ def test_a_named_file_that_is_not_there_is_refused_by_the_name_it_was_given(
         load({}, folder / "x.toml")
     monkeypatch.setenv(CONFIG_VARIABLE, "/nowhere.toml")
     assert refusal() == f"{CONFIG_VARIABLE}: there is no file '/nowhere.toml'"
+
+
+def test_what_a_program_has_no_use_for_is_not_looked_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m flowherd` on a host that is set up for `flowherd run`; a slip in a name is one all the same."""
+    (folder / "flowherd.toml").write_text("concurrency = 3\nprocesses = 8\n")
+    monkeypatch.setenv("KRUXIAFLOW_WORKER_ADMIN", "nonsense")
+    loaded = load({}, ignored=SUPERVISOR_ONLY)
+    assert (loaded.settings.concurrency, loaded.settings.processes) == (3, None)
+    assert loaded.origins == {"concurrency": "flowherd.toml: concurrency"}
+    (folder / "flowherd.toml").write_text("procesess = 8\n")
+    with pytest.raises(ConfigurationError, match="did you mean 'processes'"):
+        load({}, ignored=SUPERVISOR_ONLY)
 
 
 # What is said when they are wrong

@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from scripted_http import Reply, scripted_server
 
 from flowherd.client.tokens import HostTokens, Token
-from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnauthorized
 from flowherd.ledger import Ledger
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.transport import new_client
 from flowherd_supervisor.cli.main import main
 

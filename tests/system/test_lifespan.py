@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from harness import eventually, running_host
 
-from flowherd.process.free_threading import OVERRIDE
+from flowherd.free_threading import OVERRIDE
 
 if TYPE_CHECKING:
     from pathlib import Path

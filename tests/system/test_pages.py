@@ -16,9 +16,9 @@ import pytest
 from harness import clean_environment, running_host
 
 from flowherd.sdk.registry import definition_of
+from flowherd.settings import sources
 from flowherd.testing import run_activity_sync
 from flowherd_supervisor.cli.main import app as command_line
-from flowherd_supervisor.config import sources
 
 if TYPE_CHECKING:
     from harness import Engine

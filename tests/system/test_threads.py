@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness import Engine, Host, eventually, running_host
 
-from flowherd.process.free_threading import OVERRIDE
+from flowherd.free_threading import OVERRIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What many tests of the worker begin with: an engine that plays scripts, calls carried three ways, an open segment."""
+"""What many tests of the worker begin with: an engine that plays scripts, calls carried both ways, an open segment."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from scripted_engine import ScriptedEngine, scripted_engine
 from worker_kit import open_segment
 
 from flowherd.client.kruxia import KruxiaEngine, connect
-from flowherd.config import WorkerConfig
 from flowherd.ledger import Ledger, RecordWriter, Segment
+from flowherd.settings.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ async def server() -> AsyncIterator[ScriptedEngine]:
         yield server
 
 
-@pytest.fixture(params=["httpx", "httpx-pool", "direct"])
+@pytest.fixture(params=["httpx", "direct"])
 def carrier(request: pytest.FixtureRequest) -> str:
     """Whatever carries the calls, the same is expected."""
     return str(request.param)

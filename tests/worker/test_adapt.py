@@ -8,11 +8,11 @@ from decimal import Decimal
 import pytest
 
 from flowherd import CancelReason, LeaseLost, Registry
-from flowherd.config import WorkerConfig
 from flowherd.model import Completed
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.stock import adapt
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.testing import make_activity, run_activity

@@ -7,10 +7,10 @@ import asyncio
 from attempts_kit import Isolates, Table, an_activity
 from virtual_time import virtual_time
 
-from flowherd.config import WorkerConfig
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, State
 from flowherd.model import Completed, Died
+from flowherd.settings.worker_config import WorkerConfig
 
 KILLED = Died("its isolate was killed by SIGKILL")
 

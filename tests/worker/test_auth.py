@@ -15,10 +15,10 @@ from worker_kit import open_segment
 
 from flowherd.client.protocol import Verdict
 from flowherd.client.tokens import BearerAuth, HostTokens, LedgerTokens, Token
-from flowherd.config import WorkerConfig
 from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Cell, Host, Ledger
 from flowherd.model import Completed
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.transport import new_client
 
 if TYPE_CHECKING:

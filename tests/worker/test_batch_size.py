@@ -17,7 +17,7 @@ class Thread:
 
     def __init__(self) -> None:
         self.now = self.busy_s = 0.0
-        self.batch_size = BatchSize(LEAST, lambda: self.busy_s, lambda: self.now)
+        self.batch_size = BatchSize(lambda: self.busy_s, lambda: self.now)
 
     def polls(self, times: int, *, idle_share: float, asked: int | None = None, missing: int = 0) -> None:
         for _ in range(times):

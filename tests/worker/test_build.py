@@ -13,10 +13,10 @@ from engine_rig import brings, item
 from worker_kit import open_segment
 
 from flowherd import Registry
-from flowherd.config import WorkerConfig
 from flowherd.ledger import Host, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.process.build import BuiltWorker, WorkerPlace
+from flowherd.settings.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
     from scripted_engine import ScriptedEngine

@@ -19,10 +19,10 @@ from worker_kit import open_segment
 from flowherd import Registry
 from flowherd.client.kruxia import KruxiaEngine
 from flowherd.client.kruxia_batches import decode_batch
-from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Ledger, RecordWriter, records_needed
 from flowherd.running.environment import RunEnvironment
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.transport import Reply
 from flowherd.working.worker import Worker
 

@@ -12,12 +12,12 @@ import pytest
 from isolate_kit import CEILING_S, FOLDER, running_forker, workplace
 
 from flowherd import RegistryError
-from flowherd.config import WorkerConfig
 from flowherd.model import Completed
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
 from flowherd.sdk.loading import load_app
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
 APP = "offload_app:registry"

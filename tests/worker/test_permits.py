@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import child_that
 
-from flowherd.config import WorkerConfig
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.ledger.limits import RETRY_S, YIELD_S, HostPermits, RecordLocks
 from flowherd.ledger.permits import NotNow, OwnPermits, Permit
@@ -25,6 +24,7 @@ from flowherd.running.offload import ThreadPool
 from flowherd.running.run_state import CancelReason
 from flowherd.running.runner import Runner
 from flowherd.sdk.registry import Registry
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:

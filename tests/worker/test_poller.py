@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
 from flowherd.client.protocol import Batch
-from flowherd.config import WorkerConfig
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, State
 from flowherd.ledger.siblings import Siblings
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.working.batch_size import LEAST
 from flowherd.working.pacing import SOON_S
 from flowherd.working.poller import Mode, Poller

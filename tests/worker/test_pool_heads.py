@@ -122,13 +122,6 @@ def test_a_known_head_that_announces_too_much_is_refused_as_ever() -> None:
     assert isinstance(reader.fault, OversizedReply)
 
 
-def test_a_reply_to_head_is_not_taken_for_one_that_has_a_body() -> None:
-    reader = reader_that_knows(PLAIN)
-    reader.begin(CAP, is_bodiless=True)
-    reader.feed(HEAD)
-    assert (reader.is_whole, reader.chunks, reader.known) == (True, [], None)
-
-
 @pytest.mark.parametrize(
     "raw",
     [

@@ -96,16 +96,6 @@ def test_headers_of_interim_replies_are_forgotten() -> None:
     assert [name for name, _ in read(INTERIM).headers] == [b"content-type", b"content-length"]
 
 
-def test_a_reply_to_head_has_a_length_and_no_body() -> None:
-    head = PLAIN[: PLAIN.index(b"{")]
-    reader = read(head, is_bodiless=True)
-    assert (reader.is_whole, reader.keep_alive, reader.chunks) == (True, True, [])
-    assert not read(PLAIN, is_bodiless=True).keep_alive
-    reader.begin(CAP)
-    reader.feed(PLAIN)
-    assert reader.is_whole
-
-
 def test_one_reader_reads_one_reply_after_another() -> None:
     reader = ReplyReader()
     for raw in [PLAIN, CHUNKED, INTERIM, EMPTY] * 3:

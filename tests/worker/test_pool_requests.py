@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from scripted_engine import Play, ScriptedEngine
 
 from flowherd.client.tokens import Token
 from flowherd.errors import EngineUnavailable
 from flowherd.transport.direct import DirectTransport
-from flowherd.transport.httpx_face import PoolTransport
 from flowherd.transport.wire import Origin, header_line
 
 if TYPE_CHECKING:
@@ -136,33 +134,3 @@ def test_the_host_header_names_what_was_asked_for(url: str, authority: bytes) ->
 def test_what_is_no_origin_is_refused(url: str) -> None:
     with pytest.raises(ValueError):
         Origin.of(url)
-
-
-# The face of httpx
-
-
-async def test_httpx_refuses_to_send_what_would_be_two_headers(server: ScriptedEngine) -> None:
-    async with httpx.AsyncClient(transport=PoolTransport()) as client:
-        for options in (
-            {"headers": {"x": "a\r\nb: c"}},
-            {"headers": {"x\r\ny": "a"}},
-            {"method": "GET / HTTP/1.1\r\nx:"},
-            {"method": "CONNECT"},
-        ):
-            with pytest.raises(httpx.LocalProtocolError):
-                await client.request(**{"method": "POST", "url": f"{server.url}/x/complete", **options})
-    assert server.requests == []
-
-
-async def test_httpx_streams_both_ways_and_reuses_the_connection(server: ScriptedEngine) -> None:
-    """A body larger than what is read ahead; a reader that leaves early closes the connection."""
-    server.script("complete", *[Play(200, b"x" * (8 << 20))] * 2)
-    async with httpx.AsyncClient(transport=PoolTransport()) as client:
-        async with client.stream("POST", f"{server.url}/x/complete", content=b"{}") as response:
-            assert sum([len(chunk) async for chunk in response.aiter_raw()]) == 8 << 20
-        async with client.stream("POST", f"{server.url}/x/complete", content=b"{}") as response:
-            async for _ in response.aiter_raw():
-                break
-        assert server.connections == 1
-        assert (await client.post(f"{server.url}/x/complete")).status_code == 200
-        assert server.connections == 2

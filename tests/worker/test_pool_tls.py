@@ -14,11 +14,11 @@ from scripted_engine import Play, ScriptedEngine
 
 from flowherd.errors import EngineMisconfigured, EngineUnavailable
 from flowherd.transport.direct import DirectTransport
-from flowherd.transport.httpx_face import PoolTransport
-from flowherd.transport.transport import HttpxTransport, Transport, new_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from flowherd.transport.transport import Transport
 
 ROUTE = "/api/v1/activities/x/complete"
 AUTHORITY = trustme.CA()
@@ -45,28 +45,18 @@ def trusting(authority: Any) -> ssl.SSLContext:
 
 
 @contextlib.asynccontextmanager
-async def carrying(carrier: str, url: str, tls: ssl.SSLContext) -> AsyncIterator[Transport]:
-    transport: Transport
-    if carrier == "direct":
-        transport = DirectTransport(url, None, connections=2, tls=tls)
-    else:
-        pool = PoolTransport(connections=2, tls=tls)
-        transport = HttpxTransport(new_client(url, None, connections=2, transport=pool))
+async def carrying(url: str, tls: ssl.SSLContext) -> AsyncIterator[Transport]:
+    transport = DirectTransport(url, None, connections=2, tls=tls)
     yield transport
     await transport.aclose()
 
 
-@pytest.fixture(params=["httpx-pool", "direct"])
-def carrier(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_who_proves_to_be_the_engine_is_talked_to(carrier: str, host: str) -> None:
+async def test_who_proves_to_be_the_engine_is_talked_to(host: str) -> None:
     """And the connection is kept: a handshake costs more than a call."""
     async with serving(AUTHORITY.issue_cert(host), host) as engine:
         engine.script("complete", Play(200, b"x" * 500_000))
-        async with carrying(carrier, engine.url, trusting(AUTHORITY)) as transport:
+        async with carrying(engine.url, trusting(AUTHORITY)) as transport:
             assert len((await transport.call(ROUTE, b"{}", 5.0)).body) == 500_000
             for _ in range(4):
                 assert (await transport.call(ROUTE, b"y" * 300_000, 5.0)).status == 200
@@ -85,27 +75,27 @@ async def test_who_proves_to_be_the_engine_is_talked_to(carrier: str, host: str)
     ids=["unknown authority", "another host", "expired"],
 )
 async def test_who_does_not_is_sent_nothing_and_the_reason_named(
-    carrier: str, certificate: Any, known: Any, words: str
+    certificate: Any, known: Any, words: str
 ) -> None:
     """Faults E24."""
     async with serving(certificate) as engine:
-        async with carrying(carrier, engine.url, trusting(known)) as transport:
+        async with carrying(engine.url, trusting(known)) as transport:
             with pytest.raises(EngineMisconfigured, match=f"TLS: .*{words}") as raised:
                 await transport.call(ROUTE, b"{}", 5.0)
             assert not raised.value.in_doubt
         assert engine.requests == []
 
 
-async def test_a_host_that_is_named_is_checked_by_its_name(carrier: str) -> None:
+async def test_a_host_that_is_named_is_checked_by_its_name() -> None:
     """Faults E24: a certificate for the address is none for the name."""
     async with serving(AUTHORITY.issue_cert("127.0.0.1"), "localhost") as engine:
-        async with carrying(carrier, engine.url, trusting(AUTHORITY)) as transport:
+        async with carrying(engine.url, trusting(AUTHORITY)) as transport:
             with pytest.raises(EngineMisconfigured, match="Hostname mismatch"):
                 await transport.call(ROUTE, b"{}", 5.0)
         assert engine.requests == []
 
 
-async def test_an_engine_that_speaks_only_an_old_tls_is_refused(carrier: str) -> None:
+async def test_an_engine_that_speaks_only_an_old_tls_is_refused() -> None:
     """Faults E24: and the message says that it is the version."""
 
     async def know_only_tls_1_0(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,13 +105,13 @@ async def test_an_engine_that_speaks_only_an_old_tls_is_refused(carrier: str) ->
 
     server = await asyncio.start_server(know_only_tls_1_0, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with carrying(carrier, url, trusting(AUTHORITY)) as transport:
+    async with carrying(url, trusting(AUTHORITY)) as transport:
         with pytest.raises(EngineMisconfigured, match=r"TLS: .*PROTOCOL_VERSION"):
             await transport.call(ROUTE, b"{}", 5.0)
     server.close()
 
 
-async def test_a_handshake_that_never_ends_meets_the_deadline(carrier: str) -> None:
+async def test_a_handshake_that_never_ends_meets_the_deadline() -> None:
     """Faults E3: it belongs to the call."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,7 +121,7 @@ async def test_a_handshake_that_never_ends_meets_the_deadline(carrier: str) -> N
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with carrying(carrier, url, trusting(AUTHORITY)) as transport:
+    async with carrying(url, trusting(AUTHORITY)) as transport:
         with pytest.raises(EngineUnavailable, match=r"within 0\.2 s"):
             await transport.call(ROUTE, b"{}", 0.2)
     server.close()
@@ -139,11 +129,11 @@ async def test_a_handshake_that_never_ends_meets_the_deadline(carrier: str) -> N
 
 @pytest.mark.parametrize("how", ["reset_after", "close_after"])
 @pytest.mark.parametrize("n", [0, 10, 60])
-async def test_a_reply_cut_under_tls_is_an_outage(carrier: str, how: str, n: int) -> None:
+async def test_a_reply_cut_under_tls_is_an_outage(how: str, n: int) -> None:
     """Faults E2."""
     async with serving(AUTHORITY.issue_cert("127.0.0.1")) as engine:
         engine.script("complete", Play(200, b"x" * 100, **{how: n}))
-        async with carrying(carrier, engine.url, trusting(AUTHORITY)) as transport:
+        async with carrying(engine.url, trusting(AUTHORITY)) as transport:
             with pytest.raises(EngineUnavailable) as raised:
                 await transport.call(ROUTE, b"{}", 5.0)
             assert raised.value.in_doubt

@@ -10,11 +10,11 @@ from pydantic import BaseModel, SecretStr
 from virtual_time import virtual_time
 
 from flowherd import ActivityError, ActivityResult, CancelReason, Registry, RegistryError, Usage, activity
-from flowherd.config import WorkerConfig
 from flowherd.model import Completed, Failed, Lost
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Phase, Runner
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity, run_activity
 
 SOON = 0.02  # seconds; limits in these tests run out at once

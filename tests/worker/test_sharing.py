@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from flowherd.free_threading import gil_watched
 from flowherd.link.messages import Downward, Drain, IsolateEnded, IsolateStarted, Quiet, SetSlots
 from flowherd.link.sharing import MOST_WORKERS, joint_key, orders_of, spread, whose_key
-from flowherd.process.free_threading import gil_watched
 
 
 @given(st.integers(0, 10_000), st.integers(1, MOST_WORKERS))

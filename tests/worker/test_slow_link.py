@@ -15,13 +15,13 @@ from structlog.testing import capture_logs
 
 from flowherd.client.circuit import Circuit
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.config import WorkerConfig
 from flowherd.errors import CallTooSlow, EngineUnavailable
 from flowherd.model import Completed
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.choice import new_transport
 from flowherd.transport.direct import DirectTransport
 from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
-from flowherd.transport.transport import PlainHttpxTransport, new_client
+from flowherd.transport.transport import HttpxTransport, new_client
 from flowherd.working.reporter import Delivery, Reporter
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def transport_to(url: str, carrier: str, bytes_per_s: float, tls: ssl.SSLContext
     if carrier == "direct":
         return DirectTransport(url, None, connections=3, tls=tls, bytes_per_s=bytes_per_s)
     client = new_client(url, None, connections=4, is_bounded=True)
-    return PlainHttpxTransport(client, connections=3, bytes_per_s=bytes_per_s)
+    return HttpxTransport(client, connections=3, bytes_per_s=bytes_per_s)
 
 
 @pytest.fixture(params=["direct", "direct on uvloop", "httpx"])

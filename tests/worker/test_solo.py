@@ -116,6 +116,14 @@ def test_it_reads_the_variables_of_the_stock_worker(engine: Engine, start: Calla
     assert solo.log("ready")[0]["concurrency"] == 3
 
 
+def test_it_reads_the_settings_file_that_flowherd_run_reads(
+    engine: Engine, start: Callable[..., Solo], tmp_path: Path
+) -> None:
+    """One model for both programs; the number of processes is nothing to one."""
+    (tmp_path / "flowherd.toml").write_text(f"api-url = '{engine.url}'\nconcurrency = 3\nprocesses = 8\n")
+    assert start("sample_app:registry").ready().log("ready")[0]["concurrency"] == 3
+
+
 def test_a_signal_lets_running_work_end(engine: Engine, start: Callable[..., Solo]) -> None:
     """Faults P2."""
     engine.submit("wait", seconds=1.0)
@@ -205,8 +213,13 @@ def test_refused_credentials_end_it_with_code_4(start: Callable[..., Solo]) -> N
         (["nowhere:registry"], {}, "there is no module 'nowhere'"),
         (["sample_app:registri"], {}, "did you mean registry"),
         (["sample_app:registry", "--concurrency", "0"], {}, "concurrency"),
-        (["sample_app:registry"], {"KRUXIAFLOW_WORKER_POLL_MAX_ACTIVITIES": "many"}, "--poll-max"),
+        (
+            ["sample_app:registry"],
+            {"KRUXIAFLOW_WORKER_POLL_MAX_ACTIVITIES": "many"},
+            "ACTIVITIES: should be a valid",
+        ),
         (["sample_app:registry", "--api-url", "http://user:pw-canary@host"], {}, "user or password"),
+        (["sample_app:registry", "--transport", "httpx-pool"], {}, "use direct, the default, or httpx"),
         (["sample_app:registry", "--client-id", "w1"], {}, "KRUXIAFLOW_CLIENT_SECRET"),
     ],
 )

@@ -125,8 +125,8 @@ def run(program: str, **environ: str) -> None:
 
 _OFF = """
 import sys
-from flowherd.config import WorkerConfig
-from flowherd.process.warm import warm_up
+from flowherd.settings.worker_config import WorkerConfig
+from flowherd.process.preload import warm_up
 from flowherd.telemetry.start import begin_tracing, end_tracing
 import flowherd.process.worker_process, flowherd.process.solo, flowherd.process.threads
 import flowherd.isolates.inside.main, flowherd_supervisor.shell.host, flowherd_supervisor.keeper.process
@@ -147,7 +147,7 @@ def test_off_is_not_imported_at_all(environ: dict[str, str]) -> None:
 
 _BEFORE_THE_FORK = """
 import os, sys
-from flowherd.process.warm import warm_up
+from flowherd.process.preload import warm_up
 warm_up()
 assert "opentelemetry.sdk.trace" in sys.modules
 from opentelemetry import trace
@@ -165,7 +165,7 @@ _APPS_OWN = """
 import os
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from flowherd.config import WorkerConfig
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.telemetry.start import begin_tracing, end_tracing
 own = TracerProvider(shutdown_on_exit=False)
 trace.set_tracer_provider(own)
@@ -183,7 +183,7 @@ def test_an_app_that_has_set_a_provider_keeps_it() -> None:
 
 _BROKEN = """
 import sys
-from flowherd.config import WorkerConfig
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd import logs
 from flowherd.telemetry.start import begin_tracing
 logs.setup("info", "json")
@@ -204,7 +204,7 @@ def test_a_variable_that_the_library_refuses_costs_the_spans_and_not_the_worker(
 
 _SENDS = """
 import os, sys, time
-from flowherd.config import WorkerConfig
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.telemetry.start import begin_tracing, end_tracing
 tracing = begin_tracing(WorkerConfig(), 5, is_loud=False)
 from opentelemetry import trace

@@ -15,11 +15,11 @@ from opentelemetry.trace import StatusCode
 from pydantic import SecretStr  # noqa: TC002 - the binding reads it
 
 from flowherd import ActivityError, Registry, activity
-from flowherd.config import WorkerConfig
 from flowherd.model import Completed, Died, Lost
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import CancelReason, Runner
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.telemetry.tracing import Tracing
 from flowherd.testing import make_activity
 

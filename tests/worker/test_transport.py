@@ -13,7 +13,6 @@ import pytest
 import trustme
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
-from flowherd.config import WorkerConfig
 from flowherd.errors import (
     EngineDisconnected,
     EngineError,
@@ -21,8 +20,9 @@ from flowherd.errors import (
     EngineUnavailable,
     ReplyTooLarge,
 )
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport import choice
-from flowherd.transport.transport import HttpxTransport, PlainHttpxTransport, Reply, Transport, new_client
+from flowherd.transport.transport import HttpxTransport, Reply, Transport, new_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -32,7 +32,7 @@ ACCEPTED = Play(200, b'{"acknowledged":true}')
 
 
 def new_transport(carrier: str, url: str, *, connections: int = 1) -> Transport:
-    config = WorkerConfig(api_url=url, transport=carrier)  # type: ignore[arg-type]  # one of the three
+    config = WorkerConfig(api_url=url, transport=carrier)  # type: ignore[arg-type]  # one of the two
     return choice.new_transport(config, None, connections=connections)
 
 
@@ -294,33 +294,3 @@ def test_the_client_follows_our_rules() -> None:
     assert client.follow_redirects is False
     assert client.trust_env is False
     assert client.timeout == httpx.Timeout(None)
-
-
-@pytest.mark.parametrize(
-    "base", ["http://engine:8080", "https://engine", "http://engine/behind/a%20gateway/", "http://[::1]:9"]
-)
-@pytest.mark.parametrize(
-    "route",
-    [
-        "/api/v1/workers/poll",
-        "/a/0193a1b2-0000_7.x/complete",
-        "/a/%2e/b",
-        "/a?b=c",
-        "/a/../b",
-        "/a/./b",
-        "/~/b",
-        "//b",
-    ],
-)
-def test_a_url_that_is_put_together_is_the_one_that_httpx_reads(base: str, route: str) -> None:
-    """Parsing it is an eighth of what a call costs on our own connections."""
-    transport = PlainHttpxTransport(new_client(base, None, connections=1))
-    made = transport._request(route, b"{}").url
-    read = httpx.URL(base.rstrip("/") + route)
-    assert made == read
-    assert (str(made), made.raw_path, made.host, made.port) == (
-        str(read),
-        read.raw_path,
-        read.host,
-        read.port,
-    )

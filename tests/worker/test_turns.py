@@ -7,7 +7,7 @@ import sys
 
 _KEPT = """
 import gc, sys
-from flowherd.config import WorkerConfig
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.ledger import Ledger, RecordWriter
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.ledger.siblings import Siblings

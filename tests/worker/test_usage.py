@@ -20,7 +20,6 @@ from virtual_time import virtual_time
 from worker_kit import claim, open_segment
 
 from flowherd import SyncActivityContext, Usage
-from flowherd.config import WorkerConfig
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Ledger, RecordWriter
 from flowherd.ledger.usage import AREA_BYTES, SUMS_BYTES, newest, write_of
@@ -28,6 +27,7 @@ from flowherd.running.environment import RunEnvironment
 from flowherd.running.run_state import RunState
 from flowherd.sdk.costs import Costs
 from flowherd.sdk.usage import MAX_TOKENS, pack, unpack
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 from flowherd.working.admission import UNKNOWN_WAITS_S
 

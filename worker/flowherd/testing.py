@@ -11,7 +11,6 @@ from uuid import UUID
 import msgspec
 
 from flowherd.client.fake_engine import Call, FakeEngine
-from flowherd.config import WorkerConfig
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.checkpoints import decoded, encoded, reference_of
 from flowherd.files.memory_files import MemoryFiles
@@ -21,6 +20,7 @@ from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Runner
 from flowherd.sdk.activity import adjusted
 from flowherd.sdk.registry import Registry
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.stock import adapt
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flowherd.free_threading import is_gil_enabled
 from flowherd.ledger import Cell, Clock, Ledger, Life
 from flowherd.ledger.activity_profile import STEP_BUCKETS, Load, Metric, Where
 from flowherd.ledger.histogram import BUCKETS, quantile_s, upper_s
-from flowherd.process.free_threading import is_gil_enabled
 from flowherd_supervisor.advise import capacity
 from flowherd_supervisor.advise.judge import Advice, Criterion, Surroundings, advise
 from flowherd_supervisor.advise.measured import Measured, Place, Steps, median_s

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flowherd.config import DEFAULT_WORKER_TYPE
+from flowherd.settings.worker_config import DEFAULT_WORKER_TYPE
 
 
 def bench(

@@ -20,18 +20,20 @@ from flowherd.exits import Exit
 from flowherd.ledger import Ledger
 from flowherd.logs import visible
 from flowherd.sdk.loading import choose_worker_type, load_app
+from flowherd.settings.checks import cautions
+from flowherd.settings.sources import Loaded, flag_of
 from flowherd.telemetry.wanted import wanted
 from flowherd.transport.transport import new_client
-from flowherd_supervisor.config.cautions import cautions
-from flowherd_supervisor.config.sources import Loaded, flag_of
+from flowherd_supervisor.planning import plan_of
+from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowherd.config import WorkerConfig
     from flowherd.sdk.registry import Registry
+    from flowherd.settings.model import Settings
+    from flowherd.settings.worker_config import WorkerConfig
     from flowherd.telemetry.wanted import Wanted
-    from flowherd_supervisor.config.settings import Settings
 
 _HEALTH_DEADLINE_S = 5.0
 
@@ -58,7 +60,7 @@ def check(app_name: str, app_dir: str, loaded: Loaded) -> int:
     settings = loaded.settings
     findings = [
         _sizes(loaded),
-        *(Finding(Weight.WARNING, text) for text in cautions(settings)),
+        *(Finding(Weight.WARNING, text) for text in cautions(settings, usable_cpus())),
         *_shadows(Path(app_dir)),
         *_app(app_name, app_dir, settings),
         *_times(loaded),
@@ -72,7 +74,7 @@ def check(app_name: str, app_dir: str, loaded: Loaded) -> int:
 
 
 def _sizes(loaded: Loaded) -> Finding:
-    plan = loaded.settings.plan()
+    plan = plan_of(loaded.settings)
     said = ", ".join(dict.fromkeys(loaded.origins.values())) or "the defaults alone"
     return Finding(
         Weight.FINE,

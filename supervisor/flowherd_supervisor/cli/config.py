@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flowherd.exits import Exit
-from flowherd_supervisor.config.settings import Settings
+from flowherd.settings.model import Settings
+from flowherd_supervisor.planning import plan_of
 
 if TYPE_CHECKING:
-    from flowherd_supervisor.config.sources import Loaded
+    from flowherd.settings.sources import Loaded
 
 
 _SIZES = frozenset({"processes", "concurrency"})
@@ -24,7 +25,7 @@ _WIDTH_OF_A_PIPE = 200  # nothing is cut for grep
 
 def show_config(loaded: Loaded, *, as_json: bool) -> int:
     """Prints every setting, its value and where the value came from."""
-    plan = loaded.settings.plan()
+    plan = plan_of(loaded.settings)
     values = {name: _shown(getattr(loaded.settings, name)) for name in Settings.model_fields}
     values |= {"processes": plan.workers, "concurrency": plan.concurrency}
     rows = {

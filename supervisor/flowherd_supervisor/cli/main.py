@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from contextlib import nullcontext
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - cyclopts reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
 from flowherd import __version__
-from flowherd.config import DEFAULT_WORKER_TYPE
-from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
 from flowherd.process.standard_streams import open_closed_streams
+from flowherd.settings import sources
+from flowherd.settings.flags import EVERY_FLAG, AppDir, AppName, ConfigFile, call, flags_but, given
+from flowherd.settings.worker_config import DEFAULT_WORKER_TYPE
 from flowherd_supervisor.cli.bench_command import bench
 from flowherd_supervisor.cli.ctl_command import ctl_app
 from flowherd_supervisor.cli.start_commands import dev, init
-from flowherd_supervisor.config import sources
-from flowherd_supervisor.config.flags import RunFlags, given
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 app = App(
     name="flowherd",
@@ -38,24 +36,8 @@ app.command(init)
 app.command(dev)
 app.command(bench)
 
-_NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}
-_EVERY_FLAG = Parameter(name="*")
-_NO_FLAGS = RunFlags()
-AppName = Annotated[
-    str,
-    Parameter(
-        name="APP", help="module:attr: a registry, a list or module of activities, or a stock worker's main"
-    ),
-]
-AppDir = Annotated[str, Parameter(help="goes first on the import path")]
-ConfigFile = Annotated[
-    Path | None,
-    Parameter(
-        help=f"settings file [default: flowherd.toml] [env: {sources.CONFIG_VARIABLE}]",
-        metavar="FILE",
-        show_default=False,
-    ),
-]
+_RunFlags: Any = flags_but()
+_NO_FLAGS = _RunFlags()
 
 
 @app.command
@@ -66,7 +48,7 @@ def run(
     app_dir: AppDir = ".",
     config: ConfigFile = None,
     reload: Annotated[bool, Parameter(help="import the app anew when its files change", negative="")] = False,
-    flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
+    flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Host APP's activities on several processes until told to stop."""
     from flowherd_supervisor.cli.reload import watching  # noqa: PLC0415 - as above
@@ -84,7 +66,7 @@ def check(
     *,
     app_dir: AppDir = ".",
     config: ConfigFile = None,
-    flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
+    flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Say what would keep APP from running well: settings, import, activities, times, engine, token."""
     from flowherd_supervisor.cli.check import check as part  # noqa: PLC0415 - as above
@@ -97,7 +79,7 @@ def show(
     *,
     config: ConfigFile = None,
     json: Annotated[bool, Parameter(help="as one JSON object", negative="")] = False,
-    flags: Annotated[RunFlags, _EVERY_FLAG] = _NO_FLAGS,
+    flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Show the effective settings and where each comes from."""
     from flowherd_supervisor.cli.config import show_config  # noqa: PLC0415 - as above
@@ -232,7 +214,7 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="
 def main(words: Sequence[str] | None = None) -> None:
     """The `flowherd` program: exits with a code of `flowherd.exits`."""
     open_closed_streams()
-    sys.exit(_call(app, sys.argv[1:] if words is None else words))
+    sys.exit(call(app, "flowherd", sys.argv[1:] if words is None else words))
 
 
 def main_supervisor() -> None:
@@ -240,26 +222,3 @@ def main_supervisor() -> None:
     words = sys.argv[1:]
     about_itself = not words or words[0] in {*app}
     main(words if about_itself else ["run", *words])
-
-
-def _call(program: Callable[..., Any], words: Sequence[str]) -> int:
-    try:
-        result = program(words, exit_on_error=False, print_error=True)
-        sys.stdout.flush()
-    except CycloptsError as error:
-        command = " ".join(("flowherd", *(error.command_chain or ())))
-        sys.stderr.write(f"flowherd: {command} --help says how\n")
-        return Exit.USAGE
-    except ConfigurationError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"flowherd: {line}\n")
-        return Exit.USAGE
-    except OSError as error:
-        if error.errno not in _NO_OUTPUT:
-            raise
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # for what the interpreter flushes at the end
-        sys.stderr.write(f"flowherd: the output cannot be written: {error.strerror}\n")
-        return Exit.INTERNAL
-    return result if isinstance(result, int) else Exit.CLEAN

@@ -22,7 +22,7 @@ from flowherd_supervisor.cli.workflow_client import Workflow, WorkflowClient
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowherd.config import WorkerConfig
+    from flowherd.settings.worker_config import WorkerConfig
     from flowherd_supervisor.cli.workflow_client import Started
 
 

@@ -8,8 +8,6 @@ from enum import Enum
 from flowherd.link.sharing import spread
 from flowherd_supervisor.core.restarts import RestartPolicy
 
-SLOTS_PER_PROCESS = 4
-FEWEST_SLOTS = 16
 FEWEST_SEATS = 64  # room for scaling up later
 
 
@@ -76,22 +74,3 @@ def split(total: int, processes: int) -> tuple[int, ...]:
     if not 1 <= processes <= total:
         raise ValueError(f"{total} slots cannot be split over {processes} processes")
     return spread(total, processes)
-
-
-def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: int) -> tuple[int, int]:
-    """Processes and slots, where None means automatic; when only one is explicit the other follows it.
-
-    Raises:
-        ValueError: both are explicit and a process would get no slot.
-
-    """
-    if processes is not None and concurrency is not None and concurrency < processes:
-        raise ValueError(
-            f"--concurrency {concurrency} is less than --processes {processes}: a process would have none. "
-            f"Use --concurrency {processes} or more, or --processes {concurrency} or fewer"
-        )
-    if processes is None:
-        processes = usable_cpus if concurrency is None else min(usable_cpus, concurrency)
-    if concurrency is None:
-        concurrency = max(FEWEST_SLOTS, SLOTS_PER_PROCESS * processes)
-    return processes, concurrency

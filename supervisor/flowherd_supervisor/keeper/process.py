@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import logs
-from flowherd.client.kruxia import connect
-from flowherd.client.token_refresh import TokenKeeping
-from flowherd.client.tokens import HostTokens
 from flowherd.exits import Exit
-from flowherd.leases import heartbeats, settlement
-from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.leases.keep import Keep
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     CredentialsRefused,
@@ -34,7 +30,6 @@ from flowherd.link.messages import (
 )
 from flowherd.process.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
-from flowherd.transport.transport import new_client
 from flowherd.working.tasks import Tasks
 from flowherd_supervisor.keeper.event_stream import EventLog, OwnLog
 from flowherd_supervisor.keeper.http import HttpThread
@@ -46,10 +41,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from flowherd.config import WorkerConfig
     from flowherd.ledger import Ledger
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.messages import Downward, Message
+    from flowherd.settings.worker_config import WorkerConfig
 
 _SHOWN = 200  # characters of a message
 
@@ -100,38 +95,25 @@ class _Keeper:
         """Returns the exit code."""
         setup = self._setup
         loop = asyncio.get_running_loop()
-        tokens = keeping = None
-        if setup.config.client_id:
-            client = new_client(setup.config.api_url, None, connections=2)
-            tokens = HostTokens(setup.config, setup.ledger, client)
-            keeping = TokenKeeping(tokens, grace_s=setup.auth_grace_s, give_up=self._credentials_refused)
-        beating = connect(setup.config, tokens, connections=heartbeats.PLACES)
-        settling = connect(setup.config, tokens, connections=settlement.PLACES)
-        leases = LeaseKeeper(beating, settling, setup.ledger, setup.config, setup.wakeups.wake)
-        self._orphans = Orphans(setup.ledger, leases.woken.set)
-
-        def heed_wakeup() -> None:
-            setup.wakeups.clear(setup.wakeups.keeper)
-            leases.woken.set()
-            if keeping is not None:
-                keeping.woken.set()
-
-        loop.add_reader(setup.wakeups.keeper, heed_wakeup)
+        keep = Keep(
+            setup.config,
+            setup.ledger,
+            setup.wakeups,
+            auth_grace_s=setup.auth_grace_s,
+            refused=self._credentials_refused,
+        )
+        self._orphans = Orphans(setup.ledger, keep.woken.set)
         self._link.set_blocking(blocking=False)
         loop.add_reader(self._link.fileno(), self._read_link)
         routes = Routes(setup.ledger, self._board, self._events, self._link.send)
         HttpThread(routes, setup.sockets).start()
-        work = [self._tasks.spawn(leases.run())]
-        if keeping is not None:
-            work.append(self._tasks.spawn(keeping.run()))
         self._say(Ready())
-        ended = self._tasks.spawn(self._until_ended())
-        await asyncio.wait({*work, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await keep.run_until(self._tasks.spawn(self._until_ended()))
         if self._outliving is not None:
             await asyncio.wait({self._outliving})
-        if any(task.done() for task in work):
-            return Exit.INTERNAL  # neither ends by itself
-        await self._settle_rest(leases)
+        if not keep.is_running:
+            return Exit.INTERNAL
+        await keep.settle_rest(self._left_s)
         self._say_advice()
         return Exit.CLEAN
 
@@ -212,11 +194,3 @@ class _Keeper:
     def _left_s(self) -> float:
         assert self._finish_by is not None
         return max(0.0, self._finish_by - time.monotonic())
-
-    async def _settle_rest(self, leases: LeaseKeeper) -> None:
-        """The last minute: lets the scan settle all ended segments, at most until the time that was given."""
-        try:
-            async with asyncio.timeout(self._left_s):
-                await leases.all_settled()
-        except TimeoutError:
-            log.error("settlement_incomplete", note="what is left waits for the end of its leases")

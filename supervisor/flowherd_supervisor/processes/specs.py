@@ -6,22 +6,22 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flowherd.free_threading import gil_watched
 from flowherd.isolates.inside import main as isolate
 from flowherd.link.sharing import spread, whose_key
 from flowherd.process import threads, worker_process
 from flowherd.process.boot import load
-from flowherd.process.free_threading import gil_watched
 from flowherd.process.worker_process import ChildSetup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowherd.config import WorkerConfig
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.link import Link
     from flowherd.link.messages import BootFailed
     from flowherd.sdk.loading import LoadedApp
+    from flowherd.settings.worker_config import WorkerConfig
 
 
 class WorkerOrder(Protocol):

@@ -31,11 +31,8 @@ from flowherd.link.messages import (
     ready,
 )
 from flowherd.process import worker_process
-from flowherd.process.gathering import gather, watched
-from flowherd.process.holes import fill_holes
-from flowherd.process.rehearsal import rehearse
+from flowherd.process.preload import rehearse, warm_up
 from flowherd.process.stacks import dump_threads
-from flowherd.process.warm import warm_up
 from flowherd_supervisor.processes import fork_safety
 from flowherd_supervisor.processes.child_setup import begin, leave_with, own_group
 from flowherd_supervisor.processes.prctl import die_with_parent
@@ -88,20 +85,10 @@ def main(setup: ZygoteSetup, link: Link) -> int:
 
 def _prepare(setup: ZygoteSetup, loaded: LoadedApp) -> None:
     """Has children share memory that they would write to: each page of it costs each of them a copy."""
-    _gather_code(setup, loaded)
     rehearse(setup.setups.config)
     for _ in range(_BIRTHS):
         _rehearse_birth(setup, loaded)
     warm_up()
-    fill_holes()
-
-
-def _gather_code(setup: ZygoteSetup, loaded: LoadedApp) -> None:
-    with watched() as codes:
-        rehearse(setup.setups.config, lives=1)
-        _rehearse_birth(setup, loaded)
-    fill_holes()
-    gather(codes)
 
 
 def _rehearse_birth(setup: ZygoteSetup, loaded: LoadedApp) -> None:

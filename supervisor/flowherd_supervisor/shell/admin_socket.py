@@ -6,43 +6,16 @@ import os
 import socket
 import stat
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from flowherd.errors import ConfigurationError
+from flowherd.settings.parsing import DEFAULT_ADDRESS, Tcp, parse_address
 
-DEFAULT_ADDRESS = "127.0.0.1:9464"
-_HIGHEST_PORT = 65535
 _ROOT = 0
 
 log = structlog.stdlib.get_logger("flowherd")
-
-
-@dataclass(frozen=True, slots=True)
-class Tcp:
-    """A host, and a port of which 0 means a free one."""
-
-    host: str
-    port: int
-
-
-def parse_address(text: str) -> Tcp | Path | None:
-    """What `--admin` takes: `HOST:PORT`, `unix:PATH`, or `off`, which is None.
-
-    Raises:
-        ValueError: it is none of these.
-
-    """
-    if text == "off":
-        return None
-    if text.startswith("unix:") and text != "unix:":
-        return Path(text.removeprefix("unix:"))
-    host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or int(port) > _HIGHEST_PORT:
-        raise ValueError(f"should be HOST:PORT, unix:PATH or off; such as {DEFAULT_ADDRESS}")
-    return Tcp(host.removeprefix("[").removesuffix("]"), int(port))
 
 
 def admin_folder() -> Path:

@@ -14,13 +14,14 @@ from flowherd import __version__, logs
 from flowherd.errors import ConfigurationError
 from flowherd.ledger import Ledger, Segment, records_needed
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.process.warm import warm_up
+from flowherd.process.preload import warm_up
+from flowherd.settings.checks import cautions
+from flowherd.settings.sources import flag_of
 from flowherd.telemetry.wanted import wanted
-from flowherd_supervisor.config.cautions import cautions
-from flowherd_supervisor.config.sources import flag_of
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.plan import split
 from flowherd_supervisor.keeper import process as keeper
+from flowherd_supervisor.planning import plan_of
 from flowherd_supervisor.processes import zygote
 from flowherd_supervisor.processes.prctl import become_subreaper
 from flowherd_supervisor.processes.specs import Setups
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowherd.link.link import Link
-    from flowherd_supervisor.config.settings import Settings
+    from flowherd.settings.model import Settings
     from flowherd_supervisor.core.actions import Spawn, SpawnIsolate
     from flowherd_supervisor.core.plan import Plan
 
@@ -63,13 +64,13 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     settings = load()
     logs.setup(settings.log_level, settings.log_format)
     logs.name_process(process="supervisor")
-    plan = settings.plan()
+    plan = plan_of(settings)
     setproctitle(f"flowherd: supervisor of {app.name}")
     host = _Host(app, settings, load, plan)
     try:
         threads = limit_numeric_threads(os.environ, plan.workers)
         _banner(app, settings, plan, host, threads).say(logs.style_of(settings.log_format))
-        for text in (*cautions(settings), *wanted(os.environ).obstacles):
+        for text in (*cautions(settings, usable_cpus()), *wanted(os.environ).obstacles):
             log.warning("unwise_setting", note=text)
         warm_up()
         become_subreaper()
@@ -88,7 +89,7 @@ class _Host:
         self._plan = plan
         self._started_at = time.monotonic()
         self._pid = os.getpid()
-        self.config = settings.worker_config(plan.concurrency)
+        self.config = settings.worker_config(plan.concurrency, usable_cpus())
         records = records_needed(plan.concurrency, settings.poll_max)
         self.ledger = Ledger(processes=plan.most_processes, records=records)
         segments = len(self.ledger.segments)
@@ -158,8 +159,8 @@ class _Host:
         for name in UNCHANGEABLE:
             if getattr(settings, name) != getattr(self._settings, name):
                 return f"{flag_of(name)} cannot change while it runs: restart flowherd"
-        self._settings, self._plan = settings, settings.plan()
-        self.config = settings.worker_config(self._plan.concurrency).model_copy(
+        self._settings, self._plan = settings, plan_of(settings)
+        self.config = settings.worker_config(self._plan.concurrency, usable_cpus()).model_copy(
             update={"worker_id": self.config.worker_id}
         )
         return replace(self._plan, most_processes=self.ledger.processes)

@@ -11,12 +11,12 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from flowherd import CancelReason, Registry, activity
-from flowherd.config import WorkerConfig
 from flowherd.model import Completed, Failed
 from flowherd.running.environment import RunEnvironment
 from flowherd.running.offload import ThreadPool
 from flowherd.running.runner import Phase, Runner
 from flowherd.running.stepping import LIGHT_S
+from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:

@@ -72,6 +72,6 @@ class LargeBody(httpx.AsyncByteStream):
         self._progress.all_sent()
 
 
-def content_of(body: bytes, progress: CallProgress | None) -> bytes | LargeBody:
+def content_of(body: bytes, progress: CallProgress) -> bytes | LargeBody:
     """A body as httpx sends it: a large one in pieces."""
-    return body if progress is None or len(body) <= LARGE_BODY_BYTES else LargeBody(body, progress)
+    return body if len(body) <= LARGE_BODY_BYTES else LargeBody(body, progress)

@@ -25,8 +25,8 @@ from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
 if TYPE_CHECKING:
     from flowherd.client.protocol import OnAnswer
     from flowherd.client.tokens import TokenSource
-    from flowherd.config import WorkerConfig
     from flowherd.model import Completed, Failed, Usage
+    from flowherd.settings.worker_config import WorkerConfig
 
 API = "/api/v1"
 MAX_BODY_BYTES = 52_428_800  # protocol.md fact 16

@@ -14,15 +14,15 @@ import msgspec
 import structlog
 
 from flowherd.backoff import Backoff
-from flowherd.config import read_secret
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Cell, Host, Ledger, Segment
+from flowherd.settings.worker_config import read_secret
 from flowherd.transport.transport import MAX_REPLY_BYTES, read_capped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from flowherd.config import WorkerConfig
+    from flowherd.settings.worker_config import WorkerConfig
 
 REFRESH_AT = 0.8  # of `expires_in` (protocol.md §2.3)
 TOKEN_ROUTE = "/api/v1/oauth/token"  # noqa: S105 - a path

@@ -27,8 +27,8 @@ from flowherd.working.tasks import Tasks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.config import WorkerConfig
     from flowherd.leases.confirmations import Confirmations
+    from flowherd.settings.worker_config import WorkerConfig
 
 PLACES = 64  # calls under way, and so connections
 _AGAIN = 32  # of them for beats whose last try the engine has not answered

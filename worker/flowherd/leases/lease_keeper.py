@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.client.protocol import Engine
-    from flowherd.config import WorkerConfig
+    from flowherd.settings.worker_config import WorkerConfig
 
 SCAN_EVERY_S = 0.2
 RESTS_FOR_S = 2.0  # while nothing is held: whoever claims ends the rest (`Ledger.keeper_rests`)

@@ -28,11 +28,11 @@ from flowherd.working.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
     from flowherd.client.kruxia import KruxiaEngine
-    from flowherd.config import WorkerConfig
     from flowherd.isolates.terms import IsolateHost
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
+    from flowherd.settings.worker_config import WorkerConfig
 
 MOST_CONNECTIONS = 64
 

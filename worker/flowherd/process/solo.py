@@ -7,27 +7,31 @@ import gc
 import os
 import signal
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 from flowherd.exits import Exit
+from flowherd.leases.keep import Keep
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.process.build import BuiltWorker, WorkerPlace
-from flowherd.process.lease_thread import LeaseThread
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.sdk.loading import choose_worker_type, load_app
+from flowherd.settings.checks import cautions, choose_sizes
 from flowherd.telemetry.start import begin_tracing, end_tracing
 from flowherd.telemetry.wanted import wanted
+from flowherd.working.tasks import start_thread
 
 if TYPE_CHECKING:
-    from flowherd.config import WorkerConfig
+    from collections.abc import Callable
+
     from flowherd.link.messages import Stopped
     from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
+    from flowherd.settings.model import Settings
+    from flowherd.settings.worker_config import WorkerConfig
 
 RELEASE_S = 0.5  # after a second signal (faults.md P4)
 SETTLE_S = 1.0  # for results the worker could not deliver
@@ -35,38 +39,29 @@ SETTLE_S = 1.0  # for results the worker could not deliver
 log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class SoloSetup:
-    """What `python -m flowherd` was told; `worker_type` None is inferred from the app."""
-
-    app: str
-    app_dir: str
-    worker_type: str | None
-    config: WorkerConfig
-    auth_grace_s: float = 30.0
-
-
-def run(setup: SoloSetup) -> int:
+def run(app_name: str, app_dir: str, settings: Settings) -> int:
     """Loads the app, works until told to stop, and returns the exit code.
 
     Raises:
-        ConfigurationError: the app or the worker type cannot be found.
+        ConfigurationError: the secret cannot be read, or the app or the worker type cannot be found.
         AppImportError: the app raised.
 
     """
+    _, concurrency = choose_sizes(1, settings.concurrency, 1)
+    config = settings.worker_config(concurrency)
     os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
-    app = load_app(setup.app, setup.app_dir)
-    worker_type = choose_worker_type(app, setup.worker_type)
-    registry = app.for_type(worker_type)
+    app = load_app(app_name, app_dir)
+    worker_type = choose_worker_type(app, settings.worker)
+    registry = app.for_type(worker_type).configured(settings.activity_options())
     registry.check_alone()
-    config = setup.config.model_copy(update={"worker_type": worker_type})
-    for text in wanted(os.environ).obstacles:
+    config = config.model_copy(update={"worker_type": worker_type})
+    for text in (*cautions(settings, 1), *wanted(os.environ).obstacles):
         log.warning("unwise_setting", note=text)
     tracing = begin_tracing(config, 0, is_loud=True)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(config.loop)()
     asyncio.set_event_loop(loop)
-    return run_to_the_end(loop, _Solo(config, registry, tracing, setup.auth_grace_s).run())
+    return run_to_the_end(loop, _Solo(config, registry, tracing, settings.auth_grace).run())
 
 
 class _Solo:
@@ -100,15 +95,17 @@ class _Solo:
             most_slots=config.concurrency,
         )
         built.start_threads()
-        leases = LeaseThread(
-            config,
-            ledger,
-            wakeups,
-            auth_grace_s=self._auth_grace_s,
-            refused=lambda reason: _tell(loop, self._end, Exit.CREDENTIALS_REFUSED, reason),
-            failed=lambda: _tell(loop, self._end, Exit.INTERNAL, "nobody keeps the leases any more"),
+        leases = _LeaseThread(
+            config.loop,
+            lambda: Keep(
+                config,
+                ledger,
+                wakeups,
+                auth_grace_s=self._auth_grace_s,
+                refused=lambda reason: _tell(loop, self._end, Exit.CREDENTIALS_REFUSED, reason),
+            ),
+            lambda: _tell(loop, self._end, Exit.INTERNAL, "nobody keeps the leases any more"),
         )
-        leases.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._heed_signal, number)
         log.info(
@@ -149,6 +146,44 @@ class _Solo:
         if self._code is not Exit.CLEAN:
             return self._code
         return Exit.RELEASED if stopped.released or stopped.undelivered else Exit.CLEAN
+
+
+class _LeaseThread:
+    """Keeps in a thread: beats are late while a handler holds the interpreter lock, as not in a keeper's process.
+
+    Args:
+        loop: which kind of loop the thread runs.
+        make: makes what keeps, on that loop.
+        failed: called from the thread when it cannot go on.
+
+    """
+
+    def __init__(
+        self,
+        loop: Literal["auto", "uvloop", "asyncio"],
+        make: Callable[[], Keep],
+        failed: Callable[[], None],
+    ) -> None:
+        self._make = make
+        self._loop = new_loop(loop)()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._within_s = 0.0
+        self._thread = start_thread("leases", lambda: self._loop.run_until_complete(self._keep()), failed)
+
+    def finish(self, within_s: float) -> None:
+        """Settles what ended segments owe within `within_s` seconds; returns when the thread has ended."""
+        self._within_s = within_s
+        self._loop.call_soon_threadsafe(self._ended.set_result, None)
+        self._thread.join(within_s + 1.0)
+
+    async def _keep(self) -> None:
+        keep = self._make()
+        try:
+            if not await keep.run_until(self._ended):
+                raise RuntimeError("the leases are kept no more")
+            await keep.settle_rest(self._within_s)
+        finally:
+            await keep.aclose()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, what: object, *arguments: object) -> None:

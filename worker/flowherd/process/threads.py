@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from flowherd import logs
 from flowherd.errors import LifespanFailed
 from flowherd.exits import Exit
+from flowherd.free_threading import gil_watched
 from flowherd.isolates.host import LinkedHost
 from flowherd.ledger.limits import RecordLocks
 from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
@@ -29,7 +30,6 @@ from flowherd.process import fork_guard
 from flowherd.process.boot import load
 from flowherd.process.build import WorkerPlace
 from flowherd.process.commands import CommandReader, execute, leave
-from flowherd.process.free_threading import gil_watched
 from flowherd.process.lifespan import LEAVE_S, enter
 from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.worker_process import (

@@ -31,13 +31,13 @@ from flowherd.telemetry.start import begin_tracing, end_tracing
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from flowherd.config import WorkerConfig
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.messages import Downward, Ready, Stopped
     from flowherd.running.environment import Tracing
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
+    from flowherd.settings.worker_config import WorkerConfig
 
 DEAF_SIGNALS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,

@@ -19,12 +19,12 @@ from flowherd.sdk.context import CancelReason, RunState
 from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
-    from flowherd.config import WorkerConfig
     from flowherd.isolates.pool import Isolates
     from flowherd.running.environment import RunEnvironment
     from flowherd.running.offload import ThreadPool
     from flowherd.sdk.costs import SpendingKeeper
     from flowherd.sdk.registry import Registry
+    from flowherd.settings.worker_config import WorkerConfig
 
 __all__ = ["CancelReason", "Phase", "Run", "Runner"]
 

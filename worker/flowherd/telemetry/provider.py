@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from flowherd.config import WorkerConfig
+    from flowherd.settings.worker_config import WorkerConfig
 
 SCOPE = ("flowherd", flowherd.__version__)
 EXPORTERS = "opentelemetry.exporter.otlp.proto.http"  # whose loggers complain of every try

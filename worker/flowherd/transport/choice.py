@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from flowherd.client.tokens import BearerAuth
 from flowherd.transport.direct import DirectTransport
-from flowherd.transport.httpx_face import PoolTransport
-from flowherd.transport.transport import PlainHttpxTransport, new_client, tls_context
+from flowherd.transport.transport import HttpxTransport, new_client
 
 if TYPE_CHECKING:
     from flowherd.client.tokens import TokenSource
-    from flowherd.config import WorkerConfig
+    from flowherd.settings.worker_config import WorkerConfig
     from flowherd.transport.transport import Transport
 
 
@@ -23,9 +22,5 @@ def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connectio
     if config.transport == "direct":
         return DirectTransport(config.api_url, tokens, connections=connections)
     auth = BearerAuth(tokens, config.api_url) if tokens is not None else None
-    pool = None
-    if config.transport == "httpx-pool":
-        tls = tls_context() if config.api_url.startswith("https:") else None
-        pool = PoolTransport(connections=connections + 1, tls=tls)
-    client = new_client(config.api_url, auth, connections=connections + 1, transport=pool, is_bounded=True)
-    return PlainHttpxTransport(client, connections=connections)
+    client = new_client(config.api_url, auth, connections=connections + 1, is_bounded=True)
+    return HttpxTransport(client, connections=connections)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from flowherd.transport.parser import Heads
 
-_READ_AHEAD = 256 << 10  # bytes that the reader of a stream may lag behind
 _UNBOUNDED = 1 << 62
 _IDLE, _HEAD, _DONE = Stage.IDLE, Stage.HEAD, Stage.DONE  # see `reply`
 
@@ -44,9 +43,7 @@ class HttpConnection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._can_write = True
         self._then: Callable[[], None] | None = None
-        self._is_streamed = False
         self._exchanges = 0
         self.reply = ReplyReader(heads)
         self.idle_since = 0.0
@@ -89,21 +86,15 @@ class HttpConnection(asyncio.Protocol):
         self,
         most_bytes: int = _UNBOUNDED,
         then: Callable[[], None] | None = None,
-        *,
-        is_streamed: bool = False,
-        is_bodiless: bool = False,
     ) -> None:
         """Begins an exchange.
 
         Args:
             most_bytes: of the reply's body.
             then: called later, once there is a whole reply or a fault; with it nobody may wait for either.
-            is_streamed: the body will be taken in chunks while it comes.
-            is_bodiless: as the reply to HEAD.
 
         """
-        self.reply.begin(most_bytes, is_bodiless=is_bodiless)
-        self._is_streamed = is_streamed
+        self.reply.begin(most_bytes)
         self._exchanges += 1
         if self._transport is None or self._transport.is_closing():
             self._fail(Disconnected("the connection had ended", has_begun=False))
@@ -117,21 +108,6 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None and self.reply.fault is None:
             self._transport.write(data)
 
-    @property
-    def is_blocked(self) -> bool:
-        """Whether to ask `drained` before more is written."""
-        return not self._can_write or not self._is_silent
-
-    async def drained(self) -> bool:
-        """Waits until more may be written; False when a reply or an error has made that pointless."""
-        while not self._can_write and self._is_silent:
-            await self._change()
-        return self._is_silent
-
-    @property
-    def _is_silent(self) -> bool:
-        return self.reply.stage is _HEAD and self.reply.fault is None
-
     async def whole_reply(self) -> bytes:
         """The body; status and headers stand in `reply`.
 
@@ -141,23 +117,14 @@ class HttpConnection(asyncio.Protocol):
         """
         reply = self.reply
         while reply.stage is not _DONE:
-            await self._progress()
+            if reply.fault is not None:
+                raise reply.fault
+            self._waiter = waiter = self.loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
         return self.body
-
-    async def reply_head(self) -> None:
-        """Returns when status and headers are there; raises as `whole_reply`."""
-        while self.reply.stage is _HEAD:
-            await self._progress()
-
-    async def next_chunks(self) -> list[bytes]:
-        """What has come since the last call; empty at the end of the body; raises as `whole_reply`."""
-        reply = self.reply
-        while not reply.chunks and reply.stage is not _DONE:
-            if self._transport is not None and not self._transport.is_closing():
-                self._transport.resume_reading()
-            await self._progress()
-        chunks, reply.chunks = reply.chunks, []
-        return chunks
 
     @property
     def body(self) -> bytes:
@@ -179,18 +146,6 @@ class HttpConnection(asyncio.Protocol):
         """Closes at once; harmless when it is closed."""
         if self._transport is not None:
             self._transport.abort()
-
-    async def _progress(self) -> None:
-        if self.reply.fault is not None:
-            raise self.reply.fault
-        await self._change()
-
-    async def _change(self) -> None:
-        self._waiter = waiter = self.loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -222,10 +177,6 @@ class HttpConnection(asyncio.Protocol):
             self._fail(MalformedReply("bytes that nobody asked for"))
         elif reply.fault is not None:
             self._fail(reply.fault)
-        elif self._is_streamed:
-            self._wake()
-            if self._transport is not None and sum(map(len, reply.chunks)) > _READ_AHEAD:
-                self._transport.pause_reading()
 
     def eof_received(self) -> None:  # half-closed is closed
         self.reply.end()
@@ -242,10 +193,3 @@ class HttpConnection(asyncio.Protocol):
         self._transport = None
         self._wake()
         self._on_lost(self)
-
-    def pause_writing(self) -> None:
-        self._can_write = False
-
-    def resume_writing(self) -> None:
-        self._can_write = True
-        self._wake()

@@ -80,19 +80,13 @@ class HttpPool:
             ConnectError: none comes about.
 
         """
-        return await self.filled(await self.place(is_first=is_first))
-
-    async def place(self, *, is_first: bool = False) -> HttpConnection | None:
-        """The first half of `acquire`: waits for a turn; what it returns must go to `filled` at once."""
         connection = self.take(is_first=is_first)
-        if connection is None:
-            if self._held >= self._most + is_first:
-                return await self._turn()
+        if connection is not None:
+            return connection
+        if self._held < self._most + is_first:
             self._held += 1
-        return connection
-
-    async def filled(self, connection: HttpConnection | None) -> HttpConnection:
-        """The second half: makes a connection, unless there is a good one."""
+            return await self._new()
+        connection = await self._turn()
         if connection is not None:
             if connection.is_quiet:
                 return connection

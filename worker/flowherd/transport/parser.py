@@ -65,7 +65,6 @@ class KnownHead:
 
     raw: bytes
     status: int
-    reason: bytes
     headers: list[tuple[bytes, bytes]]
     text: Headers
     length: int
@@ -98,11 +97,10 @@ class ReplyReader:
         self.begin(0)
         self.stage = _IDLE
 
-    def begin(self, most_bytes: int, *, is_bodiless: bool = False) -> None:
-        """Before each request; `most_bytes` bounds the body, a reply to HEAD is bodiless."""
+    def begin(self, most_bytes: int) -> None:
+        """Before each request; `most_bytes` bounds the body."""
         self.stage = _HEAD
         self.status = 0
-        self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.chunks: list[bytes] = []
         self.known: KnownHead | None = None
@@ -111,7 +109,6 @@ class ReplyReader:
         self.received = self._size = self._fields = self._head_bytes = self._interim = 0
         self._ends_with_connection = False
         self._most_bytes = most_bytes
-        self._is_bodiless = is_bodiless
 
     @property
     def is_whole(self) -> bool:
@@ -129,7 +126,6 @@ class ReplyReader:
             and not self.received
             and len(data) - len(known.raw) == known.length <= self._most_bytes
             and data.startswith(known.raw)
-            and not self._is_bodiless
         ):
             self._take(known, data)
             return
@@ -142,9 +138,7 @@ class ReplyReader:
             self.keep_alive = False
             self._refuse(str(error))
         if self.is_whole:
-            if self._is_bodiless:
-                self._parser = HttpResponseParser(self)  # the old one waits for a body
-            elif self.keep_alive and self.received == len(data):
+            if self.keep_alive and self.received == len(data):
                 self._learn(data)
         elif self.received - self._size > MAX_HEAD_BYTES + _OVERHEAD_PER_BYTE * self._size:
             self._refuse("more framing than a reply needs")
@@ -152,7 +146,7 @@ class ReplyReader:
     def _take(self, known: KnownHead, data: bytes) -> None:
         """Takes a whole reply, as the parser would; it stands between two replies before and after."""
         self.known = known
-        self.status, self.reason, self.headers = known.status, known.reason, known.headers
+        self.status, self.headers = known.status, known.headers
         self.received, self._size = len(data), known.length
         if known.length:
             self.chunks.append(data[len(known.raw) :])
@@ -166,7 +160,7 @@ class ReplyReader:
         is_usual = length == b"%d" % self._size and len(data) - ends == self._size
         if is_usual and not self._interim and not self.header(b"content-encoding"):
             text = Headers(self.headers)
-            head = KnownHead(data[:ends], self.status, self.reason, self.headers, text, self._size)
+            head = KnownHead(data[:ends], self.status, self.headers, text, self._size)
             self._heads.latest = head
 
     def end(self) -> None:
@@ -197,9 +191,6 @@ class ReplyReader:
         if self.stage is not _HEAD:
             raise self._stop(MalformedReply("a second reply"))
 
-    def on_status(self, status: bytes) -> None:
-        self.reason += status
-
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
         self._head_bytes += len(name) + len(value)
@@ -221,8 +212,8 @@ class ReplyReader:
             raise self._stop(MalformedReply(f"transfer-encoding {coding[:40]!r} that nobody asked for"))
         self.keep_alive = parser.should_keep_alive()
         self._ends_with_connection = not length and not coding
-        self.stage = _DONE if self._is_bodiless else _BODY
-        if not self._is_bodiless and length.isdigit() and int(length) > self._most_bytes:
+        self.stage = _BODY
+        if length.isdigit() and int(length) > self._most_bytes:
             raise self._stop(OversizedReply(f"a reply of {int(length)} bytes"))
 
     def on_body(self, data: bytes) -> None:
@@ -241,4 +232,3 @@ class ReplyReader:
         if self._interim > MAX_INTERIM_REPLIES:
             raise self._stop(MalformedReply("interim replies without end"))
         self.headers.clear()
-        self.reason = b""

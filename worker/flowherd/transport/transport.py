@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import ssl
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import httpx
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from flowherd.errors import EngineError
 
 MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
-_UNREAD = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")  # no escape, query or dots that lead anywhere
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
@@ -97,57 +96,35 @@ def tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-class _NoCookies(httpx.Cookies):
-    """Keeps none, and does not even look: that is a seventh of a call on our own connections."""
-
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """Forgets."""
-
-
-class _Client(httpx.AsyncClient):
-    """No cookie of one call may decide where the next one goes; `direct` has no jar either."""
-
-    @property
-    def cookies(self) -> httpx.Cookies:
-        """None at all."""
-        return _NO_COOKIES
-
-    @cookies.setter
-    def cookies(self, cookies: object) -> None:
-        del cookies
-        raise AttributeError("this client keeps no cookies")
-
-
-_NO_COOKIES = _NoCookies()
-
-
 def new_client(
     base_url: str,
     auth: httpx.Auth | None,
     *,
     connections: int,
-    transport: httpx.AsyncBaseTransport | None = None,
     is_bounded: bool = False,
 ) -> httpx.AsyncClient:
     """An httpx client with our rules: no redirects, no cookies, no proxies from the environment (protocol.md R12).
 
-    A `transport` of its own brings connections and TLS of its own. With `is_bounded` the kernel takes only so much
-    of a body ahead of the link that it can be seen whether bytes move.
+    With `is_bounded` the kernel takes only so much of a body ahead of the link that it can be seen whether bytes move.
     """
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60
     )
-    if transport is None and is_bounded:
+    transport = None
+    if is_bounded:
         transport = httpx.AsyncHTTPTransport(
             verify=tls_context(), limits=limits, trust_env=False, socket_options=[BOUNDED]
         )
-    return _Client(
+    return httpx.AsyncClient(
         base_url=base_url,
         auth=auth,
         transport=transport,
+        cookies=CookieJar(
+            DefaultCookiePolicy(allowed_domains=())
+        ),  # no reply may decide where the next call goes
         verify=tls_context(),
         limits=limits,
-        timeout=None,  # every call has a total deadline instead
+        timeout=None,  # noqa: S113 - every call has a total deadline instead
         follow_redirects=False,
         trust_env=False,
         headers={"content-type": "application/json", "accept-encoding": "identity", "user-agent": "flowherd"},
@@ -206,51 +183,20 @@ class HttpxTransport:
         del route, body, deadline_s, then
         return False
 
-    def _request(self, route: str, body: bytes, progress: CallProgress | None = None) -> httpx.Request:
-        """With all that the client adds: its headers, parameters and cookies."""
+    def _request(self, route: str, body: bytes, progress: CallProgress) -> httpx.Request:
+        """With all that the client adds: its headers, parameters and cookies.
+
+        Raises:
+            ValueError: a route that no request line can carry.
+
+        """
+        checked_target(route.encode())
         length = {"content-length": str(len(body))}
         return self._client.build_request("POST", route, content=content_of(body, progress), headers=length)
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
         await self._client.aclose()
-
-
-class PlainHttpxTransport(HttpxTransport):
-    """For a client from `new_client`: what it adds never changes, so it is not asked for each call.
-
-    That is half of what a call costs when the connections are our own.
-    """
-
-    def __init__(
-        self,
-        client: httpx.AsyncClient,
-        *,
-        connections: int | None = None,
-        bytes_per_s: float = LEAST_BYTES_PER_S,
-    ) -> None:
-        super().__init__(client, connections=connections, bytes_per_s=bytes_per_s)
-        origin = client.base_url
-        self._base = str(origin).rstrip("/")
-        self._parsed = getattr(httpx.URL(self._base), "_uri_reference", None)
-        self._base_path = httpx.URL(self._base).raw_path.decode("ascii").rstrip("/")
-        self._headers = [(b"Host", origin.netloc), *client.headers.raw]
-
-    def _request(self, route: str, body: bytes, progress: CallProgress | None = None) -> httpx.Request:
-        """Its URL is parsed once, and its body not looked at."""
-        headers = [*self._headers, (b"Content-Length", b"%d" % len(body))]
-        content = content_of(body, progress)
-        stream = httpx.ByteStream(content) if isinstance(content, bytes) else content
-        return httpx.Request("POST", self._url(route), headers=headers, stream=stream)
-
-    def _url(self, route: str) -> httpx.URL | str:
-        """As httpx reads it; a route in which there is nothing to read is put where it goes in what was read once."""
-        if self._parsed is None or _UNREAD.fullmatch(route) is None:
-            checked_target(route.encode())
-            return self._base + route
-        url = httpx.URL.__new__(httpx.URL)
-        url._uri_reference = self._parsed._replace(path=self._base_path + route)  # noqa: SLF001
-        return url
 
 
 def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:

@@ -15,7 +15,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class WireError(Exception):
-    """An exchange came to nothing; the faces translate it."""
+    """An exchange came to nothing; `DirectTransport` translates it."""
 
 
 class ConnectError(WireError):
@@ -122,11 +122,3 @@ def header_line(name: bytes, value: bytes) -> bytes:
     if _NAME.match(name) is None or _VALUE.match(value) is None:
         raise ValueError(f"no header can carry what was given for {name[:40]!r}")  # never the value: S7
     return name + b": " + value + b"\r\n"
-
-
-def checked_method(method: str) -> bytes:
-    """A method that stays one word; raises ValueError as `checked_target` does."""
-    name = method.encode("ascii", "replace")
-    if _NAME.match(name) is None or name == b"CONNECT":
-        raise ValueError(f"no method: {name[:40]!r}")
-    return name

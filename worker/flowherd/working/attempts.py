@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.client.protocol import Batch
-    from flowherd.config import WorkerConfig
     from flowherd.model import Outcome
     from flowherd.running.run import Run
+    from flowherd.settings.worker_config import WorkerConfig
 
 # Looking a member up in its enum costs as much as what is done with it.
 _WAITING, _RUNNING, _DETACHED, _CLAIMED = Phase.WAITING, State.RUNNING, State.DETACHED, Cell.CLAIMED

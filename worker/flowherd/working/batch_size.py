@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LEAST = 16  # of what does nothing this is a millisecond or two of work; less would be polls instead
-LEAST_BY_HTTPX = 64  # by which a poll costs several times as much
 BUSY, STARVING = 0.05, 0.1  # shares of the time in which the thread had nothing to do
 WINDOW_S = 0.02  # of full polls only, before they are judged
 
@@ -25,7 +24,6 @@ class BatchSize:
     """Learns from polls that came back full.
 
     Args:
-        least: it is never less than that.
         busy_s: seconds in which the loop's thread has ever had something to do, whether or not it had a CPU for it.
         clock: monotonic seconds.
 
@@ -34,10 +32,7 @@ class BatchSize:
 
     """
 
-    def __init__(
-        self, least: int, busy_s: Callable[[], float], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._least = least
+    def __init__(self, busy_s: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
         self._busy_s = busy_s
         self._clock = clock
         self._since: tuple[float, float] | None = None
@@ -61,6 +56,6 @@ class BatchSize:
         self._since = now, self._busy_s()
         idle_share = 1 - (self._since[1] - busy_before_s) / (now - since)
         if idle_share <= BUSY:
-            self.most = max(min(self.most, asked) // 2, self._least)
+            self.most = max(min(self.most, asked) // 2, LEAST)
         elif idle_share > STARVING:
             self.most = min(self.most * 2, MOST)

@@ -16,7 +16,7 @@ from flowherd import crashpoints
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
 from flowherd.thread_time import busy_s
-from flowherd.working.batch_size import LEAST, LEAST_BY_HTTPX, BatchSize
+from flowherd.working.batch_size import BatchSize
 from flowherd.working.pacing import SOON_S
 from flowherd.working.turns import Turns
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from flowherd.client.circuit import Circuit
     from flowherd.client.protocol import Batch
-    from flowherd.config import WorkerConfig
     from flowherd.ledger.siblings import Siblings
+    from flowherd.settings.worker_config import WorkerConfig
     from flowherd.working.attempt import Tools
     from flowherd.working.attempts import Attempts
 
@@ -93,7 +93,7 @@ class Poller:
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
         self._most = config.poll_max
-        self._batch_size = BatchSize(LEAST if config.transport == "direct" else LEAST_BY_HTTPX, busy_s)
+        self._batch_size = BatchSize(busy_s)
         self._mode = Mode.POLLING
         self._sleep: asyncio.Future[None] | None = None
         self._wakes_at = self._acknowledged_at = 0.0

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from flowherd.working.pacing import Leave, Pace, Poll, Rhythm, Wait, decide, helper
 
 if TYPE_CHECKING:
-    from flowherd.config import WorkerConfig
     from flowherd.ledger.siblings import Siblings
+    from flowherd.settings.worker_config import WorkerConfig
 
 
 class Turns:

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.client.protocol import Engine
-    from flowherd.config import WorkerConfig
     from flowherd.isolates.pool import Isolates
     from flowherd.running.environment import RunEnvironment
     from flowherd.sdk.registry import Registry
+    from flowherd.settings.worker_config import WorkerConfig
 
 RELEASE_S = 0.8  # for giving work back once a drain's time is up
 

@@ -47,11 +47,11 @@ from flowherd.telemetry.start import begin_tracing, end_tracing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.config import WorkerConfig
     from flowherd.running.environment import Tracing
     from flowherd.sdk.activity import ActivityDefinition
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
+    from flowherd.settings.worker_config import WorkerConfig
 
 SECRET_VARIABLES = ("KRUXIAFLOW_CLIENT_SECRET", "KRUXIAFLOW_CLIENT_SECRET_FILE")  # faults.md S9
 LEAVE_S = 4.0  # for the app's lifespan; the worker has the process killed soon after

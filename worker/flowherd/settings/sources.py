@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.config.settings import Settings
+from flowherd.settings.model import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 CONFIG_VARIABLE = "KRUXIAFLOW_WORKER_CONFIG"
 _OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too (interface.md, APP)
@@ -30,13 +30,19 @@ class Loaded:
     origins: Mapping[str, str]
 
 
-def load(flags: Mapping[str, Any], config_file: Path | None = None) -> Loaded:
+def load(
+    flags: Mapping[str, Any],
+    config_file: Path | None = None,
+    *,
+    ignored: Collection[str] = (),
+) -> Loaded:
     """Collects settings: flag > environment > file > default.
 
     Args:
         flags: by field name; None means not given.
         config_file: what `--config` says, else `KRUXIAFLOW_WORKER_CONFIG`, must exist; without either
             `flowherd.toml` is read if it exists, then `[tool.flowherd]` of `pyproject.toml`.
+        ignored: settings that the program has no use for: their values are not looked at.
 
     Raises:
         ConfigurationError: names the flag, variable or file:key, and what would be right.
@@ -46,7 +52,8 @@ def load(flags: Mapping[str, Any], config_file: Path | None = None) -> Loaded:
     origins: dict[str, str] = {}
     for found in (_from_file(config_file), _from_environment(), _from_flags(flags)):
         for name, (value, origin) in found.items():
-            values[name], origins[name] = value, origin
+            if name not in ignored:
+                values[name], origins[name] = value, origin
     try:
         return Loaded(Settings(**values), origins)
     except ValidationError as error:

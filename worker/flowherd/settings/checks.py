@@ -1,4 +1,4 @@
-"""What is allowed but unwise in settings, one sentence each; it refuses nothing and never shows a secret."""
+"""Sizes that fit together, and what is allowed but unwise, one sentence each; it never shows a secret."""
 
 from __future__ import annotations
 
@@ -7,28 +7,46 @@ import stat
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flowherd_supervisor.shell.cpus import usable_cpus
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from flowherd_supervisor.config.settings import Settings
+    from flowherd.settings.model import Settings
 
+SLOTS_PER_PROCESS = 4
+FEWEST_SLOTS = 16
 MANY_PER_CPU = 8  # processes
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
 
-def cautions(settings: Settings) -> Iterator[str]:
+def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: int) -> tuple[int, int]:
+    """Processes and slots, where None means automatic; when only one is explicit the other follows it.
+
+    Raises:
+        ValueError: both are explicit and a process would get no slot.
+
+    """
+    if processes is not None and concurrency is not None and concurrency < processes:
+        raise ValueError(
+            f"--concurrency {concurrency} is less than --processes {processes}: a process would have none. "
+            f"Use --concurrency {processes} or more, or --processes {concurrency} or fewer"
+        )
+    if processes is None:
+        processes = usable_cpus if concurrency is None else min(usable_cpus, concurrency)
+    if concurrency is None:
+        concurrency = max(FEWEST_SLOTS, SLOTS_PER_PROCESS * processes)
+    return processes, concurrency
+
+
+def cautions(settings: Settings, usable_cpus: int) -> Iterator[str]:
     """What the user should know before it runs (faults.md S1, S13, S14)."""
     if (file := settings.client_secret_file) is not None and _readable_by_others(file):
         yield f"{file} can be read by others: chmod 600 {file}"
     url = urlsplit(settings.api_url)
     if settings.client_id and url.scheme == "http" and not _is_this_host(url.hostname or ""):
         yield f"{settings.api_url} carries the credentials in the clear: put TLS before the engine, use https"
-    cpus = usable_cpus()
-    if isinstance(settings.processes, int) and settings.processes > MANY_PER_CPU * cpus:
-        yield f"{settings.processes} processes share {cpus} usable CPUs: fewer do the same work in less memory"
+    if isinstance(settings.processes, int) and settings.processes > MANY_PER_CPU * usable_cpus:
+        yield f"{settings.processes} processes share {usable_cpus} usable CPUs: fewer do the same work in less memory"
     host = settings.admin.rpartition(":")[0]
     if not settings.admin.startswith("unix:") and host and not _is_this_host(host):
         yield f"--admin {settings.admin} shows status and metrics to other hosts (GET only)"

@@ -1,4 +1,4 @@
-"""What one worker needs to know: a frozen value that the command line, a file or a supervisor fills."""
+"""What one worker process needs to know: a frozen value made of the settings, and inherited by a fork."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from flowherd.errors import ConfigurationError
 
 DEFAULT_WORKER_TYPE = "py-std"
-DEFAULT_TRANSPORT: Literal["httpx", "httpx-pool", "direct"] = "direct"
+DEFAULT_TRANSPORT: Literal["direct", "httpx"] = "direct"
 MAX_POLL = 100  # activities a poll may ask for (protocol.md §4)
 LEASE_FALLBACK_S = 60.0  # what the engine uses where a definition names no timeout (protocol.md fact 3)
 MAX_BEAT_INTERVAL_S = 20.0  # protocol.md §5
@@ -74,7 +74,7 @@ class WorkerConfig(BaseModel):
     max_reply_mb: int = Field(default=256, ge=1)
     max_file_mb: int = Field(default=5120, ge=1)
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
-    transport: Literal["httpx", "httpx-pool", "direct"] = DEFAULT_TRANSPORT
+    transport: Literal["direct", "httpx"] = DEFAULT_TRANSPORT
 
     @field_validator("api_url")
     @classmethod

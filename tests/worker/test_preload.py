@@ -1,4 +1,4 @@
-"""A worker's life is rehearsed before the fork: what it leaves is memory that children share, and nothing else."""
+"""What is made before the fork leaves memory that children share, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import asyncio, gc, json, logging, os, signal, sys, threading
 from flowherd import logs
 from flowherd.client.kruxia import encoded
 from flowherd.transport.wire import Origin
-from flowherd.config import WorkerConfig
-from flowherd.process.rehearsal import LIVES, rehearse
-from flowherd.process.warm import warm_up
+from flowherd.settings.worker_config import WorkerConfig
+from flowherd.process.preload import LIVES, rehearse, warm_up
 config = WorkerConfig(client_id="me", client_secret="s", transport=sys.argv[1], loop=sys.argv[2])
 logs.setup("info", "json")
 warm_up()
@@ -55,14 +54,34 @@ gc.freeze()
 pid = os.fork()
 if pid:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-from flowherd.process import rehearsal
-with asyncio.Runner(loop_factory=rehearsal.new_loop(config.loop)) as runner:
-    runner.run(rehearsal._live(config, 20))
+from flowherd.process import preload
+with asyncio.Runner(loop_factory=preload.new_loop(config.loop)) as runner:
+    runner.run(preload._live(config, 20))
 own_kb = sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Private_"))
 print(json.dumps({"lives": lives, "own_kb": own_kb}), flush=True)
 os._exit(0)
 """
-TRANSPORTS = ("direct", "httpx-pool", "httpx")
+_WARM = """
+import os, sys
+def links():
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found += "socket:" in os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            pass
+    return found
+before = links(), len(os.listdir("/proc/self/task"))
+from flowherd.process.preload import warm_up
+warm_up()
+import gc
+assert (links(), len(os.listdir("/proc/self/task"))) == before, "a socket or a thread would survive the fork"
+assert gc.get_freeze_count() > 0
+assert {"httpcore", "h11", "flowherd.process.build"} <= sys.modules.keys()
+import asyncio
+assert asyncio._get_running_loop() is None
+"""
+TRANSPORTS = ("direct", "httpx")
 
 
 def told(program: str, *words: str, folder: Any = None, **variables: str) -> dict[str, Any]:
@@ -121,3 +140,11 @@ def test_a_rehearsal_that_fails_is_no_news() -> None:
     lost = told(broken + _LEFT, "direct", "auto")
     assert lost["lives"][:2] == [0, 0]
     assert lost["after"] == lost["before"]
+
+
+def test_warming_up_leaves_no_socket_no_thread_and_no_loop() -> None:
+    """Law 4; faults.md P20: whatever exists at the fork exists in every child."""
+    done = subprocess.run(
+        [sys.executable, "-c", _WARM], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""All settings of `flowherd run` as one model; it reads nothing but the file that holds the secret."""
+"""All settings of `flowherd run` and `python -m flowherd` as one model; it reads no file but the secret's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from flowherd.config import (
+from flowherd.errors import ConfigurationError
+from flowherd.free_threading import why_no_threads
+from flowherd.settings.checks import choose_sizes
+from flowherd.settings.parsing import (
+    DEFAULT_ADDRESS,
+    Address,
+    Count,
+    CountOrAuto,
+    PositiveSeconds,
+    Seconds,
+    TransportName,
+)
+from flowherd.settings.worker_config import (
     DEFAULT_TRANSPORT,
     DEFAULT_WORKER_TYPE,
     MAX_POLL,
@@ -16,19 +28,13 @@ from flowherd.config import (
     default_worker_id,
     read_secret,
 )
-from flowherd.errors import ConfigurationError
-from flowherd.process.free_threading import why_no_threads
-from flowherd_supervisor.config.quantities import (  # noqa: TC001 - pydantic reads them
-    Count,
-    CountOrAuto,
-    PositiveSeconds,
-    Seconds,
-)
-from flowherd_supervisor.core.plan import Plan, Preload, choose_sizes
-from flowherd_supervisor.core.restarts import RestartPolicy
-from flowherd_supervisor.shell.admin_socket import DEFAULT_ADDRESS, parse_address
-from flowherd_supervisor.shell.cpus import usable_cpus
 
+SUPERVISOR_ONLY = frozenset(
+    {
+        "processes", "max_restarts", "restart_window", "poison_after", "max_tasks_per_child", "max_memory_per_child",
+        "isolate_max_tasks", "boot_timeout", "preload", "parallel", "admin",
+    }
+)  # fmt: skip
 FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU = 8, 4  # each has an isolate: memory, where most of them only wait
 
 
@@ -50,7 +56,8 @@ class ActivitySettings(BaseModel):
 class Settings(BaseModel):
     """Everything `flowherd run` can be told; the names are the flags' with underscores.
 
-    Variables of the stock SDK keep their names and meaning. Times are seconds.
+    `python -m flowherd` has use for all but `SUPERVISOR_ONLY`. Variables of the stock SDK keep their names and meaning.
+    Times are seconds.
     """
 
     model_config = ConfigDict(
@@ -148,9 +155,9 @@ class Settings(BaseModel):
     loop: Literal["auto", "uvloop", "asyncio"] = _env(
         "WORKER_LOOP", "event loop: auto, uvloop or asyncio", "auto"
     )
-    transport: Literal["httpx", "httpx-pool", "direct"] = _env(
+    transport: TransportName = _env(
         "WORKER_TRANSPORT",
-        "what carries calls to the engine: httpx, httpx-pool (httpx on our connections) or direct",
+        "what carries calls to the engine: direct, or httpx (behind a proxy)",
         DEFAULT_TRANSPORT,
     )
     max_reply_mb: Count = _env(
@@ -159,7 +166,7 @@ class Settings(BaseModel):
     max_file_mb: Count = _env(
         "WORKER_MAX_FILE_MB", "largest file a handler may down- or upload, in MB", 5120, ge=1
     )
-    admin: str = _env(
+    admin: Address = _env(
         "WORKER_ADMIN",
         "where status is served besides the unix socket: HOST:PORT, unix:PATH or off",
         DEFAULT_ADDRESS,
@@ -192,12 +199,6 @@ class Settings(BaseModel):
             raise ValueError("should look like http://host:port, with a port from 1 to 65535")
         return WorkerConfig(api_url=url).api_url
 
-    @field_validator("admin")
-    @classmethod
-    def _admin_address(cls, address: str) -> str:
-        parse_address(address)
-        return address
-
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         choose_sizes(self.processes, self.concurrency, 1)
@@ -211,25 +212,8 @@ class Settings(BaseModel):
 
     # What the parts of the host are made of
 
-    def plan(self) -> Plan:
-        """What to keep alive."""
-        workers, concurrency = choose_sizes(self.processes, self.concurrency, usable_cpus())
-        are_threads = self.parallel == "threads"
-        return Plan(
-            processes=1 if are_threads else workers,
-            threads=workers if are_threads else None,
-            concurrency=concurrency,
-            graceful_timeout_s=self.graceful_timeout,
-            boot_timeout_s=self.boot_timeout,
-            cancel_grace_s=self.cancel_grace,
-            max_tasks_per_child=self.max_tasks_per_child,
-            max_memory_mb_per_child=self.max_memory_per_child,
-            restarts=RestartPolicy(self.max_restarts, self.restart_window),
-            preload={None: Preload.IF_SAFE, True: Preload.ALWAYS, False: Preload.NEVER}[self.preload],
-        )
-
-    def worker_config(self, concurrency: int) -> WorkerConfig:
-        """The settings of one worker process with `concurrency` slots."""
+    def worker_config(self, concurrency: int, usable_cpus: int = 1) -> WorkerConfig:
+        """The settings of one worker process with `concurrency` slots, on a host with so many CPUs."""
         return WorkerConfig(
             api_url=self.api_url,
             client_id=self.client_id,
@@ -247,7 +231,7 @@ class Settings(BaseModel):
             graceful_timeout_s=self.graceful_timeout,
             cancel_grace_s=self.cancel_grace,
             poison_after=self.poison_after,
-            suspects_at_once=max(FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU * usable_cpus()),
+            suspects_at_once=max(FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU * usable_cpus),
             isolate_max_tasks=self.isolate_max_tasks,
             boot_timeout_s=self.boot_timeout,
             max_reply_mb=self.max_reply_mb,

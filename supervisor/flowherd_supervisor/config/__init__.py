@@ -1,1 +1,0 @@
-"""Where settings come from, what they may be, and what is unwise."""

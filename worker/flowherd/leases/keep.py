@@ -1,0 +1,100 @@
+"""Keeps the leases and the token of a host on the running loop: for the keeper and for `python -m flowherd`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.client.kruxia import connect
+from flowherd.client.token_refresh import TokenKeeping
+from flowherd.client.tokens import HostTokens
+from flowherd.leases import heartbeats, settlement
+from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.transport.transport import new_client
+from flowherd.working.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.ledger import Ledger
+    from flowherd.ledger.wakeups import Wakeups
+    from flowherd.settings.worker_config import WorkerConfig
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Keep:
+    """Heartbeats, settlements and the token, with connections of their own.
+
+    Args:
+        config: the host's.
+        ledger: whose records are kept.
+        wakeups: wake this side, and its verdicts wake workers.
+        auth_grace_s: seconds of refused credentials, if none was ever granted, before `refused` is called.
+        refused: is told the reason; trying goes on.
+
+    Attributes:
+        woken: set it to have the ledger scanned now.
+
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        ledger: Ledger,
+        wakeups: Wakeups,
+        *,
+        auth_grace_s: float,
+        refused: Callable[[str], None],
+    ) -> None:
+        self._wakeups = wakeups
+        self._http = new_client(config.api_url, None, connections=2)
+        tokens = HostTokens(config, ledger, self._http) if config.client_id else None
+        self._token = (
+            TokenKeeping(tokens, grace_s=auth_grace_s, give_up=refused) if tokens is not None else None
+        )
+        self._beating = connect(config, tokens, connections=heartbeats.PLACES)
+        self._settling = connect(config, tokens, connections=settlement.PLACES)
+        self._leases = LeaseKeeper(self._beating, self._settling, ledger, config, wakeups.wake)
+        self._tasks = Tasks()
+        self._work: list[asyncio.Task[None]] = []
+        self.woken = self._leases.woken
+
+    async def run_until(self, ended: asyncio.Future[None]) -> bool:
+        """Keeps until `ended` is done, and on, until `aclose`; False if it cannot go on, whose cause is logged."""
+        asyncio.get_running_loop().add_reader(self._wakeups.keeper, self._heed_wakeup)
+        self._work = [self._tasks.spawn(self._leases.run())]
+        if self._token is not None:
+            self._work.append(self._tasks.spawn(self._token.run()))
+        await asyncio.wait({*self._work, ended}, return_when=asyncio.FIRST_COMPLETED)
+        return self.is_running
+
+    @property
+    def is_running(self) -> bool:
+        """Whether all its work goes on; none of it ends by itself."""
+        return not any(task.done() for task in self._work)
+
+    def _heed_wakeup(self) -> None:
+        self._wakeups.clear(self._wakeups.keeper)
+        self.woken.set()
+        if self._token is not None:
+            self._token.woken.set()
+
+    async def settle_rest(self, within_s: float) -> None:
+        """The last minute: lets the scan settle all ended segments, at most for so many seconds."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._leases.all_settled()
+        except TimeoutError:
+            log.error("settlement_incomplete", note="what is left waits for the end of its leases")
+
+    async def aclose(self) -> None:
+        """Ends all work and closes all connections."""
+        asyncio.get_running_loop().remove_reader(self._wakeups.keeper)
+        for task in self._work:
+            task.cancel()
+        await self._beating.aclose()
+        await self._settling.aclose()
+        await self._http.aclose()

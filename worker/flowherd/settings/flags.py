@@ -1,0 +1,126 @@
+"""The command line of both programs: flags made from the settings model, and how a slip ends; it parses no value."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from dataclasses import field, fields, make_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+from cyclopts import CycloptsError, Parameter
+
+from flowherd.errors import ConfigurationError
+from flowherd.exits import Exit
+from flowherd.settings.model import Settings
+from flowherd.settings.sources import CONFIG_VARIABLE, flag_of, variable_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+_SHORT = {"processes": "-p", "concurrency": "-c"}
+_NO_FLAG = frozenset({"client_secret", "activities"})
+_VALUE = {
+    "processes": "N|auto",
+    "concurrency": "N|auto",
+    "api_url": "URL",
+    "admin": "ADDRESS",
+    "worker": "TYPE",
+}
+_VALUE_OF_TYPE = {int: "N", float: "SECONDS", Path: "FILE", str: "ID"}
+_NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}
+
+EVERY_FLAG = Parameter(name="*")
+AppName = Annotated[
+    str,
+    Parameter(
+        name="APP", help="module:attr: a registry, a list or module of activities, or a stock worker's main"
+    ),
+]
+AppDir = Annotated[str, Parameter(help="goes first on the import path")]
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(
+        help=f"settings file [default: flowherd.toml] [env: {CONFIG_VARIABLE}]",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+
+
+def _value(name: str) -> str:
+    """What stands for the value in the help."""
+    hint = Settings.model_fields[name].annotation
+    for part in (hint, *get_args(hint)):
+        inner = get_args(part)[0] if get_origin(part) is Annotated else part
+        if get_origin(inner) is Literal:
+            return "|".join(get_args(inner))
+        if inner in _VALUE_OF_TYPE and inner is not NoneType:
+            return _VALUE.get(name, _VALUE_OF_TYPE[inner])
+    return _VALUE[name]
+
+
+def _flag(name: str) -> tuple[str, Any, Any]:
+    info = Settings.model_fields[name]
+    if info.annotation == bool | None:
+        switch = Parameter(
+            name=flag_of(name),
+            negative=f"--no-{flag_of(name).removeprefix('--')}",
+            help=f"{info.description} [env: {variable_of(name)}]",
+            show_default=False,
+        )
+        return name, Annotated[bool | None, switch], field(default=None)
+    default = "auto" if name in _SHORT else info.default
+    shown = f"{default:g}" if isinstance(default, float) else default
+    suffix = "" if default is None else f" [default: {shown}]"
+    parameter = Parameter(
+        name=[flag_of(name), *([_SHORT[name]] if name in _SHORT else [])],
+        help=f"{info.description}{suffix} [env: {variable_of(name)}]",
+        metavar=_value(name),
+        show_default=False,
+    )
+    return name, Annotated[str | None, parameter], field(default=None)
+
+
+def flags_but(ignored: Collection[str] = ()) -> Any:
+    """A class of flags: one for each setting, but for these and those that have none.
+
+    Every flag is the text that was given, a switch a truth, None where it was not: the model parses them all.
+    """
+    names = [name for name in Settings.model_fields if name not in _NO_FLAG and name not in ignored]
+    return make_dataclass(
+        "Flags",
+        [_flag(name) for name in names],
+        frozen=True,
+        namespace={"__module__": __name__},  # cyclopts takes a class of the module `types` for a built-in one
+    )
+
+
+def given(flags: Any) -> dict[str, str | bool | None]:
+    """The flags by field name."""
+    return {item.name: getattr(flags, item.name) for item in fields(flags)}
+
+
+def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
+    """Calls a cyclopts program and returns the exit code; what is wrong with words or settings is said on stderr."""
+    try:
+        result = program(words, exit_on_error=False, print_error=True)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        command = " ".join((name, *(error.command_chain or ())))
+        sys.stderr.write(f"flowherd: {command} --help says how\n")
+        return Exit.USAGE
+    except ConfigurationError as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"flowherd: {line}\n")
+        return Exit.USAGE
+    except OSError as error:
+        if error.errno not in _NO_OUTPUT:
+            raise
+        # for what the interpreter flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stderr.write(f"flowherd: the output cannot be written: {error.strerror}\n")
+        return Exit.INTERNAL
+    return result if isinstance(result, int) else Exit.CLEAN

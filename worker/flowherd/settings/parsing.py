@@ -1,0 +1,85 @@
+"""Values as settings are written: counts, `auto`, durations, transports and addresses; it reads no settings."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+DEFAULT_ADDRESS = "127.0.0.1:9464"
+_HIGHEST_PORT = 65535
+_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*(ms|s|m|h|)\s*", re.ASCII)
+
+
+def _duration(value: object) -> object:
+    """`60`, `60s`, `500ms` and `2m`, as the engine's own variables are written (protocol.md §7)."""
+    _no_bool(value)
+    if not isinstance(value, str):
+        return value
+    found = _DURATION.fullmatch(value)
+    if found is None:
+        raise ValueError("should be seconds, or a number with ms, s, m or h such as 500ms or 2m")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def _count(value: object) -> object:
+    _no_bool(value)
+    return value
+
+
+def _count_or_auto(value: object) -> object:
+    return None if value == "auto" else _count(value)
+
+
+def _no_bool(value: object) -> None:
+    """`true` is 1 to a lax reader, and a mistake to everybody else."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")  # noqa: TRY004 - what pydantic turns into a complaint
+
+
+def _known_transport(name: object) -> object:
+    if name == "httpx-pool":
+        raise ValueError("httpx-pool is gone: use direct, the default, or httpx, behind a proxy")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """A host, and a port of which 0 means a free one."""
+
+    host: str
+    port: int
+
+
+def parse_address(text: str) -> Tcp | Path | None:
+    """What `--admin` takes: `HOST:PORT`, `unix:PATH`, or `off`, which is None.
+
+    Raises:
+        ValueError: it is none of these.
+
+    """
+    if text == "off":
+        return None
+    if text.startswith("unix:") and text != "unix:":
+        return Path(text.removeprefix("unix:"))
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > _HIGHEST_PORT:
+        raise ValueError(f"should be HOST:PORT, unix:PATH or off; such as {DEFAULT_ADDRESS}")
+    return Tcp(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_duration)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_duration)]
+Count = Annotated[int, BeforeValidator(_count)]
+CountOrAuto = Annotated[int | None, BeforeValidator(_count_or_auto)]
+TransportName = Annotated[Literal["direct", "httpx"], BeforeValidator(_known_transport)]
+Address = Annotated[str, AfterValidator(_address)]
