@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowherd_supervisor.testkit import EngineProgram, SupervisorProgram, eventually
-from flowherd_supervisor.testkit.waiting import CEILING_S, clean_environment
+from flowherd_supervisor.testkit.programs import CEILING_S, clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -229,9 +229,7 @@ def the_supervisor_has_no_loop_thread_or_client(source: Source) -> Iterator[str]
 
 def nothing_sleeps_deaf(source: Source) -> Iterator[str]:
     """Law 6: a wake-up must reach every wait; executors are our own."""
-    yield from source.using("asyncio.to_thread", "asyncio.run_in_executor")
-    if not source.within(SUPERVISOR, "demo/activities.py"):
-        yield from source.using("time.sleep")
+    yield from source.using("asyncio.to_thread", "asyncio.run_in_executor", "time.sleep")
 
 
 def nothing_ends_unseen(source: Source) -> Iterator[str]:

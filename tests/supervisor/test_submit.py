@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
-from flowherd_supervisor.cli import workflow_client
 from flowherd_supervisor.cli.main import main
+from flowherd_supervisor.testkit import workflow_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -276,3 +276,19 @@ def test_credentials_are_one_token_for_all_calls(
     assert code == 4
     assert "KRUXIAFLOW_CLIENT_SECRET" in err
     assert "canary" not in err
+
+
+def test_a_token_that_is_refused_is_fetched_again_once(
+    engine: ScriptedServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workflow may take longer than a token lives; a second refusal is the engine's word."""
+    monkeypatch.setenv("KRUXIAFLOW_CLIENT_ID", "me")
+    monkeypatch.setenv("KRUXIAFLOW_CLIENT_SECRET", "canary")
+    engine.replies["/api/v1/oauth/token"] = [Reply(200, {"access_token": token}) for token in "ab"]
+    engine.replies[LOOK] = [ended(status="running"), Reply(401), ended(step("add", sum=3))]
+    assert submit("add")[:2] == (0, "flowherd-add w-1: completed\n  sum: 3\n")
+    looks = [request.headers["authorization"] for request in engine.seen if request.path == LOOK]
+    assert looks == ["Bearer a", "Bearer a", "Bearer b"]
+    engine.replies["/api/v1/oauth/token"] = Reply(200, {"access_token": "c"})
+    engine.replies[LOOK] = [ended(status="running"), Reply(401)]
+    assert submit("add")[0] == 4

@@ -201,7 +201,7 @@ def test_the_secret_and_the_bearer_are_in_no_log_status_title_or_environment(
 ) -> None:
     """S7, S8, I7: a canary grep; with a secret file not even the environment holds it."""
     engine, host = busy_host
-    bearer = engine.http.headers["authorization"].removeprefix("Bearer ")
+    bearer = engine.http.get("/health").request.headers["authorization"].removeprefix("Bearer ")
     seen = {"log": host.log_path.read_bytes(), "status": str(host.status()).encode()}
     for pid in (host.pid, *host.tree()):
         for name in ("cmdline", "environ", "comm"):

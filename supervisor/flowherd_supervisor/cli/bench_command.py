@@ -36,12 +36,12 @@ def bench(
     """ActivityProfile how work scales with processes on this machine: a table, a picture, and what it means."""
     from flowherd_supervisor.bench.driver import BenchOptions, run_bench  # noqa: PLC0415 - as in cli.py
     from flowherd_supervisor.cli.submit import read_inputs  # noqa: PLC0415 - as above
-    from flowherd_supervisor.demo.programs import App  # noqa: PLC0415 - as above
+    from flowherd_supervisor.demo.driver import App  # noqa: PLC0415 - as above
 
     options = BenchOptions(
         loads=tuple(name.strip() for name in loads.split(",") if name.strip()),
         most=processes,
-        app=None if app_name is None else App(app_name, worker, str(app_dir.absolute())),
+        app=None if app_name is None else App(app_name, worker, app_dir.absolute()),
         activity=activity,
         parameters=read_inputs(params or (), None),
         count=activities,

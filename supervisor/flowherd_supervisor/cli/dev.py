@@ -7,10 +7,8 @@ other commands).
 from __future__ import annotations
 
 import os
-import re
 import select
 import signal
-import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,12 +20,12 @@ from flowherd_supervisor.cli.engine_extra import require_engine
 from flowherd_supervisor.cli.itself import called_from
 from flowherd_supervisor.processes.prctl import stop_with_parent
 from flowherd_supervisor.shell.signals import Signals
+from flowherd_supervisor.testkit.programs import Program, ProgramError, clean_environment
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
-STOP_S = 5.0
-_FOREIGN = re.compile(r"KRUXIAFLOW_.*|FLOWHERD_.*|WORKER_TYPE")
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -60,20 +58,23 @@ def dev(options: DevOptions) -> int:
     """
     require_engine("dev")
     with ExitStack() as stack, Signals(_FORWARDED) as signals:
-        engine = stack.enter_context(_program("engine", "--port", str(options.port), "--db", options.db))
-        url = _address(engine)
-        if url is None:
-            return engine.wait()  # it has said why
+        engine = stack.enter_context(
+            _program("engine", "--port", str(options.port), "--db", options.db, announces=True)
+        )
+        try:
+            url = engine.address()
+        except ProgramError:
+            return engine.process.wait()  # it has said why
         sys.stdout.write(
             f"submit work with: {called_from(Path.cwd())} submit NAME -P key=value --api-url {url}\n"
         )
         sys.stdout.flush()
         host = stack.enter_context(_program(*_run_words(options, url)))
         if options.reload and reload.is_installed():
-            stack.enter_context(reload.watching(options.app_dir, host.pid))
+            stack.enter_context(reload.watching(options.app_dir, host.process.pid))
         elif options.reload:
             sys.stderr.write(f"flowherd: {reload.MISSING}; going on without\n")
-        return _until_ended(host, engine, signals)
+        return _until_ended(host.process, engine.process, signals)
 
 
 def _run_words(options: DevOptions, url: str) -> tuple[str, ...]:
@@ -81,36 +82,11 @@ def _run_words(options: DevOptions, url: str) -> tuple[str, ...]:
     return ("run", options.app, "--app-dir", options.app_dir, "--api-url", url, *sizes, *options.flags)
 
 
-@contextmanager
-def _program(*words: str) -> Iterator[subprocess.Popen[str]]:
-    """One of our programs, in a process group of its own: a terminal's Ctrl-C is for us, who end them in order."""
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own program
-        (sys.executable, "-m", "flowherd_supervisor", *words),
-        env={name: value for name, value in os.environ.items() if not _FOREIGN.fullmatch(name)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if words[0] == "engine" else None,
-        text=True,
-        process_group=0,
-        preexec_fn=stop_with_parent,  # noqa: PLW1509 - one thread, one system call: nobody outlives a dev that was killed
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _address(engine: subprocess.Popen[str]) -> str | None:
-    """What the engine says of itself first; None when it has ended instead."""
-    assert engine.stdout is not None
-    line = engine.stdout.readline()
-    return line.split()[-1] if "listening on" in line else None
+def _program(*words: str, announces: bool = False) -> Program:
+    """One of our programs; it keeps what configures telemetry, and ends with a `dev` that is killed."""
+    telemetry = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
+    env = clean_environment(**telemetry)
+    return Program(*words, env=env, announces=announces, tie=stop_with_parent)
 
 
 def _until_ended(host: subprocess.Popen[str], engine: subprocess.Popen[str], signals: Signals) -> int:

@@ -135,9 +135,9 @@ def demo(
     json: Annotated[bool, Parameter(help="one JSON document on stdout", negative="")] = False,
 ) -> int:
     """Show it: an engine, a supervisor and a real workload on 1 and on all processes."""
-    from flowherd_supervisor.demo.driver import DemoOptions, run_demo  # noqa: PLC0415 - as above
+    from flowherd_supervisor.demo.driver import run_demo  # noqa: PLC0415 - as above
 
-    return run_demo(DemoOptions(processes=processes, chaos=chaos, json=json))
+    return run_demo(processes, chaos=chaos, as_json=json)
 
 
 @app.command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from dataclasses import dataclass, field
@@ -11,19 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.tokens import BearerAuth, HostTokens
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exits import Exit
-from flowherd.ledger import Ledger
 from flowherd.logs import visible
-from flowherd.transport.transport import new_client
-from flowherd_supervisor.cli.workflow_client import Workflow, WorkflowClient
+from flowherd_supervisor.testkit.workflow_client import Workflow, WorkflowClient, one_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flowherd.settings.worker_config import WorkerConfig
-    from flowherd_supervisor.cli.workflow_client import Started
+    from flowherd_supervisor.testkit.workflow_client import Started
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,29 +75,25 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
         ConfigurationError: nothing to submit, too much, or an unreadable definition.
 
     """
-    return asyncio.run(_submit(submission, _definitions(submission), config))
-
-
-async def _submit(submission: Submission, definitions: Sequence[bytes], config: WorkerConfig) -> int:
-    plain = new_client(config.api_url, None, connections=1)
-    auth = None
-    if config.client_id:
-        auth = BearerAuth(HostTokens(config, Ledger(processes=1, records=1), plain), config.api_url)
+    definitions = _definitions(submission)
+    secret = config.client_secret.get_secret_value() if config.client_secret else ""
+    engine = WorkflowClient(config.api_url, (config.client_id, secret) if config.client_id else None)
+    hint = f"does a worker of type {submission.worker_type!r} run? flowherd run APP"
     code = Exit.CLEAN
-    async with plain, new_client(config.api_url, auth, connections=4) as http:
-        engine = WorkflowClient(http, submission.worker_type)
-        try:
-            started = [await engine.start(definition, submission.inputs) for definition in definitions]
-            for one in started:
-                workflow = await engine.end_of(one) if submission.wait else Workflow(one.status)
-                _show(one, workflow, submission)
-                code = Exit.INTERNAL if workflow.status == "failed" else code
-        except EngineUnauthorized as error:
-            sys.stderr.write(f"flowherd: {config.api_url}: {error}\n")
-            return Exit.CREDENTIALS_REFUSED
-        except EngineError as error:
-            sys.stderr.write(f"flowherd: {config.api_url}: {error}\n")
-            return Exit.INTERNAL
+    try:
+        queued = [engine.submit(engine.deploy(one), submission.inputs) for one in definitions]
+        for started in queued:
+            workflow = engine.end_of(started, hint) if submission.wait else Workflow(started.status)
+            _show(started, workflow, submission)
+            code = Exit.INTERNAL if workflow.status == "failed" else code
+    except EngineUnauthorized as error:
+        sys.stderr.write(f"flowherd: {config.api_url}: {error}\n")
+        return Exit.CREDENTIALS_REFUSED
+    except EngineError as error:
+        sys.stderr.write(f"flowherd: {config.api_url}: {error}\n")
+        return Exit.INTERNAL
+    finally:
+        engine.close()
     return code
 
 
@@ -122,13 +114,9 @@ def _definitions(submission: Submission) -> list[bytes]:
 
 
 def _one_step(name: str, submission: Submission) -> bytes:
-    step = {
-        "key": re.sub(r"[^A-Za-z0-9_-]", "_", name) or "step",
-        "worker": submission.worker_type,
-        "activity_name": name,
-        "parameters": {key: f"{{{{INPUT.{key}}}}}" for key in sorted(submission.inputs)},
-    }
-    return msgspec.json.encode({"name": f"flowherd-{step['key']}", "activities": [step]})
+    key = re.sub(r"[^A-Za-z0-9_-]", "_", name) or "step"
+    inputs = sorted(submission.inputs)
+    return one_step(f"flowherd-{key}", name, inputs, worker=submission.worker_type, key=key)
 
 
 def _show(started: Started, workflow: Workflow, submission: Submission) -> None:

@@ -1,127 +1,350 @@
-"""`flowherd demo`: the direct computation, one process, all processes, the comparison; it only orchestrates.
+"""`flowherd demo`: the same work directly, on one process and on all of them, with the three answers compared.
 
 It starts engine and supervisor as programs and looks at them from outside, as a user would.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
+import signal
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from rich.console import Console
 
-from flowherd.errors import ConfigurationError
+from flowherd.errors import ConfigurationError, EngineError
 from flowherd_supervisor.cli.engine_extra import require_engine
-from flowherd_supervisor.demo import corpus
-from flowherd_supervisor.demo.chaos import SEED, Chaos
-from flowherd_supervisor.demo.phase import Phase, Work, run_phase
-from flowherd_supervisor.demo.report import Report, Result, document, summary
-from flowherd_supervisor.demo.session import run_session
+from flowherd_supervisor.demo import app
+from flowherd_supervisor.demo.report import Report, Result, Screen, document, summary
+from flowherd_supervisor.processes.prctl import die_with_parent
 from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.testkit.engine import EngineProgram
+from flowherd_supervisor.testkit.host import SupervisorProgram
+from flowherd_supervisor.testkit.programs import ProgramError, short_folder
+from flowherd_supervisor.testkit.workflow_client import ENDED, one_step
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
+    from types import FrameType
 
-    from flowherd_supervisor.demo.interruption import Interruption
-    from flowherd_supervisor.demo.progress import Screen
+    from flowherd_supervisor.testkit.workflow_client import WorkflowClient
 
-ACTIVITIES = 480
-"""About 16 s of one CPU: the demo is over in a minute, and a phase is long beside its start."""
+ACTIVITIES = 200
+"""About 9 s of one CPU: the demo is over in a minute, and a phase is long beside its start."""
 
-REFERENCE_S = 17.5
-"""What a slow machine does not compute directly in this time is left out of the demo altogether."""
+POLL_S, LAST_POLL_S = 0.3, 0.05  # near the end sooner: the last completion is timed by it
+STALL_S = 30.0  # without any progress: what is missing then counts as lost
+SLOTS_EACH = 4  # the next activity is there when one ends
+SEED, KILL_EVERY_S = 20261124, (1.5, 2.5)
 
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """What `flowherd demo` was asked for.
-
-    `processes` None means all usable CPUs; `limit` is another number of activities and has no flag.
-    """
-
-    processes: int | None = None
-    chaos: bool = False
-    json: bool = False
-    limit: int | None = None
+# What a process claimed in the moment it is killed comes back after its lease, and each kill costs an attempt: far more
+# than `--chaos` can spend on one activity.
+_SETTINGS = {"timeout_seconds": 10, "retry": {"max_attempts": 20, "strategy": "fixed", "base_seconds": 1}}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_demo(options: DemoOptions) -> int:
+def run_demo(
+    processes: int | None = None, *, chaos: bool = False, as_json: bool = False, activities: int = ACTIVITIES
+) -> int:
     """Run the demo and return its exit code: 0 only if every answer was right and nothing was lost.
 
-    1 is a wrong or missing answer or program, 130 Ctrl-C.
+    1 is a wrong or missing answer or program, 130 Ctrl-C. `processes` None means all usable CPUs.
 
     Raises:
         ConfigurationError: the extra `engine` is missing, or the number of processes makes no sense.
 
     """
     require_engine("demo")
-    if options.processes is not None and options.processes < 1:
+    if processes is not None and processes < 1:
         raise ConfigurationError("-p: the demo needs at least one process, such as -p 1")
 
-    def work(screen: Screen, interruption: Interruption, folder: Path) -> int:
-        with screen:
-            report = _demonstrate(options, screen, interruption, folder)
-        _print(report, as_json=options.json)
+    def work(session: Session) -> int:
+        with session.screen:
+            report = _demonstrate(session, processes or usable_cpus(), activities, Chaos() if chaos else None)
+        if as_json:
+            os.write(1, (json.dumps(document(report)) + "\n").encode())
+        else:
+            Console().print(summary(report))
         return 0 if report.good else 1
 
     return run_session("demo", work)
 
 
-def _demonstrate(options: DemoOptions, screen: Screen, interruption: Interruption, folder: Path) -> Report:
-    cpus = usable_cpus()
-    processes = options.processes or cpus
-    root = corpus.stdlib()
-    chunks = corpus.chunks(root, options.limit or ACTIVITIES)
-    files = len({chunk.path for chunk in chunks})
-    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    screen.say(
-        f"flowherd demo: {len(chunks)} activities analyse {files} files of the {python} library",
+# A session: for the bench, too
+
+
+class App(NamedTuple):
+    """An app to host: `module:attr`, its worker type, and the folder to import it from."""
+
+    name: str
+    worker: str
+    directory: Path = Path()
+
+
+DEMO = App(app.APP, app.WORKER_TYPE)
+
+
+class StoppedError(Exception):
+    """Somebody asked the demo to stop; its argument is the signal."""
+
+
+class Session:
+    """A screen, a private folder, and signals: the first is kept for `check`, the second raises where it arrives.
+
+    An exception between the start of a program and its `with` block would leave the program behind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.screen = Screen()
+        self._folder = folder
+        self._received: int | None = None
+        self._before = [(number, signal.getsignal(number)) for number in _SIGNALS]
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before:
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise StoppedError if a signal has arrived."""
+        if self._received is not None:
+            raise StoppedError(self._received)
+
+    def new_folder(self) -> Path:
+        """A folder of its own with a short name, closed to others."""
+        return Path(tempfile.mkdtemp(dir=self._folder))
+
+    def engine(self) -> EngineProgram:
+        """Start an engine in memory; it ends with this process, however that ends."""
+        return EngineProgram(hooked=False, log=self.new_folder() / "engine.log", tie=die_with_parent)
+
+    def host(self, engine: EngineProgram, count: int, slots: int, hosted: App = DEMO) -> SupervisorProgram:
+        """Start a supervisor with `count` processes; it ends as the engine does."""
+        words = ("-p", str(count), "-c", str(slots), "--worker", hosted.worker, "--log-level", "warning")
+        # A process that `--chaos` kills at random is no evidence against the activities it held.
+        env = {"KRUXIAFLOW_WORKER_POISON_AFTER": "0", "PYTHONUNBUFFERED": "1"}
+        return SupervisorProgram(
+            self.new_folder(), hosted.name, *words, engine=engine, env=env, tie=die_with_parent,
+            runtime=self.new_folder(), app_dir=hosted.directory,
+        )  # fmt: skip
+
+    def pause(self, host: SupervisorProgram, seconds: float) -> None:
+        """Wait until the next look; the supervisor's end and signals are exceptions."""
+        host.program.wait(seconds)
+        host.program.check()
+        self.check()
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self._received is not None:
+            raise KeyboardInterrupt
+        self._received = number
+
+
+def run_session(name: str, work: Callable[[Session], int]) -> int:
+    """Do `work` and return its exit code, 1 if it could not run, 128 + the signal if somebody stopped it."""
+    say = Screen().say
+    home = tempfile.TemporaryDirectory(prefix="flowherd-", dir=short_folder(), ignore_cleanup_errors=True)
+    try:
+        with home as folder, Session(Path(folder)) as session:
+            return work(session)
+    except StoppedError as stopped:
+        number = signal.Signals(stopped.args[0])
+        say(f"The {name} was stopped by {number.name}; everything it started has ended.")
+        return 128 + number
+    except KeyboardInterrupt:
+        say(f"The {name} was stopped at once; everything it started has been killed.")
+        return 130
+    except (ProgramError, EngineError) as error:
+        say(f"The {name} could not run:", str(error))
+        return 1
+
+
+# The demo
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be computed, and the answer that must come out."""
+
+    root: Path
+    parts: list[app.Part]
+    expected: dict[str, Any] = field(repr=False)
+
+
+def _demonstrate(session: Session, processes: int, activities: int, chaos: Chaos | None) -> Report:
+    root = app.stdlib()
+    parts = app.parts_of(root, activities)
+    files = len({part.path for part in parts})
+    session.screen.say(
+        f"flowherd demo: {len(parts)} activities analyse {files} files of the Python "
+        f"{sys.version_info.major}.{sys.version_info.minor} library",
         "A real engine and real worker processes on this machine; no other engine is touched.",
         "",
     )
     began_s = time.monotonic()
-    work = _reference(root, chunks, screen, interruption)
+    work = Work(root, parts, _directly(root, parts, session))
     reference_s = time.monotonic() - began_s
-
-    def phase(count: int, chaos: Chaos | None) -> Result:
-        title = "on 1 process" if count == 1 else f"on {count} processes"
-        own = folder / f"{count}"
-        own.mkdir()
-        (own / "run").mkdir(mode=0o700)
-        return run_phase(Phase(work, count, own, screen.stage(title, len(work.chunks)), interruption, chaos))
-
-    chaos = Chaos() if options.chaos else None
-    baseline = phase(1, chaos if processes == 1 else None)
-    main = baseline if processes == 1 else phase(processes, chaos)
-    return Report(baseline, main, cpus, files, reference_s, SEED if options.chaos else None)
+    baseline = Phase(session, work, 1, chaos if processes == 1 else None).run()
+    main = baseline if processes == 1 else Phase(session, work, processes, chaos).run()
+    return Report(baseline, main, usable_cpus(), files, reference_s, SEED if chaos is not None else None)
 
 
-def _reference(root: Path, chunks: list[corpus.Chunk], screen: Screen, interruption: Interruption) -> Work:
-    """Compute the answer here, without flowherd; what was computed in time is the work of the demo."""
-    stage = screen.stage("directly, without flowherd", len(chunks))
-    began_s = drawn_s = time.monotonic()
+def _directly(root: Path, parts: list[app.Part], session: Session) -> dict[str, Any]:
+    """Compute the answer in this process, without flowherd."""
+    stage = session.screen.stage("directly, without flowherd", len(parts))
+    began_s = time.monotonic()
     findings = []
-    for chunk in chunks:
-        interruption.check()
-        findings.append((chunk, corpus.compute(root, chunk)))
-        now = time.monotonic()
-        if now - drawn_s > 0.1:
-            stage.update(len(findings))
-            drawn_s = now
-        if now - began_s > REFERENCE_S:
-            break
-    answer = json.loads(json.dumps(corpus.merge(findings)))
+    for part in parts:
+        session.check()
+        findings.append(app.analyse(part, app.read_source(root, part.path)))
+        stage.update(len(findings))
+    facts = app.table_facts([app.signature_table(findings)])
+    answer: dict[str, Any] = json.loads(json.dumps({**app.merge(findings), "signatures": facts}))
     elapsed_s = time.monotonic() - began_s
     stage.finish(len(findings), f"{len(findings) / elapsed_s:.1f}/s, {elapsed_s:.1f} s")
-    return Work(root, [chunk for chunk, _ in findings], answer)
+    return answer
 
 
-def _print(report: Report, *, as_json: bool) -> None:
-    if as_json:
-        os.write(1, (json.dumps(document(report)) + "\n").encode())
-    else:
-        Console().print(summary(report))
+class Chaos:
+    """Kills a worker process now and then; `kills` maps the pid of each one to the time of its kill."""
+
+    def __init__(self, seed: int = SEED) -> None:
+        self.kills: dict[int, float] = {}
+        self._random = random.Random(seed)
+        self._next_s: float | None = None
+
+    def act(self, host: SupervisorProgram, children: Iterable[Mapping[str, Any]], now: float) -> None:
+        """Kill one running process if it is time; the first time comes one pause after the first call."""
+        if self._next_s is not None and now < self._next_s:
+            return
+        running = sorted({child["process"] for child in children if child["phase"] == "running"})
+        if self._next_s is not None and running:
+            with contextlib.suppress(AssertionError, OSError):  # it has just ended by itself
+                ended = host.kill(self._random.choice(running))
+                self.kills[ended] = time.monotonic()
+        self._next_s = now + self._random.uniform(*KILL_EVERY_S)
+
+
+class Phase:
+    """The whole work once, on N processes of a fresh engine."""
+
+    def __init__(self, session: Session, work: Work, processes: int, chaos: Chaos | None = None) -> None:
+        self._session = session
+        self._work = work
+        self._processes = processes
+        self._chaos = chaos
+        title = "on 1 process" if processes == 1 else f"on {processes} processes"
+        self._stage = session.screen.stage(title, len(work.parts))
+        self._journal = session.new_folder() / "journal"
+
+    def run(self) -> Result:
+        """Queue everything, start the supervisor, watch, merge and count; both programs have ended at its return."""
+        with self._session.engine() as engine:
+            workflows = self._queue(engine.client)
+            with self._session.host(engine, self._processes, SLOTS_EACH * self._processes) as host:
+                return self.work_through(engine.client, host, workflows)
+
+    def work_through(self, client: WorkflowClient, host: SupervisorProgram, workflows: list[str]) -> Result:
+        """Watch what is queued, merge and count."""
+        completed, failed, ended_s = self._watch(client, host)
+        began_s = time.monotonic()
+        answer = self._reduce(client, host, workflows) if completed == len(workflows) else {}
+        merge_s = time.monotonic() - began_s
+        # What the workers saw accepted beyond what the engine says there is: another witness than the journal.
+        twice = host.status().get("totals", {}).get("completed", 0) - completed - (2 if answer else 0)
+        kills = self._chaos.kills if self._chaos is not None else {}
+        ran = app.executions(self._journal)
+        keys = [part.key for part in self._work.parts]
+        counts = app.tally(ran, [*keys, "merge", "signatures"] if answer else keys, kills)
+        result = Result(
+            processes=self._processes,
+            activities=len(keys),
+            completed=completed,
+            failed=failed,
+            lost=max(len(keys) - completed - failed, counts.never),
+            duplicates=max(counts.duplicates, twice),
+            after_kill=counts.after_kill,
+            kills=len(kills),
+            wall_s=ended_s - min((execution.started_s for execution in ran), default=ended_s),
+            merge_s=merge_s,
+            correct=answer == self._work.expected,
+            answer=answer,
+        )
+        self._stage.finish(completed, f"{result.activities_per_s:.1f}/s, {result.wall_s:.1f} s")
+        return result
+
+    def _queue(self, client: WorkflowClient) -> list[str]:
+        """Queue all activities while nobody takes any; returns the workflows in the order of the parts."""
+        workflows: list[str] = []
+        deployed = client.deploy(_definition("analyse_source", ("root", *app.Part._fields, "journal")))
+        where = {"root": str(self._work.root), "journal": str(self._journal)}
+        for part in self._work.parts:
+            self._session.check()
+            workflows.append(client.submit(deployed, where | part._asdict()).id)
+        self._stage.update(0, "starting")
+        return workflows
+
+    def _watch(self, client: WorkflowClient, host: SupervisorProgram) -> tuple[int, int, float]:
+        """Draw until every workflow has ended or none has for `STALL_S`; completed, failed, and when."""
+        total, began_s = len(self._work.parts), time.monotonic()
+        moved_s, completed, failed = began_s, 0, 0
+        while True:
+            before, completed, now = completed, client.total("completed"), time.monotonic()
+            if completed == before:  # only then: each question costs CPU that the activities could use
+                failed = client.total("failed")
+            else:
+                moved_s = now
+            done = completed + failed
+            rate = done / (now - began_s)
+            children = host.status().get("children", [])
+            self._stage.update(completed, f"{rate:.0f}/s" if done else "", children)
+            if done >= total:
+                return completed, failed, now
+            if now - moved_s > STALL_S:
+                self._stage.warn(f"nothing has moved for {STALL_S:g} s; the log ends:\n{host.program.tail()}")
+                return completed, failed, now
+            if self._chaos is not None:
+                self._chaos.act(host, children, now)
+            half_s = (total - done) / rate / 2 if done else POLL_S  # of what remains
+            self._session.pause(host, min(POLL_S, max(LAST_POLL_S, half_s)))
+
+    def _reduce(
+        self, client: WorkflowClient, host: SupervisorProgram, workflows: list[str]
+    ) -> dict[str, Any]:
+        """Have one activity merge all outputs and another one look at its file; returns the answer."""
+        self._stage.update(len(workflows), "merging")
+        findings = []
+        for workflow in workflows:
+            self._session.check()
+            findings.append(client.workflow(workflow).output)
+        answer = self._outcome(client, host, "merge_findings", {"findings": findings})
+        if "table" in answer:
+            table = {"table": answer.pop("table")}
+            answer["signatures"] = self._outcome(client, host, "check_signatures", table)
+        return answer
+
+    def _outcome(
+        self, client: WorkflowClient, host: SupervisorProgram, activity: str, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Run one more activity and return its output, empty if there is none."""
+        inputs["journal"] = str(self._journal)
+        workflow = client.submit(client.deploy(_definition(activity, inputs)), inputs).id
+        deadline_s = time.monotonic() + STALL_S
+        while client.workflow(workflow).status not in ENDED and time.monotonic() < deadline_s:
+            self._session.pause(host, LAST_POLL_S)
+        return client.workflow(workflow).output
+
+
+def _definition(activity: str, names: Iterable[str]) -> bytes:
+    return one_step(f"demo-{activity}", activity, names, worker=app.WORKER_TYPE, settings=_SETTINGS)

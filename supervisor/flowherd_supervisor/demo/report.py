@@ -1,24 +1,121 @@
-"""What the demo found out, as a small table for people and as one JSON document; it runs nothing."""
+"""The demo's picture: live bars on stderr, and at the end a table for people or one JSON document; it runs nothing.
+
+Rich refreshes only when told, so there is no thread; without a terminal each stage is two plain lines.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, Group
 from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+
     from rich.console import RenderableType
 
+MAX_ROWS = 8  # processes with a bar of their own: a screen has 24 lines
 NEXT = (
     ("flowherd engine", "a local engine to try things on"),
     ("flowherd run my_app:registry -p 4", "your activities, four processes"),
     ("flowherd submit my_activity -P name=value", "queue one, wait for its output"),
 )
+
+
+class Screen:
+    """Where the stages of the demo are drawn, one below the other."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = Console(stderr=True) if console is None else console
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=36, complete_style="cyan", finished_style="green"),
+            TextColumn("{task.fields[count]}", justify="right"),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=self.console,
+            auto_refresh=False,
+            disable=not self.console.is_terminal,
+        )
+
+    def say(self, *lines: str) -> None:
+        """Print lines of plain text, the first one bold."""
+        for number, line in enumerate(lines):
+            self.console.print(Text(line, style="" if number else "bold"))
+
+    def stage(self, title: str, total: int) -> Stage:
+        """Begin a stage with a bar of its own."""
+        if not self.console.is_terminal:
+            self.say(f"{title} …")
+        return Stage(self.console, self._progress, title, total)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class Stage:
+    """One bar and, below it, one for each process."""
+
+    def __init__(self, console: Console, progress: Progress, title: str, total: int) -> None:
+        self._console = console
+        self._progress = progress
+        self._title = title
+        self._total = total
+        self._bar = self._add(title)
+        self._children: dict[int, TaskID] = {}
+
+    def update(self, done: int, note: str = "", children: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Draw how far the stage is.
+
+        Args:
+            done: activities that have ended.
+            note: is drawn beside them.
+            children: rows of the status document; what a process has done never falls back, whoever took its place.
+
+        """
+        self._progress.update(self._bar, completed=done, count=f"{done}/{self._total}", note=note)
+        for child in children:  # ordered, so that of two incarnations the newer one is drawn
+            index = child["process"]
+            if index not in self._children and len(self._children) < MAX_ROWS:
+                self._children[index] = self._add(f"  process {index}")
+            if index in self._children:
+                self._draw(self._children[index], child)
+        self._progress.refresh()
+
+    def finish(self, done: int, note: str) -> None:
+        """Draw the end of the stage; without a terminal this is its second line."""
+        self.update(done, note)
+        for bar in self._children.values():
+            self._progress.update(bar, note="")
+        self._progress.refresh()
+        if not self._console.is_terminal:
+            self._console.print(f"{self._title}: {done}/{self._total}, {note}", highlight=False)
+
+    def warn(self, text: str) -> None:
+        """Print a text above the bars that tells why this stage is not what it should be."""
+        self._console.print(Text(f"{self._title}: {text}"))
+
+    def _draw(self, bar: TaskID, child: Mapping[str, Any]) -> None:
+        before = self._progress.tasks[self._progress.task_ids.index(bar)].completed
+        count = max(child["completed"], int(before))
+        restarted = f"  restarted {child['restarts']} x" if child["restarts"] else ""
+        note = f"{child['cpu_percent'] or 0.0:3.0f} % CPU{restarted}"
+        self._progress.update(bar, completed=count, count=str(count), note=note)
+
+    def _add(self, description: str) -> TaskID:
+        return self._progress.add_task(description, total=self._total, count="", note="")
 
 
 @dataclass(frozen=True)
@@ -67,7 +164,7 @@ class Report:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """Return the document of `flowherd demo --json` (interface.md, Outputs)."""
+    """The document of `flowherd demo --json` (interface.md, Outputs)."""
     return {
         **_figures(report.main),
         "baseline_one_process": _figures(report.baseline),
@@ -81,7 +178,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def summary(report: Report) -> RenderableType:
-    """Return what a person reads at the end."""
+    """The table and the sentences at the end."""
     return Padding(Group(_table(report), "", *_sentences(report), "", _next()), (1, 2))
 
 
@@ -144,7 +241,7 @@ def _sentences(report: Report) -> list[Text]:
 
 
 def _discoveries(answer: dict[str, Any]) -> list[str]:
-    """Return what the analysis brought to light, a line each."""
+    """Findings of the analysis, a line each."""
     lines = []
     if answer["most_complex"]:
         score, path, name, line = answer["most_complex"][0]

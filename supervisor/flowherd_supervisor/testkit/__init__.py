@@ -2,6 +2,6 @@
 
 from flowherd_supervisor.testkit.engine import EngineProgram
 from flowherd_supervisor.testkit.host import SupervisorProgram
-from flowherd_supervisor.testkit.waiting import eventually
+from flowherd_supervisor.testkit.programs import eventually
 
 __all__ = ["EngineProgram", "SupervisorProgram", "eventually"]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
-
-from flowherd_supervisor.testkit.waiting import CEILING_S, clean_environment, eventually
+from flowherd_supervisor.testkit.programs import CEILING_S, Program, clean_environment, eventually
+from flowherd_supervisor.testkit.workflow_client import ENDED, Deployed, WorkflowClient, one_step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
-_FINAL = {"completed", "failed"}
+HOOKED = "flowherd_supervisor.testkit.hooked_engine"
 
 
 class EngineProgram:
@@ -24,32 +23,40 @@ class EngineProgram:
         port: 0 takes a free one.
         db: a file instead of memory, to start another engine with the same work.
         credentials: client id and secret, which it then enforces.
+        hooked: with the hooks that tests need; False: the engine of `flowherd engine`.
+        log: takes its stderr; None: it is that of this process.
+        tie: see `Program`.
 
     Attributes:
         url: for `--api-url`.
-        process: the program.
-        http: a client of its API, authorised where it has to be.
+        program: the program.
+        process: its process.
+        client: calls its workflow API, authorised where it has to be.
+        http: the client's own, for any other call.
 
     """
 
     def __init__(
-        self, *flags: str, port: int = 0, db: str = ":memory:", credentials: tuple[str, str] | None = None
+        self,
+        *flags: str,
+        port: int = 0,
+        db: str = ":memory:",
+        credentials: tuple[str, str] | None = None,
+        hooked: bool = True,
+        log: Path | None = None,
+        tie: Callable[[], None] | None = None,
     ) -> None:
-        words = [sys.executable, "-m", "flowherd_supervisor.testkit.hooked_engine"]
+        words = [] if hooked else ["engine"]
         words += ["--port", str(port), "--db", db, *flags]
         words += ["--client-id", credentials[0]] if credentials else []
-        secret = {"KRUXIAFLOW_CLIENT_SECRET": credentials[1]} if credentials else {}
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
-            words, stdout=subprocess.PIPE, text=True, env=clean_environment(**secret)
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert "listening on" in line, f"the engine did not start: {line!r}; is flowherd[engine] installed?"
-        self.url = line.split()[-1]
-        self.http = httpx.Client(base_url=self.url, timeout=35, trust_env=False)
-        if credentials:
-            self._authorise(*credentials)
-        self._definitions: set[str] = set()
+        env = clean_environment(**{"KRUXIAFLOW_CLIENT_SECRET": credentials[1]} if credentials else {})
+        module = HOOKED if hooked else "flowherd_supervisor"
+        self.program = Program(*words, module=module, env=env, log=log, announces=True, tie=tie)
+        self.process = self.program.process
+        self.url = self.program.address()
+        self.client = WorkflowClient(self.url, credentials)
+        self.http = self.client.http
+        self._deployed: dict[str, Deployed] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -85,16 +92,12 @@ class EngineProgram:
             params: the activity's parameters.
 
         """
-        definition = "-".join([activity, worker, *sorted(params)])
-        definition += f"-{abs(hash(str(settings)))}" if settings else ""
-        if definition not in self._definitions:
-            step: dict[str, Any] = {"key": "step", "worker": worker, "activity_name": activity}
-            step["parameters"] = {key: f"{{{{INPUT.{key}}}}}" for key in params}
-            step |= {"settings": settings} if settings else {}
-            self.post("/api/v1/workflow_definitions", {"name": definition, "activities": [step]})
-            self._definitions.add(definition)
-        body = {"definition_name": definition, "input": params}
-        return [self.post("/api/v1/workflows", body)["workflow_id"] for _ in range(count)]
+        name = "-".join([activity, worker, *sorted(params)])
+        name += f"-{abs(hash(str(settings)))}" if settings else ""
+        if name not in self._deployed:
+            definition = one_step(name, activity, params, worker=worker, settings=settings)
+            self._deployed[name] = self.client.deploy(definition)
+        return [self.client.submit(self._deployed[name], params).id for _ in range(count)]
 
     def workflow(self, workflow_id: str) -> dict[str, Any]:
         """The status document of a workflow."""
@@ -106,14 +109,13 @@ class EngineProgram:
 
         def look() -> dict[str, Any]:
             document = self.workflow(workflow_id)
-            return document if document["status"] in _FINAL else {}
+            return document if document["status"] in ENDED else {}
 
         return eventually(look, f"the end of workflow {workflow_id}", within_s)
 
     def output(self, workflow_id: str) -> dict[str, Any]:
         """The outputs of a one-step workflow that has completed, by name."""
-        step = self.workflow(workflow_id)["activities"][0]
-        return {item["name"]: item["value"] for item in step["outputs"]}
+        return self.client.workflow(workflow_id).output
 
     def advance(self, seconds: float) -> None:
         """Lets the engine's clock jump: leases and retry delays end without waiting."""
@@ -127,13 +129,5 @@ class EngineProgram:
 
     def stop(self) -> None:
         """Ends the engine."""
-        self.http.close()
-        self.process.terminate()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self.process.wait(CEILING_S)
-
-    def _authorise(self, client_id: str, secret: str) -> None:
-        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
-        token = self.http.post("/api/v1/oauth/token", data=form).json()["access_token"]
-        self.http.headers["authorization"] = f"Bearer {token}"
+        self.client.close()
+        self.program.stop(CEILING_S)

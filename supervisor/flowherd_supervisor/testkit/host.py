@@ -8,24 +8,27 @@ import os
 import select
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from flowherd_supervisor.testkit.waiting import CEILING_S, clean_environment, eventually
+from flowherd_supervisor.testkit.programs import (
+    CEILING_S,
+    Program,
+    clean_environment,
+    eventually,
+    short_folder,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from flowherd_supervisor.testkit.engine import EngineProgram
 
 DRAIN_S = 5.0  # what a supervisor that is stopped at a test's end gets before everything is killed
-_TEMP_MAX = 50  # bytes: the kernel takes 107 for a socket's path, and our own names below it need the rest
 
 
 class SupervisorProgram:
@@ -39,9 +42,11 @@ class SupervisorProgram:
         app_dir: where the app's module is.
         runtime: a private folder for its sockets, with a short name; None makes one.
         env: variables besides this process's own, without those that configure flowherd.
+        tie: see `Program`.
 
     Attributes:
-        process: the supervisor itself.
+        program: the program.
+        process: its process, the supervisor itself.
         log_path: what it and its processes wrote, JSON lines.
         socket: its admin socket.
 
@@ -56,22 +61,20 @@ class SupervisorProgram:
         app_dir: Path | None = None,
         env: Mapping[str, str] | None = None,
         runtime: Path | None = None,
+        tie: Callable[[], None] | None = None,
     ) -> None:
         self.engine = engine
         self.log_path = folder / "log.jsonl"
         self._own_runtime = (
-            tempfile.mkdtemp(prefix="flowherd-", dir=_short_folder()) if runtime is None else None
+            tempfile.mkdtemp(prefix="flowherd-", dir=short_folder()) if runtime is None else None
         )
         self.runtime = Path(runtime or str(self._own_runtime))
-        words = [sys.executable, "-m", "flowherd_supervisor", "run", app]
-        words += ["--app-dir", str(app_dir or Path.cwd()), "--log-format", "json"]
+        words = ["run", app, "--app-dir", str(app_dir or Path.cwd()), "--log-format", "json"]
         words += [] if "--admin" in flags else ["--admin", "off"]
         words += ["--api-url", engine.url] if engine is not None else []
         environment = clean_environment(XDG_RUNTIME_DIR=str(self.runtime), **(env or {}))
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
-                [*words, *flags], stdout=log, stderr=log, env=environment, cwd=folder
-            )
+        self.program = Program(*words, *flags, env=environment, cwd=folder, log=self.log_path, tie=tie)
+        self.process = self.program.process
         self.pid = self.process.pid
         self.socket = str(self.runtime / "flowherd" / f"{self.pid}.sock")
         self._killed: set[int] = set()
@@ -103,8 +106,10 @@ class SupervisorProgram:
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request to the admin socket."""
-        transport = httpx.HTTPTransport(uds=self.socket)
-        with httpx.Client(transport=transport, base_url="http://flowherd", timeout=5) as client:
+        transport = httpx.HTTPTransport(uds=self.socket, verify=False, trust_env=False)
+        with httpx.Client(
+            transport=transport, base_url="http://flowherd", timeout=5, trust_env=False
+        ) as client:
             return client.request(method, path, **options)
 
     def children(self) -> dict[int, int]:
@@ -115,7 +120,7 @@ class SupervisorProgram:
         """Waits until all processes are ready and those that `kill` has ended are replaced."""
 
         def look() -> bool:
-            self._check_that_it_runs()
+            self.program.check()
             document = self.status()
             counts = document.get("processes", {"ready": 0, "wanted": 1})
             pids = {row["pid"] for row in document.get("children", [])}
@@ -140,16 +145,10 @@ class SupervisorProgram:
         def look() -> list[dict[str, Any]]:
             found = self.log(event)
             if len(found) < count:
-                self._check_that_it_runs()
+                self.program.check()
             return found if len(found) >= count else []
 
         return eventually(look, f"{count} x {event} in {self.log_path}", within_s)
-
-    def _check_that_it_runs(self) -> None:
-        code = self.process.poll()
-        assert code is None, (
-            f"the supervisor exited with {code}:\n{self.log_path.read_text(errors='replace')}"
-        )
 
     # Work
 
@@ -218,22 +217,16 @@ class SupervisorProgram:
                 with contextlib.suppress(AssertionError, OSError):  # replaced meanwhile
                     self.thaw(process)
             self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(DRAIN_S)
-        if self.process.poll() is None:
-            for pid in self.tree():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self.process.kill()
-            self.process.wait(CEILING_S)
+        try:
+            self.program.wait(DRAIN_S)
+        finally:  # also when a Ctrl-C breaks the wait
+            if self.process.poll() is None:
+                for pid in self.tree():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            self.program.kill()
         if self._own_runtime is not None:
             shutil.rmtree(self._own_runtime, ignore_errors=True)
-
-
-def _short_folder() -> str | None:
-    """None for the usual temporary folder, where its name leaves room for a socket's."""
-    short = len(os.fsencode(tempfile.gettempdir())) <= _TEMP_MAX
-    return None if short else "/tmp"  # noqa: S108 - mkdtemp makes a folder of its own there, mode 0700
 
 
 def _state_of(pid: int) -> str:

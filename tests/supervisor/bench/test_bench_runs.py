@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flowherd_supervisor.bench.runs import Curve, Run, curves, document, rate
-from flowherd_supervisor.bench.words import doubts, verdict
+from flowherd_supervisor.bench.report import Curve, Run, curves, document, doubts, rate, verdict
 
 RUN = Run(
     load="cpu",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flowherd_supervisor.bench import plan
-from flowherd_supervisor.bench.activities import compute, rounds_a_ms, step
-from flowherd_supervisor.demo.programs import App
+from flowherd_supervisor.bench import driver
+from flowherd_supervisor.demo.app import compute, step
+from flowherd_supervisor.demo.driver import App
 
 
 @pytest.mark.parametrize(
@@ -27,45 +27,45 @@ def test_the_counts_end_one_step_beyond_the_cpus_or_where_they_were_told_to(
     cpus: int, most: int | None, counts: tuple[int, ...]
 ) -> None:
     """Without the step beyond nobody could say that more do not help."""
-    assert plan.process_counts(cpus, most) == counts
+    assert driver.process_counts(cpus, most) == counts
 
 
 def test_all_counts_have_the_same_slots() -> None:
     """Else more processes would only look better because they may hold more."""
-    assert plan.slots_for((1, 2, 3)) == plan.LEAST_SLOTS
-    assert plan.slots_for((1, 8, 20)) == 80
+    assert driver.slots_for((1, 2, 3)) == driver.LEAST_SLOTS
+    assert driver.slots_for((1, 8, 20)) == 80
 
 
 def test_a_run_takes_about_as_long_on_any_number_of_processes() -> None:
-    cpu, io, mixed = plan.our_loads(plan.LOADS, rounds_a_ms=10_000)
+    cpu, io, mixed = driver.our_loads(driver.LOADS, rounds_a_ms=10_000)
     slots, seconds = 16, 4.0
     assert [cpu.activities(count, 4, slots, seconds) for count in (1, 2, 4, 8)] == [80, 160, 320, 320]
     assert io.activities(1, 4, slots, seconds) == io.activities(4, 4, slots, seconds) == 320
     assert mixed.activities(1, 4, slots, seconds) == 160
     assert mixed.activities(4, 4, slots, seconds) == round(4.0 * slots / 0.125)
-    assert cpu.activities(1, 4, slots, 0.1) == plan.LEAST_ACTIVITIES
+    assert cpu.activities(1, 4, slots, 0.1) == driver.LEAST_ACTIVITIES
 
 
 def test_the_loads_compute_wait_or_do_both() -> None:
-    cpu, io, mixed = plan.our_loads(plan.LOADS, rounds_a_ms=10_000)
+    cpu, io, mixed = driver.our_loads(driver.LOADS, rounds_a_ms=10_000)
     assert (cpu.rounds, cpu.wait_s) == (500_000, 0.0)
-    assert (io.rounds, io.wait_s) == (0, plan.IO_S)
-    assert (mixed.rounds, mixed.wait_s) == (250_000, plan.MIXED_WAIT_S)
-    assert [load.name for load in plan.our_loads(["mixed", "cpu"], 1.0)] == ["cpu", "mixed"]
+    assert (io.rounds, io.wait_s) == (0, driver.IO_S)
+    assert (mixed.rounds, mixed.wait_s) == (250_000, driver.MIXED_WAIT_S)
+    assert [load.name for load in driver.our_loads(["mixed", "cpu"], 1.0)] == ["cpu", "mixed"]
 
 
 def test_waits_are_spread_around_their_mean() -> None:
     """Equal ones would all end at once, and a rate between two ends would be a matter of luck."""
-    _, io, _ = plan.our_loads(plan.LOADS, rounds_a_ms=1.0)
+    _, io, _ = driver.our_loads(driver.LOADS, rounds_a_ms=1.0)
     waits = [io.inputs(index)["wait_s"] for index in range(300)]
     assert len(set(waits)) > 250
-    assert min(waits) >= 0.5 * plan.IO_S
-    assert max(waits) <= 1.5 * plan.IO_S
-    assert sum(waits) / 300 == pytest.approx(plan.IO_S, rel=0.01)
+    assert min(waits) >= 0.5 * driver.IO_S
+    assert max(waits) <= 1.5 * driver.IO_S
+    assert sum(waits) / 300 == pytest.approx(driver.IO_S, rel=0.01)
 
 
 def test_a_users_activity_gets_the_users_parameters_and_number() -> None:
-    load = plan.Load("resize", App("my:app", "py-std"), "resize", parameters={"size": 3}, count=7)
+    load = driver.Load("resize", App("my:app", "py-std"), "resize", parameters={"size": 3}, count=7)
     assert load.inputs(0) == load.inputs(5) == {"size": 3}
     assert load.activities(4, 2, 16, 60.0) == 7
 
@@ -73,4 +73,4 @@ def test_a_users_activity_gets_the_users_parameters_and_number() -> None:
 async def test_the_benchs_activity_does_the_same_work_everywhere() -> None:
     assert compute(1) == (1_103_515_245 + 12_345) & 0x7FFF_FFFF
     assert (await step(0.0, 1000))["result"] == compute(1000)
-    assert rounds_a_ms(probe=2000, tries=2) > 10
+    assert driver.rounds_a_ms(probe=2000, tries=2) > 10

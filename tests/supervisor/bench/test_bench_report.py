@@ -11,10 +11,8 @@ from rich.console import Console
 
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.bench.driver import BenchOptions, run_bench
-from flowherd_supervisor.bench.machine import describe_machine, model_of
-from flowherd_supervisor.bench.runs import Curve, Point
-from flowherd_supervisor.bench.table import summary
-from flowherd_supervisor.demo.programs import App
+from flowherd_supervisor.bench.report import Curve, Point, describe_machine, draw, model_of, summary
+from flowherd_supervisor.demo.driver import App
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,9 +33,9 @@ def test_the_table_says_every_figure_and_the_verdicts() -> None:
 
 def test_the_picture_is_drawn_in_both_formats(tmp_path: Path) -> None:
     """With the ideal line, the error bars' legend, the efficiency and the machine."""
-    plot = pytest.importorskip("flowherd_supervisor.bench.plot", reason="needs the extra [bench]")
+    pytest.importorskip("matplotlib", reason="needs the extra [bench]")
     paths = [tmp_path / "scaling.svg", tmp_path / "scaling.png"]
-    plot.draw(CURVES, 2, "a machine; medians of 3 runs", paths)
+    draw(CURVES, 2, "a machine; medians of 3 runs", paths)
     svg = paths[0].read_text()
     for words in (
         "ideal on 2 CPUs",
@@ -52,9 +50,9 @@ def test_the_picture_is_drawn_in_both_formats(tmp_path: Path) -> None:
 
 def test_the_same_figures_make_the_same_picture(tmp_path: Path) -> None:
     """So that one that is kept in a repository changes only when the figures do."""
-    plot = pytest.importorskip("flowherd_supervisor.bench.plot", reason="needs the extra [bench]")
+    pytest.importorskip("matplotlib", reason="needs the extra [bench]")
     one, two = tmp_path / "1.svg", tmp_path / "2.svg"
-    plot.draw(CURVES, 2, "a machine", [one, two])
+    draw(CURVES, 2, "a machine", [one, two])
     assert one.read_bytes() == two.read_bytes()
 
 

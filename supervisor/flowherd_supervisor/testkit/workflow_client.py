@@ -1,0 +1,248 @@
+"""The calls of a workflow's user, as opposed to a worker's (protocol.md §11-§13); it prints only a hint."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from datetime import datetime  # noqa: TC003 - msgspec reads it
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+import msgspec
+
+from flowherd.client.tokens import TOKEN_ROUTE
+from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
+from flowherd.transport.transport import tls_context
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping
+
+API = "/api/v1"
+ENDED = frozenset({"completed", "failed"})
+PATIENCE_S = 30.0  # an engine that restarts while we wait is no failure of the workflow
+HINT_AFTER_S = 5.0
+_TIMEOUT_S = 35.0  # the longest answer of an engine is one it holds back for 30 s
+_LOOK_FIRST_S, _LOOK_SLOWEST_S = 0.05, 1.0
+_TOO_BUSY = 429
+_PAGE = 1000  # protocol.md §13: at most
+
+_Reply = TypeVar("_Reply")
+
+
+class Deployed(msgspec.Struct):
+    """A definition that the engine has taken."""
+
+    name: str
+    version: Any
+
+
+class _Submitted(msgspec.Struct):
+    workflow_id: str
+    status: str
+
+
+class Started(msgspec.Struct):
+    """A workflow that the engine has taken."""
+
+    id: str
+    status: str
+    definition: str
+
+
+class _Output(msgspec.Struct):
+    name: str
+    value: Any
+
+
+class _Step(msgspec.Struct):
+    activity_key: str
+    outputs: list[_Output] | None = None
+    error: str | None = None
+
+
+class Workflow(msgspec.Struct):
+    """The part of the status document that is shown (protocol.md §13)."""
+
+    status: str
+    activities: list[_Step] = []
+    error_message: str | None = None
+
+    @property
+    def outputs(self) -> dict[str, dict[str, Any]]:
+        """Each step's outputs by name; the engine sends them as an unordered list."""
+        steps = {step.activity_key: step.outputs for step in self.activities if step.outputs is not None}
+        return {key: dict(sorted((item.name, item.value) for item in found)) for key, found in steps.items()}
+
+    @property
+    def output(self) -> dict[str, Any]:
+        """The outputs of the only step; empty while or because there are none."""
+        return next(iter(self.outputs.values()), {})
+
+    @property
+    def error(self) -> str | None:
+        """What failed, by step; the engine's own words say only that something did."""
+        if len(self.activities) == 1:
+            return self.activities[0].error or self.error_message
+        parts = [f"{step.activity_key}: {step.error}" for step in self.activities if step.error]
+        return "; ".join(parts) or self.error_message
+
+
+class _Row(msgspec.Struct):
+    updated_at: datetime
+
+
+class _Page(msgspec.Struct):
+    total: int
+    workflows: list[_Row]
+
+
+class _Granted(msgspec.Struct):
+    access_token: str
+
+
+def one_step(
+    name: str,
+    activity: str,
+    parameters: Iterable[str],
+    *,
+    worker: str,
+    key: str = "step",
+    settings: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The definition, as JSON, that runs one activity with the inputs of its workflow."""
+    step: dict[str, Any] = {"key": key, "worker": worker, "activity_name": activity}
+    step["parameters"] = {parameter: f"{{{{INPUT.{parameter}}}}}" for parameter in parameters}
+    step |= {"settings": settings} if settings else {}
+    return msgspec.json.encode({"name": name, "activities": [step]})
+
+
+class WorkflowClient:
+    """Deploys, submits and watches.
+
+    Args:
+        url: of the engine.
+        credentials: client id and secret; None: no token is sent.
+
+    Attributes:
+        http: the client below, for calls that have no method here.
+
+    """
+
+    def __init__(self, url: str, credentials: tuple[str, str] | None = None) -> None:
+        self.http = httpx.Client(
+            base_url=url,
+            auth=_Bearer(url, *credentials) if credentials else None,
+            verify=tls_context() if url.startswith("https:") else False,
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+            headers={"accept-encoding": "identity", "user-agent": "flowherd"},
+        )
+
+    def deploy(self, definition: bytes) -> Deployed:
+        """Deploys a definition, YAML or JSON."""
+        return self._call("POST", f"{API}/workflow_definitions", Deployed, definition)
+
+    def submit(self, deployed: Deployed, inputs: Mapping[str, Any]) -> Started:
+        """Starts a workflow, always with the version that the deployment returned (protocol.md §11.1)."""
+        body = {"definition_name": deployed.name, "version": deployed.version, "input": inputs}
+        reply = self._call("POST", f"{API}/workflows", _Submitted, msgspec.json.encode(body))
+        return Started(reply.workflow_id, reply.status, deployed.name)
+
+    def workflow(self, workflow_id: str) -> Workflow:
+        """The status document of a workflow."""
+        return self._call("GET", f"{API}/workflows/{workflow_id}", Workflow)
+
+    def end_of(self, started: Started, hint: str) -> Workflow:
+        """Looks, ever less often, until the workflow is completed or failed; prints `hint` once if that takes long."""
+        began_at = heard_at = time.monotonic()
+        pause_s, hinted = _LOOK_FIRST_S, False
+        while True:
+            try:
+                workflow = self.workflow(started.id)
+                heard_at = time.monotonic()
+                if workflow.status in ENDED:
+                    return workflow
+            except EngineUnavailable as error:
+                if time.monotonic() - heard_at > PATIENCE_S:
+                    raise EngineUnavailable(f"{error} The workflow goes on: {started.id}") from None
+            if not hinted and time.monotonic() - began_at > HINT_AFTER_S:
+                hinted = True
+                sys.stderr.write(f"flowherd: {started.definition} {started.id} has not ended yet; {hint}\n")
+            threading.Event().wait(pause_s)
+            pause_s = min(pause_s * 1.5, _LOOK_SLOWEST_S)
+
+    def total(self, status: str) -> int:
+        """How many workflows have this status: one small reply, whatever their number."""
+        return self._call("GET", f"{API}/workflows?status={status}&limit=1", _Page).total
+
+    def ended_at(self) -> list[float]:
+        """When each completed workflow was last changed, in the engine's own seconds."""
+        times: list[float] = []
+        while True:
+            path = f"{API}/workflows?status=completed&limit={_PAGE}&offset={len(times)}"
+            rows = self._call("GET", path, _Page).workflows
+            times += [row.updated_at.timestamp() for row in rows]
+            if len(rows) < _PAGE:
+                return times
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.http.close()
+
+    def _call(self, method: str, path: str, shape: type[_Reply], body: bytes | None = None) -> _Reply:
+        headers = {"content-type": "application/json"} if body is not None else None
+        try:
+            reply = self.http.request(method, path, content=body, headers=headers)
+        except httpx.HTTPError as error:
+            said = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise EngineUnavailable(f"{said}; is the engine running? flowherd engine starts one.") from None
+        return _decoded(f"{method} {path}", reply, shape)
+
+
+class _Bearer(httpx.Auth):
+    """Fetches a token before the first call, and another one after a 401."""
+
+    requires_response_body = True
+
+    def __init__(self, url: str, client_id: str, secret: str) -> None:
+        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+        self._request = httpx.Request("POST", f"{url.rstrip('/')}{TOKEN_ROUTE}", data=form)
+        self._header = ""
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """The hook of httpx: yields what is to be sent and gets its response."""
+        had_one = bool(self._header)
+        if not had_one:
+            yield from self._fetch()
+        request.headers["authorization"] = self._header
+        response = yield request
+        if had_one and response.status_code == httpx.codes.UNAUTHORIZED:
+            yield from self._fetch()
+            request.headers["authorization"] = self._header
+            yield request
+
+    def _fetch(self) -> Generator[httpx.Request, httpx.Response, None]:
+        response = yield self._request
+        self._header = f"Bearer {_decoded(f'POST {TOKEN_ROUTE}', response, _Granted).access_token}"
+
+
+def _decoded(call: str, reply: httpx.Response, shape: type[_Reply]) -> _Reply:
+    """The body of a good reply; any other raises what it means."""
+    place = f"{call}: status {reply.status_code}"
+    if reply.status_code == httpx.codes.UNAUTHORIZED:
+        raise EngineUnauthorized(f"{place}: check KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET")
+    if reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or reply.status_code == _TOO_BUSY:
+        raise EngineUnavailable(f"{place}: {_explanation(reply)}")
+    if not reply.is_success:
+        raise EngineError(f"{place}: {_explanation(reply)}")
+    try:
+        return msgspec.json.decode(reply.content, type=shape)
+    except (msgspec.DecodeError, RecursionError):
+        raise EngineError(f"{place}, but not as the engine answers: is --api-url right?") from None
+
+
+def _explanation(reply: httpx.Response) -> str:
+    """What the engine said, or where a redirect leads, on one line."""
+    text = reply.headers.get("location") or reply.text[:500]
+    return " ".join(text.split()) or "is --api-url right?"
