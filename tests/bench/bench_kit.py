@@ -108,7 +108,7 @@ class Stub:
         """Waits until so many worker processes have polled; a program that has ended never will."""
 
         def have_polled() -> bool:
-            assert all(root.status() != psutil.STATUS_DETACHED for root in roots), "it has ended"
+            assert all(root.status() != psutil.STATUS_ZOMBIE for root in roots), "it has ended"
             return len(self.tell("look")["pollers"]) >= count
 
         eventually(have_polled, f"{count} pollers")

@@ -331,7 +331,7 @@ class World:
 def is_alive(pid: int) -> bool:
     """Whether a process exists and has not ended."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_DETACHED
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

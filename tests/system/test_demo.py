@@ -70,7 +70,7 @@ class Demo:
                 marked = process.environ().get("DEMO_TEST_MARK") == self._mark
             except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
                 continue
-            if marked and process.status() != psutil.STATUS_DETACHED:
+            if marked and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         return found
 
@@ -145,7 +145,7 @@ def test_a_demo_that_is_killed_leaves_no_process_behind(demo: Callable[[str], De
 
 def _lives(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_DETACHED
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 

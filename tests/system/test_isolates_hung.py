@@ -34,7 +34,7 @@ def lines(journal: Path, count: int) -> list[list[int]]:
 
 def is_gone(pid: int) -> bool:
     try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_DETACHED)
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
