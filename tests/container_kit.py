@@ -135,7 +135,7 @@ class Container:
 
 
 def see_an_orphan_reaped(process_1: psutil.Process) -> None:
-    """It has inherited a `sleep` from an activity; killed, that leaves no detached."""
+    """It has inherited a `sleep` from an activity; killed, that leaves no zombie."""
 
     def inherited() -> list[psutil.Process]:
         return [child for child in process_1.children() if child.name() == "sleep"]
