@@ -120,24 +120,24 @@ def test_what_a_killed_process_held_is_read_by_those_who_outlive_it() -> None:
     """Faults C3, C4: a record is written before the handler starts and needs no goodbye."""
     ledger = Ledger(processes=1, records=4)
     segment = open_segment(ledger)
-    reader, writer = os.pipe()
+    reading, writing = os.pipe()
 
     def work() -> None:
         writer = RecordWriter(segment)
         index, _ = claim(writer)
         writer.running(index, now=11.0, limit_s=300.0)
-        os.write(writer, b"!")
+        os.write(writing, b"!")
         signal.pause()
 
     with child_that(work):
-        assert os.read(reader, 1) == b"!"
+        assert os.read(reading, 1) == b"!"
     segment.end(Cause.CRASH, signal.SIGKILL)
     assert [r.activity_id for r in segment.records()] == ["a-1"]
-    os.close(reader)
-    os.close(writer)
+    os.close(reading)
+    os.close(writing)
 
 
-def test_a_full_book_says_so_and_changes_nothing(segment: Segment, writer: RecordWriter) -> None:
+def test_a_full_segment_says_so_and_changes_nothing(segment: Segment, writer: RecordWriter) -> None:
     for number in range(segment.capacity):
         claim(writer, activity_id=f"a-{number}")
     with pytest.raises(LedgerFull, match="all 4 records are taken"):
