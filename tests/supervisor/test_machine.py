@@ -23,7 +23,7 @@ from flowherd_supervisor.core.state import Mode, Phase
 # Boot
 
 
-def test_the_first_seat_boots_alone_and_the_others_follow_its_ready() -> None:
+def test_the_first_process_boots_alone_and_the_others_follow_its_ready() -> None:
     """Design, boot: a bad app fails once, not N times."""
     brain = Brain(3)
     assert brain.hears(events.Started()) == [Spawn(KEEPER, 1, 0), Spawn(0, 1, 2)]
@@ -220,7 +220,7 @@ def test_short_ends_outside_the_window_are_forgotten() -> None:
     assert brain.state.mode is Mode.SERVING
 
 
-def test_a_seat_waits_longer_after_each_short_end_and_a_long_life_clears_it() -> None:
+def test_a_process_waits_longer_after_each_short_end_and_a_long_life_clears_it() -> None:
     """Design, restart: 0, 0.5, 1 … 30 s; an incarnation that lives 2 s clears the wait."""
     brain = Brain(restarts=RestartPolicy(max_restarts=0)).serve()
     brain.hears(exited(0))

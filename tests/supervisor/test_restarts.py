@@ -67,7 +67,9 @@ def test_after_any_other_end_it_starts_at_once_but_not_twice_a_second(
 
 
 @given(st.integers(2, 1000), st.integers())
-def test_waits_are_spread_by_a_fifth_so_that_seats_do_not_start_in_step(short_in_row: int, seed: int) -> None:
+def test_waits_are_spread_by_a_fifth_so_that_processes_do_not_start_in_step(
+    short_in_row: int, seed: int
+) -> None:
     """Jitter, around the value of the table."""
     calm = POLICY.wait_s(short_in_row, since_start_s=0, rng=NoJitter())
     assert calm * 0.8 <= POLICY.wait_s(short_in_row, since_start_s=0, rng=Random(seed)) <= calm * 1.2

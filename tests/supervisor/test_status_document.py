@@ -177,7 +177,7 @@ def test_c21_with_more_than_half_the_processes_down_it_is_not_ready(
     assert board.is_ready() is ready
 
 
-def test_two_incarnations_of_one_seat_count_as_one_process(ledger: Ledger, board: StatusBoard) -> None:
+def test_two_incarnations_of_one_process_count_as_one_process(ledger: Ledger, board: StatusBoard) -> None:
     """Otherwise a reload would hide that half the host is down."""
     board.supervisor = told(4)
     worker(ledger, 0, 1)

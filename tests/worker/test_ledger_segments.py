@@ -92,7 +92,7 @@ def test_no_two_records_of_a_host_have_the_same_sequence(ledger: Ledger) -> None
     assert max(sequences) << 2 < 1 << 64
 
 
-def test_a_seat_keeps_the_counts_of_all_its_incarnations(ledger: Ledger) -> None:
+def test_a_process_keeps_the_counts_of_all_its_incarnations(ledger: Ledger) -> None:
     for process, completed in ((0, 3), (1, 10), (0, 4)):
         segment = open_segment(ledger, index=process)
         RecordWriter(segment)
@@ -106,7 +106,7 @@ def test_a_seat_keeps_the_counts_of_all_its_incarnations(ledger: Ledger) -> None
     assert ledger.ended_total(ProcessTotal.FAILED) == 0
 
 
-def test_there_are_segments_for_an_old_and_a_new_incarnation_of_each_seat_and_then_none(
+def test_there_are_segments_for_an_old_and_a_new_incarnation_of_each_process_and_then_none(
     ledger: Ledger,
 ) -> None:
     """With none free a process waits; nothing is overwritten."""
@@ -153,7 +153,7 @@ def test_the_representation_is_a_status_line(ledger: Ledger, segment: Segment, w
     assert repr(ledger) == "<Ledger [1 segments in use of 8]>"
 
 
-def test_a_book_has_room_for_running_waiting_and_undelivered_work() -> None:
+def test_a_segment_has_room_for_running_waiting_and_undelivered_work() -> None:
     """Deliveries are bounded at 4 x slots; a surplus poll or two fits besides (faults E19)."""
     assert records_needed(4, 10) == 5 * 4 + 3 * 10
 

@@ -281,7 +281,7 @@ async def test_the_dead_are_not_beaten_any_more() -> None:
 
 
 @virtual_time
-async def test_the_counts_of_the_dead_go_to_their_seat_once() -> None:
+async def test_the_counts_of_the_dead_go_to_their_process_once() -> None:
     dead = DeadWorker("running")
     dead.segment.add(Cell.COMPLETED, 7)
     dead.end()

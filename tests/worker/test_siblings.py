@@ -68,7 +68,7 @@ def test_a_new_incarnation_is_not_taken_for_the_old_one_in_the_same_segment(ledg
     assert siblings.look(20.1)[0] == Sibling(1)
 
 
-def test_waking_a_sibling_rings_its_bell_alone(ledger: Ledger) -> None:
+def test_waking_a_sibling_wakes_it_alone(ledger: Ledger) -> None:
     wakeups = Wakeups(len(ledger.segments))
     try:
         Siblings(ledger.segments, ledger.segments[0], wakeups).wake(2)

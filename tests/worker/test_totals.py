@@ -83,7 +83,7 @@ def test_a_keeper_that_dies_at_any_store_lets_no_sum_fall_and_repeats_one_counte
     assert all(keeper.counted()[number] == 2 * before[number] for number in repeated)
 
 
-def test_a_seat_that_garbage_names_costs_its_own_counters() -> None:
+def test_a_process_that_garbage_names_costs_its_own_counters() -> None:
     """User code can write anything into its segment."""
     keeper = Keeper()
     keeper.segment.end(Cause.CRASH)
