@@ -15,10 +15,10 @@ from worker_kit import open_segment
 from flowherd import Registry
 from flowherd.client.kruxia import connect
 from flowherd.config import WorkerConfig
+from flowherd.execution.environment import RunEnvironment
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger, RecordWriter, records_needed
-from flowherd.running.environment import RunEnvironment
-from flowherd.working.worker import SharedHost, Worker
+from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowherd.config import WorkerConfig
+from flowherd.execution.stepping import LoopMeter
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.ledger.siblings import Siblings
-from flowherd.running.stepping import LoopMeter
+from flowherd.worker.turns import Turns
 from flowherd.working.pacing import CLOSE_S, claimable
-from flowherd.working.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

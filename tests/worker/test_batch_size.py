@@ -8,7 +8,7 @@ import time
 import pytest
 
 from flowherd.thread_time import busy_s
-from flowherd.working.batch_size import BUSY, LEAST, STARVING, WINDOW_S, BatchSize
+from flowherd.worker.batch_size import BUSY, LEAST, STARVING, WINDOW_S, BatchSize
 from flowherd.working.pacing import MOST
 
 

@@ -7,14 +7,14 @@ import threading
 
 import pytest
 from pydantic import BaseModel, SecretStr
+from runner_kit import Phase, Runner
 from virtual_time import virtual_time
 
 from flowherd import ActivityError, ActivityResult, CancelReason, Registry, RegistryError, Usage, activity
 from flowherd.config import WorkerConfig
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.model import Completed, Failed, Lost
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Phase, Runner
 from flowherd.testing import make_activity, run_activity
 
 SOON = 0.02  # seconds; limits in these tests run out at once

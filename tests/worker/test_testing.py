@@ -8,8 +8,8 @@ from flowherd import ActivityContext, RegistryError, SyncActivityContext, activi
 from flowherd.client.protocol import Answer, Batch, Engine, Undecodable, Verdict
 from flowherd.config import WorkerConfig
 from flowherd.errors import EngineUnavailable
+from flowherd.execution.environment import RunEnvironment
 from flowherd.model import Completed, Failed, Usage
-from flowherd.running.environment import RunEnvironment
 from flowherd.testing import FakeEngine, make_activity, run_activity, run_activity_sync
 
 

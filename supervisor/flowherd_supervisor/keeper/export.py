@@ -11,7 +11,7 @@ import structlog
 
 from flowherd.telemetry.delivery import Delivery
 from flowherd.telemetry.wanted import wanted
-from flowherd.working.tasks import start_thread
+from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig

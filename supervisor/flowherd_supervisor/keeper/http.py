@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 
-from flowherd.working.tasks import start_thread
+from flowherd.worker.tasks import start_thread
 from flowherd_supervisor.keeper.connections import Crowd, bounded
 
 if TYPE_CHECKING:

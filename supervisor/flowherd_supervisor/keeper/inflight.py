@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from flowherd.ledger import Cell, Ledger, Life, State
+from flowherd.ledger import Cell, Handler, Ledger, Life
 
 if TYPE_CHECKING:
     from flowherd.ledger import Segment
     from flowherd_supervisor.keeper.events import EventLog
 
+NOT_BEGUN_S = 30.0  # the worker's log names it then, with the reason
 MOST_SHOWN = 8  # of one process: who has hundreds of slots looks for the oldest
 
 
 def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
     """The activities whose handlers have run longest, the oldest first."""
-    running = (record for record in segment.records() if record.state is State.RUNNING)
+    running = (record for record in segment.records() if record.is_at_work and record.is_held)
     oldest = sorted(running, key=lambda record: record.started_at)[:MOST_SHOWN]
     return [
         {
@@ -24,6 +25,27 @@ def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
             "activity_id": record.activity_id,
             "for_s": round(now - record.started_at, 1),
             "limit_s": record.limit_s,
+        }
+        for record in oldest
+    ]
+
+
+def not_begun_in(segment: Segment, now: float) -> list[dict[str, Any]]:
+    """The activities that were claimed long ago and have not begun, the oldest first."""
+    waiting = (
+        record
+        for record in segment.records()
+        if record.is_held and record.handler <= Handler.ADMITTED and now - record.claimed_at >= NOT_BEGUN_S
+    )
+    oldest = sorted(waiting, key=lambda record: record.claimed_at)[:MOST_SHOWN]
+    return [
+        {
+            "name": record.name,
+            "activity_id": record.activity_id,
+            "for_s": round(now - record.claimed_at, 1),
+            "waits_for": "a slot"
+            if record.handler is Handler.WAITING
+            else "a permit, an isolate or the loop",
         }
         for record in oldest
     ]

@@ -35,7 +35,7 @@ from flowherd.link.messages import (
 from flowherd.process.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
 from flowherd.transport.transport import new_client
-from flowherd.working.tasks import Tasks
+from flowherd.worker.tasks import Tasks
 from flowherd_supervisor.keeper.events import EventLog, OwnLog
 from flowherd_supervisor.keeper.export import MetricsExport
 from flowherd_supervisor.keeper.http import HttpThread

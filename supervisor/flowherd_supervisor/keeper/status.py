@@ -10,7 +10,7 @@ import psutil
 from flowherd.ledger import Cell, Clock, Host, Ledger, Life, ProcessTotal, Segment, Timing
 from flowherd.ledger.histogram import quantile_s
 from flowherd_supervisor.advise.document import Adviser, summary
-from flowherd_supervisor.keeper.inflight import running_in
+from flowherd_supervisor.keeper.inflight import not_begun_in, running_in
 from flowherd_supervisor.shell.cpus import usable_cpus
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ class StatusBoard:
             "uptime_s": round(now - segment.clock(Clock.STARTED_AT), 1),
             "restarts": restarts,
             "activities": running_in(segment, now),
+            "not_begun": not_begun_in(segment, now),
             "blocked_at": segment.blocked_at if segment.readable else "",
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd.ledger import Cell, Clock, Life, State
+from flowherd.ledger import Cell, Claim, Clock, Life
 from flowherd_supervisor.core.state import Mode, Phase
 
 if TYPE_CHECKING:
@@ -43,4 +43,4 @@ def _gets_work(segment: Segment, now: float, woke_at: float) -> bool:
 def _is_excused(segment: Segment) -> bool:
     limit = segment.get(Cell.LIMIT)
     is_full = limit > 0 and segment.get(Cell.RUNNING) >= limit
-    return is_full or any(record.state is State.REPORTING for record in segment.records())
+    return is_full or any(record.claim is Claim.REPORTING for record in segment.records())

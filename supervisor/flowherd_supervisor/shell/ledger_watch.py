@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.awake import STEP_S, Witness
-from flowherd.ledger import AT_WORK, HELD, Cell, Host, Ledger, Life, Record, Segment, State
+from flowherd.ledger import Cell, Host, Ledger, Life, Record, Segment
 from flowherd.procfs import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
@@ -91,8 +91,10 @@ class LedgerWatch:
             yield _slots_seen(handle)
             size = resident_bytes(handle.pid)
             for segment in handle.segments:
-                records = [record for record in segment.records() if record.state in HELD]
-                shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
+                records = [record for record in segment.records() if record.is_owed or record.is_at_work]
+                shortest_lease_s = min(
+                    [shortest_lease_s, *(record.lease_s for record in records if record.is_owed)]
+                )
                 segment.put(Cell.RESIDENT_BYTES, size or segment.get(Cell.RESIDENT_BYTES))
                 yield from self._hang(handle, segment, records, state.plan, (now, awake_s))
             yield from self._used_up(handle, state.plan)
@@ -122,17 +124,18 @@ class LedgerWatch:
         """A record that runs past limit and grace; guilty is who is on the loop, else who is longest past its limit."""
         now, awake_s = times
         patience_s = plan.cancel_grace_s + HANG_MARGIN_S
+        on_loop = segment.get(Cell.ON_LOOP) - 1
         overdue: list[Record] = []
         for record in records:
             late_s = now - record.started_at - record.limit_s
-            if record.state not in AT_WORK or late_s <= 0:
+            concerns = record.is_held or record.index == on_loop  # a detached one may go on elsewhere
+            if not record.is_at_work or late_s <= 0 or not concerns:
                 continue
             seen_s = self._witness.lasts_s((segment.number, record.sequence), awake_s)
             if min(late_s, seen_s) > patience_s:
                 overdue.append(record)
         if not overdue:
             return
-        on_loop = segment.get(Cell.ON_LOOP) - 1
         guilty = next((record for record in overdue if record.index == on_loop), None)
         guilty = guilty or max(overdue, key=lambda record: now - record.started_at - record.limit_s)
         yield events.LimitOverdue(
@@ -154,7 +157,7 @@ class LedgerWatch:
         if plan.max_tasks_per_child and done >= plan.max_tasks_per_child * spread:
             yield events.WorkerUsedUp(*names, f"{done} activities")
         for segment in handle.segments:
-            detached = sum(record.state is State.DETACHED for record in segment.records())
+            detached = sum(record.is_detached for record in segment.records())
             if detached and detached >= segment.get(Cell.LIMIT):
                 yield events.WorkerUsedUp(
                     *names, f"all {detached} slots are held by handlers that do not end"

@@ -14,7 +14,7 @@ from flowherd.leases import heartbeats, settlement
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.process.loops import new_loop
 from flowherd.transport.transport import new_client
-from flowherd.working.tasks import Tasks, start_thread
+from flowherd.worker.tasks import Tasks, start_thread
 
 if TYPE_CHECKING:
     import threading

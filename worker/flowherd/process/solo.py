@@ -25,8 +25,8 @@ from flowherd.telemetry.wanted import wanted
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
+    from flowherd.execution.environment import Tracing
     from flowherd.link.messages import Stopped
-    from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
 
 RELEASE_S = 0.5  # after a second signal (faults.md P4)

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from flowherd.config import WorkerConfig
+    from flowherd.execution.environment import Tracing
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.messages import Downward, Ready, Stopped
-    from flowherd.running.environment import Tracing
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
 

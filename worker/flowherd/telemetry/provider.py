@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from flowherd.telemetry.delivery import Delivery
 from flowherd.telemetry.resource import SCOPE, resource_of
-from flowherd.working.tasks import start_thread
+from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     import threading

@@ -12,7 +12,7 @@ from flowherd.telemetry.wanted import wanted
 
 if TYPE_CHECKING:
     from flowherd.config import WorkerConfig
-    from flowherd.running.environment import Tracing
+    from flowherd.execution.environment import Tracing
 
 FLUSH_S = 0.2  # what a process that ends takes beyond a drain's time: it is killed 1.5 s after that
 MOST_S = 1.0  # what it takes of the drain's time

@@ -1,1 +1,1 @@
-"""The worker: takes slots, polls, holds what it was given, delivers what became of it."""
+"""working."""
