@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -14,24 +15,45 @@ from worker_kit import open_segment
 from flowherd import Registry
 from flowherd.client.circuit import Circuit
 from flowherd.client.protocol import Batch
-from flowherd.ledger import Cell, Ledger, RecordWriter, Standing, State
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Runner
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.executors import Executors
+from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.stepping import LoopMeter
+from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
-from flowherd.working.attempt import Tools
-from flowherd.working.attempts import Attempts
-from flowherd.working.reporter import Reporter
-from flowherd.working.slots import Slots
-from flowherd.working.worker import Worker
+from flowherd.worker.attempts import Attempts
+from flowherd.worker.reporter import Reporter
+from flowherd.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from flowherd.isolates.attempt import IsolateRun
+    from flowherd.ledger import Record
     from flowherd.link.messages import Stopped
     from flowherd.model import Activity, Outcome
-    from flowherd.running.run import Run
-    from flowherd.running.run_state import RunState
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.worker.attempt import Attempt
+
+
+class State(Enum):
+    """Where a record stands, in the words of the tests."""
+
+    CLAIMED = "claimed"
+    RUNNING = "running"
+    REPORTING = "reporting"
+    DETACHED = "detached"
+    ISOLATED = "apart"
+    CRASHED = "dead"
+
+
+def state_of(record: Record) -> State:
+    """The pair as one word."""
+    if record.claim is not Claim.HELD:
+        return {Claim.REPORTING: State.REPORTING, Claim.CRASHED: State.CRASHED, Claim.CLOSED: State.DETACHED}[
+            record.claim
+        ]
+    if record.handler <= Handler.ADMITTED:
+        return State.CLAIMED
+    return State.ISOLATED if record.is_isolated else State.RUNNING
 
 
 class Handlers:
@@ -94,11 +116,10 @@ class Isolates:
     """Where suspects run, without any process: each ends when it is told how."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, IsolateRun] = {}
 
-    def begin(self, run: Run, state: RunState, definition: ActivityDefinition) -> None:
-        del state, definition
-        self.runs[run.activity.activity_id] = run
+    def begin(self, run: IsolateRun) -> None:
+        self.runs[run.ids["activity_id"]] = run
         run.begin(lambda: None)
 
     def end(self, activity_id: str, outcome: Outcome) -> None:
@@ -115,29 +136,33 @@ class Table:
         self.ledger = Ledger(processes=1, records=records)
         self.segment = open_segment(self.ledger)
         self.writer = RecordWriter(self.segment)
-        self.slots = Slots(slots, lambda: None)
         self.handlers = Handlers()
         self.acknowledged = 0
         config = WorkerConfig(worker_id="t", concurrency=slots, **settings)
         self.isolates = isolates or Isolates()
-        runner = Runner(
+        self.meter = LoopMeter()
+        executors = Executors(
             self.handlers.registry,
             config,
             ThreadPool(1),
-            RunEnvironment(),
+            RunEnvironment(meter=self.meter),
             isolates,  # type: ignore[arg-type]
         )
         self.circuit = Circuit()
-        reporter = Reporter(self.engine, self.circuit, config.call_deadline_s)
-        tools = self.tools = Tools(
-            engine=self.engine,
-            writer=self.writer,
-            slots=self.slots,
-            runner=runner,
-            reporter=reporter,
-            crash_history=self.ledger.crash_history,
+        self.reporter = Reporter(self.engine, self.circuit, config.call_deadline_s)
+        self.attempts = Attempts(
+            config,
+            self.engine,
+            self.writer,
+            executors,
+            self.reporter,
+            self.meter,
+            self.ledger.crash_history,
+            self.ledger.segments,
+            self._acknowledge,
+            lambda: None,
         )
-        self.attempts = Attempts(config, tools, self._acknowledge)
+        self.slots = self.attempts.slots
         self._polls = 0
 
     def _acknowledge(self) -> None:
@@ -147,15 +172,18 @@ class Table:
         """A poll that brings `activities` to the free slots; returns its worker_id."""
         self._polls += 1
         worker_id = poll or f"t-{self._polls}"
-        permits = self.slots.take(max(1, len(activities)))
         batch = Batch([replace(activity, worker_id=worker_id) for activity in activities])
-        self.slots.give_back(self.attempts.accept(batch, permits, asked_at=now()))
-        self.attempts.start_waiting()
+        reserved = self.attempts.reserve(max(1, len(activities)))
+        self.attempts.polled(reserved, batch, asked_at=now())
         return worker_id
 
     def states(self) -> dict[str, State]:
         """What the ledger says, by activity id."""
-        return {record.activity_id: record.state for record in self.segment.records()}
+        return {record.activity_id: state_of(record) for record in self.segment.records()}
+
+    def attempt(self, activity_id: str) -> Attempt:
+        """The one that is owed."""
+        return self.attempts._table._owed[activity_id]
 
     def lose(self, activity_id: str) -> None:
         """The keeper finds the lease lost and rings."""
@@ -180,10 +208,10 @@ class Table:
         assert running == at_work, (running, self.handlers.running, self.isolates.runs)
         assert self.slots.held >= running
         assert self.writer.free + len(records) == self.segment.capacity
-        held = [r for r in records if r.state is not State.DETACHED]
+        held = [r for r in records if r.is_owed]
         assert len({r.activity_id for r in held}) == len(held)
         over = sum(self.count(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))
-        owed = len(held) + self.attempts._excuses.owed
+        owed = len(held) + self.attempts._table._rejecting
         assert self.count(Cell.CLAIMED) == over + owed
 
     async def rest(self) -> None:
@@ -233,4 +261,4 @@ class Rig:
         return {call.activity_id: call.body["error"]["code"] for call in self.engine.of("fail")}
 
     def states(self) -> list[State]:
-        return [record.state for record in self.segment.records()]
+        return [state_of(record) for record in self.segment.records()]

@@ -14,11 +14,11 @@ from worker_kit import open_segment
 
 from flowherd import Registry
 from flowherd.client.kruxia import connect
+from flowherd.execution.environment import RunEnvironment
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger, RecordWriter, records_needed
-from flowherd.running.environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.working.worker import SharedHost, Worker
+from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

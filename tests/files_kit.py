@@ -12,10 +12,10 @@ import uvicorn
 
 from flowherd import ActivityContext
 from flowherd.backoff import Backoff
+from flowherd.execution.environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.transfers import EngineFiles
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.run_state import RunState
+from flowherd.sdk.run_state import RunState
 from flowherd.testing import make_activity
 from flowherd_engine.app import build_app
 from flowherd_engine.engine import Engine

@@ -19,7 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner_kit import Runner
+
 from flowherd import logs
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.isolates.host import LinkedHost
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.pool import Isolates
@@ -35,9 +39,6 @@ from flowherd.link.messages import (
     decode_upward,
 )
 from flowherd.process.worker_process import ignore_signals
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Runner
 from flowherd.sdk.loading import LoadedApp, load_app
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
@@ -45,8 +46,9 @@ from flowherd.testing import make_activity
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from runner_kit import Run
+
     from flowherd.model import Outcome
-    from flowherd.running.run import Run
 
 FOLDER = Path(__file__).parent
 APP = "isolate_app:registry"

@@ -9,22 +9,22 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from runner_kit import Runner
 
 from flowherd import Registry
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.isolates.frames import FrameReader, head_of
 from flowherd.isolates.isolate_protocol import Begin, Opened, Saying, decode_downward, encode
 from flowherd.isolates.pool import Isolates
 from flowherd.isolates.terms import IsolateRules
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Runner
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from flowherd.running.run import Run
+    from runner_kit import Run
 
 
 class Peer:

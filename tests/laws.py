@@ -18,15 +18,15 @@ PROGRAMS = ("demo/", "bench/", "testkit/", "cli/dev.py", "cli/reload.py")  # the
 CLIENTS = (*PROGRAMS, "cli/", "keeper/")
 FORKERS = ("processes/table.py", "processes/zygote.py")
 WATCHED = (
-    "working/tasks.py",
+    "worker/tasks.py",
     "client/fake_engine.py",  # tells its caller
     "transport/dialing.py",  # asks each of its attempts how it has ended
     "isolates/inside/main.py",  # as the next three: run or awaited where it is made
     "process/loops.py",
     "process/preload.py",
-    "working/poller.py",
+    "worker/poller.py",
     "process/lifespan.py",  # says how it ended
-    "running/offload.py",  # a thread that survives what it runs
+    "execution/in_thread.py",  # a thread that survives what it runs
     "execution/on_loop.py",  # tells the run of each handler
 )
 PURE = (
@@ -34,7 +34,7 @@ PURE = (
     *(f"{SUPERVISOR}advise/{name}.py" for name in ("judge", "capacity", "measured")),
     *(
         f"{WORKER}{name}.py"
-        for name in ("awake", "backoff", "ends", "link/messages", "link/sharing", "working/pacing")
+        for name in ("awake", "backoff", "ends", "link/messages", "link/sharing", "worker/pacing")
     ),
     WORKER + "isolates/isolate_protocol.py",
 )
@@ -144,6 +144,46 @@ def core_is_pure(source: Source) -> Iterator[str]:
         ours = name.startswith(("flowherd.", "flowherd_supervisor."))
         if ours and not name.startswith(PURE_NAMES):
             yield f"{source.path}:{line}: {name} is not pure"
+
+
+TABLE = tuple(
+    f"worker/{name}.py"
+    for name in ("attempt", "table", "admission", "backlog", "commands", "edges", "intake", "slots")
+)
+
+
+def the_table_of_attempts_is_pure(source: Source) -> Iterator[str]:
+    """Law 2 for the worker: facts in, commands out; the time is the argument `now`."""
+    if source.within(WORKER, *TABLE):
+        yield from source.using(
+            "os", "time", "signal", "socket", "random", "asyncio", "threading", "structlog", "logging",
+            "flowherd.execution", "flowherd.client.kruxia", "flowherd.client.circuit", "flowherd.isolates", "flowherd.worker.attempts",
+            "flowherd.worker.performer", "flowherd.worker.records", "flowherd.worker.poller",
+            "flowherd.worker.reporter", "flowherd.worker.tasks", "flowherd.worker.worker",
+        )  # fmt: skip
+
+
+_EVENTS = {
+    "admit", "begin", "stop", "report", "overrun", "crash", "lose", "acknowledge", "settle", "end",
+}  # fmt: skip
+
+
+def one_file_moves_an_attempt(source: Source) -> Iterator[str]:
+    """Law 9: its pair is assigned in `attempt.py`, by events of which only the table has need."""
+    if source.within(WORKER, "worker/attempt.py"):
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and node.attr == "_pair":
+            yield f"{source.path}:{node.lineno}: _pair"
+        if (
+            not source.within(WORKER, "worker/table.py")
+            and isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in _EVENTS
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == "attempt"
+        ):
+            yield f"{source.path}:{node.lineno}: attempt.{node.func.attr}"
 
 
 def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
@@ -259,8 +299,9 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
     """Law 8: an undelivered success can never become a failure."""
     if source.within(
         WORKER,
-        "running/runner.py",
-        "running/invoke.py",
+        "execution/executors.py",
+        "execution/on_loop.py",
+        "execution/invoke.py",
         "isolates/pool.py",
         "isolates/isolate.py",
         "isolates/attempt.py",
@@ -268,18 +309,16 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
         "sdk/output.py",
         "sdk/tracebacks.py",
         "model.py",
-        "running/offload.py",
+        "execution/in_thread.py",
     ):
         yield from source.using(
-            "flowherd.working.reporter",
+            "flowherd.worker.reporter",
             "flowherd.client.kruxia",
             "flowherd.transport.transport",
             "flowherd.leases.lease_keeper",
         )
-    if source.within(WORKER, "working/reporter.py"):
-        yield from source.using(
-            "flowherd.running.runner", "flowherd.running.invoke", "flowherd.sdk.tracebacks"
-        )
+    if source.within(WORKER, "worker/reporter.py"):
+        yield from source.using("flowherd.execution", "flowherd.execution.invoke", "flowherd.sdk.tracebacks")
 
 
 def files_and_functions_are_short(source: Source) -> Iterator[str]:
@@ -311,6 +350,8 @@ LAWS: tuple[Law, ...] = (
     the_worker_knows_no_supervisor,
     the_engine_is_a_package_of_its_own,
     core_is_pure,
+    the_table_of_attempts_is_pure,
+    one_file_moves_an_attempt,
     one_file_forks_and_reaps,
     few_files_kill,
     few_files_touch_signals,

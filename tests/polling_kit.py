@@ -9,12 +9,12 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flowherd.execution.stepping import LoopMeter
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.ledger.siblings import Siblings
-from flowherd.running.stepping import LoopMeter
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.working.pacing import CLOSE_S, claimable
-from flowherd.working.turns import Turns
+from flowherd.worker.pacing import CLOSE_S, claimable
+from flowherd.worker.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,20 +10,20 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from runner_kit import Runner
 from worker_kit import open_segment
 
 from flowherd import Registry, activity
+from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.gil import GilProbe
+from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.lag import LagProbe
 from flowherd.execution.load import LoadMeter
 from flowherd.execution.profiles import ActivityProfiles
+from flowherd.execution.stepping import LoopMeter
 from flowherd.ledger import Cell, Ledger, RecordWriter
 from flowherd.ledger.activity_profile import Where
 from flowherd.link.messages import SupervisorState
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.lag import LagProbe
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Runner
-from flowherd.running.stepping import LoopMeter
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 from flowherd_supervisor.advise.document import Adviser

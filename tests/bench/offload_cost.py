@@ -29,11 +29,11 @@ sys.path.insert(0, str(APPS))
 
 import offload_app
 from isolate_kit import running_forker, workplace
+from runner_kit import Runner
 
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.process.loops import new_loop
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Runner
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 

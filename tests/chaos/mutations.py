@@ -33,28 +33,28 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         "a worker_id for every poll",
-        WORKER + "working/poller.py",
+        WORKER + "worker/poller.py",
         'f"{self._prefix}-{self._polls}"',
         'f"{self._prefix}-0"',
         UNIT + "test_poller.py::test_every_poll_has_a_worker_id_of_its_own",
     ),
     Mutation(
         "no turn is left to a process that is frozen",
-        WORKER + "working/pacing.py",
+        WORKER + "worker/pacing.py",
         "and self.next_poll_at >= now - OVERDUE_S",
         "",
         UNIT + "test_pacing.py::test_no_turn_is_left_to_a_sibling_that_has_missed_its_own",
     ),
     Mutation(
         "a turn that was left is taken back when nobody comes",
-        WORKER + "working/pacing.py",
+        WORKER + "worker/pacing.py",
         "if max(pace.polled_at, polled_by_others_at) <= pace.rang_at:",
         "if False:",
         UNIT + "test_pacing.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
     ),
     Mutation(
         "a process asks for little until it has found more than that",
-        WORKER + "working/turns.py",
+        WORKER + "worker/turns.py",
         "min(wanted, self._pace.ramp)",
         "wanted",
         UNIT + "test_pacing.py::test_heavy_activities_queued_at_once_spread_over_the_children",
@@ -112,7 +112,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the poller waits when polls have to",
-        WORKER + "working/poller.py",
+        WORKER + "worker/poller.py",
         "or not wanted or self._polls_wait():",
         "or not wanted:",
         UNIT + "test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
@@ -126,7 +126,7 @@ MUTATIONS = (
     ),
     Mutation(
         "retries of complete",
-        WORKER + "working/reporter.py",
+        WORKER + "worker/reporter.py",
         "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
         "                continue",
         "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
@@ -142,7 +142,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a proxy's answers are tried again for as long as the activity may run",
-        WORKER + "working/parcel.py",
+        WORKER + "worker/parcel.py",
         "or now < self.foreign_until",
         "",
         UNIT + "test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
@@ -156,7 +156,7 @@ MUTATIONS = (
     ),
     Mutation(
         "large bodies leave senders to light ones",
-        WORKER + "working/reporter.py",
+        WORKER + "worker/reporter.py",
         "async with self._large:",
         "if True:",
         UNIT + "test_reporter_proxies.py::test_only_some_senders_carry_large_bodies_and_light_ones_pass_them",
@@ -295,14 +295,14 @@ MUTATIONS = (
     Mutation(
         "results kept in the ledger",
         WORKER + "leases/settlement.py",
-        "if record.state is State.REPORTING else None",
+        "if record.claim is Claim.REPORTING else None",
         "if False else None",
         CHAOS + "test_host_faults.py::test_a_worker_killed_in_mid_report_has_one_completion",
     ),
     Mutation(
         "the record before the start",
         WORKER + "ledger/writer.py",
-        "self._states[index] = _CLAIMED\n",
+        "self._states[index] = _WAITING\n",
         "self._states[index] = _FREE\n",
         CHAOS
         + "test_crash_points.py::test_a_worker_that_dies_at_a_named_point_costs_at_most_an_attempt[after_claim]",
@@ -354,9 +354,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a grace is not used up by a freeze",
-        WORKER + "running/awake_timer.py",
-        "if wait_s > 0:",
-        "if self._loop.time() < self._patience._until:",
+        WORKER + "worker/performer.py",
+        "self.table.stood_still(late_s)",
+        "pass",
         UNIT
         + "test_runner.py::test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards",
     ),
@@ -386,7 +386,7 @@ MUTATIONS = (
     ),
     Mutation(
         "verdicts about lost leases",
-        WORKER + "working/attempts.py",
+        WORKER + "worker/attempts.py",
         "not in FINAL:\n                continue",
         "not in FINAL or True:\n                continue",
         UNIT
@@ -445,8 +445,24 @@ MUTATIONS = (
         + "::test_one_at_a_time_means_one_on_the_whole_host_also_when_its_process_is_killed",
     ),
     Mutation(
+        "a courtesy is used once by each name",
+        WORKER + "worker/admission.py",
+        "until = self._courtesy_until.setdefault(name, now + COURTESY_S)",
+        "until = now + COURTESY_S",
+        UNIT + "test_admission_starves_nobody.py::test_a_courtesy_is_asked_for_once_by_name_and_ends",
+    ),
+    Mutation(
+        "a wait that nothing explains ends",
+        WORKER + "worker/backlog.py",
+        "return Overdue(waited_s, self.reason(attempt, now), is_new, limit_at <= now)",
+        "return Overdue(waited_s, self.reason(attempt, now), is_new, is_over=False)",
+        UNIT
+        + "test_admission_starves_nobody.py"
+        + "::test_what_does_not_begin_is_named_once_and_requeued_after_its_limit",
+    ),
+    Mutation(
         "few isolates for suspects",
-        WORKER + "running/runner.py",
+        WORKER + "execution/executors.py",
         "self._config.suspects_at_once, begin)",
         "1 << 10, begin)",
         CHAOS + "test_poison.py",

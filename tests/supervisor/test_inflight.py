@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd_supervisor.keeper.event_stream import BlockWatch, EventLog
-from flowherd_supervisor.keeper.status import MOST_SHOWN, running_in
+from flowherd_supervisor.keeper.status import MOST_SHOWN, not_begun_in, running_in
 
 
 def host() -> tuple[Ledger, RecordWriter]:
@@ -26,6 +26,18 @@ def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
     assert len(rows) == MOST_SHOWN
     assert rows[0] == {"name": "resize", "activity_id": "a-12", "for_s": 22.0, "limit_s": 30.0}
     assert [row["for_s"] for row in rows] == sorted((row["for_s"] for row in rows), reverse=True)
+
+
+def test_what_was_claimed_long_ago_and_has_not_begun_is_shown() -> None:
+    """Issue 15.4: whatever waits to begin is seen."""
+    _, writer = host()
+    for number, claimed_at in enumerate((10.0, 20.0, 95.0, 5.0)):
+        writer.claim(f"a-{number}", "w-1", "resize", now=claimed_at, lease_s=60.0)
+    writer.running(3, now=6.0, limit_s=300.0)
+    assert not_begun_in(writer.segment, now=100.0) == [
+        {"name": "resize", "activity_id": "a-0", "for_s": 90.0, "waits_for": "a slot"},
+        {"name": "resize", "activity_id": "a-1", "for_s": 80.0, "waits_for": "a slot"},
+    ]
 
 
 def test_a_loop_that_was_blocked_becomes_one_event_with_its_line() -> None:

@@ -127,3 +127,19 @@ def test_an_activity_that_hangs_is_found_within_a_look_of_limit_and_grace(
     assert looks.at(1.2 + patience_s) == []
     overdue, *_ = looks.at(2.1 + patience_s)
     assert isinstance(overdue, LimitOverdue)
+
+
+def test_a_detached_handler_is_hung_only_where_it_keeps_the_loop(looks: Looks, writer: RecordWriter) -> None:
+    """Nothing is owed about it: one that goes on in a thread costs a slot, one on the loop costs everybody."""
+    looks.ledger.tick(NOW + 3600.0)
+    writer.running(0, now=NOW, limit_s=1.0)
+    writer.detached(0)
+    patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
+    late = int(10 * (3.0 + patience_s))
+    assert [
+        found for tenth in range(1, late) for found in looks.at(tenth / 10) if isinstance(found, LimitOverdue)
+    ] == []
+    writer.segment.put(Cell.ON_LOOP, 1)
+    assert any(
+        isinstance(found, LimitOverdue) for tenth in range(late, 2 * late) for found in looks.at(tenth / 10)
+    )

@@ -15,6 +15,9 @@ from flowherd.settings.worker_config import WorkerConfig
 from flowherd.ledger import Ledger, records_needed
 from flowherd.sdk.loading import LoadedApp
 from flowherd.ledger.wakeups import Wakeups
+from flowherd.worker.attempts import Attempts
+from flowherd.worker.poller import Poller
+from flowherd.worker.reporter import Reporter
 from flowherd_supervisor.processes import zygote
 from flowherd_supervisor.processes.specs import Setups
 config = WorkerConfig(client_id="me", client_secret="s")

@@ -23,9 +23,9 @@ _TRANSFER = """
 import asyncio, json, pathlib, re, sys
 from flowherd import ActivityContext
 from flowherd.files.attempt_files import FileAccess
-from flowherd.running.environment import RunEnvironment
+from flowherd.execution.environment import RunEnvironment
 from flowherd.files.transfers import EngineFiles
-from flowherd.running.run_state import RunState
+from flowherd.sdk.run_state import RunState
 from flowherd.testing import make_activity
 
 url, folder = sys.argv[1], pathlib.Path(sys.argv[2])

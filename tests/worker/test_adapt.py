@@ -6,12 +6,12 @@ import uuid
 from decimal import Decimal
 
 import pytest
+from runner_kit import Runner
 
 from flowherd import CancelReason, LeaseLost, Registry
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.model import Completed
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Runner
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.stock import adapt
 from flowherd.stock.stock_files import SdkFiles

@@ -7,8 +7,8 @@ import asyncio
 from attempts_kit import Table, an_activity
 from virtual_time import virtual_time
 
-from flowherd.running.stepping import BLOCKER_S
-from flowherd.working.admission import BLOCKER_WAITS_S, UNKNOWN_WAITS_S
+from flowherd.execution.stepping import BLOCKER_S
+from flowherd.worker.admission import COURTESY_S
 
 
 async def met(*names: str) -> Table:
@@ -19,7 +19,7 @@ async def met(*names: str) -> Table:
         table.handlers.end(id_)
         table.bring(an_activity(id_, name))
         await table.rest()
-    assert not table.attempts._held
+    assert not table.attempts._table._owed
     return table
 
 
@@ -34,7 +34,7 @@ async def test_the_first_of_a_name_lets_what_is_on_the_loop_end() -> None:
     table.bring(an_activity("new", "fail"), an_activity("light"))
     await table.rest()
     assert running(table) == {"light"}
-    assert table.attempts.room == 0, "what is claimed now would wait too"
+    assert table.attempts.room, "polls go on"
     table.handlers.end("light")
     await table.rest()
     assert running(table) == {"new"}
@@ -48,9 +48,9 @@ async def test_it_waits_for_a_moment_only() -> None:
     table = await met("work")
     table.bring(an_activity("light"))
     table.bring(an_activity("new", "fail"))
-    await asyncio.sleep(UNKNOWN_WAITS_S * 0.9)
+    await asyncio.sleep(COURTESY_S * 0.9)
     assert running(table) == {"light"}
-    await asyncio.sleep(UNKNOWN_WAITS_S * 0.2)
+    await asyncio.sleep(COURTESY_S * 0.2)
     assert running(table) == {"light", "new"}
     table.check()
 
@@ -60,7 +60,7 @@ async def test_only_the_first_of_a_name_waits() -> None:
     """Also those that came with it: a batch of one kind starts as one."""
     table = await met("work")
     table.bring(an_activity("light"), *(an_activity(id_, "fail") for id_ in ("x", "y", "z")))
-    await asyncio.sleep(UNKNOWN_WAITS_S * 1.1)
+    await asyncio.sleep(COURTESY_S * 1.1)
     assert running(table) == {"light", "x", "y", "z"}
     table.bring(an_activity("later", "fail"))
     await table.rest()
@@ -76,13 +76,13 @@ async def test_a_process_without_work_starts_what_it_does_not_know_at_once() -> 
 
 
 @virtual_time
-async def test_what_is_known_to_block_waits_for_longer() -> None:
+async def test_what_is_known_to_block_waits_for_as_long() -> None:
     table = await met("work", "fail")
-    table.tools.meter.ended("fail", BLOCKER_S, BLOCKER_S)
+    table.meter.ended("fail", BLOCKER_S, BLOCKER_S)
     table.bring(an_activity("blocker", "fail"), an_activity("light"))
-    await asyncio.sleep(BLOCKER_WAITS_S * 0.9)
+    await asyncio.sleep(COURTESY_S * 0.9)
     assert running(table) == {"light"}
-    await asyncio.sleep(BLOCKER_WAITS_S * 0.2)
+    await asyncio.sleep(COURTESY_S * 0.2)
     assert running(table) == {"light", "blocker"}
 
 
@@ -92,6 +92,6 @@ async def test_what_waits_and_is_lost_is_forgotten() -> None:
     table = await met("work")
     table.bring(an_activity("light"), an_activity("new", "fail"))
     table.lose("new")
-    await asyncio.sleep(BLOCKER_WAITS_S)
+    await asyncio.sleep(COURTESY_S)
     assert running(table) == {"light"}
     table.check()

@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from attempts_kit import Table, an_activity
+from attempts_kit import State, Table, an_activity
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
 from flowherd.client.protocol import Batch, Undecodable, Verdict
 from flowherd.errors import EngineUnavailable
-from flowherd.ledger import Cell, State
+from flowherd.ledger import Cell
 
 AWAY = EngineUnavailable("connection refused")
 
@@ -160,9 +160,9 @@ async def test_what_finds_no_record_is_handed_back_as_overloaded_and_the_rest_ru
 async def test_an_undecodable_item_is_failed_for_good_and_the_others_run() -> None:
     """protocol.md R4, faults E16: one bad item must not cost the batch."""
     table = Table()
-    permits = table.slots.take(2)
+    permits = table.attempts.reserve(2)
     batch = Batch([an_activity()], [Undecodable("bad-1", "t-1", "activity_name is not a string")])
-    table.slots.give_back(table.attempts.accept(batch, permits, asked_at=now()))
+    table.attempts.polled(permits, batch, asked_at=now())
     await table.rest()
     (call,) = table.engine.of("fail")
     assert (call.activity_id, call.worker_id) == ("bad-1", "t-1")
@@ -224,7 +224,7 @@ async def test_a_bug_in_a_delivery_is_said_and_does_not_take_the_others_along(er
 async def test_what_handlers_of_one_turn_have_brought_about_is_sent_when_it_ends() -> None:
     """An engine that is asleep is woken once for all of them; their records say at once that they have outcomes."""
     table = Table(slots=4)
-    meter = table.tools.meter
+    meter = table.meter
     table.bring(an_activity("a-1"), an_activity("a-2"))
     await table.rest()
     meter.begin_turn()
@@ -241,7 +241,7 @@ async def test_what_handlers_of_one_turn_have_brought_about_is_sent_when_it_ends
 @virtual_time
 async def test_one_that_cannot_be_sent_keeps_none_of_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table(slots=4)
-    meter, reporter = table.tools.meter, table.tools.reporter
+    meter, reporter = table.meter, table.reporter
     post = reporter.post
 
     def broken(activity_id: str, *rest: Any) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from attempts_kit import Isolates, Table, an_activity
+from attempts_kit import Isolates, State, Table, an_activity
 from virtual_time import virtual_time
 
 from flowherd.leases.lease_keeper import LeaseKeeper
-from flowherd.ledger import Cause, Cell, State
+from flowherd.ledger import Cause, Cell
 from flowherd.model import Completed, Died
 from flowherd.settings.worker_config import WorkerConfig
 

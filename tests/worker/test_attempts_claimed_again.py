@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from attempts_kit import Table, an_activity
+from attempts_kit import State, Table, an_activity, state_of
 from structlog.testing import capture_logs
 from virtual_time import virtual_time
 
 from flowherd.client.protocol import Verdict
 from flowherd.errors import EngineUnavailable
-from flowherd.ledger import Cell, State
+from flowherd.ledger import Cell
 
 AWAY = EngineUnavailable("connection refused")
 
@@ -41,7 +41,7 @@ async def test_running_it_goes_on_under_the_newest_worker_id() -> None:
     newest = table.bring(an_activity())
     await table.rest()
     (after,) = table.segment.records()
-    assert (after.worker_id, after.state) == (newest, State.RUNNING)
+    assert (after.worker_id, state_of(after)) == (newest, State.RUNNING)
     assert after.sequence > before.sequence
     assert (after.started_at, after.limit_s) == (before.started_at, before.limit_s)
     assert table.slots.held == 1
@@ -233,7 +233,7 @@ async def test_a_claim_is_adopted_even_when_no_record_is_free() -> None:
     newest = table.bring(an_activity())
     await table.rest()
     (record,) = table.segment.records()
-    assert (record.worker_id, record.state) == (newest, State.RUNNING)
+    assert (record.worker_id, state_of(record)) == (newest, State.RUNNING)
     table.handlers.end("a-1")
     await table.rest()
     assert table.told("complete") == [("a-1", newest)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from attempts_kit import Table, an_activity
+from attempts_kit import State, Table, an_activity
 from virtual_time import virtual_time
 
 from flowherd.errors import EngineUnavailable
-from flowherd.ledger import Cell, State
+from flowherd.ledger import Cell
 
 AWAY = EngineUnavailable("connection refused")
 

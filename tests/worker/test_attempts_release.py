@@ -6,12 +6,12 @@ import asyncio
 import random
 
 import pytest
-from attempts_kit import Table, an_activity
+from attempts_kit import State, Table, an_activity
 from virtual_time import virtual_time
 
 from flowherd.client.protocol import Verdict
 from flowherd.errors import EngineUnavailable
-from flowherd.ledger import Cell, State
+from flowherd.ledger import Cell
 
 AWAY = EngineUnavailable("connection refused")
 

@@ -10,7 +10,7 @@ import pytest
 from virtual_time import VirtualTimeLoop, now, virtual_time
 
 from flowherd.awake import FREEZE_S, LATE_S, STEP_S, AwakeClock, Patience, Witness
-from flowherd.running.awake_timer import AwakeTimer
+from flowherd.execution.awake_timer import AwakeTimer
 
 
 def test_n4_the_clock_goes_on_as_time_does_while_its_owner_is_awake() -> None:

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from flowherd.thread_time import busy_s
-from flowherd.working.batch_size import BUSY, LEAST, STARVING, WINDOW_S, BatchSize
-from flowherd.working.pacing import MOST
+from flowherd.worker.batch_size import BUSY, LEAST, STARVING, WINDOW_S, BatchSize
+from flowherd.worker.pacing import MOST
 
 
 class Thread:

@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 
 from flowherd import ActivityContext, CancelReason, FileError, LeaseLost, SyncActivityContext
 from flowherd.errors import InvalidOutput
+from flowherd.execution.environment import RunEnvironment
 from flowherd.files.checkpoints import decoded, encoded, reference_of
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.run_state import RunState
+from flowherd.sdk.run_state import RunState
 from flowherd.testing import make_activity, run_activity, run_activity_sync
 
 JSON = st.recursive(

@@ -17,13 +17,13 @@ from worker_kit import LeasedHost, open_segment
 from flowherd import Registry
 from flowherd.client.protocol import Answer, Batch, Verdict
 from flowherd.errors import EngineError, EngineUnavailable
+from flowherd.execution.environment import RunEnvironment
 from flowherd.leases.confirmations import ANSWERED_FOR_S, Answers, PollHold, unconfirmed
 from flowherd.leases.lease_keeper import SCAN_EVERY_S, LeaseKeeper
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordWriter
-from flowherd.running.environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
-from flowherd.working.worker import SharedHost, Worker
+from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
     from flowherd.model import Activity

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 from files_kit import WORKFLOW, engine_here, files_at
+from runner_kit import Runner
 from scripted_engine import Play
 
 from flowherd import ActivityContext, CancelReason, FileError, LeaseLost, Registry, SyncActivityContext
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.files.attempt_files import FileAccess
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.run_state import RunState
-from flowherd.running.runner import Runner
+from flowherd.sdk.run_state import RunState
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity, run_activity
 

@@ -20,11 +20,11 @@ from flowherd import Registry
 from flowherd.client.kruxia import KruxiaEngine
 from flowherd.client.kruxia_batches import decode_batch
 from flowherd.errors import EngineUnavailable
+from flowherd.execution.environment import RunEnvironment
 from flowherd.ledger import Ledger, RecordWriter, records_needed
-from flowherd.running.environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.transport import Reply
-from flowherd.working.worker import Worker
+from flowherd.worker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,14 +19,14 @@ from worker_kit import open_segment
 
 from flowherd import ActivityContext, ActivityError, ActivityResult, Registry
 from flowherd.client.kruxia import KruxiaEngine
+from flowherd.execution.environment import RunEnvironment
 from flowherd.ledger import Ledger, RecordWriter, records_needed
 from flowherd.model import Usage
-from flowherd.running.environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.stock.adapt import definition_of
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.transport.transport import HttpxTransport
-from flowherd.working.worker import Worker
+from flowherd.worker.worker import Worker
 from flowherd_engine.app import build_app
 from flowherd_engine.engine import Engine
 from flowherd_engine.settings import EngineSettings

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from isolate_pool_kit import Peer, Pool, pool
+from runner_kit import CancelReason
 from virtual_time import virtual_time
 
 from flowherd.isolates.isolate_protocol import (
@@ -25,12 +26,13 @@ from flowherd.isolates.isolate_protocol import (
 )
 from flowherd.isolates.terms import Stage
 from flowherd.model import Completed, Died, Failed, Lost
-from flowherd.running.runner import CancelReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.running.run import Run
+    from runner_kit import Run
+
+    from flowherd.worker.attempt import Attempt
 
 FIXED_SEED = 20261124
 HISTORIES, STEPS = 60, 60
@@ -83,11 +85,12 @@ class History:
         self.gone: set[int] = set()
         self.runs: list[Run] = []
         self.ends: dict[str, int] = {}
-        ended = it.runner._ended
-        it.runner._ended = lambda run: (self._count(run), ended(run))
+        executors = it.runner.worker.executors
+        ended = executors.ended
+        executors.ended = lambda attempt: (self._count(attempt), ended(attempt))
 
-    def _count(self, run: Run) -> None:
-        self.ends[run.activity.activity_id] = self.ends.get(run.activity.activity_id, 0) + 1
+    def _count(self, attempt: Attempt) -> None:
+        self.ends[attempt.id] = self.ends.get(attempt.id, 0) + 1
 
     async def rest(self) -> None:
         """Lets everything happen that needs no time to pass, and looks at what must hold."""

@@ -14,13 +14,13 @@ import pytest
 
 from flowherd import CancelReason, LeaseLost
 from flowherd.errors import FileTooLarge, InvalidFile
+from flowherd.execution.environment import RunEnvironment
 from flowherd.isolates.frames import FrameReader, StreamEnded
 from flowherd.isolates.inside.desk import Desk
 from flowherd.isolates.inside.remote import Calls, RemoteState, RemoteTransfers, file_error
 from flowherd.isolates.inside.voice import Interruption, UpwardHandler, Voice
 from flowherd.isolates.isolate_protocol import Answered, Begin, Cancel, Logged, Refused, decode_upward, encode
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.run_state import RunState
+from flowherd.sdk.run_state import RunState
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:

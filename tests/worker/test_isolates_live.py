@@ -15,17 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from isolate_kit import CEILING_S, running_forker, workplace
+from runner_kit import CancelReason, Phase
 
+from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.profiles import ActivityProfile
+from flowherd.execution.stepping import LoopMeter
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.isolates.reading import PAUSE_S
 from flowherd.ledger.activity_profile import Metric, Where
 from flowherd.model import Completed, Died
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.run import Phase
-from flowherd.running.runner import CancelReason
-from flowherd.running.stepping import LoopMeter
 from flowherd.testing import WORKFLOW_ID, make_activity
 
 pytestmark = [pytest.mark.fork, pytest.mark.timeout(60)]
@@ -98,6 +97,9 @@ async def test_what_an_attempt_takes_of_its_isolate_is_measured(forker):
     meter = LoopMeter(measures={"compute_for": measure})
     async with workplace(forker, RunEnvironment(meter=meter)) as place:
         run = place.start("compute_for", {"cpu_s": 0.1})
+        assert not meter.stepping.is_set(), "it waits for its isolate"
+        while not run.attempt.is_busy:  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(0.01)
         assert meter.stepping.is_set()
         await asyncio.wait_for(run.ended(), CEILING_S)
     assert not meter.stepping.is_set()

@@ -6,7 +6,7 @@ import asyncio
 
 from virtual_time import virtual_time
 
-from flowherd.running.lag import LagProbe
+from flowherd.execution.lag import LagProbe
 
 
 class Readings:

@@ -16,7 +16,7 @@ from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
 from flowherd.leases.heartbeats import PLACES
 from flowherd.leases.lease_keeper import RESTS_FOR_S
-from flowherd.ledger import Host, Ledger, Standing, State
+from flowherd.ledger import Host, Ledger, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -404,4 +404,4 @@ async def test_a_record_that_is_gone_is_forgotten() -> None:
         host.writer.clear(index)
     await asyncio.sleep(0.3)
     assert host.keeper._heartbeats._watched == {}
-    assert host.segment.states[0] == State.FREE
+    assert host.segment.states[0] == 0

@@ -6,11 +6,11 @@ import os
 import signal
 
 import pytest
+from attempts_kit import State, state_of
 from worker_kit import child_that, claim, open_segment
 
 from flowherd.errors import LedgerFull
 from flowherd.ledger import (
-    HELD,
     JOURNAL_BYTES,
     RECORD_BYTES,
     Cause,
@@ -18,7 +18,6 @@ from flowherd.ledger import (
     RecordWriter,
     Segment,
     Standing,
-    State,
 )
 from flowherd.ledger.segment import CRC_BYTES, HEAD
 
@@ -40,7 +39,7 @@ def test_a_record_says_everything_the_keeper_needs_to_beat_and_settle(
     assert (record.activity_id, record.worker_id, record.name) == ("a-1", "w-1", "resize")
     assert (record.claimed_at, record.lease_s) == (10.0, 60.0)
     assert (record.started_at, record.limit_s) == (11.0, 300.0)
-    assert (record.state, record.sequence, record.index) == (State.RUNNING, sequence, index)
+    assert (state_of(record), record.sequence, record.index) == (State.RUNNING, sequence, index)
 
 
 def test_a_waiting_record_has_no_start_even_where_an_earlier_one_had_it(
@@ -63,11 +62,11 @@ def test_records_lists_what_is_not_free(segment: Segment, writer: RecordWriter) 
     third, _ = claim(writer, activity_id="a-3")
     writer.clear(second)
     writer.detached(third)
-    assert [(r.activity_id, r.state) for r in segment.records()] == [
+    assert [(r.activity_id, state_of(r)) for r in segment.records()] == [
         ("a-1", State.CLAIMED),
         ("a-3", State.DETACHED),
     ]
-    assert [r.activity_id for r in segment.records() if r.state in HELD] == ["a-1"]
+    assert [r.activity_id for r in segment.records() if r.is_owed] == ["a-1"]
     assert first == 0
 
 
@@ -112,7 +111,7 @@ def test_a_reader_in_another_process_never_sees_a_mixture_of_two_records() -> No
             seen.add(n)
             assert (record.activity_id, record.worker_id) == (f"id-{n}", f"w-{n}")
             assert (record.name, record.lease_s) == (f"n-{n}" * (n % 9 + 1), 2 * n)
-            if record.state is State.RUNNING:
+            if state_of(record) is State.RUNNING:
                 assert (record.started_at, record.limit_s) == (3 * n, 4 * n)
 
 

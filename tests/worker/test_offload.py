@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from flowherd.running.offload import ThreadPool
+from flowherd.execution.in_thread import ThreadPool
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
@@ -120,7 +120,7 @@ def test_a_pool_without_threads_is_refused(make):
 def test_a_stuck_thread_does_not_keep_the_process_from_ending():
     """A16: concurrent.futures would join it for ever."""
     program = (
-        "import threading; from flowherd.running.offload import ThreadPool; begun = threading.Event()\n"
+        "import threading; from flowherd.execution.in_thread import ThreadPool; begun = threading.Event()\n"
         "ThreadPool(1).submit(lambda: (begun.set(), threading.Event().wait()))\n"
         "begun.wait()"
     )

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from isolate_kit import CEILING_S, FOLDER, running_forker, workplace
+from runner_kit import Runner
 
 from flowherd import RegistryError
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.model import Completed
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Runner
 from flowherd.sdk.loading import load_app
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity

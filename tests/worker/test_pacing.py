@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polling_kit import Item, SimHost
 
-from flowherd.working.pacing import (
+from flowherd.worker.pacing import (
     OVERDUE_S,
     RISE,
     SOON_S,

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runner_kit import Runner
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import child_that
 
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.ledger.limits import RETRY_S, YIELD_S, HostPermits, RecordLocks
 from flowherd.ledger.permits import NotNow, OwnPermits, Permit
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.run_state import CancelReason
-from flowherd.running.runner import Runner
 from flowherd.sdk.registry import Registry
+from flowherd.sdk.run_state import CancelReason
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowherd.running.run import Run
+    from runner_kit import Run
 
 
 class Locks:
@@ -166,7 +166,7 @@ async def test_a_sibling_that_was_rung_and_does_not_come_costs_a_moment() -> Non
     host = Host(processes=2, limit=1, deaf=True)
     host.start(0)
     host.start(1)
-    host.runners[1]._gates._timer.cancel()
+    host.runners[1].worker.executors._limits._timer.cancel()
     begun = now()
     host.start(0)
     await asyncio.sleep(3)

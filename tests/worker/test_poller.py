@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from attempts_kit import Table, an_activity
+from attempts_kit import State, Table, an_activity
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
 from flowherd.client.protocol import Batch
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
-from flowherd.ledger import Cell, Clock, State
+from flowherd.ledger import Cell, Clock
 from flowherd.ledger.siblings import Siblings
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.working.batch_size import LEAST
-from flowherd.working.pacing import SOON_S
-from flowherd.working.poller import Mode, Poller
+from flowherd.worker.batch_size import LEAST
+from flowherd.worker.pacing import SOON_S
+from flowherd.worker.poller import Mode, Poller
 
 
 class Polling:
@@ -31,14 +31,16 @@ class Polling:
         self.must_wait = False
         self.poller = Poller(
             config,
-            self.table.tools,
+            self.engine,
+            self.table.segment,
+            self.table.meter,
             self.table.circuit,
             self.table.attempts,
             Siblings.none(self.table.segment),
             self.claims_seen,
             lambda: self.must_wait,
         )
-        self.table.slots._changed = self.poller.slots_changed
+        self.table.attempts._slots_changed = self.poller.slots_changed
         self.table.attempts._acknowledged = self.poller.acknowledged
         self.task = asyncio.get_running_loop().create_task(self.poller.run())
 

@@ -22,9 +22,9 @@ from flowherd.execution.profiles import (
     LoopSample,
     Stay,
 )
+from flowherd.execution.stepping import LongStep, LoopMeter
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter
 from flowherd.ledger.activity_profile import ENTRIES, Load, Metric, Where, Work, WorkTable
-from flowherd.running.stepping import LongStep, LoopMeter
 
 
 def spend(cpu_s: float) -> None:
@@ -34,7 +34,7 @@ def spend(cpu_s: float) -> None:
 
 
 async def run(meter: LoopMeter, work: object, name: str = "job") -> None:
-    whose = SimpleNamespace(tag=1, activity=SimpleNamespace(name=name))
+    whose = SimpleNamespace(index=0, activity=SimpleNamespace(name=name))
     await Steps(work, meter, whose, meter.sample_of(name))  # type: ignore[arg-type]
 
 
@@ -132,7 +132,7 @@ async def test_most_attempts_of_a_light_activity_are_only_counted() -> None:
     for _ in range(SAMPLED_FIRST + 2 * SAMPLED_EVERY):
         sample = meter.sample_of("job")
         sampled.append(sample is not None)
-        whose = SimpleNamespace(tag=1, activity=SimpleNamespace(name="job"))
+        whose = SimpleNamespace(index=0, activity=SimpleNamespace(name="job"))
         await Steps(nothing(), meter, whose, sample)  # type: ignore[arg-type]
     assert all(sampled[:SAMPLED_FIRST])
     assert sum(sampled[SAMPLED_FIRST:]) == 2

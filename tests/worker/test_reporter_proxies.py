@@ -14,7 +14,7 @@ from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import CallTooSlow, EngineError, EngineUnavailable, ForeignReply
 from flowherd.model import Completed, Failed
 from flowherd.testing import FakeEngine
-from flowherd.working.reporter import FAIL_TRIES, Delivery, Reporter
+from flowherd.worker.reporter import FAIL_TRIES, Delivery, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -7,13 +7,13 @@ import threading
 
 import pytest
 from pydantic import BaseModel, SecretStr
+from runner_kit import Phase, Runner
 from virtual_time import virtual_time
 
 from flowherd import ActivityError, ActivityResult, CancelReason, Registry, RegistryError, Usage, activity
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.model import Completed, Failed, Lost
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Phase, Runner
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity, run_activity
 

@@ -15,9 +15,11 @@ from flowherd.ends import NOT_OUT_OF_MEMORY
 from flowherd.errors import EngineUnavailable, ForeignReply
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Host, Ledger, Life, ProcessTotal, RecordWriter, Segment
+from flowherd.ledger.layout import TAKEN
 from flowherd.model import Completed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
+from flowherd.worker.attempt import OVERRUN
 
 KEPT = FakeEngine().encode_completion("w-1", Completed(b'{"n":1}'))
 
@@ -46,6 +48,11 @@ class DeadWorker:
                 self.writer.reporting(index, None)
             case "detached":
                 self.writer.detached(index)
+            case "overrun":
+                self.writer.running(index, now=now(), limit_s=300.0)
+                self.writer.reporting(index, None, TAKEN | OVERRUN)
+            case "isolated":
+                self.writer.running(index, now=now(), limit_s=300.0, apart=True)
 
     def start_keeper(self) -> None:
         loop = asyncio.get_running_loop()
@@ -419,3 +426,31 @@ def test_a_worker_that_never_opened_its_segment_owes_nothing() -> None:
         assert keeper.settled
 
     settle()
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "is_alone"), [("kept", True), ("isolated", True), ("detached", False), ("overrun", False)]
+)
+@virtual_time
+async def test_a_neighbour_whose_handler_still_runs_is_company_whatever_its_claim_says(
+    neighbour: str, *, is_alone: bool
+) -> None:
+    """Redesign 3: what reports while its handler still runs may be the culprit; what is in an isolate is not."""
+    dead = DeadWorker("running", neighbour)
+    for death in (1, 2):
+        dead.ledger.crash_history.charge("running", f"death {death}", death)
+    dead.end()
+    await dead.keeper.all_settled()
+    error = dead.said("fail")["running"]["error"]
+    assert isinstance(error, dict)
+    assert (error["code"] == "POISON") is is_alone
+    assert ("beside 1 x" in str(error["message"])) is not is_alone
+
+
+@virtual_time
+async def test_what_reports_while_its_handler_still_runs_is_charged_for_the_crash() -> None:
+    dead = DeadWorker("overrun", "kept")
+    dead.end()
+    await dead.keeper.all_settled()
+    assert dead.ledger.crash_history.charges("overrun").count == 1
+    assert dead.ledger.crash_history.charges("kept").count == 0

@@ -9,7 +9,7 @@ import pytest
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter
 from flowherd.ledger.siblings import Siblings
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.working.pacing import Sibling
+from flowherd.worker.pacing import Sibling
 
 
 @pytest.fixture

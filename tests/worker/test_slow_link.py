@@ -22,7 +22,7 @@ from flowherd.transport.choice import new_transport
 from flowherd.transport.direct import DirectTransport
 from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
 from flowherd.transport.transport import HttpxTransport, new_client
-from flowherd.working.reporter import Delivery, Reporter
+from flowherd.worker.reporter import Delivery, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

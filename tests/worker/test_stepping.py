@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from flowherd.execution.on_loop import Steps
-from flowherd.running.stepping import BLOCKER_S, LIGHT_S, LoopMeter
-from flowherd.running.watchdog import BLOCKED_S, Watchdog
+from flowherd.execution.stepping import BLOCKER_S, LIGHT_S, LoopMeter
+from flowherd.execution.watchdog import BLOCKED_S, Watchdog
 
 
 class Marks:
@@ -30,7 +30,7 @@ async def run(meter: LoopMeter, work: object, name: str = "job", tag: int = 7) -
 
 async def stepped(meter: LoopMeter, work: object, name: str = "job", tag: int = 7) -> None:
     """As the executor steps a handler."""
-    whose = SimpleNamespace(tag=tag, activity=SimpleNamespace(name=name))
+    whose = SimpleNamespace(index=tag - 1, activity=SimpleNamespace(name=name))
     await Steps(work, meter, whose, meter.sample_of(name))  # type: ignore[arg-type]
 
 

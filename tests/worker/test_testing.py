@@ -7,8 +7,8 @@ import pytest
 from flowherd import ActivityContext, RegistryError, SyncActivityContext, activity
 from flowherd.client.protocol import Answer, Batch, Engine, Undecodable, Verdict
 from flowherd.errors import EngineUnavailable
+from flowherd.execution.environment import RunEnvironment
 from flowherd.model import Completed, Failed, Usage
-from flowherd.running.environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity, run_activity, run_activity_sync
 

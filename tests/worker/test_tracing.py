@@ -13,20 +13,19 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from pydantic import SecretStr  # noqa: TC002 - the binding reads it
+from runner_kit import CancelReason, Runner
 
 from flowherd import ActivityError, Registry, activity
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.model import Completed, Died, Lost
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import CancelReason, Runner
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.telemetry.tracing import Tracing
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
-
-    from flowherd.running.run import Run
+    from runner_kit import Run
 
 CEILING_S = 10.0
 
@@ -210,7 +209,13 @@ async def test_other_ends_are_errors_too(outcome: Any, code: str) -> None:
 
     bench = Bench(work)
     run = bench.start("work")
-    run.finish(outcome)
+    performer = bench.runner.worker.performer
+    assert performer.begin(run.attempt)
+    if isinstance(outcome, Died):
+        performer.finished(run.attempt, outcome)
+    else:
+        run.cancel(CancelReason.LEASE_LOST)
+        await run.ended()
     span = bench.named("process work")
     assert (span.status.status_code, (span.attributes or {})["error.type"]) == (StatusCode.ERROR, code)
 

@@ -11,7 +11,7 @@ from flowherd.settings.worker_config import WorkerConfig
 from flowherd.ledger import Ledger, RecordWriter
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.ledger.siblings import Siblings
-from flowherd.working.turns import Turns
+from flowherd.worker.turns import Turns
 ledger = Ledger(processes=1, records=4)
 segment = ledger.segments[0]
 segment.open(index=0, incarnation=1, now=1.0)

@@ -20,16 +20,16 @@ from virtual_time import virtual_time
 from worker_kit import claim, open_segment
 
 from flowherd import SyncActivityContext, Usage
+from flowherd.execution.environment import RunEnvironment
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Ledger, RecordWriter
 from flowherd.ledger.usage import AREA_BYTES, SUMS_BYTES, newest, write_of
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.run_state import RunState
 from flowherd.sdk.costs import Costs
+from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage import MAX_TOKENS, pack, unpack
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
-from flowherd.working.admission import UNKNOWN_WAITS_S
+from flowherd.worker.admission import COURTESY_S
 
 SUMS = st.binary(max_size=SUMS_BYTES)
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=300)
@@ -171,9 +171,7 @@ def test_threads_of_one_handler_lose_no_money_to_each_other() -> None:
 
 def spend(table: Table, activity_id: str, usd: str) -> None:
     """Reports from whatever stands for the handler, as an isolate's message does."""
-    run = table.attempts._held[activity_id].run
-    assert run is not None
-    SyncActivityContext(run._state).record_cost(usd)
+    SyncActivityContext(table.attempt(activity_id)).record_cost(usd)
 
 
 async def settled(table: Table) -> dict[str, tuple[str, str | None]]:
@@ -250,7 +248,7 @@ async def test_work_given_back_at_a_stop_tells_what_its_handler_has_spent() -> N
     """Also when the handler does not end: its slot's failure is not the handler's."""
     table = Table()
     table.bring(an_activity("a-1", "stubborn"), an_activity("a-2"))
-    await asyncio.sleep(UNKNOWN_WAITS_S)
+    await asyncio.sleep(COURTESY_S)
     spend(table, "a-1", "0.25")
     spend(table, "a-2", "0.5")
     await table.attempts.release(last_chance_s=0.1)
@@ -284,14 +282,14 @@ async def test_what_is_spent_after_the_outcome_is_in_no_report_and_so_in_the_log
     table = Table(slots=1, records=1)
     table.bring(an_activity("a-1"))
     await table.rest()
-    run = table.attempts._held["a-1"].run
+    attempt = table.attempt("a-1")
     spend(table, "a-1", "0.25")
     table.handlers.end("a-1")
     await table.rest()
     worker_id = table.bring(an_activity("a-2"))
     await table.rest()
     spend(table, "a-2", "0.5")
-    SyncActivityContext(run._state).record_cost("9")
+    SyncActivityContext(attempt).record_cost("9")
     assert any(record.message == "spent_after_the_outcome" for record in caplog.records)
     assert await settled(table) == {"a-2": (worker_id, "0.5")}
 
@@ -308,7 +306,7 @@ async def main():
     fork_guard.guard(asyncio.get_running_loop(), Link.pair()[0])
     table.bring(an_activity())
     await table.rest()
-    context = SyncActivityContext(table.attempts._held["a-1"].run._state)
+    context = SyncActivityContext(table.attempt("a-1"))
     [record] = table.segment.records()
     context.record_cost("0.25")
     ours = table.segment.spent(record.index, record.sequence)

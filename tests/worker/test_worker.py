@@ -50,7 +50,7 @@ async def test_what_is_over_is_freed_at_once_and_not_by_a_collection_of_garbage(
 
 def _attempts_alive() -> int:
     """Here and in what other tests have left."""
-    return sum(type(one).__name__ in {"Run", "RunState", "Attempt"} for one in gc.get_objects())
+    return sum(type(one).__name__ in {"RunState", "Attempt"} for one in gc.get_objects())
 
 
 @virtual_time
@@ -130,7 +130,7 @@ async def test_a_bug_in_the_poller_ends_the_worker_with_it() -> None:
 async def test_the_representation_is_a_status_line() -> None:
     rig = Rig(slots=1)
     await rig.begin("a-1")
-    expected = "<Worker <Slots [1 held of 1]> <Attempts [1 held, 0 waiting, 0 detached]>>"
+    expected = "<Worker <Attempts [1 owed, <Slots [1 attempts, 0 reserved of 1]>, <Backlog [0 waiting, 0 detached]>]>>"
     assert repr(rig.worker) == expected
     rig.worker.release(0.5)
     await rig.task

@@ -6,12 +6,11 @@ import asyncio
 from typing import cast
 
 import pytest
-from attempts_kit import Rig, an_activity, surplus
+from attempts_kit import Rig, State, an_activity, surplus
 from structlog.testing import capture_logs
 from virtual_time import VirtualTimeLoop, virtual_time
 
 from flowherd.errors import EngineUnavailable
-from flowherd.ledger import State
 from flowherd.link.messages import Stopped
 
 AWAY = EngineUnavailable("connection refused")

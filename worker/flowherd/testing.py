@@ -11,17 +11,17 @@ from uuid import UUID
 import msgspec
 
 from flowherd.client.fake_engine import Call, FakeEngine
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.checkpoints import decoded, encoded, reference_of
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.model import Activity, Completed, Failed, Outcome, Usage
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Runner
 from flowherd.sdk.activity import adjusted
 from flowherd.sdk.registry import Registry
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.stock import adapt
+from flowherd.worker.without_engine import WithoutEngine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,9 +140,10 @@ async def run_activity(
     access = FileAccess(lambda: memory, asyncio.new_event_loop, max_file_mb=config.max_file_mb)
     streams = _Streamed()
     seen = replace(environment or RunEnvironment(), files=access, streams=streams)
-    run = Runner(registry, config, ThreadPool(1), seen).start(activity)
+    worker = WithoutEngine(registry, config, ThreadPool(1), seen)
+    attempt = worker.start(activity)
     try:
-        outcome = await run.outcome()
+        outcome = await worker.outcome(attempt)
         left = memory.contents.pop(kept, None)
         return TestedRun(
             outcome, memory.contents, "".join(streams.texts), None if left is None else decoded(left)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flowherd.ledger import Cell, Clock, Host, Ledger, Life, ProcessTotal, Segment, State, Timing
+from flowherd.ledger import Cell, Clock, Handler, Host, Ledger, Life, ProcessTotal, Segment, Timing
 from flowherd.ledger.histogram import quantile_s
 from flowherd_supervisor.advise.document import Adviser, summary
 from flowherd_supervisor.shell.cpus import usable_cpus
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MEASURED_EVERY_S = 1.0  # memory costs the kernel a walk through it, and the loop of the beats the GIL
 GOOD_POLL_WITHIN_S = 15.0  # how long an outage of the engine lasts before no work is expected
+NOT_BEGUN_S = 30.0  # the worker's log names it then, with the reason
 MOST_SHOWN = 8  # activities of one process: who has hundreds of slots looks for the oldest
 
 
@@ -146,6 +147,7 @@ class StatusBoard:
             "uptime_s": round(now - segment.clock(Clock.STARTED_AT), 1),
             "restarts": restarts,
             "activities": running_in(segment, now),
+            "not_begun": not_begun_in(segment, now),
             "blocked_at": segment.blocked_at if segment.readable else "",
         }
 
@@ -210,7 +212,7 @@ def _work_of(segment: Segment) -> dict[str, Any]:
 
 def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
     """The activities whose handlers have run longest, the oldest first."""
-    running = (record for record in segment.records() if record.state is State.RUNNING)
+    running = (record for record in segment.records() if record.is_at_work and record.is_held)
     oldest = sorted(running, key=lambda record: record.started_at)[:MOST_SHOWN]
     return [
         {
@@ -218,6 +220,27 @@ def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
             "activity_id": record.activity_id,
             "for_s": round(now - record.started_at, 1),
             "limit_s": record.limit_s,
+        }
+        for record in oldest
+    ]
+
+
+def not_begun_in(segment: Segment, now: float) -> list[dict[str, Any]]:
+    """The activities that were claimed long ago and have not begun, the oldest first."""
+    waiting = (
+        record
+        for record in segment.records()
+        if record.is_held and record.handler <= Handler.ADMITTED and now - record.claimed_at >= NOT_BEGUN_S
+    )
+    oldest = sorted(waiting, key=lambda record: record.claimed_at)[:MOST_SHOWN]
+    return [
+        {
+            "name": record.name,
+            "activity_id": record.activity_id,
+            "for_s": round(now - record.claimed_at, 1),
+            "waits_for": "a slot"
+            if record.handler is Handler.WAITING
+            else "a permit, an isolate or the loop",
         }
         for record in oldest
     ]

@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.awake import STEP_S, Witness
-from flowherd.ledger import AT_WORK, HELD, Cell, Host, Ledger, Life, Record, Segment, State
+from flowherd.ledger import Cell, Host, Ledger, Life, Record, Segment
 from flowherd.procfs import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
@@ -88,8 +88,10 @@ class LedgerWatch:
             yield _slots_seen(handle)
             size = resident_bytes(handle.pid)
             for segment in handle.segments:
-                records = [record for record in segment.records() if record.state in HELD]
-                shortest_lease_s = min([shortest_lease_s, *(record.lease_s for record in records)])
+                records = [record for record in segment.records() if record.is_owed or record.is_at_work]
+                shortest_lease_s = min(
+                    [shortest_lease_s, *(record.lease_s for record in records if record.is_owed)]
+                )
                 segment.put(Cell.RESIDENT_BYTES, size or segment.get(Cell.RESIDENT_BYTES))
                 past_limit = self._past_limit(segment, records, (now, awake_s))
                 if one := guilty_of_hang(past_limit, state.plan.cancel_grace_s):
@@ -129,7 +131,8 @@ class LedgerWatch:
         on_loop = segment.get(Cell.ON_LOOP) - 1
         for record in records:
             late_s = now - record.started_at - record.limit_s
-            if record.state in AT_WORK and late_s > 0:
+            concerns = record.is_held or record.index == on_loop  # a detached one may go on elsewhere
+            if record.is_at_work and late_s > 0 and concerns:
                 yield PastLimit(
                     record.sequence,
                     record.name,
@@ -160,7 +163,7 @@ def _names(handle: Handle) -> tuple[int, int]:
 
 
 def _detached(segment: Segment) -> int:
-    return sum(record.state is State.DETACHED for record in segment.records())
+    return sum(record.is_detached for record in segment.records())
 
 
 def _slots_seen(handle: Handle) -> SlotsSeen:

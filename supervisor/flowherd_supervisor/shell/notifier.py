@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.ledger import Cell, Clock, Life
-from flowherd.ledger import State as RecordState
+from flowherd.ledger import Cell, Claim, Clock, Life
 from flowherd.link import messages
 from flowherd.link.link import LinkClosed
 from flowherd_supervisor.core.events import KEEPER
@@ -164,5 +163,5 @@ def polling_in(ledger: Ledger) -> Iterator[Polling]:
                 segment.clock(Clock.LAST_GOOD_POLL),
                 segment.clock(Clock.LAST_BAD_POLL),
                 is_full=limit > 0 and segment.get(Cell.RUNNING) >= limit,
-                is_reporting=any(record.state is RecordState.REPORTING for record in segment.records()),
+                is_reporting=any(record.claim is Claim.REPORTING for record in segment.records()),
             )

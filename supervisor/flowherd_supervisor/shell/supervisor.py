@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from flowherd.awake import STEP_S, AwakeClock
-from flowherd.ledger import AT_WORK, Cause, Cell, Ledger, Segment
+from flowherd.ledger import Cause, Cell, Ledger, Segment
 from flowherd.link import messages
 from flowherd.link.link import LinkClosed
 from flowherd_supervisor.core import actions, events
@@ -315,4 +315,4 @@ class Supervisor:
 
 
 def _at_work(segment: Segment) -> int:
-    return sum(record.state in AT_WORK for record in segment.records())
+    return sum(record.is_at_work and record.is_held for record in segment.records())

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import pytest
+from runner_kit import Phase, Runner
 
 from flowherd import CancelReason, Registry, activity
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.stepping import LIGHT_S
 from flowherd.model import Completed, Failed
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Phase, Runner
-from flowherd.running.stepping import LIGHT_S
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
-    from flowherd.running.run import Run
+    from runner_kit import Run
 
 CEILING_S = 10.0
 
@@ -218,7 +218,9 @@ async def test_an_error_of_ours_at_the_end_of_a_handler_ends_no_other(
 
     loop = Loop(quick)
     runs = loop.start("quick", 3)
-    runs[0].when_decided(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    worker, broken = loop.runner.worker, runs[0].attempt
+    deliver = worker.deliver
+    worker.deliver = lambda one: 1 / 0 if one is broken else deliver(one)  # type: ignore[assignment, return-value]
     await loop.outcomes(runs)
     await asyncio.sleep(0)
     assert "internal_error" in caplog.text
@@ -241,7 +243,7 @@ async def test_a_task_is_named_for_the_activity_it_runs() -> None:
     stop.set()
     await loop.outcomes(runs)
     await asyncio.sleep(0)
-    assert repr(loop.runner._on_loop) == "<OnLoop [0 tasks]>"
+    assert repr(loop.runner.worker.executors._on_loop) == "<OnLoop [0 tasks]>"
 
 
 async def test_a_handler_that_is_not_known_to_be_light_begins_a_turn_of_its_own() -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowherd.execution.profiles import ActivityProfile
-    from flowherd.running.stepping import LoopMeter
+    from flowherd.execution.stepping import LoopMeter
 
 _GOLDEN = 0.618033988749895
 

@@ -11,8 +11,8 @@ from flowherd.ledger.histogram import bucket_of
 
 if TYPE_CHECKING:
     from flowherd.execution.profiles import ActivityProfiles
+    from flowherd.execution.stepping import LoopMeter
     from flowherd.ledger import Segment
-    from flowherd.running.stepping import LoopMeter
 
 
 class LoadMeter:
@@ -38,7 +38,7 @@ class LoadMeter:
         self._cpu_s = time.thread_time()
 
     def reads(self, late_s: float, elapsed_s: float, smoothed_s: float) -> None:
-        """One reading of the lag (`flowherd.running.lag.Readings`)."""
+        """One reading of the lag (`flowherd.execution.lag.Readings`)."""
         stepping_s = self._meter.busy_s - self._stepping_s
         cpu_s = time.thread_time() - self._cpu_s
         load, segment = self._load, self._segment

@@ -6,13 +6,13 @@ import threading
 from typing import TYPE_CHECKING
 
 from flowherd.execution.gil import GilProbe
+from flowherd.execution.lag import LagProbe
 from flowherd.execution.load import LoadMeter
 from flowherd.execution.profiles import ActivityProfiles
+from flowherd.execution.stepping import LoopMeter
+from flowherd.execution.watchdog import Watchdog
 from flowherd.ledger import Cell, Segment
 from flowherd.ledger.activity_profile import Where
-from flowherd.running.lag import LagProbe
-from flowherd.running.stepping import LoopMeter
-from flowherd.running.watchdog import Watchdog
 from flowherd.sdk.activity import Mode
 
 if TYPE_CHECKING:

@@ -18,20 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from flowherd.execution.invoke import invoke_async
 from flowherd.model import Failed
-from flowherd.running.run import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from types import FrameType
-    from typing import TypeAlias
 
+    from flowherd.execution.executor import Outlet
     from flowherd.execution.profiles import LoopSample
+    from flowherd.execution.stepping import LoopMeter
     from flowherd.model import Result
-    from flowherd.running.run import Run
-    from flowherd.running.stepping import LoopMeter
-
-    Work: TypeAlias = Callable[[], Coroutine[Any, Any, Result]]
+    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.worker.attempt import Attempt
 
 TURN_S = 0.002
 
@@ -44,19 +43,23 @@ class Steps:
     Args:
         work: the coroutine; awaiting this returns what it returns.
         meter: is told of each step.
-        run: its `tag` is what the ledger holds while a step lasts.
+        attempt: the place of its record is what the ledger holds while a step lasts.
         sample: measures CPU and waits too, for some of the attempts.
 
     """
 
-    __slots__ = ("_longest_s", "_meter", "_run", "_sample", "_took_s", "_work")
+    __slots__ = ("_attempt", "_longest_s", "_meter", "_sample", "_took_s", "_work")
 
     def __init__(
-        self, work: Coroutine[Any, Any, Result], meter: LoopMeter, run: Run, sample: LoopSample | None
+        self,
+        work: Coroutine[Any, Any, Result],
+        meter: LoopMeter,
+        attempt: Attempt,
+        sample: LoopSample | None,
     ) -> None:
         self._work = work
         self._meter = meter
-        self._run = run
+        self._attempt = attempt
         self._sample = sample
         self._took_s = self._longest_s = 0.0
 
@@ -89,9 +92,10 @@ class Steps:
         return getattr(self._work, "cr_await", None)
 
     def _step(self, step: Callable[..., Any], *value: Any) -> Any:
-        meter, name, sample = self._meter, self._run.activity.name, self._sample
+        meter, attempt, sample = self._meter, self._attempt, self._sample
+        name = attempt.activity.name
         alone = meter.has_one
-        began = meter.enter(name, self._run.tag)
+        began = meter.enter(name, attempt.index + 1)
         if sample is not None:
             sample.resume(meter.busy_s)
         try:
@@ -114,44 +118,45 @@ class Steps:
 
 
 class OnLoop:
-    """Runs handlers on the running loop; `start` and `stop` are called on it.
+    """Runs handlers on the running loop.
 
     Args:
         meter: measures their steps.
+        outlet: is told what becomes of them.
 
     """
 
-    def __init__(self, meter: LoopMeter) -> None:
+    def __init__(self, meter: LoopMeter, outlet: Outlet) -> None:
         self._meter = meter
-        self._tasks: dict[asyncio.Task[None], tuple[Run, Work]] = {}
+        self._outlet = outlet
+        self._tasks: dict[asyncio.Task[None], tuple[Attempt, ActivityDefinition]] = {}
         self._turn_until = 0.0
 
     def __repr__(self) -> str:
         return f"<OnLoop [{len(self._tasks)} tasks]>"
 
-    def start(self, run: Run, work: Work) -> None:
-        """Runs it soon, in a copy of the present context.
-
-        Args:
-            run: is told when the handler begins, by `begin`, and that it has ended, by `finish`.
-            work: makes the coroutine that calls the handler and never raises; what it returns is the outcome.
-
-        """
-        task = asyncio.get_running_loop().create_task(self._life(run, work))
-        self._tasks[task] = run, work  # the loop itself keeps only weak references
+    def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        """Runs it soon, in a copy of the present context."""
+        task = asyncio.get_running_loop().create_task(self._life(attempt, definition))
+        self._tasks[task] = attempt, definition  # the loop itself keeps only weak references
         task.add_done_callback(self._ended)
 
-    async def _life(self, run: Run, work: Work) -> None:
-        while self._must_wait(run.activity.name):  # noqa: ASYNC110 - no event says that a round is over
+    def stop(self, attempt: Attempt) -> None:
+        """Cancels it."""
+        attempt.handle.cancel()
+
+    async def _life(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        name = attempt.activity.name
+        while self._must_wait(name):  # noqa: ASYNC110 - no event says that a round is over
             await asyncio.sleep(0)
-        if run.has_ended:
-            return  # told to stop before it has begun
-        task = asyncio.current_task()
+        if not self._outlet.begin(attempt):
+            return
+        task = attempt.handle = asyncio.current_task()
         assert task is not None
-        task.set_name(run.activity.name or "activity")  # for whoever looks at tasks
-        run.begin(task.cancel)
-        run.limit()
-        run.finish(await Steps(work(), self._meter, run, self._meter.sample_of(run.activity.name)))
+        task.set_name(name or "activity")  # for whoever looks at tasks
+        sample = self._meter.sample_of(name)
+        outcome = await Steps(invoke_async(definition, attempt), self._meter, attempt, sample)
+        self._outlet.finished(attempt, outcome)
 
     def _must_wait(self, name: str) -> bool:
         """Another handler has its turn in this round of the loop, and this one has to wait for the next."""
@@ -169,15 +174,16 @@ class OnLoop:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """The only word of a task that somebody has cancelled before it began, or that its factory has broken."""
-        run, work = self._tasks.pop(task)
-        if task.cancelled() and run.phase is Phase.WAITING:
-            self.start(run, work)  # not by us: its turn comes in another task
+        attempt, definition = self._tasks.pop(task)
+        if attempt.has_ended or not attempt.has_slot:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("internal_error", exc_info=error)
             return
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if task.cancelled() and attempt.may_begin:
+            self.start(attempt, definition)  # not by us: its turn comes in another task
+            return
+        reason = "its task ended without it"
+        if not task.cancelled() and (error := task.exception()) is not None:
             log.error("internal_error", exc_info=error)
-        if not run.has_ended:
-            reason = (
-                "its task ended without it" if error is None else f"its task raised {type(error).__name__}"
-            )
-            run.finish(Failed("EXECUTION_ERROR", reason, retryable=True))
+            reason = f"its task raised {type(error).__name__}"
+        self._outlet.finished(attempt, Failed("EXECUTION_ERROR", reason, retryable=True))

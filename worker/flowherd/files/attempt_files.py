@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from concurrent.futures import Future
 
+    from flowherd.execution.environment import Transfers
     from flowherd.files.transfers import FileStore
     from flowherd.model import Activity
-    from flowherd.running.environment import Transfers
-    from flowherd.running.run_state import RunState
+    from flowherd.sdk.run_state import RunState
 
 T = TypeVar("T")
 CLOSE_S = 1.0  # for removing files at a worker's end; what remains is swept at the next start

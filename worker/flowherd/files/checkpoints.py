@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flowherd.model import Activity
-    from flowherd.running.run_state import RunState
+    from flowherd.sdk.run_state import RunState
 
 _KEY = "checkpoint"
 

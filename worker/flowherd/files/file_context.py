@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flowherd.errors import FileError, FileTransferFailed, LeaseLost
 from flowherd.files.attempt_files import local_path
-from flowherd.running.run_state import CancelReason
+from flowherd.sdk.run_state import CancelReason
 
 if TYPE_CHECKING:
     import os
     from concurrent.futures import Future
     from pathlib import Path
 
-    from flowherd.running.environment import Transfers
-    from flowherd.running.run_state import RunState
+    from flowherd.execution.environment import Transfers
+    from flowherd.sdk.run_state import RunState
 
 T = TypeVar("T")
 

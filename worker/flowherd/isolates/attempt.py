@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd.errors import FileError
+from flowherd.execution.invoke import failed
 from flowherd.files.file_context import files_of
 from flowherd.isolates.frames import FrameError
 from flowherd.isolates.isolate_protocol import (
@@ -38,7 +39,6 @@ from flowherd.isolates.isolate_protocol import (
     UsageRecorded,
 )
 from flowherd.model import Completed, Failed, Outcome
-from flowherd.running.invoke import failed, spent
 from flowherd.sdk.context import BaseContext
 from flowherd.sdk.redaction import mask
 
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from flowherd.execution.environment import Outlet as TextOutlet
+    from flowherd.execution.executor import Outlet
     from flowherd.isolates.frames import Buffer
-    from flowherd.running.environment import Outlet
-    from flowherd.running.run import Run
-    from flowherd.running.run_state import RunState
     from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.worker.attempt import Attempt
 
 MOST_AT_ONCE = 100  # transfers and streams that one handler may have under way, each
 
@@ -59,21 +59,31 @@ class IsolateRun:
     """One attempt and its isolate's part in it.
 
     Args:
-        run: is told when the handler has ended.
-        state: the attempt's.
+        attempt: whose handler it is.
         definition: of the activity.
+        outlet: is told when it begins and that it has ended.
 
     """
 
-    def __init__(self, run: Run, state: RunState, definition: ActivityDefinition) -> None:
-        self.run = run
+    def __init__(self, attempt: Attempt, definition: ActivityDefinition, outlet: Outlet) -> None:
         self.definition = definition
-        self._state = state
+        self._state = attempt
+        self._executor = outlet
         self._calls: dict[int, Future[Any]] = {}
-        self._outlets: dict[int, Outlet] = {}
+        self._outlets: dict[int, TextOutlet] = {}
 
     def __repr__(self) -> str:
-        return f"<IsolateRun {self.run!r}>"
+        return f"<IsolateRun {self._state!r}>"
+
+    @property
+    def waits(self) -> bool:
+        """It has not begun, and may."""
+        return self._state.may_begin
+
+    def begin(self, stop: Callable[[], None]) -> bool:
+        """The handler is about to begin; `stop` tells it to end. False when it must not begin any more."""
+        self._state.handle = stop
+        return self._executor.begin(self._state)
 
     @property
     def ids(self) -> dict[str, str]:
@@ -170,7 +180,7 @@ class IsolateRun:
         name, kind = saying.filename, saying.content_type
         self._call(saying.call, lambda: files_of(self._state).save(content, name, kind), answer)
 
-    def _outlet(self, stream: int) -> Outlet | None:
+    def _outlet(self, stream: int) -> TextOutlet | None:
         """Where a stream goes; None where there is no engine."""
         streams = self._state.environment.streams
         if streams is None:
@@ -207,7 +217,7 @@ class IsolateRun:
 
     def succeeded(self, output: bytes) -> None:
         """The handler returned."""
-        self.finish(Completed(output, *spent(self._state)))
+        self.finish(Completed(output, *self._state.spent))
 
     def failed(self, saying: Unsuccessful) -> None:
         """The handler raised."""
@@ -220,7 +230,7 @@ class IsolateRun:
 
     def finish(self, outcome: Outcome) -> None:
         """The handler has ended."""
-        self.run.finish(outcome)
+        self._executor.finished(self._state, outcome)
 
 
 def _refusal(call: int, error: BaseException) -> Saying:

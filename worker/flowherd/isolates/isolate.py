@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from flowherd.execution.awake_timer import AwakeTimer
 from flowherd.exit_status import describe_status
 from flowherd.isolates.attempt import checked_output
 from flowherd.isolates.channel import Channel
@@ -32,7 +33,6 @@ from flowherd.isolates.reading import PAUSE_S, Reading, Share, Turn
 from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
 from flowherd.model import Died
 from flowherd.procfs import resident_bytes
-from flowherd.running.awake_timer import AwakeTimer
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
 
 if TYPE_CHECKING:
@@ -108,16 +108,21 @@ class Isolate:
     def __repr__(self) -> str:
         return f"<Isolate {self.key} pid {self.pid} {self.stage.value}, {self._tasks} tasks>"
 
-    def start(self, run: IsolateRun) -> None:
-        """Runs an activity; TypeError, ValueError or OverflowError when its parameters cannot be sent."""
-        self._channel.say(*run.order())
+    def start(self, run: IsolateRun) -> bool:
+        """Runs an activity, whose record says so first; False when it must not begin any more.
+
+        TypeError, ValueError or OverflowError when its parameters cannot be sent.
+        """
+        order = run.order()
+        if not run.begin(self._stop):
+            return False
+        self._channel.say(*order)
         self.stage, self._run = Stage.RUNNING, run
         self._printing.ids = {"isolate": self.pid, **run.ids}
         self._tasks += 1
-        run.run.begin(self._stop)
-        run.run.limit()
         if run.definition.max_memory_mb is not None:
             self._look_at_memory(run, run.definition.max_memory_mb)
+        return True
 
     def say_shutdown(self) -> None:
         """The worker begins to drain."""
@@ -143,7 +148,7 @@ class Isolate:
         if self._times_stopped > 1 or self._run is None:
             self._kill("its handler did not stop within its grace")
             return
-        self._channel.say(Cancel(self._run.run.activity.activity_id, self._run.cancel_reason))
+        self._channel.say(Cancel(self._run.ids["activity_id"], self._run.cancel_reason))
         self._host.stop(self.key)
 
     def _kill(self, why: str = "") -> None:

@@ -10,18 +10,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from flowherd.isolates.attempt import IsolateRun
 from flowherd.isolates.ends import connect
 from flowherd.isolates.isolate import Isolate
 from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
 from flowherd.model import Failed
-from flowherd.running.run import Phase
 from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
-    from flowherd.running.run import Run
-    from flowherd.running.run_state import RunState
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.isolates.attempt import IsolateRun
 
 __all__ = ["IsolateHost", "IsolateRules", "Isolates"]
 
@@ -57,9 +53,9 @@ class Isolates:
         counts = ", ".join(f"{stages.count(stage)} {stage.value}" for stage in Stage if stage in stages)
         return f"<Isolates [{counts or 'none'}; {len(self._waiting)} waiting]>"
 
-    def begin(self, run: Run, state: RunState, definition: ActivityDefinition) -> None:
+    def begin(self, run: IsolateRun) -> None:
         """Runs an attempt when there is an isolate for it; until then its limit has not begun."""
-        self._waiting.append(IsolateRun(run, state, definition))
+        self._waiting.append(run)
         self._go_on()
 
     def resize(self, limit: int) -> None:
@@ -105,9 +101,9 @@ class Isolates:
         """Gives work to idle isolates, and asks for as many new ones as are missing."""
         while self._waiting and self._idle:
             following = self._waiting.popleft()
-            if following.run.phase is Phase.WAITING:  # else it was cancelled meanwhile
+            if following.waits:  # else it was cancelled meanwhile
                 self._start(self._idle.pop(), following)
-        self._waiting = deque(one for one in self._waiting if one.run.phase is Phase.WAITING)
+        self._waiting = deque(one for one in self._waiting if one.waits)
         stages = [isolate.stage for isolate in self._all.values()]
         room = self._limit - len(stages) + stages.count(Stage.ENDING)
         coming = stages.count(Stage.OPENING) + stages.count(Stage.SETTLING)
@@ -116,11 +112,14 @@ class Isolates:
 
     def _start(self, isolate: Isolate, following: IsolateRun) -> None:
         try:
-            isolate.start(following)
+            has_begun = isolate.start(following)
         except (TypeError, ValueError, OverflowError) as error:
             self._note_idle(isolate)
             message = clean_message(f"its parameters cannot be sent to an isolate: {error}")
             following.finish(Failed("INVALID_PARAMETERS", message, retryable=False))
+        else:
+            if not has_begun:
+                self._note_idle(isolate)
 
     def _make(self) -> None:
         try:
@@ -144,7 +143,7 @@ class Isolates:
         """The first one that waits does so in vain: otherwise all would, where no isolate can be had."""
         while self._waiting:
             first = self._waiting.popleft()
-            if first.run.phase is Phase.WAITING:
+            if first.waits:
                 first.finish(first.failure(code, message, retryable=True))
                 return
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from flowherd.exit_status import describe_status, may_be_out_of_memory
-from flowherd.ledger import Cause, Cell, Segment, State
+from flowherd.ledger import Cause, Cell, Claim, Handler, Segment
 from flowherd.model import Failed
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from flowherd.ledger import Record
 
 _NAMED = 3  # of the activities that ran beside it
-_WAITING = {State.CLAIMED: "waited to begin", State.REPORTING: "was being reported"}
 
 
 def failure_of(segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
@@ -27,10 +26,10 @@ def failure_of(segment: Segment, record: Record, beside: Sequence[Record]) -> Fa
         beside: all that its process held, also in other segments.
 
     """
-    if record.state is State.CRASHED:
+    if record.claim is Claim.CRASHED:
         how = (segment.journal(record.index) or b"its isolate ended").decode()
         return Failed("WORKER_CRASHED", how, retryable=True)
-    doing = _WAITING.get(record.state, "ran")
+    doing = _doing(record)
     who = f"worker process {segment.get(Cell.PROCESS)} (pid {segment.get(Cell.PID)})"
     if segment.get(Cell.CAUSE) == Cause.STOPPED:
         return Failed("WORKER_SHUTDOWN", f"{who} was stopped while the activity {doing}", retryable=True)
@@ -39,6 +38,12 @@ def failure_of(segment: Segment, record: Record, beside: Sequence[Record]) -> Fa
     how = describe_status(segment.get(Cell.EXIT_STATUS)) + _memory(segment)
     neighbours = _beside(record, beside)
     return Failed("WORKER_CRASHED", f"{who} {how} while the activity {doing}{neighbours}", retryable=True)
+
+
+def _doing(record: Record) -> str:
+    if record.is_at_work:
+        return "ran"
+    return "was being reported" if record.handler is Handler.ENDED else "waited to begin"
 
 
 def _hung(segment: Segment, record: Record, beside: Sequence[Record], who: str) -> Failed:
@@ -61,9 +66,10 @@ def _memory(segment: Segment) -> str:
 
 def _beside(record: Record, beside: Sequence[Record]) -> str:
     """Which handlers were at work in the same process: one of them may have ended it."""
-    busy = (State.RUNNING, State.DETACHED)
     others = Counter(
-        other.name for other in beside if other.state in busy and other.sequence != record.sequence
+        other.name
+        for other in beside
+        if other.is_at_work and not other.is_isolated and other.sequence != record.sequence
     )
     if not others:
         return ""

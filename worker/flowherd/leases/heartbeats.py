@@ -21,8 +21,8 @@ import structlog
 from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.contact import Contact, Trouble
-from flowherd.ledger import Host, Ledger, Record, Segment, Standing, State
-from flowherd.working.tasks import Tasks
+from flowherd.ledger import Claim, Host, Ledger, Record, Segment, Standing
+from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,7 +230,7 @@ class Heartbeats:
         present = segment.record(record.index)
         if present is None or present.sequence != record.sequence or not segment.readable:
             return
-        if present.state is State.CRASHED:
+        if present.claim is Claim.CRASHED:
             return  # its settlement has the last word
         if answer.verdict is Verdict.ACCEPTED:
             segment.judge(record, Standing.GOOD, asked_at)

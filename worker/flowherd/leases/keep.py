@@ -13,7 +13,7 @@ from flowherd.client.tokens import HostTokens
 from flowherd.leases import heartbeats, settlement
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.transport.transport import new_client
-from flowherd.working.tasks import Tasks
+from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ import structlog
 from flowherd.leases.confirmations import Confirmations
 from flowherd.leases.heartbeats import Heartbeats
 from flowherd.leases.settlement import Settlement, name_of_segment
-from flowherd.ledger import HELD, Cell, Ledger, Life, Record, Segment, State
-from flowherd.working.tasks import Tasks
+from flowherd.ledger import Cell, Claim, Ledger, Life, Record, Segment
+from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,13 +134,13 @@ class LeaseKeeper:
         match segment.life:
             case Life.LIVE:
                 for record in segment.records():
-                    if record.state is State.CRASHED:
+                    if record.claim is Claim.CRASHED:
                         owed.append((segment, record))
                         self._settle_crashed_once(segment, record)
-                    elif record.state in HELD:
+                    elif record.is_owed:
                         held.append((segment, record))
             case Life.ENDED:
-                owed += [(segment, record) for record in segment.records() if record.state in HELD]
+                owed += [(segment, record) for record in segment.records() if record.is_owed]
                 if segment.number not in self._settling:
                     self._settle_when_whole(self._ledger.process_of(segment))
             case Life.FREE:

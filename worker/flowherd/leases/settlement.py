@@ -14,7 +14,7 @@ from flowherd.backoff import Backoff
 from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.leases.crash_reports import failure_of
-from flowherd.ledger import HELD, Cause, Cell, Host, Ledger, Record, Segment, Standing, State
+from flowherd.ledger import Cause, Cell, Claim, Host, Ledger, Record, Segment, Standing
 from flowherd.ledger.damage import unread_in
 from flowherd.model import Failed
 from flowherd.sdk.usage import unpack
@@ -84,7 +84,7 @@ class Settlement:
         """
         held = [(segment, record) for segment in segments for record in segment.records()]
         beside = tuple(record for _, record in held)
-        owed = [(segment, record) for segment, record in held if record.state in HELD]
+        owed = [(segment, record) for segment, record in held if record.is_owed]
         await asyncio.gather(*(self._settle_one(segment, record, beside) for segment, record in owed))
         for segment in segments:
             self._free(segment)
@@ -152,7 +152,7 @@ class Settlement:
 
     async def _tell(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Settled:
         """One try."""
-        kept = segment.journal(record.index) if record.state is State.REPORTING else None
+        kept = segment.journal(record.index) if record.claim is Claim.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
             if answer.verdict is not Verdict.REFUSED:
@@ -171,8 +171,9 @@ class Settlement:
         has died.
         """
         failure = failure_of(segment, record, beside)
-        crashed = record.state is State.RUNNING and segment.get(Cell.CAUSE) == Cause.CRASH
-        if not self._poison_after or not (crashed or record.state is State.CRASHED):
+        was_in_it = record.is_at_work and not record.is_isolated
+        crashed = was_in_it and segment.get(Cell.CAUSE) == Cause.CRASH
+        if not self._poison_after or not (crashed or record.claim is Claim.CRASHED):
             return failure
         charges = self._ledger.crash_history.charge(record.activity_id, failure.message, record.sequence)
         if charges.count < self._poison_after or not _ran_alone(record, beside):
@@ -191,10 +192,11 @@ def name_of_segment(segment: Segment) -> dict[str, int]:
 
 
 def _ran_alone(record: Record, beside: Sequence[Record]) -> bool:
-    if record.state is State.CRASHED:
+    if record.claim is Claim.CRASHED:
         return True
-    busy = {State.RUNNING, State.DETACHED}
-    return not any(other.state in busy and other.sequence != record.sequence for other in beside)
+    return not any(
+        other.is_at_work and not other.is_isolated and other.sequence != record.sequence for other in beside
+    )
 
 
 _OTHERWISE = {

@@ -2,31 +2,30 @@
 
 from flowherd.ledger.histogram import Timing
 from flowherd.ledger.layout import (
-    AT_WORK,
     FINAL,
-    HELD,
     Cause,
     Cell,
+    Claim,
     Clock,
+    Handler,
     Host,
     Life,
     ProcessTotal,
     Standing,
-    State,
 )
 from flowherd.ledger.ledger import Ledger
 from flowherd.ledger.segment import JOURNAL_BYTES, RECORD_BYTES, Record, Segment
 from flowherd.ledger.writer import RecordWriter, records_needed
 
 __all__ = [
-    "AT_WORK",
     "FINAL",
-    "HELD",
     "JOURNAL_BYTES",
     "RECORD_BYTES",
     "Cause",
     "Cell",
+    "Claim",
     "Clock",
+    "Handler",
     "Host",
     "Ledger",
     "Life",
@@ -35,7 +34,6 @@ __all__ = [
     "RecordWriter",
     "Segment",
     "Standing",
-    "State",
     "Timing",
     "records_needed",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from flowherd.ledger.layout import Cell, Clock, State
+from flowherd.ledger.layout import Cell, Clock, is_record_byte
 from flowherd.ledger.segment import RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def damage_in(segment: Segment, unread_before: Mapping[int, bytes]) -> tuple[str
     unread = {}
     high_water = segment.get(Cell.HIGH_WATER)
     for index, state in enumerate(bytes(segment.states)):
-        if state > State.CRASHED:
+        if not is_record_byte(state):
             return f"record {index} is in state {state}", {}
         if state and (index >= high_water or segment.record(index) is None):
             start = segment.offset + segment.layout.bodies + index * RECORD_BYTES

@@ -5,24 +5,41 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 
 
-class State(IntEnum):
-    """What a record says about its activity (design table: who beats it, who settles it)."""
+class Handler(IntEnum):
+    """Where the handler of an attempt stands."""
 
-    FREE = 0
-    CLAIMED = 1  # waits for a slot, or for the loop; its limit has not begun
+    WAITING = 0
+    ADMITTED = 1
     RUNNING = 2
-    REPORTING = 3  # outcome known, not yet accepted
-    DETACHED = 4  # reported or lost, but the handler has not ended: the slot is still held
-    ISOLATED = 5  # runs in an isolate: whatever ends its worker's process, it was not this
-    CRASHED = 6  # its isolate has died with it: the keeper settles it, although its worker lives
+    STOPPING = 3
+    ENDED = 4
 
 
-AT_WORK = frozenset({State.RUNNING, State.ISOLATED})  # what the hang rule looks at
-HELD = AT_WORK | {
-    State.CLAIMED,
-    State.REPORTING,
-    State.CRASHED,
-}  # what is owed to the engine: the keeper settles it
+class Claim(IntEnum):
+    """What the engine still expects of an attempt."""
+
+    HELD = 0
+    REPORTING = 1
+    CRASHED = 2
+    CLOSED = 3
+
+
+# The byte of a record: 0 while it is free, else TAKEN, whether its handler is in an isolate, and the pair. The bits
+# between are kept for more that is said of an attempt.
+TAKEN = 0x80
+ISOLATED = 0x20
+PAIR = 0x1F
+PAIRS = 20
+
+
+def pair_of(handler: Handler, claim: Claim) -> int:
+    """Handler and claim as one number below `PAIRS`."""
+    return handler << 2 | claim
+
+
+def is_record_byte(byte: int) -> bool:
+    """Some writer of ours can have stored it."""
+    return not byte or (byte >= TAKEN and byte & PAIR < PAIRS and not byte & 0x40)
 
 
 class Standing(IntEnum):
@@ -121,7 +138,7 @@ class Clock(IntEnum):
     READY_AT = 65  # worker, as all below
     LAST_GOOD_POLL = 66
     LOOP_LAG_S = 67
-    NEXT_POLL_AT = 68  # with the last three: what `flowherd.working.pacing.Sibling` says
+    NEXT_POLL_AT = 68  # with the last three: what `flowherd.worker.pacing.Sibling` says
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70
     FILL = 71  # what share of the slots that polls asked for was filled lately, 0 to 1

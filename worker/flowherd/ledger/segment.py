@@ -14,7 +14,18 @@ from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import WorkTable
 from flowherd.ledger.checked import CHECKED, checked, read_checked
 from flowherd.ledger.histogram import CELLS, Timing, bucket_of
-from flowherd.ledger.layout import Cause, Cell, Clock, Life, Standing, State
+from flowherd.ledger.layout import (
+    ISOLATED,
+    PAIR,
+    Cause,
+    Cell,
+    Claim,
+    Clock,
+    Handler,
+    Life,
+    Standing,
+    is_record_byte,
+)
 from flowherd.ledger.usage import AREA_BYTES as SPENDINGS_BYTES
 from flowherd.ledger.usage import newest
 
@@ -36,11 +47,11 @@ _PAGE = mmap.PAGESIZE
 class Record:
     """A consistent copy of one record. Times are seconds of the monotonic clock, which all processes share.
 
-    `started_at` and `limit_s` mean something from RUNNING on; both are 0 before.
+    `started_at` and `limit_s` mean something while the handler is at work; both are 0 before.
     """
 
     index: int
-    state: State
+    byte: int
     sequence: int
     activity_id: str
     worker_id: str
@@ -49,6 +60,41 @@ class Record:
     lease_s: float
     started_at: float
     limit_s: float
+
+    @property
+    def handler(self) -> Handler:
+        """Where the handler stands."""
+        return Handler((self.byte & PAIR) >> 2)
+
+    @property
+    def claim(self) -> Claim:
+        """What the engine still expects."""
+        return Claim(self.byte & 3)
+
+    @property
+    def is_held(self) -> bool:
+        """The outcome is open and the engine waits for it."""
+        return not self.byte & 3
+
+    @property
+    def is_owed(self) -> bool:
+        """The engine waits for word about it: the keeper settles it if its process dies."""
+        return self.byte & 3 != Claim.CLOSED
+
+    @property
+    def is_at_work(self) -> bool:
+        """The handler runs, whatever the claim says."""
+        return Handler.RUNNING <= (self.byte & PAIR) >> 2 <= Handler.STOPPING
+
+    @property
+    def is_detached(self) -> bool:
+        """The handler runs although nothing is owed any more."""
+        return self.is_at_work and not self.is_owed
+
+    @property
+    def is_isolated(self) -> bool:
+        """The handler runs in an isolate: whatever ends its worker's process, it was not this."""
+        return bool(self.byte & ISOLATED)
 
 
 def pages(size: int) -> int:
@@ -257,13 +303,13 @@ class Segment:
             return None
         state = self.states[index]
         started_at, limit_s = self.times[2 * index], self.times[2 * index + 1]
-        if not state or state > State.CRASHED or self.map[start : start + _TEXT_AT] != body[:_TEXT_AT]:
+        if not state or not is_record_byte(state) or self.map[start : start + _TEXT_AT] != body[:_TEXT_AT]:
             return None
-        has_begun = state >= State.RUNNING
+        has_begun = (state & PAIR) >> 2 >= Handler.RUNNING
         text = body[_TEXT_AT:end]
         return Record(
             index=index,
-            state=State(state),
+            byte=state,
             sequence=sequence,
             activity_id=text[:id_len].decode(),
             worker_id=text[id_len : id_len + worker_len].decode(),

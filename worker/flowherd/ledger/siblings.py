@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from flowherd.ledger.layout import Cell, Clock
-from flowherd.working.pacing import Sibling
+from flowherd.worker.pacing import Sibling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

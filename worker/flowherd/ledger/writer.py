@@ -8,17 +8,24 @@ from flowherd import crashpoints
 from flowherd.errors import LedgerFull
 from flowherd.ledger.checked import CHECKED, checked
 from flowherd.ledger.histogram import Timing
-from flowherd.ledger.layout import AT_WORK, Cell, Clock, State
+from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Cell, Claim, Clock, Handler, pair_of
 from flowherd.ledger.segment import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Segment
 from flowherd.ledger.usage import AREA_BYTES, write_of
 
 # Looking a member up in its enum costs as much as storing it: these are stored for every activity.
-_FREE, _CLAIMED, _RUNNING, _REPORTING, _DETACHED, _ISOLATED = (
-    int(state)
-    for state in (State.FREE, State.CLAIMED, State.RUNNING, State.REPORTING, State.DETACHED, State.ISOLATED)
+_FREE = 0
+_WAITING, _RUNNING, _REPORTING, _CRASHED, _DETACHED = (
+    TAKEN | pair_of(handler, claim)
+    for handler, claim in (
+        (Handler.WAITING, Claim.HELD),
+        (Handler.RUNNING, Claim.HELD),
+        (Handler.ENDED, Claim.REPORTING),
+        (Handler.ENDED, Claim.CRASHED),
+        (Handler.STOPPING, Claim.CLOSED),
+    )
 )
+_STOPPING = pair_of(Handler.STOPPING, Claim.HELD)
 _RUN, _REPORT = Timing.RUN, Timing.REPORT
-_AT_WORK = (_RUNNING, _ISOLATED)
 _SEGMENT_BITS, _RECORD_BITS = (
     12,
     30,
@@ -74,7 +81,7 @@ class RecordWriter:
         lease_s: float,
         spent: bytes | None = None,
     ) -> tuple[int, int]:
-        """Writes a CLAIMED record before the handler starts and returns its index and sequence.
+        """Writes a record that waits before the handler starts and returns its index and sequence.
 
         `spent` is what the activity has spent already, under an earlier claim.
 
@@ -105,19 +112,24 @@ class RecordWriter:
             self.segment.put(Cell.HIGH_WATER, index + 1)
         if spent is not None:
             self.keep_spent(index, sequence, spent)
-        self._states[index] = _CLAIMED
+        self._states[index] = _WAITING
         crashpoints.reached("after_claim")
         return index, sequence
 
     def running(self, index: int, *, now: float, limit_s: float, apart: bool = False) -> None:
-        """CLAIMED → RUNNING, or ISOLATED where it runs in an isolate: the limit begins."""
+        """The handler begins, `apart` in an isolate, and with it the limit."""
         self._times[2 * index] = now
         self._times[2 * index + 1] = limit_s
-        self._states[index] = _ISOLATED if apart else _RUNNING
+        self._states[index] = _RUNNING | ISOLATED if apart else _RUNNING
+
+    def stands(self, index: int, pair: int) -> None:
+        """Stores where an attempt stands, where nothing else is to be kept with it."""
+        states = self._states
+        states[index] = states[index] & ISOLATED | TAKEN | pair
 
     def ran(self, index: int, now: float) -> None:
-        """Counts how long a handler at work took; one that has never begun took no time."""
-        if self._states[index] in _AT_WORK:
+        """Counts how long a handler took until its outcome was known; one that has never begun took no time."""
+        if _RUNNING & PAIR <= self._states[index] & PAIR <= _STOPPING:
             self.segment.count(_RUN, now - self._times[2 * index])
 
     def ended(self, counter: Cell, report_s: float) -> None:
@@ -125,17 +137,17 @@ class RecordWriter:
         self.segment.add(counter)
         self.segment.count(_REPORT, report_s)
 
-    def reporting(self, index: int, completion: bytes | None) -> None:
-        """→ REPORTING; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
+    def reporting(self, index: int, completion: bytes | None, byte: int = _REPORTING) -> None:
+        """The outcome is on its way; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
         crashpoints.reached("after_handler")
         self._keep(index, completion)
-        self._states[index] = _REPORTING
+        self._states[index] = byte
         crashpoints.reached("before_report")
 
     def crashed(self, index: int, death: str) -> None:
-        """→ CRASHED: its isolate has died with it, and how; the keeper tells the engine."""
+        """CRASHED: its isolate has died with it, and how; the keeper tells the engine."""
         self._keep(index, death.encode(errors="replace"))
-        self._states[index] = State.CRASHED
+        self._states[index] = _CRASHED
 
     def _keep(self, index: int, text: bytes | None) -> None:
         """Puts `text` into the record's journal, if it fits, in place of what an earlier record left there."""
@@ -168,20 +180,22 @@ class RecordWriter:
         if is_only_place:
             self.clear(index)
         place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s, spent=spent)
-        if old.state in AT_WORK:
-            self.running(place[0], now=old.started_at, limit_s=old.limit_s, apart=old.state is State.ISOLATED)
-        elif old.state is State.REPORTING:
-            self.reporting(place[0], completion)
+        if old.is_at_work:
+            self.running(place[0], now=old.started_at, limit_s=old.limit_s, apart=old.is_isolated)
+        if old.claim is Claim.REPORTING:
+            self.reporting(place[0], completion, old.byte)
+        else:
+            self.stands(place[0], old.byte & PAIR)
         if not is_only_place:
             self.clear(index)
         return place
 
     def detached(self, index: int) -> None:
-        """→ DETACHED: nothing is owed to the engine any more, but the handler still runs."""
-        self._states[index] = _DETACHED
+        """DETACHED: nothing is owed to the engine any more, but the handler still runs."""
+        self._states[index] = self._states[index] & ISOLATED | _DETACHED
 
     def clear(self, index: int) -> None:
-        """→ FREE."""
+        """The place is free again."""
         self._states[index] = _FREE
         self._free.append(index)
 

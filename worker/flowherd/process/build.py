@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.client.kruxia import connect
 from flowherd.client.tokens import LedgerTokens
+from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.metering import measuring
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.scratch import begin_sweep
@@ -20,17 +21,16 @@ from flowherd.ledger import Clock, Ledger, RecordWriter, Segment
 from flowherd.ledger.limits import HostPermits, RecordLocks
 from flowherd.ledger.siblings import Siblings
 from flowherd.process.loops import new_loop
-from flowherd.running.environment import RunEnvironment
 from flowherd.sdk.activity import Mode
 from flowherd.stock.stock_files import SdkFiles
-from flowherd.working.streams import EngineStreams
-from flowherd.working.worker import SharedHost, Worker
+from flowherd.worker.streams import EngineStreams
+from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
     from flowherd.client.kruxia import KruxiaEngine
+    from flowherd.execution.environment import Tracing
     from flowherd.isolates.terms import IsolateHost
     from flowherd.ledger.wakeups import Wakeups
-    from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 
@@ -107,7 +107,9 @@ class BuiltWorker:
         )
         siblings = Siblings(ledger.segments, segment, wakeups)
         isolates = _isolates(config, place, environment)
-        host = SharedHost(ledger.crash_history, siblings, isolates, self._rouse_keeper, self._polls_wait)
+        host = SharedHost(
+            ledger.segments, ledger.crash_history, siblings, isolates, self._rouse_keeper, self._polls_wait
+        )
         self.worker = Worker(config, registry, self._engine, writer, environment, host)
         asyncio.get_running_loop().add_reader(wakeups.of(segment.number), self._heed_wakeup)
         segment.set_clock(Clock.READY_AT, time.monotonic())

@@ -23,12 +23,12 @@ from flowherd.link.messages import (
     decode_downward,
 )
 from flowherd.process.stacks import dump_tasks, dump_threads
-from flowherd.working.tasks import start_thread
+from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.working.worker import Worker
+    from flowherd.worker.worker import Worker
 
 ORPHAN_RELEASE_S = 2.0  # the supervisor is gone: give everything back (faults.md P1)
 ORPHAN_EXIT_S = 3.0  # ... and end, even with a blocked loop, well before the keeper kills at 4 s

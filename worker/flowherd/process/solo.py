@@ -22,13 +22,13 @@ from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.settings.checks import cautions, choose_sizes
 from flowherd.telemetry.start import begin_tracing, end_tracing
 from flowherd.telemetry.wanted import wanted
-from flowherd.working.tasks import start_thread
+from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.execution.environment import Tracing
     from flowherd.link.messages import Stopped
-    from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
     from flowherd.settings.model import Settings
     from flowherd.settings.worker_config import WorkerConfig

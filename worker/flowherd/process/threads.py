@@ -41,15 +41,15 @@ from flowherd.process.worker_process import (
     send_last,
 )
 from flowherd.telemetry.start import begin_tracing, end_tracing
-from flowherd.working.tasks import start_thread
+from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flowherd.execution.environment import Tracing
     from flowherd.link.link import Link
-    from flowherd.running.environment import Tracing
     from flowherd.sdk.registry import Registry
-    from flowherd.working.worker import Worker
+    from flowherd.worker.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)

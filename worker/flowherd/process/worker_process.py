@@ -31,10 +31,10 @@ from flowherd.telemetry.start import begin_tracing, end_tracing
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from flowherd.execution.environment import Tracing
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.messages import Downward, Ready, Stopped
-    from flowherd.running.environment import Tracing
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig

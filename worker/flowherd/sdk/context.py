@@ -11,14 +11,14 @@ from flowherd.errors import LeaseLost
 from flowherd.files.checkpoints import AsyncCheckpoints, SyncCheckpoints
 from flowherd.files.file_context import AsyncFileContext, SyncFileContext
 from flowherd.model import Usage
-from flowherd.running.run_state import CancelReason, RunState
 from flowherd.sdk.costs import Money, checked_cost
+from flowherd.sdk.run_state import CancelReason, RunState
 from flowherd.sdk.streams import SyncTokenStream, TokenStream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-    from flowherd.running.environment import StockFiles
+    from flowherd.execution.environment import StockFiles
 
 YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn this often, not at each call
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from flowherd.running.run_state import CancelReason
 from flowherd.sdk.redaction import mask
+from flowherd.sdk.run_state import CancelReason
 from flowherd.sdk.tracebacks import describe_exception
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from flowherd.running.environment import Outlet
-    from flowherd.running.run_state import RunState
+    from flowherd.execution.environment import Outlet
+    from flowherd.sdk.run_state import RunState
 
 
 class _Stream:

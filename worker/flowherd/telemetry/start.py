@@ -11,7 +11,7 @@ import structlog
 from flowherd.telemetry.wanted import wanted
 
 if TYPE_CHECKING:
-    from flowherd.running.environment import Tracing
+    from flowherd.execution.environment import Tracing
     from flowherd.settings.worker_config import WorkerConfig
 
 FLUSH_S = 0.2  # what a process that ends takes beyond a drain's time: it is killed 1.5 s after that

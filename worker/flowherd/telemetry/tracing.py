@@ -11,7 +11,7 @@ from opentelemetry.trace import INVALID_SPAN, SpanKind, Status, StatusCode, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from flowherd.model import Completed, Died, Lost
-from flowherd.running.run_state import CancelReason
+from flowherd.sdk.run_state import CancelReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from flowherd.model import Activity, Outcome
-    from flowherd.running.run_state import RunState
+    from flowherd.sdk.run_state import RunState
     from flowherd.telemetry.provider import Spans
 
 _EVENTS = {
@@ -34,7 +34,7 @@ _w3c = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """`flowherd.running.environment.Tracing` by OpenTelemetry; make it after the fork, once in a process.
+    """`flowherd.execution.environment.Tracing` by OpenTelemetry; make it after the fork, once in a process.
 
     Args:
         spans: makes and sends them.
@@ -91,7 +91,7 @@ class Tracing:
 
 
 class AttemptSpan:
-    """`flowherd.running.environment.Trace`: the span of one attempt; from any thread.
+    """`flowherd.execution.environment.Trace`: the span of one attempt; from any thread.
 
     Args:
         span: has begun.

@@ -8,6 +8,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from flowherd.execution.environment import ShutdownSignal
 from flowherd.exits import Exit
 from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded
 from flowherd.isolates.inside.remote import Calls
@@ -21,9 +22,8 @@ from flowherd.isolates.isolate_protocol import (
     Shutdown,
     decode_downward,
 )
-from flowherd.running.environment import ShutdownSignal
-from flowherd.running.run_state import CancelReason
-from flowherd.working.tasks import start_thread
+from flowherd.sdk.run_state import CancelReason
+from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     from flowherd.isolates.inside.remote import RemoteState
@@ -74,7 +74,7 @@ class Desk:
     def close(self) -> None:
         """The activity has ended."""
         if self.state is not None:
-            self.state.end()
+            self.state.note_end()
             self.state = None
 
     def _pass_on_cancel(self) -> None:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd.errors import AppImportError, LifespanFailed
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.profiles import WholeProcess
 from flowherd.exits import Exit
 from flowherd.isolates.inside.desk import Desk, Job
@@ -38,8 +40,6 @@ from flowherd.isolates.isolate_protocol import (
 from flowherd.model import Activity, Completed, Failed, Result
 from flowherd.process import fork_guard, lifespan
 from flowherd.process.loops import new_loop
-from flowherd.running.environment import RunEnvironment
-from flowherd.running.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.sdk.context import ActivityContext
 from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.telemetry.start import begin_tracing, end_tracing
@@ -47,7 +47,7 @@ from flowherd.telemetry.start import begin_tracing, end_tracing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.running.environment import Tracing
+    from flowherd.execution.environment import Tracing
     from flowherd.sdk.activity import ActivityDefinition
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry

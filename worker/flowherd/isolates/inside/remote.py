@@ -27,16 +27,16 @@ from flowherd.isolates.isolate_protocol import (
     Upload,
     UsageRecorded,
 )
-from flowherd.running.run_state import RunState
 from flowherd.sdk.costs import Costs, checked_cost
+from flowherd.sdk.run_state import RunState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from flowherd.execution.environment import RunEnvironment
     from flowherd.isolates.inside.voice import Voice
     from flowherd.isolates.isolate_protocol import Saying
     from flowherd.model import Activity, Usage
-    from flowherd.running.environment import RunEnvironment
     from flowherd.sdk.context import ActivityContext
     from flowherd.sdk.costs import Money
 
@@ -177,7 +177,7 @@ class RemoteFiles:
 
 
 class RemoteTransfers:
-    """`flowherd.running.environment.Transfers` by way of the worker."""
+    """`flowherd.execution.environment.Transfers` by way of the worker."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -207,7 +207,7 @@ class RemoteTransfers:
 
 
 class RemoteStreams:
-    """`flowherd.running.environment.Streams` by way of the worker."""
+    """`flowherd.execution.environment.Streams` by way of the worker."""
 
     def __init__(self, voice: Voice) -> None:
         self._voice = voice
@@ -220,7 +220,7 @@ class RemoteStreams:
 
 
 class _RemoteOutlet:
-    """`flowherd.running.environment.Outlet` of one stream."""
+    """`flowherd.execution.environment.Outlet` of one stream."""
 
     def __init__(self, voice: Voice, number: int) -> None:
         self._voice = voice

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from flowherd.isolates.inside.voice import Voice
     from flowherd.model import Outcome
-    from flowherd.running.run_state import CancelReason
+    from flowherd.sdk.run_state import CancelReason
 
 _MOST_CHARS = 8000  # of a text: a message has a limit
 
 
 class RemoteTrace:
-    """`flowherd.running.environment.Trace` by way of the worker."""
+    """`flowherd.execution.environment.Trace` by way of the worker."""
 
     def __init__(self, voice: Voice, carrier: Mapping[str, str]) -> None:
         self._voice = voice

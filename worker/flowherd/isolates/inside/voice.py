@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowherd.isolates.frames import Buffer
-    from flowherd.running.run_state import RunState
+    from flowherd.sdk.run_state import RunState
 
 REASON_S = 0.5  # SIGTERM may overtake the message that says why
 _MOST_CHARS = 4000  # of a record: a line of the log holds 4 KiB

@@ -1,15 +1,27 @@
-"""Threads for handlers that block; it must not know activities or delay the end of a process."""
+"""The executor of handlers that block: daemon threads, so that none delays the end of its process."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import deque
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING
+
+from flowherd.execution.invoke import ThreadLoop, deliver, invoke_sync
+from flowherd.model import Failed
+from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from flowherd.execution.executor import Outlet
+    from flowherd.execution.stepping import LoopMeter
+    from flowherd.model import Result
+    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.worker.attempt import Attempt
 
 _log = logging.getLogger(__name__)
 
@@ -126,3 +138,47 @@ class ThreadPool:
                 return None
             finally:
                 self._idle -= 1
+
+
+class InThread:
+    """Runs handlers in threads: plain functions, and coroutine functions on a loop of their own.
+
+    Args:
+        threads: the pool.
+        meter: knows who is in threads.
+        outlet: is told what becomes of them.
+
+    """
+
+    def __init__(self, threads: ThreadPool, meter: LoopMeter, outlet: Outlet) -> None:
+        self._threads = threads
+        self._meter = meter
+        self._outlet = outlet
+
+    def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        """Runs it now: there are as many threads as slots."""
+        if not self._outlet.begin(attempt):
+            return
+        loop, meter, name = asyncio.get_running_loop(), self._meter, attempt.activity.name
+        stay = meter.enter_thread(name)
+        if definition.is_async:
+            attempt.handle = own_loop = ThreadLoop()
+            call = partial(own_loop.run, definition, attempt)
+        else:
+            call = partial(invoke_sync, definition, attempt)
+
+        def end(outcome: Result) -> None:
+            meter.leave_thread(name, stay)
+            self._outlet.finished(attempt, outcome)
+
+        try:
+            self._threads.submit(lambda: deliver(loop, end, stay.run(call)))
+        except RuntimeError as exc:
+            end(Failed("WORKER_OVERLOADED", clean_message(str(exc)), retryable=True))
+
+    def stop(self, attempt: Attempt) -> None:
+        """Cancels a coroutine; a plain function sees `ctx.cancelled`, and waits for files end."""
+        if attempt.handle is not None:
+            attempt.handle.stop()
+        elif attempt.files is not None:
+            attempt.files.cancel()

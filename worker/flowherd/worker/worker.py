@@ -10,25 +10,24 @@ import structlog
 
 from flowherd.awake import Patience
 from flowherd.client.circuit import Circuit
+from flowherd.execution.executors import Executors
+from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
 from flowherd.ledger.siblings import Siblings
 from flowherd.link.messages import Stopped, stopped
-from flowherd.running.offload import ThreadPool
-from flowherd.running.runner import Runner
-from flowherd.working.attempt import Tools
-from flowherd.working.attempts import Attempts
-from flowherd.working.poller import Mode, Poller
-from flowherd.working.reporter import Reporter
-from flowherd.working.slots import Slots
-from flowherd.working.tasks import Tasks
+from flowherd.worker.attempts import Attempts
+from flowherd.worker.poller import Mode, Poller
+from flowherd.worker.reporter import Reporter
+from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from flowherd.client.protocol import Engine
+    from flowherd.execution.environment import RunEnvironment
     from flowherd.isolates.pool import Isolates
-    from flowherd.running.environment import RunEnvironment
+    from flowherd.ledger import Segment
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 
@@ -59,6 +58,7 @@ class SharedHost:
     """What a worker shares its host with.
 
     Attributes:
+        segments: of all workers, None for a worker that sees its own alone.
         suspects: the host's table of activities that processes have died with, None for a table of its own.
         siblings: the host's other processes, None for a worker that is alone.
         isolates: where activities with offload="process" run; None where nobody makes them.
@@ -67,6 +67,7 @@ class SharedHost:
 
     """
 
+    segments: Iterable[Segment] | None = None
     crash_history: CrashHistory | None = None
     siblings: Siblings | None = None
     isolates: Isolates | None = None
@@ -102,30 +103,39 @@ class Worker:
         self.isolates = host.isolates
         circuit = self._circuit = Circuit()
         self._segment = writer.segment
-        self._say_held = writer.segment.writer_of(Cell.HELD)
         self._environment = environment
         self._threads = ThreadPool(config.concurrency)
-        self._slots = Slots(config.concurrency, self._slots_changed)
-        self._runner = Runner(registry, config, self._threads, environment, host.isolates)
-        tools = Tools(
-            engine=engine,
-            writer=writer,
-            slots=self._slots,
-            runner=self._runner,
-            reporter=Reporter(
-                engine,
-                circuit,
-                config.call_deadline_s,
-                limit_s=config.activity_timeout_s,
-                most_large=max(1, config.concurrency // 4),
-            ),
-            meter=environment.meter,
-            crash_history=host.crash_history or CrashHistory.none(),
+        self._executors = Executors(registry, config, self._threads, environment, host.isolates)
+        reporter = Reporter(
+            engine,
+            circuit,
+            config.call_deadline_s,
+            limit_s=config.activity_timeout_s,
+            most_large=max(1, config.concurrency // 4),
         )
-        self._attempts = Attempts(config, tools, self._acknowledged)
         siblings = host.siblings or Siblings.none(writer.segment)
+        self._attempts = Attempts(
+            config,
+            engine,
+            writer,
+            self._executors,
+            reporter,
+            environment.meter,
+            host.crash_history or CrashHistory.none(),
+            host.segments or (writer.segment,),
+            self._acknowledged,
+            self._slots_changed,
+        )
         self._poller = Poller(
-            config, tools, circuit, self._attempts, siblings, host.rouse_keeper, host.polls_wait
+            config,
+            engine,
+            writer.segment,
+            environment.meter,
+            circuit,
+            self._attempts,
+            siblings,
+            host.rouse_keeper,
+            host.polls_wait,
         )
         self._tasks = Tasks()
         self._order: _StopOrder | None = None
@@ -133,19 +143,18 @@ class Worker:
         self._segment.put(Cell.LIMIT, config.concurrency)
 
     def __repr__(self) -> str:
-        return f"<Worker {self._slots!r} {self._attempts!r}>"
+        return f"<Worker {self._attempts!r}>"
 
     # Orders
 
     def set_slots(self, limit: int, n: int) -> None:
         """Runs at most `limit` activities from now on, and says so by storing `n` in the segment."""
-        self._slots.resize(limit)
         self._threads.resize(max(limit, 1))
         if self.isolates is not None:
             self.isolates.resize(limit)
         self._segment.put(Cell.LIMIT, limit)
         self._segment.put(Cell.LIMIT_APPLIED, n)
-        self._attempts.start_waiting()
+        self._attempts.resize(limit)
 
     def quiet(self) -> None:
         """Stops polling; everything else goes on."""
@@ -170,7 +179,7 @@ class Worker:
 
     def called(self) -> None:
         """A sibling rang: polls at once, and begins what waited for a permit of the host."""
-        self._runner.permits_changed()
+        self._executors.permits_changed()
         self._poller.called()
 
     def _give(self, order: _StopOrder) -> None:
@@ -255,7 +264,6 @@ class Worker:
     # Notices from the parts
 
     def _slots_changed(self) -> None:
-        self._say_held(self._slots.held)
         self._poller.slots_changed()
 
     def _acknowledged(self) -> None:

@@ -13,26 +13,29 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flowherd import crashpoints
+from flowherd.client.protocol import Batch
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
 from flowherd.thread_time import busy_s
-from flowherd.working.batch_size import BatchSize
-from flowherd.working.pacing import SOON_S
-from flowherd.working.turns import Turns
+from flowherd.worker.batch_size import BatchSize
+from flowherd.worker.pacing import SOON_S
+from flowherd.worker.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from flowherd.client.circuit import Circuit
-    from flowherd.client.protocol import Batch
+    from flowherd.client.protocol import Engine
+    from flowherd.execution.stepping import LoopMeter
+    from flowherd.ledger import Segment
     from flowherd.ledger.siblings import Siblings
     from flowherd.settings.worker_config import WorkerConfig
-    from flowherd.working.attempt import Tools
-    from flowherd.working.attempts import Attempts
+    from flowherd.worker.attempts import Attempts
 
 _SLOWLY = 0.2  # weight of the newest poll in the fill ratio
 _LOOKS_AGAIN_S = 0.1  # while polls have to wait
 _NEVER = 1 << 62  # more slots than there are
+_NOTHING = Batch()
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,7 +60,9 @@ class Poller:
 
     Args:
         config: the pauses, and the most that a poll asks for.
-        tools: the collaborators.
+        engine: the client.
+        segment: of this worker.
+        meter: knows which activities are light.
         circuit: knows whether the engine can be reached.
         attempts: takes over what comes.
         siblings: the host's other processes.
@@ -72,7 +77,9 @@ class Poller:
     def __init__(
         self,
         config: WorkerConfig,
-        tools: Tools,
+        engine: Engine,
+        segment: Segment,
+        meter: LoopMeter,
         circuit: Circuit,
         attempts: Attempts,
         siblings: Siblings,
@@ -80,16 +87,16 @@ class Poller:
         polls_wait: Callable[[], bool],
     ) -> None:
         self._config = config
-        self._engine = tools.engine
+        self._engine = engine
         self._circuit = circuit
-        self._slots = tools.slots
+        self._slots = attempts.slots
         self._attempts = attempts
         self._claimed = claimed
         self._polls_wait = polls_wait
         self._loop = asyncio.get_running_loop()
         self._turns = Turns(config, siblings, self._loop.time())
-        self._meter = tools.meter
-        self._segment = tools.writer.segment
+        self._meter = meter
+        self._segment = segment
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
         self._most = config.poll_max
@@ -215,16 +222,14 @@ class Poller:
     async def _poll(self, wanted: int) -> None:
         """Slots first: what comes must be able to start at once (protocol.md R1)."""
         began_at = self._loop.time()
-        asked = permits = self._slots.take(self._turns.share_of(wanted))
+        asked, batch = self._attempts.reserve(self._turns.share_of(wanted)), _NOTHING
         try:
-            batch = await self._ask(permits, began_at)
-            found = len(batch.activities) + len(batch.undecodable)
-            if found:
-                permits = self._attempts.accept(batch, permits, began_at)
-                self._claimed()
+            batch = await self._ask(asked, began_at)
         finally:
-            self._slots.give_back(permits)
-            self._attempts.start_waiting()
+            self._attempts.polled(asked, batch, began_at)
+        found = len(batch.activities) + len(batch.undecodable)
+        if found:
+            self._claimed()
         self._batch_size.found(asked, len(batch.activities))
         self._note_fill(min(len(batch.activities) / wanted, 1.0))
         self._turns.found(

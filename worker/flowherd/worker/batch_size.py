@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from flowherd.working.pacing import MOST
+from flowherd.worker.pacing import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable

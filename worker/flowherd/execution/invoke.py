@@ -18,7 +18,6 @@ from flowherd.sdk.tracebacks import clean_message, describe_exception, report
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.model import Usage
     from flowherd.sdk.activity import ActivityDefinition
 
 MAX_CODE_CHARS = 100
@@ -98,10 +97,10 @@ class ThreadLoop:
 def outcome_of(value: Any, state: RunState) -> Result:
     """The outcome for what a handler returned; raises InvalidOutput."""
     if not isinstance(value, ActivityResult):
-        return Completed(encode_output(value), *spent(state))
+        return Completed(encode_output(value), *state.spent)
     _take_costs(value, state)
     if value.failure is None:
-        return Completed(encode_output(value), *spent(state))
+        return Completed(encode_output(value), *state.spent)
     code, message, retryable = value.failure
     return failed(state, code, mask(str(message), state.environment.secrets), retryable=bool(retryable))
 
@@ -139,11 +138,6 @@ def stopped(state: RunState, detail: str) -> Failed:
     return failed(state, "CANCELLED", detail, retryable=True)
 
 
-def spent(state: RunState) -> tuple[str | None, tuple[Usage, ...]]:
-    """Cost and usage recorded so far."""
-    return (None, ()) if state.costs is None else (state.costs.cost_usd, state.costs.usage)
-
-
 def deliver(loop: asyncio.AbstractEventLoop, end: Callable[[Result], None], outcome: Result) -> None:
     """Hands an outcome from a thread to the loop, which may be closed by now."""
     try:
@@ -154,7 +148,7 @@ def deliver(loop: asyncio.AbstractEventLoop, end: Callable[[Result], None], outc
 
 def failed(state: RunState, code: Any, message: str, *, retryable: bool) -> Failed:
     """A failure with cleaned words and what was spent until now."""
-    return Failed(_code(code), clean_message(message), retryable, *spent(state))
+    return Failed(_code(code), clean_message(message), retryable, *state.spent)
 
 
 def _code(code: Any) -> str:

@@ -11,8 +11,8 @@ from flowherd.sdk.costs import Costs
 if TYPE_CHECKING:
     import logging
 
-    from flowherd.model import Activity
-    from flowherd.running.environment import RunEnvironment, Trace, Transfers
+    from flowherd.execution.environment import RunEnvironment, Trace, Transfers
+    from flowherd.model import Activity, Usage
     from flowherd.sdk.costs import SpendingKeeper
 
 _ending = threading.Lock()
@@ -44,11 +44,17 @@ class RunState:
         "trace",
     )
 
+    environment: RunEnvironment
+
     def __init__(
-        self, activity: Activity, environment: RunEnvironment, keeper: SpendingKeeper | None = None
+        self,
+        activity: Activity,
+        environment: RunEnvironment | None = None,
+        keeper: SpendingKeeper | None = None,
     ) -> None:
         self.activity = activity
-        self.environment = environment
+        if environment is not None:
+            self.environment = environment  # else whoever starts the handler sets it
         self.keeper = keeper  # of what is spent, None where a crash is nobody's to settle
         self.limit_s = 0.0
         self.cancel_reason: CancelReason | None = None
@@ -70,7 +76,12 @@ class RunState:
                     self.costs = Costs(self.keeper)
         return self.costs
 
-    def end(self) -> None:
+    @property
+    def spent(self) -> tuple[str | None, tuple[Usage, ...]]:
+        """Cost and usage recorded so far."""
+        return (None, ()) if self.costs is None else (self.costs.cost_usd, self.costs.usage)
+
+    def note_end(self) -> None:
         """The handler has ended: `costs` and `files` stay what they are."""
         with _ending:
             self.has_ended = True

@@ -26,9 +26,9 @@ from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.model import Completed, Failed
 from flowherd.transport.progress import LARGE_BODY_BYTES
-from flowherd.working.changes import Changes
-from flowherd.working.parcel import Parcel, Withdrawn, refused
-from flowherd.working.tasks import Tasks
+from flowherd.worker.changes import Changes
+from flowherd.worker.parcel import Parcel, Withdrawn, refused
+from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

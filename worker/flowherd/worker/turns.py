@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from flowherd.working.pacing import Leave, Pace, Poll, Rhythm, Wait, decide, helper
+from flowherd.worker.pacing import Leave, Pace, Poll, Rhythm, Wait, decide, helper
 
 if TYPE_CHECKING:
     from flowherd.ledger.siblings import Siblings
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Turns:
-    """Carries out what `flowherd.working.pacing` decides. Times are seconds of the loop's clock.
+    """Carries out what `flowherd.worker.pacing` decides. Times are seconds of the loop's clock.
 
     Args:
         config: the pauses of a host without work.

@@ -18,7 +18,7 @@ import structlog
 
 from flowherd.backoff import Backoff
 from flowherd.errors import EngineError
-from flowherd.working.tasks import Tasks
+from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -37,7 +37,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class EngineStreams:
-    """`flowherd.running.environment.Streams` over an engine; make it on the loop the engine is called from."""
+    """`flowherd.execution.environment.Streams` over an engine; make it on the loop the engine is called from."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -87,7 +87,7 @@ class EngineStreams:
 
 
 class _Outlet:
-    """`flowherd.running.environment.Outlet` of one attempt."""
+    """`flowherd.execution.environment.Outlet` of one attempt."""
 
     def __init__(self, streams: EngineStreams, activity_id: str) -> None:
         self._streams = streams

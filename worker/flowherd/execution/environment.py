@@ -8,8 +8,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flowherd.execution.stepping import LoopMeter
 from flowherd.ledger.permits import OwnPermits
-from flowherd.running.stepping import LoopMeter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from flowherd.ledger.permits import Permits
     from flowherd.model import Outcome
-    from flowherd.running.run_state import CancelReason, RunState
+    from flowherd.sdk.run_state import CancelReason, RunState
 
 
 class ShutdownSignal:

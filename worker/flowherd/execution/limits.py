@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowherd.ledger.permits import NotNow, Permit
-from flowherd.running.run import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.ledger.permits import Permits
-    from flowherd.running.run import Run
+    from flowherd.worker.attempt import Attempt
 
 
 @dataclass(slots=True)
@@ -25,11 +24,11 @@ class _Queue:
     """Those that wait for permits of one name."""
 
     limit: int
-    waiting: deque[tuple[Run, Callable[[], None]]]
+    waiting: deque[tuple[Attempt, Callable[[], None]]]
 
 
-class Gates:
-    """All gates, each with a name; an attempt may pass one after the other, and has all permits until it has ended.
+class Limits:
+    """All limits, each with a name; an attempt may need permits of several, and has all permits until it has ended.
 
     All methods must be called on the worker's loop.
 
@@ -42,24 +41,26 @@ class Gates:
         self.are_used = False
         self._permits = permits
         self._queues: dict[str, _Queue] = {}
-        self._inside: dict[Run, list[Permit]] = {}
+        self._inside: dict[Attempt, list[Permit]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         waiting = sum(len(queue.waiting) for queue in self._queues.values())
-        return f"<Gates [{len(self._inside)} inside, {waiting} waiting]>"
+        return f"<Limits [{len(self._inside)} inside, {waiting} waiting]>"
 
-    def enter(self, run: Run, name: str, limit: int, begin: Callable[[], None]) -> None:
-        """Calls `begin` as soon as there is a permit, if the attempt still waits then."""
+    def enter(self, attempt: Attempt, name: str, limit: int, begin: Callable[[], None]) -> bool:
+        """Calls `begin` as soon as there is a permit, if the attempt still waits then; False if it has to wait."""
         self.are_used = True
         queue = self._queues.setdefault(name, _Queue(limit, deque()))
-        queue.waiting.append((run, begin))
-        if len(queue.waiting) == 1:
-            self.proceed()
+        queue.waiting.append((attempt, begin))
+        if len(queue.waiting) > 1:
+            return False
+        self.proceed()
+        return not queue.waiting
 
-    def leave(self, run: Run) -> None:
+    def leave(self, attempt: Attempt) -> None:
         """The attempt has ended, whether it had begun or was cancelled while it waited."""
-        for permit in self._inside.pop(run, ()):
+        for permit in self._inside.pop(attempt, ()):
             self._permits.give_back(permit)
         self.proceed()
 
@@ -79,13 +80,13 @@ class Gates:
         """Begins in order; what follows when there is no permit left, None when nobody waits any more."""
         queue = self._queues.get(name)
         while queue is not None and queue.waiting:
-            run, begin = queue.waiting[0]
-            if run.phase is Phase.WAITING:
+            attempt, begin = queue.waiting[0]
+            if attempt.may_begin:
                 match self._permits.take(name, queue.limit):
                     case NotNow() as not_now:
                         return not_now
                     case Permit() as permit:
-                        self._inside.setdefault(run, []).append(permit)
+                        self._inside.setdefault(attempt, []).append(permit)
                         queue.waiting.popleft()
                         begin()
             else:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.execution.gil import GilProbe
-from flowherd.working.tasks import start_thread
+from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from flowherd.running.stepping import LoopMeter
+    from flowherd.execution.stepping import LoopMeter
 
 BLOCKED_S = 0.25
 _LOOK_EVERY_S = 0.05

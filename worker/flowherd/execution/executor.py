@@ -1,0 +1,38 @@
+"""What an executor of handlers is, and whom it tells what becomes of them; nothing runs here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from flowherd.model import Outcome
+    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.worker.attempt import Attempt
+
+
+class Outlet(Protocol):
+    """Whom executors tell; its methods are called on the worker's loop."""
+
+    def begin(self, attempt: Attempt) -> bool:
+        """The handler is about to take its first step; False when it must not."""
+        ...
+
+    def waits(self, attempt: Attempt) -> None:
+        """Others of its name have all permits."""
+        ...
+
+    def finished(self, attempt: Attempt, outcome: Outcome) -> None:
+        """The handler has ended, or will never begin."""
+        ...
+
+
+class Executor(Protocol):
+    """A place where handlers run: a loop, threads or isolates; its methods are called on the worker's loop."""
+
+    def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        """Runs the handler soon, or now; the outlet is asked before its first step."""
+        ...
+
+    def stop(self, attempt: Attempt) -> None:
+        """Tells a handler that has begun to end; the second time, that the first has not helped."""
+        ...

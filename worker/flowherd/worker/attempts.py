@@ -1,0 +1,250 @@
+"""What this worker holds, to those around it: the poller brings claims, the keeper verdicts, the reporter answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.ledger import FINAL, Cell, Timing
+from flowherd.ledger.layout import Claim
+from flowherd.model import Completed, Died
+from flowherd.worker.admission import Admission
+from flowherd.worker.changes import Changes
+from flowherd.worker.edges import Ending, Rules
+from flowherd.worker.intake import Intake
+from flowherd.worker.performer import Performer
+from flowherd.worker.records import LedgerRecords, SuspectHistory
+from flowherd.worker.reporter import Delivery
+from flowherd.worker.table import AttemptTable
+from flowherd.worker.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from flowherd.client.protocol import Batch, Engine
+    from flowherd.execution.executors import Executors
+    from flowherd.execution.stepping import LoopMeter
+    from flowherd.ledger import RecordWriter, Segment
+    from flowherd.ledger.crash_history import CrashHistory
+    from flowherd.model import Result
+    from flowherd.settings.worker_config import WorkerConfig
+    from flowherd.worker.attempt import Attempt
+    from flowherd.worker.commands import Reject, WakePoller
+    from flowherd.worker.reporter import Reporter
+
+_ACCEPTED, _REPORT = Delivery.ACCEPTED, Timing.REPORT  # looked up for each activity, which is dear
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Attempts:
+    """The table of attempts with everything around it.
+
+    Args:
+        config: limits, leases, grace.
+        engine: encodes completions.
+        writer: this worker's records.
+        executors: run the handlers.
+        reporter: delivers outcomes.
+        meter: knows what blocks the loop, and which outcomes leave together.
+        suspects: the host's.
+        segments: all of the host.
+        acknowledged: called after each outcome that the engine has taken, and when there is room again.
+        slots_changed: called when a slot may be free.
+
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        engine: Engine,
+        writer: RecordWriter,
+        executors: Executors,
+        reporter: Reporter,
+        meter: LoopMeter,
+        crash_history: CrashHistory,
+        segments: Iterable[Segment],
+        acknowledged: Callable[[], None],
+        slots_changed: Callable[[], None],
+    ) -> None:
+        self._writer = writer
+        self._reporter = reporter
+        self._meter = meter
+        self._acknowledged = acknowledged
+        self._slots_changed = slots_changed
+        self._clock = clock = _clock_of(asyncio.get_running_loop())
+        records = LedgerRecords(writer, engine, clock, segments)
+        admission = Admission(meter, executors, config.suspects_at_once)
+        intake = Intake(records, admission, executors, SuspectHistory(crash_history), config.default_lease_s)
+        rules = Rules(cancel_grace_s=config.cancel_grace_s)
+        self._table = AttemptTable(rules, records, admission, intake, config.concurrency)
+        self.slots = self._table.slots
+        self._performer = Performer(self._table, executors, self, grace_s=config.cancel_grace_s, clock=clock)
+        self._changes = Changes()
+        self._tasks = Tasks()
+        self._posts: list[Attempt] = []
+        meter.on_turn_end = self._turn_ended
+        self._is_abandoned = False
+        self._say_running = writer.segment.writer_of(Cell.RUNNING)
+        self._say_held = writer.segment.writer_of(Cell.HELD)
+
+    def __repr__(self) -> str:
+        return repr(self._table).replace("AttemptTable", "Attempts")
+
+    @property
+    def undelivered(self) -> tuple[str, ...]:
+        """The activities whose outcome is known but not yet with the engine."""
+        return tuple(one.id for one in self._table.owed() if one.is_reporting)
+
+    @property
+    def released(self) -> int:
+        """How many were requeued because the worker stops."""
+        return self._table.released
+
+    @property
+    def room(self) -> int:
+        """How many more activities a poll may bring."""
+        return self._table.room
+
+    async def all_ended(self) -> None:
+        """Returns when nothing is owed to the engine any more; detached handlers are not waited for."""
+        await self._changes.until(lambda: self._table.is_clear)
+        await self._reporter.calls_ended()
+
+    # The poller and the supervisor
+
+    def reserve(self, most: int) -> int:
+        """Takes up to `most` slots for a poll; how many it got."""
+        taken = self.slots.reserve(most)
+        self.changed()
+        return taken
+
+    def polled(self, reserved: int, batch: Batch, asked_at: float) -> None:
+        """A poll has ended that had reserved so many slots, and was sent at `asked_at`."""
+        commands = self._table.polled(
+            reserved, batch.activities, batch.undecodable, asked_at=asked_at, now=self._clock()
+        )
+        self._performer.perform(commands)
+
+    def resize(self, limit: int) -> None:
+        """The number of slots has changed."""
+        self._performer.perform(self._table.resized(limit, self._clock()))
+
+    # The keeper
+
+    def heed_verdicts(self) -> None:
+        """Stops what the keeper has found to be somebody else's, and lets go of what it has settled."""
+        segment = self._writer.segment
+        for attempt in self._table.owed():
+            if segment.standing(attempt.index, attempt.sequence) not in FINAL:
+                continue
+            if attempt.claim is Claim.CRASHED:
+                self._performer.perform(self._table.settled(attempt))
+                self._acknowledged()
+            elif attempt.is_held:
+                self._performer.lost(attempt)
+                self._acknowledged()
+
+    # The end
+
+    async def release(self, last_chance_s: float) -> None:
+        """Requeues everything that has no outcome yet, as WORKER_SHUTDOWN.
+
+        Args:
+            last_chance_s: for handlers that end by themselves when they are told that the worker stops.
+
+        """
+        self._performer.perform(self._table.release(self._clock(), last_chance_s))
+        await self._changes.until(lambda: not any(one.is_held for one in self._table.owed()))
+
+    def abandon(self) -> None:
+        """Time is up: each delivery ends with its present call. The records stay, for the keeper to settle."""
+        self._is_abandoned = True
+        self._table.abandon()
+        self._performer.close()
+
+    # What the performer asks for
+
+    def wake(self, _: WakePoller) -> None:
+        """See `Surroundings.wake`."""
+        self._slots_changed()
+
+    def changed(self) -> None:
+        """See `Surroundings.changed`."""
+        running = len(self.slots.attempts)
+        self._say_running(running)
+        self._say_held(running + self.slots.reserved)
+        self._changes.note()
+
+    def deliver(self, attempt: Attempt) -> None:
+        """See `Surroundings.deliver`. Outcomes of handlers that ran one after the other leave together."""
+        if self._meter.is_in_turn:
+            self._posts.append(attempt)
+        else:
+            self._post(attempt)
+
+    def _turn_ended(self) -> None:
+        """An engine that is asleep is woken once for all of them."""
+        posts, self._posts = self._posts, []
+        for attempt in posts:
+            try:
+                self._post(attempt)
+            except Exception as error:
+                log.error("internal_error", exc_info=error)
+
+    def _post(self, attempt: Attempt) -> None:
+        outcome, activity = attempt.outcome, attempt.activity
+        assert outcome is not None
+        assert not isinstance(outcome, Died)
+        then = partial(self._delivered, attempt, outcome, time.monotonic())
+        encoded = ("", None) if self._is_abandoned else (activity.worker_id, attempt.kept)
+        fence = partial(self._fence, attempt)
+        self._reporter.post(attempt.id, fence, outcome, encoded, then, activity.timeout_s)
+
+    def _fence(self, attempt: Attempt) -> str | None:
+        return attempt.activity.worker_id if attempt.is_reporting and not self._is_abandoned else None
+
+    def _delivered(self, attempt: Attempt, outcome: Result, began: float, delivery: Delivery) -> None:
+        ending = (
+            Ending.LOST
+        )  # also what a defect of ours withdraws: its lease ends, and somebody else runs it
+        if delivery is _ACCEPTED:
+            ending = Ending.COMPLETED if isinstance(outcome, Completed) else Ending.FAILED
+        elif delivery is Delivery.REPLACED:
+            ending = Ending.FAILED
+        if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:
+            self._writer.segment.count(_REPORT, time.monotonic() - began)
+            self._performer.perform(self._table.delivered(attempt, ending, self._clock()))
+        self._acknowledged()
+
+    def reject(self, command: Reject) -> None:
+        """See `Surroundings.reject`."""
+        failure = command.failure
+        log.error(
+            "activity_not_run",
+            activity_id=command.activity_id,
+            code=failure.code,
+            reason=failure.message,
+        )
+        self._writer.segment.add(Cell.CLAIMED)
+        self._tasks.spawn(self._reject(command))
+
+    async def _reject(self, command: Reject) -> None:
+        def fence() -> str | None:
+            return None if self._is_abandoned else command.worker_id
+
+        try:
+            await self._reporter.deliver(command.activity_id, fence, command.failure)
+        finally:
+            self._writer.segment.add(Cell.FAILED)
+            self._table.rejected()
+            self._changes.note()
+
+
+def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The loop's clock, which tests move; but uvloop's stands still during a round, while a handler keeps the loop."""
+    return time.monotonic if type(loop).__module__.startswith("uvloop") else loop.time

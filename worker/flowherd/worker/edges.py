@@ -1,0 +1,85 @@
+"""What the table of attempts asks of its surroundings, and the rules that hold for every attempt. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from flowherd.model import Activity
+    from flowherd.sdk.costs import SpendingKeeper
+    from flowherd.worker.attempt import Attempt
+
+
+class Ending(Enum):
+    """How a claim has ended, for the counters."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class Records(Protocol):
+    """The worker's records in the ledger."""
+
+    @property
+    def free(self) -> int:
+        """How many more attempts can be recorded."""
+        ...
+
+    def claim(self, activity: Activity, *, now: float, lease_s: float) -> tuple[int, int]:
+        """Writes the record of a new attempt; its index and sequence. LedgerFull when there is no room."""
+        ...
+
+    def follow(self, attempt: Attempt) -> None:
+        """Writes where an attempt stands now; gives its record back when it is over."""
+        ...
+
+    def rebind(self, attempt: Attempt, worker_id: str, *, now: float) -> None:
+        """Moves an attempt under the worker_id of its newest claim; its index and sequence are others then."""
+        ...
+
+    def count(self, ending: Ending) -> None:
+        """A claim has ended."""
+        ...
+
+    def keeper_of(self, attempt: Attempt) -> SpendingKeeper | None:
+        """Keeps what an attempt spends with its record, from any thread."""
+        ...
+
+    def begun_at(self, name: str) -> float:
+        """When the newest attempt of that name at work on this host has begun: monotonic seconds, 0 for none."""
+        ...
+
+
+class History(Protocol):
+    """The activities with which processes have died."""
+
+    @property
+    def any_charged(self) -> bool:
+        """There are any."""
+        ...
+
+    @property
+    def are_about(self) -> bool:
+        """One may be in the next batch."""
+        ...
+
+    def is_charged(self, activity_id: str) -> bool:
+        """A process has died with this one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for every attempt of a worker. Times are seconds.
+
+    Attributes:
+        cancel_grace_s: from a stop until the outcome is decided without the handler.
+        warn_after_s: an attempt that has not begun for so long is named once.
+
+    """
+
+    cancel_grace_s: float = 5.0
+    warn_after_s: float = 30.0

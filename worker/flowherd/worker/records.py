@@ -1,0 +1,183 @@
+"""Follows the worker's attempts in the ledger: what a crash would leave for the keeper to settle."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+from msgspec.structs import replace
+
+from flowherd.ledger import JOURNAL_BYTES, Cell
+from flowherd.ledger.layout import ISOLATED, TAKEN, Claim
+from flowherd.ledger.usage import SUMS_BYTES
+from flowherd.model import Completed, Died
+from flowherd.process.fork_guard import is_copy
+from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING
+from flowherd.worker.edges import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from flowherd.client.protocol import Engine
+    from flowherd.ledger import RecordWriter, Segment
+    from flowherd.ledger.crash_history import CrashHistory
+    from flowherd.model import Activity
+    from flowherd.worker.attempt import Attempt
+
+_CLAIMED, _REPORTS = Cell.CLAIMED, int(Claim.REPORTING)
+_TOLD = frozenset({REPORTING, OVERRUN})
+_COUNTERS = {Ending.COMPLETED: Cell.COMPLETED, Ending.FAILED: Cell.FAILED, Ending.LOST: Cell.LOST}
+_moving = threading.Lock()  # of this process's own threads: a record has one place when its sums are written
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class LedgerRecords:
+    """`flowherd.worker.edges.Records` in shared memory.
+
+    Args:
+        writer: of this worker.
+        engine: encodes the completions that are kept.
+        clock: monotonic seconds.
+        segments: all of the host, to see what its other processes do.
+
+    """
+
+    def __init__(
+        self,
+        writer: RecordWriter,
+        engine: Engine,
+        clock: Callable[[], float],
+        segments: Iterable[Segment] = (),
+    ) -> None:
+        self._writer = writer
+        self._engine = engine
+        self._clock = clock
+        self._segments = segments
+
+    @property
+    def free(self) -> int:
+        """See `Records.free`."""
+        return self._writer.free
+
+    def claim(self, activity: Activity, *, now: float, lease_s: float) -> tuple[int, int]:
+        """See `Records.claim`. The lease may be as old as the request for it: the reply may have been slow."""
+        place = self._writer.claim(
+            activity.activity_id, activity.worker_id, activity.name, now=now, lease_s=lease_s
+        )
+        self._writer.segment.add(_CLAIMED)
+        return place
+
+    def follow(self, attempt: Attempt) -> None:
+        """See `Records.follow`."""
+        pair, index, writer = attempt.pair, attempt.index, self._writer
+        if pair == ADMITTED:
+            writer.stands(index, pair)
+        elif pair == RUNNING:
+            writer.running(index, now=attempt.begun_at, limit_s=attempt.limit_s, apart=attempt.is_isolated)
+        elif pair == OVER and attempt.cancel_reason is None:
+            self._clear(attempt)
+        else:
+            self._note_decided(attempt, pair, index)
+
+    def _note_decided(self, attempt: Attempt, pair: int, index: int) -> None:
+        writer = self._writer
+        writer.ran(index, self._clock())
+        if pair in _TOLD and writer.segment.states[index] & 3 != _REPORTS:
+            attempt.kept = self._kept_of(attempt)
+            writer.reporting(index, attempt.kept, TAKEN | (ISOLATED if attempt.is_isolated else 0) | pair)
+        elif pair == OVER:
+            self._clear(attempt)
+        elif pair == CRASHED:
+            writer.crashed(index, attempt.outcome.how if isinstance(attempt.outcome, Died) else "")
+        else:
+            writer.stands(index, pair)
+
+    def rebind(self, attempt: Attempt, worker_id: str, *, now: float) -> None:
+        """See `Records.rebind`."""
+        attempt.activity = replace(attempt.activity, worker_id=worker_id)
+        attempt.kept = self._kept_of(attempt)
+        with _moving:
+            attempt.index, attempt.sequence = self._writer.move(
+                attempt.index, worker_id, now=now, completion=attempt.kept
+            )
+        state = "claimed" if attempt.pair <= ADMITTED else "running" if attempt.is_held else "reporting"
+        log.warning("activity_claimed_again", activity_id=attempt.id, state=state)
+
+    def count(self, ending: Ending) -> None:
+        """See `Records.count`."""
+        self._writer.segment.add(_COUNTERS[ending])
+
+    def keeper_of(self, attempt: Attempt) -> SumsKeeper:
+        """See `Records.keeper_of`."""
+        return SumsKeeper(self, attempt)
+
+    def begun_at(self, name: str) -> float:
+        """See `Records.begun_at`."""
+        return max(
+            (
+                record.started_at
+                for segment in self._segments
+                for record in segment.records()
+                if record.name == name
+            ),
+            default=0.0,
+        )
+
+    def keep_spent(self, attempt: Attempt, sums: bytes) -> None:
+        """Keeps what a handler has spent with its record, until that is somebody else's; from any thread."""
+        with _moving:
+            if attempt.pair != OVER and not is_copy():
+                self._writer.keep_spent(attempt.index, attempt.sequence, sums)
+
+    def _clear(self, attempt: Attempt) -> None:
+        if attempt.costs is None:
+            self._writer.clear(attempt.index)
+        else:  # what its handler left behind may be about to write more sums
+            with _moving:
+                self._writer.clear(attempt.index)
+
+    def _kept_of(self, attempt: Attempt) -> bytes | None:
+        """The completion the ledger shall keep against a crash; None for failures and large ones."""
+        outcome = attempt.outcome
+        if not isinstance(outcome, Completed) or len(outcome.output) > JOURNAL_BYTES:
+            return None
+        return self._engine.encode_completion(attempt.activity.worker_id, outcome)
+
+
+class SumsKeeper:
+    """`flowherd.sdk.costs.SpendingKeeper` of one attempt."""
+
+    __slots__ = ("_attempt", "_records")
+
+    room_for_sums = SUMS_BYTES
+
+    def __init__(self, records: LedgerRecords, attempt: Attempt) -> None:
+        self._records = records
+        self._attempt = attempt
+
+    def keep_spent(self, sums: bytes) -> None:
+        """See `SpendingKeeper.keep_spent`."""
+        self._records.keep_spent(self._attempt, sums)
+
+
+class SuspectHistory:
+    """`flowherd.worker.edges.History` by the host's table of suspects."""
+
+    def __init__(self, crash_history: CrashHistory) -> None:
+        self._crash_history = crash_history
+
+    @property
+    def any_charged(self) -> bool:
+        """See `History.any_charged`."""
+        return self._crash_history.any_charged
+
+    @property
+    def are_about(self) -> bool:
+        """See `History.are_about`."""
+        return self._crash_history.are_about
+
+    def is_charged(self, activity_id: str) -> bool:
+        """See `History.is_charged`."""
+        return bool(self._crash_history.charges(activity_id).count)

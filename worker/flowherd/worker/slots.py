@@ -1,0 +1,67 @@
+"""Slots: which attempts may have a handler, and how many a poll under way may bring. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import KeysView
+
+    from flowherd.worker.attempt import Attempt
+
+
+class Slots:
+    """A limit that can fall below what is held: nothing is taken away, and nothing is given until it fits again.
+
+    Attributes:
+        attempts: those that have one.
+        reserved: those of the poll under way.
+
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._attempts: dict[Attempt, None] = {}
+        self.attempts: KeysView[Attempt] = self._attempts.keys()
+        self.reserved = 0
+
+    def __repr__(self) -> str:
+        return f"<Slots [{len(self._attempts)} attempts, {self.reserved} reserved of {self._limit}]>"
+
+    @property
+    def limit(self) -> int:
+        """How many may be held."""
+        return self._limit
+
+    @property
+    def held(self) -> int:
+        """Those of attempts and of the poll under way."""
+        return len(self._attempts) + self.reserved
+
+    @property
+    def free(self) -> int:
+        """How many can be taken, never negative."""
+        return max(0, self._limit - len(self._attempts) - self.reserved)
+
+    def resize(self, limit: int) -> None:
+        """Sets the limit."""
+        self._limit = limit
+
+    def reserve(self, most: int) -> int:
+        """Takes up to `most` for a poll; how many it got."""
+        taken = min(most, self.free)
+        self.reserved += taken
+        return taken
+
+    def give_back(self, reserved: int) -> None:
+        """The poll has ended."""
+        assert 0 <= reserved <= self.reserved, (reserved, self)
+        self.reserved -= reserved
+
+    def enter(self, attempt: Attempt) -> None:
+        """The attempt has one from now on."""
+        self._attempts[attempt] = None
+
+    def leave(self, attempt: Attempt) -> None:
+        """Its slot is free."""
+        del self._attempts[attempt]

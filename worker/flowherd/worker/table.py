@@ -1,0 +1,350 @@
+"""The table of a worker's attempts: facts in, commands out; no asyncio, no time, no I/O (law test).
+
+Facts are methods named for what has happened; each returns the commands that follow. `next_deadline` says when time
+alone changes something. One activity may have a detached attempt, whose handler has not ended, and a held one.
+
+When the engine hands out an activity that is held already, the pair decides (protocol.md R11, faults.md E18):
+
+    claim HELD                     adopt: go on under the newest worker_id
+    claim REPORTING, a success     adopt: deliver the same output under the newest worker_id
+    claim REPORTING, a failure     it has arrived: withdraw its delivery, run the new attempt
+    claim CRASHED                  its failure is on its way: run the new attempt
+    claim CLOSED                   run the new attempt when the old handler has really ended
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from flowherd.ledger.layout import Claim, Handler
+from flowherd.model import Completed, Died, Failed
+from flowherd.sdk.run_state import CancelReason
+from flowherd.worker.attempt import ADMITTED, DETACHED, RUNNING, SHUTDOWN
+from flowherd.worker.backlog import Backlog
+from flowherd.worker.commands import Deliver, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
+from flowherd.worker.edges import Ending
+from flowherd.worker.slots import Slots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowherd.client.protocol import Undecodable
+    from flowherd.model import Activity
+    from flowherd.worker.admission import Admission
+    from flowherd.worker.attempt import Attempt
+    from flowherd.worker.commands import Command
+    from flowherd.worker.edges import Records, Rules
+    from flowherd.worker.intake import Intake
+
+NOT_BEGUN = "the worker was stopped before the activity had begun"
+_UNDELIVERED_A_SLOT = 4  # more outcomes on their way than this and nothing more is claimed
+_WAKE = WakePoller()
+
+
+class AttemptTable:
+    """What one worker holds.
+
+    Args:
+        rules: for all attempts.
+        records: follows each attempt in the ledger.
+        admission: decides which waiting attempt may start.
+        intake: makes attempts of what polls bring, and knows how much they may.
+        limit: slots.
+
+    Attributes:
+        slots: of the worker; a poll reserves some before it is sent.
+        backlog: what has not begun, and why.
+        next_deadline: monotonic seconds; never later than what time alone changes next.
+        released: attempts that were requeued because the worker stops.
+        dropped: successes that came after their outcome was decided.
+
+    """
+
+    def __init__(
+        self, rules: Rules, records: Records, admission: Admission, intake: Intake, limit: int
+    ) -> None:
+        self._rules = rules
+        self._records = records
+        self._intake = intake
+        self._owed: dict[str, Attempt] = {}
+        self.slots = Slots(limit)
+        self.backlog = Backlog(admission, self.slots, rules.warn_after_s)
+        self._rejecting = self._delivering = 0
+        self._is_releasing = self._is_abandoned = False
+        self._commands: list[Command] = []
+        self.next_deadline = inf
+        self.released = self.dropped = 0
+
+    def __repr__(self) -> str:
+        return f"<AttemptTable [{len(self._owed)} owed, {self.slots!r}, {self.backlog!r}]>"
+
+    @property
+    def room(self) -> int:
+        """How many activities a poll may bring."""
+        if self._delivering >= _UNDELIVERED_A_SLOT * self.slots.limit:
+            return 0
+        return self._intake.room(self.backlog.crowd)
+
+    def resized(self, limit: int, now: float) -> list[Command]:
+        """The number of slots has changed; what is held stays held."""
+        self.slots.resize(limit)
+        self._commands.append(_WAKE)
+        self._admit(now)
+        return self._given()
+
+    @property
+    def is_clear(self) -> bool:
+        """Nothing is owed to the engine; detached handlers do not count."""
+        return not self._owed and not self._rejecting
+
+    def owed(self) -> list[Attempt]:
+        """The attempts whose claim is not CLOSED."""
+        return list(self._owed.values())
+
+    def polled(
+        self,
+        reserved: int,
+        activities: Sequence[Activity] = (),
+        undecodable: Sequence[Undecodable] = (),
+        *,
+        asked_at: float = 0.0,
+        now: float,
+    ) -> list[Command]:
+        """A poll has ended that had `reserved` slots, sent at `asked_at`: the leases count from then."""
+        self.slots.give_back(reserved)
+        for item in undecodable:
+            self._reject(
+                item.activity_id, item.worker_id, Failed("INVALID_ACTIVITY", item.reason, retryable=False)
+            )
+        for activity in self._intake.in_order(activities):
+            owed = self._owed.get(activity.activity_id)
+            if owed is None or not self._claimed_again(owed, activity, asked_at):
+                self._claim(activity, asked_at)
+        self._admit(now)
+        return self._given()
+
+    def begin(self, attempt: Attempt, now: float) -> bool:
+        """The handler is about to take its first step; False when it must not, since its claim has ended."""
+        if attempt.pair != ADMITTED or self._is_abandoned:
+            return False
+        attempt.begin(now)
+        self.backlog.begun(attempt)
+        self._records.follow(attempt)
+        self.next_deadline = min(self.next_deadline, attempt.due_at)
+        return True
+
+    def waits_for_permit(self, attempt: Attempt) -> None:
+        """It has a slot, but others of its name have all permits (`max_concurrent`)."""
+        self.backlog.waits_for_permit(attempt)
+
+    def finished(self, attempt: Attempt, outcome: Completed | Failed | Died, now: float) -> list[Command]:
+        """The handler has ended, or cannot begin; of an attempt that is over it says nothing."""
+        if attempt not in self.slots.attempts or self._is_abandoned:
+            return []
+        is_success = isinstance(outcome, Completed)
+        self.dropped += is_success and attempt.cancel_reason is not None
+        if not attempt.is_held:
+            attempt.end()
+        elif isinstance(outcome, Died) and attempt.cancel_reason is None:
+            attempt.crash(outcome)
+        else:
+            self._report(attempt, self._decided(attempt, outcome))
+        self._records.follow(attempt)
+        self._leave(attempt)
+        self._admit(now)
+        return self._given()
+
+    def delivered(self, attempt: Attempt, ending: Ending, now: float) -> list[Command]:
+        """The delivery has ended, with whatever answer; of one that was withdrawn it says nothing."""
+        if not attempt.is_reporting or self._is_abandoned:
+            return []
+        attempt.acknowledge()
+        self._delivering -= 1
+        self._close(attempt, ending)
+        self._admit(now)
+        return self._given()
+
+    def rejected(self) -> None:
+        """The delivery of a Reject has ended."""
+        self._rejecting -= 1
+
+    def lost(self, attempt: Attempt, now: float) -> list[Command]:
+        """The engine has given it to somebody else. While it is being reported the delivery's answer decides."""
+        if not attempt.is_held or self._is_abandoned:
+            return []
+        had_slot = attempt.has_slot
+        attempt.lose()
+        if attempt.pair == DETACHED:
+            self._commands.append(Stop(attempt))
+            self._due(attempt, now + self._rules.cancel_grace_s)
+        elif had_slot:
+            self._commands.append(Withdraw(attempt))
+            self._leave(attempt)
+        self._close(attempt, Ending.LOST)
+        self._admit(now)
+        return self._given()
+
+    def settled(self, attempt: Attempt) -> list[Command]:
+        """The keeper has reported what crashed."""
+        if attempt.claim is Claim.CRASHED and not self._is_abandoned:
+            attempt.settle()
+            self._close(attempt, Ending.FAILED)
+        return self._given()
+
+    def stood_still(self, seconds: float) -> None:
+        """The process was frozen for so long: it costs nobody any of its time."""
+        for attempt in self._pending():
+            attempt.due_at += seconds
+        self.next_deadline += seconds
+
+    def time_passed(self, now: float) -> list[Command]:
+        """Ends what is past its limit or its grace, and looks again at what waits."""
+        if now < self.next_deadline or self._is_abandoned:
+            return []
+        self.next_deadline = inf
+        for attempt in self._pending():
+            if attempt.due_at <= now:
+                self._overdue(attempt, now)
+        dues = (attempt.due_at for attempt in self._pending())
+        self.next_deadline = min(dues, default=inf)
+        self._admit(now)
+        return self._given()
+
+    def release(self, now: float, last_chance_s: float) -> list[Command]:
+        """The drain's time is up: requeues what has not begun, and what does not end within `last_chance_s`."""
+        self._is_releasing = True
+        for attempt in (*self.backlog.waiting(), *self.slots.attempts):
+            if attempt.pair <= ADMITTED:
+                self._requeue(attempt, SHUTDOWN, NOT_BEGUN)
+            elif attempt.is_held:
+                if attempt.pair == RUNNING:
+                    self._commands.append(Stop(attempt))
+                attempt.stop(CancelReason.SHUTDOWN)
+                self._due(attempt, min(attempt.due_at, now + last_chance_s))
+                self._records.follow(attempt)
+        return self._given()
+
+    def abandon(self) -> None:
+        """The process is about to end: no more commands, and the records stay, for the keeper to settle."""
+        self._is_abandoned = True
+        self.next_deadline = inf
+
+    def _given(self) -> list[Command]:
+        commands, self._commands = self._commands, []
+        return [] if self._is_abandoned else commands
+
+    def _pending(self) -> tuple[Attempt, ...]:
+        """Those that time alone may change."""
+        return (*self.slots.attempts, *self.backlog.waiting())
+
+    def _claim(self, activity: Activity, asked_at: float) -> None:
+        attempt = self._intake.attempt_of(activity, asked_at)
+        if isinstance(attempt, Failed):
+            self._reject(activity.activity_id, activity.worker_id, attempt)
+            return
+        self._owed[attempt.id] = attempt
+        self.backlog.add(attempt)
+        self._due(attempt, attempt.due_at)
+        if self._is_releasing:
+            self._requeue(attempt, SHUTDOWN, NOT_BEGUN)
+
+    def _claimed_again(self, attempt: Attempt, activity: Activity, asked_at: float) -> bool:
+        """Adopts the newest claim; False when a new attempt has to run."""
+        if attempt.activity.worker_id == activity.worker_id:
+            return True  # twice in one poll
+        match attempt.claim:
+            case Claim.HELD:
+                self._records.rebind(attempt, activity.worker_id, now=asked_at)
+                return True
+            case Claim.REPORTING if isinstance(attempt.outcome, Completed):
+                self._records.rebind(attempt, activity.worker_id, now=asked_at)
+                return True
+            case Claim.REPORTING:
+                self._delivering -= 1
+                attempt.acknowledge()
+            case Claim.CRASHED:
+                attempt.settle()
+        self._close(attempt, Ending.FAILED)
+        return False
+
+    def _admit(self, now: float) -> None:
+        """Starts what waits, in order, as far as there are slots and nothing holds it back."""
+        if not self.backlog.queue or self._is_releasing:
+            return
+        attempt, again_at = self.backlog.next_start(now)
+        while attempt is not None:
+            attempt.admit()
+            self.slots.enter(attempt)
+            self.backlog.started(attempt)
+            self._records.follow(attempt)
+            self._commands.append(Start(attempt))
+            attempt, again_at = self.backlog.next_start(now)
+        self.next_deadline = min(self.next_deadline, again_at)
+
+    def _due(self, attempt: Attempt, at: float) -> None:
+        attempt.due_at = at
+        self.next_deadline = min(self.next_deadline, at)
+
+    def _leave(self, attempt: Attempt) -> None:
+        """Its slot is free."""
+        self.slots.leave(attempt)
+        self.backlog.left(attempt)
+        self._commands.append(_WAKE)
+
+    def _close(self, attempt: Attempt, ending: Ending) -> None:
+        """Nothing is owed about it any more; its handler may not have ended."""
+        if self._owed.get(attempt.id) is attempt:
+            del self._owed[attempt.id]
+        self.backlog.closed(attempt)
+        self._records.follow(attempt)
+        self._records.count(ending)
+
+    def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
+        attempt.report(outcome)
+        self._delivering += 1
+        self._commands.append(Deliver(attempt))
+
+    def _requeue(self, attempt: Attempt, code: str, message: str) -> None:
+        """Reports an attempt that has not begun as failed, so that the engine runs it again."""
+        self.released += code == SHUTDOWN
+        self._report(attempt, Failed(code, message, retryable=True))
+        self._records.follow(attempt)
+        if not self.backlog.remove(attempt):
+            self._commands.append(Withdraw(attempt))
+            self._leave(attempt)
+
+    def _reject(self, activity_id: str, worker_id: str, failure: Failed) -> None:
+        self._rejecting += 1
+        self._commands.append(Reject(activity_id, worker_id, failure))
+
+    def _decided(self, attempt: Attempt, outcome: Completed | Failed | Died | None) -> Completed | Failed:
+        self.released += attempt.cancel_reason is CancelReason.SHUTDOWN
+        return attempt.decided(outcome)
+
+    def _overdue(self, attempt: Attempt, now: float) -> None:
+        match attempt.handler:
+            case Handler.WAITING | Handler.ADMITTED:
+                self._not_begun(attempt, now)
+            case Handler.RUNNING:
+                attempt.stop(CancelReason.TIMEOUT)
+                self._due(attempt, now + self._rules.cancel_grace_s)
+                self._records.follow(attempt)
+                self._commands.append(Stop(attempt))
+            case Handler.STOPPING:
+                attempt.due_at = inf
+                if attempt.is_held:
+                    attempt.overrun(self._decided(attempt, None))
+                    self._records.follow(attempt)
+                    self._delivering += 1
+                    self._commands.append(Deliver(attempt))
+                self._commands.append(Stop(attempt, is_last=True))
+
+    def _not_begun(self, attempt: Attempt, now: float) -> None:
+        """One warning; a requeue once no progress explains the wait."""
+        overdue = self.backlog.overdue(attempt, now, self._records.begun_at)
+        if overdue.is_new:
+            self._commands.append(WarnNotBegun(attempt, overdue.waited_s, overdue.reason))
+        if overdue.is_over:
+            message = f"claimed {overdue.waited_s:.0f} s ago and not begun: {overdue.reason}"
+            self._requeue(attempt, "WORKER_OVERLOADED", message)
