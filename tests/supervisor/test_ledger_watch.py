@@ -11,6 +11,7 @@ from worker_kit import claim, open_segment
 
 from flowherd.ledger import Cell, Ledger, RecordWriter
 from flowherd.link.link import Link
+from flowherd.worker.attempt import DETACHED
 from flowherd_supervisor.core.events import KeeperLate, LimitOverdue
 from flowherd_supervisor.core.hangs import HANG_MARGIN_S
 from flowherd_supervisor.processes.table import Handle
@@ -133,7 +134,7 @@ def test_a_detached_handler_is_hung_only_where_it_keeps_the_loop(looks: Looks, w
     """Nothing is owed about it: one that goes on in a thread costs a slot, one on the loop costs everybody."""
     looks.ledger.tick(NOW + 3600.0)
     writer.running(0, now=NOW, limit_s=1.0)
-    writer.detached(0)
+    writer.stands(0, DETACHED)
     patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
     late = int(10 * (3.0 + patience_s))
     assert [

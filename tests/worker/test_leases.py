@@ -17,6 +17,7 @@ from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
 from flowherd.leases.heartbeats import PLACES
 from flowherd.leases.lease_keeper import RESTS_FOR_S
 from flowherd.ledger import Host, Ledger, Standing
+from flowherd.worker.attempt import DETACHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +95,7 @@ async def test_claimed_running_and_reporting_records_are_beaten_and_detached_are
         indices[state], _ = host.claim(activity_id=state)
     host.writer.running(indices["running"], now=now(), limit_s=300.0)
     host.writer.reporting(indices["reporting"], None)
-    host.writer.detached(indices["detached"])
+    host.writer.stands(indices["detached"], DETACHED)
     host.writer.clear(indices["cleared"])
     await asyncio.sleep(21.0)
     assert sorted(host.beats) == ["claimed", "reporting", "running"]

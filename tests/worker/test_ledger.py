@@ -20,6 +20,7 @@ from flowherd.ledger import (
     Standing,
 )
 from flowherd.ledger.segment import CRC_BYTES, HEAD
+from flowherd.worker.attempt import DETACHED
 
 
 def tear(segment: Segment, index: int, at: int) -> None:
@@ -61,7 +62,7 @@ def test_records_lists_what_is_not_free(segment: Segment, writer: RecordWriter) 
     second, _ = claim(writer, activity_id="a-2")
     third, _ = claim(writer, activity_id="a-3")
     writer.clear(second)
-    writer.detached(third)
+    writer.stands(third, DETACHED)
     assert [(r.activity_id, state_of(r)) for r in segment.records()] == [
         ("a-1", State.CLAIMED),
         ("a-3", State.DETACHED),

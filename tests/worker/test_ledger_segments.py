@@ -17,6 +17,7 @@ from flowherd.ledger import (
     Segment,
     records_needed,
 )
+from flowherd.worker.attempt import DETACHED
 
 
 def test_a_segment_goes_from_free_to_live_to_ended_and_back(ledger: Ledger, segment: Segment) -> None:
@@ -130,7 +131,7 @@ def test_a_host_is_at_rest_while_nobody_holds_a_record_or_waits_to_be_settled(le
     index, _ = claim(writer, activity_id="a-2")
     found["two are claimed"] = ledger.segments.are_at_rest
     writer.clear(0)
-    writer.detached(index)
+    writer.stands(index, DETACHED)
     found["a detached is left"] = ledger.segments.are_at_rest
     writer.clear(index)
     found["both are cleared"] = ledger.segments.are_at_rest

@@ -19,7 +19,7 @@ from flowherd.ledger.layout import TAKEN
 from flowherd.model import Completed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
-from flowherd.worker.attempt import OVERRUN
+from flowherd.worker.attempt import DETACHED, OVERRUN
 
 KEPT = FakeEngine().encode_completion("w-1", Completed(b'{"n":1}'))
 
@@ -47,7 +47,7 @@ class DeadWorker:
             case "failing" | "too large to keep":
                 self.writer.reporting(index, None)
             case "detached":
-                self.writer.detached(index)
+                self.writer.stands(index, DETACHED)
             case "overrun":
                 self.writer.running(index, now=now(), limit_s=300.0)
                 self.writer.reporting(index, None, TAKEN | OVERRUN)

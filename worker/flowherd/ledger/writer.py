@@ -14,18 +14,17 @@ from flowherd.ledger.usage import AREA_BYTES, write_of
 
 # Looking a member up in its enum costs as much as storing it: these are stored for every activity.
 _FREE = 0
-_WAITING, _RUNNING, _REPORTING, _CRASHED, _DETACHED = (
+_WAITING, _RUNNING, _REPORTING, _CRASHED = (
     TAKEN | pair_of(handler, claim)
     for handler, claim in (
         (Handler.WAITING, Claim.HELD),
         (Handler.RUNNING, Claim.HELD),
         (Handler.ENDED, Claim.REPORTING),
         (Handler.ENDED, Claim.CRASHED),
-        (Handler.STOPPING, Claim.CLOSED),
     )
 )
 _STOPPING = pair_of(Handler.STOPPING, Claim.HELD)
-_RUN, _REPORT = Timing.RUN, Timing.REPORT
+_RUN = Timing.RUN
 _SEGMENT_BITS, _RECORD_BITS = (
     12,
     30,
@@ -132,11 +131,6 @@ class RecordWriter:
         if _RUNNING & PAIR <= self._states[index] & PAIR <= _STOPPING:
             self.segment.count(_RUN, now - self._times[2 * index])
 
-    def ended(self, counter: Cell, report_s: float) -> None:
-        """Counts a delivery, and how long it took."""
-        self.segment.add(counter)
-        self.segment.count(_REPORT, report_s)
-
     def reporting(self, index: int, completion: bytes | None, byte: int = _REPORTING) -> None:
         """The outcome is on its way; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
         crashpoints.reached("after_handler")
@@ -189,10 +183,6 @@ class RecordWriter:
         if not is_only_place:
             self.clear(index)
         return place
-
-    def detached(self, index: int) -> None:
-        """DETACHED: nothing is owed to the engine any more, but the handler still runs."""
-        self._states[index] = self._states[index] & ISOLATED | _DETACHED
 
     def clear(self, index: int) -> None:
         """The place is free again."""
