@@ -157,7 +157,8 @@ def the_table_of_attempts_is_pure(source: Source) -> Iterator[str]:
     if source.within(WORKER, *TABLE):
         yield from source.using(
             "os", "time", "signal", "socket", "random", "asyncio", "threading", "structlog", "logging",
-            "flowherd.execution", "flowherd.client.kruxia", "flowherd.client.circuit", "flowherd.isolates", "flowherd.worker.attempts",
+            "flowherd.execution", "flowherd.client.kruxia", "flowherd.client.circuit", "flowherd.isolates",
+            "flowherd.worker.attempts",
             "flowherd.worker.performer", "flowherd.worker.records", "flowherd.worker.poller",
             "flowherd.worker.reporter", "flowherd.worker.tasks", "flowherd.worker.worker",
         )  # fmt: skip
