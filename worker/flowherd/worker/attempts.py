@@ -51,7 +51,7 @@ class Attempts:
         executors: run the handlers.
         reporter: delivers outcomes.
         meter: knows what blocks the loop, and which outcomes leave together.
-        suspects: the host's.
+        crash_history: the host's.
         segments: all of the host.
         acknowledged: called after each outcome that the engine has taken, and when there is room again.
         slots_changed: called when a slot may be free.
