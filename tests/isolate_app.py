@@ -217,6 +217,16 @@ async def stream(ctx, fail: int = 0) -> None:
             raise ValueError("s3cret")
 
 
+@isolated
+def leak(ctx, params: dict) -> None:
+    login = params["login"]
+    try:
+        raise KeyError(login["password"])
+    except KeyError as error:
+        ctx.logger.exception("no %s", login["password"])
+        raise ValueError(f"refused {login['password']} and {os.environ['MY_API_KEY']}") from error
+
+
 def ctx_sync(ctx) -> SyncActivityContext:
     return SyncActivityContext(ctx._state)
 

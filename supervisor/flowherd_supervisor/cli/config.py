@@ -57,4 +57,6 @@ def _shown(value: object) -> object:
         return "********"
     if isinstance(value, dict):
         return {name: options.model_dump(exclude_none=True) for name, options in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
     return value if isinstance(value, str | int | float | None) else str(value)

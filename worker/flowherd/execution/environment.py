@@ -181,6 +181,7 @@ class RunEnvironment:
         state: what the app's start-up made, shared by all handlers of this process.
         shutdown: set when the worker begins to drain.
         secrets: values that must not appear in messages or logs (faults.md A12).
+        secret_names: of parameters and variables whose values must not either, besides the usual ones (N19).
         stock_files: file access for handlers written for the stock SDK, None without an engine.
         files: where handlers get files from and send them to, None without an engine.
         streams: where handlers stream text to, None without an engine.
@@ -194,6 +195,7 @@ class RunEnvironment:
     state: Any = None
     shutdown: ShutdownSignal = field(default_factory=ShutdownSignal)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    secret_names: tuple[str, ...] = ()
     stock_files: StockFiles | None = None
     files: Files | None = None
     streams: Streams | None = None

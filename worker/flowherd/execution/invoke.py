@@ -12,7 +12,7 @@ from flowherd.model import Completed, Failed, Result
 from flowherd.process.fork_guard import leave_if_copied
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
 from flowherd.sdk.output import ActivityResult, encode_output
-from flowherd.sdk.redaction import mask, secrets_in
+from flowherd.sdk.redaction import hiding
 from flowherd.sdk.tracebacks import clean_message, describe_exception, report
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _HINTS = {
 async def invoke_async(definition: ActivityDefinition, state: RunState) -> Result:
     """Awaits the handler on the running loop and never raises, whatever it does (faults.md A3, A4)."""
     arguments: list[Any] = []
+    keywords: dict[str, Any] = {}
     try:
         if state.cancel_reason is not None:
             return stopped(state, "it had not begun")
@@ -42,7 +43,7 @@ async def invoke_async(definition: ActivityDefinition, state: RunState) -> Resul
         value = await definition.handler(*arguments, **keywords)
         return outcome_of(value, state)
     except BaseException as exc:  # noqa: BLE001  # SystemExit and friends are failures of the handler alone
-        return failure_of(exc, state, arguments)
+        return failure_of(exc, state, arguments, keywords)
     finally:
         leave_if_copied()
 
@@ -50,6 +51,7 @@ async def invoke_async(definition: ActivityDefinition, state: RunState) -> Resul
 def invoke_sync(definition: ActivityDefinition, state: RunState) -> Result:
     """Calls a plain handler in the calling thread and never raises."""
     arguments: list[Any] = []
+    keywords: dict[str, Any] = {}
     try:
         if state.cancel_reason is not None:
             return stopped(state, "it had not begun")
@@ -59,7 +61,7 @@ def invoke_sync(definition: ActivityDefinition, state: RunState) -> Result:
             value = asyncio.run(value)
         return outcome_of(value, state)
     except BaseException as exc:  # noqa: BLE001  # SystemExit and friends are failures of the handler alone
-        return failure_of(exc, state, arguments)
+        return failure_of(exc, state, arguments, keywords)
     finally:
         leave_if_copied()
 
@@ -78,7 +80,7 @@ class ThreadLoop:
         try:
             return asyncio.run(self._invoke(definition, state))
         except BaseException as exc:  # noqa: BLE001  # a task the handler left behind may end the loop
-            return failure_of(exc, state, ())
+            return failure_of(exc, state)
 
     def stop(self) -> None:
         """Cancels the handler; callable from any thread, without effect before it began or after it ended."""
@@ -102,26 +104,25 @@ def outcome_of(value: Any, state: RunState) -> Result:
     if value.failure is None:
         return Completed(encode_output(value), *state.spent)
     code, message, retryable = value.failure
-    return failed(state, code, mask(str(message), state.environment.secrets), retryable=bool(retryable))
+    return failed(state, code, hiding(state)(str(message)), retryable=bool(retryable))
 
 
-def failure_of(exc: BaseException, state: RunState, arguments: Any) -> Result:
+def failure_of(exc: BaseException, state: RunState, *arguments: Any) -> Result:
     """The outcome for what a handler raised; an unexpected exception's traceback goes to the log, once."""
     try:
-        return _failure_of(exc, state, arguments)
+        return _failure_of(exc, state, hiding(state, *arguments))
     except BaseException:  # noqa: BLE001  # an exception or a log handler that breaks whoever describes it
         return failed(
             state, "EXECUTION_ERROR", f"{type(exc).__name__} that cannot be described", retryable=True
         )
 
 
-def _failure_of(exc: BaseException, state: RunState, arguments: Any) -> Result:
+def _failure_of(exc: BaseException, state: RunState, hide: Callable[[str], str]) -> Result:
+    message = describe_exception(exc, hide)
     if state.cancel_reason is not None:
-        return stopped(state, describe_exception(exc))
-    secrets = (*state.environment.secrets, *secrets_in(arguments))
-    message = mask(describe_exception(exc), secrets)
+        return stopped(state, message)
     if state.trace is not None:
-        state.trace.raised(type(exc).__qualname__, message, mask(report(exc), secrets))
+        state.trace.raised(type(exc).__qualname__, message, report(exc, hide))
     if isinstance(exc, ActivityError):
         _note(logging.INFO, "activity_failed", state, code=_code(exc.code), reason=message)
         return failed(state, exc.code, message, retryable=bool(exc.retryable))
@@ -129,7 +130,7 @@ def _failure_of(exc: BaseException, state: RunState, arguments: Any) -> Result:
         message = "the handler raised CancelledError although nobody had cancelled it"
     elif isinstance(exc, RuntimeError):
         message += next((f" ({remedy})" for words, remedy in _HINTS.items() if words in message), "")
-    _note(logging.ERROR, "activity_raised", state, reason=message, exception=mask(report(exc), secrets))
+    _note(logging.ERROR, "activity_raised", state, reason=message, exception=report(exc, hide))
     return failed(state, "EXECUTION_ERROR", message, retryable=True)
 
 

@@ -22,7 +22,11 @@ def replay(record: Logged, ids: Mapping[str, Any], secrets: Iterable[str]) -> No
     """Logs a record as if its isolate's handler ran here; ids of the activity are added where it has none."""
     logger = logging.getLogger(record.logger)
     if logger.isEnabledFor(record.level):
-        extra = {name: value for name, value in record.fields.items() if name not in _OWN_NAMES}
+        extra = {
+            name: mask(value, secrets) if isinstance(value, str) else value
+            for name, value in record.fields.items()
+            if name not in _OWN_NAMES
+        }
         logger.log(record.level, "%s", mask(record.message, secrets), extra={**ids, **extra})
 
 

@@ -22,6 +22,7 @@ from flowherd.ledger.limits import HostPermits, RecordLocks
 from flowherd.ledger.siblings import Siblings
 from flowherd.process.loops import new_loop
 from flowherd.sdk.activity import Mode
+from flowherd.sdk.redaction import secrets_of_process
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.worker.streams import EngineStreams
 from flowherd.worker.worker import SharedHost, Worker
@@ -98,6 +99,7 @@ class BuiltWorker:
             process_index=place.index,
             state=place.state,
             secrets=(secret,) if secret else (),
+            secret_names=config.secret_names,
             stock_files=self._sdk_files,
             files=self._files,
             streams=self._streams,
@@ -157,5 +159,6 @@ def _engine_for(
 def _isolates(config: WorkerConfig, place: WorkerPlace, environment: RunEnvironment) -> Isolates | None:
     if place.isolate_host is None:
         return None
-    rules = IsolateRules(config.isolate_max_tasks, config.boot_timeout_s, environment.secrets)
+    secrets = (*environment.secrets, *secrets_of_process(config.secret_names))
+    rules = IsolateRules(config.isolate_max_tasks, config.boot_timeout_s, secrets)
     return Isolates(place.isolate_host, rules, config.concurrency)

@@ -1,43 +1,157 @@
-"""Takes known secrets out of texts; it must not keep what it has seen."""
+"""Takes known secrets out of texts; it must not keep what it has seen.
+
+Nothing is looked up before there is a text of a failure to clean: a success pays nothing.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from flowherd.sdk.run_state import RunState
+
+SECRET_NAMES = ("password", "passwd", "secret", "token", "api_key", "authorization", "private_key")
 MASK = "***"
 MIN_SECRET_CHARS = 4  # shorter ones would mask ordinary words
-MAX_LOOKED_AT = 1000  # values of one call
+MIN_LINE_CHARS = 16  # of a secret of several lines, to be masked alone
+MAX_LOOKED_AT = 100_000  # values of one call
+_TRIVIAL = frozenset({"true", "false", "none", "null"})
+_NUMBER = re.compile(r"[+-]?[\d.]+", re.ASCII)
+_FEWEST_DIGITS = 4
+_SCHEMES = frozenset({"bearer", "basic", "token"})
+
+
+def hiding(state: RunState, *arguments: Any) -> Callable[[str], str]:
+    """Looks up the secrets of one attempt and returns what takes them out of a text (faults.md A12, N19).
+
+    Args:
+        state: of the attempt; its parameters count as they came.
+        arguments: what its handler was called with.
+
+    """
+    environment = state.environment
+    values = (state.activity.parameters, *arguments)
+    known = (
+        *environment.secrets,
+        *secrets_in(values, environment.secret_names),
+        *secrets_of_process(environment.secret_names),
+    )
+    return partial(_replace, shown=_forms(known))
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:
-    """Replaces every secret of at least four characters (faults.md A12)."""
-    for secret in sorted(set(secrets), key=len, reverse=True):
-        if len(secret) >= MIN_SECRET_CHARS:
-            text = text.replace(secret, MASK)
-    return text
+    """Replaces every secret in each form in which a text may show it, but for trivial ones."""
+    return _replace(text, _forms(secrets))
 
 
-def secrets_in(arguments: Iterable[Any]) -> Iterator[str]:
-    """Yields the text of every pydantic secret among a handler's arguments and their fields."""
-    waiting = list(arguments)
+def secrets_of_process(names: Iterable[str] = ()) -> Iterator[str]:
+    """Yields the values of environment variables with telling names."""
+    tells = _Tells(names)
+    for name in list(os.environ):
+        if tells(name):
+            yield os.environ.get(name, "")
+
+
+def secrets_in(values: Iterable[Any], names: Iterable[str] = ()) -> Iterator[str]:
+    """Yields the text of every pydantic secret in these values, and of all that stands under a telling name.
+
+    What lies on the surface comes first, so that a long list hides nothing that stands beside it.
+
+    Args:
+        values: parameters and arguments, nested as they are.
+        names: count as well as `SECRET_NAMES`.
+
+    """
+    tells = _Tells(names)
+    waiting = deque((value, False) for value in values)
     for _ in range(MAX_LOOKED_AT):
         if not waiting:
             return
-        match waiting.pop():
-            case SecretBytes() as found:
-                yield found.get_secret_value().decode(errors="replace")
-            case (SecretStr() | Secret()) as found:
-                yield str(found.get_secret_value())
-            case BaseModel() as model:
-                waiting.extend(value for _, value in model)
-            case dict() as mapping:
-                waiting.extend(mapping.values())
-            case list() | tuple() as items:
-                waiting.extend(items)
+        value, is_secret = waiting.popleft()
+        match value:
+            case SecretBytes():
+                yield value.get_secret_value().decode(errors="replace")
+            case SecretStr() | Secret():
+                yield str(value.get_secret_value())
+            case str() | int() | float() if is_secret:
+                yield str(value)
+            case bytes() if is_secret:
+                yield value.decode(errors="replace")
+            case list() | tuple() | set() | frozenset():
+                waiting.extend((item, is_secret) for item in islice(value, MAX_LOOKED_AT))
             case _:
-                pass
+                pairs = islice(_pairs(value), MAX_LOOKED_AT)
+                waiting.extend((item, is_secret or tells(name)) for name, item in pairs)
+
+
+def _pairs(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Names and values of what has such."""
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, BaseModel):
+        return iter(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return ((field.name, getattr(value, field.name, None)) for field in fields(value))
+    return ()
+
+
+class _Tells:
+    """Says of a name that its value is a secret: it contains one of the names, in any case, with or without - and _."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._parts = tuple(filter(None, map(_plain, (*SECRET_NAMES, *names))))
+
+    def __call__(self, name: Any) -> bool:
+        plain = _plain(str(name))
+        return any(part in plain for part in self._parts)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+def _is_trivial(text: str) -> bool:
+    """Too short, a truth, nothing, or a number of fewer than four digits."""
+    if len(text) < MIN_SECRET_CHARS or text.lower() in _TRIVIAL:
+        return True
+    return bool(_NUMBER.fullmatch(text)) and sum(map(str.isdigit, text)) < _FEWEST_DIGITS
+
+
+def _forms(secrets: Iterable[str]) -> list[str]:
+    """The texts to replace, longest first: each secret as it is, and as repr, JSON and a URL write it."""
+    found: set[str] = set()
+    for secret in set(secrets):
+        for part in _parts(secret.strip()):
+            if not _is_trivial(part):
+                as_json = json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]
+                found.update((part, repr(part)[1:-1], *as_json, quote(part, safe="", errors="replace")))
+    return sorted(found, key=len, reverse=True)
+
+
+def _parts(secret: str) -> Iterator[str]:
+    """The secret, its long lines, and what follows the scheme of an authorization."""
+    yield secret
+    if "\n" in secret:
+        yield from (line for line in map(str.strip, secret.split("\n")) if len(line) >= MIN_LINE_CHARS)
+    scheme, _, rest = secret.partition(" ")
+    if scheme.lower() in _SCHEMES:
+        yield rest.strip()
+
+
+def _replace(text: str, shown: list[str]) -> str:
+    for form in shown:
+        text = text.replace(form, MASK)
+    return text

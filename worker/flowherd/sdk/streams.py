@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from flowherd.sdk.redaction import mask
+from flowherd.sdk.redaction import hiding
 from flowherd.sdk.run_state import CancelReason
 from flowherd.sdk.tracebacks import describe_exception
 
@@ -51,7 +51,7 @@ class _Stream:
         elif isinstance(error, asyncio.CancelledError):
             outlet.end("the attempt was stopped")
         else:
-            outlet.end(mask(describe_exception(error), self._state.environment.secrets))
+            outlet.end(describe_exception(error, hiding(self._state)))
 
 
 class TokenStream(_Stream):

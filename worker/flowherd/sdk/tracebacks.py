@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_MESSAGE_BYTES = 8192  # protocol.md §7: the message is shown in the API
 MAX_REPORT_CHARS = 3000  # a log line holds 4 KiB
@@ -36,12 +36,17 @@ def clean_message(text: str) -> str:
     return shown if shown.strip() else "no message"
 
 
-def describe_exception(exc: BaseException) -> str:
+def describe_exception(exc: BaseException, hide: Callable[[str], str] = str) -> str:
     """Returns one clean line or more that say what happened, the class name when the exception says nothing.
 
     An exception group is described by its first leaf; a pydantic error by field paths without values.
+
+    Args:
+        exc: what was raised.
+        hide: takes secrets out before the text is cut: half of one would match nothing.
+
     """
-    return clean_message(_describe(exc))
+    return clean_message(hide(_describe(exc)))
 
 
 def _describe(exc: BaseException) -> str:
@@ -88,12 +93,15 @@ def field_path(parts: Iterable[str | int]) -> str:
     return path or "parameters"
 
 
-def report(exc: BaseException) -> str:
-    """Returns the traceback for the log, innermost cause first, bounded, with described messages only."""
+def report(exc: BaseException, hide: Callable[[str], str] = str) -> str:
+    """Returns the traceback for the log, innermost cause first, bounded, with described messages only.
+
+    See `describe_exception` for the arguments.
+    """
     parts: list[str] = []
     for link in reversed(list(_chain(exc))):
         frames = traceback.format_list(traceback.extract_tb(link.__traceback__, limit=-12))
-        parts.append(f"{''.join(frames)}{type(link).__qualname__}: {_describe(link)[:1000]}")
+        parts.append(f"{hide(''.join(frames))}{type(link).__qualname__}: {hide(_describe(link))[:1000]}")
     text = "\n\n".join(parts).translate(_SURROGATES_AND_NUL)
     return text if len(text) <= MAX_REPORT_CHARS else "…" + text[-MAX_REPORT_CHARS:]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
 _SHORT = {"processes": "-p", "concurrency": "-c"}
-_NO_FLAG = frozenset({"client_secret", "activities"})
+_NO_FLAG = frozenset({"client_secret", "secret_names", "activities"})
 _VALUE = {
     "processes": "N|auto",
     "concurrency": "N|auto",

@@ -17,6 +17,7 @@ from flowherd.settings.parsing import (
     Count,
     CountOrAuto,
     PositiveSeconds,
+    SecretNames,
     Seconds,
     TransportName,
 )
@@ -166,6 +167,11 @@ class Settings(BaseModel):
     max_file_mb: Count = _env(
         "WORKER_MAX_FILE_MB", "largest file a handler may down- or upload, in MB", 5120, ge=1
     )
+    secret_names: SecretNames = _env(
+        "WORKER_SECRET_NAMES",
+        "more names, with commas, of parameters and variables whose values are masked in texts of failures",
+        (),
+    )
     admin: Address = _env(
         "WORKER_ADMIN",
         "where status is served besides the unix socket: HOST:PORT, unix:PATH or off",
@@ -238,6 +244,7 @@ class Settings(BaseModel):
             max_file_mb=self.max_file_mb,
             loop=self.loop,
             transport=self.transport,
+            secret_names=self.secret_names,
         )
 
     def activity_options(self) -> dict[str, dict[str, Any]]:

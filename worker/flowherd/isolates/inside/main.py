@@ -114,7 +114,7 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int) -
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
         return _refuse(voice, f"{type(error).__name__}: {error}", traceback.format_exc())
     voice.say(Opened())
-    _Bench(registry, desk, setup.index, span.state, tracing).work()
+    _Bench(registry, desk, setup.index, span.state, tracing, setup.config.secret_names).work()
     loop.run_until_complete(span.leave(LEAVE_S))
     end_tracing(tracing)
     return Exit.CLEAN
@@ -139,7 +139,13 @@ class _Bench:
     """Runs one activity after the other, in the main thread."""
 
     def __init__(
-        self, registry: Registry, desk: Desk, index: int, state: Any, tracing: Tracing | None
+        self,
+        registry: Registry,
+        desk: Desk,
+        index: int,
+        state: Any,
+        tracing: Tracing | None,
+        secret_names: tuple[str, ...],
     ) -> None:
         self._registry = registry
         self._desk = desk
@@ -153,6 +159,7 @@ class _Bench:
             files=RemoteFiles(desk.calls),
             streams=RemoteStreams(desk.voice),
             tracing=tracing,
+            secret_names=secret_names,
         )
 
     def work(self) -> None:
@@ -196,7 +203,7 @@ class _Bench:
             with self._continuing(job.begin.trace):
                 outcome = self._run(definition, state)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
-            outcome = failure_of(exc, state, ())
+            outcome = failure_of(exc, state)
         self._surroundings.stop_timers()
         return outcome
 
