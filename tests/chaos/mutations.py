@@ -32,6 +32,27 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "values under telling names are masked",
+        WORKER + "sdk/redaction.py",
+        "any(part in plain for part in self._parts)",
+        "False",
+        UNIT + "test_secrets.py::test_a_parameter_with_a_telling_name_is_masked_in_message_and_log",
+    ),
+    Mutation(
+        "secrets are taken out before a text is cut",
+        WORKER + "sdk/tracebacks.py",
+        "clean_message(hide(_describe(exc)))",
+        "hide(clean_message(_describe(exc)))",
+        UNIT + "test_secrets.py::test_the_place_where_a_text_is_cut_shows_no_half_of_a_secret",
+    ),
+    Mutation(
+        "variables with telling names are masked",
+        WORKER + "sdk/redaction.py",
+        "        *secrets_of_process(environment.secret_names),\n",
+        "",
+        UNIT + "test_secrets.py::test_a_variable_with_a_telling_name_is_masked",
+    ),
+    Mutation(
         "a worker_id for every poll",
         WORKER + "worker/poller.py",
         'f"{self._prefix}-{self._polls}"',

@@ -131,6 +131,23 @@ def test_s8_a_secret_in_a_settings_file_is_refused_unread(folder: Path) -> None:
     assert CANARY not in said
 
 
+def test_names_of_secrets_are_a_list_in_the_file_and_have_commas_in_the_variable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults N19: they reach the worker."""
+    (folder / "flowherd.toml").write_text('secret_names = ["pin", "card-number"]')
+    assert load({}).settings.worker_config(1).secret_names == ("pin", "card-number")
+    monkeypatch.setenv("KRUXIAFLOW_WORKER_SECRET_NAMES", "iban, pin")
+    assert load({}).settings.worker_config(1).secret_names == ("iban", "pin")
+
+
+@pytest.mark.parametrize("value", ['["pin", "-"]', '["pin", ""]', "[3]", "true", '"pin,,iban"'])
+def test_a_name_of_secrets_that_every_name_contains_is_refused(folder: Path, value: str) -> None:
+    """It would mask all values."""
+    (folder / "flowherd.toml").write_text(f"secret_names = {value}")
+    assert "flowherd.toml: secret_names: should be " in refusal()
+
+
 def test_a_client_id_alone_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the first poll would be refused, an import later."""
     monkeypatch.setenv("KRUXIAFLOW_CLIENT_ID", "me")

@@ -210,7 +210,7 @@ async def test_a_cause_and_a_stream_that_breaks_off_are_masked(caplog: pytest.Lo
 def test_the_forms_in_which_a_text_shows_a_secret_are_masked() -> None:
     """Quoted by repr() or JSON, in a URL, without its line end or scheme, and a long line of a key alone."""
     key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASC\n"
-    assert mask(repr({"k": key}), [key]) == "{'k': '***'}"
+    assert mask(repr({"k": key}), [key]) == r"{'k': '***\n'}"
     assert mask(json.dumps('pä"ss'), ['pä"ss']) == '"***"'
     assert mask("postgres://me:p%40ss%2Fw@host", ["p@ss/w"]) == "postgres://me:***@host"
     assert mask("got hunter2.", ["hunter2\n"]) == "got ***."
@@ -272,7 +272,9 @@ async def test_a_failure_in_an_isolate_is_masked_wherever_it_shows(caplog: pytes
     """N19: message, traceback, its logger's lines, and a variable of the environment."""
     with running_forker() as forker, caplog.at_level(logging.DEBUG):
         async with workplace(forker, env={"MY_API_KEY": "canary-env"}) as place:
-            outcome = await asyncio.wait_for(place.outcome("leak", {"login": {"password": CANARY}}), CEILING_S)
+            outcome = await asyncio.wait_for(
+                place.outcome("leak", {"login": {"password": CANARY}}), CEILING_S
+            )
     assert outcome.message == "refused *** and ***"
     assert "activity_raised" in logged(caplog)
     assert "canary" not in logged(caplog)

@@ -12,6 +12,7 @@ from flowherd.files.checkpoints import AsyncCheckpoints, SyncCheckpoints
 from flowherd.files.file_context import AsyncFileContext, SyncFileContext
 from flowherd.model import Usage
 from flowherd.sdk.costs import Money, checked_cost
+from flowherd.sdk.masked_lines import masked_line
 from flowherd.sdk.run_state import CancelReason, RunState
 from flowherd.sdk.streams import SyncTokenStream, TokenStream
 
@@ -28,7 +29,21 @@ _handler_log = logging.getLogger("flowherd.activity")
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds the attempt's ids to every record and keeps the caller's own `extra`."""
+    """Adds the attempt's ids to every record, keeps the caller's own `extra`, and masks what tells of a failure."""
+
+    def __init__(self, state: RunState, ids: Mapping[str, object]) -> None:
+        super().__init__(_handler_log, ids)
+        self._state = state
+
+    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+        """Logs; a warning, an error or an exception without the attempt's secrets."""
+        if not self.isEnabledFor(level):
+            return
+        if level >= logging.WARNING or kwargs.get("exc_info"):
+            msg, args, kwargs = masked_line(self._state, msg, args, kwargs)
+        msg, options = self.process(msg, kwargs)
+        options["stacklevel"] = options.get("stacklevel", 1) + 1
+        self.logger.log(level, msg, *args, **options)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
@@ -108,7 +123,7 @@ class BaseContext:
                 "activity_key": activity.key,
                 "activity_name": activity.name,
             }
-            logger = self._state.logger = _ActivityLogger(_handler_log, ids)
+            logger = self._state.logger = _ActivityLogger(self._state, ids)
         return logger
 
     @property

@@ -27,7 +27,9 @@ SECRET_NAMES = ("password", "passwd", "secret", "token", "api_key", "authorizati
 MASK = "***"
 MIN_SECRET_CHARS = 4  # shorter ones would mask ordinary words
 MIN_LINE_CHARS = 16  # of a secret of several lines, to be masked alone
-MAX_LOOKED_AT = 100_000  # values of one call
+MAX_LOOKED_AT = 500_000  # values of one call
+MAX_SECRETS = 10_000  # of one call: each is searched in each text
+_PLAIN = (str, int, float, bytes, type(None))  # looked at only under a telling name
 _TRIVIAL = frozenset({"true", "false", "none", "null"})
 _NUMBER = re.compile(r"[+-]?[\d.]+", re.ASCII)
 _FEWEST_DIGITS = 4
@@ -46,7 +48,7 @@ def hiding(state: RunState, *arguments: Any) -> Callable[[str], str]:
     values = (state.activity.parameters, *arguments)
     known = (
         *environment.secrets,
-        *secrets_in(values, environment.secret_names),
+        *islice(secrets_in(values, environment.secret_names), MAX_SECRETS),
         *secrets_of_process(environment.secret_names),
     )
     return partial(_replace, shown=_forms(known))
@@ -77,28 +79,29 @@ def secrets_in(values: Iterable[Any], names: Iterable[str] = ()) -> Iterator[str
     """
     tells = _Tells(names)
     waiting = deque((value, False) for value in values)
-    for _ in range(MAX_LOOKED_AT):
-        if not waiting:
-            return
+    left = MAX_LOOKED_AT
+    while waiting and left > 0:
         value, is_secret = waiting.popleft()
         match value:
             case SecretBytes():
                 yield value.get_secret_value().decode(errors="replace")
             case SecretStr() | Secret():
                 yield str(value.get_secret_value())
-            case str() | int() | float() if is_secret:
+            case str() | int() | float():
                 yield str(value)
-            case bytes() if is_secret:
+            case bytes():
                 yield value.decode(errors="replace")
-            case list() | tuple() | set() | frozenset():
-                waiting.extend((item, is_secret) for item in islice(value, MAX_LOOKED_AT))
-            case _:
-                pairs = islice(_pairs(value), MAX_LOOKED_AT)
-                waiting.extend((item, is_secret or tells(name)) for name, item in pairs)
+        for name, item in islice(_pairs(value), left):
+            left -= 1
+            counts = is_secret or (name is not None and tells(name))
+            if counts or not isinstance(item, _PLAIN):
+                waiting.append((item, counts))
 
 
 def _pairs(value: Any) -> Iterable[tuple[Any, Any]]:
-    """Names and values of what has such."""
+    """Names and values of what has such; what a list holds has no names."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return ((None, item) for item in value)
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, BaseModel):
@@ -113,10 +116,13 @@ class _Tells:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._parts = tuple(filter(None, map(_plain, (*SECRET_NAMES, *names))))
+        self._known: dict[Any, bool] = {}  # rows have the same names over and over
 
     def __call__(self, name: Any) -> bool:
-        plain = _plain(str(name))
-        return any(part in plain for part in self._parts)
+        if name not in self._known:
+            plain = _plain(str(name))
+            self._known[name] = any(part in plain for part in self._parts)
+        return self._known[name]
 
 
 def _plain(name: str) -> str:

@@ -17,8 +17,8 @@ from flowherd.settings.parsing import (
     Count,
     CountOrAuto,
     PositiveSeconds,
-    SecretNames,
     Seconds,
+    SecretNames,
     TransportName,
 )
 from flowherd.settings.worker_config import (

@@ -80,21 +80,15 @@ def _address(text: str) -> str:
 def _names(value: object) -> object:
     """A list in a file, commas in a variable."""
     names = value.split(",") if isinstance(value, str) else value
-    if isinstance(names, list | tuple) and not all(isinstance(one, str) and one.strip(" -_") for one in names):
+    if isinstance(names, list | tuple) and not all(
+        isinstance(one, str) and one.strip(" -_") for one in names
+    ):
         raise ValueError("should be names such as pin, card_number")
     return tuple(one.strip() for one in names) if isinstance(names, list | tuple) else names
 
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_duration)]
-Positivedef _names(value: object) -> object:
-    """A list in a file, commas in a variable."""
-    names = value.split(",") if isinstance(value, str) else value
-    if isinstance(names, list | tuple) and not all(isinstance(one, str) and one.strip(" -_") for one in names):
-        raise ValueError("should be names such as pin, card_number")
-    return tuple(one.strip() for one in names) if isinstance(names, list | tuple) else names
-
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_duration)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_duration)]
 Count = Annotated[int, BeforeValidator(_count)]
 CountOrAuto = Annotated[int | None, BeforeValidator(_count_or_auto)]
 TransportName = Annotated[Literal["direct", "httpx"], BeforeValidator(_known_transport)]

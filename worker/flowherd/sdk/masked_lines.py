@@ -1,0 +1,53 @@
+"""A line that a handler logs about a failure, without the secrets that the handler was given."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from flowherd.sdk.redaction import hiding
+from flowherd.sdk.tracebacks import report
+
+if TYPE_CHECKING:
+    from flowherd.sdk.run_state import RunState
+
+
+def masked_line(
+    state: RunState, msg: Any, args: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Message, arguments and options for the logger: what shows no secret stays as it is.
+
+    An exception that shows one becomes the line's `exception`, as text.
+    """
+    hide = hiding(state)
+    try:
+        text = str(msg) % _as_logging_takes(args) if args else str(msg)
+    except (TypeError, ValueError, KeyError):
+        return msg, args, options  # the logger says what is wrong with it
+    if (shown := hide(text)) != text:
+        msg, args = "%s", (shown,)
+    options = dict(options)
+    if extra := options.get("extra"):
+        options["extra"] = {
+            name: hide(value) if isinstance(value, str) else value for name, value in extra.items()
+        }
+    if (error := _error_of(options.get("exc_info"))) is not None:
+        full = "".join(traceback.format_exception(error))
+        if hide(full) != full:
+            options["exc_info"] = None
+            options["extra"] = {**(options.get("extra") or {}), "exception": report(error, hide)}
+    return msg, args, options
+
+
+def _as_logging_takes(args: tuple[Any, ...]) -> Any:
+    """A single mapping stands for itself, as in the standard library."""
+    return args[0] if len(args) == 1 and args[0] and isinstance(args[0], dict) else args
+
+
+def _error_of(exc_info: Any) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return exc_info[1] if isinstance(exc_info[1], BaseException) else None
+    return sys.exc_info()[1] if exc_info else None
