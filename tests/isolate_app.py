@@ -221,7 +221,7 @@ async def stream(ctx, fail: int = 0) -> None:
 def leak(ctx, params: dict) -> None:
     login = params["login"]
     try:
-        raise KeyError(login["password"])
+        {}[login["password"]]
     except KeyError as error:
         ctx.logger.exception("no %s", login["password"])
         raise ValueError(f"refused {login['password']} and {os.environ['MY_API_KEY']}") from error

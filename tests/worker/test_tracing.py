@@ -129,6 +129,19 @@ async def test_a_failure_is_an_error_with_its_code_and_the_exception_without_sec
     assert "canary-7" not in f"{span.status.description} {exception}"
 
 
+async def test_a_span_shows_no_parameter_with_a_telling_name() -> None:
+    """Faults N19."""
+
+    @activity
+    def work(api_key: str) -> None:
+        raise ValueError(f"refused {api_key}")
+
+    span = await Bench(work).run("work", {"api_key": "canary-7"})
+    exception = events(span)["exception"]
+    assert (span.status.description, exception["exception.message"]) == ("refused ***", "refused ***")
+    assert "canary-7" not in f"{exception} {span.attributes}"
+
+
 async def test_a_success_is_no_error_and_says_so() -> None:
     """As OpenTelemetry wants it: the status is the app's to set."""
 
