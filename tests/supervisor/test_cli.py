@@ -15,7 +15,9 @@ from flowherd.settings.sources import flag_of, variable_of
 from flowherd_supervisor.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WITH_FLAG = [name for name in Settings.model_fields if name not in {"client_secret", "secret_names", "activities"}]
+WITH_FLAG = [
+    name for name in Settings.model_fields if name not in {"client_secret", "secret_names", "activities"}
+]
 
 pytestmark = pytest.mark.usefixtures("folder")
 

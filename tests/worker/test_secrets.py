@@ -16,6 +16,7 @@ from runner_kit import Runner
 from flowherd import ActivityContext, ActivityError, ActivityResult, Registry, activity
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
+from flowherd.model import Completed
 from flowherd.sdk import redaction
 from flowherd.sdk.redaction import mask, secrets_in
 from flowherd.settings.worker_config import WorkerConfig
@@ -25,7 +26,7 @@ CEILING_S = 30.0
 CANARY = "canary-5up3r"
 
 
-async def failure_of(handler: Any, parameters: Any, environment: RunEnvironment | None = None) -> Any:
+async def outcome_of(handler: Any, parameters: Any, environment: RunEnvironment | None = None) -> Any:
     registry, config = Registry.of([handler]), WorkerConfig(worker_id="test")
     runner = Runner(registry, config, ThreadPool(2), environment or RunEnvironment())
     [definition] = registry
@@ -82,7 +83,7 @@ async def test_a_parameter_with_a_telling_name_is_masked_in_message_and_log(
 ) -> None:
     """N19: the engine puts `{{SECRET.x}}` into parameters in clear text."""
     with caplog.at_level(logging.DEBUG):
-        outcome = await failure_of(handler, parameters)
+        outcome = await outcome_of(handler, parameters)
     assert outcome.message == "refused ***"
     assert CANARY not in logged(caplog)
 
@@ -101,7 +102,7 @@ async def test_a_final_failure_and_one_that_is_returned_are_masked_too(
         return ActivityResult.error(f"no {password}", code="REFUSED")
 
     with caplog.at_level(logging.DEBUG):
-        outcomes = [await failure_of(each, {"password": CANARY}) for each in (raises, returns)]
+        outcomes = [await outcome_of(each, {"password": CANARY}) for each in (raises, returns)]
     assert [outcome.message for outcome in outcomes] == ["no ***", "no ***"]
     assert CANARY not in logged(caplog)
 
@@ -115,7 +116,7 @@ async def test_a_variable_with_a_telling_name_is_masked(monkeypatch: pytest.Monk
 
     monkeypatch.setenv("MY_DB_PASSWORD", CANARY)
     monkeypatch.setenv("MY_HOST", "example")
-    assert (await failure_of(work, {})).message == "refused *** of example"
+    assert (await outcome_of(work, {})).message == "refused *** of example"
 
 
 async def test_a_name_of_the_settings_counts_too() -> None:
@@ -126,9 +127,9 @@ async def test_a_name_of_the_settings_counts_too() -> None:
         raise ValueError(f"{params['card-number']} {params['other']}")
 
     parameters = {"card-number": "4111-1111", "other": "plain"}
-    assert (await failure_of(work, parameters)).message == "4111-1111 plain"
+    assert (await outcome_of(work, parameters)).message == "4111-1111 plain"
     environment = RunEnvironment(secret_names=("Card_Number",))
-    assert (await failure_of(work, parameters, environment)).message == "*** plain"
+    assert (await outcome_of(work, parameters, environment)).message == "*** plain"
 
 
 class Login(BaseModel):
@@ -144,7 +145,7 @@ async def test_a_pydantic_secret_given_by_keyword_is_masked() -> None:
         raise ValueError(f"{n} {login.user}:{login.pin.get_secret_value()}")
 
     parameters = {"login": {"user": "me", "pin": "hunter2!"}, "n": 7}
-    assert (await failure_of(work, parameters)).message == "7 me:***"
+    assert (await outcome_of(work, parameters)).message == "7 me:***"
 
 
 async def test_a_long_list_before_it_hides_no_secret_from_the_search() -> None:
@@ -159,7 +160,7 @@ async def test_a_long_list_before_it_hides_no_secret_from_the_search() -> None:
         "login": {"user": "me", "pin": "hunter2!"},
         "rows": list(range(200_000)),
     }
-    assert (await failure_of(work, parameters)).message == "*** ***"
+    assert (await outcome_of(work, parameters)).message == "*** ***"
 
 
 @pytest.mark.parametrize("before", [8180, 990, 2990])
@@ -173,7 +174,7 @@ async def test_the_place_where_a_text_is_cut_shows_no_half_of_a_secret(
         raise ValueError("x" * before + password + "y" * 9000)
 
     with caplog.at_level(logging.DEBUG):
-        outcome = await failure_of(work, {"password": CANARY})
+        outcome = await outcome_of(work, {"password": CANARY})
     assert "canar" not in outcome.message + logged(caplog)
 
 
@@ -202,7 +203,7 @@ async def test_a_cause_and_a_stream_that_breaks_off_are_masked(caplog: pytest.Lo
 
     heard = Heard()
     with caplog.at_level(logging.DEBUG):
-        await failure_of(work, {"password": CANARY}, RunEnvironment(streams=heard))
+        await outcome_of(work, {"password": CANARY}, RunEnvironment(streams=heard))
     assert heard.ends == ["no ***"]
     assert CANARY not in logged(caplog)
 
@@ -238,7 +239,7 @@ async def test_a_success_looks_nothing_up(monkeypatch: pytest.MonkeyPatch) -> No
 
     looked: list[Any] = []
     monkeypatch.setattr(redaction, "secrets_in", lambda *given: looked.append(given) or ())
-    await failure_of(work, {"password": CANARY})
+    await outcome_of(work, {"password": CANARY})
     assert looked == []
 
 
@@ -257,13 +258,31 @@ async def test_a_line_of_the_activitys_own_logger_that_speaks_of_a_failure_is_ma
         ctx.logger.log(level, "plain %d", 7)
 
     with caplog.at_level(logging.DEBUG):
-        await failure_of(work, {"password": CANARY})
+        await outcome_of(work, {"password": CANARY})
     masked, plain = (record for record in caplog.records if record.name == "flowherd.activity")
     assert CANARY not in f"{masked.getMessage()} {masked.__dict__} {caplog.text}"
     assert (masked.getMessage(), masked.detail) == ("no ***", "a ***")  # type: ignore[attr-defined]
     assert "KeyError" in masked.exception  # type: ignore[attr-defined]
     assert (plain.msg, plain.args, plain.filename) == ("plain %d", (7,), "test_secrets.py")
     assert masked.filename == "test_secrets.py"
+
+
+async def test_a_line_that_cannot_be_formatted_fails_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with every logger: its handlers deal with it."""
+
+    class Mute:
+        def __str__(self) -> str:
+            raise OSError
+
+    @activity
+    async def work(ctx: ActivityContext, password: str) -> int:
+        ctx.logger.warning("%d", password)
+        ctx.logger.warning("%s", Mute())
+        return 1
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(logging.getLogger("flowherd.activity"), "propagate", False)
+    assert isinstance(await outcome_of(work, {"password": CANARY}), Completed)
 
 
 @pytest.mark.fork

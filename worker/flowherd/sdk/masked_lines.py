@@ -23,7 +23,7 @@ def masked_line(
     hide = hiding(state)
     try:
         text = str(msg) % _as_logging_takes(args) if args else str(msg)
-    except (TypeError, ValueError, KeyError):
+    except Exception:  # noqa: BLE001 - whatever a message does when it is shown
         return msg, args, options  # the logger says what is wrong with it
     if (shown := hide(text)) != text:
         msg, args = "%s", (shown,)
