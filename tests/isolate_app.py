@@ -224,7 +224,8 @@ def leak(ctx, params: dict) -> None:
         {}[login["password"]]
     except KeyError as error:
         ctx.logger.exception("no %s", login["password"])
-        raise ValueError(f"refused {login['password']} and {os.environ['MY_API_KEY']}") from error
+        words = f"refused {login['password']}, {login['pin_code']}, {os.environ['MY_API_KEY']}"
+        raise ValueError(words) from error
 
 
 def ctx_sync(ctx) -> SyncActivityContext:

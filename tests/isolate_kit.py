@@ -146,7 +146,7 @@ class Forker:
             app=self.app.name,
             app_dir=self.app_dir,
             worker_type=None,
-            config=WorkerConfig(worker_id="t"),
+            config=WorkerConfig(worker_id="t", secret_names=("pin_code",)),
             activities={},
             index=3,
             processes=4,

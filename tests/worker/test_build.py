@@ -29,6 +29,11 @@ async def echo(n: int) -> dict[str, int]:
     return {"n": n}
 
 
+@registry.activity
+async def quote(pin_code: str) -> None:
+    raise ValueError(f"refused {pin_code}")
+
+
 @pytest.mark.parametrize("rests_for_s", [1000.0, 0.0], ids=["resting", "awake"])
 async def test_the_first_claim_wakes_a_keeper_that_rests_and_none_that_is_awake(
     server: ScriptedEngine, rests_for_s: float
@@ -48,6 +53,31 @@ async def test_the_first_claim_wakes_a_keeper_that_rests_and_none_that_is_awake(
             await server.asked("complete")
         woken, _, _ = select.select([wakeups.keeper], [], [], 0)
         assert bool(woken) == (rests_for_s > 0)
+    finally:
+        built.worker.release(0.2)
+        await work
+        await built.aclose()
+        wakeups.close()
+
+
+async def test_names_of_secrets_in_the_settings_reach_what_is_told_to_the_engine(
+    server: ScriptedEngine,
+) -> None:
+    """N19."""
+    server.script("poll", brings(item(name="quote", parameters={"pin_code": "canary-7"})))
+    config = WorkerConfig(api_url=server.url, concurrency=4, secret_names=("PIN",))
+    ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))
+    ledger.tick(time.monotonic())
+    wakeups, segment = Wakeups(len(ledger.segments)), open_segment(ledger)
+    built = BuiltWorker(
+        config, registry, ledger=ledger, segment=segment, wakeups=wakeups, place=WorkerPlace(0), most_slots=4
+    )
+    work = asyncio.create_task(built.worker.run())
+    try:
+        await server.asked("fail")
+        told = str(server.of("fail")[0])
+        assert "refused ***" in told
+        assert "canary" not in told
     finally:
         built.worker.release(0.2)
         await work
