@@ -227,6 +227,7 @@ def test_short_and_trivial_values_are_left_alone() -> None:
     }  # fmt: skip
     text = "True None none False 100 -0.5 abc 12345"
     assert mask(text, secrets_in([given])) == "True None none False 100 -0.5 abc ***"
+    assert list(secrets_in(["plain", 12345, {"name": "plain"}])) == []
 
 
 async def test_a_success_looks_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def secrets_in(values: Iterable[Any], names: Iterable[str] = ()) -> Iterator[str
 
     """
     tells = _Tells(names)
-    waiting = deque((value, False) for value in values)
+    waiting: deque[tuple[Any, bool]] = deque([(tuple(values), False)])
     left = MAX_LOOKED_AT
     while waiting and left > 0:
         value, is_secret = waiting.popleft()
