@@ -80,7 +80,7 @@ def secrets_in(values: Iterable[Any], names: Iterable[str] = ()) -> Iterator[str
     tells = _Tells(names)
     waiting: deque[tuple[Any, bool]] = deque([(tuple(values), False)])
     left = MAX_LOOKED_AT
-    while waiting and left > 0:
+    while waiting:
         value, is_secret = waiting.popleft()
         match value:
             case SecretBytes():
