@@ -336,6 +336,41 @@ async def test_the_sdks_own_client_sends_the_hosts_token_and_none_where_none_is_
     assert shown == ["Bearer token-1", "Bearer token-2", None]
 
 
+async def test_an_upload_of_the_sdks_client_is_sent_whole_again_after_a_401_and_says_what_was_stored():
+    """A stream that has been read cannot be sent twice; so there is a copy, which is no longer in memory alone."""
+    import httpx
+
+    from flowherd.stock.stock_files import MEMORY_BYTES
+
+    got = []
+
+    def answer(request):
+        headers = request.headers
+        got.append((request.content, headers["content-length"], headers.get("content-type")))
+        assert "transfer-encoding" not in headers
+        status = (401, 201)[len(got) - 1] if len(got) < 3 else 507
+        return httpx.Response(status, json={"size": len(request.content)})
+
+    pieces = [bytes([number]) * (MEMORY_BYTES // 2 + 1) for number in range(5)]
+
+    async def chunks():
+        for piece in pieces:
+            yield piece
+
+    files = SdkFiles("http://127.0.0.1:1", None)
+    client = files.client()
+    await client._http._transport.aclose()
+    client._http._transport = httpx.MockTransport(answer)
+    client._http._mounts = {}
+    stored = await client.upload_file(uuid.UUID(int=1), "key", "name", chunks(), "text/plain")
+    content = b"".join(pieces)
+    assert got == [(content, str(len(content)), "text/plain")] * 2
+    assert (type(stored), stored.size, stored.filename) == (sdk.storage.FileMetadata, len(content), "name")
+    with pytest.raises(httpx.HTTPStatusError, match="507"):
+        await client.upload_file(uuid.UUID(int=1), "key", "name", chunks())
+    await files.aclose()
+
+
 def test_our_registry_takes_stock_activities_and_lists_may_mix_them():
     async def ours(): ...
 
