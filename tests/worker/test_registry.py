@@ -230,3 +230,19 @@ def test_configuration_that_fits_nothing_is_refused(changes, words):
 
     with pytest.raises(RegistryError, match=words):
         Registry.of([work]).configured(changes)
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), float("nan"), 0, -1, 10**400, "5", True])
+def test_a_limit_that_is_no_number_of_seconds_is_refused_where_it_is_written(timeout_s):
+    """No timer can keep an endless limit, and the host's own would no longer hold."""
+    with pytest.raises(RegistryError, match="timeout_s must be a number of seconds above 0"):
+
+        @activity(timeout_s=timeout_s)
+        def work(): ...
+
+    with pytest.raises(RegistryError, match="timeout_s must be"):
+        Registry.of([work_without_end]).configured({"work": {"timeout_s": timeout_s}})
+
+
+@activity(name="work")
+def work_without_end(): ...

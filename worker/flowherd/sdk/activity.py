@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
+from sys import float_info
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from flowherd.errors import RegistryError
@@ -118,7 +119,7 @@ def adjusted(definition: ActivityDefinition, options: ActivityOptions) -> Activi
     if unknown:
         raise RegistryError(f"{where}: activities have no option {', '.join(sorted(unknown))}")
     timeout_s = options.get("timeout_s")
-    if timeout_s is not None and not (_is_number(timeout_s) and timeout_s > 0):
+    if timeout_s is not None and not (_is_number(timeout_s) and 0 < timeout_s <= float_info.max):
         raise RegistryError(f"{where}: timeout_s must be a number of seconds above 0")
     max_concurrent = options.get("max_concurrent")
     if max_concurrent is not None and not (isinstance(max_concurrent, int) and max_concurrent >= 1):

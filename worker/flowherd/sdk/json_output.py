@@ -11,14 +11,20 @@ import uuid
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+import msgspec
+from pydantic import BaseModel, PlainSerializer, RootModel, WrapSerializer
+from pydantic_core import to_jsonable_python
 
 from flowherd.errors import InvalidOutput
 from flowherd.sdk.plain import MAX_DEPTH, MAX_INT, MAX_NODES, MIN_INT, too_many
+from flowherd.sdk.tracebacks import describe_exception
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Path = tuple["str | int", ...]
 
@@ -34,6 +40,7 @@ _WRITTEN_BY_PYDANTIC = (
 )
 _ARRAY_LIBRARIES = frozenset({"numpy", "pandas"})
 _BARE_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_encode = msgspec.json.Encoder().encode
 _BAD_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -74,6 +81,10 @@ class Converter:
             return _checked_float(value, path)
         if kind.__module__.partition(".")[0] in _ARRAY_LIBRARIES:
             raise _array_library(value, path)
+        if isinstance(value, type):
+            raise InvalidOutput(
+                f"{json_path(path)} is the class {value.__qualname__}, not JSON: send an instance, or send its name"
+            )
         if isinstance(value, Mapping | list | tuple | BaseModel) or dataclasses.is_dataclass(value):
             return self._container(value, path)
         return self._converted(value, path)
@@ -89,9 +100,52 @@ class Converter:
                 return {self._key(key, path): self.convert(item, (*path, key)) for key, item in value.items()}
             if isinstance(value, list | tuple):
                 return [self.convert(item, (*path, index)) for index, item in enumerate(value)]
-            return self.convert(fields_of(value, path), path)
+            return self.convert(self.fields_of(value, path), path)
+        except (InvalidOutput, MemoryError):
+            raise
+        except Exception as exc:  # code of the user's, such as a Mapping's
+            raise _unwritable(path, exc) from exc
         finally:
             self._open.discard(id(value))
+
+    def fields_of(self, value: Any, path: Path) -> Any:
+        """A model's or dataclass's fields; a model's as its own JSON mode writes them.
+
+        Raises:
+            InvalidOutput: with the path of the field that cannot be written.
+
+        """
+        if isinstance(value, BaseModel):
+            try:
+                return _dumped_model(value, path)
+            except (InvalidOutput, MemoryError):
+                raise
+            except Exception as exc:
+                self._find_unwritable(value, path)
+                raise _unwritable(path, exc) from exc
+        fields = {}
+        for field in dataclasses.fields(value):
+            try:
+                fields[field.name] = getattr(value, field.name)
+            except Exception as exc:
+                raise _unwritable((*path, field.name), exc) from exc
+        return fields
+
+    def _find_unwritable(self, model: BaseModel, path: Path) -> None:
+        """InvalidOutput for the first field that pydantic cannot write alone, as deep as it lies."""
+        kind = type(model)
+        if kind.__pydantic_decorators__.model_serializers:
+            return
+        if isinstance(model, RootModel):
+            self.convert(model.root, path)
+            return
+        for name in (*kind.model_fields, *(model.model_extra or ()), *kind.model_computed_fields):
+            try:
+                model.model_dump(mode="json", warnings=False, include={name})
+            except Exception as exc:
+                if name not in kind.model_computed_fields:
+                    self.convert(getattr(model, name), (*path, name))
+                raise _unwritable((*path, name), exc) from exc
 
     def _key(self, key: Any, path: Path) -> str:
         if not isinstance(key, str):
@@ -112,16 +166,67 @@ class Converter:
         raise _unsendable(value, path)
 
 
-def fields_of(value: Any, path: Path) -> Any:
-    """A model's or dataclass's fields; a model's as its own JSON mode writes them."""
+def _dumped_model(model: BaseModel, path: Path) -> Any:
+    """The fields as the model's own JSON mode writes them; InvalidOutput for a number that got lost there."""
+    dumped = model.model_dump(mode="json", warnings=False)
+    if _may_hold_null(dumped):
+        _find_lost_number(dumped, model, path)
+    return dumped
+
+
+def _may_hold_null(dumped: Any) -> bool:
+    try:
+        return b"null" in _encode(dumped)
+    except (UnicodeEncodeError, OverflowError, RecursionError):
+        return True
+
+
+def _find_lost_number(dumped: Any, value: Any, path: Path) -> None:
+    """InvalidOutput where pydantic has written null for a NaN or an infinity, as it does for values of type Any.
+
+    A null that a serializer of the user's has written is meant so.
+    """
+    if dumped is None:
+        if isinstance(value, float):
+            _checked_float(value, path)
+    elif isinstance(dumped, dict):
+        for name, item in _members(value):
+            if name in dumped:
+                _find_lost_number(dumped[name], item, (*path, name))
+    elif isinstance(dumped, list):
+        rows = value.root if isinstance(value, RootModel) else value
+        if isinstance(rows, list | tuple):
+            for index, (written, item) in enumerate(zip(dumped, rows, strict=False)):
+                _find_lost_number(written, item, (*path, index))
+
+
+def _members(value: Any) -> Iterable[tuple[str, Any]]:
+    """Names and values that are written under those names, but for what the user writes with a serializer."""
+    if isinstance(value, RootModel):
+        value = value.root
+    if isinstance(value, Mapping):
+        return ((name, item) for name, item in value.items() if isinstance(name, str))
     if isinstance(value, BaseModel):
-        try:
-            return value.model_dump(mode="json", warnings=False)
-        except PydanticSerializationError:
-            return value.model_dump(warnings=False)  # the walk through this one finds the path
-        except Exception as exc:
-            raise InvalidOutput(f"{json_path(path)}: {type(value).__name__} cannot be dumped") from exc
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        written = _written_by_user(type(value))
+        return ((name, item) for name, item in value if name not in written)
+    if dataclasses.is_dataclass(value):
+        return ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value))
+    return ()
+
+
+@lru_cache(maxsize=256)
+def _written_by_user(kind: type[BaseModel]) -> frozenset[str]:
+    """Names of the fields that a serializer of the user's writes."""
+    own, fields = kind.__pydantic_decorators__, kind.model_fields
+    named = {name for found in own.field_serializers.values() for name in found.info.fields}
+    if own.model_serializers or "*" in named:
+        return frozenset(fields)
+    typed = {
+        name
+        for name, field in fields.items()
+        if any(isinstance(extra, PlainSerializer | WrapSerializer) for extra in field.metadata)
+    }
+    return frozenset(named | typed)
 
 
 def _checked_text(value: str, path: Path) -> str:
@@ -166,6 +271,10 @@ def _array_library(value: Any, path: Path) -> InvalidOutput:
     return InvalidOutput(f"{json_path(path)} is a {name}, not JSON: convert it with {remedy}")
 
 
+def _unwritable(path: Path, exc: Exception) -> InvalidOutput:
+    return InvalidOutput(f"{json_path(path)} cannot be written: {describe_exception(exc)}")
+
+
 def _unsendable(value: Any, path: Path) -> InvalidOutput:
     match value:
         case bytes() | bytearray() | memoryview():
@@ -174,8 +283,6 @@ def _unsendable(value: Any, path: Path) -> InvalidOutput:
             remedy = "convert it with sorted(x)"
         case complex():
             remedy = "convert it with [x.real, x.imag]"
-        case type():
-            remedy = "send its name"
         case _:
             remedy = "return JSON values, a pydantic model or a dataclass"
     return InvalidOutput(f"{json_path(path)} is a {type(value).__qualname__}, not JSON: {remedy}")

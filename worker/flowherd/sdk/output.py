@@ -10,7 +10,7 @@ import msgspec
 from pydantic import BaseModel
 
 from flowherd.errors import InvalidOutput
-from flowherd.sdk.json_output import Converter, fields_of
+from flowherd.sdk.json_output import Converter
 from flowherd.sdk.plain import check_unfolded, is_plain
 from flowherd.sdk.tracebacks import clean_message, describe_exception
 
@@ -128,6 +128,6 @@ def _as_object(value: Any) -> Any:
     if isinstance(value, Mapping):
         return value
     if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        fields = fields_of(value, ())
+        fields = Converter().fields_of(value, ())
         return fields if isinstance(fields, Mapping) else {"result": fields}
     return {"result": value}
