@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import ActivityError, InvalidOutput
@@ -40,7 +41,11 @@ async def invoke_async(definition: ActivityDefinition, state: RunState) -> Resul
         if state.cancel_reason is not None:
             return stopped(state, "it had not begun")
         arguments, keywords = definition.binding.bind(state.activity.parameters, ActivityContext(state))
-        value = await definition.handler(*arguments, **keywords)
+        value = definition.handler(*arguments, **keywords)
+        if isinstance(value, CoroutineType) or inspect.isawaitable(
+            value
+        ):  # a decorator may return no coroutine
+            value = await value
         return outcome_of(value, state)
     except BaseException as exc:  # noqa: BLE001  # SystemExit and friends are failures of the handler alone
         return failure_of(exc, state, arguments, keywords)

@@ -166,12 +166,18 @@ def _callable_of(handler: Any) -> tuple[Callable[..., Any], Any]:
 
 
 def _is_async(function: Any, where: str) -> bool:
+    """Whether calling it returns a coroutine, as far as can be seen: through functools.wraps and partials."""
     called = function if inspect.isroutine(function) else getattr(function, "func", function)
     if not inspect.isroutine(called):
         called = type(called).__call__
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise RegistryError(f"{where} is a generator: an activity returns once, so use return, not yield")
-    return inspect.iscoroutinefunction(called)
+    if inspect.iscoroutinefunction(called):
+        return True
+    if (inner := getattr(called, "__wrapped__", None)) is None or not inspect.isroutine(called):
+        return False
+    innermost = inspect.unwrap(inner)
+    return inspect.iscoroutinefunction(getattr(innermost, "func", innermost))
 
 
 def _name(name: Any, where: str) -> str:
