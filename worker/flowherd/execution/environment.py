@@ -188,6 +188,7 @@ class RunEnvironment:
         permits: for activities with `max_concurrent`.
         meter: knows who is on the loop.
         tracing: of this process, None where none is asked for.
+        untaken: parameters that nobody takes and that the log has named, by activity.
 
     """
 
@@ -202,3 +203,4 @@ class RunEnvironment:
     permits: Permits = field(default_factory=OwnPermits)
     meter: LoopMeter = field(default_factory=LoopMeter)
     tracing: Tracing | None = None
+    untaken: dict[str, set[str]] = field(default_factory=dict, repr=False)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.context import BaseContext
 
 MAX_CODE_CHARS = 100
+MAX_UNTAKEN = 20  # parameters that are named for one activity
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ async def invoke_async(definition: ActivityDefinition, state: RunState) -> Resul
     try:
         if state.cancel_reason is not None:
             return stopped(state, "it had not begun")
-        arguments, keywords = definition.binding.bind(state.activity.parameters, ActivityContext(state))
+        arguments, keywords = _bound(definition, state, ActivityContext(state))
         value = definition.handler(*arguments, **keywords)
         if isinstance(value, CoroutineType) or inspect.isawaitable(
             value
@@ -60,7 +62,7 @@ def invoke_sync(definition: ActivityDefinition, state: RunState) -> Result:
     try:
         if state.cancel_reason is not None:
             return stopped(state, "it had not begun")
-        arguments, keywords = definition.binding.bind(state.activity.parameters, SyncActivityContext(state))
+        arguments, keywords = _bound(definition, state, SyncActivityContext(state))
         value = definition.handler(*arguments, **keywords)
         if inspect.iscoroutine(value):  # an async def behind a plain decorator
             value = asyncio.run(value)
@@ -69,6 +71,27 @@ def invoke_sync(definition: ActivityDefinition, state: RunState) -> Result:
         return failure_of(exc, state, arguments, keywords)
     finally:
         leave_if_copied()
+
+
+def _bound(
+    definition: ActivityDefinition, state: RunState, context: BaseContext
+) -> tuple[list[Any], dict[str, Any]]:
+    binding, activity = definition.binding, state.activity
+    bound = binding.bind(activity.parameters, context)
+    if untaken := binding.untaken(activity.parameters):
+        named = state.environment.untaken.setdefault(activity.name, set())
+        fresh = [name[:64] for name in untaken if name[:64] not in named][: MAX_UNTAKEN - len(named)]
+        if fresh:
+            named.update(fresh)
+            _log.warning(
+                "parameters_not_taken",
+                extra={
+                    "activity_name": activity.name,
+                    "activity_id": activity.activity_id,
+                    "parameters": fresh,
+                },
+            )
+    return bound
 
 
 class ThreadLoop:

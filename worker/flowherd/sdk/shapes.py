@@ -1,0 +1,105 @@
+"""Types that can stand for all parameters: dicts, pydantic models and TypedDicts, and the names of their fields."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Any
+
+from pydantic import AliasChoices, AliasPath, BaseModel, RootModel
+
+if typing.TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The object that a model is made of.
+
+    Attributes:
+        label: the models' names, for messages.
+        fields: names and aliases of their fields.
+        is_open: other names may mean something too, or are refused by the model itself.
+
+    """
+
+    label: str
+    fields: frozenset[str]
+    is_open: bool
+
+    @classmethod
+    def of(cls, annotation: Any) -> Shape | None:
+        """The shape of a model, of a union of models or of one that may be None; None for any other type."""
+        if not (models := _models_in(annotation)):
+            return None
+        shapes = [_fields_of(model) for model in models]
+        return cls(
+            " or ".join(model.__name__ for model in models),
+            frozenset().union(*(fields for fields, _ in shapes)),
+            any(is_open for _, is_open in shapes),
+        )
+
+    def expected(self, name: str) -> str:
+        """Both shapes in words; one where the model has a field of the argument's own name."""
+        whole = f"the fields of {self.label}"
+        return whole if name in self.fields else f"{whole}, or an object of them as {name!r}"
+
+
+def options_of(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation alone."""
+    origin = typing.get_origin(annotation)
+    return typing.get_args(annotation) if origin in {typing.Union, UnionType} else (annotation,)
+
+
+def is_dict(annotation: Any) -> bool:
+    """Whether a single argument of this type gets all parameters as they are."""
+    plain = typing.get_origin(annotation) or annotation
+    if plain is typing.Annotated:
+        return is_dict(typing.get_args(annotation)[0])
+    return inspect.isclass(plain) and issubclass(plain, dict)
+
+
+def is_made_of_something(value: Any) -> bool:
+    """Whether a model took any of what it was given; any object makes one whose fields all have defaults."""
+    if isinstance(value, BaseModel):
+        return bool(value.model_fields_set)
+    return not isinstance(value, dict) or bool(value)
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    """The models of a type that consists of nothing else but None."""
+    plain = typing.get_origin(annotation) or annotation
+    if plain is typing.Annotated:
+        return _models_in(typing.get_args(annotation)[0])
+    options = [option for option in options_of(annotation) if option is not NoneType]
+    if len(options) == 1 and options[0] is annotation:
+        is_model = inspect.isclass(plain) and issubclass(plain, BaseModel)
+        return [plain] if is_model or typing.is_typeddict(plain) or _is_typed_dict(plain) else []
+    found = [_models_in(option) for option in options]
+    return [model for models in found for model in models] if all(found) else []
+
+
+def _is_typed_dict(kind: Any) -> bool:
+    """One of typing_extensions, which typing does not know."""
+    return inspect.isclass(kind) and issubclass(kind, dict) and hasattr(kind, "__total__")
+
+
+def _fields_of(model: Any) -> tuple[set[str], bool]:
+    if not issubclass(model, BaseModel):
+        return {*model.__required_keys__, *model.__optional_keys__}, False
+    if issubclass(model, RootModel):
+        return set(), True
+    validators = model.__pydantic_decorators__.model_validators.values()
+    looks_at_all = any(found.info.mode != "after" for found in validators)
+    names = {alias for name, field in model.model_fields.items() for alias in (name, *_aliases_of(field))}
+    return names, looks_at_all or model.model_config.get("extra", "ignore") != "ignore"
+
+
+def _aliases_of(field: FieldInfo) -> list[str]:
+    aliases = [field.alias, field.validation_alias]
+    if isinstance(field.validation_alias, AliasChoices):
+        aliases += field.validation_alias.choices
+    names = [alias.path[0] if isinstance(alias, AliasPath) else alias for alias in aliases]
+    return [name for name in names if isinstance(name, str)]
