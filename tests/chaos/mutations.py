@@ -97,6 +97,21 @@ MUTATIONS = (
         + "::test_an_answer_that_comes_late_says_nothing_about_the_next_activity_in_the_same_place",
     ),
     Mutation(
+        "a number that pydantic nulls is found",
+        WORKER + "sdk/json_output.py",
+        "if _may_hold_null(dumped):",
+        "if False:",
+        UNIT + "test_output_models.py::test_a_number_that_json_has_not_is_named_in_any_field",
+    ),
+    Mutation(
+        "no model is made of parameters that mean something else",
+        WORKER + "sdk/shapes.py",
+        "return bool(value.model_fields_set)",
+        "return True",
+        UNIT
+        + "test_binding_models.py::test_a_model_whose_fields_all_have_defaults_is_not_filled_from_nothing",
+    ),
+    Mutation(
         "many beats at once",
         WORKER + "leases/heartbeats.py",
         "self._under_way < PLACES:",

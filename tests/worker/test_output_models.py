@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, PlainSerializer, RootModel, computed_field, field_serializer, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    RootModel,
+    computed_field,
+    field_serializer,
+    model_serializer,
+)
 
 from flowherd import InvalidOutput
 from flowherd.sdk.output import encode_output
@@ -18,6 +27,11 @@ class Reading(BaseModel):
     loose: Any = None
     rows: list[Any] = []
     named: dict[str, Any] = {}
+
+
+class Aliased(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True)
+    loose: Any = Field(serialization_alias="Loose")
 
 
 @dataclass
@@ -40,6 +54,8 @@ class Readings(RootModel[list[Any]]):
         (Reading(named={"inner": Reading(loose=math.nan)}), "$.named.inner.loose"),
         (Sample(math.nan), "$.value"),
         (Sample(reading=Reading(loose=math.nan)), "$.reading.loose"),
+        (Aliased(loose=math.nan), "$.Loose"),
+        (Reading(named={"by number": {7: math.nan}}), "$.named['by number']['7']"),
         ({"rows": [Reading(loose=math.nan)]}, "$.rows[0].loose"),
         (Readings([1, math.nan]), "$[1]"),
         ([Reading(named={"odd key": math.inf})], "$.result[0].named['odd key']"),

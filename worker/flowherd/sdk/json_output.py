@@ -205,28 +205,28 @@ def _members(value: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(value, RootModel):
         value = value.root
     if isinstance(value, Mapping):
-        return ((name, item) for name, item in value.items() if isinstance(name, str))
+        return ((str(name), item) for name, item in value.items() if isinstance(name, str | int))
     if isinstance(value, BaseModel):
-        written = _written_by_user(type(value))
-        return ((name, item) for name, item in value if name not in written)
+        names = _written_names(type(value))
+        return ((alias, item) for name, item in value for alias in names.get(name, (name,)))
     if dataclasses.is_dataclass(value):
         return ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value))
     return ()
 
 
 @lru_cache(maxsize=256)
-def _written_by_user(kind: type[BaseModel]) -> frozenset[str]:
-    """Names of the fields that a serializer of the user's writes."""
-    own, fields = kind.__pydantic_decorators__, kind.model_fields
-    named = {name for found in own.field_serializers.values() for name in found.info.fields}
-    if own.model_serializers or "*" in named:
-        return frozenset(fields)
-    typed = {
-        name
-        for name, field in fields.items()
-        if any(isinstance(extra, PlainSerializer | WrapSerializer) for extra in field.metadata)
-    }
-    return frozenset(named | typed)
+def _written_names(kind: type[BaseModel]) -> dict[str, tuple[str, ...]]:
+    """The names under which each field may be written; none for one that a serializer of the user's writes."""
+    own = kind.__pydantic_decorators__
+    by_user = {name for found in own.field_serializers.values() for name in found.info.fields}
+    names: dict[str, tuple[str, ...]] = {}
+    for name, field in kind.model_fields.items():
+        typed = any(isinstance(extra, PlainSerializer | WrapSerializer) for extra in field.metadata)
+        if own.model_serializers or typed or not by_user.isdisjoint({name, "*"}):
+            names[name] = ()
+        else:
+            names[name] = (name, field.serialization_alias or name)
+    return names
 
 
 def _checked_text(value: str, path: Path) -> str:
