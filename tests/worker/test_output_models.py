@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from flowherd import InvalidOutput
+from flowherd.sdk.lost_numbers import may_lose_numbers
 from flowherd.sdk.output import encode_output
 from flowherd.testing import run_activity_sync
 
@@ -32,6 +33,10 @@ class Reading(BaseModel):
 class Aliased(BaseModel):
     model_config = ConfigDict(serialize_by_alias=True)
     loose: Any = Field(serialization_alias="Loose")
+
+
+class More(BaseModel):
+    model_config = ConfigDict(extra="allow")
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Readings(RootModel[list[Any]]):
         (Aliased(loose=math.nan), "$.Loose"),
         (Reading(named={"by number": {7: math.nan}}), "$.named['by number']['7']"),
         ({"rows": [Reading(loose=math.nan)]}, "$.rows[0].loose"),
+        (More(extra=math.nan), "$.extra"),
         (Readings([1, math.nan]), "$[1]"),
         ([Reading(named={"odd key": math.inf})], "$.result[0].named['odd key']"),
     ],
@@ -67,6 +73,23 @@ def test_a_number_that_json_has_not_is_named_in_any_field(output, path):
         encode_output(output)
     assert str(caught.value).startswith(f"{path} is ")
     assert "JSON has no such number" in str(caught.value)
+
+
+class Typed(BaseModel):
+    type: str = "a"
+    default: int | None = None
+    settings: dict[str, float | None] = {}
+    inner: "list[Typed]" = []
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_searched"),
+    [(Typed, False), (Reading, True), (Readings, True), (More, True), (RootModel[list[Typed]], False)],
+)
+def test_models_whose_values_all_have_types_are_not_searched(kind, is_searched):
+    """Pydantic keeps a number that is typed; the search costs as much as six dumps."""
+    assert may_lose_numbers({"a": None}, kind) is is_searched
+    assert not may_lose_numbers({"a": 1}, kind)
 
 
 class Nulled(BaseModel):

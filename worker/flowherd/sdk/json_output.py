@@ -11,22 +11,16 @@ import uuid
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
-from pydantic import BaseModel, PlainSerializer, RootModel, WrapSerializer
+from pydantic import BaseModel, RootModel
 from pydantic_core import to_jsonable_python
 
 from flowherd.errors import InvalidOutput
+from flowherd.sdk.lost_numbers import Path, lost_number, may_lose_numbers
 from flowherd.sdk.plain import MAX_DEPTH, MAX_INT, MAX_NODES, MIN_INT, too_many
 from flowherd.sdk.tracebacks import describe_exception
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-Path = tuple["str | int", ...]
 
 _WRITTEN_BY_PYDANTIC = (
     dt.date,
@@ -40,7 +34,6 @@ _WRITTEN_BY_PYDANTIC = (
 )
 _ARRAY_LIBRARIES = frozenset({"numpy", "pandas"})
 _BARE_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_encode = msgspec.json.Encoder().encode
 _BAD_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -169,64 +162,9 @@ class Converter:
 def _dumped_model(model: BaseModel, path: Path) -> Any:
     """The fields as the model's own JSON mode writes them; InvalidOutput for a number that got lost there."""
     dumped = model.model_dump(mode="json", warnings=False)
-    if _may_hold_null(dumped):
-        _find_lost_number(dumped, model, path)
+    if may_lose_numbers(dumped, type(model)) and (lost := lost_number(dumped, model, path)) is not None:
+        _checked_float(*lost)
     return dumped
-
-
-def _may_hold_null(dumped: Any) -> bool:
-    try:
-        return b"null" in _encode(dumped)
-    except (UnicodeEncodeError, OverflowError, RecursionError):
-        return True
-
-
-def _find_lost_number(dumped: Any, value: Any, path: Path) -> None:
-    """InvalidOutput where pydantic has written null for a NaN or an infinity, as it does for values of type Any.
-
-    A null that a serializer of the user's has written is meant so.
-    """
-    if dumped is None:
-        if isinstance(value, float):
-            _checked_float(value, path)
-    elif isinstance(dumped, dict):
-        for name, item in _members(value):
-            if name in dumped:
-                _find_lost_number(dumped[name], item, (*path, name))
-    elif isinstance(dumped, list):
-        rows = value.root if isinstance(value, RootModel) else value
-        if isinstance(rows, list | tuple):
-            for index, (written, item) in enumerate(zip(dumped, rows, strict=False)):
-                _find_lost_number(written, item, (*path, index))
-
-
-def _members(value: Any) -> Iterable[tuple[str, Any]]:
-    """Names and values that are written under those names, but for what the user writes with a serializer."""
-    if isinstance(value, RootModel):
-        value = value.root
-    if isinstance(value, Mapping):
-        return ((str(name), item) for name, item in value.items() if isinstance(name, str | int))
-    if isinstance(value, BaseModel):
-        names = _written_names(type(value))
-        return ((alias, item) for name, item in value for alias in names.get(name, (name,)))
-    if dataclasses.is_dataclass(value):
-        return ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value))
-    return ()
-
-
-@lru_cache(maxsize=256)
-def _written_names(kind: type[BaseModel]) -> dict[str, tuple[str, ...]]:
-    """The names under which each field may be written; none for one that a serializer of the user's writes."""
-    own = kind.__pydantic_decorators__
-    by_user = {name for found in own.field_serializers.values() for name in found.info.fields}
-    names: dict[str, tuple[str, ...]] = {}
-    for name, field in kind.model_fields.items():
-        typed = any(isinstance(extra, PlainSerializer | WrapSerializer) for extra in field.metadata)
-        if own.model_serializers or typed or not by_user.isdisjoint({name, "*"}):
-            names[name] = ()
-        else:
-            names[name] = (name, field.serialization_alias or name)
-    return names
 
 
 def _checked_text(value: str, path: Path) -> str:
