@@ -238,6 +238,16 @@ class World:
             for pid, at_s in self.isolate_deaths.items()
         ]
 
+    def _struck_before_their_first_note(self) -> Iterator[str]:
+        """What a killed isolate had in hand when its handler had not noted anything yet: only the worker can say.
+
+        Its word counts for isolates that we killed, and once for each of them.
+        """
+        assert self.host is not None
+        for line in self.host.log("isolate_died"):
+            if line.get("isolate") in self.isolate_deaths and "activity_id" in line:
+                yield line["activity_id"]
+
     def restart_engine(self, away_s: float = 0.0) -> None:
         """SIGKILL to the engine, and a new one on the same file and port."""
         since_s = time.time()
@@ -295,7 +305,7 @@ class World:
             deaths=deaths | self.deaths,
             outages=self.outages,
             freezes=self.freezes,
-            isolate_victims={note.activity_id for note in ends},
+            isolate_victims={note.activity_id for note in ends} | set(self._struck_before_their_first_note()),
             apart=apart,
             lost_polls={c.worker_id for c in self.proxy.calls if c.verb == "poll" and c.fate in REPLY_LOST},
         )
