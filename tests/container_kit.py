@@ -138,7 +138,12 @@ def see_an_orphan_reaped(process_1: psutil.Process) -> None:
     """It has inherited a `sleep` from an activity; killed, that leaves no zombie."""
 
     def inherited() -> list[psutil.Process]:
-        return [child for child in process_1.children() if child.name() == "sleep"]
+        return [child for child in process_1.children() if name_of(child) == "sleep"]
+
+    def name_of(child: psutil.Process) -> str:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it was reaped since it was listed
+            return child.name()
+        return ""
 
     [orphan] = eventually(inherited, "an orphan")
     orphan.kill()

@@ -56,7 +56,11 @@ async def test_cpu_waits_and_time_on_the_loop_are_told_apart() -> None:
     assert 0.02 <= measure[Metric.CPU_S] < 0.04
     assert measure[Metric.WAIT_S] > 0.1, "the timer ran already when the step ended"
     assert measure[Metric.KEPT_S] >= 0.05
-    assert measure[Metric.WALL_S] >= measure[Metric.KEPT_S] + measure[Metric.WAIT_S]
+    between_two_reads_of_the_clock_s = 0.005  # while another process has the CPU
+    assert (
+        measure[Metric.WALL_S] + between_two_reads_of_the_clock_s
+        > measure[Metric.KEPT_S] + measure[Metric.WAIT_S]
+    )
     assert measure[Metric.LONGEST_BLOCK_S] >= 0.03
     assert meter.busy_s == pytest.approx(measure[Metric.KEPT_S])
 
