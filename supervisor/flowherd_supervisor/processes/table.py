@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import threading
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from flowherd.exits import Exit
 from flowherd.link.link import Link
 from flowherd.process.worker_process import ignore_signals
 from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
+from flowherd_supervisor.processes.last_words import shortened
 from flowherd_supervisor.processes.oom import OomCounter, is_exiting
 from flowherd_supervisor.shell.contained import contained
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from flowherd.ledger import Segment
 
-_STACKS_BYTES, _STACKS_CHARS = 64 * 1024, 3_000
-_FORKED_BY = re.compile(r'/flowherd_supervisor/\w+\.py"|/cyclopts/|<frozen runpy>')
+_STACKS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Handle:
 
     def last_words(self) -> list[str]:
         """The stacks that a fatal signal has left; empty for a calm end."""
-        return _lines(self.stacks)
+        return _last_words(self.stacks)
 
     def close(self) -> None:
         """Closes what belongs to a reaped child."""
@@ -98,7 +97,7 @@ class IsolateHandle:
 
     def last_words(self) -> list[str]:
         """As a worker's."""
-        return _lines(self.stacks)
+        return _last_words(self.stacks)
 
     def close(self) -> None:
         """Closes what belongs to a reaped isolate."""
@@ -108,14 +107,8 @@ class IsolateHandle:
 Child = Handle | IsolateHandle
 
 
-def _lines(stacks: int) -> list[str]:
-    """What fits into one line of the log: the main thread comes last, below it whoever forked the process."""
-    text = os.pread(stacks, _STACKS_BYTES, 0).decode(errors="replace")
-    first, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
-    kept = [line for line in rest if not _FORKED_BY.search(line)]
-    while kept and sum(map(len, kept)) > _STACKS_CHARS:
-        kept.pop(0)
-    return [first, *kept] if first else []
+def _last_words(stacks: int) -> list[str]:
+    return shortened(os.pread(stacks, _STACKS_BYTES, 0).decode(errors="replace"))
 
 
 class Processes:

@@ -1,0 +1,43 @@
+"""Reads the stacks that a fatal signal has left of a process, short enough for one line of the log; pure."""
+
+from __future__ import annotations
+
+import re
+
+ROOM = 3_000  # characters
+_FRAMES = 20  # of a thread, the innermost
+# Every process is a fork of the supervisor: below its own frames stand those of whoever has forked it.
+_FORKED_BY = re.compile(
+    r'/flowherd_supervisor/(processes|shell|cli)/\w+\.py"|/flowherd/settings/flags\.py"|/cyclopts/|<frozen runpy>'
+)
+
+
+def shortened(text: str) -> list[str]:
+    """What happened, then the innermost frames of each thread.
+
+    The main thread comes last and is the last to be shortened: handlers block it.
+
+    Args:
+        text: as faulthandler writes it: a line that says what happened, then a block of lines for each thread.
+
+    """
+    first, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    room = ROOM
+    kept: list[str] = []
+    for thread in reversed(_threads(rest)):
+        own = [line for line in thread if not _FORKED_BY.search(line)][: _FRAMES + 1]
+        while own and sum(map(len, own)) > room:
+            own.pop()
+        room -= sum(map(len, own))
+        kept = own + kept
+    return [first, *kept] if first else []
+
+
+def _threads(lines: list[str]) -> list[list[str]]:
+    threads: list[list[str]] = [[]]
+    for line in lines:
+        if line.endswith("(most recent call first):"):
+            threads.append([])
+        if not line.startswith("Extension modules:"):
+            threads[-1].append(line)
+    return threads
