@@ -161,7 +161,7 @@ class World:
         self.rng = rng = random.Random(seed)
         self.records = FakeRecords(rng.choice((4, 12)))
         charged = {f"a{n}" for n in range(12) if rng.random() < 0.15} if rng.random() < 0.5 else set()
-        self.limit = rng.choice((1, 2, 4))
+        self.limit = self.in_use = rng.choice((1, 2, 4))
         self.table = a_table(
             self.limit, records=self.records, charged=charged, has_isolates=rng.random() < 0.5
         )
@@ -176,28 +176,35 @@ class World:
         self.rejects = 0
         self.successes: dict[Attempt, str] = {}
         self.is_releasing = False
+        self.reserved: int | None = None  # by the poll under way, if there is one
 
     def steps(self) -> list[Callable[[], None]]:
         """What may happen, some of it more often."""
         return [
-            self.poll, self.poll, self.first_step, self.first_step, self.handler_ends, self.handler_ends,
-            self.handler_ends, self.delivery_ends, self.delivery_ends, self.beat_409, self.time_passes,
+            self.poll_begins, self.poll_ends, self.poll_ends, self.first_step, self.first_step,
+            self.handler_ends, self.handler_ends, self.handler_ends, self.delivery_ends, self.delivery_ends, self.beat_409, self.time_passes,
             self.time_passes, self.resize, self.reject_ends, self.keeper_settles, self.waits_for_permit,
         ]  # fmt: skip
 
     def run(self, steps: int = 60) -> None:
-        """A history; ends with a drain, after which nothing may be owed."""
+        """A history; ends with a drain, after which nothing may be owed. Half of them drain in peace before."""
         for _ in range(steps):
             self.rng.choice(self.steps())()
             self.check()
+        if self.rng.random() < 0.5:
+            self.drain_in_peace()
         self.drain()
 
     # Facts
 
-    def poll(self) -> None:
-        if self.is_releasing:
+    def poll_begins(self) -> None:
+        if self.reserved is None and not self.is_releasing:
+            self.reserved = self.table.slots.reserve(self.rng.randint(1, 3)) or None
+
+    def poll_ends(self) -> None:
+        if self.reserved is None:
             return
-        reserved = self.table.slots.reserve(self.rng.randint(0, 3))
+        reserved, self.reserved = self.reserved, None
         self.polls += 1
         count = self.rng.choice((0, reserved, reserved, reserved + 1))
         ids = self.rng.sample(range(12), count)
@@ -275,8 +282,12 @@ class World:
         self.perform(self.table.time_passed(self.now))
 
     def resize(self) -> None:
-        self.limit = self.rng.choice((1, 2, 4))
-        self.perform(self.table.resized(self.limit, self.now))
+        self.resize_to(self.rng.choice((0, 1, 2, 4)))
+
+    def resize_to(self, limit: int) -> None:
+        self.limit = limit
+        self.in_use = max(self.in_use, limit)  # what this worker is charged by the host from now on
+        self.perform(self.table.resized(limit, self.now))
 
     def reject_ends(self) -> None:
         if self.rejects:
@@ -332,6 +343,9 @@ class World:
         assert sum(one.is_apart for one in active) <= 2
         assert all(one in owed for one in self.kept_successes())
         assert self.records.claims == self.records.endings + len(owed), "each claim is counted once"
+        in_use = max(table.slots.in_use, self.limit)
+        assert len(active) + (self.reserved or 0) <= in_use <= max(self.in_use, self.limit), table
+        self.in_use = in_use
 
     def kept_successes(self) -> list[Attempt]:
         """Computed successes that nobody has delivered yet."""
@@ -352,8 +366,27 @@ class World:
         if attempt.handler is Handler.STOPPING:
             assert self.told[attempt], attempt
 
+    def drain_in_peace(self) -> None:
+        """A process retires: it has no slots any more, and yet begins and ends what it has claimed."""
+        self.resize_to(0)
+        for _ in range(400):
+            self.check()
+            self.poll_ends()
+            self.first_step()
+            self.handler_ends()
+            self.delivery_ends()
+            self.reject_ends()
+            self.keeper_settles()
+            self.now += 0.01  # no limit is over meanwhile
+            self.perform(self.table.time_passed(self.now))
+            if self.table.is_clear:
+                break
+        waiting = self.table.backlog.waiting()
+        assert not waiting, [self.table.backlog.reason(one, self.now) for one in waiting]
+
     def drain(self) -> None:
         """Stops polling and lets everything end; handlers that are told to stop, do."""
+        self.poll_ends()
         self.is_releasing = True
         self.perform(self.table.release(self.now, 0.5))
         for _ in range(400):

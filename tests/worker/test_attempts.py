@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from attempts_kit import State, Table, an_activity
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
@@ -292,3 +293,38 @@ async def test_an_outcome_is_sent_before_what_has_waited_for_it_has_the_loop(
     assert sent_before == {"a-1": [], "a-2": ["a-1"]}
     table.handlers.end("a-2")
     await table.rest()
+
+
+@virtual_time
+async def test_what_a_poll_brings_begins_although_the_limit_has_fallen_meanwhile() -> None:
+    """P6: a process that retires while its poll is under way. What that brought waited for the drain's end."""
+    table = Table(slots=2)
+    reserved = table.attempts.reserve(2)
+    table.attempts.resize(0)
+    batch = Batch([replace(an_activity(f"a-{n}"), worker_id="t-1") for n in range(2)])
+    table.attempts.polled(reserved, batch, asked_at=now())
+    await table.rest()
+    assert table.states() == {"a-0": State.RUNNING, "a-1": State.RUNNING}
+    assert table.count(Cell.HELD) == 2
+    table.handlers.end("a-0", "a-1")
+    await table.rest()
+    assert table.count(Cell.HELD) == 0
+    assert table.attempts.reserve(1) == 0
+    table.check()
+
+
+@virtual_time
+async def test_what_waits_for_a_slot_gets_it_although_the_limit_has_fallen() -> None:
+    """And the host is told that those slots are not free yet, before it hears that the limit is applied."""
+    table = Table(slots=2, records=40)
+    table.bring(*(an_activity(f"a-{n}") for n in range(3)))
+    await table.rest()
+    table.attempts.resize(1)
+    assert table.count(Cell.HELD) == 2
+    table.handlers.end("a-0")
+    await table.rest()
+    assert table.states() == {"a-1": State.RUNNING, "a-2": State.RUNNING}
+    table.handlers.end("a-1")
+    await table.rest()
+    assert table.count(Cell.HELD) == 1
+    assert table.attempts.reserve(2) == 0

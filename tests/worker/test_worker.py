@@ -83,9 +83,12 @@ async def test_slots_follow_the_supervisors_order_and_the_segment_says_so() -> N
     assert rig.segment.get(Cell.HELD) == 2
     rig.handlers.end("a-1", "a-2")
     await asyncio.sleep(1.0)
+    assert rig.segment.get(Cell.HELD) == 1  # the third, which was claimed before
+    rig.handlers.end("a-3")
+    await asyncio.sleep(1.0)
     assert rig.segment.get(Cell.HELD) == 0
     rig.worker.release(0.5)
-    assert (await rig.stopped())[0].released == 1
+    assert (await rig.stopped())[0].released == 0
 
 
 @virtual_time

@@ -11,9 +11,25 @@ from structlog.testing import capture_logs
 from virtual_time import VirtualTimeLoop, virtual_time
 
 from flowherd.errors import EngineUnavailable
+from flowherd.ledger import Cell
 from flowherd.link.messages import Stopped
 
 AWAY = EngineUnavailable("connection refused")
+
+
+class LimitOnly:
+    """Isolates of which only the limit is of interest."""
+
+    limit = -1
+
+    def resize(self, limit: int) -> None:
+        self.limit = limit
+
+    def say_shutdown(self) -> None:
+        """Nobody is there to hear it."""
+
+    def close(self) -> None:
+        """Nothing is there to end."""
 
 
 @virtual_time
@@ -46,6 +62,27 @@ async def test_waiting_work_is_run_while_there_is_time_to_drain() -> None:
         rig.handlers.end(id_)
     assert (await rig.stopped())[0] == Stopped(0, ())
     assert len(rig.engine.of("complete")) == 3
+
+
+@virtual_time
+async def test_what_a_retiring_process_has_claimed_is_run_although_its_slots_are_gone() -> None:
+    """P6: the supervisor takes the slots away first and then orders the drain; HELD says what is still in use."""
+    rig = Rig(slots=2)
+    isolates = rig.worker.isolates = LimitOnly()  # type: ignore[assignment]
+    rig.engine.script("poll", surplus("a-1", "a-2", "a-3"))
+    await asyncio.sleep(0.5)
+    rig.worker.set_slots(0, 1)
+    assert (rig.segment.get(Cell.LIMIT_APPLIED), rig.segment.get(Cell.HELD)) == (1, 2)
+    assert isolates.limit == 2
+    rig.worker.drain(30.0)
+    for id_ in ("a-1", "a-2", "a-3"):
+        rig.handlers.end(id_)
+        await asyncio.sleep(0.1)
+    stopped, took_s = await rig.stopped()
+    assert stopped == Stopped(0, ())
+    assert took_s < 1.0
+    assert len(rig.engine.of("complete")) == 3
+    assert rig.segment.get(Cell.HELD) == 0
 
 
 @virtual_time

@@ -175,9 +175,8 @@ class Attempts:
 
     def changed(self) -> None:
         """See `Surroundings.changed`."""
-        running = len(self.slots.attempts)
-        self._say_running(running)
-        self._say_held(running + self.slots.reserved)
+        self._say_running(len(self.slots.attempts))
+        self._say_held(self.slots.in_use)
         self._changes.note()
 
     def deliver(self, attempt: Attempt) -> None:

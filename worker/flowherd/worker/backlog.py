@@ -87,7 +87,7 @@ class Backlog:
     def next_start(self, now: float) -> tuple[Attempt | None, float]:
         """The first that may start now, None for nobody; and when to look again at the latest."""
         again_at = inf
-        if not self.queue or not self._slots.free:
+        if not self.queue or not self._slots.is_any_free:
             return None, again_at
         for attempt in self.queue.values():
             obstacle = self.obstacle(attempt, now)
@@ -146,7 +146,7 @@ class Backlog:
             if attempt in self._wait_for_permits:
                 return "others of its name have all permits (max_concurrent)"
             return "it has a slot, but its loop, thread or isolate has not begun it"
-        if not self._slots.free:
+        if not self._slots.is_any_free:
             return "all slots are taken"
         obstacle = self.obstacle(attempt, now)
         return "it is about to start" if obstacle is None else obstacle.reason

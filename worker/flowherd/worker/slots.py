@@ -11,16 +11,20 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """A limit that can fall below what is held: nothing is taken away, and nothing is given until it fits again.
+    """A limit that can fall below what is in use.
+
+    Nothing is taken away then: what has been claimed under the old limit begins and ends as if that still held, and
+    each slot that none of it can need any more is given up for good. Polls get nothing until all fits again.
 
     Attributes:
         attempts: those that have one.
         reserved: those of the poll under way.
+        usable: the limit, or more as long as what was claimed before it fell needs more.
 
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._limit = self.usable = limit
         self._attempts: dict[Attempt, None] = {}
         self.attempts: KeysView[Attempt] = self._attempts.keys()
         self.reserved = 0
@@ -39,13 +43,28 @@ class Slots:
         return len(self._attempts) + self.reserved
 
     @property
+    def in_use(self) -> int:
+        """What nobody else may have yet: those that are held, and those that what waits has been promised."""
+        return self.usable if self.usable > self._limit else len(self._attempts) + self.reserved
+
+    @property
     def free(self) -> int:
-        """How many can be taken, never negative."""
+        """How many a poll can take, never negative."""
         return max(0, self._limit - len(self._attempts) - self.reserved)
 
+    @property
+    def is_any_free(self) -> bool:
+        """Whether something that waits can have one."""
+        return self.usable > len(self._attempts) + self.reserved
+
     def resize(self, limit: int) -> None:
-        """Sets the limit."""
+        """Sets the limit; what is usable falls by and by, see `give_up`."""
         self._limit = limit
+        self.usable = max(self.usable, limit)
+
+    def give_up(self, waiting: int) -> None:
+        """So many attempts wait for a slot: what neither they nor those that have one need is not usable any more."""
+        self.usable = max(self._limit, min(self.usable, self.held + waiting))
 
     def reserve(self, most: int) -> int:
         """Takes up to `most` for a poll; how many it got."""

@@ -87,7 +87,7 @@ class AttemptTable:
         return self._intake.room(self.backlog.crowd)
 
     def resized(self, limit: int, now: float) -> list[Command]:
-        """The number of slots has changed; what is held stays held."""
+        """The number of slots has changed; what has been claimed keeps what it needs."""
         self.slots.resize(limit)
         self._commands.append(_WAKE)
         self._admit(now)
@@ -202,12 +202,10 @@ class AttemptTable:
         """Ends what is past its limit or its grace, and looks again at what waits."""
         if now < self.next_deadline or self._is_abandoned:
             return []
-        self.next_deadline = inf
         for attempt in self._pending():
             if attempt.due_at <= now:
                 self._overdue(attempt, now)
-        dues = (attempt.due_at for attempt in self._pending())
-        self.next_deadline = min(dues, default=inf)
+        self.next_deadline = min((attempt.due_at for attempt in self._pending()), default=inf)
         self._admit(now)
         return self._given()
 
@@ -231,6 +229,8 @@ class AttemptTable:
         self.next_deadline = inf
 
     def _given(self) -> list[Command]:
+        if self.slots.usable > self.slots.limit:
+            self.slots.give_up(len(self.backlog.queue))
         commands, self._commands = self._commands, []
         return [] if self._is_abandoned else commands
 

@@ -148,13 +148,17 @@ class Worker:
     # Orders
 
     def set_slots(self, limit: int, n: int) -> None:
-        """Runs at most `limit` activities from now on, and says so by storing `n` in the segment."""
-        self._threads.resize(max(limit, 1))
+        """Runs at most `limit` activities from now on, and says so by storing `n` in the segment.
+
+        What has been claimed may need more for a while: that is said before, so that nobody gets its slots meanwhile.
+        """
+        self._attempts.resize(limit)
+        usable = self._attempts.slots.usable
+        self._threads.resize(max(usable, 1))
         if self.isolates is not None:
-            self.isolates.resize(limit)
+            self.isolates.resize(usable)
         self._segment.put(Cell.LIMIT, limit)
         self._segment.put(Cell.LIMIT_APPLIED, n)
-        self._attempts.resize(limit)
 
     def quiet(self) -> None:
         """Stops polling; everything else goes on."""
