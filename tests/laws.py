@@ -318,7 +318,7 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
             "flowherd.transport.transport",
             "flowherd.leases.lease_keeper",
         )
-    if source.within(WORKER, "worker/reporter.py"):
+    if source.within(WORKER, "worker/reporter.py", "worker/delivery.py"):
         yield from source.using("flowherd.execution", "flowherd.execution.invoke", "flowherd.sdk.tracebacks")
 
 

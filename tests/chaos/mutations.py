@@ -163,10 +163,8 @@ MUTATIONS = (
     Mutation(
         "retries of complete",
         WORKER + "worker/reporter.py",
-        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
-        "                continue",
-        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
-        "                return Delivery.DROPPED",
+        "            done = delivery.failed(error, self._loop.time(), self._limit_s)",
+        "            done = delivery.failed(error, self._loop.time(), self._limit_s) and Delivered.DROPPED",
         CHAOS + "test_partitions.py::test_a_partition_within_the_lease_costs_nothing",
     ),
     Mutation(
@@ -178,9 +176,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a proxy's answers are tried again for as long as the activity may run",
-        WORKER + "worker/parcel.py",
-        "or now < self.foreign_until",
-        "",
+        WORKER + "worker/delivery.py",
+        "if now < self._foreign_until:",
+        "if False:",
         UNIT + "test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
     ),
     Mutation(
@@ -193,8 +191,8 @@ MUTATIONS = (
     Mutation(
         "large bodies leave senders to light ones",
         WORKER + "worker/reporter.py",
-        "async with self._large:",
-        "if True:",
+        "if self._large and self._large_left:",
+        "if self._large:",
         UNIT + "test_reporter_proxies.py::test_only_some_senders_carry_large_bodies_and_light_ones_pass_them",
     ),
     Mutation(

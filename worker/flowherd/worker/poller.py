@@ -157,7 +157,7 @@ class Poller:
             is_roomy = wanted >= worthwhile
             at = self._turns.next_at(now, is_roomy=is_roomy)
             if at <= now:
-                await self._take_turn(wanted)
+                await self._take_turn()
             else:
                 await self._wait(at, when_free=_NEVER if is_roomy else worthwhile)
         self._turns.pause()
@@ -181,22 +181,21 @@ class Poller:
     def _wanted(self) -> int:
         return min(self._slots.free, self._most, self._batch_size.most, self._attempts.room)
 
-    async def _take_turn(self, wanted: int) -> None:
+    async def _take_turn(self) -> None:
         """Polls when the circuit lets it, and beside work one round of the loop later.
 
         What has just begun takes its first step before: if it takes the process down, no claims are on their way.
         """
-        began_at, is_at_once = self._loop.time(), not self._circuit.failures and not self._slots.held
+        began_at = self._loop.time()
         try:
-            if is_at_once:
-                await self._poll(wanted)
-                self._circuit.succeeded()
-            else:
+            if self._slots.held:
+                await asyncio.sleep(0)
+            if self._circuit.failures:
                 self._turns.pause()
                 await self._revocable(self._circuit.through(self._poll_if_wanted))
-        except EngineError as error:  # said where it happened, or by the circuit
-            if is_at_once:
-                self._circuit.failed(error, 0)
+            else:
+                await self._circuit.through(self._poll_if_wanted)
+        except EngineError:  # said where it happened, or by the circuit
             self._turns.failed(began_at)
         except _NotNow:
             return
