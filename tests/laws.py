@@ -32,10 +32,7 @@ WATCHED = (
 PURE = (
     SUPERVISOR + "core/",
     *(f"{SUPERVISOR}advise/{name}.py" for name in ("judge", "capacity", "measured")),
-    *(
-        f"{WORKER}{name}.py"
-        for name in ("awake", "backoff", "ends", "link/messages", "link/sharing", "worker/pacing")
-    ),
+    *(f"{WORKER}{name}.py" for name in ("awake", "backoff", "ends", "link/messages", "link/sharing")),
     WORKER + "isolates/isolate_protocol.py",
 )
 PURE_NAMES = (
@@ -148,7 +145,7 @@ def core_is_pure(source: Source) -> Iterator[str]:
 
 TABLE = tuple(
     f"worker/{name}.py"
-    for name in ("attempt", "table", "admission", "backlog", "commands", "edges", "intake", "slots")
+    for name in ("attempt", "table", "admission", "backlog", "edges", "poll_policy", "slots")
 )
 
 

@@ -12,14 +12,13 @@ import structlog
 from flowherd.ledger import FINAL, Cell, Timing
 from flowherd.ledger.layout import Claim
 from flowherd.model import Completed, Died
-from flowherd.worker.admission import Admission
-from flowherd.worker.changes import Changes
+from flowherd.worker.admission import Admission, Intake
 from flowherd.worker.delivery import Delivered, Delivery
 from flowherd.worker.edges import Ending, Rules
-from flowherd.worker.intake import Intake
 from flowherd.worker.performer import Performer
 from flowherd.worker.records import LedgerRecords, SuspectHistory
 from flowherd.worker.table import AttemptTable
+from flowherd.worker.tasks import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from flowherd.model import Result
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.commands import Reject, WakePoller
+    from flowherd.worker.edges import Reject, WakePoller
     from flowherd.worker.reporter import Reporter
 
 _ACCEPTED, _REPORT = Delivered.ACCEPTED, Timing.REPORT  # looked up for each activity, which is dear

@@ -18,9 +18,8 @@ import structlog
 from flowherd import crashpoints
 from flowherd.errors import EngineError
 from flowherd.model import Completed
-from flowherd.worker.changes import Changes
 from flowherd.worker.delivery import Again, Delivered
-from flowherd.worker.tasks import Tasks
+from flowherd.worker.tasks import Changes, Tasks
 
 if TYPE_CHECKING:
     from flowherd.client.circuit import Circuit

@@ -14,11 +14,11 @@ from flowherd.execution.executors import Executors
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
-from flowherd.ledger.siblings import Siblings
 from flowherd.link.messages import Stopped, stopped
 from flowherd.worker.attempts import Attempts
 from flowherd.worker.poller import Mode, Poller
 from flowherd.worker.reporter import Reporter
+from flowherd.worker.siblings import Siblings
 from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
