@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flowherd.errors import LedgerFull
 from flowherd.ledger.layout import Claim, Handler
 from flowherd.model import Activity, Completed, Died, Failed
-from flowherd.worker.admission import Admission, Intake
+from flowherd.worker.admission import Admission
 from flowherd.worker.attempt import DETACHED, OVER, PAIRS, RUNNING, Attempt
 from flowherd.worker.edges import (
     Command,
@@ -152,9 +152,11 @@ def a_table(
     """A table with fakes at its edges."""
     catalog = FakeCatalog(has_isolates=has_isolates)
     records = records or FakeRecords()
-    admission = Admission(FakeProfile(), catalog, suspects_at_once)
-    intake = Intake(records, admission, catalog, FakeHistory(charged), 3.0)
-    return AttemptTable(Rules(cancel_grace_s=GRACE_S, warn_after_s=2.0), records, admission, intake, limit)
+    rules = Rules(
+        cancel_grace_s=GRACE_S, warn_after_s=2.0, default_lease_s=3.0, suspects_at_once=suspects_at_once
+    )
+    admission = Admission(rules, records, catalog, FakeProfile(), FakeHistory(charged))
+    return AttemptTable(rules, records, admission, limit)
 
 
 class World:

@@ -98,6 +98,10 @@ class CrashHistory:
         body = read_checked(bytes(self._bodies[start : start + _ENTRY_BYTES]), 0, _BODY_BYTES)
         return _decoder.decode(body) if body else _NOTHING
 
+    def is_charged(self, activity_id: str) -> bool:
+        """A process has died with this activity."""
+        return self.charges(activity_id).count > 0
+
     @property
     def are_about(self) -> bool:
         """Whether a death was charged lately: a suspect may be in the next batch, so polls ask for one."""

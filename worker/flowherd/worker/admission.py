@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from flowherd.model import Activity
-    from flowherd.worker.edges import Catalog, History, Profile, Records
+    from flowherd.worker.edges import Catalog, History, Profile, Records, Rules
 
 COURTESY_S = 0.25
 SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling
@@ -51,18 +51,41 @@ class Admission:
     """Reads the attempts of one worker; remembers which names have been started, and whose courtesy has been used.
 
     Args:
-        profile: of the activities.
+        rules: for all attempts.
+        records: has a record of each attempt before anything else is done with it.
         catalog: the same registry that the executors use.
-        suspects_at_once: how many suspects may be in isolates at the same time.
+        profile: of the activities.
+        history: the activities with which processes have died.
 
     """
 
-    def __init__(self, profile: Profile, catalog: Catalog, suspects_at_once: int) -> None:
-        self._profile = profile
+    def __init__(
+        self, rules: Rules, records: Records, catalog: Catalog, profile: Profile, history: History
+    ) -> None:
+        self._rules = rules
+        self._records = records
         self._catalog = catalog
-        self._suspects_at_once = suspects_at_once
+        self._profile = profile
+        self._history = history
         self._started: set[str] = set()
         self._courtesy_until: dict[str, float] = {}
+
+    def attempt_of(self, activity: Activity, asked_at: float) -> Attempt | Failed:
+        """The record first: whatever ends this process from now on, the keeper knows of the claim."""
+        timeout_s = activity.timeout_s
+        lease_s = self._rules.default_lease_s if timeout_s is None else timeout_s
+        try:
+            index, sequence = self._records.claim(activity, now=asked_at, lease_s=lease_s)
+        except LedgerFull as error:
+            return Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
+        limit_s = self._catalog.limit_s(activity)
+        attempt = Attempt(activity, index, sequence, claimed_at=asked_at, lease_s=lease_s, limit_s=limit_s)
+        attempt.records = self._records
+        if self._history.any_charged and self._history.is_charged(attempt.id):
+            attempt.is_suspect = True
+            attempt.is_apart = self._catalog.has_isolates
+            attempt.is_alone = not attempt.is_apart
+        return attempt
 
     def note_started(self, name: str) -> None:
         """An activity of this name has been started here: others of its name need not wait for it."""
@@ -83,10 +106,12 @@ class Admission:
             return False
         return self._catalog.runs_on_loop(name)
 
-    def order(self, activities: Iterable[Activity], charged: Iterable[str]) -> list[Activity]:
+    def order(self, activities: Sequence[Activity]) -> Sequence[Activity]:
         """A batch in the order in which it should start: light ones, heavy ones, suspects."""
-        suspects = frozenset(charged)
-        return sorted(activities, key=lambda one: (one.activity_id in suspects, self.is_heavy(one.name)))
+        if len(activities) < 2:
+            return activities
+        is_charged = self._history.is_charged if self._history.any_charged else _nobody
+        return sorted(activities, key=lambda one: (is_charged(one.activity_id), self.is_heavy(one.name)))
 
     def obstacle(
         self, attempt: Attempt, active: Collection[Attempt], crowd: Crowd, now: float
@@ -105,7 +130,7 @@ class Admission:
         if attempt.is_alone:
             return Obstacle(f"it runs alone, and {len(active)} others have not ended") if active else None
         if attempt.is_apart:
-            if crowd.apart < self._suspects_at_once:
+            if crowd.apart < self._rules.suspects_at_once:
                 return None
             return Obstacle(f"{crowd.apart} suspects run in isolates already")
         return self._courtesy(attempt, active, now) if self.is_heavy(attempt.activity.name) else None
@@ -127,13 +152,14 @@ class Admission:
         name = other.activity.name
         return self._catalog.runs_on_loop(name) and not self._profile.blocks(name)
 
-    def room(self, crowd: Crowd, *, suspects_are_about: bool) -> int:
-        """How many more activities this process could start soon."""
+    def room(self, crowd: Crowd) -> int:
+        """How many activities a poll may bring, as far as records and neighbours allow."""
+        free = self._records.free
         if crowd.alone or crowd.waiting_to_be_alone:
             return 0
-        if suspects_are_about and not self._catalog.has_isolates:
-            return 1  # what is claimed beside a suspect would lose an attempt with it
-        return claimable(self._profile.busy_mean_s)
+        if self._history.are_about and not self._catalog.has_isolates:
+            return min(free, 1)  # what is claimed beside a suspect would lose an attempt with it
+        return min(free, claimable(self._profile.busy_mean_s))
 
 
 def claimable(busy_mean_s: float) -> int:
@@ -146,61 +172,5 @@ def claimable(busy_mean_s: float) -> int:
     return MOST if busy_mean_s <= 0 else max(1, min(MOST, int(SOON_STARTED_S / busy_mean_s)))
 
 
-class Intake:
-    """Makes attempts.
-
-    Args:
-        records: has a record of each attempt before anything else is done with it.
-        admission: knows in which order a batch should start.
-        catalog: the hosted activities.
-        history: knows suspects.
-        default_lease_s: of activities that name no `timeout_seconds`.
-
-    """
-
-    def __init__(
-        self,
-        records: Records,
-        admission: Admission,
-        catalog: Catalog,
-        history: History,
-        default_lease_s: float,
-    ) -> None:
-        self._records = records
-        self._admission = admission
-        self._catalog = catalog
-        self._history = history
-        self._default_lease_s = default_lease_s
-
-    def room(self, crowd: Crowd) -> int:
-        """How many activities a poll may bring, as far as records and neighbours allow."""
-        room = self._admission.room(crowd, suspects_are_about=self._history.are_about)
-        return min(self._records.free, room)
-
-    def in_order(self, activities: Sequence[Activity]) -> Iterable[Activity]:
-        """A batch in the order in which it should start."""
-        if len(activities) < 2:
-            return activities
-        charged: frozenset[str] = frozenset()
-        if self._history.any_charged:
-            charged = frozenset(
-                one.activity_id for one in activities if self._history.is_charged(one.activity_id)
-            )
-        return self._admission.order(activities, charged)
-
-    def attempt_of(self, activity: Activity, asked_at: float) -> Attempt | Failed:
-        """The record first: whatever ends this process from now on, the keeper knows of the claim."""
-        timeout_s = activity.timeout_s
-        lease_s = self._default_lease_s if timeout_s is None else timeout_s
-        try:
-            index, sequence = self._records.claim(activity, now=asked_at, lease_s=lease_s)
-        except LedgerFull as error:
-            return Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
-        limit_s = self._catalog.limit_s(activity)
-        attempt = Attempt(activity, index, sequence, claimed_at=asked_at, lease_s=lease_s, limit_s=limit_s)
-        attempt.records = self._records
-        if self._history.any_charged and self._history.is_charged(attempt.id):
-            attempt.is_suspect = True
-            attempt.is_apart = self._catalog.has_isolates
-            attempt.is_alone = not attempt.is_apart
-        return attempt
+def _nobody(_: str) -> bool:
+    return False

@@ -12,11 +12,11 @@ import structlog
 from flowherd.ledger import FINAL, Cell, Timing
 from flowherd.ledger.layout import Claim
 from flowherd.model import Completed, Died
-from flowherd.worker.admission import Admission, Intake
+from flowherd.worker.admission import Admission
 from flowherd.worker.delivery import Delivered, Delivery
 from flowherd.worker.edges import Ending, Rules
 from flowherd.worker.performer import Performer
-from flowherd.worker.records import LedgerRecords, SuspectHistory
+from flowherd.worker.records import LedgerRecords
 from flowherd.worker.table import AttemptTable
 from flowherd.worker.tasks import Changes
 
@@ -76,10 +76,13 @@ class Attempts:
         self._slots_changed = slots_changed
         self._clock = clock = _clock_of(asyncio.get_running_loop())
         records = LedgerRecords(writer, engine, clock, segments)
-        admission = Admission(meter, executors, config.suspects_at_once)
-        intake = Intake(records, admission, executors, SuspectHistory(crash_history), config.default_lease_s)
-        rules = Rules(cancel_grace_s=config.cancel_grace_s)
-        self._table = AttemptTable(rules, records, admission, intake, config.concurrency)
+        rules = Rules(
+            cancel_grace_s=config.cancel_grace_s,
+            default_lease_s=config.default_lease_s,
+            suspects_at_once=config.suspects_at_once,
+        )
+        admission = Admission(rules, records, executors, meter, crash_history)
+        self._table = AttemptTable(rules, records, admission, config.concurrency)
         self.slots = self._table.slots
         self._performer = Performer(self._table, executors, self, grace_s=config.cancel_grace_s, clock=clock)
         self._changes = Changes()

@@ -108,11 +108,15 @@ class Rules:
     Attributes:
         cancel_grace_s: from a stop until the outcome is decided without the handler.
         warn_after_s: an attempt that has not begun for so long is named once.
+        default_lease_s: of activities that name no `timeout_seconds`.
+        suspects_at_once: suspects that may be in isolates at the same time.
 
     """
 
     cancel_grace_s: float = 5.0
     warn_after_s: float = 30.0
+    default_lease_s: float = 300.0
+    suspects_at_once: int = 8
 
 
 class Start(NamedTuple):

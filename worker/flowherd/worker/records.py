@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from flowherd.client.protocol import Engine
     from flowherd.ledger import RecordWriter, Segment
-    from flowherd.ledger.crash_history import CrashHistory
     from flowherd.model import Activity
     from flowherd.worker.attempt import Attempt
 
@@ -160,24 +159,3 @@ class SumsKeeper:
     def keep_spent(self, sums: bytes) -> None:
         """See `SpendingKeeper.keep_spent`."""
         self._records.keep_spent(self._attempt, sums)
-
-
-class SuspectHistory:
-    """`flowherd.worker.edges.History` by the host's table of suspects."""
-
-    def __init__(self, crash_history: CrashHistory) -> None:
-        self._crash_history = crash_history
-
-    @property
-    def any_charged(self) -> bool:
-        """See `History.any_charged`."""
-        return self._crash_history.any_charged
-
-    @property
-    def are_about(self) -> bool:
-        """See `History.are_about`."""
-        return self._crash_history.are_about
-
-    def is_charged(self, activity_id: str) -> bool:
-        """See `History.is_charged`."""
-        return bool(self._crash_history.charges(activity_id).count)

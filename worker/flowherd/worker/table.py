@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from flowherd.client.protocol import Undecodable
     from flowherd.model import Activity
-    from flowherd.worker.admission import Admission, Intake
+    from flowherd.worker.admission import Admission
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.edges import Command, Records, Rules
 
@@ -45,8 +45,7 @@ class AttemptTable:
     Args:
         rules: for all attempts.
         records: follows each attempt in the ledger.
-        admission: decides which waiting attempt may start.
-        intake: makes attempts of what polls bring, and knows how much they may.
+        admission: makes attempts of what polls bring, and decides which may start.
         limit: slots.
 
     Attributes:
@@ -58,12 +57,10 @@ class AttemptTable:
 
     """
 
-    def __init__(
-        self, rules: Rules, records: Records, admission: Admission, intake: Intake, limit: int
-    ) -> None:
+    def __init__(self, rules: Rules, records: Records, admission: Admission, limit: int) -> None:
         self._rules = rules
         self._records = records
-        self._intake = intake
+        self._admission = admission
         self._owed: dict[str, Attempt] = {}
         self.slots = Slots(limit)
         self.backlog = Backlog(admission, self.slots, rules.warn_after_s)
@@ -81,7 +78,7 @@ class AttemptTable:
         """How many activities a poll may bring."""
         if self._delivering >= _UNDELIVERED_A_SLOT * self.slots.limit:
             return 0
-        return self._intake.room(self.backlog.crowd)
+        return self._admission.room(self.backlog.crowd)
 
     def resized(self, limit: int, now: float) -> list[Command]:
         """The number of slots has changed; what has been claimed keeps what it needs."""
@@ -114,7 +111,7 @@ class AttemptTable:
             self._reject(
                 item.activity_id, item.worker_id, Failed("INVALID_ACTIVITY", item.reason, retryable=False)
             )
-        for activity in self._intake.in_order(activities):
+        for activity in self._admission.order(activities):
             owed = self._owed.get(activity.activity_id)
             if owed is None or not self._claimed_again(owed, activity, asked_at):
                 self._claim(activity, asked_at)
@@ -236,7 +233,7 @@ class AttemptTable:
         return (*self.slots.attempts, *self.backlog.waiting())
 
     def _claim(self, activity: Activity, asked_at: float) -> None:
-        attempt = self._intake.attempt_of(activity, asked_at)
+        attempt = self._admission.attempt_of(activity, asked_at)
         if isinstance(attempt, Failed):
             self._reject(activity.activity_id, activity.worker_id, attempt)
             return
