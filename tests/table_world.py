@@ -182,8 +182,9 @@ class World:
         """What may happen, some of it more often."""
         return [
             self.poll_begins, self.poll_ends, self.poll_ends, self.first_step, self.first_step,
-            self.handler_ends, self.handler_ends, self.handler_ends, self.delivery_ends, self.delivery_ends, self.beat_409, self.time_passes,
-            self.time_passes, self.resize, self.reject_ends, self.keeper_settles, self.waits_for_permit,
+            self.handler_ends, self.handler_ends, self.handler_ends, self.delivery_ends, self.delivery_ends,
+            self.beat_409, self.time_passes, self.time_passes, self.resize, self.reject_ends,
+            self.keeper_settles, self.waits_for_permit,
         ]  # fmt: skip
 
     def run(self, steps: int = 60) -> None:

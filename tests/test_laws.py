@@ -34,7 +34,7 @@ SOURCES = sources()
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_every_source_file_keeps_the_law(law: Law) -> None:
-    """Design, section 3: each law is a test, not a wish."""
+    """Each law is a test, not a wish."""
     assert len(SOURCES) > 50
     assert [complaint for source in SOURCES for complaint in law(source)] == []
 
@@ -142,7 +142,7 @@ def test_what_the_law_allows_is_not_complained_of(law: Law, path: str, text: str
 
 
 def test_the_top_level_holds_what_was_agreed_and_nothing_else() -> None:
-    """Design, section 2: four folders, three files, and dot-files."""
+    """Four folders, three files, and dot-files."""
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=False
     ).stdout.split()

@@ -55,7 +55,7 @@ def test_a_full_engine_serves_what_it_can_and_makes_the_others_wait() -> None:
 
 
 def test_hosts_that_take_turns_ask_less_and_pick_up_about_as_soon() -> None:
-    """design.md §8: what coordination saves the engine must not be paid in waiting."""
+    """What coordination saves the engine must not be paid in waiting."""
     alone, turns = (Model(replace(SMALL, scheme=scheme)).run() for scheme in ("alone", "turns"))
     assert turns.polls_per_s < 0.8 * alone.polls_per_s
     assert turns.pick_up_p50_ms < 2 * alone.pick_up_p50_ms

@@ -37,7 +37,7 @@ class Adviser:
         self._cpus = cpus
 
     def document(self, supervisor: SupervisorState | None) -> dict[str, Any]:
-        """What `flowherd advise --json` prints (interface.md).
+        """What `flowherd advise --json` prints: people script against its keys.
 
         Args:
             supervisor: its last word about how many processes and slots there shall be.

@@ -164,7 +164,7 @@ class Report:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The document of `flowherd demo --json` (interface.md, Outputs)."""
+    """The document of `flowherd demo --json`."""
     return {
         **_figures(report.main),
         "baseline_one_process": _figures(report.baseline),

@@ -70,7 +70,7 @@ class Reply:
 
 
 class Routes:
-    """What is served where. Orders are taken from the unix socket alone: TCP may only look (interface.md, Admin).
+    """What is served where. Orders are taken from the unix socket alone: TCP may only look (faults.md S1).
 
     Args:
         ask: passes an order on to the supervisor.

@@ -1,4 +1,4 @@
-"""The status document (interface.md): what the ledger and /proc say at this moment; it changes nothing."""
+"""The status document: what the ledger and /proc say at this moment; it changes nothing."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 def admin_folder() -> Path:
-    """`$XDG_RUNTIME_DIR/flowherd`, else a folder of the user's own in the temp dir (interface.md, Admin)."""
+    """`$XDG_RUNTIME_DIR/flowherd`, else a folder of the user's own in the temp dir."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "flowherd"

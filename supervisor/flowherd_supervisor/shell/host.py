@@ -54,7 +54,7 @@ class App:
 
 
 def run(app: App, load: Callable[[], Settings]) -> int:
-    """Supervises `app` until told to stop; returns the exit code of interface.md.
+    """Supervises `app` until told to stop; returns the exit code of `flowherd.exits`.
 
     Args:
         app: what to host.

@@ -108,7 +108,7 @@ class LedgerWatch:
     def _keeper_late(
         self, state: Brain, shortest_lease_s: float, times: tuple[float, float]
     ) -> Iterator[Event]:
-        """A keeper that is frozen, blocked or slow while it holds leases (design: replaced in time)."""
+        """A keeper that is frozen, blocked or slow while it holds leases: it is replaced in time."""
         keeper, (now, awake_s) = state.keeper, times
         tick = self.ledger.get(Host.KEEPER_TICK)
         seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)

@@ -18,7 +18,7 @@ _NAMED = 3  # of the activities that ran beside it
 
 
 def failure_of(segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
-    """The cause the supervisor wrote, and what stood near it (design §5, cause → code).
+    """The cause the supervisor wrote, and what stood near it (faults.md C4).
 
     Args:
         segment: the record's.

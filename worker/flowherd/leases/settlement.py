@@ -165,7 +165,7 @@ class Settlement:
         return _settled(answer, Settled.REQUEUED if failure.retryable else Settled.POISON)
 
     def _charged(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
-        """The failure, or POISON when an activity has died alone and often enough (design: poison).
+        """The failure, or POISON when an activity has died alone and often enough (faults.md C22).
 
         Only what ran in a process whose death nobody ordered is charged; what ran in an isolate, only if that
         has died.

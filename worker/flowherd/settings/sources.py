@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 CONFIG_VARIABLE = "KRUXIAFLOW_WORKER_CONFIG"
-_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too (interface.md, APP)
+_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too
 _Found = dict[str, tuple[Any, str]]  # field name: its value, and where it was found
 
 
