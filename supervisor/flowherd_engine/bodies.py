@@ -42,7 +42,7 @@ class Heartbeat(msgspec.Struct):
 
 
 class Usage(msgspec.Struct):
-    """One entry of `usage` (protocol.md §6.1)."""
+    """An entry of `usage` (protocol.md §6.1)."""
 
     provider: str
     model: str
