@@ -25,7 +25,7 @@ _IN_BRACKETS = re.compile(rf"\(({_ID}(?:, {_ID})*)\)")
 _FIRST = re.compile(rf"({_ID}(?:(?:, |-| to ){_ID})*)(?:[:;.,]|$)")
 _BARE_SECTION = re.compile(rf"(?<!RFC \d{{4}} )({_SECTION})")
 _NAMED_TEST = re.compile(r"^test_([a-z]\d{1,2})_")
-_GONE = re.compile(r"\b(?:design|interface)\.md")
+_GONE = re.compile(r"\b(?:(?:re)?design|interface|performance|libraries|style)\.md")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _ROW = re.compile(r"^\| ([A-Z]\d+) \|.*\| (.*) \|$", re.MULTILINE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -64,6 +65,16 @@ def test_every_fault_is_shown_by_a_test_that_exists_or_says_why_not() -> None:
     """A promise without a test is a wish."""
     assert list(papers.rows_are_shown(OURS, papers.tests_of(code()))) == []
     assert list(papers.rows_are_unique(OURS)) == []
+
+
+def test_the_papers_are_in_the_source_and_not_among_the_packages() -> None:
+    """They stand beside the packages, in the source roots: a wheel has code alone."""
+    targets = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"][
+        "targets"
+    ]
+    for paper in (PROTOCOL, FAULTS):
+        assert paper.startswith(tuple(f"{root}/" for root in targets["sdist"]["include"]))
+        assert not paper.startswith(tuple(f"{package}/" for package in targets["wheel"]["packages"]))
 
 
 SMALL = Papers(
@@ -139,7 +150,7 @@ def test_a_section_without_a_paper_is_the_protocols(text: str, *, good: bool) ->
     assert (list(SMALL.missing(papers.sections("worker/x.py", text))) == []) is good
 
 
-@pytest.mark.parametrize("name", ["design", "interface"])
+@pytest.mark.parametrize("name", ["design", "redesign", "interface", "performance"])
 def test_a_paper_that_is_not_there_is_found(name: str) -> None:
     """Wherever it is cited."""
     assert list(papers.nothing_else_is_cited("tests/x.py", f"# {name}.md §5"))

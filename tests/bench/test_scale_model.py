@@ -19,7 +19,7 @@ SMALL = Shape(hosts=5, rate=20.0, seconds=20.0, warm_up_s=5.0)
 def test_an_idle_host_of_eight_sends_what_one_was_measured_to_send(
     scheme: str, least: float, most: float
 ) -> None:
-    """performance.md: eight stock workers 79 requests a second; the gate for flowherd is 14."""
+    """Eight stock workers 79 requests a second; the gate for flowherd is 14."""
     idle = Model(Shape(hosts=1, scheme=scheme, rate=0.0, rhythm=ALWAYS_100_MS)).run()
     assert least <= idle.requests_per_s <= most
 
