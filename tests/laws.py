@@ -33,10 +33,7 @@ WATCHED = (
 PURE = (
     SUPERVISOR + "core/",
     *(f"{SUPERVISOR}advise/{name}.py" for name in ("judge", "capacity", "measured")),
-    *(
-        f"{WORKER}{name}.py"
-        for name in ("awake", "backoff", "ends", "link/messages", "link/sharing", "worker/pacing")
-    ),
+    *(f"{WORKER}{name}.py" for name in ("awake", "backoff", "ends", "link/messages", "link/sharing")),
     WORKER + "isolates/isolate_protocol.py",
 )
 PURE_NAMES = (
@@ -149,7 +146,7 @@ def core_is_pure(source: Source) -> Iterator[str]:
 
 TABLE = tuple(
     f"worker/{name}.py"
-    for name in ("attempt", "table", "admission", "backlog", "commands", "edges", "intake", "slots")
+    for name in ("attempt", "table", "admission", "backlog", "edges", "poll_policy", "slots")
 )
 
 
@@ -319,7 +316,7 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
             "flowherd.transport.transport",
             "flowherd.leases.lease_keeper",
         )
-    if source.within(WORKER, "worker/reporter.py"):
+    if source.within(WORKER, "worker/reporter.py", "worker/delivery.py"):
         yield from source.using("flowherd.execution", "flowherd.execution.invoke", "flowherd.sdk.tracebacks")
 
 

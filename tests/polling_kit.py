@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from flowherd.execution.stepping import LoopMeter
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
-from flowherd.ledger.siblings import Siblings
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.worker.pacing import CLOSE_S, claimable
-from flowherd.worker.turns import Turns
+from flowherd.worker.admission import claimable
+from flowherd.worker.poll_policy import CLOSE_S, PollPolicy
+from flowherd.worker.siblings import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,9 +72,14 @@ class SimHost:
         assert segment is not None
         segment.open(index=0, incarnation=1, now=self.now)
         RecordWriter(segment)
-        turns = Turns(self._config, Siblings(self.ledger.segments, segment, self), self.now)  # type: ignore[arg-type]
-        turns._rng = random.Random(self.rng.random())
-        child = self.children[segment.number] = SimChild(self, segment, turns, self._slots)
+        policy = PollPolicy(
+            self._config,
+            Siblings(self.ledger.segments, segment, self),  # type: ignore[arg-type]
+            self.now,
+            random.Random(self.rng.random()),
+            lambda: 0.0,
+        )
+        child = self.children[segment.number] = SimChild(self, segment, policy, self._slots)
         self.at(self.now, child.look)
         return child
 
@@ -111,10 +116,10 @@ class SimHost:
 class SimChild:
     """One process: its loop can be blocked by heavy work, frozen for good, or draining."""
 
-    def __init__(self, host: SimHost, segment, turns: Turns, slots: int) -> None:
+    def __init__(self, host: SimHost, segment, policy: PollPolicy, slots: int) -> None:
         self.host = host
         self.segment = segment
-        self.turns = turns
+        self.policy = policy
         self.slots = slots
         self.held = 0
         self.meter = LoopMeter()
@@ -134,14 +139,14 @@ class SimChild:
 
     def drain(self) -> None:
         self.is_draining = True
-        self.turns.pause()
+        self.policy.pause()
 
     def die(self) -> None:
         self.is_frozen = True
         self.segment.end(Cause.CRASH)
 
     def called(self) -> None:
-        self._when_free(lambda: (self.turns.called(), self.look()))
+        self._when_free(lambda: (self.policy.called(), self.look()))
 
     def _when_free(self, then) -> None:
         """Runs on the loop: not while a handler keeps it, and never again once it is frozen."""
@@ -164,9 +169,9 @@ class SimChild:
         if self._is_polling:
             return
         if self.wanted <= 0:
-            self.turns.pause()
+            self.policy.pause()
             return
-        at = self.turns.next_at(host.now, is_roomy=2 * self.wanted >= self.slots)
+        at = self.policy.next_at(host.now, is_roomy=2 * self.wanted >= self.slots)
         if at > host.now + CLOSE_S:
             alarm = self._alarm
             host.at(at, lambda: self.look() if alarm == self._alarm else None)
@@ -174,9 +179,9 @@ class SimChild:
         self._poll()
 
     def _poll(self) -> None:
-        host, asked, began_at = self.host, self.turns.share_of(self.wanted), self.host.now
+        host, asked, began_at = self.host, self.policy.share_of(self.wanted), self.host.now
         self._is_polling = True
-        self.turns.began(began_at)
+        self.policy.began(began_at)
         host.polls.append((began_at, self.segment.number))
         host.at(host.now + TRIP_S / 2, lambda: self._claim(asked, began_at))
 
@@ -195,7 +200,7 @@ class SimChild:
         self.held += len(batch)
         self.segment.put(Cell.RUNNING, self.held)
         is_light = all(self.meter.is_light("heavy" if item.heavy else "light") for item in batch)
-        self.turns.found(asked, len(batch), began_at=began_at, now=host.now, is_light=is_light)
+        self.policy.found(asked, len(batch), began_at=began_at, now=host.now, is_light=is_light)
         busy_until = host.now
         for item in batch:
             host.pick_ups.append((busy_until if item.heavy else host.now) - item.ready_at)
@@ -220,6 +225,6 @@ class SimChild:
         self.look()
 
     def _acknowledged(self) -> None:
-        self.turns.worked(self.host.now)
+        self.policy.worked(self.host.now)
         self.host.on_end()
         self.look()

@@ -11,7 +11,7 @@ from flowherd.ledger.layout import Handler
 from flowherd.model import Completed, Lost
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED
-from flowherd.worker.commands import Stop
+from flowherd.worker.edges import Stop
 from flowherd.worker.without_engine import WithoutEngine
 
 if TYPE_CHECKING:

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING
 from flowherd.errors import LedgerFull
 from flowherd.ledger.layout import Claim, Handler
 from flowherd.model import Activity, Completed, Died, Failed
-from flowherd.worker.admission import Admission
+from flowherd.worker.admission import Admission, Intake
 from flowherd.worker.attempt import DETACHED, OVER, PAIRS, RUNNING, Attempt
-from flowherd.worker.commands import Command, Deliver, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
-from flowherd.worker.edges import Ending, Rules
-from flowherd.worker.intake import Intake
+from flowherd.worker.edges import (
+    Command,
+    Deliver,
+    Ending,
+    Reject,
+    Rules,
+    Start,
+    Stop,
+    WakePoller,
+    WarnNotBegun,
+    Withdraw,
+)
 from flowherd.worker.table import AttemptTable
 
 if TYPE_CHECKING:

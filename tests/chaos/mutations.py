@@ -61,24 +61,24 @@ MUTATIONS = (
     ),
     Mutation(
         "no turn is left to a process that is frozen",
-        WORKER + "worker/pacing.py",
+        WORKER + "worker/poll_policy.py",
         "and self.next_poll_at >= now - OVERDUE_S",
         "",
-        UNIT + "test_pacing.py::test_no_turn_is_left_to_a_sibling_that_has_missed_its_own",
+        UNIT + "test_poll_policy.py::test_no_turn_is_left_to_a_sibling_that_has_missed_its_own",
     ),
     Mutation(
         "a turn that was left is taken back when nobody comes",
-        WORKER + "worker/pacing.py",
+        WORKER + "worker/poll_policy.py",
         "if max(pace.polled_at, polled_by_others_at) <= pace.rang_at:",
         "if False:",
-        UNIT + "test_pacing.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
+        UNIT + "test_poll_policy.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
     ),
     Mutation(
         "a process asks for little until it has found more than that",
-        WORKER + "worker/turns.py",
+        WORKER + "worker/poll_policy.py",
         "min(wanted, self._pace.ramp)",
         "wanted",
-        UNIT + "test_pacing.py::test_heavy_activities_queued_at_once_spread_over_the_children",
+        UNIT + "test_poll_policy.py::test_heavy_activities_queued_at_once_spread_over_the_children",
     ),
     Mutation(
         "heartbeats of the keeper",
@@ -163,10 +163,8 @@ MUTATIONS = (
     Mutation(
         "retries of complete",
         WORKER + "worker/reporter.py",
-        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
-        "                continue",
-        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
-        "                return Delivery.DROPPED",
+        "            done = delivery.failed(error, self._loop.time(), self._limit_s)",
+        "            done = delivery.failed(error, self._loop.time(), self._limit_s) and Delivered.DROPPED",
         CHAOS + "test_partitions.py::test_a_partition_within_the_lease_costs_nothing",
     ),
     Mutation(
@@ -178,9 +176,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a proxy's answers are tried again for as long as the activity may run",
-        WORKER + "worker/parcel.py",
-        "or now < self.foreign_until",
-        "",
+        WORKER + "worker/delivery.py",
+        "if now < self._foreign_until:",
+        "if False:",
         UNIT + "test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
     ),
     Mutation(
@@ -193,8 +191,8 @@ MUTATIONS = (
     Mutation(
         "large bodies leave senders to light ones",
         WORKER + "worker/reporter.py",
-        "async with self._large:",
-        "if True:",
+        "if self._large and self._large_left:",
+        "if self._large:",
         UNIT + "test_reporter_proxies.py::test_only_some_senders_carry_large_bodies_and_light_ones_pass_them",
     ),
     Mutation(

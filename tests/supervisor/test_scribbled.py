@@ -19,10 +19,10 @@ from structlog.testing import capture_logs
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Clock, Ledger, Life, RecordWriter
 from flowherd.ledger.activity_profile import Where
-from flowherd.ledger.siblings import Siblings
 from flowherd.link.link import Link
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
+from flowherd.worker.siblings import Siblings
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Abort
 from flowherd_supervisor.core.health import is_well

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from attempts_kit import State, Table, an_activity
@@ -11,9 +11,12 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.client.protocol import Batch, Undecodable, Verdict
+from flowherd.client.protocol import Answer, Batch, Undecodable, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Cell
+
+if TYPE_CHECKING:
+    from flowherd.worker.delivery import Delivery
 
 AWAY = EngineUnavailable("connection refused")
 
@@ -243,14 +246,14 @@ async def test_what_handlers_of_one_turn_have_brought_about_is_sent_when_it_ends
 async def test_one_that_cannot_be_sent_keeps_none_of_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table(slots=4)
     meter, reporter = table.meter, table.reporter
-    post = reporter.post
+    deliver = reporter.deliver
 
-    def broken(activity_id: str, *rest: Any) -> None:
-        if activity_id == "a-1":
+    def broken(delivery: Delivery) -> None:
+        if delivery.activity_id == "a-1":
             raise RuntimeError("ours")
-        post(activity_id, *rest)
+        deliver(delivery)
 
-    monkeypatch.setattr(reporter, "post", broken)
+    monkeypatch.setattr(reporter, "deliver", broken)
     table.bring(an_activity("a-1"), an_activity("a-2"))
     await table.rest()
     meter.begin_turn()
@@ -271,18 +274,18 @@ async def test_an_outcome_is_sent_before_what_has_waited_for_it_has_the_loop(
     table = Table(slots=4)
     sent: list[str] = []
     sent_before: dict[str, list[str]] = {}
-    noted, begin = table.handlers._noted, table.engine.begin_complete
+    noted, complete = table.handlers._noted, table.engine.complete
 
     def note(activity_id: str) -> Any:
         sent_before[activity_id] = list(sent)
         return noted(activity_id)
 
-    def send(activity_id: str, *rest: Any) -> bool:
+    async def send(activity_id: str, *rest: Any) -> Answer:
         sent.append(activity_id)
-        return begin(activity_id, *rest)
+        return await complete(activity_id, *rest)
 
     monkeypatch.setattr(table.handlers, "_noted", note)
-    monkeypatch.setattr(table.engine, "begin_complete", send)
+    monkeypatch.setattr(table.engine, "complete", send)
     table.bring(an_activity("a-1"))
     await table.rest()
     table.bring(an_activity("a-2", "stubborn"))

@@ -8,8 +8,7 @@ import time
 import pytest
 
 from flowherd.thread_time import busy_s
-from flowherd.worker.batch_size import BUSY, LEAST, STARVING, WINDOW_S, BatchSize
-from flowherd.worker.pacing import MOST
+from flowherd.worker.poll_policy import BUSY, LEAST, MOST, STARVING, WINDOW_S, BatchSize
 
 
 class Thread:
@@ -17,14 +16,14 @@ class Thread:
 
     def __init__(self) -> None:
         self.now = self.busy_s = 0.0
-        self.batch_size = BatchSize(lambda: self.busy_s, lambda: self.now)
+        self.batch_size = BatchSize(lambda: self.busy_s)
 
     def polls(self, times: int, *, idle_share: float, asked: int | None = None, missing: int = 0) -> None:
         for _ in range(times):
             self.now += 2 * WINDOW_S
             self.busy_s += 2 * WINDOW_S * (1 - idle_share)
             asked_for = asked or self.batch_size.most
-            self.batch_size.found(asked_for, asked_for - missing)
+            self.batch_size.found(asked_for, asked_for - missing, self.now)
 
     @property
     def most(self) -> int:

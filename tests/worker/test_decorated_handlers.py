@@ -107,3 +107,15 @@ def test_an_async_wrapper_around_a_plain_def_is_async_and_a_plain_one_stays_plai
 
     assert definition_of(activity(moved)).mode is Mode.LOOP
     assert definition_of(activity(name="counted")(counted(plain))).mode is Mode.THREAD
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_decorator_above_activity_is_a_part_of_the_handler(depth: int):
+    """functools.wraps copies what @activity has noted, and with it the undecorated function was run."""
+    handler = activity(name="work", timeout_s=7)(work)
+    for _ in range(depth):
+        handler = cached(handler)
+    definition = definition_of(handler)
+    assert definition is not None
+    assert (definition.name, definition.timeout_s, definition.handler) == ("work", 7.0, handler)
+    assert run_activity_sync(handler).output == {"cached": True}

@@ -1,5 +1,6 @@
 """Outputs that are models and dataclasses: what pydantic would send wrongly, or not at all, is refused by its path."""
 
+import collections
 import json
 import math
 from dataclasses import dataclass, field
@@ -64,6 +65,9 @@ class Readings(RootModel[list[Any]]):
         ({"rows": [Reading(loose=math.nan)]}, "$.rows[0].loose"),
         (More(extra=math.nan), "$.extra"),
         (Readings([1, math.nan]), "$[1]"),
+        (Reading(loose=collections.deque([1, math.nan])), "$.loose[1]"),
+        (Reading(loose={math.inf}), "$.loose[0]"),
+        (Reading(loose=frozenset([math.inf])), "$.loose[0]"),
         ([Reading(named={"odd key": math.inf})], "$.result[0].named['odd key']"),
     ],
 )

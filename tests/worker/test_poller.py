@@ -13,11 +13,10 @@ from virtual_time import now, virtual_time
 from flowherd.client.protocol import Batch
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 from flowherd.ledger import Cell, Clock
-from flowherd.ledger.siblings import Siblings
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.worker.batch_size import LEAST
-from flowherd.worker.pacing import SOON_S
+from flowherd.worker.poll_policy import LEAST, SOON_S
 from flowherd.worker.poller import Mode, Poller
+from flowherd.worker.siblings import Siblings
 
 
 class Polling:
@@ -77,7 +76,7 @@ async def test_a_poll_asks_for_the_free_slots_and_at_most_for_poll_max() -> None
 async def test_a_poll_asks_for_no_more_than_can_begin_soon() -> None:
     """See test_batch_size.py."""
     polling = Polling(slots=64, records=500, poll_max=100)
-    polling.poller._batch_size.most = LEAST
+    polling.poller._policy._batch_size.most = LEAST
     polling.engine.offer(*(an_activity(f"a-{number}") for number in range(40)))
     await asyncio.sleep(0.01)
     assert polling.polls[0].limit == LEAST

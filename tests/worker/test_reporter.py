@@ -14,7 +14,8 @@ from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable
 from flowherd.model import Completed, Failed
 from flowherd.testing import FakeEngine
-from flowherd.worker.reporter import FAIL_TRIES, Delivery, Reporter
+from flowherd.worker.delivery import FAIL_TRIES, Delivered, Delivery
+from flowherd.worker.reporter import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,28 +26,17 @@ AWAY = EngineUnavailable("connection refused")
 IN_DOUBT = EngineUnavailable("ReadError", in_doubt=True)
 
 
-@pytest.fixture(autouse=True, params=["awaited", "posted"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether anybody waits or not, the same is expected; only what is posted begins without a task."""
-    monkeypatch.setattr(Sender, "posts", request.param == "posted")
-
-
 class Sender:
-    posts = False
-
     def __init__(self) -> None:
         self.engine = FakeEngine()
         self.circuit = Circuit()
         self.reporter = Reporter(self.engine, self.circuit, deadline_s=30.0)
         self.worker_id: str | None = "w-1"
 
-    async def deliver(self, outcome: Completed | Failed = DONE) -> Delivery:
-        fence = lambda: self.worker_id  # noqa: E731
-        if not self.posts:
-            return await self.reporter.deliver("a-1", fence, outcome)
-        delivered: asyncio.Queue[Delivery] = asyncio.Queue()
-        self.reporter.post("a-1", fence, outcome, ("", None), delivered.put_nowait)
-        return await delivered.get()
+    async def deliver(self, outcome: Completed | Failed = DONE) -> Delivered:
+        ends: asyncio.Queue[Delivered] = asyncio.Queue()
+        self.reporter.deliver(Delivery("a-1", lambda: self.worker_id, outcome, ends.put_nowait))
+        return await ends.get()
 
     def sent(self, verb: str) -> list[object]:
         return [call.body for call in self.engine.of(verb)]
@@ -58,7 +48,7 @@ async def test_a_success_is_tried_until_the_engine_takes_it_always_with_the_same
     sender = Sender()
     errors = [AWAY, IN_DOUBT, EngineUnauthorized("401"), EngineMisconfigured("302"), IN_DOUBT] * 20
     sender.engine.script("complete", *errors)
-    assert await sender.deliver() is Delivery.ACCEPTED
+    assert await sender.deliver() is Delivered.ACCEPTED
     bodies = sender.sent("complete")
     assert len(bodies) == 101
     assert all(body == bodies[0] for body in bodies)
@@ -78,11 +68,11 @@ async def test_an_undelivered_success_never_becomes_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "delivery"), [(Verdict.GONE, Delivery.GONE), (Verdict.UNKNOWN, Delivery.DROPPED)]
+    ("verdict", "delivery"), [(Verdict.GONE, Delivered.GONE), (Verdict.UNKNOWN, Delivered.DROPPED)]
 )
 @virtual_time
 async def test_a_success_that_is_not_ours_any_more_is_dropped_and_not_failed(
-    verdict: Verdict, delivery: Delivery
+    verdict: Verdict, delivery: Delivered
 ) -> None:
     """Faults E13; protocol.md fact 13: 409 means stop, never send `fail` after it."""
     sender = Sender()
@@ -104,7 +94,7 @@ async def test_an_output_that_is_refused_for_good_becomes_a_terminal_failure(det
     sender = Sender()
     sender.engine.script("complete", IN_DOUBT, Answer(Verdict.REFUSED, detail))
     with capture_logs() as logs:
-        assert await sender.deliver() is Delivery.REPLACED
+        assert await sender.deliver() is Delivered.REPLACED
     (body,) = sender.sent("fail")
     assert (body["error"]["code"], body["error"]["retryable"]) == (code, False)
     assert body["cost_usd"] == "0.5"
@@ -126,7 +116,7 @@ async def test_warnings_of_the_engine_reach_the_log() -> None:
     sender = Sender()
     sender.engine.script("complete", Answer(Verdict.ACCEPTED, "unknown model 'x/y'"))
     with capture_logs() as logs:
-        assert await sender.deliver() is Delivery.ACCEPTED
+        assert await sender.deliver() is Delivered.ACCEPTED
     assert logs == [
         {
             "event": "completion_warnings",
@@ -142,14 +132,14 @@ async def test_a_failure_is_tried_a_bounded_number_of_times() -> None:
     """protocol.md R10: it is not idempotent, and the lease ends by itself."""
     sender = Sender()
     sender.engine.script("fail", *[AWAY] * 1000)
-    assert await sender.deliver(FAILED) is Delivery.DROPPED
+    assert await sender.deliver(FAILED) is Delivered.DROPPED
     assert len(sender.engine.of("fail")) == FAIL_TRIES
 
 
-@pytest.mark.parametrize(("first", "delivery"), [(IN_DOUBT, Delivery.ACCEPTED), (AWAY, Delivery.GONE)])
+@pytest.mark.parametrize(("first", "delivery"), [(IN_DOUBT, Delivered.ACCEPTED), (AWAY, Delivered.GONE)])
 @virtual_time
 async def test_a_conflict_after_a_failure_in_doubt_means_that_it_had_arrived(
-    first: EngineUnavailable, delivery: Delivery
+    first: EngineUnavailable, delivery: Delivered
 ) -> None:
     """protocol.md §7; a connection that was refused delivered nothing, so then the conflict is a real one."""
     sender = Sender()
@@ -162,7 +152,7 @@ async def test_a_failure_the_engine_refuses_is_dropped_loudly() -> None:
     sender = Sender()
     sender.engine.script("fail", Answer(Verdict.REFUSED, "status 422"))
     with capture_logs() as logs:
-        assert await sender.deliver(FAILED) is Delivery.DROPPED
+        assert await sender.deliver(FAILED) is Delivered.DROPPED
     assert logs[0]["event"] == "failure_refused_by_engine"
 
 
@@ -180,7 +170,7 @@ async def test_a_worker_id_that_is_replaced_between_tries_is_used_from_the_next_
         raise AWAY
 
     sender.engine.script(verb, replaced)
-    assert await sender.deliver(outcome) is Delivery.ACCEPTED
+    assert await sender.deliver(outcome) is Delivered.ACCEPTED
     assert [call.worker_id for call in sender.engine.of(verb)] == ["w-1", "w-2"]
 
 
@@ -195,7 +185,7 @@ async def test_a_conflict_about_a_replaced_worker_id_is_ignored(outcome: Complet
         return Verdict.GONE
 
     sender.engine.script(verb, conflict)
-    assert await sender.deliver(outcome) is Delivery.ACCEPTED
+    assert await sender.deliver(outcome) is Delivered.ACCEPTED
     assert [call.worker_id for call in sender.engine.of(verb)] == ["w-1", "w-2"]
 
 
@@ -207,7 +197,7 @@ async def test_the_worker_id_is_asked_for_after_the_gate_and_not_before() -> Non
     delivery = asyncio.create_task(sender.deliver())
     await asyncio.sleep(30.0)
     sender.worker_id = "w-2"
-    assert await delivery is Delivery.ACCEPTED
+    assert await delivery is Delivered.ACCEPTED
     assert [call.worker_id for call in sender.engine.of("complete")] == ["w-1", "w-2"]
 
 
@@ -232,7 +222,7 @@ async def test_a_withdrawn_delivery_lets_the_call_under_way_end_and_makes_no_oth
     await asyncio.sleep(1.0)
     assert not delivery.done()
     answered.set()
-    assert await delivery is Delivery.WITHDRAWN
+    assert await delivery is Delivered.WITHDRAWN
     assert len(sender.engine.of("fail")) == 1
 
 
@@ -243,7 +233,7 @@ async def test_a_delivery_withdrawn_at_the_gate_makes_no_call_and_says_nothing_a
     delivery = asyncio.create_task(sender.deliver())
     await sender.engine.until(lambda engine: bool(engine.calls))
     sender.worker_id = None
-    assert await delivery is Delivery.WITHDRAWN
+    assert await delivery is Delivered.WITHDRAWN
     assert len(sender.engine.calls) == 1
     assert sender.circuit.failures == 1
 

@@ -14,7 +14,8 @@ from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import CallTooSlow, EngineError, EngineUnavailable, ForeignReply
 from flowherd.model import Completed, Failed
 from flowherd.testing import FakeEngine
-from flowherd.worker.reporter import FAIL_TRIES, Delivery, Reporter
+from flowherd.worker.delivery import FAIL_TRIES, Delivered, Delivery
+from flowherd.worker.reporter import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,10 +41,10 @@ class Sender:
 
     def post(
         self, outcome: Completed | Failed = DONE, timeout_s: float | None = None, id_: str = "a-1"
-    ) -> asyncio.Future[Delivery]:
-        delivered: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-        self.reporter.post(id_, lambda: "w-1", outcome, ("w-1", None), delivered.set_result, timeout_s)
-        return delivered
+    ) -> asyncio.Future[Delivered]:
+        end: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
+        self.reporter.deliver(Delivery(id_, lambda: "w-1", outcome, end.set_result, timeout_s))
+        return end
 
     def answer(self, verb: str, step: EngineError, times: int = 10_000) -> None:
         self.engine.script(verb, *[step] * times)
@@ -59,7 +60,7 @@ async def test_a_computed_success_outlives_a_proxy_that_answers_for_a_while(stat
     await asyncio.sleep(LIMIT_S - 15.0)
     assert (delivery.done(), sender.circuit.failures) == (False, 0)
     sender.engine._scripts.clear()
-    assert await delivery is Delivery.ACCEPTED
+    assert await delivery is Delivered.ACCEPTED
     assert sender.engine.of("fail") == []
     assert 10 < len(sender.engine.of("complete")) < 100
 
@@ -67,17 +68,17 @@ async def test_a_computed_success_outlives_a_proxy_that_answers_for_a_while(stat
 @pytest.mark.parametrize(
     ("status", "delivery", "code"),
     [
-        (413, Delivery.REPLACED, "OUTPUT_TOO_LARGE"),
-        (400, Delivery.REPLACED, "INVALID_OUTPUT"),
-        (405, Delivery.REPLACED, "INVALID_OUTPUT"),
-        (404, Delivery.DROPPED, None),
-        (409, Delivery.GONE, None),
+        (413, Delivered.REPLACED, "OUTPUT_TOO_LARGE"),
+        (400, Delivered.REPLACED, "INVALID_OUTPUT"),
+        (405, Delivered.REPLACED, "INVALID_OUTPUT"),
+        (404, Delivered.DROPPED, None),
+        (409, Delivered.GONE, None),
     ],
 )
 @pytest.mark.parametrize("timeout_s", [None, 40.0])
 @virtual_time
 async def test_a_proxys_answer_counts_once_it_has_been_given_for_as_long_as_the_activity_may_run(
-    status: int, delivery: Delivery, code: str | None, timeout_s: float | None
+    status: int, delivery: Delivered, code: str | None, timeout_s: float | None
 ) -> None:
     """N7, E27: from its first answer on; then a foreign 413 is OUTPUT_TOO_LARGE with size and hint."""
     sender = Sender()
@@ -105,7 +106,7 @@ async def test_the_engines_own_413_ends_at_once() -> None:
     sender, began = Sender(), now()
     words = "status 413: Failed to buffer the request body: length limit exceeded"
     sender.engine.script("complete", Answer(Verdict.REFUSED, words))
-    assert await sender.post() is Delivery.REPLACED
+    assert await sender.post() is Delivered.REPLACED
     assert now() - began < 0.01
 
 
@@ -115,10 +116,10 @@ async def test_a_failure_outlives_a_proxy_too_and_its_tries_are_not_used_up() ->
     sender = Sender()
     sender.answer("fail", foreign(404), 3)
     sender.answer("fail", EngineUnavailable("status 502"), FAIL_TRIES - 1)
-    assert await sender.post(FAILED) is Delivery.ACCEPTED
+    assert await sender.post(FAILED) is Delivered.ACCEPTED
     sender.answer("fail", foreign(409))
     began = now()
-    assert await sender.post(FAILED) is Delivery.GONE
+    assert await sender.post(FAILED) is Delivered.GONE
     assert LIMIT_S <= now() - began < LIMIT_S + 10.5
 
 
@@ -131,9 +132,9 @@ async def test_an_error_of_one_call_alone_keeps_nobody_else_waiting(error: Engin
     first = sender.post()
     await sender.engine.until(lambda engine: len(engine.calls) == 5)
     began = now()
-    assert await sender.post(id_="a-2") is Delivery.ACCEPTED
+    assert await sender.post(id_="a-2") is Delivered.ACCEPTED
     assert (now() - began, sender.circuit.failures) == (0.0, 0)
-    assert await first is Delivery.ACCEPTED
+    assert await first is Delivered.ACCEPTED
 
 
 @virtual_time
@@ -151,7 +152,7 @@ async def test_an_error_of_one_call_alone_does_not_open_a_closed_gate_either() -
 
 
 @virtual_time
-async def test_a_hurried_gate_ends_a_parcels_own_pause() -> None:
+async def test_a_hurried_gate_ends_the_pause_of_a_delivery_of_its_own() -> None:
     """The end of a drain: there is no time left to wait."""
     sender = Sender()
     sender.answer("complete", foreign(404), 20)
@@ -159,8 +160,8 @@ async def test_a_hurried_gate_ends_a_parcels_own_pause() -> None:
     await sender.engine.until(lambda engine: len(engine.calls) == 20)
     began = now()
     await asyncio.sleep(0)
-    sender.circuit.hurry()
-    assert await delivery is Delivery.ACCEPTED
+    sender.reporter.hurry()
+    assert await delivery is Delivered.ACCEPTED
     assert now() == began
 
 
@@ -180,10 +181,10 @@ async def test_only_some_senders_carry_large_bodies_and_light_ones_pass_them(mos
     large = [sender.post(LARGE, id_=f"large-{n}") for n in range(6)]
     await asyncio.sleep(1.0)
     assert len(sender.engine.calls) == most_large
-    assert await sender.post(id_="light") is Delivery.ACCEPTED
+    assert await sender.post(id_="light") is Delivered.ACCEPTED
     assert len(sender.engine.calls) == most_large + 1
     over.set()
-    assert await asyncio.gather(*large) == [Delivery.ACCEPTED] * 6
+    assert await asyncio.gather(*large) == [Delivered.ACCEPTED] * 6
 
 
 @virtual_time
@@ -194,8 +195,8 @@ async def test_nobody_waits_at_the_gate_for_a_large_body_to_end() -> None:
     large = sender.post(LARGE)
     await sender.engine.until(lambda engine: len(engine.calls) == 2)
     began = now()
-    assert await sender.post(id_="light") is Delivery.ACCEPTED
+    assert await sender.post(id_="light") is Delivered.ACCEPTED
     assert now() - began < 1.0
     assert not large.done()
     over.set()
-    assert await large is Delivery.ACCEPTED
+    assert await large is Delivered.ACCEPTED

@@ -7,9 +7,8 @@ import select
 import pytest
 
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter
-from flowherd.ledger.siblings import Siblings
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.worker.pacing import Sibling
+from flowherd.worker.siblings import Sibling, Siblings
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from flowherd.transport.choice import new_transport
 from flowherd.transport.direct import DirectTransport
 from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
 from flowherd.transport.transport import HttpxTransport, new_client
-from flowherd.worker.reporter import Delivery, Reporter
+from flowherd.worker.delivery import Delivered, Delivery
+from flowherd.worker.reporter import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -52,6 +53,12 @@ def ways(request: pytest.FixtureRequest) -> tuple[str, Callable[[Coroutine], Non
     return carrier, run
 
 
+async def delivered(reporter: Reporter, activity_id: str, outcome: Completed) -> Delivered:
+    end: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
+    reporter.deliver(Delivery(activity_id, lambda: "w-1", outcome, end.set_result))
+    return await end
+
+
 class Beside:
     """Polls and light results beside a large one, one after the other; remembers the longest delay."""
 
@@ -67,11 +74,9 @@ class Beside:
         while True:
             await asyncio.sleep(self._pause_s)
             began = now()
-            delivered: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-            done = Completed(b"{}")
-            self._reporter.post("light", lambda: "w-1", done, ("w-1", None), delivered.set_result)
+            delivery = asyncio.create_task(delivered(self._reporter, "light", Completed(b"{}")))
             await self._engine.poll("py", "w-1", 1, 30.0)
-            assert await delivered is Delivery.ACCEPTED
+            assert await delivery is Delivered.ACCEPTED
             self.longest_s, self.count = max(self.longest_s, now() - began), self.count + 1
 
 
@@ -86,9 +91,10 @@ async def deliver_beside_light_work(
         light = asyncio.create_task(beside.go_on())
         output = Completed(b'{"n":"%b"}' % (b"x" * size))
         with capture_logs() as logs:
-            assert await reporter.deliver("large", lambda: "w-1", output) is Delivery.ACCEPTED
+            assert await delivered(reporter, "large", output) is Delivered.ACCEPTED
         assert not light.done(), light.result()
         light.cancel()
+        await reporter.calls_ended()
         await engine.aclose()
         assert (logs, circuit.failures) == ([], 0)
         assert link.received < 1.5 * size + 1000 * beside.count

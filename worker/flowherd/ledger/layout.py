@@ -138,7 +138,7 @@ class Clock(IntEnum):
     READY_AT = 65  # worker, as all below
     LAST_GOOD_POLL = 66
     LOOP_LAG_S = 67
-    NEXT_POLL_AT = 68  # with the last three: what `flowherd.worker.pacing.Sibling` says
+    NEXT_POLL_AT = 68  # with the last three: what `flowherd.worker.poll_policy.Sibling` says
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70
     FILL = 71  # what share of the slots that polls asked for was filled lately, 0 to 1

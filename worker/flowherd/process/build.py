@@ -19,11 +19,11 @@ from flowherd.isolates.terms import IsolateRules
 from flowherd.leases.confirmations import PollHold
 from flowherd.ledger import Clock, Ledger, RecordWriter, Segment
 from flowherd.ledger.limits import HostPermits, RecordLocks
-from flowherd.ledger.siblings import Siblings
 from flowherd.process.loops import new_loop
 from flowherd.sdk.activity import Mode
 from flowherd.sdk.redaction import secrets_of_process
 from flowherd.stock.stock_files import SdkFiles
+from flowherd.worker.siblings import Siblings
 from flowherd.worker.streams import EngineStreams
 from flowherd.worker.worker import SharedHost, Worker
 

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 import msgspec
@@ -25,8 +25,6 @@ from flowherd.transport.wire import checked_target
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from flowherd.errors import EngineError
-
 MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
@@ -40,9 +38,6 @@ class Reply(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<Reply {self.status}, {len(self.body)} bytes>"
-
-
-OnReply: TypeAlias = "Callable[[Reply | EngineError | None], None]"
 
 
 class Transport(Protocol):
@@ -74,14 +69,6 @@ class Transport(Protocol):
             CallTooSlow: the deadline passed, and bytes had moved in its last third.
             EngineUnavailable: refused, reset, stalled or cut short; `in_doubt` unless nothing was sent.
 
-        """
-        ...
-
-    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
-        """As `call`, for callers that need no task: sends now and calls `then` later, with what came of it.
-
-        None came of it where the token was refused: `call` knows what to do then. False: nothing can be sent at
-        this moment, as without a free connection, and `then` is never called.
         """
         ...
 
@@ -177,11 +164,6 @@ class HttpxTransport:
             raise late(deadline_s, has_stalled=progress.has_stalled) from None
         except httpx.HTTPError as error:
             raise _translated(error, has_begun=has_begun) from error
-
-    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
-        """See `Transport.begin`: httpx needs a task for each call."""
-        del route, body, deadline_s, then
-        return False
 
     def _request(self, route: str, body: bytes, progress: CallProgress) -> httpx.Request:
         """With all that the client adds: its headers, parameters and cookies.

@@ -1,4 +1,4 @@
-"""Admission: may a waiting attempt start now, and if not, why and until when? Pure.
+"""Admission: makes attempts of what polls bring, and says whether one may start now, why not, and until when. Pure.
 
 Attempts start in the order of their claims. Four things hold one back:
 
@@ -13,47 +13,21 @@ Attempts start in the order of their claims. Four things hold one back:
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-from flowherd.worker.pacing import claimable
+from flowherd.errors import LedgerFull
+from flowherd.model import Failed
+from flowherd.worker.attempt import Attempt
+from flowherd.worker.poll_policy import MOST
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from flowherd.model import Activity
-    from flowherd.worker.attempt import Attempt
+    from flowherd.worker.edges import Catalog, History, Profile, Records
 
 COURTESY_S = 0.25
-
-
-class Profile(Protocol):
-    """What is known of activities by their name."""
-
-    @property
-    def busy_mean_s(self) -> float:
-        """Seconds of this process that a recent activity took, on average."""
-        ...
-
-    def blocks(self, name: str) -> bool:
-        """It has lately kept the loop for so long that its neighbours felt it."""
-        ...
-
-
-class Catalog(Protocol):
-    """The hosted activities."""
-
-    @property
-    def has_isolates(self) -> bool:
-        """Handlers can run in isolates here."""
-        ...
-
-    def limit_s(self, activity: Activity) -> float:
-        """Seconds its handler may take."""
-        ...
-
-    def runs_on_loop(self, name: str) -> bool:
-        """Its handler shares the event loop with others."""
-        ...
+SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling
 
 
 class Obstacle(NamedTuple):
@@ -160,3 +134,73 @@ class Admission:
         if suspects_are_about and not self._catalog.has_isolates:
             return 1  # what is claimed beside a suspect would lose an attempt with it
         return claimable(self._profile.busy_mean_s)
+
+
+def claimable(busy_mean_s: float) -> int:
+    """How many activities a poll may ask for, so that this loop can start them soon and siblings get the rest.
+
+    Args:
+        busy_mean_s: seconds of the loop that a recent activity took, on average.
+
+    """
+    return MOST if busy_mean_s <= 0 else max(1, min(MOST, int(SOON_STARTED_S / busy_mean_s)))
+
+
+class Intake:
+    """Makes attempts.
+
+    Args:
+        records: has a record of each attempt before anything else is done with it.
+        admission: knows in which order a batch should start.
+        catalog: the hosted activities.
+        history: knows suspects.
+        default_lease_s: of activities that name no `timeout_seconds`.
+
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        admission: Admission,
+        catalog: Catalog,
+        history: History,
+        default_lease_s: float,
+    ) -> None:
+        self._records = records
+        self._admission = admission
+        self._catalog = catalog
+        self._history = history
+        self._default_lease_s = default_lease_s
+
+    def room(self, crowd: Crowd) -> int:
+        """How many activities a poll may bring, as far as records and neighbours allow."""
+        room = self._admission.room(crowd, suspects_are_about=self._history.are_about)
+        return min(self._records.free, room)
+
+    def in_order(self, activities: Sequence[Activity]) -> Iterable[Activity]:
+        """A batch in the order in which it should start."""
+        if len(activities) < 2:
+            return activities
+        charged: frozenset[str] = frozenset()
+        if self._history.any_charged:
+            charged = frozenset(
+                one.activity_id for one in activities if self._history.is_charged(one.activity_id)
+            )
+        return self._admission.order(activities, charged)
+
+    def attempt_of(self, activity: Activity, asked_at: float) -> Attempt | Failed:
+        """The record first: whatever ends this process from now on, the keeper knows of the claim."""
+        timeout_s = activity.timeout_s
+        lease_s = self._default_lease_s if timeout_s is None else timeout_s
+        try:
+            index, sequence = self._records.claim(activity, now=asked_at, lease_s=lease_s)
+        except LedgerFull as error:
+            return Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
+        limit_s = self._catalog.limit_s(activity)
+        attempt = Attempt(activity, index, sequence, claimed_at=asked_at, lease_s=lease_s, limit_s=limit_s)
+        attempt.records = self._records
+        if self._history.any_charged and self._history.is_charged(attempt.id):
+            attempt.is_suspect = True
+            attempt.is_apart = self._catalog.has_isolates
+            attempt.is_alone = not attempt.is_apart
+        return attempt

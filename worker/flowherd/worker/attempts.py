@@ -12,15 +12,13 @@ import structlog
 from flowherd.ledger import FINAL, Cell, Timing
 from flowherd.ledger.layout import Claim
 from flowherd.model import Completed, Died
-from flowherd.worker.admission import Admission
-from flowherd.worker.changes import Changes
+from flowherd.worker.admission import Admission, Intake
+from flowherd.worker.delivery import Delivered, Delivery
 from flowherd.worker.edges import Ending, Rules
-from flowherd.worker.intake import Intake
 from flowherd.worker.performer import Performer
 from flowherd.worker.records import LedgerRecords, SuspectHistory
-from flowherd.worker.reporter import Delivery
 from flowherd.worker.table import AttemptTable
-from flowherd.worker.tasks import Tasks
+from flowherd.worker.tasks import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,10 +31,10 @@ if TYPE_CHECKING:
     from flowherd.model import Result
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.commands import Reject, WakePoller
+    from flowherd.worker.edges import Reject, WakePoller
     from flowherd.worker.reporter import Reporter
 
-_ACCEPTED, _REPORT = Delivery.ACCEPTED, Timing.REPORT  # looked up for each activity, which is dear
+_ACCEPTED, _REPORT = Delivered.ACCEPTED, Timing.REPORT  # looked up for each activity, which is dear
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -85,7 +83,6 @@ class Attempts:
         self.slots = self._table.slots
         self._performer = Performer(self._table, executors, self, grace_s=config.cancel_grace_s, clock=clock)
         self._changes = Changes()
-        self._tasks = Tasks()
         self._posts: list[Attempt] = []
         meter.on_turn_end = self._turn_ended
         self._is_abandoned = False
@@ -199,21 +196,28 @@ class Attempts:
         outcome, activity = attempt.outcome, attempt.activity
         assert outcome is not None
         assert not isinstance(outcome, Died)
-        then = partial(self._delivered, attempt, outcome, time.monotonic())
-        encoded = ("", None) if self._is_abandoned else (activity.worker_id, attempt.kept)
-        fence = partial(self._fence, attempt)
-        self._reporter.post(attempt.id, fence, outcome, encoded, then, activity.timeout_s)
+        self._reporter.deliver(
+            Delivery(
+                attempt.id,
+                partial(self._worker_id, attempt),
+                outcome,
+                partial(self._delivered, attempt, outcome, time.monotonic()),
+                activity.timeout_s,
+                activity.worker_id,
+                attempt.kept,
+            )
+        )
 
-    def _fence(self, attempt: Attempt) -> str | None:
+    def _worker_id(self, attempt: Attempt) -> str | None:
         return attempt.activity.worker_id if attempt.is_reporting and not self._is_abandoned else None
 
-    def _delivered(self, attempt: Attempt, outcome: Result, began: float, delivery: Delivery) -> None:
+    def _delivered(self, attempt: Attempt, outcome: Result, began: float, end: Delivered) -> None:
         ending = (
             Ending.LOST
         )  # also what a defect of ours withdraws: its lease ends, and somebody else runs it
-        if delivery is _ACCEPTED:
+        if end is _ACCEPTED:
             ending = Ending.COMPLETED if isinstance(outcome, Completed) else Ending.FAILED
-        elif delivery is Delivery.REPLACED:
+        elif end is Delivered.REPLACED:
             ending = Ending.FAILED
         if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:
             self._writer.segment.count(_REPORT, time.monotonic() - began)
@@ -230,18 +234,20 @@ class Attempts:
             reason=failure.message,
         )
         self._writer.segment.add(Cell.CLAIMED)
-        self._tasks.spawn(self._reject(command))
+        worker_id = command.worker_id
+        self._reporter.deliver(
+            Delivery(
+                command.activity_id,
+                lambda: None if self._is_abandoned else worker_id,
+                failure,
+                self._rejected,
+            )
+        )
 
-    async def _reject(self, command: Reject) -> None:
-        def fence() -> str | None:
-            return None if self._is_abandoned else command.worker_id
-
-        try:
-            await self._reporter.deliver(command.activity_id, fence, command.failure)
-        finally:
-            self._writer.segment.add(Cell.FAILED)
-            self._table.rejected()
-            self._changes.note()
+    def _rejected(self, _: Delivered) -> None:
+        self._writer.segment.add(Cell.FAILED)
+        self._table.rejected()
+        self._changes.note()
 
 
 def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:

@@ -1,13 +1,13 @@
-"""What the table of attempts asks of its surroundings, and the rules that hold for every attempt. Pure."""
+"""The edges of the table of attempts: its rules, what it asks of its surroundings, and the commands it gives. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from flowherd.model import Activity
+    from flowherd.model import Activity, Failed
     from flowherd.sdk.costs import SpendingKeeper
     from flowherd.worker.attempt import Attempt
 
@@ -71,6 +71,36 @@ class History(Protocol):
         ...
 
 
+class Profile(Protocol):
+    """What is known of activities by their name."""
+
+    @property
+    def busy_mean_s(self) -> float:
+        """Seconds of this process that a recent activity took, on average."""
+        ...
+
+    def blocks(self, name: str) -> bool:
+        """It has lately kept the loop for so long that its neighbours felt it."""
+        ...
+
+
+class Catalog(Protocol):
+    """The hosted activities."""
+
+    @property
+    def has_isolates(self) -> bool:
+        """Handlers can run in isolates here."""
+        ...
+
+    def limit_s(self, activity: Activity) -> float:
+        """Seconds its handler may take."""
+        ...
+
+    def runs_on_loop(self, name: str) -> bool:
+        """Its handler shares the event loop with others."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What holds for every attempt of a worker. Times are seconds.
@@ -83,3 +113,51 @@ class Rules:
 
     cancel_grace_s: float = 5.0
     warn_after_s: float = 30.0
+
+
+class Start(NamedTuple):
+    """Start the handler; at its first step ask `AttemptTable.begin`."""
+
+    attempt: Attempt
+
+
+class Stop(NamedTuple):
+    """Tell the handler to end; `is_last` when it has been told before and its grace is over."""
+
+    attempt: Attempt
+    is_last: bool = False
+
+
+class Withdraw(NamedTuple):
+    """The handler was to be started, and must not begin any more: its claim has ended."""
+
+    attempt: Attempt
+
+
+class Deliver(NamedTuple):
+    """Deliver the attempt's outcome; its end is the fact `delivered`."""
+
+    attempt: Attempt
+
+
+class Reject(NamedTuple):
+    """Report a failure about an activity that has no record here; its end is the fact `rejected`."""
+
+    activity_id: str
+    worker_id: str
+    failure: Failed
+
+
+class WarnNotBegun(NamedTuple):
+    """Say that an attempt was claimed `waited_s` seconds ago and has not begun, and why."""
+
+    attempt: Attempt
+    waited_s: float
+    reason: str
+
+
+class WakePoller(NamedTuple):
+    """There may be room for more."""
+
+
+Command = Start | Stop | Withdraw | Deliver | Reject | WarnNotBegun | WakePoller

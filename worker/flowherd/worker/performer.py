@@ -17,7 +17,7 @@ from flowherd.ledger.layout import Handler
 from flowherd.model import Completed, Died, Lost
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import OVERRUN
-from flowherd.worker.commands import Deliver, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
+from flowherd.worker.edges import Deliver, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flowherd.execution.executors import Executors
     from flowherd.model import Outcome
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.commands import Command
+    from flowherd.worker.edges import Command
     from flowherd.worker.table import AttemptTable
 
 log = structlog.stdlib.get_logger(__name__)

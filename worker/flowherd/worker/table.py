@@ -22,8 +22,7 @@ from flowherd.model import Completed, Died, Failed
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED, DETACHED, RUNNING, SHUTDOWN
 from flowherd.worker.backlog import Backlog
-from flowherd.worker.commands import Deliver, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
-from flowherd.worker.edges import Ending
+from flowherd.worker.edges import Deliver, Ending, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
 from flowherd.worker.slots import Slots
 
 if TYPE_CHECKING:
@@ -31,11 +30,9 @@ if TYPE_CHECKING:
 
     from flowherd.client.protocol import Undecodable
     from flowherd.model import Activity
-    from flowherd.worker.admission import Admission
+    from flowherd.worker.admission import Admission, Intake
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.commands import Command
-    from flowherd.worker.edges import Records, Rules
-    from flowherd.worker.intake import Intake
+    from flowherd.worker.edges import Command, Records, Rules
 
 NOT_BEGUN = "the worker was stopped before the activity had begun"
 _UNDELIVERED_A_SLOT = 4  # more outcomes on their way than this and nothing more is claimed

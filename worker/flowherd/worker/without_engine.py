@@ -9,13 +9,12 @@ from flowherd.client.protocol import Batch
 from flowherd.execution.executors import Executors
 from flowherd.ledger.crash_history import CrashHistory
 from flowherd.model import Died, Lost
-from flowherd.worker.admission import Admission
-from flowherd.worker.changes import Changes
+from flowherd.worker.admission import Admission, Intake
 from flowherd.worker.edges import Ending, Rules
-from flowherd.worker.intake import Intake
 from flowherd.worker.performer import Performer
 from flowherd.worker.records import SuspectHistory
 from flowherd.worker.table import AttemptTable
+from flowherd.worker.tasks import Changes
 
 if TYPE_CHECKING:
     from flowherd.execution.environment import RunEnvironment
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.admission import Crowd, Obstacle
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.commands import Reject, WakePoller
+    from flowherd.worker.edges import Reject, WakePoller
 
 _MOST = 1 << 30  # slots and records
 

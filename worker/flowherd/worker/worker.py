@@ -14,11 +14,11 @@ from flowherd.execution.executors import Executors
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
-from flowherd.ledger.siblings import Siblings
 from flowherd.link.messages import Stopped, stopped
 from flowherd.worker.attempts import Attempts
 from flowherd.worker.poller import Mode, Poller
 from flowherd.worker.reporter import Reporter
+from flowherd.worker.siblings import Siblings
 from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -101,12 +101,12 @@ class Worker:
         host: SharedHost = ALONE,
     ) -> None:
         self.isolates = host.isolates
-        circuit = self._circuit = Circuit()
+        circuit = Circuit()
         self._segment = writer.segment
         self._environment = environment
         self._threads = ThreadPool(config.concurrency)
         self._executors = Executors(registry, config, self._threads, environment, host.isolates)
-        reporter = Reporter(
+        self._reporter = reporter = Reporter(
             engine,
             circuit,
             config.call_deadline_s,
@@ -218,7 +218,7 @@ class Worker:
             assert self._order is not None
             release_s = self._order.release_s
             give_up_at = _now() + release_s
-            self._circuit.hurry()
+            self._reporter.hurry()
             await self._attempts.release(last_chance_s=release_s / 4)
             await asyncio.wait({ended}, timeout=give_up_at - _now())
         self._end_polling(polling)

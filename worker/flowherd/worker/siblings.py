@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from math import isfinite
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.ledger.layout import Cell, Clock
-from flowherd.worker.pacing import Sibling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.segments import Segments
     from flowherd.ledger.wakeups import Wakeups
 
+OVERDUE_S = 0.05  # a sibling that has missed its own time by more is frozen, or its loop is blocked
 _LOOK_AROUND_S = 2.0  # how long a new process may go unnoticed; it notices the others at once
 _WORKED_AT = Clock.WORKED_AT  # written for each outcome
 
@@ -34,6 +34,37 @@ _said = _reader(
     Cell.STARTED, Cell.ENDED, Cell.OPENED, Cell.RUNNING, Cell.ON_LOOP,
     Clock.LOOP_LAG_S, Clock.NEXT_POLL_AT, Clock.POLLED_AT, Clock.DRAINED_AT, Clock.WORKED_AT,
 ).unpack_from  # fmt: skip
+
+
+class Sibling(NamedTuple):
+    """What a process publishes about its polling; all times are monotonic seconds, 0 for never.
+
+    A tuple, since an idle process makes one for each sibling at each look, and does little else.
+
+    Attributes:
+        number: of its segment.
+        next_poll_at: its place in the calendar; 0 while it does not poll: no free slot, a poll under way, a drain.
+        polled_at: when its last poll began.
+        drained_at: when its last poll began that brought less than it had asked for: the queue was empty then.
+        worked_at: when it last got work, or had an outcome acknowledged.
+        load: activities at work.
+        lag_s: how late its loop is.
+        is_on_loop: whether a handler keeps its loop at this moment.
+
+    """
+
+    number: int
+    next_poll_at: float = 0.0
+    polled_at: float = 0.0
+    drained_at: float = 0.0
+    worked_at: float = 0.0
+    load: int = 0
+    lag_s: float = 0.0
+    is_on_loop: bool = False
+
+    def will_poll(self, now: float) -> bool:
+        """Whether it can be counted on: it has free slots, and has not missed its own time."""
+        return not self.is_on_loop and self.next_poll_at > 0 and self.next_poll_at >= now - OVERDUE_S
 
 
 class Siblings:

@@ -9,6 +9,10 @@ and never twice for the same answer. Three rules, each from what every process p
              interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll
     leaving  at its due time a process that is busier than a sibling wakes that sibling instead, and polls only if
              the sibling has not within 10 ms
+
+How much: what can start soon. What is claimed and has not begun is of no use to anybody: its lease runs, and a sibling
+could have begun it. So while polls come back full and this thread has always something to do, they ask for half as
+much; when it often has nothing to do, since a distant engine takes its time, for twice as much.
 """
 
 from __future__ import annotations
@@ -17,11 +21,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from flowherd.backoff import Rng
+    from flowherd.settings.worker_config import WorkerConfig
+    from flowherd.worker.siblings import Sibling, Siblings
 
-SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling
 SOON_S = 0.002  # after work, or an acknowledged completion: that usually makes the next step ready
 RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
 CROWDED = 1 / 3  # of a period: a poll that comes sooner after another one tells too little
@@ -29,9 +34,11 @@ GAP = 1 / 2  # of a period: what must be free after a place, or its owner would 
 IDLE_AFTER_S = 5.0  # without work for this long, polls spread out to the longest interval
 PATIENCE_S = 0.01  # how long a process that left its turn to a sibling waits for its poll
 CLOSE_S = 0.0005  # a timer may fire this early
-OVERDUE_S = 0.05  # a sibling that has missed its own time by more is frozen, or its loop is blocked
 LAGGING_S = 0.02  # a loop that is this late should leave work to others
 MOST = 100  # activities a poll may ask for (protocol.md §4)
+LEAST = 16  # of what does nothing this is a millisecond or two of work; less would be polls instead
+BUSY, STARVING = 0.05, 0.1  # shares of the time in which the thread had nothing to do
+WINDOW_S = 0.02  # of full polls only, before they are judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +53,6 @@ class Rhythm:
         if idle_s < IDLE_AFTER_S:
             return self.interval_s
         return max(self.interval_s, min(self.interval_max_s, self.interval_s * idle_s / IDLE_AFTER_S))
-
-
-class Sibling(NamedTuple):
-    """What a process publishes about its polling; all times are monotonic seconds, 0 for never.
-
-    A tuple, since an idle process makes one for each sibling at each look, and does little else.
-
-    Attributes:
-        number: of its segment.
-        next_poll_at: its place in the calendar; 0 while it does not poll: no free slot, a poll under way, a drain.
-        polled_at: when its last poll began.
-        drained_at: when its last poll began that brought less than it had asked for: the queue was empty then.
-        worked_at: when it last got work, or had an outcome acknowledged.
-        load: activities at work.
-        lag_s: how late its loop is.
-        is_on_loop: whether a handler keeps its loop at this moment.
-
-    """
-
-    number: int
-    next_poll_at: float = 0.0
-    polled_at: float = 0.0
-    drained_at: float = 0.0
-    worked_at: float = 0.0
-    load: int = 0
-    lag_s: float = 0.0
-    is_on_loop: bool = False
-
-    def will_poll(self, now: float) -> bool:
-        """Whether it can be counted on: it has free slots, and has not missed its own time."""
-        return not self.is_on_loop and self.next_poll_at > 0 and self.next_poll_at >= now - OVERDUE_S
 
 
 class Pace(NamedTuple):
@@ -146,20 +122,17 @@ class Pace(NamedTuple):
         return drained_at + since_work_s * RISE * self.jitter if since_work_s < period_s else None
 
 
-@dataclass(frozen=True, slots=True)
-class Poll:
+class Poll(NamedTuple):
     """Poll now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Look again at `until`, or when something has happened; `until` is published as the next poll's time."""
 
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(NamedTuple):
     """Wake the sibling in segment `to`, which is freer, and look again at `until`."""
 
     to: int
@@ -242,11 +215,132 @@ def _by_freedom(one: Sibling) -> tuple[int, float, float, int]:
     return one.load, one.lag_s, one.polled_at, one.number
 
 
-def claimable(busy_mean_s: float) -> int:
-    """How many activities a poll may ask for, so that this loop can start them soon and siblings get the rest.
+class BatchSize:
+    """Learns from polls that came back full.
 
     Args:
-        busy_mean_s: seconds of the loop that a recent activity took, on average.
+        busy_s: returns seconds in which the loop's thread has ever had something to do, with a CPU for it or without.
 
     """
-    return MOST if busy_mean_s <= 0 else max(1, min(MOST, int(SOON_STARTED_S / busy_mean_s)))
+
+    def __init__(self, busy_s: Callable[[], float]) -> None:
+        self._busy_s = busy_s
+        self._since: tuple[float, float] | None = None
+        self.most = MOST
+
+    def found(self, asked: int, found: int, now: float) -> None:
+        """A poll that had asked for so many has brought so many."""
+        if found < max(asked, 1):
+            self._since = None
+            return
+        if self._since is None:
+            self._since = now, self._busy_s()
+            return
+        since, busy_before_s = self._since
+        if now - since < WINDOW_S:
+            return
+        self._since = now, self._busy_s()
+        idle_share = 1 - (self._since[1] - busy_before_s) / (now - since)
+        if idle_share <= BUSY:
+            self.most = max(min(self.most, asked) // 2, LEAST)
+        elif idle_share > STARVING:
+            self.most = min(self.most * 2, MOST)
+
+
+class PollPolicy:
+    """One process's part in the host's polling: remembers its pace, says it to its siblings, wakes them.
+
+    Times are seconds of the loop's clock.
+
+    Args:
+        config: the pauses of a host without work, and the most that a poll asks for.
+        siblings: the host's other processes.
+        now: work is taken to have been seen when a process begins.
+        rng: for pauses that differ.
+        busy_s: see `BatchSize`.
+
+    """
+
+    def __init__(
+        self, config: WorkerConfig, siblings: Siblings, now: float, rng: Rng, busy_s: Callable[[], float]
+    ) -> None:
+        self._rhythm = Rhythm(config.poll_interval_s, config.poll_interval_max_s)
+        self._poll_max = self._limit = config.poll_max
+        self._batch_size = BatchSize(busy_s)
+        self._siblings = siblings
+        self._rng = rng
+        self._pace = Pace()
+        self._worked_at = now
+
+    def __repr__(self) -> str:
+        return f"<PollPolicy {self._pace}>"
+
+    def next_at(self, now: float, *, is_roomy: bool) -> float:
+        """When to poll, or to look again: at once if that is not later than `now`. Says so to the siblings."""
+        pace = self._pace
+        if pace.worked_at != self._worked_at:
+            pace = pace._replace(worked_at=self._worked_at)
+        others = self._siblings.look(now)
+        turn, self._pace = decide(pace, self._siblings.me(), others, self._rhythm, now, is_roomy=is_roomy)
+        match turn:  # by names: for places Python 3.11 looks up a name that is new each time, and caches it
+            case Poll():
+                return now
+            case Wait(until=until):
+                self._siblings.say_next(until)
+                return until
+            case Leave(to=to, until=until):
+                self._siblings.say_next(until)
+                self._siblings.wake(to)
+                return until
+
+    @property
+    def most(self) -> int:
+        """How many activities a poll should ask for at most, whatever could start."""
+        return min(self._limit, self._batch_size.most)
+
+    def share_of(self, wanted: int) -> int:
+        """How much of what this process could start it may ask for, beside siblings that could start it too."""
+        return min(wanted, self._pace.ramp) if self._siblings.are_there else wanted
+
+    def pause(self) -> None:
+        """Nobody can count on this process to poll."""
+        self._siblings.say_next(0.0)
+
+    def began(self, now: float) -> None:
+        """A poll has begun."""
+        self._siblings.say_polled(now)
+
+    def found(self, asked: int, found: int, *, began_at: float, now: float, is_light: bool) -> None:
+        """A poll has brought `found` activities; wakes a sibling when there may be more than this process can start.
+
+        It had asked for `asked` at `began_at`; `is_light` when all that came is known to leave this process free.
+        """
+        pace = self._pace.after_poll(asked, found, began_at, now, self._rng, is_light=is_light)
+        self._batch_size.found(asked, found, now)
+        is_full = found >= asked
+        if not is_full:
+            self._siblings.say_drained(began_at)
+        if found:
+            self._limit = self._poll_max
+            self.worked(now)
+            if (is_full or not is_light) and (one := helper(self._siblings.look(now), now)) is not None:
+                self._siblings.wake(one.number)
+                pace = pace._replace(rang_at=now)
+        self._pace = pace
+
+    def too_large(self) -> None:
+        """An answer was longer than allowed: asks for one at a time until one fits."""
+        self._limit = 1
+
+    def failed(self, began_at: float) -> None:
+        """A poll has brought no answer."""
+        self._pace = self._pace.after_failure(began_at, self._rng)
+
+    def worked(self, now: float) -> None:
+        """Work has come, or an outcome was acknowledged."""
+        self._worked_at = now
+        self._siblings.say_worked(now)
+
+    def called(self) -> None:
+        """A sibling wants this process to poll."""
+        self._pace = self._pace._replace(is_called=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import statistics
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -11,19 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polling_kit import Item, SimHost
 
-from flowherd.worker.pacing import (
-    OVERDUE_S,
+from flowherd.worker.admission import claimable
+from flowherd.worker.poll_policy import (
     RISE,
     SOON_S,
     Leave,
     Pace,
     Poll,
     Rhythm,
-    Sibling,
     Wait,
-    claimable,
     decide,
 )
+from flowherd.worker.siblings import OVERDUE_S, Sibling
 
 RHYTHM = Rhythm(0.1, 2.0)
 
@@ -307,3 +308,46 @@ def test_whatever_the_cells_hold_the_wait_is_bounded(pace, me, others, rhythm, s
             assert now < until <= now + (len(others) + 1) * longest_s + OVERDUE_S
         case Poll():
             pass
+
+
+_KEPT = """
+import gc, sys
+from flowherd.settings.worker_config import WorkerConfig
+from flowherd.ledger import Ledger, RecordWriter
+from flowherd.ledger.wakeups import Wakeups
+from flowherd.worker.siblings import Siblings
+import random
+from flowherd.worker.poll_policy import PollPolicy
+ledger = Ledger(processes=1, records=4)
+segment = ledger.segments[0]
+segment.open(index=0, incarnation=1, now=1.0)
+RecordWriter(segment)
+siblings = Siblings(ledger.segments, segment, Wakeups(len(ledger.segments)))
+policy = PollPolicy(WorkerConfig(), siblings, 1.0, random.Random(1), lambda: 0.0)
+policy.began(1.0)
+policy.found(1, 0, began_at=1.0, now=1.0, is_light=True)
+def look():
+    waits = 0
+    between = []  # so that nothing is made where something else has just gone
+    for _ in range(500):
+        waits += policy.next_at(1.0, is_roomy=True) > 1.0
+        between.append(bytes(20))
+    return waits
+look()
+getattr(sys, "_clear_type_cache", int)()
+gc.collect()
+before = sys.getallocatedblocks()
+waits = look()
+gc.collect()
+print(waits, sys.getallocatedblocks() - before)
+"""
+
+
+def test_to_look_again_and_again_leaves_nothing_in_the_interpreters_caches() -> None:
+    """Python 3.11 matches by place with a name that is new each time, and a cache of thousands keeps each."""
+    done = subprocess.run(
+        [sys.executable, "-c", _KEPT], capture_output=True, text=True, check=True, timeout=60
+    )
+    waits, kept = map(int, done.stdout.split())
+    assert waits == 500, "a turn that polls shows nothing"
+    assert kept < 100
