@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -337,6 +338,30 @@ def modules_say_what_they_are(source: Source) -> Iterator[str]:
         yield f"{source.path}: no docstring"
 
 
+_QUESTION = re.compile(r"(?:What|Whether|Who|One|Where|How)\b")
+QUESTIONING = (  # folders in which docstrings that begin so are still counted, not forbidden
+    WORKER + "isolates/",
+    WORKER + "worker/",
+    WORKER + "execution/in_isolate.py",
+    SUPERVISOR + "cli/",
+)
+
+
+def questions_in(source: Source) -> Iterator[str]:
+    """The docstrings that begin with a question word instead of the thing."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node) or ""
+            if _QUESTION.match(text):
+                yield f"{source.path}: {text.splitlines()[0]}"
+
+
+def docstrings_say_what_things_are(source: Source) -> Iterator[str]:
+    """Style: "True when ...", "Seconds until ...", "The process that ..."; a question says neither."""
+    if not source.path.startswith(QUESTIONING):
+        yield from questions_in(source)
+
+
 def no_exception_is_swallowed(source: Source) -> Iterator[str]:
     """Style: suppress with a reason, or handle."""
     for node in ast.walk(source.tree):
@@ -361,5 +386,6 @@ LAWS: tuple[Law, ...] = (
     an_outcome_knows_no_delivery,
     files_and_functions_are_short,
     modules_say_what_they_are,
+    docstrings_say_what_things_are,
     no_exception_is_swallowed,
 )

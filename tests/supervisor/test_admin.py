@@ -58,7 +58,7 @@ def bind(runtime: Path) -> Iterator[Callable[[str], AdminSocket]]:
     ],
 )
 def test_an_address_is_a_port_a_path_or_off(text: str, address: Tcp | Path | None) -> None:
-    """Interface, flags: --admin."""
+    """Whatever `--admin` takes."""
     assert parse_address(text) == address
 
 
@@ -101,7 +101,7 @@ def test_a_folder_that_others_can_enter_is_refused(bind: Callable[[str], AdminSo
 def test_without_a_runtime_folder_it_is_a_private_one_in_the_temp_dir(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interface, Admin; also when the variable names a folder that is gone."""
+    """Also when the variable names a folder that is gone."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert admin_socket.admin_folder() == tmp_path / f"flowherd-{os.getuid()}"
@@ -118,7 +118,7 @@ def test_a_free_port_is_named_in_the_banner(bind: Callable[[str], AdminSocket]) 
 def test_an_explicit_port_that_is_taken_is_refused_and_nothing_stays_behind(
     bind: Callable[[str], AdminSocket], runtime: Path
 ) -> None:
-    """Interface, Admin: exit 2."""
+    """Exit 2: it was asked for by name."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(
@@ -131,7 +131,7 @@ def test_an_explicit_port_that_is_taken_is_refused_and_nothing_stays_behind(
 def test_the_default_port_that_is_taken_costs_a_warning(
     bind: Callable[[str], AdminSocket], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Interface, Admin: two supervisors on one host must both start."""
+    """Two supervisors on one host must both start."""
     host, _, port = DEFAULT_ADDRESS.partition(":")
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # somebody else has it: just as good

@@ -107,7 +107,7 @@ def test_each_kind_of_work_has_its_place(measured: Measured, verdict: Place) -> 
 
 
 def test_too_few_samples_or_looks_make_no_verdict() -> None:
-    """Interface: below 30 samples the verdict is unknown; a guess about the GIL would be as bad."""
+    """Below 30 samples the verdict is unknown; a guess about the GIL would be as bad."""
     full = on_loop(kept_ms=30, cpu_ms=30)
     few = advise(replace(full, samples=ENOUGH_SAMPLES - 1), AROUND)
     unseen = advise(replace(full, probes=ENOUGH_PROBES - 1, released=0), AROUND)

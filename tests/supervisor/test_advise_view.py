@@ -61,7 +61,7 @@ def shown(found: dict[str, Any]) -> list[str]:
 
 
 def test_the_keys_are_those_of_the_interface(ledger: Ledger) -> None:
-    """Interface: adding is free, renaming is not."""
+    """Adding is free, renaming is not."""
     worked(ledger, {"resize": Where.LOOP})
     [row] = document(ledger)["activities"]
     assert row.keys() >= {
@@ -166,7 +166,7 @@ def test_before_any_work_there_is_a_document(ledger: Ledger) -> None:
 def test_without_a_supervisor_it_says_how_to_get_a_sample(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interface: there is nothing to measure without work."""
+    """There is nothing to measure without work."""
     folder: Path = tmp_path_factory.mktemp("r")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     with pytest.raises(ConfigurationError, match="To get a sample, start `flowherd run APP`"):

@@ -55,12 +55,12 @@ def test_p18_a_process_without_a_slot_is_refused(total: int, processes: int) -> 
 def test_when_only_one_size_is_explicit_the_other_follows_it(
     processes: int | None, concurrency: int | None, cpus: int, sizes: tuple[int, int]
 ) -> None:
-    """Interface, flags: max(16, 4 x processes); with 2 slots 2 processes start."""
+    """max(16, 4 x processes); with 2 slots 2 processes start."""
     assert choose_sizes(processes, concurrency, cpus) == sizes
 
 
 def test_two_explicit_sizes_that_contradict_are_refused_with_both_remedies() -> None:
-    """Interface, flags."""
+    """Nobody can tell which of the two was meant."""
     with pytest.raises(ValueError, match=r"--concurrency 4 or more, or --processes 2 or fewer"):
         choose_sizes(4, 2, 8)
 

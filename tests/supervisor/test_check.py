@@ -121,7 +121,7 @@ def test_a_folder_that_is_not_there_is_named_by_its_flag(check: Check) -> None:
 
 
 def test_several_worker_types_and_a_missing_one_are_listed(check: Check, app: Callable[[str], str]) -> None:
-    """interface.md, APP."""
+    """One supervisor serves one type."""
     name = app(
         "from flowherd import Registry\nfrom flowherd import activity\n"
         "@activity\nasync def f(): ...\nregistry = Registry('math')\nregistry.register(f)\n"

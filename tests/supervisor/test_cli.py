@@ -56,7 +56,7 @@ def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 def test_run_help_shows_each_flag_with_its_variable_and_default(
     capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """Interface: every flag shows its variable in --help."""
+    """Every flag shows its variable in --help."""
     row = rows(capsys)[flag_of(name)]
     assert f"[env: {variable_of(name)}]" in row
     default = Settings.model_fields[name].default
@@ -85,7 +85,7 @@ def test_s8_no_flag_takes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_flag_is_called_workers(capsys: pytest.CaptureFixture[str]) -> None:
-    """Interface: one letter from --worker."""
+    """It would be one letter from `--worker`."""
     assert "--workers" not in rows(capsys)
 
 
@@ -119,13 +119,13 @@ def test_s12_a_slip_exits_2_and_names_what_was_meant(
 
 @pytest.mark.parametrize("words", [["run"], ["run", "a:b", "c:d"], ["run", "a:b", "-p"], ["--nonsense"]])
 def test_what_cannot_be_a_command_exits_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    """Interface, exit codes: 2 is usage."""
+    """Exit code 2 is usage."""
     assert call(*words) == 2
     assert capsys.readouterr().err
 
 
 def test_every_wrong_setting_is_a_line_of_its_own_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """Interface, exit codes: 2; nothing has been started, and no traceback."""
+    """Exit code 2; nothing has been started, and no traceback."""
     assert call("run", "a:b", "-p", "0", "--poll-max", "1000") == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -138,7 +138,7 @@ def test_every_wrong_setting_is_a_line_of_its_own_on_stderr(capsys: pytest.Captu
 def test_a_settings_file_that_is_not_there_is_said_by_the_name_of_its_variable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interface: the environment of --config."""
+    """The environment of `--config`."""
     monkeypatch.setenv("KRUXIAFLOW_WORKER_CONFIG", "/nowhere/flowherd.toml")
     assert call("run", "a:b") == 2
     said = capsys.readouterr().err
@@ -152,7 +152,7 @@ def test_a_settings_file_that_is_not_there_is_said_by_the_name_of_its_variable(
 def test_the_supervisor_binary_runs_an_app_without_the_word_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
-    """Interface: `flowherd-supervisor APP -p N` = `flowherd run APP -p N`."""
+    """`flowherd-supervisor APP -p N` = `flowherd run APP -p N`."""
     assert call_supervisor(monkeypatch, *words) == 2
     assert capsys.readouterr().err.startswith("flowherd: --processes: should be greater than or equal to 1")
 
@@ -169,7 +169,7 @@ def test_the_supervisor_binary_knows_all_other_commands(
 
 @pytest.mark.parametrize("words", [["-m", "flowherd_supervisor"], [str(ROOT / "supervisor")]])
 def test_it_starts_as_a_module_and_from_a_clone_without_installing(words: list[str], tmp_path: Path) -> None:
-    """Design, section 2: `python supervisor run APP` puts both source roots on the path."""
+    """`python supervisor run APP` puts both source roots on the path."""
     done = subprocess.run(
         [sys.executable, *words, "--version"], capture_output=True, text=True, cwd=tmp_path, check=False
     )

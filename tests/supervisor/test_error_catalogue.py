@@ -168,7 +168,7 @@ def test_an_error_names_its_place_and_the_remedy(
 def test_an_explicit_admin_port_that_is_taken_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """interface.md, Admin: the default one is only a warning."""
+    """The default one is only a warning."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

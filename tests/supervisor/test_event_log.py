@@ -88,7 +88,7 @@ def test_c18_a_traceback_follows_its_line_once_as_it_is(
 
 
 def test_the_banner_is_a_few_aligned_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """Interface, outputs."""
+    """What a person reads at the start."""
     BANNER.say("text")
     title, *lines = capsys.readouterr().err.splitlines()
     assert title == "flowherd"
@@ -103,7 +103,7 @@ def test_the_banner_is_a_few_aligned_lines(capsys: pytest.CaptureFixture[str]) -
 def test_the_banner_is_one_record_in_json_mode(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Interface, outputs: nothing but records on stderr then."""
+    """Nothing but records on stderr then."""
     BANNER.say("json")
     assert capsys.readouterr() == ("", "")
     (line,) = caplog.messages

@@ -53,7 +53,7 @@ def host() -> Host:
 
 
 def test_a_good_poll_lately_is_well_and_an_old_one_is_not(host: Host) -> None:
-    """Issue: WATCHDOG=1 only while a good poll is recent."""
+    """WATCHDOG=1 only while a good poll is recent."""
     assert host.well
     host.polls_fail()
     assert not host.well
@@ -75,7 +75,7 @@ def test_n4_a_host_that_was_frozen_has_its_whole_time_for_a_poll_again(host: Hos
 
 
 def test_without_a_process_that_is_ready_it_is_not_well(host: Host) -> None:
-    """Issue: ... and a child is healthy."""
+    """... and a child is healthy."""
     processes = tuple(process.with_phase(Phase.BACKOFF) for process in host.brain.state.processes)
     host.brain.state = replace(host.brain.state, processes=processes)
     assert not host.well

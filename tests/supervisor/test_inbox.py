@@ -36,7 +36,7 @@ def send(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", HEARD, ids=lambda number: number.name)
 def test_every_signal_of_the_interface_wakes_and_is_told(inbox: Inbox, number: signal.Signals) -> None:
-    """Interface, signals; none of them ends or stops the supervisor by itself."""
+    """None of them ends or stops the supervisor by itself."""
     send(number)
     assert number in inbox.wait(CEILING_S)
 

@@ -29,7 +29,7 @@ def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
 
 
 def test_what_was_claimed_long_ago_and_has_not_begun_is_shown() -> None:
-    """Issue 15.4: whatever waits to begin is seen."""
+    """N12: whatever waits to begin is seen."""
     _, writer = host()
     for number, claimed_at in enumerate((10.0, 20.0, 95.0, 5.0)):
         writer.claim(f"a-{number}", "w-1", "resize", now=claimed_at, lease_s=60.0)

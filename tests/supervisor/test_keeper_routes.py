@@ -95,7 +95,7 @@ async def test_s1_over_tcp_nobody_steers_whatever_the_method(asking: Asking, ord
 async def test_over_the_unix_socket_an_order_reaches_the_supervisor(
     asking: Asking, order: str, body: bytes, asked: Asked
 ) -> None:
-    """interface.md, Admin."""
+    """As `flowherd ctl` gives it."""
     status, said = await asking("unix", "POST", f"/api/{order}", JSON, body)
     assert (status, said["accepted"], asking.orders) == (202, True, [asked])
     assert said["note"]

@@ -50,7 +50,7 @@ class Watcher:
 
 
 async def test_what_happens_is_seen_at_once_and_in_order_and_the_status_beside_it() -> None:
-    """Issue: a killed process is visible within a second; an event does not wait for the next status."""
+    """A killed process is visible within a second; an event does not wait for the next status."""
     events = EventLog()
     events.add(1.0, "info", "process_ready", {"process": 0})
     watcher = Watcher(Streams(events, lambda: {"state": "running"}))

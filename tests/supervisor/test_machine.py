@@ -24,7 +24,7 @@ from flowherd_supervisor.core.state import Mode, Phase
 
 
 def test_the_first_process_boots_alone_and_the_others_follow_its_ready() -> None:
-    """Design, boot: a bad app fails once, not N times."""
+    """A bad app fails once, not N times."""
     brain = Brain(3)
     assert brain.hears(events.Started()) == [Spawn(KEEPER, 1, 0), Spawn(0, 1, 2)]
     assert brain.hears(forked(KEEPER), ready(KEEPER), forked(0)) == []
@@ -157,7 +157,7 @@ def test_cont_without_a_pause_changes_and_says_nothing() -> None:
 
 
 def test_a_keeper_restarts_at_once_also_during_a_drain() -> None:
-    """Design, restart: somebody must beat and settle."""
+    """Somebody must beat and settle."""
     brain = Brain().serve()
     assert brain.hears(exited(KEEPER, 1)) == [Spawn(KEEPER, 2, 0)]
     brain.hears(STOP)
@@ -165,7 +165,7 @@ def test_a_keeper_restarts_at_once_also_during_a_drain() -> None:
 
 
 def test_three_keeper_ends_in_ten_seconds_drain_and_exit_1() -> None:
-    """Design, restart; afterwards it still comes back, since the drain needs its beats."""
+    """Afterwards it still comes back, since the drain needs its beats."""
     brain = Brain().serve()
     brain.hears(exited(KEEPER, 1), forked(KEEPER, 2), exited(KEEPER, 2), forked(KEEPER, 3))
     assert brain.hears(exited(KEEPER, 3)) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0)]
@@ -221,7 +221,7 @@ def test_short_ends_outside_the_window_are_forgotten() -> None:
 
 
 def test_a_process_waits_longer_after_each_short_end_and_a_long_life_clears_it() -> None:
-    """Design, restart: 0, 0.5, 1 … 30 s; an incarnation that lives 2 s clears the wait."""
+    """0, 0.5, 1 … 30 s; an incarnation that lives 2 s clears the wait."""
     brain = Brain(restarts=RestartPolicy(max_restarts=0)).serve()
     brain.hears(exited(0))
     assert brain.state.processes[0].phase is Phase.STARTING

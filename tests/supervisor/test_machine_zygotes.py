@@ -29,7 +29,7 @@ def reload(brain: Brain, **changes: object) -> events.ReloadRequested:
 
 
 def test_keeper_and_zygote_come_first_and_all_workers_follow_the_zygotes_ready() -> None:
-    """Design, boot: the app has been imported by then, so there is no reason to try one alone."""
+    """The app has been imported by then, so there is no reason to try one alone."""
     brain = zygoteed(3)
     assert brain.hears(events.Started()) == [Spawn(KEEPER, 1, 0), Spawn(ZYGOTE, 1, 0)]
     assert brain.hears(forked(KEEPER), ready(KEEPER), forked(ZYGOTE)) == []
@@ -75,7 +75,7 @@ def test_c19_a_zygote_that_hangs_at_its_first_import_is_a_boot_failure() -> None
 
 
 def test_an_app_that_does_not_survive_a_fork_is_imported_by_each_process() -> None:
-    """Design, what the zygote checks: one warning, then as without a zygote, the first worker alone."""
+    """One warning, then as without a zygote, the first worker alone."""
     brain = zygoteed()
     brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(ZYGOTE))
     assert brain.hears(ready(ZYGOTE, hazards=THREAD)) == [Kill(ZYGOTE, 1), Spawn(0, 1, 3)]
@@ -119,7 +119,7 @@ def test_a_process_more_is_forked_from_the_zygote() -> None:
 
 
 def test_when_the_zygote_dies_workers_are_not_touched_and_a_new_one_comes_at_once() -> None:
-    """Design: only what it has not made yet is lost with it."""
+    """Only what it has not made yet is lost with it."""
     brain = zygoteed().serve_from_zygote()
     assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == [Spawn(ZYGOTE, 2, 0)]
     assert brain.phases() == [Phase.RUNNING, Phase.RUNNING]

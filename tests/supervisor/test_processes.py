@@ -66,7 +66,7 @@ def run(program: str, *, expect: str = "", code: int = 0) -> str:
 
 
 def test_a_child_keeps_its_link_and_what_it_was_promised_and_nothing_else() -> None:
-    """Design, process tree: nobody inherits the links of others, or a socket of the supervisor."""
+    """Nobody inherits the links of others, or a socket of the supervisor."""
     out = run("""
         secret = os.open("/etc/passwd", os.O_RDONLY)
         kept = os.open("/dev/null", os.O_RDONLY)
@@ -99,7 +99,7 @@ def test_a_program_that_a_handler_starts_has_a_stdin_that_ends() -> None:
 
 
 def test_a_child_has_its_own_group_no_core_and_volunteers_for_the_oom_killer() -> None:
-    """Design: a terminal's Ctrl-C reaches the supervisor alone; faults S10."""
+    """A terminal's Ctrl-C reaches the supervisor alone; faults S10."""
     out = run("""
         hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
         resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
@@ -209,7 +209,7 @@ def test_a_kill_that_comes_too_late_is_not_ours() -> None:
 
 
 def test_a_message_and_the_end_of_file_reach_the_parent() -> None:
-    """Design, links: last words are read before the end."""
+    """Last words are read before the end."""
     out = run("""
         def main(link):
             link.send(Ready("py-std"))

@@ -35,7 +35,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
 
 def test_nothing_that_configures_a_worker_reaches_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """interface.md: everybody who runs the engine has these exported; a demo must not touch that engine."""
+    """Everybody who runs the engine has these exported; a demo must not touch that engine."""
     hostile = {
         "KRUXIAFLOW_API_URL": "http://production:8080",
         "KRUXIAFLOW_CLIENT_SECRET": "s",

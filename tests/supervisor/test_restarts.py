@@ -34,7 +34,7 @@ class NoJitter:
 def test_an_end_is_short_before_ready_or_within_2_s_of_it_with_nothing_running(
     ready_at: float | None, ended_at: float, running: int, *, short: bool
 ) -> None:
-    """Design, restart: a crash in an activity is the activity's fault, not the app's."""
+    """A crash in an activity is the activity's fault, not the app's."""
     assert POLICY.is_short(ready_at=ready_at, ended_at=ended_at, running=running) is short
 
 
@@ -62,7 +62,7 @@ def test_c21_short_ends_wait_0_then_half_a_second_doubling_to_30(short_in_row: i
 def test_after_any_other_end_it_starts_at_once_but_not_twice_a_second(
     since_start_s: float, wait_s: float
 ) -> None:
-    """Design, restart: a handler that kills its process at once must not become a fork bomb."""
+    """A handler that kills its process at once must not become a fork bomb."""
     assert POLICY.wait_s(0, since_start_s=since_start_s, rng=NoJitter()) == pytest.approx(wait_s)
 
 
@@ -95,6 +95,6 @@ def test_waits_differ_from_one_time_to_the_next() -> None:
 def test_it_gives_up_at_more_than_max_restarts_short_ends_in_the_window(
     max_restarts: int, ends: list[float], *, gives_up: bool
 ) -> None:
-    """Interface: 10 per 60 s; 0 is never. An end exactly one window ago does not count any more."""
+    """`--max-restarts`: 10 in 60 s; 0 is never. An end exactly one window ago does not count any more."""
     policy = RestartPolicy(max_restarts=max_restarts, window_s=60.0)
     assert policy.gives_up(tuple(ends), now=100.0) is gives_up

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("folder")
     ],
 )
 def test_durations_are_written_as_the_engine_writes_them(text: str, seconds: float) -> None:
-    """protocol.md: KRUXIAFLOW_QUEUE_DEFAULT_TIMEOUT is the server's own variable."""
+    """KRUXIAFLOW_QUEUE_DEFAULT_TIMEOUT is the server's own variable (protocol.md §3.3)."""
     assert load({"default_lease": text}).settings.default_lease == seconds
 
 
@@ -89,7 +89,7 @@ def test_s15_a_url_that_is_more_or_less_than_an_origin_is_refused_and_never_show
 
 
 def test_a_transport_that_is_gone_is_refused_with_the_remedy() -> None:
-    """Redesign: httpx-pool wrote private attributes of httpx."""
+    """httpx-pool wrote private attributes of httpx."""
     said = refusal(transport="httpx-pool")
     assert said.startswith("--transport: httpx-pool is gone: use direct, the default, or httpx")
 
@@ -100,7 +100,7 @@ def test_a_transport_that_is_gone_is_refused_with_the_remedy() -> None:
 def test_p18_more_processes_than_slots_is_refused_with_both_remedies_and_where_they_were_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Faults P18; interface: both explicit."""
+    """Faults P18: both are explicit."""
     monkeypatch.setenv("KRUXIAFLOW_WORKER_MAX_ACTIVITIES", "2")
     said = refusal(processes="4")
     assert "Use --concurrency 4 or more, or --processes 2 or fewer" in said

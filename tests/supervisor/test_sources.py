@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_without_anything_the_defaults_hold() -> None:
-    """Interface, flags: the table of defaults."""
+    """The defaults that `flowherd run --help` shows."""
     loaded = load({})
     assert loaded.origins == {}
     assert loaded.settings == Settings()
@@ -33,7 +33,7 @@ def test_without_anything_the_defaults_hold() -> None:
 def test_flag_beats_environment_beats_file_beats_default(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interface: and each value knows where it came from."""
+    """And each value knows where it came from."""
     (folder / "flowherd.toml").write_text("poll_max = 1\nmax-restarts = 1\nboot_timeout = 1\n")
     monkeypatch.setenv("KRUXIAFLOW_WORKER_MAX_RESTARTS", "2")
     monkeypatch.setenv("KRUXIAFLOW_WORKER_BOOT_TIMEOUT", "2")
@@ -48,7 +48,7 @@ def test_flag_beats_environment_beats_file_beats_default(
 
 
 def test_every_setting_but_activities_has_a_variable_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interface: every flag shows its variable; none is shared."""
+    """Every flag shows its variable; none is shared."""
     variables = [variable_of(name) for name in Settings.model_fields if name != "activities"]
     assert len(set(variables)) == len(variables)
     assert all(variable.startswith("KRUXIAFLOW_") for variable in variables)
@@ -70,7 +70,7 @@ def test_names_without_the_prefix_are_not_read(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_stock_sdks_worker_type_counts_after_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interface, APP: KRUXIAFLOW_WORKER before WORKER_TYPE."""
+    """KRUXIAFLOW_WORKER before WORKER_TYPE."""
     monkeypatch.setenv("WORKER_TYPE", "other")
     assert load({}).settings.worker == "other"
     monkeypatch.setenv("KRUXIAFLOW_WORKER", "ours")
@@ -90,7 +90,7 @@ def test_pyproject_is_read_when_there_is_no_file_of_our_own(folder: Path) -> Non
 def test_the_config_variable_names_the_file_and_the_flag_beats_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interface: KRUXIAFLOW_WORKER_CONFIG is the variable of --config."""
+    """KRUXIAFLOW_WORKER_CONFIG is the variable of --config."""
     (folder / "a.toml").write_text("poll_max = 3")
     (folder / "b.toml").write_text("poll_max = 4")
     monkeypatch.setenv(CONFIG_VARIABLE, str(folder / "a.toml"))

@@ -49,7 +49,7 @@ def told(wanted: int = 2, **more: object) -> SupervisorState:
 
 
 def test_the_keys_are_those_of_the_interface(ledger: Ledger, board: StatusBoard) -> None:
-    """Interface, outputs: adding is free, renaming is not."""
+    """Adding is free, renaming is not."""
     worker(ledger, 0, pid=os.getpid())
     document = board.document()
     assert document.keys() >= {
@@ -86,7 +86,7 @@ def test_what_only_the_supervisor_knows_comes_from_its_last_word(ledger: Ledger,
 
 
 def test_children_are_sorted_and_an_overlap_shows_as_two_rows(ledger: Ledger, board: StatusBoard) -> None:
-    """Design, ledger: labels are processes; a reload has an old and a new incarnation."""
+    """Labels are processes; a reload has an old and a new incarnation."""
     for index, incarnation in ((1, 2), (0, 1), (1, 1)):
         worker(ledger, index, incarnation, ready=incarnation == 1)
     rows = [(row["process"], row["incarnation"], row["phase"]) for row in board.document()["children"]]
@@ -114,7 +114,7 @@ def test_sums_never_fall_when_a_process_ends(ledger: Ledger, board: StatusBoard)
 def test_memory_and_cpu_are_measured_from_outside_and_missing_once_the_process_is_gone(
     ledger: Ledger, board: StatusBoard
 ) -> None:
-    """Design, ledger: a blocked child is measured too."""
+    """A blocked child is measured too."""
     worker(ledger, 0, pid=os.getpid())
     worker(ledger, 1)
     here, gone = board.document()["children"]

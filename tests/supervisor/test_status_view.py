@@ -58,7 +58,7 @@ def shown(document: dict[str, Any], width: int = 80) -> list[str]:
 
 
 def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
-    """Interface, outputs: users read process, slots, restarts."""
+    """Users read process, slots, restarts."""
     lines = shown(DOCUMENT)
     assert lines[:4] == [
         "flowherd 0.1.0, pid 4710, running for 12s",
@@ -146,7 +146,7 @@ def test_nobody_at_the_address_is_said_in_one_line(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("address", ["off", "9464", "nonsense"])
 def test_a_wrong_address_is_refused_by_its_flag(address: str) -> None:
-    """Interface: exit 2."""
+    """Exit 2: it is a slip of the command line."""
     with pytest.raises(ConfigurationError, match=rf"--admin {address}: should "):
         open_admin(address, None)
 
@@ -177,7 +177,7 @@ def test_without_a_supervisor_it_says_how_to_start_one(runtime: Path) -> None:
 
 @pytest.mark.usefixtures("runtime")
 def test_the_only_supervisor_is_found_and_another_pid_refused() -> None:
-    """Interface, Admin: else the only socket found."""
+    """Without an address the only socket found is asked."""
     one = AdminSocket("off")
     try:
         open_admin(None, None).close()
@@ -189,7 +189,7 @@ def test_the_only_supervisor_is_found_and_another_pid_refused() -> None:
 
 
 def test_with_several_supervisors_it_lists_them(runtime: Path) -> None:
-    """Interface, Admin: with several they list them."""
+    """With several sockets they are listed."""
     one = AdminSocket("off")
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(runtime / "flowherd" / "1.sock"))

@@ -96,7 +96,7 @@ def test_several_names_are_several_workflows(engine: ScriptedServer, submit: Sub
 
 
 def test_json_is_one_line_for_each(submit: Submit) -> None:
-    """interface.md, Outputs."""
+    """Scripts read it line by line."""
     code, out, err = submit("add", "--json")
     assert (code, err, out.count("\n")) == (0, "", 1)
     assert json.loads(out) == {"id": "w-1", "status": "completed", "output": {"sum": 3}, "error": None}

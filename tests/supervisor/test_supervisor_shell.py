@@ -157,7 +157,7 @@ def test_p16_an_end_that_the_brain_could_not_take_in_is_told_again(
 def test_only_a_death_that_we_did_not_order_is_a_crash(
     supervisor: Supervisor, mode: Mode, phase: Phase, guilty: int, cause: Cause
 ) -> None:
-    """Design, poison: a reload that runs out of patience must not be charged to the activities."""
+    """A reload that runs out of patience must not be charged to the activities."""
     segment: Segment | None = supervisor._ledger.free_segment()
     assert segment is not None
     segment.open(index=0, incarnation=1, now=0.0)

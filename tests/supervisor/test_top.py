@@ -59,7 +59,7 @@ def shown(app: TopApp, name: str) -> str:
 
 
 async def test_it_shows_every_process_and_every_event_as_it_comes() -> None:
-    """Issue: a killed process is visible, with its cause named."""
+    """A killed process is visible, with its cause named."""
     feed = Told()
     app = TopApp(feed)
     async with app.run_test(size=(120, 40)) as pilot:

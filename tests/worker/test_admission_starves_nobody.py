@@ -37,7 +37,7 @@ async def end(rig: Rig) -> None:
 
 
 async def test_twelve_blockers_beside_four_sleepers_take_little_more_than_their_sum() -> None:
-    """Issue 15.3: each waited a second for light neighbours to end, polls stopped, and 1.7 s were 13.7 s."""
+    """N11: each waited a second for light neighbours to end, polls stopped, and 1.7 s were 13.7 s."""
 
     async def sleeper() -> None:
         await asyncio.sleep(25.0)
@@ -57,7 +57,7 @@ async def test_twelve_blockers_beside_four_sleepers_take_little_more_than_their_
 
 
 async def test_a_one_time_import_costs_its_time_once() -> None:
-    """Issue 15.3: a first run of 1.5 s made 40 runs take 22 s."""
+    """N11: a first run of 1.5 s made 40 runs take 22 s."""
     runs: list[int] = []
 
     async def imports(n: int) -> None:
@@ -98,7 +98,7 @@ async def test_a_courtesy_is_asked_for_once_by_name_and_ends() -> None:
 
 @virtual_time
 async def test_what_does_not_begin_is_named_once_and_requeued_after_its_limit() -> None:
-    """Issue 15.4: a wait that no progress of its own kind explains ends."""
+    """N12: a wait that no progress of its own kind explains ends."""
     table = Table(slots=1)
     table.bring(an_activity("long", timeout_s=1000.0), an_activity("a-2", timeout_s=100.0))
     with capture_logs() as logs:
@@ -118,7 +118,7 @@ async def test_what_does_not_begin_is_named_once_and_requeued_after_its_limit() 
 @pytest.mark.parametrize("others_begin", [True, False])
 @virtual_time
 async def test_a_wait_for_a_permit_goes_on_while_others_of_its_name_begin(*, others_begin: bool) -> None:
-    """Issue 15.4."""
+    """N12: it has a reason that passes."""
     table = Table(slots=8)
 
     async def one_at_a_time(seconds: float) -> None:

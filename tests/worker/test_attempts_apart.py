@@ -37,7 +37,7 @@ def keep(table: Table, poison_after: int = 3) -> LeaseKeeper:
 
 @virtual_time
 async def test_suspects_run_apart_beside_each_other_and_beside_everybody_else() -> None:
-    """Design §6: a death there costs nobody else an attempt, so nobody has to wait."""
+    """A death there costs nobody else an attempt, so nobody has to wait."""
     table = suspicious("a", "b")
     table.bring(*(an_activity(id_) for id_ in ("a", "x", "b")))
     await table.rest()

@@ -84,7 +84,7 @@ async def _note(turns):
 
 @pytest.mark.parametrize("reason", [CancelReason.TIMEOUT, CancelReason.SHUTDOWN])
 async def test_a_heartbeat_raises_only_for_a_lost_lease(reason):
-    """A19 and design: a timeout reaches a handler as cancellation, not through the heartbeat."""
+    """A19: a timeout reaches a handler as cancellation, not through the heartbeat."""
     state = state_of()
     state.cancel_reason = reason
     await ActivityContext(state).heartbeat()

@@ -84,7 +84,7 @@ async def leaves_the_process() -> AsyncIterator[None]:
 async def test_one_that_raises_is_a_boot_failure_with_the_users_part_of_the_traceback(
     lifespan: Any, reason: str
 ) -> None:
-    """Design, boot: one traceback, and nothing of ours in it."""
+    """One traceback, and nothing of ours in it."""
     with pytest.raises(LifespanFailed, match=reason) as caught:
         await enter(Registry(lifespan=lifespan))
     assert reason in caught.value.report

@@ -1,4 +1,4 @@
-"""The table of the design's section on offload: each kind of handler in each place, however that is said."""
+"""Where handlers run: each kind of handler in each place, however that is said."""
 
 from __future__ import annotations
 

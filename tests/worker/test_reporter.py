@@ -58,7 +58,7 @@ async def test_a_success_is_tried_until_the_engine_takes_it_always_with_the_same
 
 @virtual_time
 async def test_an_undelivered_success_never_becomes_a_failure() -> None:
-    """Design law 8; the stock SDK answers a lost report with `fail`."""
+    """Law 8; the stock SDK answers a lost report with `fail`."""
     sender = Sender()
     sender.engine.script("complete", *[IN_DOUBT] * 5000)
     delivery = asyncio.create_task(sender.deliver())

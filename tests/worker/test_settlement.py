@@ -69,7 +69,7 @@ class DeadWorker:
 
 @virtual_time
 async def test_each_record_is_settled_by_its_state() -> None:
-    """The table of design §4: waiting and running work is handed back, a kept result delivered."""
+    """Waiting and running work is handed back, a kept result delivered."""
     dead = DeadWorker("claimed", "running", "kept", "failing", "detached")
     dead.end()
     await asyncio.sleep(1.0)
@@ -401,7 +401,7 @@ async def test_who_died_beside_another_thread_did_not_die_alone(*, beside: bool)
 
 @virtual_time
 async def test_the_one_that_hung_the_process_is_named_to_those_in_its_other_threads() -> None:
-    """Design (hang rule): the guilty one has timed out, what ran beside it has lost its process."""
+    """The guilty one has timed out, what ran beside it has lost its process."""
     dead = DeadThreads("running")
     for segment in (dead.segment, dead.other):
         segment.put(Cell.GUILTY, dead.other_sequence)

@@ -89,7 +89,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Solo]]:
 def test_it_completes_a_queue_and_ends_cleanly_on_a_signal(
     engine: Engine, start: Callable[..., Solo]
 ) -> None:
-    """Design law 1: one complete worker without the supervisor package."""
+    """Law 1: one complete worker without the supervisor package."""
     engine.submit("noop", 50)
     (hello,) = engine.submit("hello", name="solo")
     solo = start("sample_app:registry", "--api-url", engine.url).ready()
@@ -247,7 +247,7 @@ def test_an_app_that_cannot_be_imported_ends_it_with_code_3_and_its_traceback(
 
 
 def test_the_worker_package_needs_nothing_of_the_supervisor() -> None:
-    """Design law 1."""
+    """Law 1."""
     code = "import sys, flowherd.__main__; print(*(m for m in sys.modules if 'supervisor' in m))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

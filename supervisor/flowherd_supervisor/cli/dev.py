@@ -1,7 +1,6 @@
 """`flowherd dev`: starts an engine, a host and what reloads it as programs, and ends them in order; it hosts nothing.
 
-No variable of a real engine reaches them: what is tried out here must never claim somebody's work (interface.md, the
-other commands).
+No variable of a real engine reaches them: what is tried out here must never claim somebody's work.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def run_session(name: str, work: Callable[[Session], int]) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be computed, and the answer that must come out."""
+    """The work to compute, and the answer that must come out."""
 
     root: Path
     parts: list[app.Part]

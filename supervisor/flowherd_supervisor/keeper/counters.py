@@ -1,4 +1,4 @@
-"""What each process number has counted and holds, over all its incarnations, out of the ledger; it changes nothing."""
+"""The counters and gauges of each process number over all incarnations, read from the ledger; it changes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _USER, _SYSTEM, _RESIDENT = 11, 12, 21  # fields of /proc/PID/stat behind the na
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """One process number. Gauges are sums over the incarnations that live; times are seconds."""
+    """The counters of one process number. Gauges are sums over the incarnations that live; times are seconds."""
 
     process: int
     totals: Sequence[int]
@@ -37,7 +37,7 @@ class Tally:
     cpu_s: float
 
     def total(self, total: ProcessTotal) -> int:
-        """What all incarnations have counted."""
+        """The sum over all incarnations."""
         return self.totals[total]
 
     def buckets(self, timing: Timing) -> list[tuple[str, float]]:

@@ -103,7 +103,7 @@ class Crowd:
 
 
 class Bounded(H11Protocol):
-    """One connection within its bounds.
+    """A connection within its bounds.
 
     Attributes:
         crowd: all of them.

@@ -154,7 +154,7 @@ class HostMetrics(Collector):
 
 
 def _of_each(rows: list[Tally]) -> Iterator[Metric]:
-    """What there is of each process."""
+    """The metrics of each process."""
     for name, (text, value) in _GAUGES.items():
         gauge = GaugeMetricFamily(name, text, labels=[_PROCESS])
         for row in rows:

@@ -15,12 +15,12 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 def say_defect(error: Exception) -> None:
-    """One line with a traceback."""
+    """Logs a defect in one line with a traceback."""
     log.error("supervisor_error", note="please report this; the host goes on", exc_info=error)
 
 
 def contained(work: Callable[[], T], otherwise: T) -> T:
-    """What `work` returns, or `otherwise` after a defect."""
+    """Returns what `work` returns, or `otherwise` after a defect."""
     try:
         return work()
     except Exception as error:  # noqa: BLE001 - see above
@@ -29,7 +29,7 @@ def contained(work: Callable[[], T], otherwise: T) -> T:
 
 
 def found_by(work: Callable[[], Iterable[T]]) -> Iterator[T]:
-    """What `work` finds, one after the other; a defect ends it, and what came before counts."""
+    """Yields what `work` finds, one after the other; a defect ends it, and what came before counts."""
     try:
         yield from work()
     except Exception as error:  # noqa: BLE001 - see above

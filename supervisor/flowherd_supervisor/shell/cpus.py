@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use: affinity and cgroup quota; it never pins anything."""
+"""The number of CPUs this process may really use: affinity and cgroup quota; it never pins anything."""
 
 from __future__ import annotations
 

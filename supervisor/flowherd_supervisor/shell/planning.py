@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plan_of(settings: Settings) -> Plan:
-    """What to keep alive."""
+    """Makes the plan of what to keep alive."""
     workers, concurrency = choose_sizes(settings.processes, settings.concurrency, usable_cpus())
     are_threads = settings.parallel == "threads"
     return Plan(

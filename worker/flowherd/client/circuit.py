@@ -1,4 +1,4 @@
-"""One retry circuit per worker: while the engine is away one call probes it (E5); it knows no verbs."""
+"""A retry circuit per worker: while the engine is away one call probes it (E5); it knows no verbs."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _kind(error: EngineError) -> type[EngineError]:
 
 
 def _say(trouble: type[EngineError], reason: str) -> None:
-    """One line per change of state, not per try (faults.md E1)."""
+    """Logs a line per change of state, not per try (faults.md E1)."""
     if trouble is EngineMisconfigured:
         log.error("engine_misconfigured", reason=reason, looked_at_again_in_s=RECHECK_MISCONFIGURED_S)
     elif trouble is EngineUnauthorized:

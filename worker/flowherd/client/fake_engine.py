@@ -17,7 +17,7 @@ from flowherd.model import Activity, Completed, Failed, Usage
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call a worker made; `body` is what it sent, decoded."""
+    """A call that a worker made; `body` is what it sent, decoded."""
 
     verb: str
     activity_id: str

@@ -1,4 +1,4 @@
-"""How far a call through httpx has come, and when it is overdue (faults.md N8); it sends nothing itself."""
+"""The progress of a call through httpx, and when it is overdue (faults.md N8); it sends nothing itself."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class CallProgress:
 
     @property
     def has_stalled(self) -> bool:
-        """Whether it is long ago that bytes moved."""
+        """True when it is long ago that bytes moved."""
         return self._now() - self._moved_at >= self._stall_s - _TIMER_S
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(Enum):
-    """What the engine said about an attempt; anything else is an EngineError."""
+    """The engine's verdict about an attempt; anything else is an EngineError."""
 
     ACCEPTED = "accepted"
     GONE = "gone"  # the attempt is somebody else's or settled: stop, report nothing
@@ -41,7 +41,7 @@ class Undecodable:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one poll brought; may hold more than was asked for (protocol.md §4)."""
+    """The activities of one poll; may hold more than was asked for (protocol.md §4)."""
 
     activities: Sequence[Activity] = ()
     undecodable: Sequence[Undecodable] = ()

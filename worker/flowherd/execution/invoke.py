@@ -1,4 +1,4 @@
-"""One call of one handler, from parameters to outcome; it must not know time limits, slots or the engine."""
+"""Calls one handler once, from parameters to outcome; it must not know time limits, slots or the engine."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _failure_of(exc: BaseException, state: RunState, hide: Callable[[str], str])
 
 
 def stopped(state: RunState, detail: str) -> Failed:
-    """What an attempt that was told to stop ends with; the run puts its own outcome in its place."""
+    """The outcome of an attempt that was told to stop; the run puts its own outcome in its place."""
     return failed(state, "CANCELLED", detail, retryable=True)
 
 

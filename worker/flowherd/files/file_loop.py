@@ -37,7 +37,7 @@ class FileLoop:
 
     @property
     def is_used(self) -> bool:
-        """Whether there has been any work, and may be more."""
+        """True when there has been any work, and may be more."""
         return self._loop is not None and not self._closed
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:

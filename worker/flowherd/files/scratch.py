@@ -39,7 +39,7 @@ def _default_path() -> str:
 
 
 class Scratch:
-    """One process's folder; nothing exists before the first `folder`.
+    """The folder of one process; nothing exists before the first `folder`.
 
     Args:
         base: what all processes of this user share.

@@ -42,7 +42,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """What is remembered of one record between scans."""
+    """The memory of one record between scans."""
 
     next_beat_at: float
     failures: int = 0  # in a row

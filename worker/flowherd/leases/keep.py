@@ -73,7 +73,7 @@ class Keep:
 
     @property
     def is_running(self) -> bool:
-        """Whether all its work goes on; none of it ends by itself."""
+        """True while all its work goes on; none of it ends by itself."""
         return not any(task.done() for task in self._work)
 
     def _heed_wakeup(self) -> None:

@@ -90,7 +90,7 @@ class Settlement:
             self._free(segment)
 
     def _free(self, segment: Segment) -> None:
-        """What its user's code has scribbled there must not keep it for ever, or be tried again and again."""
+        """Frees a segment: what its user's code has scribbled there must not keep it for ever, or be tried again."""
         if unread := unread_in(segment):
             note = "these activities wait for the end of their leases"
             log.error("records_unreadable", records=unread, note=note, **name_of_segment(segment))
@@ -151,7 +151,7 @@ class Settlement:
                 await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
 
     async def _tell(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Settled:
-        """One try."""
+        """Tells the engine once."""
         kept = segment.journal(record.index) if record.claim is Claim.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
@@ -165,7 +165,7 @@ class Settlement:
         return _settled(answer, Settled.REQUEUED if failure.retryable else Settled.POISON)
 
     def _charged(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
-        """The failure, or POISON when an activity has died alone and often enough (design: poison).
+        """The failure, or POISON when an activity has died alone and often enough (faults.md C22).
 
         Only what ran in a process whose death nobody ordered is charged; what ran in an isolate, only if that
         has died.

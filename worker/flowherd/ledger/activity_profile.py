@@ -1,4 +1,4 @@
-"""What activities have cost, as a table of names and numbers that processes share; it measures and judges nothing.
+"""The cost of activities, as a table of names and numbers that processes share; it measures and judges nothing.
 
 Each incarnation of a worker has a table of its own, and the host one more for the incarnations that have ended.
 An entry is one activity in one place to run: what was measured on the loop says nothing about a thread. All numbers
@@ -23,7 +23,7 @@ STEP_BUCKETS = 24  # CPU of a step: the first ends at 1 µs, each next one at tw
 
 
 class Where(IntEnum):
-    """Where an entry's handler runs."""
+    """The place where an entry's handler runs."""
 
     LOOP = 1
     THREAD = 2
@@ -92,7 +92,7 @@ class Work:
 
 
 class WorkTable:
-    """One table; a single process writes it.
+    """A table of costs; a single process writes it.
 
     Args:
         area: `AREA_BYTES` of the shared map.
@@ -169,7 +169,7 @@ class WorkTable:
 
 
 def _are_plausible(figures: tuple[float, ...]) -> bool:
-    """Whether they can be sums; user code that scribbles here must not spoil those of the host."""
+    """True when they can be sums; user code that scribbles here must not spoil those of the host."""
     return isfinite(sum(figures)) and min(figures) >= _LEAST and max(figures) < _MOST
 
 

@@ -6,7 +6,7 @@ from enum import Enum, IntEnum
 
 
 class Handler(IntEnum):
-    """Where the handler of an attempt stands."""
+    """The state of an attempt's handler."""
 
     WAITING = 0
     ADMITTED = 1
@@ -16,7 +16,7 @@ class Handler(IntEnum):
 
 
 class Claim(IntEnum):
-    """What the engine still expects of an attempt."""
+    """The engine's expectation of an attempt."""
 
     HELD = 0
     REPORTING = 1
@@ -64,7 +64,7 @@ class Cause(IntEnum):
 
 
 class Life(Enum):
-    """Where a segment stands in its life."""
+    """The state of a segment."""
 
     FREE = "free"
     LIVE = "live"

@@ -67,7 +67,7 @@ class RecordWriter:
 
     @property
     def free(self) -> int:
-        """How many more activities fit; a poll asks for at most this many."""
+        """The number of activities that still fit; a poll asks for at most this many."""
         return len(self._free)
 
     def claim(

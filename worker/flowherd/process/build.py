@@ -40,7 +40,7 @@ MOST_CONNECTIONS = 64
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
-    """Where a worker stands.
+    """The place of a worker on its host.
 
     Attributes:
         process: its number among its siblings, from 0.

@@ -67,7 +67,7 @@ class CommandReader:
                 self._deliver(message)
 
     def _take(self, data: bytes) -> None:
-        """One message that cannot be read or obeyed must not keep this thread from the end of the link."""
+        """Takes a message; one that cannot be read or obeyed must not keep this thread from the end of the link."""
         try:
             self._order(decode_downward(data))
         except Exception:

@@ -41,11 +41,11 @@ def guard(loop: asyncio.AbstractEventLoop, link: Link | Voice) -> None:
 
 
 def is_copy() -> bool:
-    """Whether this process is one that a handler's fork has made: the ledger's cells are not its own to write."""
+    """True when this process is a copy made by a handler's fork: the ledger's cells are not its own to write."""
     return _is_copy
 
 
 def leave_if_copied() -> None:
-    """Where a handler returns: a copy must not deliver what its original delivers."""
+    """Ends the process where a handler returns in a copy, which must not deliver what its original delivers."""
     if _is_copy:
         os._exit(Exit.INTERNAL)

@@ -20,7 +20,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Lifespan:
-    """One that has been entered, or the empty one of an app that has none.
+    """A lifespan that has been entered, or the empty one of an app that has none.
 
     It lives in a task of its own, since many context managers must be left by the task that entered them.
 
@@ -72,7 +72,7 @@ async def enter(registry: Registry) -> Lifespan:
 
 
 def _end_of(task: asyncio.Task[None]) -> BaseException | None:
-    """What ended it; None when it returned."""
+    """The exception that ended it; None when it returned."""
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 

@@ -1,4 +1,4 @@
-"""One complete worker in one process: signals, worker, leases, exit code; it never forks."""
+"""A complete worker in one process: signals, worker, leases, exit code; it never forks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run(app_name: str, app_dir: str, settings: Settings) -> int:
 
 
 class _Solo:
-    """One segment, opened by the process that works in it."""
+    """A worker with a segment that it opens itself."""
 
     def __init__(
         self, config: WorkerConfig, registry: Registry, tracing: Tracing | None, auth_grace_s: float

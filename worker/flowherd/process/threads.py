@@ -1,4 +1,4 @@
-"""What a process does after its fork whose workers are threads: link, app, a loop for each, exit code; it never forks.
+"""A process whose workers are threads, after its fork: link, app, a loop for each, exit code; it never forks.
 
 Each worker has a loop, slots, a client and a segment of its own, as if it were a process. The main thread starts them,
 lets all begin when each could, and leaves when each has ended; one that raises ends the process. What cannot be each
@@ -160,7 +160,7 @@ class _Crew:
                 one.loop.call_soon_threadsafe(execute, one.worker, order, context=one.context)
 
     def _live(self, number: int) -> None:
-        """One worker's thread."""
+        """Runs a worker's thread."""
         setup = self._setups[number]
         logs.name_thread(process=setup.index)
         try:
@@ -174,7 +174,7 @@ class _Crew:
             self._heard.put(_Ended(last_word))
 
     async def _work(self, number: int, setup: ChildSetup) -> Stopped:
-        """One worker's whole life on its loop."""
+        """Runs a worker's whole life on its loop."""
         lifespan = await enter(self._registry)
         place = WorkerPlace(
             setup.index, lifespan.state, LinkedHost(self._link, number), self._locks, self._tracing

@@ -1,4 +1,4 @@
-"""What a worker process does after its fork: link, app, loop, worker, exit code; it never forks."""
+"""A worker process after its fork: link, app, loop, worker, exit code; it never forks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ChildSetup:
-    """What a worker process is born with."""
+    """The settings and descriptors a worker process inherits at its fork."""
 
     app: str
     app_dir: str
@@ -149,7 +149,7 @@ def build_worker(setup: ChildSetup, registry: Registry, place: WorkerPlace) -> B
 
 
 def ready_of(registry: Registry, setup: ChildSetup) -> Ready:
-    """What a process says once it could work."""
+    """The message of a process that can work now."""
     return ready(
         _worker_type(registry, setup), {definition.name: definition.mode.value for definition in registry}
     )

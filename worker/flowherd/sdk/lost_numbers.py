@@ -28,7 +28,7 @@ _ITEMS = {"list": "items_schema", "dict": "values_schema", "tuple": "items_schem
 
 
 def may_lose_numbers(dumped: Any, kind: type[BaseModel]) -> bool:
-    """Whether it is worth looking for one: the model has values of no certain type, and there is a null."""
+    """True when it is worth looking for a lost number: the model has values of no certain type, and there is a null."""
     if not _is_loose(kind):
         return False
     try:

@@ -24,7 +24,7 @@ Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
 
 class HandlerDecorator(Protocol):
-    """What `@activity(…)` is: it returns the very function it was given."""
+    """The decorator that `@activity(…)` is: it returns the very function it was given."""
 
     def __call__(self, handler: Handler, /) -> Handler: ...
 

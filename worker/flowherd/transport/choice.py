@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> Transport:
-    """What `config.transport` names, for `config.api_url`; without `tokens` it sends no Authorization (§2.2).
+    """The transport that `config.transport` names, for `config.api_url`; without `tokens` it sends no token (§2.2).
 
     A proxy, or a client of the user's own, needs httpx: hand its client to `HttpxTransport`.
     """

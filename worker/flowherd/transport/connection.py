@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection that carries one exchange at a time; it neither connects nor retries."""
+"""An HTTP/1.1 connection that carries one exchange at a time; it neither connects nor retries."""
 
 from __future__ import annotations
 

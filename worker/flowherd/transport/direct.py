@@ -32,7 +32,7 @@ _COPY_UP_TO = 16 << 10  # bytes of body that are sent in one piece with the head
 
 
 class _Call(NamedTuple):
-    """One call; times are of the loop's clock."""
+    """A call; times are of the loop's clock."""
 
     route: str
     body: bytes

@@ -79,7 +79,7 @@ class Transport(Protocol):
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """One for all clients of a process; made before a fork it costs the children neither time nor memory."""
+    """The TLS context of all clients of a process; made before a fork it costs the children neither time nor memory."""
     return httpx.create_ssl_context()
 
 
@@ -182,7 +182,7 @@ class HttpxTransport:
 
 
 def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:
-    """What to raise when the body is compressed: we never ask for that (faults.md E15)."""
+    """The error to raise when the body is compressed: we never ask for that (faults.md E15)."""
     encoding = headers.get("content-encoding", "identity")
     if encoding == "identity":
         return None

@@ -1,4 +1,4 @@
-"""How the processes of a host see each other's polling, and wake each other; it decides nothing."""
+"""The processes of a host as they see each other's polling, and wake each other; it decides nothing."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Siblings:
         return cls(None, own, None)
 
     def look(self, now: float) -> list[Sibling]:
-        """What each of them says of itself."""
+        """The published state of each of them."""
         if now - self._looked_at >= _LOOK_AROUND_S:
             self._looked_at = now
             self._live = list(self._others())
@@ -107,7 +107,7 @@ class Siblings:
             yield from (self._segments[one] for one in self._segments.living() if one != self._own.number)
 
     def me(self) -> Sibling:
-        """What this process has published."""
+        """The published state of this process."""
         seen = _seen(self._own)
         assert seen is not None, self._own
         return seen
