@@ -61,7 +61,7 @@ MUTATIONS = (
     ),
     Mutation(
         "no turn is left to a process that is frozen",
-        WORKER + "worker/poll_policy.py",
+        WORKER + "worker/siblings.py",
         "and self.next_poll_at >= now - OVERDUE_S",
         "",
         UNIT + "test_poll_policy.py::test_no_turn_is_left_to_a_sibling_that_has_missed_its_own",
