@@ -341,7 +341,6 @@ def modules_say_what_they_are(source: Source) -> Iterator[str]:
 _QUESTION = re.compile(r"(?:What|Whether|Who|One|Where|How)\b")
 QUESTIONING = (  # folders in which docstrings that begin so are still counted, not forbidden
     WORKER + "isolates/",
-    WORKER + "worker/",
     WORKER + "execution/in_isolate.py",
     SUPERVISOR + "cli/",
 )

@@ -21,7 +21,7 @@ ALLOWED_AT_THE_TOP = {
     "LICENSE",
     "uv.lock",
 }
-QUESTIONS_LEFT = 102
+QUESTIONS_LEFT = 55
 S, W, E = laws.SUPERVISOR, laws.WORKER, laws.ENGINE
 
 

@@ -31,7 +31,7 @@ SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed b
 
 
 class Obstacle(NamedTuple):
-    """Why an attempt waits, and when to look again at the latest: monotonic seconds."""
+    """A reason why an attempt waits, and the latest moment to look again: monotonic seconds."""
 
     reason: str
     until: float = inf
@@ -39,7 +39,7 @@ class Obstacle(NamedTuple):
 
 
 class Crowd:
-    """How many attempts of a worker are suspects, by what that means for the others."""
+    """Counts of the attempts that are suspects, by what that means for the others."""
 
     __slots__ = ("alone", "apart", "waiting_to_be_alone")
 
@@ -116,7 +116,7 @@ class Admission:
     def obstacle(
         self, attempt: Attempt, active: Collection[Attempt], crowd: Crowd, now: float
     ) -> Obstacle | None:
-        """What holds back an attempt for which a slot is free; None for nearly all.
+        """The obstacle to an attempt for which a slot is free; None for nearly all.
 
         Args:
             attempt: WAITING.
@@ -153,7 +153,7 @@ class Admission:
         return self._catalog.runs_on_loop(name) and not self._profile.blocks(name)
 
     def room(self, crowd: Crowd) -> int:
-        """How many activities a poll may bring, as far as records and neighbours allow."""
+        """Activities that a poll may bring, as far as records and neighbours allow."""
         free = self._records.free
         if crowd.alone or crowd.waiting_to_be_alone:
             return 0
@@ -163,7 +163,7 @@ class Admission:
 
 
 def claimable(busy_mean_s: float) -> int:
-    """How many activities a poll may ask for, so that this loop can start them soon and siblings get the rest.
+    """Activities that a poll may ask for, so that this loop can start them soon and siblings get the rest.
 
     Args:
         busy_mean_s: seconds of the loop that a recent activity took, on average.

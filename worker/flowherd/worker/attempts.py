@@ -1,4 +1,4 @@
-"""What this worker holds, to those around it: the poller brings claims, the keeper verdicts, the reporter answers."""
+"""The attempts of a worker to those around it: the poller brings claims, the keeper verdicts, the reporter answers."""
 
 from __future__ import annotations
 
@@ -102,12 +102,12 @@ class Attempts:
 
     @property
     def released(self) -> int:
-        """How many were requeued because the worker stops."""
+        """Attempts that were requeued because the worker stops."""
         return self._table.released
 
     @property
     def room(self) -> int:
-        """How many more activities a poll may bring."""
+        """Activities that a poll may bring."""
         return self._table.room
 
     async def all_ended(self) -> None:

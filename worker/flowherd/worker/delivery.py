@@ -55,7 +55,7 @@ _ACCEPTED, _DELIVERED = Verdict.ACCEPTED, Delivered.ACCEPTED  # looked up for ea
 
 
 class Delivery:
-    """One outcome, encoded once for each worker_id, so that repeated tries send identical bytes.
+    """An outcome, encoded once for each worker_id, so that repeated tries send identical bytes.
 
     Args:
         activity_id: of the attempt.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Ending(Enum):
-    """How a claim has ended, for the counters."""
+    """The end of a claim, for the counters."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -25,7 +25,7 @@ class Records(Protocol):
 
     @property
     def free(self) -> int:
-        """How many more attempts can be recorded."""
+        """Attempts for which there are records left."""
         ...
 
     def claim(self, activity: Activity, *, now: float, lease_s: float) -> tuple[int, int]:
@@ -49,7 +49,7 @@ class Records(Protocol):
         ...
 
     def begun_at(self, name: str) -> float:
-        """When the newest attempt of that name at work on this host has begun: monotonic seconds, 0 for none."""
+        """Monotonic seconds when the newest attempt of that name at work on this host began, 0 for none."""
         ...
 
 
@@ -63,7 +63,7 @@ class History(Protocol):
 
     @property
     def are_about(self) -> bool:
-        """One may be in the next batch."""
+        """True when one may be in the next batch."""
         ...
 
     def is_charged(self, activity_id: str) -> bool:
@@ -72,7 +72,7 @@ class History(Protocol):
 
 
 class Profile(Protocol):
-    """What is known of activities by their name."""
+    """Knowledge of activities by their name."""
 
     @property
     def busy_mean_s(self) -> float:
@@ -103,7 +103,7 @@ class Catalog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every attempt of a worker. Times are seconds.
+    """Rules that hold for every attempt of a worker. Times are seconds.
 
     Attributes:
         cancel_grace_s: from a stop until the outcome is decided without the handler.

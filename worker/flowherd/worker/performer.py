@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Surroundings(Protocol):
-    """What is not about handlers."""
+    """Everything that is not about handlers."""
 
     def deliver(self, attempt: Attempt) -> None:
         """Delivers the outcome of an attempt."""

@@ -1,4 +1,4 @@
-"""Who of a host's processes polls next, when, and for how much: pure, so that hours are simulated in milliseconds.
+"""Decides which of a host's processes polls next, when, and for how much. Pure: hours are simulated in milliseconds.
 
 The engine has no long poll, so all that a host can do is ask often when there may be work, rarely when there is none,
 and never twice for the same answer. Three rules, each from what every process publishes about itself:
@@ -43,7 +43,7 @@ WINDOW_S = 0.02  # of full polls only, before they are judged
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How long a host without work pauses between polls, in seconds: at first, and at most after long idleness."""
+    """Seconds between the polls of a host without work: at first, and at most after long idleness."""
 
     interval_s: float
     interval_max_s: float
@@ -56,7 +56,7 @@ class Rhythm:
 
 
 class Pace(NamedTuple):
-    """What a process remembers between its polls. Times are monotonic seconds. A tuple, as `Sibling`.
+    """The memory of a process between its polls. Times are monotonic seconds. A tuple, as `Sibling`.
 
     Attributes:
         worked_at: when it last got work, or had an outcome acknowledged.
@@ -113,7 +113,7 @@ class Pace(NamedTuple):
         return self._replace(polled_at=began_at, due_at=0.0, is_called=False, is_hungry=False, jitter=jitter)
 
     def quick_at(self, drained_at: float, period_s: float, now: float, *, is_roomy: bool) -> float | None:
-        """When its own work is reason to poll; None when the queue has been found empty for long enough since."""
+        """The time at which its own work is reason to poll; None when the queue has long been empty since."""
         if self.is_called or (self.is_hungry and is_roomy):
             return now
         since_work_s = drained_at - self.worked_at
@@ -145,7 +145,7 @@ Turn = Poll | Wait | Leave
 def decide(
     pace: Pace, me: Sibling, siblings: Sequence[Sibling], rhythm: Rhythm, now: float, *, is_roomy: bool
 ) -> tuple[Turn, Pace]:
-    """What to do now, and the pace with the place in the calendar that goes with it.
+    """Decides what to do now; returns it with the pace that goes with it.
 
     Args:
         pace: what this process remembers.
@@ -206,7 +206,7 @@ def freer_than(me: Sibling, siblings: Sequence[Sibling], now: float) -> Sibling 
 
 
 def helper(siblings: Sequence[Sibling], now: float) -> Sibling | None:
-    """Whom to wake when there is probably more work than this process took: the freest that does not poll soon."""
+    """The sibling to wake when there is probably more work than was taken: the freest that does not poll soon."""
     resting = [one for one in siblings if one.will_poll(now) and one.next_poll_at > now + SOON_S]
     return min(resting, key=_by_freedom, default=None)
 
@@ -248,7 +248,7 @@ class BatchSize:
 
 
 class PollPolicy:
-    """One process's part in the host's polling: remembers its pace, says it to its siblings, wakes them.
+    """The part of a process in the host's polling: remembers its pace, tells its siblings, wakes them.
 
     Times are seconds of the loop's clock.
 
@@ -276,7 +276,7 @@ class PollPolicy:
         return f"<PollPolicy {self._pace}>"
 
     def next_at(self, now: float, *, is_roomy: bool) -> float:
-        """When to poll, or to look again: at once if that is not later than `now`. Says so to the siblings."""
+        """The time to poll, or to look again: at once if not later than `now`. Tells the siblings."""
         pace = self._pace
         if pace.worked_at != self._worked_at:
             pace = pace._replace(worked_at=self._worked_at)
@@ -295,11 +295,11 @@ class PollPolicy:
 
     @property
     def most(self) -> int:
-        """How many activities a poll should ask for at most, whatever could start."""
+        """Activities that a poll should ask for at most, whatever could start."""
         return min(self._limit, self._batch_size.most)
 
     def share_of(self, wanted: int) -> int:
-        """How much of what this process could start it may ask for, beside siblings that could start it too."""
+        """The part of what this process could start that it may ask for, beside siblings that could start it too."""
         return min(wanted, self._pace.ramp) if self._siblings.are_there else wanted
 
     def pause(self) -> None:

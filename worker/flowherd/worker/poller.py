@@ -40,7 +40,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Mode(Enum):
-    """What the poller has been told."""
+    """The present order to the poller."""
 
     POLLING = "polling"
     QUIET = "quiet"
@@ -260,7 +260,7 @@ class Poller:
         return batch
 
     def _note_fill(self, share: float) -> None:
-        """How much more work there is than slots: what scaling by demand goes by."""
+        """Notes the share of free slots that polls fill: scaling by demand goes by it."""
         fill = self._segment.clock(Clock.FILL)
         self._segment.set_clock(Clock.FILL, fill + _SLOWLY * (share - fill))
 

@@ -97,7 +97,7 @@ class Reporter:
         await self._changes.until(lambda: not self._under_way)
 
     def _wake(self) -> None:
-        """One more sender looks at the queue."""
+        """Has one more sender look at the queue."""
         while self._resting:
             resting = self._resting.pop()
             if not resting.done():
@@ -124,7 +124,7 @@ class Reporter:
                 await resting
 
     async def _try(self, delivery: Delivery, *, is_long: bool) -> None:
-        """One try, and what follows from it. A defect of ours ends the delivery, never the sender."""
+        """Makes a try and does what follows from it. A defect of ours ends the delivery, never the sender."""
         try:
             done = await self._tried(delivery, is_long=is_long)
         except Exception as error:

@@ -37,7 +37,7 @@ _said = _reader(
 
 
 class Sibling(NamedTuple):
-    """What a process publishes about its polling; all times are monotonic seconds, 0 for never.
+    """A process as it publishes its polling; all times are monotonic seconds, 0 for never.
 
     A tuple, since an idle process makes one for each sibling at each look, and does little else.
 
@@ -63,7 +63,7 @@ class Sibling(NamedTuple):
     is_on_loop: bool = False
 
     def will_poll(self, now: float) -> bool:
-        """Whether it can be counted on: it has free slots, and has not missed its own time."""
+        """True when it can be counted on: it has free slots, and has not missed its own time."""
         return not self.is_on_loop and self.next_poll_at > 0 and self.next_poll_at >= now - OVERDUE_S
 
 

@@ -40,7 +40,7 @@ _WAKE = WakePoller()
 
 
 class AttemptTable:
-    """What one worker holds.
+    """The attempts of one worker.
 
     Args:
         rules: for all attempts.
@@ -75,7 +75,7 @@ class AttemptTable:
 
     @property
     def room(self) -> int:
-        """How many activities a poll may bring."""
+        """Activities that a poll may bring."""
         if self._delivering >= _UNDELIVERED_A_SLOT * self.slots.limit:
             return 0
         return self._admission.room(self.backlog.crowd)
@@ -335,7 +335,7 @@ class AttemptTable:
                 self._commands.append(Stop(attempt, is_last=True))
 
     def _not_begun(self, attempt: Attempt, now: float) -> None:
-        """One warning; a requeue once no progress explains the wait."""
+        """Warns once; requeues when no progress explains the wait."""
         overdue = self.backlog.overdue(attempt, now, self._records.begun_at)
         if overdue.is_new:
             self._commands.append(WarnNotBegun(attempt, overdue.waited_s, overdue.reason))

@@ -1,4 +1,4 @@
-"""One complete worker: wires poller, slots, attempts and reporter, and ends them; it has no module state."""
+"""A complete worker: wires poller, slots, attempts and reporter, and ends them; it has no module state."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _never() -> bool:
 
 @dataclass(slots=True)
 class _StopOrder:
-    """How long the running work has to end, and how long giving back the rest may take."""
+    """An order to stop: the time for the running work to end, and for requeueing the rest."""
 
     patience: Patience
     release_s: float
@@ -55,7 +55,7 @@ class _StopOrder:
 
 @dataclass(frozen=True, slots=True)
 class SharedHost:
-    """What a worker shares its host with.
+    """The rest of the host, as far as a worker shares something with it.
 
     Attributes:
         segments: of all workers, None for a worker that sees its own alone.
