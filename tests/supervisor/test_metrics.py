@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter, Timing
+from flowherd.ledger.activity_counts import Ended, Took
+from flowherd.ledger.activity_profile import Where
 from flowherd.link.messages import SupervisorState
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 LABELS = {
     "process": {"0", "1", "2", "3"},
-    "outcome": {"completed", "failed", "lost", "work", "empty", "error", "told", "given_up"},
+    "name": {"resize", "crop", "other"},
+    "outcome": {"completed", "failed", "lost", "crashed", "work", "empty", "error", "told", "given_up"},
     "cause": {"exit", "signal", "out_of_memory", "hung", "damaged", "boot", "reload", "recycle"},
     "state": {"starting", "running", "draining", "releasing", "finishing", "ended"},
 }
@@ -41,18 +44,21 @@ class Page:
         segment = self.ledger.free_segment()
         assert segment is not None
         segment.open(index=index, incarnation=incarnation, now=time.monotonic())
-        return segment, RecordWriter(segment)
+        writer = RecordWriter(segment)
+        segment.work.add("resize", Where.LOOP)
+        segment.work.add("crop", Where.THREAD)
+        return segment, writer
 
     def families(self) -> dict[str, Metric]:
         text = self.metrics.page().decode()
         return {family.name: family for family in text_string_to_metric_families(text)}
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, metric: str, /, **labels: str) -> float:
         for family in self.families().values():
             for sample in family.samples:
-                if sample.name == name and labels.items() <= sample.labels.items():
+                if sample.name == metric and labels.items() <= sample.labels.items():
                     return sample.value
-        raise AssertionError(f"no {name} {labels}")
+        raise AssertionError(f"no {metric} {labels}")
 
 
 @pytest.fixture
@@ -88,7 +94,7 @@ def test_time_is_in_seconds_and_memory_in_bytes(page: Page) -> None:
     """Prometheus: base units, and the unit ends the name."""
     page.worker(0)
     measured = [name for name, family in page.families().items() if family.type == "histogram"]
-    assert len(measured) == 3
+    assert len(measured) == 4
     assert all(name.endswith(UNITS) for name in measured)
 
 
@@ -96,33 +102,35 @@ def test_a_histogram_is_cumulative_and_ends_with_all(page: Page) -> None:
     """Buckets of a ledger are apart; those of Prometheus contain each other."""
     segment, _ = page.worker(0)
     for seconds in (0.0005, 0.003, 0.003, 100.0):
-        segment.count(Timing.RUN, seconds)
+        segment.work.counts.took(0, Took.RUN, seconds)
     samples = page.families()["flowherd_activity_run_seconds"].samples
-    buckets = [s.value for s in samples if s.name.endswith("_bucket")]
+    buckets = [s.value for s in samples if s.name.endswith("_bucket") and s.labels["name"] == "resize"]
     assert buckets == sorted(buckets)
-    assert page.value("flowherd_activity_run_seconds_bucket", le="0.001") == 1
-    assert page.value("flowherd_activity_run_seconds_bucket", le="0.004") == 3
-    assert page.value("flowherd_activity_run_seconds_bucket", le="+Inf") == 4
-    assert page.value("flowherd_activity_run_seconds_count") == 4
-    assert page.value("flowherd_activity_run_seconds_sum") == pytest.approx(100.0065, abs=1e-4)
-    segment.count(Timing.REPORT, 100.0)
-    assert page.value("flowherd_report_seconds_bucket", le="16.384") == 0
-    assert page.value("flowherd_report_seconds_bucket", le="+Inf") == 1
-    assert page.value("flowherd_report_seconds_count", process="0") == 1
+    assert page.value("flowherd_activity_run_seconds_bucket", name="resize", le="0.001") == 1
+    assert page.value("flowherd_activity_run_seconds_bucket", name="resize", le="0.004") == 3
+    assert page.value("flowherd_activity_run_seconds_bucket", name="resize", le="+Inf") == 4
+    assert page.value("flowherd_activity_run_seconds_count", name="resize") == 4
+    assert page.value("flowherd_activity_run_seconds_sum", name="resize") == pytest.approx(100.0065, abs=1e-4)
+    segment.work.counts.took(1, Took.REPORT, 100.0)
+    assert page.value("flowherd_report_seconds_bucket", name="crop", le="16.384") == 0
+    assert page.value("flowherd_report_seconds_bucket", name="crop", le="+Inf") == 1
+    assert page.value("flowherd_report_seconds_count", name="resize") == 0
 
 
 def test_no_counter_falls_when_a_process_ends_or_its_segment_is_used_again(page: Page) -> None:
     """A counter that falls is a reset to whoever takes its rate."""
     segment, _ = page.worker(1)
-    for cell in (Cell.CLAIMED, Cell.COMPLETED, Cell.POLLS, Cell.BLOCKS):
+    for cell in (Cell.CLAIMED, Cell.POLLS, Cell.BLOCKS):
         segment.put(cell, 7)
+    for _ in range(7):
+        segment.work.counts.ended(0, Ended.COMPLETED)
     segment.put(Cell.BLOCKED_US, 1_500_000)
     segment.count(Timing.POLL, 0.25)
 
     def seen() -> list[float]:
         return [
             page.value("flowherd_activities_claimed_total", process="1"),
-            page.value("flowherd_activities_total", process="1", outcome="completed"),
+            page.value("flowherd_activities_total", name="resize", outcome="completed"),
             page.value("flowherd_polls_total", process="1", outcome="work"),
             page.value("flowherd_loop_blocked_seconds_total", process="1"),
             page.value("flowherd_poll_seconds_sum", process="1"),
@@ -136,8 +144,19 @@ def test_no_counter_falls_when_a_process_ends_or_its_segment_is_used_again(page:
     assert seen() == before, "the process is gone, its number is not"
     again, _ = page.worker(1, 2)
     assert seen() == before
-    again.add(Cell.COMPLETED)
-    assert page.value("flowherd_activities_total", process="1", outcome="completed") == 8
+    again.work.counts.ended(0, Ended.COMPLETED)
+    assert page.value("flowherd_activities_total", name="resize", outcome="completed") == 8
+
+
+def test_what_runs_is_told_by_name_and_names_of_nobody_share_one(page: Page) -> None:
+    """Faults S2: what an engine sends must not make series."""
+    _, writer = page.worker(0)
+    for number, name in enumerate(("resize", "resize", "a stranger's", "another's")):
+        index, _ = writer.claim(f"a-{number}", "w-1", name, now=1.0, lease_s=60.0)
+        writer.running(index, now=1.0, limit_s=60.0)
+    assert page.value("flowherd_activities_in_progress", name="resize") == 2
+    assert page.value("flowherd_activities_in_progress", name="crop") == 0
+    assert page.value("flowherd_activities_in_progress", name="other") == 2
 
 
 def test_what_is_read_while_a_counter_moves_is_read_again(page: Page) -> None:

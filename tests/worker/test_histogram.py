@@ -36,11 +36,9 @@ def test_a_new_incarnation_begins_with_an_empty_histogram() -> None:
     """A segment's cells outlive the process that wrote them."""
     [segment, *_] = Ledger(processes=1, records=2).segments
     segment.open(index=0, incarnation=1, now=0.0)
-    writer = RecordWriter(segment)
-    index, _ = writer.claim("a", "w", "n", now=1.0, lease_s=60)
-    writer.running(index, now=1.0, limit_s=60)
-    writer.ran(index, now=1.5)
-    assert sum(segment.counts(Timing.RUN)) == 1
-    assert segment.counts(Timing.RUN)[bucket_of(0.5)] == 1
     RecordWriter(segment)
-    assert not sum(segment.counts(Timing.RUN))
+    segment.count(Timing.POLL, 0.5)
+    assert sum(segment.counts(Timing.POLL)) == 1
+    assert segment.counts(Timing.POLL)[bucket_of(0.5)] == 1
+    RecordWriter(segment)
+    assert not sum(segment.counts(Timing.POLL))

@@ -15,6 +15,7 @@ from flowherd.ends import NOT_OUT_OF_MEMORY
 from flowherd.errors import EngineUnavailable, ForeignReply
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Host, Ledger, Life, ProcessTotal, RecordWriter, Segment
+from flowherd.ledger.activity_counts import OTHER, Ended
 from flowherd.ledger.layout import TAKEN
 from flowherd.model import Completed
 from flowherd.settings.worker_config import WorkerConfig
@@ -77,6 +78,8 @@ async def test_each_record_is_settled_by_its_state() -> None:
     assert set(dead.said("fail")) == {"claimed", "running", "failing"}
     assert dead.segment.life is Life.FREE
     assert dead.ledger.get(Host.SETTLED) == 4
+    counts = dead.ledger.activity_counts()[OTHER]
+    assert (counts[Ended.COMPLETED], counts[Ended.CRASHED]) == (1, 3)
 
 
 @virtual_time

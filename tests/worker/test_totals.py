@@ -46,7 +46,7 @@ class Keeper:
         self.segment = open_segment(self.ledger)
         self.segment.add(Cell.COMPLETED, 7)
         self.segment.add(Cell.POLLS, 5)
-        self.segment.count(Timing.RUN, 0.5)
+        self.segment.count(Timing.POLL, 0.5)
         self.stores_left = -1
         self.seen = self.counted()
         self.ledger._sums = Stores(self, self.ledger._sums)  # type: ignore[assignment]

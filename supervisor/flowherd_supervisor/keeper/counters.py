@@ -41,20 +41,24 @@ class Tally:
         return self.totals[total]
 
     def buckets(self, timing: Timing) -> list[tuple[str, float]]:
-        """Upper bounds in seconds with cumulative counts, as Prometheus wants them.
-
-        Calls to the engine need less detail than handlers: every series costs each scrape and the Prometheus.
-        """
-        counts = self.timings[CELLS * timing : CELLS * (timing + 1) - 1]
-        return [
-            ("+Inf" if upper_s(bucket) == float("inf") else f"{upper_s(bucket):g}", count)
-            for bucket, count in enumerate(accumulate(counts))
-            if timing is Timing.RUN or bucket % 2 == 0 or bucket == BUCKETS - 1
-        ]
+        """Upper bounds in seconds with cumulative counts, as Prometheus wants them."""
+        return bounded(self.timings[CELLS * timing : CELLS * (timing + 1) - 1])
 
     def total_s(self, timing: Timing) -> float:
         """All the time that was measured."""
         return self.timings[CELLS * (timing + 1) - 1] / 1e6
+
+
+def bounded(counts: Sequence[int], *, is_detailed: bool = False) -> list[tuple[str, float]]:
+    """Upper bounds in seconds with cumulative counts.
+
+    Calls to the engine need less detail than handlers: every series costs each scrape and the Prometheus.
+    """
+    return [
+        ("+Inf" if upper_s(bucket) == float("inf") else f"{upper_s(bucket):g}", count)
+        for bucket, count in enumerate(accumulate(counts))
+        if is_detailed or bucket % 2 == 0 or bucket == BUCKETS - 1
+    ]
 
 
 def counters(ledger: Ledger, told: SupervisorState | None) -> list[Tally]:

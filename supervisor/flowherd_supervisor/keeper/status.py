@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flowherd.ledger import Cell, Clock, Handler, Host, Ledger, Life, ProcessTotal, Segment, Timing
+from flowherd.ledger import Cell, Clock, Handler, Host, Ledger, Life, ProcessTotal, Segment
+from flowherd.ledger.activity_counts import Took, buckets, summed
 from flowherd.ledger.histogram import quantile_s
 from flowherd_supervisor.advise.document import Adviser, summary
 from flowherd_supervisor.shell.cpus import usable_cpus
@@ -199,12 +200,13 @@ class _Meter:
 def _work_of(segment: Segment) -> dict[str, Any]:
     """An incarnation's own counters; one that has not opened its segment has said nothing yet."""
     said = segment.readable
+    counts = summed(segment.work.read_counts().values()) if said else ()
     return {
         "phase": "running" if said and segment.clock(Clock.READY_AT) else "starting",
         "slots": segment.get(Cell.LIMIT) if said else 0,
         "in_flight": segment.get(Cell.RUNNING) if said else 0,
-        "run_ms_p50": _milliseconds(quantile_s(segment.counts(Timing.RUN), 0.5)) if said else None,
-        "run_ms_p99": _milliseconds(quantile_s(segment.counts(Timing.RUN), 0.99)) if said else None,
+        "run_ms_p50": _milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if said else None,
+        "run_ms_p99": _milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if said else None,
         "loop_lag_ms": _milliseconds(segment.clock(Clock.LOOP_LAG_S)) if said else 0.0,
         "loops_blocked": segment.get(Cell.BLOCKS) if said else 0,
     }

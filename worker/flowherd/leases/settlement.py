@@ -14,7 +14,8 @@ from flowherd.backoff import Backoff
 from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.leases.crash_reports import failure_of
-from flowherd.ledger import Cause, Cell, Claim, Host, Ledger, Record, Segment, Standing
+from flowherd.ledger import Cause, Cell, Claim, Host, Ledger, Life, Record, Segment, Standing
+from flowherd.ledger.activity_counts import Ended
 from flowherd.ledger.damage import unread_in
 from flowherd.model import Failed
 from flowherd.sdk.usage import unpack
@@ -119,6 +120,9 @@ class Settlement:
             segment.judge(record, Standing.SETTLED, 0.0)
             return
         self._ledger.conclude(Host.SETTLED, segment, record, Standing.SETTLED)
+        if segment.life is Life.ENDED:  # else its worker counts it
+            how = Ended.COMPLETED if done is Settled.COMPLETED else Ended.CRASHED
+            segment.work.counts.ended(segment.work.entry_of(record.name), how)
         cost_usd, usage = spent_of(segment, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}
         log.warning(

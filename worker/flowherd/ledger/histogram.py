@@ -14,11 +14,9 @@ CELLS = BUCKETS + 1  # the counts, and all the time together in microseconds
 
 
 class Timing(IntEnum):
-    """A duration that each worker measures."""
+    """Durations that each worker measures, beside those of activities (`flowherd.ledger.activity_counts`)."""
 
-    RUN = 0  # a handler, from its limit's begin to its outcome
-    REPORT = 1  # from an outcome to the engine's verdict on it, outages included
-    POLL = 2  # a poll that was answered
+    POLL = 0  # a poll that was answered
 
 
 def bucket_of(seconds: float) -> int:

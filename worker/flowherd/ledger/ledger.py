@@ -23,6 +23,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd import crashpoints
+from flowherd.ledger.activity_counts import summed
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import Work, WorkTable
 from flowherd.ledger.checked import CHECKED, checked, read_checked
@@ -148,6 +149,15 @@ class Ledger:
         """The cost of activities in all incarnations so far."""
         present = (segment.work.read() for segment in self.segments if _counts(segment))
         return Work.sum_of((self._ended_work.read(), *present))
+
+    def activity_counts(self) -> dict[str, tuple[int, ...]]:
+        """The ends and durations of activities by name, in all incarnations so far."""
+        tables = (self._ended_work, *(segment.work for segment in self.segments if _counts(segment)))
+        counts: dict[str, tuple[int, ...]] = {}
+        for table in tables:
+            for name, numbers in table.read_counts().items():
+                counts[name] = summed((counts[name], numbers)) if name in counts else numbers
+        return counts
 
     def process_of(self, segment: Segment) -> tuple[Segment, ...]:
         """The segments of one process: a worker's own, or those of all threads beside which it works."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.ledger import FINAL, Cell, Timing
+from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.layout import Claim
 from flowherd.model import Completed, Died
 from flowherd.worker.admission import Admission
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from flowherd.worker.edges import Reject, WakePoller
     from flowherd.worker.reporter import Reporter
 
-_ACCEPTED, _REPORT = Delivered.ACCEPTED, Timing.REPORT  # looked up for each activity, which is dear
+_ACCEPTED = Delivered.ACCEPTED  # looked up for each activity, which is dear
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Attempts:
         self._acknowledged = acknowledged
         self._slots_changed = slots_changed
         self._clock = clock = _clock_of(asyncio.get_running_loop())
-        records = LedgerRecords(writer, engine, clock, segments)
+        self._records = records = LedgerRecords(writer, engine, clock, segments)
         rules = Rules(
             cancel_grace_s=config.cancel_grace_s,
             default_lease_s=config.default_lease_s,
@@ -223,7 +223,7 @@ class Attempts:
         elif end is Delivered.REPLACED:
             ending = Ending.FAILED
         if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:
-            self._writer.segment.count(_REPORT, time.monotonic() - began)
+            self._records.reported(attempt.activity.name, time.monotonic() - began)
             self._performer.perform(self._table.delivered(attempt, ending, self._clock()))
         self._acknowledged()
 
@@ -243,12 +243,12 @@ class Attempts:
                 command.activity_id,
                 lambda: None if self._is_abandoned else worker_id,
                 failure,
-                self._rejected,
+                partial(self._rejected, command.name),
             )
         )
 
-    def _rejected(self, _: Delivered) -> None:
-        self._writer.segment.add(Cell.FAILED)
+    def _rejected(self, name: str, _: Delivered) -> None:
+        self._records.count(name, Ending.FAILED)
         self._table.rejected()
         self._changes.note()
 

@@ -40,8 +40,8 @@ class Records(Protocol):
         """Moves an attempt under the worker_id of its newest claim; its index and sequence are others then."""
         ...
 
-    def count(self, ending: Ending) -> None:
-        """A claim has ended."""
+    def count(self, name: str, ending: Ending) -> None:
+        """A claim of an activity of that name has ended."""
         ...
 
     def keeper_of(self, attempt: Attempt) -> SpendingKeeper | None:
@@ -148,6 +148,7 @@ class Reject(NamedTuple):
     """Report a failure about an activity that has no record here; its end is the fact `rejected`."""
 
     activity_id: str
+    name: str
     worker_id: str
     failure: Failed
 

@@ -108,9 +108,8 @@ class AttemptTable:
         """A poll has ended that had `reserved` slots, sent at `asked_at`: the leases count from then."""
         self.slots.give_back(reserved)
         for item in undecodable:
-            self._reject(
-                item.activity_id, item.worker_id, Failed("INVALID_ACTIVITY", item.reason, retryable=False)
-            )
+            failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
+            self._reject(item.activity_id, "", item.worker_id, failure)
         for activity in self._admission.order(activities):
             owed = self._owed.get(activity.activity_id)
             if owed is None or not self._claimed_again(owed, activity, asked_at):
@@ -235,7 +234,7 @@ class AttemptTable:
     def _claim(self, activity: Activity, asked_at: float) -> None:
         attempt = self._admission.attempt_of(activity, asked_at)
         if isinstance(attempt, Failed):
-            self._reject(activity.activity_id, activity.worker_id, attempt)
+            self._reject(activity.activity_id, activity.name, activity.worker_id, attempt)
             return
         self._owed[attempt.id] = attempt
         self.backlog.add(attempt)
@@ -292,7 +291,7 @@ class AttemptTable:
             del self._owed[attempt.id]
         self.backlog.closed(attempt)
         self._records.follow(attempt)
-        self._records.count(ending)
+        self._records.count(attempt.activity.name, ending)
 
     def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
         attempt.report(outcome)
@@ -308,9 +307,9 @@ class AttemptTable:
             self._commands.append(Withdraw(attempt))
             self._leave(attempt)
 
-    def _reject(self, activity_id: str, worker_id: str, failure: Failed) -> None:
+    def _reject(self, activity_id: str, name: str, worker_id: str, failure: Failed) -> None:
         self._rejecting += 1
-        self._commands.append(Reject(activity_id, worker_id, failure))
+        self._commands.append(Reject(activity_id, name, worker_id, failure))
 
     def _decided(self, attempt: Attempt, outcome: Completed | Failed | Died | None) -> Completed | Failed:
         self.released += attempt.cancel_reason is CancelReason.SHUTDOWN
