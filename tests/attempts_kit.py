@@ -16,13 +16,13 @@ from flowherd import Registry
 from flowherd.client.circuit import Circuit
 from flowherd.client.protocol import Batch
 from flowherd.execution.environment import RunEnvironment
-from flowherd.execution.executors import Executors
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.stepping import LoopMeter
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
 from flowherd.worker.attempts import Attempts
+from flowherd.worker.executors import Executors
 from flowherd.worker.reporter import Reporter
 from flowherd.worker.worker import Worker
 

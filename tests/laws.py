@@ -19,14 +19,14 @@ PROGRAMS = ("demo/", "bench/", "testkit/", "cli/dev.py", "cli/reload.py")  # the
 CLIENTS = (*PROGRAMS, "cli/", "keeper/")
 FORKERS = ("processes/table.py", "processes/zygote.py")
 WATCHED = (
-    "worker/tasks.py",
+    "tasks.py",
     "client/fake_engine.py",  # tells its caller
     "transport/dialing.py",  # asks each of its attempts how it has ended
     "isolates/inside/main.py",  # as the next three: run or awaited where it is made
-    "process/loops.py",
+    "loops.py",
     "process/preload.py",
     "worker/poller.py",
-    "process/lifespan.py",  # says how it ended
+    "execution/lifespan.py",  # says how it ended
     "execution/in_thread.py",  # a thread that survives what it runs
     "execution/on_loop.py",  # tells the run of each handler
 )
@@ -158,7 +158,7 @@ def the_table_of_attempts_is_pure(source: Source) -> Iterator[str]:
             "flowherd.execution", "flowherd.client.kruxia", "flowherd.client.circuit", "flowherd.isolates",
             "flowherd.worker.attempts",
             "flowherd.worker.performer", "flowherd.worker.records", "flowherd.worker.poller",
-            "flowherd.worker.reporter", "flowherd.worker.tasks", "flowherd.worker.worker",
+            "flowherd.worker.reporter", "flowherd.tasks", "flowherd.worker.worker",
         )  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def http_stays_at_the_edge(source: Source) -> Iterator[str]:
         "client/kruxia.py",
         "client/tokens.py",
         "transport/transport.py",
-        "client/httpx_progress.py",
+        "transport/httpx_progress.py",
         "files/transfers.py",
         "leases/lease_keeper.py",
     ):
@@ -298,7 +298,7 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
     """Law 8: an undelivered success can never become a failure."""
     if source.within(
         WORKER,
-        "execution/executors.py",
+        "worker/executors.py",
         "execution/on_loop.py",
         "execution/invoke.py",
         "isolates/pool.py",
@@ -341,7 +341,7 @@ def modules_say_what_they_are(source: Source) -> Iterator[str]:
 _QUESTION = re.compile(r"(?:What|Whether|Who|One|Where|How)\b")
 QUESTIONING = (  # folders in which docstrings that begin so are still counted, not forbidden
     WORKER + "isolates/",
-    WORKER + "execution/in_isolate.py",
+    WORKER + "isolates/in_isolate.py",
     SUPERVISOR + "cli/",
 )
 

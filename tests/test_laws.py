@@ -98,7 +98,7 @@ BROKEN: list[tuple[Law, str, str]] = [
     (laws.nothing_is_pickled_or_shared, W + "x.py", "from concurrent.futures import ProcessPoolExecutor"),
     (
         laws.an_outcome_knows_no_delivery,
-        W + "execution/executors.py",
+        W + "worker/executors.py",
         "from flowherd.worker.reporter import Reporter",
     ),
     (laws.an_outcome_knows_no_delivery, W + "worker/reporter.py", "from flowherd.execution import invoke"),

@@ -442,7 +442,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the end of copies made by a fork",
-        WORKER + "process/fork_guard.py",
+        WORKER + "fork_guard.py",
         "        _is_copy = True",
         "        _is_copy = False",
         CHAOS + "test_hostile_activities.py::test_a_grandchild_that_returns_from_its_handler_ends_there",
@@ -496,7 +496,7 @@ MUTATIONS = (
     ),
     Mutation(
         "few isolates for suspects",
-        WORKER + "execution/executors.py",
+        WORKER + "worker/executors.py",
         "self._config.suspects_at_once, begin)",
         "1 << 10, begin)",
         CHAOS + "test_poison.py",

@@ -9,7 +9,7 @@ import pytest
 
 from flowherd.settings.model import Settings
 from flowherd_supervisor.cli.main import main
-from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path

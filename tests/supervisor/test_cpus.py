@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flowherd_supervisor.shell.cpus import cgroup_quota, usable_cpus
+from flowherd_supervisor.processes.cpus import cgroup_quota, usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path

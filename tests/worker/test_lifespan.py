@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowherd import LifespanFailed, Registry, RegistryError
-from flowherd.process.lifespan import enter
+from flowherd.execution.lifespan import enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -88,7 +88,7 @@ async def test_one_that_raises_is_a_boot_failure_with_the_users_part_of_the_trac
     with pytest.raises(LifespanFailed, match=reason) as caught:
         await enter(Registry(lifespan=lifespan))
     assert reason in caught.value.report
-    assert "process/lifespan.py" not in caught.value.report
+    assert "execution/lifespan.py" not in caught.value.report
     if lifespan is broken:
         assert 'raise RuntimeError("no database")' in caught.value.report
 

@@ -13,7 +13,7 @@ from flowherd.procfs import forget_zeros, resident_bytes
 
 _OWN_LOOP = """
 import sys
-from flowherd.process.loops import new_loop
+from flowherd.loops import new_loop
 from flowherd.procfs import resident_bytes
 import uvloop
 make = new_loop("uvloop") if sys.argv[1] == "ours" else uvloop.new_event_loop

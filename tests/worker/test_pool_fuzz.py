@@ -18,9 +18,9 @@ from httptools import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowherd.client import transport_choice as choice
 from flowherd.errors import EngineUnavailable
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport import choice
 from flowherd.transport.parser import ReplyReader
 from flowherd.transport.wire import base_path_of, checked_target
 

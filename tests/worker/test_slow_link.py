@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 
 from flowherd.client.circuit import Circuit
 from flowherd.client.kruxia import KruxiaEngine
+from flowherd.client.transport_choice import new_transport
 from flowherd.errors import CallTooSlow, EngineUnavailable
 from flowherd.model import Completed
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport.choice import new_transport
 from flowherd.transport.direct import DirectTransport
 from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
 from flowherd.transport.transport import HttpxTransport, new_client

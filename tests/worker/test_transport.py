@@ -13,6 +13,7 @@ import pytest
 import trustme
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
+from flowherd.client import transport_choice as choice
 from flowherd.errors import (
     EngineDisconnected,
     EngineError,
@@ -21,7 +22,6 @@ from flowherd.errors import (
     ReplyTooLarge,
 )
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport import choice
 from flowherd.transport.transport import HttpxTransport, Reply, Transport, new_client
 
 if TYPE_CHECKING:

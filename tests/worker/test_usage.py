@@ -297,7 +297,7 @@ async def test_what_is_spent_after_the_outcome_is_in_no_report_and_so_in_the_log
 COPY = """
 import asyncio, os
 from flowherd import SyncActivityContext
-from flowherd.process import fork_guard
+from flowherd import fork_guard
 from flowherd.link.link import Link
 from attempts_kit import Table, an_activity
 

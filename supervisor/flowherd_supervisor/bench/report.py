@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowherd import __version__
-from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

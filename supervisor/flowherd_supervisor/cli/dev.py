@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd_supervisor.cli import reload
-from flowherd_supervisor.cli.engine_extra import require_engine
 from flowherd_supervisor.cli.itself import called_from
 from flowherd_supervisor.processes.prctl import stop_with_parent
 from flowherd_supervisor.shell.signals import Signals
+from flowherd_supervisor.testkit.engine_extra import require_engine
 from flowherd_supervisor.testkit.programs import Program, ProgramError, clean_environment
 
 if TYPE_CHECKING:

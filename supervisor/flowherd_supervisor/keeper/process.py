@@ -28,9 +28,9 @@ from flowherd.link.messages import (
     WatchIsolate,
     decode_downward,
 )
-from flowherd.process.loops import new_loop
+from flowherd.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
-from flowherd.worker.tasks import Tasks
+from flowherd.tasks import Tasks
 from flowherd_supervisor.keeper.event_stream import EventLog, OwnLog
 from flowherd_supervisor.keeper.http import HttpThread
 from flowherd_supervisor.keeper.orphans import SETTLED_WITHIN_S, Orphans, limit_the_keeper

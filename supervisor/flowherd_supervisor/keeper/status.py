@@ -11,7 +11,7 @@ from flowherd.ledger import Cell, Clock, Handler, Host, Ledger, Life, ProcessTot
 from flowherd.ledger.activity_counts import Took, buckets, summed
 from flowherd.ledger.histogram import quantile_s
 from flowherd_supervisor.advise.document import Adviser, summary
-from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from flowherd.link.messages import SupervisorState

@@ -15,9 +15,9 @@ from flowherd.exits import Exit
 from flowherd.link.link import Link
 from flowherd.process.worker_process import ignore_signals
 from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
+from flowherd_supervisor.processes.contained import contained
 from flowherd_supervisor.processes.last_words import shortened
 from flowherd_supervisor.processes.oom import OomCounter, is_exiting
-from flowherd_supervisor.shell.contained import contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

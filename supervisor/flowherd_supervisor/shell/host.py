@@ -22,11 +22,11 @@ from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.plan import split
 from flowherd_supervisor.keeper import process as keeper
 from flowherd_supervisor.processes import zygote
+from flowherd_supervisor.processes.cpus import limit_numeric_threads, usable_cpus
 from flowherd_supervisor.processes.prctl import become_subreaper
 from flowherd_supervisor.processes.specs import Setups
 from flowherd_supervisor.processes.table import Birth, IsolateBirth
 from flowherd_supervisor.shell.admin_socket import AdminSocket
-from flowherd_supervisor.shell.cpus import limit_numeric_threads, usable_cpus
 from flowherd_supervisor.shell.descriptors import reserve_descriptors
 from flowherd_supervisor.shell.event_log import Banner
 from flowherd_supervisor.shell.planning import plan_of

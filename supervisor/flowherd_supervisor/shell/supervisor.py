@@ -23,11 +23,11 @@ from flowherd_supervisor.core.events import ZYGOTE, Event
 from flowherd_supervisor.core.exits import cause_of
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.state import State
+from flowherd_supervisor.processes.contained import contained, found_by, say_defect
 from flowherd_supervisor.processes.isolates import IsolateSpecs, Isolation
 from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner
 from flowherd_supervisor.processes.table import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.shell import event_log
-from flowherd_supervisor.shell.contained import contained, found_by, say_defect
 from flowherd_supervisor.shell.inbox import Inbox
 from flowherd_supervisor.shell.inputs import SIGNALS, fact_of, message_of
 from flowherd_supervisor.shell.ledger_watch import LedgerWatch

@@ -11,6 +11,7 @@ import msgspec
 from flowherd.client.kruxia_batches import decode_batch
 from flowherd.client.kruxia_replies import TAKEN, is_engines, is_receipt, sort_reply, words_of
 from flowherd.client.protocol import Answer, Batch, Verdict
+from flowherd.client.transport_choice import new_transport
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -19,7 +20,6 @@ from flowherd.errors import (
     ForeignReply,
     ReplyTooLarge,
 )
-from flowherd.transport.choice import new_transport
 from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
 
 if TYPE_CHECKING:

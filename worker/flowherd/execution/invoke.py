@@ -9,8 +9,8 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import ActivityError, InvalidOutput
+from flowherd.fork_guard import leave_if_copied
 from flowherd.model import Completed, Failed, Result
-from flowherd.process.fork_guard import leave_if_copied
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
 from flowherd.sdk.output import ActivityResult, encode_output
 from flowherd.sdk.redaction import hiding

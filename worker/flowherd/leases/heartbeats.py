@@ -22,7 +22,7 @@ from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.contact import Contact, Trouble
 from flowherd.ledger import Claim, Host, Ledger, Record, Segment, Standing
-from flowherd.worker.tasks import Tasks
+from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

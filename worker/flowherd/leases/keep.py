@@ -12,8 +12,8 @@ from flowherd.client.token_refresh import TokenKeeping
 from flowherd.client.tokens import HostTokens
 from flowherd.leases import heartbeats, settlement
 from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.tasks import Tasks
 from flowherd.transport.transport import new_client
-from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from flowherd.leases.confirmations import Confirmations
 from flowherd.leases.heartbeats import Heartbeats
 from flowherd.leases.settlement import Settlement, name_of_segment
 from flowherd.ledger import Cell, Claim, Ledger, Life, Record, Segment
-from flowherd.worker.tasks import Tasks
+from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

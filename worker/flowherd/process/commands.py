@@ -23,7 +23,7 @@ from flowherd.link.messages import (
     decode_downward,
 )
 from flowherd.process.stacks import dump_tasks, dump_threads
-from flowherd.worker.tasks import start_thread
+from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

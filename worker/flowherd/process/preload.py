@@ -28,6 +28,7 @@ import structlog
 
 from flowherd import crashpoints
 from flowherd.client.kruxia import encoded
+from flowherd.execution.lifespan import enter
 from flowherd.execution.profiles import SAMPLED_FIRST
 from flowherd.files.scratch import default_base
 from flowherd.isolates.host import LinkedHost
@@ -35,10 +36,9 @@ from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
 from flowherd.link.messages import Quiet, Resume, SetSlots, decode_downward, ready
+from flowherd.loops import new_loop
 from flowherd.process.build import BuiltWorker, WorkerPlace
 from flowherd.process.commands import execute
-from flowherd.process.lifespan import enter
-from flowherd.process.loops import new_loop
 from flowherd.sdk.registry import Registry
 from flowherd.telemetry.start import is_asked_for
 from flowherd.transport.transport import new_client

@@ -18,20 +18,19 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from flowherd import logs
+from flowherd import fork_guard, logs
 from flowherd.errors import LifespanFailed
+from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exits import Exit
 from flowherd.free_threading import gil_watched
 from flowherd.isolates.host import LinkedHost
 from flowherd.ledger.limits import RecordLocks
 from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
 from flowherd.link.sharing import orders_of
-from flowherd.process import fork_guard
+from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.boot import load
 from flowherd.process.build import WorkerPlace
 from flowherd.process.commands import CommandReader, execute, leave
-from flowherd.process.lifespan import LEAVE_S, enter
-from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.worker_process import (
     ChildSetup,
     build_worker,
@@ -40,8 +39,8 @@ from flowherd.process.worker_process import (
     refuse,
     send_last,
 )
+from flowherd.tasks import start_thread
 from flowherd.telemetry.start import begin_tracing, end_tracing
-from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

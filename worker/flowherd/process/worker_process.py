@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd import logs
+from flowherd import fork_guard, logs
 from flowherd.errors import LifespanFailed
+from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exits import Exit
 from flowherd.isolates.host import LinkedHost
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready
-from flowherd.process import fork_guard
+from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.boot import load
 from flowherd.process.build import BuiltWorker, WorkerPlace
 from flowherd.process.commands import CommandReader, execute, leave
-from flowherd.process.lifespan import LEAVE_S, enter
-from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.procfs import resident_bytes
 from flowherd.telemetry.start import begin_tracing, end_tracing
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 import httpx
 import msgspec
 
-from flowherd.client.httpx_progress import BOUNDED, CallProgress, content_of
 from flowherd.errors import (
     EngineDisconnected,
     EngineMisconfigured,
     EngineUnavailable,
     ReplyTooLarge,
 )
+from flowherd.transport.httpx_progress import BOUNDED, CallProgress, content_of
 from flowherd.transport.progress import LEAST_BYTES_PER_S, late
 from flowherd.transport.wire import checked_target
 

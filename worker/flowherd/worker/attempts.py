@@ -12,19 +12,18 @@ import structlog
 from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.layout import Claim
 from flowherd.model import Completed, Died
+from flowherd.tasks import Changes
 from flowherd.worker.admission import Admission
 from flowherd.worker.delivery import Delivered, Delivery
 from flowherd.worker.edges import Ending, Rules
 from flowherd.worker.performer import Performer
 from flowherd.worker.records import LedgerRecords
 from flowherd.worker.table import AttemptTable
-from flowherd.worker.tasks import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flowherd.client.protocol import Batch, Engine
-    from flowherd.execution.executors import Executors
     from flowherd.execution.stepping import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
     from flowherd.ledger.crash_history import CrashHistory
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.edges import Reject, WakePoller
+    from flowherd.worker.executors import Executors
     from flowherd.worker.reporter import Reporter
 
 _ACCEPTED = Delivered.ACCEPTED  # looked up for each activity, which is dear

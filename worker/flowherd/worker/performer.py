@@ -22,10 +22,10 @@ from flowherd.worker.edges import Deliver, Reject, Start, Stop, WakePoller, Warn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.execution.executors import Executors
     from flowherd.model import Outcome
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.edges import Command
+    from flowherd.worker.executors import Executors
     from flowherd.worker.table import AttemptTable
 
 log = structlog.stdlib.get_logger(__name__)

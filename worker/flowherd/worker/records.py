@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import structlog
 from msgspec.structs import replace
 
+from flowherd.fork_guard import is_copy
 from flowherd.ledger import JOURNAL_BYTES, Cell
 from flowherd.ledger.activity_counts import Ended, Took
 from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Claim
 from flowherd.ledger.usage import SUMS_BYTES
 from flowherd.model import Completed, Died
-from flowherd.process.fork_guard import is_copy
 from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING, STOPPING
 from flowherd.worker.edges import Ending
 

@@ -18,8 +18,8 @@ import structlog
 from flowherd import crashpoints
 from flowherd.errors import EngineError
 from flowherd.model import Completed
+from flowherd.tasks import Changes, Tasks
 from flowherd.worker.delivery import Again, Delivered
-from flowherd.worker.tasks import Changes, Tasks
 
 if TYPE_CHECKING:
     from flowherd.client.circuit import Circuit

@@ -6,14 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from flowherd.client.protocol import Batch
-from flowherd.execution.executors import Executors
 from flowherd.ledger.crash_history import CrashHistory
 from flowherd.model import Died, Lost
+from flowherd.tasks import Changes
 from flowherd.worker.admission import Admission
 from flowherd.worker.edges import Ending, Rules
+from flowherd.worker.executors import Executors
 from flowherd.worker.performer import Performer
 from flowherd.worker.table import AttemptTable
-from flowherd.worker.tasks import Changes
 
 if TYPE_CHECKING:
     from flowherd.execution.environment import RunEnvironment

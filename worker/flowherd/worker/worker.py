@@ -10,16 +10,16 @@ import structlog
 
 from flowherd.awake import Patience
 from flowherd.client.circuit import Circuit
-from flowherd.execution.executors import Executors
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
 from flowherd.link.messages import Stopped, stopped
+from flowherd.tasks import Tasks
 from flowherd.worker.attempts import Attempts
+from flowherd.worker.executors import Executors
 from flowherd.worker.poller import Mode, Poller
 from flowherd.worker.reporter import Reporter
 from flowherd.worker.siblings import Siblings
-from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

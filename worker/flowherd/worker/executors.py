@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flowherd.execution.in_isolate import InIsolate
 from flowherd.execution.in_thread import InThread
 from flowherd.execution.limits import Limits
 from flowherd.execution.on_loop import OnLoop
+from flowherd.isolates.in_isolate import InIsolate
 from flowherd.model import Activity, Failed
 from flowherd.sdk.activity import ActivityDefinition, Mode
 from flowherd.sdk.tracebacks import clean_message

@@ -18,7 +18,7 @@ import structlog
 
 from flowherd.backoff import Backoff
 from flowherd.errors import EngineError
-from flowherd.worker.tasks import Tasks
+from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
