@@ -106,7 +106,7 @@ class Host(SupervisorProgram):
         return [line["pid"] for line in self.log("process_started") if line["process"] == "keeper"][-1]
 
 
-APPS = Path(__file__).parent / "system" / "apps"
+APPS = Path(__file__).parents[1] / "system" / "apps"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from flowherd.settings.model import Settings
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 OWN_VARIABLES = {str(field.validation_alias) for field in Settings.model_fields.values()}
 FROM_WHERE = {
     "promtool": "Debian's package prometheus",

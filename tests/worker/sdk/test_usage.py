@@ -323,7 +323,7 @@ asyncio.run(main())
 @pytest.mark.fork
 def test_a_copy_that_a_handler_has_forked_writes_no_sums() -> None:
     """Law 7: a cell has one writer. What a copy spends is its original's to record."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "support")}
     subprocess.run([sys.executable, "-c", COPY], check=True, timeout=30, env=environment)
 
 

@@ -14,7 +14,7 @@ from flowherd.settings.model import Settings
 from flowherd.settings.sources import flag_of, variable_of
 from flowherd_supervisor.cli import main
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 WITH_FLAG = [
     name for name in Settings.model_fields if name not in {"client_secret", "secret_names", "activities"}
 ]
