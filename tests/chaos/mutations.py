@@ -283,8 +283,7 @@ MUTATIONS = (
         WORKER + "process/commands.py",
         "        except Exception:\n            log.exception",
         "        except ZeroDivisionError:\n            log.exception",
-        UNIT
-        + "worker/test_tasks.py::test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf",
+        UNIT + "test_tasks.py::test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf",
     ),
     Mutation(
         "the catch-all around a funeral",
