@@ -44,7 +44,9 @@ def test_its_settings_are_read_and_its_files_are_as_clean_as_ours(
             [sys.executable, "-m", "ruff", *words, "."], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout
-    assert not any("@" in line and "@registry" not in line for line in (project / "shop_app.py").open())
+    assert not any(
+        "@" in line and "@registry" not in line for line in (project / "shop_app.py").read_text().splitlines()
+    )
 
 
 def test_its_unit_is_one_that_systemd_takes(project: Path) -> None:
