@@ -165,6 +165,9 @@ class Reporter:
         self._under_way += 1
         try:
             return await call(delivery.activity_id, body, self._deadline_s)
+        except EngineError as error:
+            error.is_of_the_call = delivery.is_to_blame(error, self._circuit.successes)
+            raise
         finally:
             self._under_way -= 1
             self._changes.note()
