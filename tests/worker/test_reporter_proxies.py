@@ -202,8 +202,8 @@ async def test_an_outcome_that_the_engine_never_takes_waits_alone_and_says_so_on
     assert longest_s < 0.5
     assert 10 < tries < 50
     said = [entry["event"] for entry in logs if entry["log_level"] != "debug"]
-    assert len(said) <= 4
-    assert len(set(said)) == len(said)
+    assert len(said) < 10
+    assert said.count("outcome_not_taken_yet") == 1
 
 
 @virtual_time
