@@ -432,3 +432,20 @@ async def test_the_fill_ratio_follows_how_much_of_what_was_asked_for_came() -> N
     assert fill[1] > 0.0
     assert fill[2] < fill[1]
     polling.task.cancel()
+
+
+@virtual_time
+async def test_no_acknowledgement_is_missed_where_two_rounds_of_the_loop_have_the_same_time() -> None:
+    """As on uvloop, whose clock counts milliseconds; a poller with nothing else to wait for slept for ever."""
+    polling = Polling(slots=1, records=1)
+    answered = asyncio.Event()
+    polling.engine.script("complete", answered.wait)
+    polling.engine.offer(an_activity("a-1"))
+    polling.table.handlers.end("a-1")
+    await asyncio.sleep(1.0)
+    polling.engine.offer(an_activity("a-2"))
+    polling.poller.acknowledged()
+    await polling.table.rest()
+    answered.set()
+    await asyncio.sleep(10.0)
+    assert polling.table.handlers.running["a-2"] == 1
