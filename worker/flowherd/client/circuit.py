@@ -73,8 +73,9 @@ class Circuit:
         return await self._attempt(call, *arguments)
 
     def hurry(self) -> None:
-        """Lets the next call pass at once: there is no time left to wait."""
+        """Lets the next call pass at once and begins the delays anew: there is no time left to wait."""
         self._reopens_at = 0.0
+        self.failures = min(self.failures, 1)
         self._hurried.set()
 
     async def _pause(self, delay_s: float) -> None:
