@@ -216,6 +216,14 @@ async def test_a_403_about_one_output_alone_is_a_verdict_in_the_end() -> None:
 
 
 @virtual_time
+async def test_a_failure_outlives_a_wrong_url_too() -> None:
+    """E10: nothing is in doubt, and it lasts until somebody corrects it."""
+    sender = Sender()
+    sender.answer("fail", FORBIDDEN, 2 * FAIL_TRIES)
+    assert await sender.post(FAILED) is Delivered.ACCEPTED
+
+
+@virtual_time
 async def test_a_403_about_everything_is_no_verdict_about_any_output() -> None:
     """E10: a wrong URL, and a computed success outlives it."""
     sender = Sender()

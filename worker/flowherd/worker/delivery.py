@@ -71,7 +71,7 @@ class Delivery:
         is_large: its body takes its time (faults.md N8).
         in_doubt: an earlier try under the same worker_id may have arrived.
         is_alone: its last try has failed although other calls have succeeded since the try before.
-        tries: those that ended without a verdict, but for a proxy's answers.
+        tries: those that ended without a verdict, but for a proxy's answers and those of a wrong URL.
 
     """
 
@@ -177,9 +177,10 @@ class Delivery:
         """
         log.debug("outcome_not_delivered_yet", activity_id=self.activity_id, reason=str(error))
         self.in_doubt = self.in_doubt or error.in_doubt
-        if isinstance(error, ForeignReply) or (self.is_alone and isinstance(error, EngineMisconfigured)):
+        is_misplaced = isinstance(error, EngineMisconfigured)
+        if isinstance(error, ForeignReply) or (is_misplaced and self.is_alone):
             return self._foreign(error, now, limit_s if self.timeout_s is None else self.timeout_s)
-        self.tries += 1
+        self.tries += not is_misplaced
         if isinstance(self.outcome, Failed) and self.tries >= FAIL_TRIES:
             log.error("failure_given_up", activity_id=self.activity_id, tries=FAIL_TRIES)
             return Delivered.DROPPED
