@@ -95,3 +95,14 @@ async def test_what_waits_and_is_lost_is_forgotten() -> None:
     await asyncio.sleep(COURTESY_S)
     assert running(table) == {"light"}
     table.check()
+
+
+@virtual_time
+async def test_names_that_nobody_here_knows_are_not_remembered() -> None:
+    """They come from workflows: there may be a new one each time, for months."""
+    table = await met("work")
+    for number in range(50):
+        table.bring(an_activity(f"a-{number}", f"unknown {number}"))
+        await table.rest()
+    assert len(table.engine.of("fail")) == 50
+    assert table.attempts._table._admission._started == {"work"}

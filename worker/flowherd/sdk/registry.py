@@ -59,7 +59,8 @@ def activity(handler: Any = None, /, **options: Unpack[ActivityOptions]) -> Any:
 def definition_of(candidate: Any) -> ActivityDefinition | None:
     """The definition a decorated function carries, None for anything else.
 
-    A decorator above `@activity` that uses functools.wraps has copied it: then the decorated function is the handler.
+    A decorator above `@activity` that uses functools.wraps has copied it: then the decorated function is the handler,
+    and is run as if `@activity` stood above it.
     """
     found = getattr(candidate, "__dict__", {}).get(MARK)
     if not isinstance(found, ActivityDefinition):
@@ -67,9 +68,8 @@ def definition_of(candidate: Any) -> ActivityDefinition | None:
     inner: object = getattr(getattr(candidate, "__wrapped__", None), "__dict__", {}).get(MARK)
     if inner is not found:
         return found
-    outer, by_default = define(candidate, name=found.name), Mode.LOOP if found.is_async else Mode.THREAD
-    mode = outer.mode if found.mode is by_default else found.mode
-    return replace(found, handler=outer.handler, is_async=outer.is_async, mode=mode)
+    options: ActivityOptions = {**found.options, "name": found.name}
+    return define(candidate, **options)
 
 
 class Registry:
