@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.sdk.registry import Registry, definition_of
+from flowherd.settings import DEFAULT_WORKER_TYPE
 from flowherd.stock import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-DEFAULT_WORKER_TYPE = "py-std"
 KINDS = "a flowherd.Registry, a list or module of activities, or a kruxiaflow registry, activity or main()"
 
 _NOT_THE_USERS = (
