@@ -103,16 +103,20 @@ def test_3_when_the_app_cannot_be_imported(tmp_path: Path) -> None:
         assert host.log_path.read_text().count("Traceback (most recent call last)") == 1
 
 
-def test_3_when_the_app_hangs_at_import(tmp_path: Path) -> None:
-    """C19: the same as a boot failure, after --boot-timeout, and the line names the flag."""
+@pytest.mark.parametrize(
+    ("way", "ended"), [("--preload", "preload_exited"), ("--no-preload", "process_exited")]
+)
+def test_3_when_the_app_hangs_at_import(tmp_path: Path, way: str, ended: str) -> None:
+    """C19: as a boot failure, after --boot-timeout; the line names the flag, and where the app's code stands."""
     (tmp_path / "hangs.py").write_text(HANGS_AT_IMPORT)
-    flags = ("-p", "2", "--boot-timeout", "1")
+    flags = ("-p", "2", "--boot-timeout", "1", way)
     with running_host(tmp_path, "hangs", *flags, url=NOBODY, app_dir=tmp_path) as host:
         assert host.wait() == 3
         assert _took_s(host) < 6
         [line] = host.log("boot_timed_out")
         assert line["remedy"] == "--boot-timeout"
-        assert host.log("preload_exited")[0]["cause"] == "was killed by flowherd: it was not ready in time"
+        assert line["at"] == f"{tmp_path}/hangs.py:2 <module>"
+        assert host.log(ended)[0]["cause"] == "was killed by flowherd: it was not ready in time"
         assert not host.tree()
 
 

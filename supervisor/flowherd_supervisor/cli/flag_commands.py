@@ -39,12 +39,13 @@ def check(
     *,
     app_dir: AppDir = ".",
     config: ConfigFile = None,
+    offline: Annotated[bool, Parameter(help="ask no engine", negative="")] = False,
     flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Says what would keep an app from running well."""
     from flowherd_supervisor.cli.check import check as part  # noqa: PLC0415 - as above
 
-    return part(app_name, app_dir, sources.load(given(flags), config))
+    return part(app_name, app_dir, sources.load(given(flags), config), offline=offline)
 
 
 def show(

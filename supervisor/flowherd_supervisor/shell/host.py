@@ -107,7 +107,11 @@ class _Host:
             zygote_setup = zygote.ZygoteSetup(setups, self._pid, self._plan.processes)
             title = f"flowherd: preload of {self._app.name}"
             return Birth(
-                title, self.wakeups.fds, lambda link: zygote.main(zygote_setup, link), expendable=False
+                title,
+                self.wakeups.fds,
+                lambda link: zygote.main(zygote_setup, link),
+                expendable=False,
+                boot_within_s=self.config.boot_timeout_s,
             )
         workers = self._plan.workers
         return Birth(
@@ -115,6 +119,7 @@ class _Host:
             self.wakeups.fds,
             lambda link: setups.work(order, segments, workers, link),
             expendable=True,
+            boot_within_s=self.config.boot_timeout_s,
         )
 
     def isolate_birth(self, order: SpawnIsolate, ends: Sequence[int]) -> IsolateBirth:

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from math import inf
@@ -22,6 +23,7 @@ from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import ZYGOTE, Event
 from flowherd_supervisor.core.exits import cause_of
 from flowherd_supervisor.core.machine import decide
+from flowherd_supervisor.core.startup import BOOT_TIMED_OUT
 from flowherd_supervisor.core.state import State
 from flowherd_supervisor.processes.isolates import IsolateSpecs, Isolation
 from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner
@@ -196,6 +198,8 @@ class Supervisor:
             case messages.Forked() | messages.ForkFailed():
                 yield from self._isolation.answered(message)
             case messages.Message():
+                if isinstance(message, messages.Ready):
+                    contained(handle.forget_words, None)
                 fact = fact_of(handle, message)
                 if isinstance(fact, signal.Signals):
                     yield from self._understand(fact)
@@ -257,6 +261,8 @@ class Supervisor:
             case actions.Spawn():
                 return list(self._take(self._spawner.make(order, self._state.plan.workers)))
             case actions.Note():
+                if order.event == BOOT_TIMED_OUT:
+                    order = self._with_place(order)
                 event_log.say(order)
                 self._notifier.pass_on(self._state, order)
             case actions.Exit(code):
@@ -277,6 +283,13 @@ class Supervisor:
                 if child is not None:
                     self._perform_on(child, order)
         return []
+
+    def _with_place(self, note: actions.Note) -> actions.Note:
+        """With where the import stands, if it has been looked at."""
+        places = [child.standing_at for child in self._processes if child.index == note.fields["process"]]
+        return (
+            replace(note, fields={**note.fields, "at": next(filter(None, places))}) if any(places) else note
+        )
 
     def _perform_on(self, handle: Handle, order: actions.ToChild) -> None:
         """An order to one process that has not been reaped."""

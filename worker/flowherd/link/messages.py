@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 64 * 1024
 _MESSAGE_CHARS, _REPORT_CHARS = 2_000, 8_000  # fits even when each takes the six bytes of an escape
 _NOTE_CHARS = 500
-_MOST_HAZARDS, _HAZARD_CHARS = 8, 100
+_MOST_HAZARDS, _HAZARD_CHARS = 8, 200
 _LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left out
 
 
