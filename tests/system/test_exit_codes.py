@@ -55,6 +55,19 @@ def test_0_after_a_clean_stop_while_the_engine_is_away(run_host: Callable[..., H
     assert _took_s(host, since="draining") < 5
 
 
+def test_0_once_a_burst_is_worked_off(engine: Engine, tmp_path: Path) -> None:
+    """interface.md, --burst: what is queued before and while it runs is done; then it drains by itself."""
+    first = engine.submit("hello", 5, name="x")
+    flags = ("-p", "2", "--burst", "--burst-idle", "1.5s")
+    with running_host(tmp_path, APP, *flags, url=engine.url) as host:
+        host.ready(2)
+        then = engine.submit("hello", 5, name="y")
+        assert host.wait() == 0
+        assert host.log("worked_off")[0]["idle_s"] == 1.5
+        assert [engine.workflow(one)["status"] for one in (*first, *then)] == ["completed"] * 10
+        assert not host.tree()
+
+
 def test_1_when_the_keeper_is_killed_three_times_in_10_s(
     engine: Engine, run_host: Callable[..., Host]
 ) -> None:

@@ -33,6 +33,7 @@ class Plan:
         max_tasks_per_child: activities after which a worker is replaced, None for never.
         max_memory_mb_per_child: growth in MB after which a worker is replaced, None for never.
         most_processes: what the ledger has room for.
+        burst_idle_s: how long there must be nothing to do before it drains and ends by itself, None for never.
         preload: whether workers are forked from a process that has imported the app.
 
     """
@@ -45,6 +46,7 @@ class Plan:
     max_tasks_per_child: int | None = None
     max_memory_mb_per_child: int | None = None
     most_processes: int = FEWEST_SEATS
+    burst_idle_s: float | None = None
     preload: Preload = Preload.NEVER
     threads: int | None = None
     restarts: RestartPolicy = field(default_factory=RestartPolicy)

@@ -47,10 +47,18 @@ log = structlog.stdlib.get_logger("flowherd")
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Which app to host: `module:attr`, and the folder that goes first on the path."""
+    """Which app to host: `module:attr`, and the folder that goes first on the path.
+
+    `burst_idle_s` is for how many seconds there must be nothing to do before the host ends by itself, None for never.
+    """
 
     name: str
     folder: str
+    burst_idle_s: float | None = None
+
+    def plan(self, settings: Settings) -> Plan:
+        """What to keep alive for it."""
+        return replace(plan_of(settings), burst_idle_s=self.burst_idle_s)
 
 
 def run(app: App, load: Callable[[], Settings]) -> int:
@@ -64,7 +72,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     settings = load()
     logs.setup(settings.log_level, settings.log_format)
     logs.name_process(process="supervisor")
-    plan = plan_of(settings)
+    plan = app.plan(settings)
     setproctitle(f"flowherd: supervisor of {app.name}")
     host = _Host(app, settings, load, plan)
     try:
@@ -164,7 +172,7 @@ class _Host:
         for name in UNCHANGEABLE:
             if getattr(settings, name) != getattr(self._settings, name):
                 return f"{flag_of(name)} cannot change while it runs: restart flowherd"
-        self._settings, self._plan = settings, plan_of(settings)
+        self._settings, self._plan = settings, self._app.plan(settings)
         self.config = settings.worker_config(self._plan.concurrency, usable_cpus()).model_copy(
             update={"worker_id": self.config.worker_id}
         )
