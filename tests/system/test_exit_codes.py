@@ -114,6 +114,9 @@ def test_3_when_the_app_cannot_be_imported(tmp_path: Path) -> None:
         assert host.wait() == 3
         assert _took_s(host) < 5
         assert host.log_path.read_text().count("Traceback (most recent call last)") == 1
+        last = host.log()[-1]
+        assert (last["event"], last["code"]) == ("ended", 3)
+        assert "broken_app could not be imported: " in last["reason"]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,10 @@ def test_3_when_the_app_hangs_at_import(tmp_path: Path, way: str, ended: str) ->
         assert _took_s(host) < 6
         [line] = host.log("boot_timed_out")
         assert line["remedy"] == "--boot-timeout"
+        assert (
+            host.log()[-1]["reason"]
+            == f"not ready within 1 s (--boot-timeout): {tmp_path}/hangs.py:2 <module>"
+        )
         assert line["at"] == f"{tmp_path}/hangs.py:2 <module>"
         assert host.log(ended)[0]["cause"] == "was killed by flowherd: it was not ready in time"
         assert not host.tree()
@@ -141,6 +148,7 @@ def test_5_after_more_short_ends_than_allowed_with_waits_between(tmp_path: Path)
         assert host.wait() == 5
         died = host.log("process_died")
         assert [line["cause"] for line in died] == ["was killed by SIGALRM"] * 3
+        assert host.log()[-1]["reason"] == "3 short ends within 30 s (--max-restarts)"
         started = [line for line in host.log("process_started") if line["process"] == 0]
         assert len(started) == 3
         assert [line["again_in_s"] for line in died[:1]] == [0]

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.transition import Transition
 
 SPAWN_RETRY_S = 1.0
-BOOT_TIMED_OUT = "boot_timed_out"
 BOOT_CODES = frozenset({Code.USAGE, Code.BOOT_FAILED})
 
 
@@ -86,7 +85,7 @@ def boot_timed_out(transition: Transition, process: ProcessState) -> None:
     """Neither Ready nor BootFailed came: the same as BootFailed (faults.md C19)."""
     timeout_s = transition.state.plan.boot_timeout_s
     transition.note(
-        BOOT_TIMED_OUT, Level.ERROR, process=process.number, after_s=timeout_s, remedy="--boot-timeout"
+        "boot_timed_out", Level.ERROR, process=process.number, after_s=timeout_s, remedy="--boot-timeout"
     )
     transition.kill(process, "it was not ready in time")
     if not transition.state.ever_ready and process.number != KEEPER:

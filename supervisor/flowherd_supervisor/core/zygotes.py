@@ -15,7 +15,7 @@ from flowherd_supervisor.core import events, isolates, rolling, stops
 from flowherd_supervisor.core.actions import Kill, Level
 from flowherd_supervisor.core.events import ZYGOTE
 from flowherd_supervisor.core.plan import Preload
-from flowherd_supervisor.core.startup import BOOT_CODES, BOOT_TIMED_OUT, SPAWN_RETRY_S
+from flowherd_supervisor.core.startup import BOOT_CODES, SPAWN_RETRY_S
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _boot_failed(transition: Transition, process: ProcessState, event: events.Bo
 def _boot_timed_out(transition: Transition, process: ProcessState) -> None:
     """Neither Ready nor BootFailed came: the same as BootFailed (faults.md C19)."""
     timeout_s = transition.state.plan.boot_timeout_s
-    transition.note(BOOT_TIMED_OUT, Level.ERROR, process=ZYGOTE, after_s=timeout_s, remedy="--boot-timeout")
+    transition.note("boot_timed_out", Level.ERROR, process=ZYGOTE, after_s=timeout_s, remedy="--boot-timeout")
     transition.kill(process, "it was not ready in time")
     if not transition.state.ever_ready:
         stops.begin_release(transition, Code.BOOT_FAILED)

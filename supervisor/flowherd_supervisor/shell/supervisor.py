@@ -23,7 +23,6 @@ from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import ZYGOTE, Event
 from flowherd_supervisor.core.exits import cause_of
 from flowherd_supervisor.core.machine import decide
-from flowherd_supervisor.core.startup import BOOT_TIMED_OUT
 from flowherd_supervisor.core.state import State
 from flowherd_supervisor.processes.isolates import IsolateSpecs, Isolation
 from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner
@@ -84,6 +83,7 @@ class Supervisor:
         self._look_at = -inf
         self._notifier = Notifier(self._processes)
         self._exit_code: int | None = None
+        self._why = ""  # it gives up, if it does
         self._undecided: list[Event] = []
         self._again_at = inf
 
@@ -261,12 +261,14 @@ class Supervisor:
             case actions.Spawn():
                 return list(self._take(self._spawner.make(order, self._state.plan.workers)))
             case actions.Note():
-                if order.event == BOOT_TIMED_OUT:
+                if order.event == "boot_timed_out":
                     order = self._with_place(order)
                 event_log.say(order)
+                self._why = event_log.reason_of(order) or self._why
                 self._notifier.pass_on(self._state, order)
             case actions.Exit(code):
                 self._exit_code = code
+                event_log.say_end(code, self._why)
             case actions.DumpStacks():
                 for handle in self._processes:
                     self._send(handle, messages.DumpStacks())
