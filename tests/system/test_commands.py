@@ -186,8 +186,8 @@ def test_with_two_supervisors_status_asks_which(
         said(tmp_path, "app_loaded")
         done = flowherd("status")
         assert done.returncode == 2
-        both = ", ".join(map(str, sorted((host.pid, other.pid))))
-        assert f"choose one with --pid: {both}" in done.stderr
+        for pid in (host.pid, other.pid):
+            assert f"  --pid {pid} sample_app:registry in {APPS}\n" in done.stderr
         assert f"pid {other.pid}," in flowherd("status", "--pid", str(other.pid)).stdout
 
 

@@ -26,7 +26,7 @@ def scale(
 
 
 @ctl_app.command
-def restart(
+def reload(
     *,
     wait: Annotated[
         bool, Parameter(help="return when every process is new, or why it is not", negative="")
@@ -38,7 +38,7 @@ def restart(
     """Read the settings again and import the app anew, process after process, as HUP does."""
     from flowherd_supervisor.cli import ctl as part  # noqa: PLC0415 - `flowherd --help` needs none of it
 
-    return part.restart(part.Where(admin, pid), wait=wait, timeout_s=timeout)
+    return part.reload(part.Where(admin, pid), wait=wait, timeout_s=timeout)
 
 
 @ctl_app.command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from flowherd.link.sharing import spread
@@ -59,6 +59,15 @@ class Plan:
     def workers(self) -> int:
         """How many poll: what users call processes."""
         return self.threads or self.processes
+
+    def scaled(self, workers: int) -> Plan:
+        """The same with another number of workers."""
+        return replace(self, processes=workers) if self.threads is None else replace(self, threads=workers)
+
+    @property
+    def most(self) -> int:
+        """How many workers there can be: each needs a slot and room in the ledger."""
+        return min(self.most_processes, self.concurrency)
 
     @property
     def shares(self) -> tuple[int, ...]:

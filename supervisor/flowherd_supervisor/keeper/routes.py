@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 GET = ("GET", "HEAD")
-PAGES = frozenset({"/livez", "/readyz", "/metrics", "/api/status", "/api/advice", "/api/events"})
+PAGES = frozenset(
+    {"/livez", "/readyz", "/metrics", "/api/status", "/api/advice", "/api/activities", "/api/events"}
+)
 _API = "/api/"
-ORDERS = frozenset({"scale", "restart", "quiet", "resume", "drain", "stacks"})
+ORDERS = frozenset({"scale", "reload", "quiet", "resume", "drain", "stacks"})
 MAX_BODY = 1024
 _ALREADY = {"quiet": False, "resume": True}  # what polling is when the order would change nothing
 _ACCEPTED = {
-    "restart": "replacing every process, one after the other",
+    "reload": "replacing every process, one after the other",
     "drain": "draining: what runs may end, the rest is given back",
     "quiet": "polling pauses; what runs goes on",
     "resume": "polling goes on",
@@ -139,6 +141,8 @@ class Routes:
                 reply = Reply(200, self._metrics.page(), CONTENT_TYPE)
             case "/api/status":
                 reply = Reply.json(200, self._board.document())
+            case "/api/activities":
+                reply = Reply.json(200, self._board.activities())
             case "/api/advice":
                 reply = Reply.json(200, self._board.advice())
             case _:
@@ -224,7 +228,9 @@ def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
         return _scale(body, told)
     if order in _ALREADY and told.polling is _ALREADY[order]:
         return Answer(200, "polling goes on already" if told.polling else "polling is paused already")
-    return Answer(202, _ACCEPTED[order], Asked(order))
+    kept = order == "reload" and told.configured not in {0, told.wanted}
+    scaled = f"; the {told.wanted} processes that were scaled to stay" if kept else ""
+    return Answer(202, _ACCEPTED[order] + scaled, Asked(order))
 
 
 def _scale(body: bytes, told: SupervisorState) -> Answer:

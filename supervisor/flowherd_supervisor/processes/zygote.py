@@ -78,6 +78,7 @@ def main(setup: ZygoteSetup, link: Link) -> int:
     activities = {definition.name: definition.mode.value for definition in loaded.registry}
     try:
         link.send(ready(worker_type, activities, found))
+        link.send(worker_process.serves_of(loaded.registry, worker_type or setup.setups.config.worker_type))
         return _Zygote(setup, link, loaded).serve()
     except LinkClosed:
         return Exit.CLEAN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -160,6 +161,8 @@ class _Host:
             supervisor_pid=self._pid,
             started_at=self._started_at,
             auth_grace_s=self._settings.auth_grace,
+            app=self._app.name,
+            folder=str(Path(self._app.folder).resolve()),
         )
         return keeper.main(setup, link)
 

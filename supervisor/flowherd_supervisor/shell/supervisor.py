@@ -197,6 +197,8 @@ class Supervisor:
                 yield from self._take(self._spawner.answered(message))
             case messages.Forked() | messages.ForkFailed():
                 yield from self._isolation.answered(message)
+            case messages.Serves():
+                self._notifier.serves(self._state, message)
             case messages.Message():
                 if isinstance(message, messages.Ready):
                     contained(handle.forget_words, None)

@@ -18,7 +18,7 @@ from flowherd.exits import Exit
 from flowherd.isolates.host import LinkedHost
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
-from flowherd.link.messages import BootFailed, Message, boot_failed, ready
+from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves
 from flowherd.process import fork_guard
 from flowherd.process.boot import load
 from flowherd.process.build import BuiltWorker, WorkerPlace
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from flowherd.execution.environment import Tracing
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
-    from flowherd.link.messages import Downward, Ready, Stopped
+    from flowherd.link.messages import Downward, Ready, Serves, Stopped
     from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
@@ -155,6 +155,11 @@ def ready_of(registry: Registry, setup: ChildSetup) -> Ready:
     )
 
 
+def serves_of(registry: Registry, worker_type: str) -> Serves:
+    """What whoever has imported the app says of its activities' parameters."""
+    return serves(worker_type, {definition.name: definition.binding.taken for definition in registry})
+
+
 def _worker_type(registry: Registry, setup: ChildSetup) -> str:
     return registry.worker_type or setup.config.worker_type
 
@@ -174,6 +179,8 @@ async def _work(
 
     orders.serve(deliver)
     link.send(ready_of(registry, setup))
+    if setup.loaded is None:
+        link.send(serves_of(registry, _worker_type(registry, setup)))
     try:
         return await worker.run()
     finally:
