@@ -95,15 +95,15 @@ class StatusBoard:
     def activities(self) -> dict[str, Any]:
         """What is served here: the engine, the worker type, the parameters of each activity (None: any), and polls."""
         now = time.monotonic()
-        polled_at = max(
-            (segment.clock(Clock.LAST_GOOD_POLL) for segment in self._ledger.segments if segment.readable),
-            default=0.0,
-        )
+        live = [one for one in self._ledger.segments if one.life is Life.LIVE and one.readable]
+        polled_at = max((segment.clock(Clock.LAST_GOOD_POLL) for segment in live), default=0.0)
+        free = sum(max(segment.get(Cell.LIMIT) - segment.get(Cell.RUNNING), 0) for segment in live)
         return {
             "pid": self._supervisor_pid,
             "app": self._app,
             "engine": self._api_url,
             "worker": self.serves.worker_type if self.serves else None,
+            "free_slots": free,
             "polled_s_ago": round(now - polled_at, 1) if polled_at else None,
             "activities": self.serves.takes if self.serves else {},
         }
