@@ -88,7 +88,7 @@ def main(setup: ChildSetup, link: Link) -> int:
     logs.name_process(process=setup.index)
     os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
-    orders = CommandReader(link)
+    orders = CommandReader(link, [setup.segment])
     orders.start()
     loaded: LoadedApp | BootFailed | None = setup.loaded
     if loaded is None:
@@ -155,9 +155,14 @@ def ready_of(registry: Registry, setup: ChildSetup) -> Ready:
     )
 
 
-def serves_of(registry: Registry, worker_type: str) -> Serves:
-    """What whoever has imported the app says of its activities' parameters."""
-    return serves(worker_type, {definition.name: definition.binding.taken for definition in registry})
+def serves_of(registry: Registry, setup: ChildSetup) -> Serves:
+    """What a process that has imported the app says of its activities' parameters."""
+    return serves(_worker_type(registry, setup), taken_by(registry))
+
+
+def taken_by(registry: Registry) -> dict[str, frozenset[str] | None]:
+    """The parameters that each activity takes, None for any."""
+    return {definition.name: definition.binding.taken for definition in registry}
 
 
 def _worker_type(registry: Registry, setup: ChildSetup) -> str:
@@ -180,7 +185,7 @@ async def _work(
     orders.serve(deliver)
     link.send(ready_of(registry, setup))
     if setup.loaded is None:
-        link.send(serves_of(registry, _worker_type(registry, setup)))
+        link.send(serves_of(registry, setup))
     try:
         return await worker.run()
     finally:
