@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowherd.leases.cancellation import NotCancelled
 from flowherd.ledger import Ledger
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import Asked, Serves, SupervisorState
@@ -37,13 +38,20 @@ class Asking:
         self.board = StatusBoard(ledger, "http://engine:8080", "0.1.0", 1, time.monotonic())
         self.board.supervisor = told()
         self.orders: list[Message] = []
+        self.cancelled: list[tuple[str, bool]] = []
         self.gone = False
-        self.routes = Routes(ledger, self.board, EventLog(), self._ask)
+        self.routes = Routes(ledger, self.board, EventLog(), self._ask, self._cancel)
 
     def _ask(self, message: Message) -> None:
         if self.gone:
             raise LinkClosed("end of file")
         self.orders.append(message)
+
+    async def _cancel(self, activity_id: str, *, requeue: bool) -> str:
+        if self.gone:
+            raise NotCancelled("nobody holds it")
+        self.cancelled.append((activity_id, requeue))
+        return "done"
 
     async def __call__(
         self, way: str, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b""
@@ -263,3 +271,19 @@ async def test_what_the_activities_take_can_be_asked_for(asking: Asking) -> None
     _, said = await asking("unix", "GET", "/api/activities")
     assert (said["engine"], said["worker"]) == ("http://engine:8080", "py-std")
     assert said["activities"] == {"add": ["a", "b"], "any": None}
+
+
+async def test_one_activity_is_cancelled_by_whoever_holds_the_leases(asking: Asking) -> None:
+    """While the supervisor drains, too: it is what a drain may wait for."""
+    asking.board.supervisor = told(state="draining")
+    status, said = await asking(
+        "unix", "POST", "/api/cancel", JSON, b'{"activity_id": "a-1", "requeue": true}'
+    )
+    assert (status, said, asking.orders) == (200, {"note": "done", "accepted": True}, [])
+    assert await asking("unix", "POST", "/api/cancel", JSON, b'{"activity_id": "a-2"}')
+    assert asking.cancelled == [("a-1", True), ("a-2", False)]
+    for body in (b"", b"{}", b'{"activity_id": 1}', b'{"activity_id": "a", "x": 1}'):
+        assert (await asking("unix", "POST", "/api/cancel", JSON, body))[0] == 422
+    asking.gone = True
+    status, said = await asking("unix", "POST", "/api/cancel", JSON, b'{"activity_id": "a-1"}')
+    assert (status, said["error"]) == (409, "nobody holds it")

@@ -77,6 +77,34 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
         assert "no running supervisor found" in said
 
 
+def test_one_stuck_activity_is_cancelled_for_good_or_handed_out_again(
+    engine: Engine, tmp_path: Path, ctl: Ctl
+) -> None:
+    """The engine hears it, the handler is stopped, and its neighbours go on."""
+    journal = tmp_path / "journal"
+    [stuck] = engine.submit("wait", seconds=300, journal=str(journal))
+    with running_host(tmp_path, "sample_app:registry", "-p", "1", url=engine.url) as host:
+        host.ready(1)
+
+        def running() -> list[str]:
+            return [one["activity_id"] for row in host.status()["children"] for one in row["activities"]]
+
+        [activity_id] = eventually(running, "a running activity")
+        code, said, _ = ctl(host, "cancel", activity_id, "--requeue")
+        assert code == 0
+        assert f"wait {activity_id} goes back to the engine" in said
+        eventually(lambda: journal.read_text().count("start") == 2, "its second attempt")
+        assert running() == [activity_id], "the first one was stopped"
+        code, said, _ = ctl(host, "cancel", activity_id)
+        assert "has failed for good (CANCELLED); its handler is told to stop" in said
+        assert engine.ended(stuck)["activities"][0]["error"] == "cancelled by an operator"
+        eventually(lambda: not running(), "its end")
+        code, _, said = ctl(host, "cancel", activity_id)
+        assert code == 2
+        assert f"no process of this host holds an activity {activity_id}" in said
+        assert "end" not in journal.read_text()
+
+
 def test_from_another_folder_a_host_is_steered_by_its_pid_alone(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,20 +37,20 @@ class Where:
         return f"--pid {self.pid}" if self.pid is not None else "the supervisor"
 
 
-def order(where: Where, name: str, processes: int | None = None) -> int:
+def order(where: Where, name: str, **body: Any) -> int:
     """Gives one order, prints what is said to it, and returns the exit code.
 
     Args:
         where: which supervisor.
-        name: `scale`, `reload`, `quiet`, `resume`, `drain` or `stacks`.
-        processes: for `scale`.
+        name: `scale`, `reload`, `quiet`, `resume`, `drain`, `stacks` or `cancel`.
+        body: what the order needs: `processes` for `scale`, `activity_id` and `requeue` for `cancel`.
 
     Raises:
         ConfigurationError: there is no such supervisor, or it is asked over TCP, where nobody steers.
 
     """
     with open_admin(where.admin, where.pid, to_steer=True) as client:
-        return _give(client, where, name, processes)
+        return _give(client, where, name, body)
 
 
 def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
@@ -60,12 +60,12 @@ def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     """
     with open_admin(where.admin, where.pid, to_steer=True) as client:
         if not wait:
-            return _give(client, where, "reload", None)
+            return _give(client, where, "reload", {})
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
         seen = {"last-event-id": str(int(time.time() * 1e6))}  # events are numbered by their time
         try:
             with client.stream("GET", "/api/events", headers=seen) as news:
-                code = _give(client, where, "reload", None)
+                code = _give(client, where, "reload", {})
                 return code or _outcome(news.iter_lines(), give_up_at)
         except httpx.HTTPError as error:
             sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
@@ -94,7 +94,7 @@ def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     """Lets the supervisor drain; with `wait` returns when it has ended, or 1 after `timeout_s` seconds."""
     with open_admin(where.admin, where.pid, to_steer=True) as client:
         pidfd = _pidfd_of(client) if wait else None
-        code = _give(client, where, "drain", None)
+        code = _give(client, where, "drain", {})
         if not wait or code != Exit.CLEAN:
             return code
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
@@ -105,8 +105,7 @@ def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     return Exit.INTERNAL
 
 
-def _give(client: httpx.Client, where: Where, name: str, processes: int | None) -> int:
-    body = {} if processes is None else {"processes": processes}
+def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -> int:
     host = _name_of(client)
     try:
         reply = client.post(f"/api/{name}", json=body)

@@ -114,7 +114,13 @@ class _Keeper:
         self._orphans = Orphans(setup.ledger, keep.woken.set)
         self._link.set_blocking(blocking=False)
         loop.add_reader(self._link.fileno(), self._read_link)
-        routes = Routes(setup.ledger, self._board, self._events, self._link.send)
+
+        async def cancel(activity_id: str, *, requeue: bool) -> str:
+            """From the loop of the pages, on this one."""
+            work = keep.cancel(activity_id, requeue=requeue)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+        routes = Routes(setup.ledger, self._board, self._events, self._link.send, cancel)
         HttpThread(routes, setup.sockets).start()
         self._say(Ready())
         await keep.run_until(self._tasks.spawn(self._until_ended()))

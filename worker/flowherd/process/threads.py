@@ -37,9 +37,9 @@ from flowherd.process.worker_process import (
     build_worker,
     ignore_signals,
     ready_of,
-    serves_of,
     refuse,
     send_last,
+    serves_of,
 )
 from flowherd.telemetry.start import begin_tracing, end_tracing
 from flowherd.worker.tasks import start_thread
