@@ -1,4 +1,4 @@
-"""Each exit code of interface.md by a real run: people script against them."""
+"""Each exit code of supervisor/README.md by a real run: people script against them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_0_after_a_clean_stop_while_the_engine_is_away(run_host: Callable[..., H
 
 
 def test_0_once_a_burst_is_worked_off(engine: Engine, tmp_path: Path) -> None:
-    """interface.md, --burst: what is queued before and while it runs is done; then it drains by itself."""
+    """--burst: what is queued before and while it runs is done; then it drains by itself."""
     first = engine.submit("hello", 5, name="x")
     flags = ("-p", "2", "--burst", "--burst-idle", "1.5s")
     with running_host(tmp_path, APP, *flags, url=engine.url) as host:
@@ -71,7 +71,7 @@ def test_0_once_a_burst_is_worked_off(engine: Engine, tmp_path: Path) -> None:
 def test_1_when_the_keeper_is_killed_three_times_in_10_s(
     engine: Engine, run_host: Callable[..., Host]
 ) -> None:
-    """design.md §5: that is a defect; drain, say so, and leave."""
+    """That is a defect: drain, say so, and leave."""
     host = run_host(APP, url=engine.url)
     for round_number in (1, 2, 3):
         os.kill(host.keeper(), signal.SIGKILL)

@@ -31,7 +31,7 @@ class Found:
         return f"{self.pid}{said}"
 
     def is_at(self, folder: Path) -> bool:
-        """Whether its app, or it itself, is in this folder; a host that has said nothing may be."""
+        """True if its app, or it itself, is in this folder; a host that has said nothing may be."""
         try:
             own = Path(f"/proc/{self.pid}/cwd").readlink()
         except OSError:  # it is in another PID namespace, or has just ended
@@ -73,7 +73,7 @@ def ask(page: str, key: str, *, admin: str | None, pid: int | None) -> tuple[str
 
 
 def open_admin(admin: str | None, pid: int | None, *, to_steer: bool = False) -> httpx.Client:
-    """A client for a supervisor's admin pages (interface.md, Admin).
+    """A client for a supervisor's admin pages.
 
     Args:
         admin: as for `ask`.

@@ -25,10 +25,10 @@ from flowherd.process.user_frames import where_main_stands
 from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.settings.checks import cautions
 from flowherd.settings.sources import Loaded, flag_of
+from flowherd.tasks import start_thread
 from flowherd.telemetry.wanted import wanted
 from flowherd.transport.transport import new_client
-from flowherd.worker.tasks import start_thread
-from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.processes.cpus import usable_cpus
 from flowherd_supervisor.shell.planning import plan_of
 
 if TYPE_CHECKING:

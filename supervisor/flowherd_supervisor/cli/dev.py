@@ -1,7 +1,6 @@
 """`flowherd dev`: starts an engine, a host and what watches files as programs, and ends them in order.
 
-No variable of a real engine reaches them: what is tried out here must never claim somebody's work (interface.md, the
-other commands).
+No variable of a real engine reaches them: what is tried out here must never claim somebody's work.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from flowherd.exits import Exit
 from flowherd_supervisor.cli import reload
-from flowherd_supervisor.cli.engine_extra import require_engine
 from flowherd_supervisor.cli.itself import called_from
 from flowherd_supervisor.processes.prctl import stop_with_parent
 from flowherd_supervisor.shell.signals import Signals
+from flowherd_supervisor.testkit.engine_extra import require_engine
 from flowherd_supervisor.testkit.programs import Program, ProgramError, clean_environment
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What hosts on this machine serve: the parameters of their activities, and when they asked for work; it asks them."""
+"""Asks the hosts of this machine for the parameters of their activities, and when they polled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GLANCE_S = 1.0
 
 
 class Served(msgspec.Struct, frozen=True):
-    """One host's `/api/activities`; `activities` has the parameters of each, None for any."""
+    """The `/api/activities` of a host; `activities` has the parameters of each, None for any."""
 
     pid: int
     app: str
@@ -33,7 +33,7 @@ class Served(msgspec.Struct, frozen=True):
         return f"{self.app}, pid {self.pid}"
 
     def serves(self, engine: str, worker: str) -> bool:
-        """Whether it works for this engine and type; an address of this machine has several names."""
+        """True if it works for this engine and type; an address of this machine has several names."""
         return (_origin(self.engine), self.worker) == (_origin(engine), worker)
 
 
@@ -56,7 +56,7 @@ def served_here() -> list[Served]:
 
 
 def not_taken(activity: str, given: Iterable[str], hosts: Sequence[Served]) -> str:
-    """Why parameters are no use to an activity, as one host knows it; "" if any host takes them or none knows it."""
+    """The complaint about a parameter that an activity does not take; "" if any host takes all or none knows it."""
     said = ""
     for host in hosts:
         if activity not in host.activities:

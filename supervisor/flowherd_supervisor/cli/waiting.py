@@ -1,4 +1,4 @@
-"""What `flowherd submit` says while it waits: how the workflow stands, and whether anybody asks for work."""
+"""Says how a workflow stands while `flowherd submit` waits, and that nobody polls for it; it asks the hosts here."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Waiting:
                 )
 
     def _news(self, workflow: Workflow, waited_s: float) -> Iterator[tuple[str, str]]:
-        """What could be said, and what makes it new."""
+        """Pairs of what makes a line new, and the line."""
         steps = ", ".join(f"{step.activity_key} {step.status}" for step in workflow.activities)
         yield steps, f"{workflow.status} after {waited_s:.0f} s" + (f": {steps}" if steps else "")
         for step in workflow.activities:

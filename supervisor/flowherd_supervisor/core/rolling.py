@@ -38,7 +38,7 @@ def scale_requested(transition: Transition, wanted: int) -> None:
 
 
 def with_scale_kept(transition: Transition, plan: Plan) -> Plan:
-    """What a reload asks for; as many processes as were scaled to, unless the settings have another number now."""
+    """The plan of a reload with the number of processes that was scaled to, unless the settings have another now."""
     state = transition.state
     transition.state = replace(state, configured=plan.workers)
     wanted = min(state.plan.workers, plan.most)

@@ -27,7 +27,7 @@ class Burst:
     _empty_before: int = 0
 
     def is_worked_off(self, state: Brain, awake_s: float) -> bool:
-        """Whether nothing was held or claimed for `burst_idle_s`, and a poll has brought nothing meanwhile.
+        """True once nothing was held or claimed for `burst_idle_s`, and a poll has brought nothing meanwhile.
 
         An engine that does not answer proves nothing; what a dead process held is work until it is settled.
 

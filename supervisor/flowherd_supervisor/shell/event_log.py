@@ -32,7 +32,7 @@ def say(note: Note) -> None:
 
 
 def reason_of(note: Note) -> str:
-    """Why the host gives up, in one line, where the note says that it does."""
+    """The reason for giving up, in one line, of a note that says so; "" of any other."""
     fields = note.fields
     match note.event:
         case "boot_failed" | "credentials_refused":
@@ -80,13 +80,13 @@ def say_last_words(child: Child) -> None:
 
 
 def name_of(index: int) -> int | str:
-    """What a process is called in the log."""
+    """The name of a process in the log."""
     return {KEEPER: "keeper", ZYGOTE: "preload"}.get(index, index)
 
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """What a supervisor says once, before it starts."""
+    """The facts a supervisor tells once, before it starts."""
 
     version: str
     app: str

@@ -43,7 +43,7 @@ class Token:
 
 
 class TokenSource(Protocol):
-    """Where a client gets its bearer."""
+    """A source of bearer tokens for a client."""
 
     def known(self) -> Token | None:
         """The token to send if it is here, which spares the call the waiting; None: ask `current`."""
@@ -180,7 +180,7 @@ class HostTokens:
 
     @property
     def ever_granted(self) -> bool:
-        """Whether this host has ever had a token, from this keeper or one before."""
+        """True when this host has ever had a token, from this keeper or one before."""
         return self._ledger.get(Host.TOKEN_VERSION) > 0
 
     @property
@@ -220,7 +220,7 @@ class HostTokens:
         return Token(*self._ledger.token())
 
     async def _try(self) -> None:
-        """One request; whoever comes within the pause after a failed one shares its error (faults.md M11)."""
+        """Makes a request; whoever comes within the pause after a failed one shares its error (faults.md M11)."""
         if self._trouble is not None and self.pause_s > 0:
             raise self._trouble.with_traceback(None)
         try:
@@ -265,7 +265,7 @@ class HostTokens:
         return is_another
 
     async def _ask(self) -> _Granted:
-        """One request; a 401 may be anything, even an outage of the engine's database (fact 19)."""
+        """Makes a request; a 401 may be anything, even an outage of the engine's database (fact 19)."""
         try:
             async with asyncio.timeout(_TOKEN_DEADLINE_S):
                 status, body = await self._post_form()

@@ -1,4 +1,4 @@
-"""What an executor of handlers is, and whom it tells what becomes of them; nothing runs here."""
+"""The protocol of executors of handlers, and of those they tell what becomes of them; nothing runs here."""
 
 from __future__ import annotations
 

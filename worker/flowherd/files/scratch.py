@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd.files.file_ends import storage_errors
-from flowherd.worker.tasks import start_thread
+from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     import threading
@@ -39,7 +39,7 @@ def _default_path() -> str:
 
 
 class Scratch:
-    """One process's folder; nothing exists before the first `folder`.
+    """The folder of one process; nothing exists before the first `folder`.
 
     Args:
         base: what all processes of this user share.

@@ -1,4 +1,4 @@
-"""Where a record's sums of money lie, so that a crash in mid-write leaves the sums before; it knows no money.
+"""The layout of a record's sums of money, such that a crash in mid-write leaves the sums before; it knows no money.
 
 Each record has two slots of half a page. A write goes to the slot that does not hold the newest sums and carries
 the record's sequence, a turn that grows, and a CRC over all of it. Readers take the newest slot that checks and is
@@ -25,7 +25,7 @@ def newest(area: bytes, sequence: int) -> bytes | None:
 
 
 def write_of(area: bytes, sequence: int, sums: bytes) -> tuple[int, bytes]:
-    """What to write to keep `sums`, and at which offset of the area.
+    """The offset in the area and the bytes that keep `sums`.
 
     Args:
         area: the record's two slots as they are.

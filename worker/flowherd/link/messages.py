@@ -18,7 +18,7 @@ _LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left o
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
-    """What travels on a link; the class name is its type."""
+    """A message on a link; the class name is its type."""
 
 
 # Up: from a child to the supervisor

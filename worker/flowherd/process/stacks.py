@@ -23,7 +23,7 @@ _FRAMES = 25
 
 
 def dump_activities(log: BoundLogger, segments: Iterable[Segment]) -> None:
-    """One record for each activity whose handler runs, the oldest first."""
+    """Logs a record for each activity whose handler runs, the oldest first."""
     now = time.monotonic()
     running = [record for segment in segments for record in segment.records() if record.is_at_work]
     for record in sorted(running, key=lambda one: one.started_at):
@@ -36,7 +36,7 @@ def dump_activities(log: BoundLogger, segments: Iterable[Segment]) -> None:
 
 
 def dump_threads(log: BoundLogger) -> None:
-    """One record for each thread, also while another thread blocks the loop; those in users' code first."""
+    """Logs a record for each thread, also while another thread blocks the loop; those in users' code first."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found = [
         (names.get(ident, str(ident)), _places(traceback.extract_stack(frame)))
@@ -46,7 +46,7 @@ def dump_threads(log: BoundLogger) -> None:
 
 
 def dump_tasks(log: BoundLogger) -> None:
-    """One record for each task of the running loop, down to what it waits in; those in users' code first."""
+    """Logs a record for each task of the running loop, down to what it waits in; those in users' code first."""
     found = [(task.get_name(), _waiting_in(task.get_coro())) for task in asyncio.all_tasks()]
     _say(log, "stack_of_task", "task", found)
 

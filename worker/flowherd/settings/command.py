@@ -1,4 +1,4 @@
-"""How a command of both programs ends: its exit code, and what is said about a slip; it imports no setting."""
+"""Calls a command and turns its end into an exit code, and a slip into a line; it imports no setting."""
 
 from __future__ import annotations
 

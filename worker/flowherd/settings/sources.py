@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 CONFIG_VARIABLE = "KRUXIAFLOW_WORKER_CONFIG"
-_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too (interface.md, APP)
+_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too
 _Found = dict[str, tuple[Any, str]]  # field name: its value, and where it was found
 
 
@@ -143,7 +143,7 @@ def _unknown(key: str, model: type[BaseModel]) -> str:
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
-    """One line for each wrong value: where it stands and what would be right; never the value itself."""
+    """Lists the wrong values, a line each: where it stands and what would be right; never the value itself."""
     by_variable = {variable_of(name): name for name in Settings.model_fields}
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
@@ -165,7 +165,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
 
 
 def _said_by(message: str, origins: Mapping[str, str]) -> str:
-    """Where the flags that a message names were really set, if not on the command line."""
+    """Names where the flags of a message were really set, if not on the command line."""
     elsewhere = {flag_of(name): origin for name, origin in origins.items() if not origin.startswith("--")}
     words = message.replace(":", " ").replace(",", " ").split()
     parts = [f"{flag} comes from {origin}" for flag, origin in elsewhere.items() if flag in words]

@@ -23,7 +23,7 @@ from flowherd.isolates.isolate_protocol import (
     decode_downward,
 )
 from flowherd.sdk.run_state import CancelReason
-from flowherd.worker.tasks import start_thread
+from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from flowherd.isolates.inside.remote import RemoteState

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flowherd import fork_guard
 from flowherd.errors import AppImportError, LifespanFailed
+from flowherd.execution import lifespan
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.profiles import WholeProcess
@@ -37,9 +39,8 @@ from flowherd.isolates.isolate_protocol import (
     Succeeded,
     Unsuccessful,
 )
+from flowherd.loops import new_loop
 from flowherd.model import Activity, Completed, Failed, Result
-from flowherd.process import fork_guard, lifespan
-from flowherd.process.loops import new_loop
 from flowherd.sdk.context import ActivityContext
 from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.telemetry.start import begin_tracing, end_tracing

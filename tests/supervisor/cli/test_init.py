@@ -1,0 +1,109 @@
+"""`flowherd init`: what it writes works as it is, and it never writes over anything."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from deploy_kit import run_tool
+
+from flowherd.errors import ConfigurationError
+from flowherd.settings import sources
+from flowherd.settings.model import ActivitySettings, Settings
+from flowherd_supervisor.cli.init import init
+from flowherd_supervisor.cli.itself import called_from
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def project(folder: Path) -> Path:
+    """A project with a name of its own."""
+    assert init(folder / "shop", "shop_app") == 0
+    return folder / "shop"
+
+
+@pytest.mark.parametrize("place", ["alone", "in a clone"])
+def test_its_own_test_passes(project: Path, place: str) -> None:
+    """With pytest alone, also in a clone of flowherd, where the README puts it: the settings there are not its own."""
+    if place == "in a clone":
+        shutil.copy(ROOT / "pyproject.toml", project.parent)
+    plain = [
+        word for plugin in ("cacheprovider", "xdist", "timeout", "asyncio") for word in ("-p", f"no:{plugin}")
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", *plain]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60, check=False)
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_its_settings_change_nothing_and_name_every_key_with_its_default(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each line can be made to hold by itself; the secret alone is missing: it has no place in this file."""
+    monkeypatch.chdir(project)
+    assert sources.load({}).origins == {}
+    lines = (project / "flowherd.toml").read_text().splitlines()
+    assert all(line.startswith(("# ", "## ")) and len(line) <= 110 for line in lines if line)
+    keys = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+    (project / "flowherd.toml").write_text("\n".join(keys))
+    written = tomllib.loads((project / "flowherd.toml").read_text())
+    assert {*written} == {*Settings.model_fields} - {"client_secret"}
+    assert {*written["activities"]["count_words"]} == {*ActivitySettings.model_fields}
+    settings = sources.load({}).settings
+    for name, info in Settings.model_fields.items():
+        if info.default is not None and name != "activities":
+            assert getattr(settings, name) == info.default, name
+    assert settings.activities["count_words"].max_concurrent == 4
+
+
+def test_its_files_are_as_clean_as_ours(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first file a newcomer sees is an example."""
+    pytest.importorskip("ruff", reason="the style of the starter is judged where ruff is installed")
+    monkeypatch.chdir(project)
+    for words in (["check", "--select", "E,F,I,UP,B", "--isolated"], ["format", "--check", "--isolated"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *words, "."], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+    assert not any("@" in line and "@registry" not in line for line in (project / "shop_app.py").open())
+
+
+def test_its_unit_is_one_that_systemd_takes(project: Path) -> None:
+    """With its own paths: they are made for the machine it was written on."""
+    unit = project / "shop_app.service"
+    text = unit.read_text()
+    assert f"WorkingDirectory={project}\n" in text
+    assert "run shop_app:registry\n" in text
+    assert "@" not in text
+    assert run_tool("systemd-analyze", "verify", unit).strip() == ""
+
+
+def test_a_path_that_systemd_would_misread_is_written_for_it(folder: Path) -> None:
+    """% begins a specifier, a space ends a word."""
+    init(folder / "50% off", "my_app")
+    assert "50%%\\x20off\n" in (folder / "50% off" / "my_app.service").read_text()
+
+
+def test_nothing_is_written_over_and_nothing_is_written_beside_it(project: Path) -> None:
+    """All or nothing: half a project helps nobody."""
+    (project / "shop_app.py").write_text("mine")
+    for path in project.iterdir():
+        if path.name != "shop_app.py":
+            path.unlink()
+    with pytest.raises(ConfigurationError, match="there already"):
+        init(project, "shop_app")
+    assert [path.name for path in project.iterdir()] == ["shop_app.py"]
+    assert (project / "shop_app.py").read_text() == "mine"
+
+
+def test_it_says_what_comes_next(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From where one stands, as the shell that is there finds it."""
+    there = folder / "a"
+    init(there, "my_app")
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"next: cd {there} && {called_from(there)} dev my_app:registry"
+    init(folder, "other_app")
