@@ -29,6 +29,7 @@ from flowherd.link.messages import (
     ForkFailed,
     decode_downward,
     ready,
+    serves,
 )
 from flowherd.process import worker_process
 from flowherd.process.preload import rehearse, warm_up
@@ -78,6 +79,8 @@ def main(setup: ZygoteSetup, link: Link) -> int:
     activities = {definition.name: definition.mode.value for definition in loaded.registry}
     try:
         link.send(ready(worker_type, activities, found))
+        served = worker_type or setup.setups.config.worker_type
+        link.send(serves(served, worker_process.taken_by(loaded.registry)))
         return _Zygote(setup, link, loaded).serve()
     except LinkClosed:
         return Exit.CLEAN

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-import os
 import re
 import tempfile
 import threading
@@ -203,11 +202,3 @@ async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in doomed:
         task.cancel()
     await asyncio.gather(*doomed, return_exceptions=True)
-
-
-def local_path(path: str | os.PathLike[str]) -> Path:
-    """The path as the handler meant it, whatever the working directory is later."""
-    try:
-        return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a symlink, which F3 forbids
-    except (TypeError, ValueError):
-        raise InvalidFile("path should be a string or a Path") from None

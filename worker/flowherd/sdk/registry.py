@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from difflib import get_close_matches
 from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
 
@@ -190,8 +191,10 @@ class Registry:
         """
         strangers = changes.keys() - set(self.names())
         if strangers:
-            known = ", ".join(self.names())
-            raise RegistryError(f"[activities.{min(strangers)}] configures no activity of this app: {known}")
+            name = min(strangers)
+            close = get_close_matches(name, self.names(), 1)
+            known = f"did you mean {close[0]}?" if close else f"it has {', '.join(self.names())}"
+            raise RegistryError(f"[activities.{name}] configures no activity of this app: {known}")
         registry = Registry(self.worker_type, lifespan=self.lifespan)
         for found in self:
             change = changes.get(found.name, {})
