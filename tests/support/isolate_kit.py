@@ -38,8 +38,8 @@ from flowherd.link.messages import (
     decode_downward,
     decode_upward,
 )
+from flowherd.process.loading import LoadedApp, load_app
 from flowherd.process.worker_process import ignore_signals
-from flowherd.sdk.loading import LoadedApp, load_app
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 

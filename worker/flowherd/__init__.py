@@ -66,6 +66,8 @@ def __getattr__(name: str) -> Any:
     """Imports a public name: 0.3 s of CPU for all of them, 0.02 without (2026-11)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "Registry":
+        import_module(f"{__name__}.stock.adapt")  # a registry takes the stock SDK's activities too
     found = getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'errors')}"), name)
     globals()[name] = found
     return found

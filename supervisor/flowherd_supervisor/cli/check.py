@@ -21,8 +21,8 @@ from flowherd.errors import AppImportError, ConfigurationError, EngineError, Eng
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
 from flowherd.logs import visible
+from flowherd.process.loading import choose_worker_type, load_app
 from flowherd.process.user_frames import where_main_stands
-from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.settings.checks import cautions
 from flowherd.settings.sources import Loaded, flag_of
 from flowherd.tasks import start_thread

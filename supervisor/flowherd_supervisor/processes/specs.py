@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.link import Link
     from flowherd.link.messages import BootFailed
-    from flowherd.sdk.loading import LoadedApp
+    from flowherd.process.loading import LoadedApp
     from flowherd.settings.worker_config import WorkerConfig
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.exits import Exit
 from flowherd.link.messages import BootFailed, boot_failed
-from flowherd.sdk.loading import LoadedApp, choose_worker_type, load_app
+from flowherd.process.loading import LoadedApp, choose_worker_type, load_app
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.messages import Downward, Ready, Serves, Stopped
-    from flowherd.sdk.loading import LoadedApp
+    from flowherd.process.loading import LoadedApp
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 

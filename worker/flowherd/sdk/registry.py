@@ -24,6 +24,21 @@ MakeLifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
 
+class ForeignKind(Protocol):
+    """Activities of another SDK; whoever can read them adds itself to `foreign_kinds`."""
+
+    def is_activity(self, candidate: Any, /) -> bool:
+        """True for one of that SDK's."""
+        ...
+
+    def definition_of(self, activity: Any, worker_type: str | None = None, /) -> ActivityDefinition:
+        """The activity seen as ours."""
+        ...
+
+
+foreign_kinds: list[ForeignKind] = []
+
+
 class HandlerDecorator(Protocol):
     """The decorator that `@activity(…)` is: it returns the very function it was given."""
 
@@ -130,10 +145,10 @@ class Registry:
             RegistryError: when it cannot be an activity or its name is taken.
 
         """
-        from flowherd.stock import adapt  # noqa: PLC0415  # it builds on this module
-
-        if adapt.is_activity(handler):
-            return self.add(adjusted(adapt.definition_of(handler, worker), cast("ActivityOptions", options)))
+        for kind in foreign_kinds:
+            if kind.is_activity(handler):
+                foreign = kind.definition_of(handler, worker)
+                return self.add(adjusted(foreign, cast("ActivityOptions", options)))
         found = definition_of(handler)
         if found is None:
             return self.add(define(handler, worker=worker, **options))

@@ -41,16 +41,16 @@ from flowherd.isolates.isolate_protocol import (
 )
 from flowherd.loops import new_loop
 from flowherd.model import Activity, Completed, Failed, Result
+from flowherd.process.loading import choose_worker_type, load_app
 from flowherd.sdk.context import ActivityContext
-from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.telemetry.start import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowherd.execution.environment import Tracing
+    from flowherd.process.loading import LoadedApp
     from flowherd.sdk.activity import ActivityDefinition
-    from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 
