@@ -24,6 +24,7 @@ from runner_kit import Runner
 from flowherd import logs
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.loading import LoadedApp, load_app
 from flowherd.isolates.host import LinkedHost
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.pool import Isolates
@@ -38,7 +39,6 @@ from flowherd.link.messages import (
     decode_downward,
     decode_upward,
 )
-from flowherd.process.loading import LoadedApp, load_app
 from flowherd.process.worker_process import ignore_signals
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity

@@ -18,10 +18,10 @@ import msgspec
 
 from flowherd.client.tokens import HostTokens
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
+from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
 from flowherd.logs import visible
-from flowherd.process.loading import choose_worker_type, load_app
 from flowherd.process.user_frames import where_main_stands
 from flowherd.settings.checks import cautions
 from flowherd.settings.sources import Loaded, flag_of

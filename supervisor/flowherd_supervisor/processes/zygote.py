@@ -41,7 +41,7 @@ from flowherd_supervisor.processes.prctl import die_with_parent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowherd.process.loading import LoadedApp
+    from flowherd.execution.loading import LoadedApp
     from flowherd_supervisor.processes.specs import Setups
 
 _BIRTHS = 10  # as many as there are lives in a rehearsal

@@ -81,7 +81,7 @@ async def test_f1_a_file_of_any_name_at_the_engine_is_stored_here_under_a_plain_
     """protocol.md §9.3: others name their files as they like; nothing is written outside the private folder."""
     import httpx
 
-    from flowherd.client.kruxia_files import FileReference
+    from flowherd.sdk.file_reference import FileReference
 
     async with httpx.AsyncClient(base_url=url) as http:
         sent = FileReference(WORKFLOW, "other", name)

@@ -10,12 +10,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowherd.client.kruxia_files import FileReference
 from flowherd.errors import FileTransferFailed, InvalidFile
 from flowherd.files.file_ends import Incoming, Outgoing, storage_errors
 from flowherd.files.file_loop import FileLoop
-from flowherd.files.file_names import default_upload_name, local_name, upload_name
 from flowherd.files.scratch import Scratch, remove
+from flowherd.sdk.file_names import default_upload_name, local_name, upload_name
+from flowherd.sdk.file_reference import FileReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable

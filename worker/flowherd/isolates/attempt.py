@@ -17,7 +17,6 @@ import msgspec
 
 from flowherd.errors import FileError
 from flowherd.execution.invoke import failed
-from flowherd.files.file_context import files_of
 from flowherd.isolates.frames import FrameError
 from flowherd.isolates.isolate_protocol import (
     Abandoned,
@@ -40,6 +39,7 @@ from flowherd.isolates.isolate_protocol import (
 )
 from flowherd.model import Completed, Failed, Outcome
 from flowherd.sdk.context import BaseContext
+from flowherd.sdk.file_context import files_of
 from flowherd.sdk.redaction import mask
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import AppImportError, ConfigurationError
+from flowherd.execution.loading import LoadedApp, choose_worker_type, load_app
 from flowherd.exits import Exit
 from flowherd.link.messages import BootFailed, boot_failed
-from flowherd.process.loading import LoadedApp, choose_worker_type, load_app
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

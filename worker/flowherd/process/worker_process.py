@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from flowherd.execution.environment import Tracing
+    from flowherd.execution.loading import LoadedApp
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.messages import Downward, Ready, Serves, Stopped
-    from flowherd.process.loading import LoadedApp
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 

@@ -23,6 +23,7 @@ from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.execution import lifespan
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
+from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.execution.profiles import WholeProcess
 from flowherd.exits import Exit
 from flowherd.isolates.inside.desk import Desk, Job
@@ -41,7 +42,6 @@ from flowherd.isolates.isolate_protocol import (
 )
 from flowherd.loops import new_loop
 from flowherd.model import Activity, Completed, Failed, Result
-from flowherd.process.loading import choose_worker_type, load_app
 from flowherd.sdk.context import ActivityContext
 from flowherd.telemetry.start import begin_tracing, end_tracing
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowherd.execution.environment import Tracing
-    from flowherd.process.loading import LoadedApp
+    from flowherd.execution.loading import LoadedApp
     from flowherd.sdk.activity import ActivityDefinition
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from flowherd import AppImportError, ConfigurationError
-from flowherd.process.loading import choose_worker_type, load_app
+from flowherd.execution.loading import choose_worker_type, load_app
 
 
 @pytest.fixture

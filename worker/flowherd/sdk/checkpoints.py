@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.kruxia_files import FileReference
 from flowherd.errors import FileMissing
-from flowherd.files.file_context import files_of, result_of
+from flowherd.sdk.file_context import files_of, result_of
+from flowherd.sdk.file_reference import FileReference
 from flowherd.sdk.output import encode_output
 
 if TYPE_CHECKING:
