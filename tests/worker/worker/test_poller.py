@@ -398,6 +398,27 @@ async def test_what_has_just_begun_takes_its_first_step_before_the_next_poll() -
 
 
 @virtual_time
+async def test_a_poll_that_gives_way_to_what_has_begun_is_not_made_once_there_is_a_pause() -> None:
+    polling = Polling(slots=2)
+    polling.engine.offer(an_activity())
+    await asyncio.sleep(1.0)
+    policy, before = polling.poller._policy, len(polling.polls)
+    next_at = policy.next_at
+
+    def pausing(now: float, *, is_roomy: bool) -> float:
+        at = next_at(now, is_roomy=is_roomy)
+        if at <= now:
+            asyncio.get_running_loop().call_soon(polling.poller.set_mode, Mode.QUIET)
+        return at
+
+    policy.next_at = pausing  # type: ignore[method-assign]
+    await asyncio.sleep(60.0)
+    assert polling.poller._mode is Mode.QUIET
+    assert len(polling.polls) == before
+    polling.task.cancel()
+
+
+@virtual_time
 async def test_stopping_is_final() -> None:
     polling = Polling()
     polling.poller.set_mode(Mode.STOPPING)

@@ -307,3 +307,40 @@ async def test_a_closed_reporter_lets_calls_end_and_makes_no_other_and_has_no_ta
     assert len(sender.engine.calls) == 3
     for delivery in deliveries:
         delivery.cancel()
+
+
+@virtual_time
+async def test_a_conflict_is_real_when_only_a_call_under_another_worker_id_was_in_doubt() -> None:
+    """The doubt ends with the worker_id it was about."""
+    sender = Sender()
+    sender.engine.script("fail", IN_DOUBT, Verdict.GONE)
+    delivery = asyncio.create_task(sender.deliver(FAILED))
+    await sender.engine.until(lambda engine: bool(engine.calls))
+    sender.worker_id = "w-2"
+    assert await delivery is Delivered.GONE
+
+
+@virtual_time
+async def test_a_conflict_about_the_failure_that_replaces_an_output_in_doubt_is_real() -> None:
+    sender = Sender()
+    sender.engine.script("complete", IN_DOUBT, Verdict.REFUSED)
+    sender.engine.script("fail", Verdict.GONE)
+    assert await sender.deliver() is Delivered.GONE
+
+
+@virtual_time
+async def test_the_failure_that_replaces_a_large_output_waits_for_no_other_large_one() -> None:
+    sender, over = Sender(), asyncio.Event()
+    large = Completed(b'{"n":"%b"}' % (b"x" * (64 << 10)))
+
+    async def refused() -> Verdict:
+        await asyncio.sleep(0.1)
+        return Verdict.REFUSED
+
+    sender.engine.script("complete", refused, hang_until(over))
+    first, second = (asyncio.create_task(sender.deliver(large)) for _ in range(2))
+    await asyncio.sleep(1.0)
+    assert first.done()
+    assert first.result() is Delivered.REPLACED
+    over.set()
+    assert await second is Delivered.ACCEPTED

@@ -101,6 +101,31 @@ async def test_a_proxys_answer_counts_once_it_has_been_given_for_as_long_as_the_
 
 
 @virtual_time
+async def test_the_failure_that_replaces_an_output_outlives_a_proxy_for_as_long_again() -> None:
+    sender = Sender()
+    sender.answer("complete", foreign(413))
+    sender.answer("fail", foreign(404))
+    delivery = sender.post()
+    await asyncio.sleep(2 * LIMIT_S - 15.0)
+    assert not delivery.done()
+    sender.engine._scripts.clear()
+    assert await delivery is Delivered.REPLACED
+
+
+@virtual_time
+async def test_a_short_pause_ends_before_a_long_one_that_began_earlier() -> None:
+    sender = Sender()
+    sender.answer("complete", foreign(404))
+    sender.post(id_="old")
+    await asyncio.sleep(60.0)
+    tries = len(sender.engine.calls)
+    await sender.engine.until(lambda engine: len(engine.calls) > tries)
+    sender.post(id_="new")
+    await asyncio.sleep(0.5)
+    assert [call.activity_id for call in sender.engine.calls].count("new") >= 3
+
+
+@virtual_time
 async def test_the_engines_own_413_ends_at_once() -> None:
     """E27: it will never take these bytes."""
     sender, began = Sender(), now()

@@ -145,7 +145,7 @@ class Delivery:
                 return Delivered.DROPPED
         log.error("output_refused", activity_id=self.activity_id, reason=detail)
         self.outcome = _refused(len(self.body or b""), detail, outcome)
-        self.body, self.is_large, self.in_doubt, self._is_replacement = None, False, False, True
+        self.body, self.is_large, self._is_replacement = None, False, True
         self.tries, self._foreign_until = 0, None
         return Again.NOW
 
