@@ -160,7 +160,8 @@ async def test_f5_what_never_comes_whole_is_a_retryable_failure_without_a_file(s
     with pytest.raises(FileTransferFailed, match=f"download failed after {TRIES} tries") as caught:
         await scripted.context().download_file(REFERENCE)
     assert (caught.value.code, caught.value.retryable) == ("FILE_TRANSFER", True)
-    assert len(server.of("report.csv")) == TRIES
+    # a try on a connection that the server has just closed is one that it never sees
+    assert TRIES - 1 <= len(server.of("report.csv")) <= TRIES
     assert scripted.on_disk() == []
 
 
