@@ -207,7 +207,8 @@ class Table:
         at_work = sum(self.handlers.running.values()) + len(self.isolates.runs)
         assert running == at_work, (running, self.handlers.running, self.isolates.runs)
         assert self.slots.held >= running
-        assert self.writer.free + len(records) == self.segment.capacity
+        pages = len(self.writer._moved)  # of attempts that were claimed again
+        assert self.writer.free + len(records) + pages == self.segment.capacity
         held = [r for r in records if r.is_owed]
         assert len({r.activity_id for r in held}) == len(held)
         over = sum(self.count(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))
