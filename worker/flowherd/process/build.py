@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowherd.client.kruxia import connect
-from flowherd.client.tokens import LedgerTokens
+from flowherd.client.tokens import LedgerTokens, ask_keeper
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.metering import measuring
 from flowherd.files.attempt_files import FileAccess
@@ -78,7 +78,7 @@ class BuiltWorker:
         place: WorkerPlace,
         most_slots: int,
     ) -> None:
-        tokens = LedgerTokens(ledger, segment, wakeups.wake_keeper) if config.client_id else None
+        tokens = LedgerTokens(ledger, ask_keeper(segment, wakeups.wake_keeper)) if config.client_id else None
         self._engine = _engine_for(config, registry, tokens, most_slots)
         self._sdk_files = SdkFiles(config.api_url, tokens)
         self._files = FileAccess(
