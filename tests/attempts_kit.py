@@ -27,7 +27,7 @@ from flowherd.worker.reporter import Reporter
 from flowherd.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from flowherd.isolates.attempt import IsolateRun
+    from flowherd.execution.in_isolate import IsolatedAttempt
     from flowherd.ledger import Record
     from flowherd.link.messages import Stopped
     from flowherd.model import Activity, Outcome
@@ -115,10 +115,12 @@ def _async_function(method: Any) -> Any:
 class Isolates:
     """Where suspects run, without any process: each ends when it is told how."""
 
-    def __init__(self) -> None:
-        self.runs: dict[str, IsolateRun] = {}
+    segment = None
 
-    def begin(self, run: IsolateRun) -> None:
+    def __init__(self) -> None:
+        self.runs: dict[str, IsolatedAttempt] = {}
+
+    def begin(self, run: IsolatedAttempt) -> None:
         self.runs[run.ids["activity_id"]] = run
         run.begin(lambda: None)
 

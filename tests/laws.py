@@ -34,7 +34,7 @@ PURE = (
     *(f"{SUPERVISOR}advise/{name}.py" for name in ("judge", "capacity", "measured")),
     *(
         f"{WORKER}{name}.py"
-        for name in ("awake", "backoff", "ends", "link/messages", "link/sharing", "worker/pacing")
+        for name in ("awake", "backoff", "ends", "link/messages", "link/sharing", "model", "worker/pacing")
     ),
     WORKER + "isolates/isolate_protocol.py",
 )
@@ -206,7 +206,7 @@ def few_files_kill(source: Source) -> Iterator[str]:
 
     `cli/reload.py` is a program of its own, and what it sends is no death: HUP.
     """
-    if source.within(WORKER, "crashpoints.py", "isolates/inside/desk.py"):
+    if source.within(WORKER, "crashpoints.py", "isolates/inside/command_reader.py"):
         return
     if source.within(SUPERVISOR, *FORKERS, "keeper/orphans.py", "testkit/host.py"):
         return
@@ -225,8 +225,8 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
         WORKER,
         "process/worker_process.py",
         "process/solo.py",
-        "isolates/inside/voice.py",
-        "isolates/inside/surroundings.py",
+        "isolates/inside/cancel_signal.py",
+        "isolates/inside/leftovers.py",
     ):
         return
     if source.within(ENGINE, "serve.py"):
@@ -303,9 +303,9 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
         "execution/executors.py",
         "execution/on_loop.py",
         "execution/invoke.py",
-        "isolates/pool.py",
+        "isolates/isolate_pool.py",
         "isolates/isolate.py",
-        "isolates/attempt.py",
+        "execution/in_isolate.py",
         "isolates/inside/main.py",
         "sdk/output.py",
         "sdk/tracebacks.py",

@@ -16,6 +16,7 @@ from flowherd import ActivityContext, CancelReason, FileError, LeaseLost, Regist
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.files.attempt_files import FileAccess
+from flowherd.files.scratch import Scratch
 from flowherd.sdk.run_state import RunState
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity, run_activity
@@ -272,7 +273,7 @@ async def test_a_store_that_cannot_be_opened_fails_the_transfer_and_not_the_work
     def broken():
         raise RuntimeError("no store")
 
-    access = FileAccess(broken, asyncio.new_event_loop, max_file_mb=1, base=tmp_path / "temp")
+    access = FileAccess(broken, asyncio.new_event_loop, max_file_mb=1, scratch=Scratch(tmp_path / "temp"))
     ctx = ActivityContext(RunState(make_activity("a"), RunEnvironment(files=access)))
     with pytest.raises(RuntimeError, match="no store"):
         await ctx.download_file(REFERENCE)

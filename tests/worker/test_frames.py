@@ -82,7 +82,8 @@ def test_a_large_frame_is_received_right_into_its_place():
         assert len(place) == 100_000
 
 
-SAMPLES = {"int": 7, "str": "s", "bytes": b"\xff/x", "bool": True, "float": 1.5, "str | None": "t"}
+SAMPLES = {"int": 7, "str": "s", "bytes": b"\xff/x", "bool": True, "float": 1.5}
+SAMPLES["Failure | None"] = isolate_protocol.Failure("C", "m", retryable=True)
 
 
 def sample_of(kind):

@@ -8,19 +8,27 @@ from contextlib import contextmanager
 
 import pytest
 
-from flowherd.isolates.lines import CHUNK_BYTES, LONGEST_LINE, Lines
-from flowherd.isolates.reading import PAUSE_S, Reading, Share, Turn
+from flowherd.isolates.printed_output import (
+    CHUNK_BYTES,
+    LONGEST_LINE,
+    PAUSE_S,
+    Lines,
+    Reading,
+    Share,
+    Turn,
+    mark_bytes,
+)
 
 
 @contextmanager
-def pipe(*, most=50):
+def pipe(*, most=50, marked=lambda: None):
     """A pipe whose lines are collected; its clock stands still until it is set."""
     clock = [100.0]
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     said = []
     try:
-        yield Lines(reading, Share(most, lambda: clock[0]), said.append), writing, said, clock
+        yield Lines(reading, Share(most, lambda: clock[0]), said.append, marked), writing, said, clock
     finally:
         os.close(reading)
         try:
@@ -69,6 +77,37 @@ def test_blank_lines_cost_their_share_too():
         os.write(writing, b"\n" * CHUNK_BYTES)
         assert lines.turn() is Turn.PAUSE
         assert said == []
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"half a line", b"whole\n", b"x" * (LONGEST_LINE - 1), b"x" * LONGEST_LINE]
+)
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_mark_ends_the_output_wherever_it_stands_and_is_no_line_itself(before, cut):
+    marked, mark = [], mark_bytes("12ab")
+    with pipe(marked=lambda: marked.append(list(said))) as (lines, writing, said, _):
+        lines.expect("12ab")
+        text = before + mark + b"after\n"
+        at = len(before) + cut - 2
+        for piece in (text[: max(at, 0)], text[max(at, 0) :]):
+            os.write(writing, piece)
+            lines.turn()
+        expected = [before.decode().rstrip("\n")] if before else []
+        assert marked == [expected]
+        assert said == [*expected, "after"]
+
+
+@pytest.mark.parametrize("text", [b"\0other\0\n", b"12ab\n", b"\x0012ab\0 \n"])
+def test_nothing_but_the_mark_is_the_mark(text):
+    marked = []
+    with pipe(marked=lambda: marked.append(1)) as (lines, writing, _, _):
+        lines.expect("12ab")
+        os.write(writing, text)
+        lines.turn()
+        assert not marked
+        os.write(writing, 2 * mark_bytes("12ab"))
+        lines.turn()
+        assert marked == [1], "it ends one output, not two"
 
 
 async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing():

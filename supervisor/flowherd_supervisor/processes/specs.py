@@ -107,6 +107,7 @@ class Setups:
             activities=self.activities,
             index=whose_key(order.key)[0] if self.threads else order.index,
             processes=processes,
+            ledger=self.ledger,
             loaded=loaded,
         )
         channel, stdout, stderr = ends

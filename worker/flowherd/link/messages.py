@@ -18,7 +18,7 @@ _LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left o
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
-    """What travels on a link; the class name is its type."""
+    """What one process sends to another; the class name is its type."""
 
 
 # Up: from a child to the supervisor
@@ -223,8 +223,13 @@ _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)
 _downward: msgspec.json.Decoder[Downward] = msgspec.json.Decoder(Downward)
 
 
+def encode_any(message: Message) -> bytes:
+    """The bytes of one message of any length; raises what msgspec raises for what is no JSON."""
+    return _encoder.encode(message)
+
+
 def encode(message: Message) -> bytes:
-    """The bytes of one message."""
+    """The bytes of one message for a link."""
     data = _encoder.encode(message)
     assert len(data) <= MAX_BYTES, type(message)
     return data
@@ -232,14 +237,14 @@ def encode(message: Message) -> bytes:
 
 def boot_failed(code: int, message: str, report: str = "") -> BootFailed:
     """A BootFailed whose texts fit into a message; the end of a traceback matters most."""
-    return BootFailed(code, _sendable(message[:_MESSAGE_CHARS]), _sendable(report[-_REPORT_CHARS:]))
+    return BootFailed(code, sendable(message[:_MESSAGE_CHARS]), sendable(report[-_REPORT_CHARS:]))
 
 
 def ready(worker_type: str, activities: Mapping[str, str], hazards: Iterable[str] = ()) -> Ready:
     """A Ready that names as many activities as fit, and the first hazards."""
-    named = {_sendable(name): mode for name, mode in activities.items()}
-    found = tuple(_sendable(hazard[:_HAZARD_CHARS]) for hazard in islice(hazards, _MOST_HAZARDS))
-    return Ready(_sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)}, found)
+    named = {sendable(name): mode for name, mode in activities.items()}
+    found = tuple(sendable(hazard[:_HAZARD_CHARS]) for hazard in islice(hazards, _MOST_HAZARDS))
+    return Ready(sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)}, found)
 
 
 def stopped(released: int, undelivered: Iterable[str]) -> Stopped:
@@ -254,13 +259,13 @@ def noted(at: float, level: str, event: str, fields: Mapping[str, Any]) -> Noted
 
 def _short(value: Any) -> Any:
     if isinstance(value, str):
-        return _sendable(value[:_NOTE_CHARS])
+        return sendable(value[:_NOTE_CHARS])
     if isinstance(value, int | float | None):
         return value
     return len(value) if hasattr(value, "__len__") else repr(value)
 
 
-def _sendable(text: str) -> str:
+def sendable(text: str) -> str:
     """JSON on the wire is UTF-8: lone surrogates, as in odd file names, become question marks."""
     return text.encode(errors="replace").decode()
 

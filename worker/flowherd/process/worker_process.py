@@ -15,7 +15,7 @@ import structlog
 from flowherd import logs
 from flowherd.errors import LifespanFailed
 from flowherd.exits import Exit
-from flowherd.isolates.host import LinkedHost
+from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready
