@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from worker_kit import open_segment
 
-from flowherd import CancelReason, LeaseLost
+from flowherd import CancelReason, LeaseLost, SyncActivityContext
 from flowherd.errors import StorageFailed
 from flowherd.execution.environment import RunEnvironment
 from flowherd.files.scratch import GivenFolder
@@ -144,6 +144,23 @@ def test_other_threads_have_no_need_of_a_shield(cancel_signal):
     interrupted(cancel_signal, state_of(CancelReason.TIMEOUT), handler)
     leave.set()
     thread.join()
+
+
+def test_a_def_that_has_stopped_by_itself_is_not_interrupted_while_it_cleans_up(cancel_signal):
+    """It may have looked at `ctx.cancelled` before the signal came, as it would in a thread."""
+    state = state_of(CancelReason.LEASE_LOST)
+    cleaned_up = []
+
+    def handler() -> None:
+        try:
+            SyncActivityContext(state).raise_if_cancelled()
+        finally:
+            strike()
+            cleaned_up.append(1)
+
+    with pytest.raises(LeaseLost), cancel_signal.around(state):
+        handler()
+    assert cleaned_up == [1]
 
 
 def test_the_transfers_of_other_threads_end_with_the_handler(cancel_signal):

@@ -197,7 +197,7 @@ async def test_files_and_checkpoints_are_the_same(forker: Fork, tmp_path: Path, 
             for where in KINDS[kind]
         }
     assert len(set(map(repr, found.values()))) == 1, found
-    assert not list(tmp_path.rglob("n"))
+    assert not list(tmp_path.rglob("n"))  # noqa: ASYNC240 - nothing else is to be done
 
 
 @pytest.mark.parametrize("then", ["", "went wrong"])

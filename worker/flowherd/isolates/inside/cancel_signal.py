@@ -66,6 +66,9 @@ class CancelSignal:
     def _received(self) -> None:
         if self._state is None:
             return
+        if self._state.is_told:  # it is stopping by itself
+            self._end_transfers()
+            return
         if self._task is not None:
             self._task.get_loop().call_soon_threadsafe(self._cancel_once, self._task)
         elif self._shields:
