@@ -34,7 +34,7 @@ class Peer:
     """The isolate's part, played by the test."""
 
     def __init__(self, fds: Sequence[int]) -> None:
-        channel, self.stdout, self.stderr = (os.dup(fd) for fd in fds)
+        channel, self.stdout, self.stderr, self.lifeline = (os.dup(fd) for fd in fds)
         self.sock = socket.socket(fileno=channel)
         self.sock.setblocking(False)  # noqa: FBT003
         self._reader = FrameReader(1 << 24)
@@ -79,7 +79,7 @@ class Peer:
 
     def close(self) -> None:
         self.sock.close()
-        for fd in (self.stdout, self.stderr):
+        for fd in (self.stdout, self.stderr, self.lifeline):
             os.close(fd)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +48,14 @@ def hang(ctx: SyncActivityContext, folder: str) -> None:
     note(folder, ctx, program.pid)
     while True:
         threading.Event().wait(60)
+
+
+@isolated
+def hold(ctx: SyncActivityContext, folder: str) -> None:
+    """Keeps the GIL for minutes in one call, and has started a program before."""
+    program = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait(120)"])
+    note(folder, ctx, program.pid)
+    re.match(r"(a+)+$", "a" * 40 + "b")
 
 
 @isolated

@@ -161,7 +161,9 @@ class Isolate:
         """The worker ends, and with it this."""
         if self.stage in {Stage.OPENING, Stage.IDLE, Stage.SETTLING}:
             self._channel.send(Leave())
-        self._close()
+            self._stop_reading()  # its lifeline ends with this process: until then it may leave the app's lifespan
+        else:
+            self._close()
 
     def _stop(self) -> None:
         """Stops the handler: first it is cancelled, the second time the isolate is killed, since that did not help."""
@@ -312,9 +314,12 @@ class Isolate:
             self._timer.cancel()
         self._timer = None if delay_s is None or then is None else AwakeTimer(self._loop, delay_s, then)
 
-    def _close(self) -> None:
+    def _stop_reading(self) -> None:
         self._set_timer(None)
         self._listening.stop()
         self._printed.stop()
         self._channel.close()
+
+    def _close(self) -> None:
+        self._stop_reading()
         self._ends.close()

@@ -26,7 +26,7 @@ class IsolateHost(Protocol):
     """Makes and ends isolates; what became of one is told to `Isolates.started` and `Isolates.ended`."""
 
     def need(self, key: int, fds: Sequence[int]) -> None:
-        """Asks for an isolate with these three descriptors; OSError when nobody can be asked."""
+        """Asks for an isolate with these descriptors; OSError when nobody can be asked."""
         ...
 
     def stop(self, key: int) -> None:
@@ -78,29 +78,39 @@ class LinkedHost:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """One side of the connections between a worker and an isolate: the channel, and the two pipes of its output."""
+    """One side of the connections between a worker and an isolate.
+
+    Attributes:
+        channel: for messages.
+        stdout: the pipe of its output, as the next.
+        stderr: the same.
+        lifeline: a pipe that carries nothing. When the worker's end is closed, be it by its death, the kernel kills
+            the isolate with its programs: also one that holds the GIL, or is stopped, and sees no end of its channel.
+
+    """
 
     channel: socket.socket
     stdout: int
     stderr: int
+    lifeline: int
 
     @property
-    def fds(self) -> tuple[int, int, int]:
+    def fds(self) -> tuple[int, int, int, int]:
         """In the order of the message that asks for the isolate."""
-        return self.channel.fileno(), self.stdout, self.stderr
+        return self.channel.fileno(), self.stdout, self.stderr, self.lifeline
 
     def close(self) -> None:
-        """Closes all three."""
+        """Closes all."""
         self.channel.close()
-        os.close(self.stdout)
-        os.close(self.stderr)
+        for fd in (self.stdout, self.stderr, self.lifeline):
+            os.close(fd)
 
 
 def connect() -> tuple[Ends, Ends]:
     """The worker's side, which never blocks, and the isolate's; OSError when there are no descriptors left."""
     with contextlib.ExitStack() as undo:
         pipes = []
-        for _ in range(2):
+        for _ in range(3):
             ends = os.pipe()
             for end in ends:
                 undo.callback(os.close, end)
@@ -110,7 +120,7 @@ def connect() -> tuple[Ends, Ends]:
     ours.setblocking(False)  # noqa: FBT003 - the socket's own switch
     for sock in (ours, theirs):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
-    (out_read, out_write), (err_read, err_write) = pipes
+    (out_read, out_write), (err_read, err_write), (life_read, life_write) = pipes
     for read in (out_read, err_read):
         os.set_blocking(read, False)
-    return Ends(ours, out_read, err_read), Ends(theirs, out_write, err_write)
+    return Ends(ours, out_read, err_read, life_write), Ends(theirs, out_write, err_write, life_read)

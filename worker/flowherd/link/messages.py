@@ -64,7 +64,7 @@ class Asked(Message, frozen=True):
 
 
 class NeedIsolate(Message, frozen=True):
-    """A worker wants an isolate; along come its ends: the channel's, and those of its stdout and stderr."""
+    """A worker wants an isolate; along come its ends: channel, stdout, stderr, lifeline."""
 
     key: int
 
@@ -154,7 +154,7 @@ class Fork(Message, frozen=True):
     A process gets a segment for each worker in it: one, or as many as it shall have threads.
 
     Along come descriptors: for a worker its link and the file for its last words, for an isolate its channel,
-    its stdout, its stderr and the file for its last words.
+    its stdout, its stderr, its lifeline and the file for its last words.
     """
 
     index: int

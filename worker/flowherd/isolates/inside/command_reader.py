@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import select
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -102,6 +104,21 @@ class CommandReader:
             case Leave():
                 self._may_leave = True
                 self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+
+
+def die_with(lifeline: int) -> None:
+    """From now on the kernel kills this process and its programs when the other end of the pipe is closed.
+
+    What has left the process group by `setsid` is not reached. A process that does not lead its group dies alone.
+    """
+    is_leader = os.getpgrp() == os.getpid()
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid() if is_leader else os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    ready = select.poll()
+    ready.register(lifeline, select.POLLIN)
+    if ready.poll(0):  # it was closed before
+        leave_with_programs()
 
 
 def leave_with_programs() -> NoReturn:

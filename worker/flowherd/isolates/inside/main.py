@@ -24,7 +24,7 @@ from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.profiles import WholeProcess
 from flowherd.exits import Exit
 from flowherd.isolates.inside.cancel_signal import CancelSignal
-from flowherd.isolates.inside.command_reader import CommandReader, Job
+from flowherd.isolates.inside.command_reader import CommandReader, Job, die_with
 from flowherd.isolates.inside.connection import UpwardHandler, WorkerConnection
 from flowherd.isolates.inside.engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
@@ -84,7 +84,7 @@ class IsolateSetup:
     loaded: LoadedApp | None = None
 
 
-def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int) -> int:
+def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, lifeline_fd: int) -> int:
     """Runs activities until there are no more, and returns the exit code.
 
     Args:
@@ -92,14 +92,17 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int) -
         channel_fd: a stream to the worker; its end ends this process at once.
         stdout_fd: takes the place of stdout, and stays open for the marks that end an activity's output.
         stderr_fd: the same for stderr.
+        lifeline_fd: a pipe whose end is the end of this process and its programs.
 
     """
+    die_with(lifeline_fd)
     _take_places(stdout_fd, stderr_fd)
     os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
     for name in SECRET_VARIABLES:
         os.environ.pop(name, None)
-    os.set_inheritable(channel_fd, False)  # noqa: FBT003 - the function's own signature
+    for fd in (channel_fd, lifeline_fd):
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
     cancel_signal = CancelSignal()
     connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal)
     logging.getLogger().handlers[:] = [UpwardHandler(connection)]
