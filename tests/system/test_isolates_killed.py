@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from harness import eventually, running_host
 
+from flowherd.crashpoints import ISOLATE_POINTS, VARIABLE
+
 if TYPE_CHECKING:
     from harness import Engine, Host
 
@@ -81,6 +83,28 @@ def test_m5_isolates_and_their_programs_end_with_whatever_is_killed(
     engine: Engine, tmp_path: Path, victims: tuple[str, ...]
 ) -> None:
     kill_all(engine, tmp_path, victims)
+
+
+STARTS = {"before_isolated": (1,), "before_begin": (1,), "after_begin": (1, 2)}
+
+
+@pytest.mark.parametrize("point", ISOLATE_POINTS)
+def test_a_worker_that_dies_while_it_hands_an_activity_over_has_nothing_run_twice_at_once(
+    engine: Engine, tmp_path: Path, point: str
+) -> None:
+    """`Begin` is sent once the record says that the activity is isolated, and an isolate ends with its worker."""
+    marker, notes = tmp_path / "struck", tmp_path / "notes"
+    notes.mkdir()
+    env = {VARIABLE: f"{point}:1:SIGKILL:{marker}"}
+    with running_host(tmp_path, APP, "-p", "1", url=engine.url, env=env) as host:
+        host.ready(1)
+        engine.submit("exclusive", settings={"retry": {"max_attempts": 3}}, folder=str(notes))
+        engine.wait_for("complete", 1)
+        assert marker.exists(), "the point was not reached"
+        host.wait_for_log("process_died")
+    assert set(engine.completions_per_activity().values()) == {1}
+    assert not list(notes.glob("overlap.*"))
+    assert len([path for path in notes.iterdir() if path.suffix[1:].isdigit()]) in STARTS[point]
 
 
 @pytest.mark.soak

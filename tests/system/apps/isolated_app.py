@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -56,6 +57,18 @@ def hold(ctx: SyncActivityContext, folder: str) -> None:
     program = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait(120)"])
     note(folder, ctx, program.pid)
     re.match(r"(a+)+$", "a" * 40 + "b")
+
+
+@isolated
+def exclusive(ctx: SyncActivityContext, folder: str) -> None:
+    """Notes each start, and whether another attempt was still at work then."""
+    with Path(folder, "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            Path(folder, f"overlap.{os.getpid()}").touch()
+        note(folder, ctx)
+        threading.Event().wait(0.5)
 
 
 @isolated

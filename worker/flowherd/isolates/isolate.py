@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from flowherd import crashpoints
 from flowherd.execution.awake_timer import AwakeTimer
 from flowherd.exit_status import describe_status
 from flowherd.isolates.frames import Channel, FrameError, StreamEnded
@@ -136,9 +137,12 @@ class Isolate:
         """
         mark = secrets.token_hex(8)
         order = run.order(mark)
+        crashpoints.reached("before_isolated")
         if not run.begin(self._stop):
             return False
+        crashpoints.reached("before_begin")
         self._channel.send(*order)
+        crashpoints.reached("after_begin")
         self.stage, self._run = Stage.RUNNING, run
         self._printed.begin({"isolate": self.pid, **run.ids}, mark)
         self._tasks += 1
