@@ -74,10 +74,13 @@ def ledger_in(memory: int) -> Ledger:
 class Family:
     """The isolates of one worker, by pid."""
 
-    def __init__(self, link: Link, env: dict[str, str], settings: dict[str, Any]) -> None:
+    def __init__(
+        self, link: Link, env: dict[str, str], settings: dict[str, Any], activities: dict[str, Any]
+    ) -> None:
         self.link = link
         self.env = env
         self.settings = settings
+        self.activities = activities
         self.keys: dict[int, int] = {}
 
     def signal(self, key: int, number: signal.Signals) -> None:
@@ -149,7 +152,7 @@ class Forker:
                 for link in [self.control, *(one.link for one in self.families)]:
                     link.close()
                 os.environ.update(family.env)
-                code = isolate.main(self.setup(family.settings), *fds)
+                code = isolate.main(self.setup(family), *fds)
             finally:
                 os._exit(code)
         with contextlib.suppress(OSError):  # it may have done so itself
@@ -159,13 +162,13 @@ class Forker:
         family.keys[pid] = key
         family.link.send(IsolateStarted(key, pid))
 
-    def setup(self, settings: dict[str, Any]) -> isolate.IsolateSetup:
+    def setup(self, family: Family) -> isolate.IsolateSetup:
         return isolate.IsolateSetup(
             app=self.app.name,
             app_dir=self.app_dir,
             worker_type=None,
-            config=WorkerConfig(worker_id="t", secret_names=("pin_code",), **settings),
-            activities={},
+            config=WorkerConfig(worker_id="t", secret_names=("pin_code",), **family.settings),
+            activities=family.activities,
             index=3,
             processes=4,
             ledger=self.ledger,
@@ -191,6 +194,7 @@ class Workplace:
         app: LoadedApp,
         environment: RunEnvironment,
         config: WorkerConfig,
+        activities: dict[str, Any],
         **rules: Any,
     ) -> None:
         self.link = link
@@ -204,7 +208,7 @@ class Workplace:
         self.statuses: dict[int, int] = {}
         self.host = LinkedHost(link)
         self.isolates = Isolates(self.host, IsolateRules(**rules), config.concurrency, segment)
-        registry = app.for_type("py-std")
+        registry = app.for_type("py-std").configured(activities)
         self.runner = Runner(registry, config, ThreadPool(4), environment, self.isolates)
         self.ended = asyncio.Event()
         self._last = 0
@@ -276,13 +280,14 @@ async def workplace(
         "client_id": settings.pop("client_id", None),
         "client_secret": settings.pop("client_secret", None),
     }
-    config = WorkerConfig(worker_id="t", **{"concurrency": 4, "cancel_grace_s": 5.0, **settings})
     link, theirs = Link.pair()
-    words = json.dumps({"env": env or {}, "settings": own}).encode()
+    activities = settings.pop("activities", {})
+    words = json.dumps({"env": env or {}, "settings": own, "activities": activities}).encode()
     socket.send_fds(forker.control, [words], [theirs.fileno()])
     theirs.close()
+    config = WorkerConfig(worker_id="t", **{"concurrency": 4, "cancel_grace_s": 5.0, **settings})
     seen = replace(environment or RunEnvironment(), process_index=3)
-    place = Workplace(forker, link, load_app(app, folder), seen, config, **rules)
+    place = Workplace(forker, link, load_app(app, folder), seen, config, activities, **rules)
     try:
         yield place
     finally:

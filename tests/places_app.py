@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from hostile_code import Hostile, Unsayable
+from kruxiaflow.worker import ActivityContext as StockContext
+from kruxiaflow.worker import ActivityResult as StockResult
+from kruxiaflow.worker import activity as stock_activity
 from pydantic import BaseModel, SecretStr
 
 from flowherd import ActivityError, ActivityResult, Registry, Usage
@@ -311,3 +314,20 @@ for name, handler in ASYNC.items():
 for name, handler in SYNC.items():
     for place in SYNC_PLACES:
         registry.activity(name=f"def {name} {place}", offload=place)(handler)
+
+
+async def stock_files(params: dict[str, Any], ctx: StockContext) -> StockResult:
+    """A handler of the stock SDK: down, up, and where there is no file."""
+    path = Path(await ctx.download_file(f"postgres://{params['reference']}"))
+    made = path.with_name("made")
+    made.write_text(path.read_text().upper())  # noqa: ASYNC240 - as handlers do
+    sent = await ctx.upload_file(str(made), "stock.txt")
+    try:
+        await ctx.download_file(f"postgres://{params['reference']}-not-there")
+    except Exception as error:  # noqa: BLE001 - it is the SDK's own
+        return StockResult.value("files", [sent, path.name, type(error).__name__, str(error)])
+    raise AssertionError("there is no such file")
+
+
+for place in ASYNC_PLACES:
+    registry.register(stock_activity(name=f"stock files {place}")(stock_files))

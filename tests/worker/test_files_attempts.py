@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 from files_kit import WORKFLOW, engine_here, files_at
@@ -279,3 +281,32 @@ async def test_a_store_that_cannot_be_opened_fails_the_transfer_and_not_the_work
         await ctx.download_file(REFERENCE)
     await access.aclose()
     assert not (tmp_path / "temp").exists()
+
+
+class Endless:
+    """A store that never answers."""
+
+    async def receive(self, reference: Any, sink: Any) -> None:
+        del reference, sink
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+async def test_a_transfer_that_begins_while_all_others_are_ended_is_ended_too(tmp_path):
+    """Its thread may have the GIL taken away between beginning it and saying so."""
+    access = FileAccess(Endless, asyncio.new_event_loop, max_file_mb=1, scratch=Scratch(tmp_path / "temp"))
+    state = RunState(make_activity("work"), RunEnvironment(files=access))
+    files, submit = access.of(state), access.loop.submit
+
+    def interrupted(work: Any) -> Any:
+        future = submit(work)
+        files.cancel()
+        return future
+
+    access.loop.submit = interrupted  # type: ignore[method-assign]
+    with pytest.raises(CancelledError):
+        files.download(f"{WORKFLOW}/key/name").result(10)
+    access.loop.submit = submit  # type: ignore[method-assign]
+    await access.aclose()

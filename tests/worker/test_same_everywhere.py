@@ -24,6 +24,7 @@ from flowherd.files.scratch import Scratch
 from flowherd.files.transfers import EngineFiles
 from flowherd.model import Completed, Failed
 from flowherd.settings.worker_config import WorkerConfig
+from flowherd.stock.stock_files import SdkFiles
 from flowherd.testing import WORKFLOW_ID
 from flowherd.worker.streams import EngineStreams
 
@@ -93,8 +94,10 @@ async def places(fork: Fork, url: str, folder: Path, **settings: Any) -> AsyncIt
         scratch=Scratch(folder / "files"),
     )
     streams = EngineStreams(engine)
+    sdk_files = SdkFiles(url, None)
     environment = RunEnvironment(
         process_index=3,
+        stock_files=sdk_files,
         secrets=(SECRET,),
         files=access,
         streams=streams,
@@ -104,6 +107,7 @@ async def places(fork: Fork, url: str, folder: Path, **settings: Any) -> AsyncIt
     async with workplace(fork, environment, app=APP, url=url, concurrency=1, **settings) as place:
         place.environment = environment  # type: ignore[attr-defined]
         yield place
+    await sdk_files.aclose()
     await streams.aclose()
     await access.aclose()
     await engine.aclose()
@@ -198,6 +202,25 @@ async def test_files_and_checkpoints_are_the_same(forker: Fork, tmp_path: Path, 
         }
     assert len(set(map(repr, found.values()))) == 1, found
     assert not list(tmp_path.rglob("n"))  # noqa: ASYNC240 - nothing else is to be done
+
+
+async def test_files_of_a_stock_handler_are_the_same(forker: Fork, tmp_path: Path) -> None:
+    """Moved by two lines of settings, and its code knows nothing of it."""
+    moved = {f"stock files {where}": {"offload": where} for where in ASYNC_PLACES}
+    async with engine_here() as url, places(forker, url, tmp_path, activities=moved) as place:
+        async with httpx.AsyncClient(base_url=url) as http:
+            path = f"/api/v1/workflows/{WORKFLOW_ID}/activities/k/files/n"
+            (await http.post(path, content=b"words")).raise_for_status()
+            reference = f"{WORKFLOW_ID}/k/n"
+            found = {}
+            for where in ASYNC_PLACES:
+                outcome = await place.outcome(f"stock files {where}", {"reference": reference}, key="k")
+                found[where] = seen(outcome)
+                assert (await http.get(path.replace("/n", "/stock.txt"))).content == b"WORDS"
+                (await http.post(path.replace("/n", "/stock.txt"), content=b"overwritten")).raise_for_status()
+        assert len(place.pids) == 1
+    assert len(set(map(repr, found.values()))) == 1, found
+    assert found["loop"][0] == "completed", found
 
 
 @pytest.mark.parametrize("then", ["", "went wrong"])

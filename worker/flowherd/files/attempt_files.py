@@ -123,6 +123,7 @@ class AttemptFiles:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._folder = folder
         self._closed = False
+        self._cancels = 0
 
     def download(self, reference: str) -> Future[Path]:
         """Begins a download; the result is the path of the whole file."""
@@ -138,6 +139,7 @@ class AttemptFiles:
 
     def cancel(self) -> None:
         """Ends what is under way: whoever waits for it gets a CancelledError. A signal handler may call it."""
+        self._cancels += 1
         for future in list(self._running):
             future.cancel()
 
@@ -159,11 +161,14 @@ class AttemptFiles:
         with self._lock:
             if self._closed:
                 raise FileTransferFailed("no files any more: the attempt has ended")
+            cancels = self._cancels
             try:
                 future = self._access.loop.submit(self._tracked(work))
             except RuntimeError as error:
                 raise FileTransferFailed(f"no files any more: {error}") from None
             self._running.add(future)
+        if self._cancels != cancels:  # while it was not among those that run
+            future.cancel()
         future.add_done_callback(self._running.discard)
         return future
 
