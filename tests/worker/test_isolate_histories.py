@@ -64,11 +64,11 @@ class Actor:
         self.peer._frames += frames
         while self.peer._frames:
             match decode_downward(self.peer._frames.pop(0)):
-                case Begin(activity_id=activity_id, mark=mark):
+                case Begin(activity=activity, mark=mark):
                     assert self.is_open, f"{self.key} was given an activity before it was ready"
                     assert self.runs is None, f"{self.key} was given two activities"
                     assert not self.must_end, f"{self.key} was given an activity although it shall end"
-                    self.runs, self.peer.mark = activity_id, mark
+                    self.runs, self.peer.mark = activity.activity_id, mark
                     self.tasks += 1
                     self.peer._frames.pop(0)
                 case Stop() | Leave():

@@ -357,7 +357,7 @@ async def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_f
     """The worker says both in one breath; the main thread may be slower than the one that listens."""
     with wire() as it:
         reader = CommandReader(it.connection, CancelSignal(), asyncio.get_running_loop())
-        begin = Begin("a-1", "w", "k", "x", "py", 5.0, "mark")
+        begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark")
         for frame in (
             encode(begin),
             b"{}",

@@ -29,6 +29,7 @@ from flowherd.isolates.isolate_protocol import (
 )
 from flowherd.model import Completed, Died, Usage
 from flowherd.sdk.usage import pack
+from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
     from runner_kit import Run
@@ -52,7 +53,7 @@ async def test_the_limit_begins_when_an_isolate_is_ready_and_not_before():
         assert run.phase is Phase.WAITING
         peer = it.open(1)
         begin, parameters = await peer.hear()
-        assert (begin.name, begin.limit_s, parameters) == ("work", 7.0, {"a": 1})
+        assert (begin.activity.name, begin.limit_s, parameters) == ("work", 7.0, {"a": 1})
         assert run.phase is Phase.RUNNING
         peer.succeed(b'{"b":2}')
         assert await done(run) == Completed(b'{"b":2}')
@@ -125,7 +126,7 @@ async def test_a_cancelled_activity_is_told_why_then_stopped_then_killed_and_its
         run = it.start(timeout_s=0.01)
         peer = it.open(1)
         begin, _ = await peer.hear()
-        assert await peer.hear() == Stop(begin.activity_id, "timeout")
+        assert await peer.hear() == Stop(begin.activity.activity_id, "timeout")
         assert (await asyncio.wait_for(run.outcome(), 5)).code == "TIMEOUT"
         await until(lambda: ("kill", 1) in it.host.orders)
         assert it.host.orders[1:] == [("stop", 1), ("kill", 1)]
@@ -234,7 +235,7 @@ async def test_a17_figures_that_cannot_be_are_garbage(figures):
         NotOpened("no"),
         LeftBehind("a thread"),
         Ended(None),
-        Begin("a", "w", "k", "n", "t", 1.0, "m"),
+        Begin(make_activity("n"), 1.0, "m"),
     ],
 )
 @pytest.mark.parametrize("is_idle", [True, False])
@@ -373,7 +374,7 @@ async def test_lines_belong_to_the_activity_that_printed_them(caplog):
             os.write(peer.stderr, b"err %d\n" % number)
             peer.succeed()
             await done(run)
-            assert begin.activity_id == run.activity.activity_id
+            assert begin.activity.activity_id == run.activity.activity_id
         await until(lambda: "1 idle" in repr(it.isolates))
         said = [
             (r.activity_id[-1], r.getMessage(), r.line, r.levelname)

@@ -15,7 +15,6 @@ from flowherd.isolates.printed_output import (
     Lines,
     Reading,
     Share,
-    Turn,
     mark_bytes,
 )
 
@@ -40,20 +39,20 @@ def pipe(*, most=50, marked=lambda: None):
 def test_lines_are_said_as_they_end_and_the_last_one_at_the_end():
     with pipe() as (lines, writing, said, _):
         os.write(writing, b"one\ntw")
-        assert lines.turn() is Turn.AGAIN
+        assert lines.read()
         assert said == ["one"]
         os.write(writing, b"o\r\n\n  \nthr\xffee")
-        assert lines.turn() is Turn.AGAIN
+        assert lines.read()
         assert said == ["one", "two"]
         os.close(writing)
-        assert lines.turn() is Turn.OVER
+        assert not lines.read()
         assert said == ["one", "two", "thr\N{REPLACEMENT CHARACTER}ee"]
 
 
 def test_a_line_without_an_end_is_cut_and_never_kept_whole():
     with pipe() as (lines, writing, said, _):
         os.write(writing, b"x" * (2 * LONGEST_LINE + 1))
-        lines.turn()
+        lines.read()
         assert [len(line) for line in said] == [LONGEST_LINE, LONGEST_LINE]
         assert lines.settle()
         assert said[2:] == ["x"]
@@ -63,8 +62,8 @@ def test_whoever_prints_more_than_its_share_waits_for_the_next_one():
     """What it has written beyond that stays in the pipe, which is full soon: then it waits, and nobody else."""
     with pipe(most=3) as (lines, writing, said, clock):
         os.write(writing, b"a\n" * 5)
-        assert lines.turn() is Turn.PAUSE
-        assert lines.turn() is Turn.PAUSE
+        assert lines.read()
+        assert lines.read()
         assert not lines.settle()
         assert len(said) == 3
         clock[0] += 2 * PAUSE_S
@@ -75,7 +74,7 @@ def test_whoever_prints_more_than_its_share_waits_for_the_next_one():
 def test_blank_lines_cost_their_share_too():
     with pipe(most=3) as (lines, writing, said, _):
         os.write(writing, b"\n" * CHUNK_BYTES)
-        assert lines.turn() is Turn.PAUSE
+        assert lines.read()
         assert said == []
 
 
@@ -91,7 +90,7 @@ def test_a_mark_ends_the_output_wherever_it_stands_and_is_no_line_itself(before,
         at = len(before) + cut - 2
         for piece in (text[: max(at, 0)], text[max(at, 0) :]):
             os.write(writing, piece)
-            lines.turn()
+            lines.read()
         expected = [before.decode().rstrip("\n")] if before else []
         assert marked == [expected]
         assert said == [*expected, "after"]
@@ -103,10 +102,10 @@ def test_nothing_but_the_mark_is_the_mark(text):
     with pipe(marked=lambda: marked.append(1)) as (lines, writing, _, _):
         lines.expect("12ab")
         os.write(writing, text)
-        lines.turn()
+        lines.read()
         assert not marked
         os.write(writing, 2 * mark_bytes("12ab"))
-        lines.turn()
+        lines.read()
         assert marked == [1], "it ends one output, not two"
 
 
@@ -119,14 +118,14 @@ async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing():
     over = asyncio.Event()
     lines = Lines(reading, share, said.append)
 
-    def turn():
-        came = lines.turn()
-        if came is Turn.OVER:
+    def read():
+        goes_on = lines.read()
+        if not goes_on:
             over.set()
-        return came
+        return goes_on
 
     loop = asyncio.get_running_loop()
-    Reading(reading, turn)
+    Reading(reading, share, read)
     begun = loop.time()
     os.write(writing, b"".join(b"%d\n" % n for n in range(95)))
     os.close(writing)
@@ -139,7 +138,8 @@ async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing():
 async def test_nothing_is_read_after_it_was_stopped():
     reading, writing = os.pipe()
     turns = []
-    held = Reading(reading, lambda: turns.append(1) or Turn.PAUSE)
+    share = Share(most=1)
+    held = Reading(reading, share, lambda: (turns.append(1), share.take()))
     os.write(writing, b"x")
     while not turns:  # noqa: ASYNC110 - the loop takes turns by itself
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What an executor of handlers is, and whom it tells what becomes of them; nothing runs here."""
+"""The face that the executors for loop, thread and isolate share, and the outlet they report to; nothing runs here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Outlet(Protocol):
-    """Whom executors tell; its methods are called on the worker's loop."""
+    """Hears from executors what becomes of handlers; its methods are called on the worker's loop."""
 
     def begin(self, attempt: Attempt) -> bool:
         """The handler is about to take its first step; False when it must not."""

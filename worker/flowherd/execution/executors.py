@@ -73,7 +73,7 @@ class Executors:
 
     @property
     def has_isolates(self) -> bool:
-        """Whether a handler can be run apart from the others, so that it takes nobody with it."""
+        """A handler can be run apart from the others, so that its crash costs nobody else."""
         return self._isolates is not None
 
     def limit_s(self, activity: Activity) -> float:
@@ -84,7 +84,7 @@ class Executors:
         return definition.timeout_s if timeout_s is None else min(definition.timeout_s, timeout_s)
 
     def runs_on_loop(self, name: str) -> bool:
-        """Whether its handler shares the event loop with others."""
+        """Its handler shares the event loop with others."""
         definition = self._registry.lookup(name)
         return definition is not None and definition.mode is _LOOP
 

@@ -122,20 +122,12 @@ class IsolatedAttempt:
         """What the isolate is told, and the parameters: where they came undecoded, as the engine sent them."""
         activity, trace = self._attempt.activity, self._attempt.trace
         begin = Begin(
-            activity_id=activity.activity_id,
-            workflow_id=activity.workflow_id,
-            key=activity.key,
-            name=activity.name,
-            worker_type=activity.worker_type,
-            limit_s=self._attempt.limit_s,
-            mark=mark,
-            folder=self._folder(),
-            usage=self._usage_place(),
-            timeout_s=activity.timeout_s,
-            settings=dict(activity.settings),
-            output_definitions=tuple(dict(definition) for definition in activity.output_definitions),
-            signal_data=activity.signal_data,
-            trace={} if trace is None else dict(trace.carrier()),
+            msgspec.structs.replace(activity, parameters=None),
+            self._attempt.limit_s,
+            mark,
+            self._folder(),
+            self._usage_place(),
+            {} if trace is None else dict(trace.carrier()),
         )
         if isinstance(activity.parameters, msgspec.Raw):
             return begin, memoryview(activity.parameters)

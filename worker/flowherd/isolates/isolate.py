@@ -28,7 +28,7 @@ from flowherd.isolates.isolate_protocol import (
     TokenRefused,
     decode_upward,
 )
-from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput, Reading, Share, Turn, replay
+from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput, Reading, Share, replay
 from flowherd.model import Died
 from flowherd.procfs import resident_bytes
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
@@ -122,7 +122,7 @@ class Isolate:
         self._before: Ended | None = None  # what the next frame is the output of
         self._share = Share()  # of the log's lines; what it prints has another one, so that neither starves
         self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES)
-        self._listening = Reading(ends.channel.fileno(), self._turn)
+        self._listening = Reading(ends.channel.fileno(), self._share, self._read)
         self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
         self._timer: AwakeTimer | None = None
         self._set_timer(rules.boot_timeout_s, self._did_not_open)
@@ -203,19 +203,17 @@ class Isolate:
         if run is not None:
             run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
 
-    def _turn(self) -> Turn:
-        if self._share.left <= 0:
-            return Turn.PAUSE
+    def _read(self) -> bool:
         try:
             for frame in self._channel.read():
                 self._handle(frame)
         except StreamEnded:
             self._break_off("")  # it has ended, or goes on without us
-            return Turn.OVER
+            return False
         except (FrameError, msgspec.DecodeError, RecursionError, OSError) as error:
             self._break_off(f"was killed: {error}")
-            return Turn.OVER
-        return Turn.AGAIN
+            return False
+        return True
 
     def _handle(self, frame: bytes | bytearray) -> None:
         if self._before is not None:

@@ -13,7 +13,7 @@ import msgspec
 
 from flowherd.link.messages import Message
 from flowherd.link.messages import encode_any as encode
-from flowherd.model import Usage  # noqa: TC001 - msgspec reads the annotations
+from flowherd.model import Activity, Usage  # noqa: TC001 - msgspec reads annotations
 
 __all__ = ["Message", "encode"]
 
@@ -50,22 +50,24 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Begin(Message, frozen=True):
-    """Run this activity. After it, `mark` ends what it prints. Its files go into `folder`, which may not exist yet."""
+    """Run this activity.
 
-    activity_id: str
-    workflow_id: str
-    key: str
-    name: str
-    worker_type: str
+    Attributes:
+        activity: without its parameters.
+        limit_s: seconds the handler may take.
+        mark: ends what the activity has printed.
+        folder: where its files go; may not exist yet, and is empty where there is no room for any.
+        usage: where its sums are kept, None where nobody settles for it.
+        trace: W3C headers, where it is traced.
+
+    """
+
+    activity: Activity
     limit_s: float
     mark: str
     folder: str = ""
     usage: UsagePlace | None = None
-    timeout_s: float | None = None
-    settings: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it, as the next two
-    output_definitions: tuple[dict[str, Any], ...] = ()
-    signal_data: Any = None
-    trace: dict[str, str] = {}  # noqa: RUF012 - W3C headers, where it is traced
+    trace: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
 
 class Stop(Message, frozen=True):
@@ -103,7 +105,7 @@ class Logged(Message, frozen=True):
     logger: str
     level: int
     message: str
-    fields: dict[str, Any] = {}  # noqa: RUF012 - as above
+    fields: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
 
 
 class TokenRefused(Message, frozen=True):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +24,6 @@ PAUSE_S = 0.02  # the other end waits meanwhile, once what is between us is full
 
 _log = logging.getLogger(__name__)
 _OWN_NAMES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-
-
-class Turn(Enum):
-    """What a turn has come to."""
-
-    AGAIN = "again"  # when there is something
-    PAUSE = "pause"  # others first: it has taken its share of the loop
-    OVER = "over"
 
 
 class Share:
@@ -64,21 +55,23 @@ class Share:
 
 
 class Reading:
-    """Calls `turn` on the running loop whenever there is something to read, until it is over.
+    """Reads a descriptor on the running loop until it is over, with a pause whenever its share is used up.
 
     Args:
         fd: does not block; must stay open until `stop`.
-        turn: reads a bounded piece.
+        share: what `read` takes of.
+        read: takes a bounded piece; False when there will be no more.
 
     """
 
-    def __init__(self, fd: int, turn: Callable[[], Turn]) -> None:
+    def __init__(self, fd: int, share: Share, read: Callable[[], bool]) -> None:
         self._fd = fd
-        self._turn = turn
+        self._share = share
+        self._read = read
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
-        self._loop.add_reader(fd, self._take_turn)
+        self._loop.add_reader(fd, self._run)
 
     def stop(self) -> None:
         """Reads no more."""
@@ -88,18 +81,17 @@ class Reading:
             if self._timer is not None:
                 self._timer.cancel()
 
-    def _take_turn(self) -> None:
-        match self._turn():
-            case Turn.OVER:
-                self.stop()
-            case Turn.PAUSE if not self._is_over:
-                self._loop.remove_reader(self._fd)
-                self._timer = self._loop.call_later(PAUSE_S, self._resume)
+    def _run(self) -> None:
+        if not self._read():
+            self.stop()
+        elif self._share.left <= 0 and not self._is_over:
+            self._loop.remove_reader(self._fd)
+            self._timer = self._loop.call_later(PAUSE_S, self._resume)
 
     def _resume(self) -> None:
         self._timer = None
-        self._loop.add_reader(self._fd, self._take_turn)
-        self._take_turn()  # of what it has read before its pause nothing tells the loop
+        self._loop.add_reader(self._fd, self._run)
+        self._run()  # of what it has read before its pause nothing tells the loop
 
 
 class Lines:
@@ -108,7 +100,7 @@ class Lines:
     Args:
         fd: does not block.
         share: each line takes of it.
-        say: called for each line that is not blank.
+        log: called for each line that is not blank.
         marked: called when the mark has come, once for each `expect`.
 
     """
@@ -117,12 +109,12 @@ class Lines:
         self,
         fd: int,
         share: Share,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         marked: Callable[[], None] = lambda: None,
     ) -> None:
         self._fd = fd
         self._share = share
-        self._say = say
+        self._log = log
         self._marked = marked
         self._mark = b""
         self._rest = bytearray()
@@ -132,27 +124,27 @@ class Lines:
         """What ends the output of the present activity, wherever in a line it stands."""
         self._mark = mark_bytes(mark)
 
-    def turn(self) -> Turn:
-        """Says what it may of what it has, and reads a little when that is all."""
-        if not self._say_some():
-            return Turn.PAUSE
-        if self._read():
-            return Turn.AGAIN if self._say_some() else Turn.PAUSE
-        if not self._has_ended:
-            return Turn.AGAIN
-        self._say_rest()
-        return Turn.OVER
+    def read(self) -> bool:
+        """Logs what it may of what it has, and reads a little when that is all; False when that was all for ever."""
+        if not self._log_some():
+            return True
+        if self._fill():
+            self._log_some()
+            return True
+        if self._has_ended:
+            self._log_rest()
+        return not self._has_ended
 
     def settle(self) -> bool:
-        """Says what has been printed until now; False when it may not say all of it yet."""
-        while self._say_some():
-            if not self._read():
-                self._say_rest()
+        """Logs what has been printed until now; False when it may not log all of it yet."""
+        while self._log_some():
+            if not self._fill():
+                self._log_rest()
                 return True
         return False
 
-    def _read(self) -> bool:
-        """Whether there was anything."""
+    def _fill(self) -> bool:
+        """Reads once; False when there was nothing."""
         try:
             data = os.read(self._fd, CHUNK_BYTES)
         except BlockingIOError:
@@ -161,13 +153,13 @@ class Lines:
         self._rest += data
         return bool(data)
 
-    def _say_some(self) -> bool:
-        """Says whole lines; False when there is another one that it may not say now."""
+    def _log_some(self) -> bool:
+        """Logs whole lines; False when there is another one that it may not log now."""
         begin = 0
         while (end := self._end_of_line(begin)) is not None:
             if self._share.left <= 0:
                 break
-            self._say_one(bytes(self._rest[begin:end]))
+            self._log_one(bytes(self._rest[begin:end]))
             begin = end
         del self._rest[:begin]
         return end is None
@@ -182,19 +174,19 @@ class Lines:
             return end
         return begin + LONGEST_LINE if end or len(self._rest) - begin >= longest else None
 
-    def _say_rest(self) -> None:
+    def _log_rest(self) -> None:
         if self._rest:
-            self._say_one(bytes(self._rest))
+            self._log_one(bytes(self._rest))
             self._rest.clear()
 
-    def _say_one(self, line: bytes) -> None:
+    def _log_one(self, line: bytes) -> None:
         is_last = bool(self._mark) and line.endswith(self._mark)
         if is_last:
             line = line.removesuffix(self._mark)
         self._share.take()
         text = line.decode(errors="replace").rstrip("\r\n")
         if text.strip():
-            self._say(text)
+            self._log(text)
         if is_last:
             self._mark = b""
             self._marked()
@@ -232,7 +224,7 @@ class PrintedOutput:
             ),
         )
         ends = zip((stdout, stderr), self._pipes, strict=True)
-        self._readings = [Reading(end, pipe.turn) for end, pipe in ends]
+        self._readings = [Reading(end, share, pipe.read) for end, pipe in ends]
 
     @property
     def is_over(self) -> bool:

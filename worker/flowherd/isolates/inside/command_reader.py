@@ -45,9 +45,9 @@ class CommandReader:
         self, connection: WorkerConnection, cancel_signal: CancelSignal, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.shutdown = ShutdownSignal()
-        self._connection = connection
-        self._cancel_signal = cancel_signal
-        self._loop = loop
+        self.connection = connection
+        self.cancel_signal = cancel_signal
+        self.loop = loop
         self._state: RunState | None = None
         self._jobs: asyncio.Queue[Job | None] = asyncio.Queue()
         self._begun: Begin | None = None  # its parameters come next
@@ -71,7 +71,7 @@ class CommandReader:
         state, stop = self._state, self._stop
         if state is not None and stop is not None and state.activity.activity_id == stop.activity_id:
             state.cancel_reason = CancelReason(stop.reason)
-            self._cancel_signal.reason_known.set()
+            self.cancel_signal.reason_known.set()
 
     async def next_job(self) -> Job | None:
         """Waits for an activity; None when there are no more."""
@@ -81,7 +81,7 @@ class CommandReader:
         reader = FrameReader(MAX_FRAME_BYTES)
         try:
             while True:
-                for frame in reader.read(self._connection.sock):
+                for frame in reader.read(self.connection.sock):
                     self._handle(frame)
         except (StreamEnded, FrameError, OSError):
             if self._may_leave and self._state is None:
@@ -91,7 +91,7 @@ class CommandReader:
     def _handle(self, frame: bytes | bytearray) -> None:
         if self._begun is not None:
             job, self._begun = Job(self._begun, frame), None
-            self._loop.call_soon_threadsafe(self._jobs.put_nowait, job)
+            self.loop.call_soon_threadsafe(self._jobs.put_nowait, job)
             return
         match decode_downward(frame):
             case Begin() as begin:
@@ -103,7 +103,7 @@ class CommandReader:
                 self.shutdown.request()
             case Leave():
                 self._may_leave = True
-                self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+                self.loop.call_soon_threadsafe(self._jobs.put_nowait, None)
 
 
 def die_with(lifeline: int) -> None:

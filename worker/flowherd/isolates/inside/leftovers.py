@@ -123,14 +123,14 @@ class Leftovers:
             yield "a thread or a program goes on"
 
     def _has_tasks(self) -> bool:
-        """Whether a task that has come since goes on, though it has had time to end."""
+        """A task that has come since goes on, though it has had time to end."""
         fresh = asyncio.all_tasks(self._loop) - self._tasks
         if fresh:
             self._loop.run_until_complete(asyncio.wait(fresh, timeout=REST_S))
         return any(not task.done() for task in fresh)
 
     def _has_others_at_work(self) -> bool:
-        """Whether a program that has come since is there, or a thread goes on; one at rest is known from now on."""
+        """A program that has come since is there, or a thread goes on; one at rest is known from now on."""
         fresh = set(self._others()) - self._known
         for _ in range(_LOOKS):
             if not fresh:
@@ -169,7 +169,7 @@ def _set_environment(wanted: dict[str, str]) -> None:
 
 
 def _time_of(folder: str) -> str:
-    """How long, and how often, the kernel has let it run: it grows whenever it does anything."""
+    """The kernel's count of how long and how often it ran: another one after whatever it does."""
     try:
         return Path("/proc", folder, "schedstat").read_text()
     except OSError:
@@ -177,7 +177,7 @@ def _time_of(folder: str) -> str:
 
 
 def _goes_on(folder: str, time_before: str) -> bool:
-    """Whether it does anything, or would on a machine that is less busy; of a program: whether it has not ended."""
+    """A thread does something, or would on a machine that is less busy; a program has not ended."""
     try:
         state = Path("/proc", folder, "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

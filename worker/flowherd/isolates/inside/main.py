@@ -30,7 +30,6 @@ from flowherd.isolates.inside.engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
 from flowherd.isolates.isolate_protocol import (
     MAX_USAGE_BYTES,
-    Begin,
     Ended,
     Failure,
     LeftBehind,
@@ -39,7 +38,7 @@ from flowherd.isolates.isolate_protocol import (
     Raised,
 )
 from flowherd.isolates.printed_output import mark_bytes
-from flowherd.model import Activity, Completed, Failed, Result
+from flowherd.model import Completed, Failed, Result
 from flowherd.process import fork_guard, lifespan
 from flowherd.process.loops import new_loop
 from flowherd.sdk.loading import choose_worker_type, load_app
@@ -125,9 +124,7 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     engine = IsolateEngine(setup.config, setup.ledger, connection)
     environment = _environment(setup, engine, commands, span.state, tracing)
     output = (stdout_fd, stderr_fd)
-    activity_loop = ActivityLoop(
-        registry, connection, commands, cancel_signal, engine, environment, loop, output
-    )
+    activity_loop = ActivityLoop(registry, commands, engine, environment, output)
     connection.send(Opened())
     activity_loop.run()
     engine.close()
@@ -176,12 +173,9 @@ class ActivityLoop:
 
     Args:
         registry: the handlers.
-        connection: to the worker.
         commands: where activities come from.
-        cancel_signal: may interrupt a handler.
         engine: what handlers have of it.
         environment: what they see of the process.
-        loop: where coroutines run.
         output: the pipes behind stdout and stderr.
 
     """
@@ -189,23 +183,20 @@ class ActivityLoop:
     def __init__(
         self,
         registry: Registry,
-        connection: WorkerConnection,
         commands: CommandReader,
-        cancel_signal: CancelSignal,
         engine: IsolateEngine,
         environment: RunEnvironment,
-        loop: asyncio.AbstractEventLoop,
         output: tuple[int, int],
     ) -> None:
         self._registry = registry
-        self._connection = connection
         self._commands = commands
-        self._cancel_signal = cancel_signal
+        self._connection = commands.connection
+        self._cancel_signal = commands.cancel_signal
+        self._loop = commands.loop
         self._engine = engine
         self._environment = environment
-        self._loop = loop
         self._output = output
-        self._leftovers = Leftovers(loop, lambda: engine.files.loop.thread)
+        self._leftovers = Leftovers(commands.loop, lambda: engine.files.loop.thread)
 
     def run(self) -> None:
         """Returns when there are no more activities."""
@@ -231,7 +222,7 @@ class ActivityLoop:
 
     def _outcome_of(self, job: Job, trace: RaisedTrace) -> Completed | Failed:
         """Never raises, whatever the handler does."""
-        activity, definition = _activity(job.begin), self._registry.lookup(job.begin.name)
+        activity, definition = job.begin.activity, self._registry.lookup(job.begin.activity.name)
         if definition is None:
             known = ", ".join(self._registry.names())
             return Failed("UNKNOWN_ACTIVITY", f"the isolate's app knows: {known}", retryable=True)
@@ -308,19 +299,3 @@ def _ended(
         return Ended(None, cost_usd, usage, *taken, raised), outcome.output
     failure = Failure(outcome.code, outcome.message, outcome.retryable)
     return Ended(failure, cost_usd, usage, *taken, raised), None
-
-
-def _activity(begin: Begin) -> Activity:
-    return Activity(
-        activity_id=begin.activity_id,
-        workflow_id=begin.workflow_id,
-        key=begin.key,
-        name=begin.name,
-        worker_type=begin.worker_type,
-        worker_id="",  # the engine's fence for reports, which are the worker's
-        parameters=None,
-        timeout_s=begin.timeout_s,
-        settings=begin.settings,
-        output_definitions=begin.output_definitions,
-        signal_data=begin.signal_data,
-    )
