@@ -214,20 +214,22 @@ async def files_and_die(ctx, reference: str) -> None:
 
 @isolated
 def files_in_thread(ctx, reference: str, mark: str) -> None:
-    """Has a thread fetch a file, and waits for that thread, whatever happens."""
+    """Has a thread fetch a file, and waits for it, whatever happens: a join that is interrupted counts it as ended."""
+    ended = threading.Event()
 
     def fetch() -> None:
         try:
             ctx.download_file(reference)
         except asyncio.CancelledError as error:
             Path(mark).write_text(f"{type(error).__name__} {ctx.cancel_reason.value}")
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=fetch)
-    thread.start()
+    threading.Thread(target=fetch).start()
     try:
-        thread.join()
+        ended.wait()
     finally:
-        thread.join()
+        ended.wait()
 
 
 @isolated
