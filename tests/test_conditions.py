@@ -23,7 +23,7 @@ def test_look():
 
 
 def test_settings_of_the_user_do_not_reach_a_test(tmp_path) -> None:
-    """Interface: everybody who runs the engine has its variables exported."""
+    """Everybody who runs the engine has its variables exported."""
     conftest = Path(__file__).parent / "conftest.py"
     (tmp_path / "conftest.py").write_text(conftest.read_text(encoding="utf-8"))
     (tmp_path / "test_look.py").write_text(LOOK)

@@ -21,6 +21,7 @@ ALLOWED_AT_THE_TOP = {
     "LICENSE",
     "uv.lock",
 }
+QUESTIONS_LEFT = 55
 S, W, E = laws.SUPERVISOR, laws.WORKER, laws.ENGINE
 
 
@@ -34,7 +35,7 @@ SOURCES = sources()
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_every_source_file_keeps_the_law(law: Law) -> None:
-    """Design, section 3: each law is a test, not a wish."""
+    """Each law is a test, not a wish."""
     assert len(SOURCES) > 50
     assert [complaint for source in SOURCES for complaint in law(source)] == []
 
@@ -97,13 +98,16 @@ BROKEN: list[tuple[Law, str, str]] = [
     (laws.nothing_is_pickled_or_shared, W + "x.py", "from concurrent.futures import ProcessPoolExecutor"),
     (
         laws.an_outcome_knows_no_delivery,
-        W + "execution/executors.py",
+        W + "worker/executors.py",
         "from flowherd.worker.reporter import Reporter",
     ),
     (laws.an_outcome_knows_no_delivery, W + "worker/reporter.py", "from flowherd.execution import invoke"),
     (laws.files_and_functions_are_short, W + "x.py", "\n" * 351),
     (laws.files_and_functions_are_short, W + "x.py", "async def f():\n" + "    x = 1\n" * 50),
     (laws.modules_say_what_they_are, W + "x.py", "import os"),
+    (laws.docstrings_say_what_things_are, W + "x.py", '"""What it is."""'),
+    (laws.docstrings_say_what_things_are, S + "core/x.py", 'def f():\n    """Whether it is."""'),
+    (laws.docstrings_say_what_things_are, E + "x.py", 'class X:\n    """One of them."""'),
     (laws.no_exception_is_swallowed, W + "x.py", "try:\n    f()\nexcept OSError:\n    pass"),
 ]
 
@@ -132,6 +136,7 @@ KEPT: list[tuple[Law, str, str]] = [
         "import threading\nthreading.active_count()",
     ),
     (laws.files_and_functions_are_short, W + "x.py", "def f():\n" + "    x = 1\n" * 49),
+    (laws.docstrings_say_what_things_are, W + "x.py", '"""Whatever it is, once, as one."""'),
 ]
 
 
@@ -141,8 +146,14 @@ def test_what_the_law_allows_is_not_complained_of(law: Law, path: str, text: str
     assert list(law(Source(path, text))) == []
 
 
+def test_docstrings_that_begin_with_a_question_word_become_fewer() -> None:
+    """Where they are not forbidden yet; whoever takes some away lowers the number."""
+    assert sum(1 for source in SOURCES for _ in laws.questions_in(source)) <= QUESTIONS_LEFT
+    assert list(laws.questions_in(Source(W + "x.py", '"""How it works."""')))
+
+
 def test_the_top_level_holds_what_was_agreed_and_nothing_else() -> None:
-    """Design, section 2: four folders, three files, and dot-files."""
+    """Four folders, three files, and dot-files."""
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=False
     ).stdout.split()

@@ -42,7 +42,7 @@ class Heartbeat(msgspec.Struct):
 
 
 class Usage(msgspec.Struct):
-    """One entry of `usage` (protocol.md §6.1)."""
+    """An entry of `usage` (protocol.md §6.1)."""
 
     provider: str
     model: str
@@ -148,7 +148,7 @@ def _check_nesting(body: bytes) -> None:
 
 
 def refuse_nul(body: bytes, field: str) -> None:
-    """Refuse the NUL character: the server would hang over it (protocol.md §0.15), this engine says 422."""
+    """Refuse the NUL character: the server would hang over it (protocol.md fact 15), this engine says 422."""
     if b"\\u0000" in body and _ESCAPED_NUL.search(body):
         raise invalid({field: ["the NUL character (\\u0000) cannot be stored"]})
 

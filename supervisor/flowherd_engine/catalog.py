@@ -11,7 +11,7 @@ _KEPT = 256
 
 
 class Deployed(NamedTuple):
-    """One stored version."""
+    """A stored version."""
 
     seq: int
     name: str

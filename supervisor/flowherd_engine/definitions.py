@@ -26,7 +26,7 @@ class DefinitionInvalid(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """One activity of a definition, ready to be scheduled again and again."""
+    """An activity of a definition, ready to be scheduled again and again."""
 
     key: str
     worker: str

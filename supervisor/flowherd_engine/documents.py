@@ -101,7 +101,7 @@ class Settings(msgspec.Struct, omit_defaults=True):
 
 
 class Activity(msgspec.Struct, omit_defaults=True):
-    """One activity as written."""
+    """An activity as written."""
 
     key: str
     worker: str = msgspec.field(default_factory=lambda: "std")  # never omitted: one normal form
@@ -125,7 +125,7 @@ class Workflow(msgspec.Struct, omit_defaults=True):
 
 
 def as_edge(written: str | Edge) -> Edge:
-    """One dependency in its one normal form."""
+    """A dependency in its one normal form."""
     if isinstance(written, str):
         return Edge(written)
     tests = written.tests
@@ -133,7 +133,7 @@ def as_edge(written: str | Edge) -> Edge:
 
 
 def as_output(written: str | _Output) -> dict[str, str]:
-    """One output definition in its full form."""
+    """An output definition in its full form."""
     output = _Output(written) if isinstance(written, str) else written
     return {"name": output.name, "type": output.type}
 

@@ -43,7 +43,7 @@ class TemplateError(ValueError):
 
 
 class Names(Protocol):
-    """Where an expression finds its top-level names: a dict, or something that reads them when asked."""
+    """The top-level names of an expression: a dict, or an object that reads them when asked."""
 
     def get(self, key: str, default: Any, /) -> Any:
         """The value of `key`, or `default`."""

@@ -26,7 +26,7 @@ class Verdict(Enum):
 
 
 class Claim(NamedTuple):
-    """One activity handed to a worker: its place in the order, and the encoded item of the poll reply."""
+    """An activity handed to a worker: its place in the order, and the encoded item of the poll reply."""
 
     scheduled_for_s: float
     seq: int

@@ -161,7 +161,7 @@ class Scheduler:
     def ended(
         self, connection: sqlite3.Connection, row: tuple[int, int, str], status: str, now_s: float
     ) -> None:
-        """One activity, given as (workflow_seq, definition_seq, key), has reached `status`."""
+        """Records that an activity, given as (workflow_seq, definition_seq, key), has reached `status`."""
         workflow_seq, definition_seq, key = row
         definition = self._catalog.load(connection, definition_seq)
         if key not in definition.dependents:

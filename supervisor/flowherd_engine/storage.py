@@ -58,7 +58,7 @@ class DatabaseUnusable(Exception):
 
 
 class Database(aiosqlite.Connection):
-    """One connection with one thread: the engine's only writer, so claims are atomic by construction."""
+    """A connection with a thread of its own: the engine's only writer, so claims are atomic by construction."""
 
     async def transact(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -39,7 +39,7 @@ def status(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
 
 
 def listing(connection: sqlite3.Connection, filters: Filters) -> dict[str, Any]:
-    """One page of workflows, newest first."""
+    """A page of workflows, newest first."""
     where = (
         " WHERE (:status IS NULL OR status = :status)"
         " AND (:definition_name IS NULL OR definition_name = :definition_name)"
@@ -123,7 +123,7 @@ def definitions(connection: sqlite3.Connection) -> list[dict[str, Any]]:
 
 
 def definition(connection: sqlite3.Connection, name: str, version: str | None) -> dict[str, Any] | None:
-    """One stored version with its activities, or None."""
+    """A stored version with its activities, or None."""
     found = _documents(
         connection.execute(
             "SELECT name, version, document, created_s FROM definitions"

@@ -73,7 +73,7 @@ class WorkflowApi:
         return json_reply({"definitions": found, "total": len(found)})
 
     async def definition(self, request: Request) -> Response:
-        """One version, by default the one deployed last."""
+        """Reply with a version, by default the one deployed last."""
         name, version = request.path_params["name"], request.query_params.get("version")
         if version is not None and not _VERSION.fullmatch(version):
             raise bad_request(_malformed(version))
@@ -108,7 +108,7 @@ class WorkflowApi:
         return json_reply(created, 201)
 
     async def status(self, request: Request) -> Response:
-        """One workflow (protocol.md §13)."""
+        """Reply with a workflow (protocol.md §13)."""
         workflow_id = bodies.path_uuid(request, "workflow_id")
         return json_reply(await self._database.transact(views.status, workflow_id))
 
@@ -123,7 +123,7 @@ class WorkflowApi:
         return json_reply(await self._database.transact(views.output, workflow_id))
 
     async def activity_output(self, request: Request) -> Response:
-        """One activity's outputs and files."""
+        """Reply with an activity's outputs and files."""
         workflow_id = bodies.path_uuid(request, "workflow_id")
         key = request.path_params["activity_key"]
 

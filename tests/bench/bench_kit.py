@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from bench.sheet import RUST, STOCK, TUNED, Sheet
 from harness import clean_environment, eventually

@@ -33,7 +33,7 @@ AS_MANY = {DIRECT: 10, OWN: 10}  # times as the stock worker
 
 
 def gates(options: argparse.Namespace) -> list[Gate]:
-    """What performance.md asks of these slots and this engine."""
+    """The targets for these slots and this engine."""
     match options.delay_ms, options.slots:
         case 0.0, 64:
             return [

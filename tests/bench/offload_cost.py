@@ -33,7 +33,7 @@ from runner_kit import Runner
 
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.process.loops import new_loop
+from flowherd.loops import new_loop
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 

@@ -2,7 +2,7 @@
 
     python tests/bench/scale_model.py [--hosts 10,100,1000,10000] [--children 8] [--rate 100] [--seconds 20] [--json]
 
-A host is N children that decide by `flowherd.worker.pacing` itself when to poll. The engine is a number of lanes
+A host is N children that decide by `flowherd.worker.poll_policy` itself when to poll. The engine is a number of lanes
 (connections of its database) that serve requests in order; a request costs a fixed time, and more for each activity it
 hands out. Activities come as a Poisson stream for all hosts together and only wait. Three schemes:
 
@@ -26,11 +26,13 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from bench.scale_engine import EPOCH_S, Engine, Shape, World
 
-from flowherd.worker.pacing import Leave, Pace, Poll, Sibling, Wait, decide, helper
+from flowherd.worker.poll_policy import Leave, Pace, Poll, Wait, decide, helper
+from flowherd.worker.siblings import Sibling
 
 SCHEMES = ("fixed", "alone", "turns")
 POLL_MAX = 10

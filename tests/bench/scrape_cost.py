@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 from bench_kit import arguments, run
 from sheet import Sheet
 
-from flowherd.ledger import Cell, Clock, Ledger, RecordWriter, Timing
+from flowherd.ledger import Cell, Clock, Ledger, RecordWriter
+from flowherd.ledger.activity_counts import Took
+from flowherd.ledger.activity_profile import Where
 from flowherd.link.messages import SupervisorState
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -40,9 +42,11 @@ def host(processes: int) -> Iterator[tuple[HostMetrics, StatusBoard]]:
             segment.open(index=index, incarnation=1, now=time.monotonic())
             segment.put(Cell.PID, sleeper.pid)
             RecordWriter(segment)
+            for name in ("resize", "crop", "send"):
+                segment.work.add(name, Where.LOOP)
             segment.set_clock(Clock.READY_AT, time.monotonic())
             for _ in range(100):
-                segment.count(Timing.RUN, 0.02)
+                segment.work.counts.took(0, Took.RUN, 0.02)
         board = StatusBoard(ledger, "http://127.0.0.1:8080", "0", 1, time.monotonic())
         board.supervisor = SupervisorState("running", processes, 4 * processes, {})
         yield HostMetrics(ledger, board), board

@@ -9,7 +9,7 @@ from bench.scale_engine import Shape
 from bench.scale_model import SCHEMES, Model
 from polling_kit import SimHost
 
-from flowherd.worker.pacing import Rhythm
+from flowherd.worker.poll_policy import Rhythm
 
 ALWAYS_100_MS = Rhythm(0.1, 0.1)
 SMALL = Shape(hosts=5, rate=20.0, seconds=20.0, warm_up_s=5.0)
@@ -19,7 +19,7 @@ SMALL = Shape(hosts=5, rate=20.0, seconds=20.0, warm_up_s=5.0)
 def test_an_idle_host_of_eight_sends_what_one_was_measured_to_send(
     scheme: str, least: float, most: float
 ) -> None:
-    """performance.md: eight stock workers 79 requests a second; the gate for flowherd is 14."""
+    """Eight stock workers 79 requests a second; the gate for flowherd is 14."""
     idle = Model(Shape(hosts=1, scheme=scheme, rate=0.0, rhythm=ALWAYS_100_MS)).run()
     assert least <= idle.requests_per_s <= most
 
@@ -55,7 +55,7 @@ def test_a_full_engine_serves_what_it_can_and_makes_the_others_wait() -> None:
 
 
 def test_hosts_that_take_turns_ask_less_and_pick_up_about_as_soon() -> None:
-    """design.md §8: what coordination saves the engine must not be paid in waiting."""
+    """What coordination saves the engine must not be paid in waiting."""
     alone, turns = (Model(replace(SMALL, scheme=scheme)).run() for scheme in ("alone", "turns"))
     assert turns.polls_per_s < 0.8 * alone.polls_per_s
     assert turns.pick_up_p50_ms < 2 * alone.pick_up_p50_ms

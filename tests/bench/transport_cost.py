@@ -21,8 +21,8 @@ import uvloop
 from bench_kit import arguments, in_turn
 from sheet import Sheet
 
+from flowherd.client.transport_choice import new_transport
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport.choice import new_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -36,49 +36,49 @@ MUTATIONS = (
         WORKER + "sdk/redaction.py",
         "any(part in plain for part in self._parts)",
         "False",
-        UNIT + "test_secrets.py::test_a_parameter_with_a_telling_name_is_masked_in_message_and_log",
+        UNIT + "sdk/test_secrets.py::test_a_parameter_with_a_telling_name_is_masked_in_message_and_log",
     ),
     Mutation(
         "secrets are taken out before a text is cut",
         WORKER + "sdk/tracebacks.py",
         "clean_message(hide(_describe(exc)))",
         "hide(clean_message(_describe(exc)))",
-        UNIT + "test_secrets.py::test_the_place_where_a_text_is_cut_shows_no_half_of_a_secret",
+        UNIT + "sdk/test_secrets.py::test_the_place_where_a_text_is_cut_shows_no_half_of_a_secret",
     ),
     Mutation(
         "variables with telling names are masked",
         WORKER + "sdk/redaction.py",
         "        *secrets_of_process(environment.secret_names),\n",
         "",
-        UNIT + "test_secrets.py::test_a_variable_with_a_telling_name_is_masked",
+        UNIT + "sdk/test_secrets.py::test_a_variable_with_a_telling_name_is_masked",
     ),
     Mutation(
         "a worker_id for every poll",
         WORKER + "worker/poller.py",
         'f"{self._prefix}-{self._polls}"',
         'f"{self._prefix}-0"',
-        UNIT + "test_poller.py::test_every_poll_has_a_worker_id_of_its_own",
+        UNIT + "worker/test_poller.py::test_every_poll_has_a_worker_id_of_its_own",
     ),
     Mutation(
         "no turn is left to a process that is frozen",
-        WORKER + "worker/pacing.py",
+        WORKER + "worker/siblings.py",
         "and self.next_poll_at >= now - OVERDUE_S",
         "",
-        UNIT + "test_pacing.py::test_no_turn_is_left_to_a_sibling_that_has_missed_its_own",
+        UNIT + "worker/test_poll_policy.py::test_no_turn_is_left_to_a_sibling_that_has_missed_its_own",
     ),
     Mutation(
         "a turn that was left is taken back when nobody comes",
-        WORKER + "worker/pacing.py",
+        WORKER + "worker/poll_policy.py",
         "if max(pace.polled_at, polled_by_others_at) <= pace.rang_at:",
         "if False:",
-        UNIT + "test_pacing.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
+        UNIT + "worker/test_poll_policy.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
     ),
     Mutation(
         "a process asks for little until it has found more than that",
-        WORKER + "worker/turns.py",
+        WORKER + "worker/poll_policy.py",
         "min(wanted, self._pace.ramp)",
         "wanted",
-        UNIT + "test_pacing.py::test_heavy_activities_queued_at_once_spread_over_the_children",
+        UNIT + "worker/test_poll_policy.py::test_heavy_activities_queued_at_once_spread_over_the_children",
     ),
     Mutation(
         "heartbeats of the keeper",
@@ -93,7 +93,7 @@ MUTATIONS = (
         "if present is None or present.sequence != record.sequence or not segment.readable:",
         "if present is None or not segment.readable:",
         UNIT
-        + "test_beats_first.py"
+        + "leases/test_beats_first.py"
         + "::test_an_answer_that_comes_late_says_nothing_about_the_next_activity_in_the_same_place",
     ),
     Mutation(
@@ -101,7 +101,7 @@ MUTATIONS = (
         WORKER + "sdk/json_output.py",
         "if may_lose_numbers(dumped, type(model)) and",
         "if False and",
-        UNIT + "test_output_models.py::test_a_number_that_json_has_not_is_named_in_any_field",
+        UNIT + "sdk/test_output_models.py::test_a_number_that_json_has_not_is_named_in_any_field",
     ),
     Mutation(
         "no model is made of parameters that mean something else",
@@ -109,64 +109,63 @@ MUTATIONS = (
         "return bool(value.model_fields_set)",
         "return True",
         UNIT
-        + "test_binding_models.py::test_a_model_whose_fields_all_have_defaults_is_not_filled_from_nothing",
+        + "sdk/test_binding_models.py::test_a_model_whose_fields_all_have_defaults_is_not_filled_from_nothing",
     ),
     Mutation(
         "many beats at once",
         WORKER + "leases/heartbeats.py",
         "self._under_way < PLACES:",
         "self._under_way < PLACES // 4:",
-        UNIT + "test_beats_first.py::test_400_leases_of_3_s_outlive_an_engine_that_is_slow",
+        UNIT + "leases/test_beats_first.py::test_400_leases_of_3_s_outlive_an_engine_that_is_slow",
     ),
     Mutation(
         "places that beats cannot take again and again",
         WORKER + "leases/heartbeats.py",
         "self._again < _AGAIN and ",
         "",
-        UNIT + "test_beats_first.py::test_beats_that_nobody_answers_do_not_starve_those_that_are_answered",
+        UNIT
+        + "leases/test_beats_first.py::test_beats_that_nobody_answers_do_not_starve_those_that_are_answered",
     ),
     Mutation(
         "few beats in a silence",
         WORKER + "leases/heartbeats.py",
         " and self._contact.may_try_again(now, self._shortest_lease_s)",
         "",
-        UNIT + "test_beats_first.py::test_an_outage_is_no_storm_and_its_end_is_found_soon",
+        UNIT + "leases/test_beats_first.py::test_an_outage_is_no_storm_and_its_end_is_found_soon",
     ),
     Mutation(
         "polls wait for leases that may have lapsed",
         WORKER + "leases/confirmations.py",
         "self._ledger.put(_UNCONFIRMED, count)",
         "self._ledger.put(_UNCONFIRMED, 0)",
-        UNIT + "test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
+        UNIT + "leases/test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
     ),
     Mutation(
         "polls wait for a keeper that has stood still",
         WORKER + "leases/confirmations.py",
         "return self._looks <= _LOOKS",
         "return False",
-        UNIT + "test_confirmations.py::test_nothing_runs_twice_after_everything_has_stood_still",
+        UNIT + "leases/test_confirmations.py::test_nothing_runs_twice_after_everything_has_stood_still",
     ),
     Mutation(
         "the poller waits when polls have to",
         WORKER + "worker/poller.py",
         "or not wanted or self._polls_wait():",
         "or not wanted:",
-        UNIT + "test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
+        UNIT + "leases/test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
     ),
     Mutation(
         "a secret that is read again",
         WORKER + "client/tokens.py",
         "if not await self._has_another_secret():",
         "if True:",
-        UNIT + "test_auth.py::test_the_secrets_file_is_read_again_when_the_token_endpoint_refuses",
+        UNIT + "client/test_auth.py::test_the_secrets_file_is_read_again_when_the_token_endpoint_refuses",
     ),
     Mutation(
         "retries of complete",
         WORKER + "worker/reporter.py",
-        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
-        "                continue",
-        "answer, first = await self._try(parcel, first), None\n            if answer is None:\n"
-        "                return Delivery.DROPPED",
+        "            done = delivery.failed(error, self._loop.time(), self._limit_s)",
+        "            done = delivery.failed(error, self._loop.time(), self._limit_s) and Delivered.DROPPED",
         CHAOS + "test_partitions.py::test_a_partition_within_the_lease_costs_nothing",
     ),
     Mutation(
@@ -174,49 +173,51 @@ MUTATIONS = (
         WORKER + "client/kruxia_replies.py",
         "if is_engines(reply) and (",
         "if (",
-        UNIT + "test_kruxia.py::test_a_proxys_answer_is_no_verdict",
+        UNIT + "client/test_kruxia.py::test_a_proxys_answer_is_no_verdict",
     ),
     Mutation(
         "a proxy's answers are tried again for as long as the activity may run",
-        WORKER + "worker/parcel.py",
-        "or now < self.foreign_until",
-        "",
-        UNIT + "test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
+        WORKER + "worker/delivery.py",
+        "if now < self._foreign_until:",
+        "if False:",
+        UNIT
+        + "worker/test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
     ),
     Mutation(
         "an error of one call alone closes no circuit",
         WORKER + "client/circuit.py",
         " and not error.is_of_the_call",
         "",
-        UNIT + "test_reporter_proxies.py::test_an_error_of_one_call_alone_keeps_nobody_else_waiting",
+        UNIT + "worker/test_reporter_proxies.py::test_an_error_of_one_call_alone_keeps_nobody_else_waiting",
     ),
     Mutation(
         "large bodies leave senders to light ones",
         WORKER + "worker/reporter.py",
-        "async with self._large:",
-        "if True:",
-        UNIT + "test_reporter_proxies.py::test_only_some_senders_carry_large_bodies_and_light_ones_pass_them",
+        "if self._large and self._large_left:",
+        "if self._large:",
+        UNIT
+        + "worker/test_reporter_proxies.py::test_only_some_senders_carry_large_bodies_and_light_ones_pass_them",
     ),
     Mutation(
         "deadlines follow the bytes",
         WORKER + "transport/progress.py",
         "(self._size + received) / self._bytes_per_s",
         "0.0",
-        UNIT + "test_slow_link.py::test_what_moves_may_go_on_until_its_bytes_are_late",
+        UNIT + "transport/test_slow_link.py::test_what_moves_may_go_on_until_its_bytes_are_late",
     ),
     Mutation(
         "a connection for polls",
         WORKER + "transport/connection_pool.py",
         "if self._held < self._most + is_first:",
         "if self._held < self._most:",
-        UNIT + "test_slow_link.py::test_polls_never_queue_behind_results",
+        UNIT + "transport/test_slow_link.py::test_polls_never_queue_behind_results",
     ),
     Mutation(
         "the next address while the first says nothing",
         WORKER + "transport/dialing.py",
         "NEXT_AFTER_S = 0.25",
         "NEXT_AFTER_S = 1000.0",
-        UNIT + "test_pool_dialing.py::test_the_next_address_is_tried_while_the_first_says_nothing",
+        UNIT + "transport/test_pool_dialing.py::test_the_next_address_is_tried_while_the_first_says_nothing",
     ),
     Mutation(
         "a turn of its own for what may block",
@@ -232,7 +233,7 @@ MUTATIONS = (
         WORKER + "sdk/output.py",
         'if b"\\\\u0000" in body and plain:',
         "if False:",
-        UNIT + "test_outputs.py::test_what_the_engine_refuses_or_stores_wrongly_is_found_here",
+        UNIT + "sdk/test_outputs.py::test_what_the_engine_refuses_or_stores_wrongly_is_found_here",
     ),
     Mutation(
         "the end of the link",
@@ -253,28 +254,29 @@ MUTATIONS = (
         SUPERVISOR + "keeper/orphans.py",
         "    except ProcessLookupError:\n        return False\n    return True",
         "    except ZeroDivisionError:\n        return False\n    return True",
-        BRAIN + "test_orphans.py::test_before_linux_6_9_the_group_of_a_leader_that_has_ended_is_left_alone",
+        BRAIN
+        + "keeper/test_orphans.py::test_before_linux_6_9_the_group_of_a_leader_that_has_ended_is_left_alone",
     ),
     Mutation(
         "the keeper's last deadline",
         SUPERVISOR + "keeper/orphans.py",
         "    signal.setitimer(signal.ITIMER_REAL, KEEPER_ENDS_AFTER_S)",
         "    pass",
-        BRAIN + "test_orphans.py::test_n1_the_keeper_ends_whatever_blocks_it",
+        BRAIN + "keeper/test_orphans.py::test_n1_the_keeper_ends_whatever_blocks_it",
     ),
     Mutation(
         "the end of an isolate's programs with the supervisor",
         SUPERVISOR + "keeper/orphans.py",
         "            yield _kill_group(pid, pidfd)",
         "            continue",
-        BRAIN + "test_orphans.py::test_an_isolates_programs_end_with_it",
+        BRAIN + "keeper/test_orphans.py::test_an_isolates_programs_end_with_it",
     ),
     Mutation(
         "the isolate's group killed at reap",
         SUPERVISOR + "processes/table.py",
         "                if pid in self._isolates:\n                    _signal_group(pid, signal.SIGKILL)\n",
         "",
-        BRAIN + "test_processes.py::test_a_reaped_isolates_programs_have_ended_with_it",
+        BRAIN + "processes/test_processes.py::test_a_reaped_isolates_programs_have_ended_with_it",
     ),
     Mutation(
         "the link thread that survives a bad order",
@@ -289,21 +291,22 @@ MUTATIONS = (
         "cause = contained(partial(self._cause, handle, segment), Cause.CRASH)",
         "cause = self._cause(handle, segment)",
         BRAIN
-        + "test_supervisor_shell.py::test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others",
+        + "shell/test_supervisor_shell.py::test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others",
     ),
     Mutation(
         "an end that is told again",
         SUPERVISOR + "shell/supervisor.py",
         "self._undecided.append(event)",
         "pass",
-        BRAIN + "test_supervisor_shell.py::test_p16_an_end_that_the_brain_could_not_take_in_is_told_again",
+        BRAIN
+        + "shell/test_supervisor_shell.py::test_p16_an_end_that_the_brain_could_not_take_in_is_told_again",
     ),
     Mutation(
         "the look for damaged segments",
         SUPERVISOR + "shell/segment_checks.py",
         "found, self._unread[segment.number] = damage_in(segment, self._unread.get(segment.number, {}))",
         "found = ''",
-        BRAIN + "test_scribbled.py::test_a_damaged_segment_is_named_and_what_can_be_read_is_settled",
+        BRAIN + "shell/test_scribbled.py::test_a_damaged_segment_is_named_and_what_can_be_read_is_settled",
     ),
     Mutation(
         "counters that move one by one",
@@ -311,14 +314,14 @@ MUTATIONS = (
         "                _clear(segment, number)\n",
         "",
         UNIT
-        + "test_totals.py::test_a_keeper_that_dies_at_any_store_lets_no_sum_fall_and_repeats_one_counter_at_most",
+        + "ledger/test_totals.py::test_a_keeper_that_dies_at_any_store_lowers_no_sum_and_repeats_one_counter_at_most",
     ),
     Mutation(
         "sums that garbage cannot spoil",
         WORKER + "ledger/ledger.py",
         "return self._sums[index * _WIDTH + total] if index < self.processes else 0",
         "return self._sums[index * _WIDTH + total]",
-        BRAIN + "test_scribbled.py::test_whatever_is_scribbled_in_a_segment_costs_its_process_alone",
+        BRAIN + "shell/test_scribbled.py::test_whatever_is_scribbled_in_a_segment_costs_its_process_alone",
     ),
     Mutation(
         "settlement of what a dead process held",
@@ -348,7 +351,7 @@ MUTATIONS = (
         SUPERVISOR + "core/budget.py",
         "free = state.plan.concurrency - sum(worker.charge for worker in transition.state.workers)",
         "free = state.plan.concurrency",
-        "tests/supervisor/test_budget_histories.py",
+        "tests/supervisor/core/test_budget_histories.py",
     ),
     Mutation(
         "the hang rule",
@@ -362,7 +365,7 @@ MUTATIONS = (
         WORKER + "awake.py",
         "self._lost_s += gap_s",
         "pass",
-        "tests/supervisor/test_freezes.py::"
+        "tests/supervisor/core/test_freezes.py::"
         "test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does",
     ),
     Mutation(
@@ -370,7 +373,7 @@ MUTATIONS = (
         SUPERVISOR + "core/hangs.py",
         "late_s = min(tick_age_s, awake_s - keeper.ready_at, seen_s)",
         "late_s = min(tick_age_s, awake_s - keeper.ready_at)",
-        "tests/supervisor/test_ledger_watch.py::"
+        "tests/supervisor/shell/test_ledger_watch.py::"
         "test_n4_a_keeper_that_was_frozen_along_is_not_late_when_the_supervisor_goes_on",
     ),
     Mutation(
@@ -378,14 +381,14 @@ MUTATIONS = (
         SUPERVISOR + "core/hangs.py",
         "if min(one.late_s, one.seen_s) > patience_s",
         "if one.late_s > patience_s",
-        "tests/supervisor/test_ledger_watch.py::test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze",
+        "tests/supervisor/shell/test_ledger_watch.py::test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze",
     ),
     Mutation(
         "waits in steps while somebody is judged",
         SUPERVISOR + "shell/supervisor.py",
         "wait_s = min(wait_s, STEP_S)",
         "pass",
-        "tests/supervisor/test_freezes.py::"
+        "tests/supervisor/core/test_freezes.py::"
         "test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does",
     ),
     Mutation(
@@ -394,7 +397,7 @@ MUTATIONS = (
         "self.table.stood_still(late_s)",
         "pass",
         UNIT
-        + "test_runner.py::test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards",
+        + "execution/test_runner.py::test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards",
     ),
     Mutation(
         "closed streams are opened before anything else",
@@ -402,7 +405,7 @@ MUTATIONS = (
         "os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free",
         "continue",
         UNIT
-        + "test_standard_streams.py::"
+        + "process/test_standard_streams.py::"
         + "test_n14_a_closed_stream_is_dev_null_and_nothing_else_gets_its_number",
     ),
     Mutation(
@@ -410,7 +413,7 @@ MUTATIONS = (
         SUPERVISOR + "processes/table.py",
         "ours = OURS if was_killed and status & 0x7F == signal.SIGKILL else 0",
         "ours = 0",
-        "tests/supervisor/test_processes.py::"
+        "tests/supervisor/processes/test_processes.py::"
         "test_p11_only_what_has_not_been_reaped_can_be_signalled_and_a_kill_of_ours_is_ours",
     ),
     Mutation(
@@ -426,7 +429,7 @@ MUTATIONS = (
         "not in FINAL:\n                continue",
         "not in FINAL or True:\n                continue",
         UNIT
-        + "test_attempts_lost.py::test_a_lost_lease_cancels_the_handler_reports_nothing_and_frees_the_slot",
+        + "worker/test_attempts_lost.py::test_a_lost_lease_cancels_the_handler_reports_nothing_and_frees_the_slot",
     ),
     Mutation(
         "poison",
@@ -444,7 +447,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the end of copies made by a fork",
-        WORKER + "process/fork_guard.py",
+        WORKER + "fork_guard.py",
         "        _is_copy = True",
         "        _is_copy = False",
         CHAOS + "test_hostile_activities.py::test_a_grandchild_that_returns_from_its_handler_ends_there",
@@ -469,7 +472,7 @@ MUTATIONS = (
         WORKER + "ledger/usage.py",
         "older = turns.index(min(turns))",
         "older = 0",
-        UNIT + "test_usage.py::test_a_write_that_a_crash_tears_leaves_the_sums_before",
+        UNIT + "sdk/test_usage.py::test_a_write_that_a_crash_tears_leaves_the_sums_before",
     ),
     Mutation(
         "permits that processes share",
@@ -485,7 +488,7 @@ MUTATIONS = (
         WORKER + "worker/admission.py",
         "until = self._courtesy_until.setdefault(name, now + COURTESY_S)",
         "until = now + COURTESY_S",
-        UNIT + "test_admission_starves_nobody.py::test_a_courtesy_is_asked_for_once_by_name_and_ends",
+        UNIT + "worker/test_admission_starves_nobody.py::test_a_courtesy_is_asked_for_once_by_name_and_ends",
     ),
     Mutation(
         "a wait that nothing explains ends",
@@ -493,12 +496,12 @@ MUTATIONS = (
         "return Overdue(waited_s, self.reason(attempt, now), is_new, limit_at <= now)",
         "return Overdue(waited_s, self.reason(attempt, now), is_new, is_over=False)",
         UNIT
-        + "test_admission_starves_nobody.py"
+        + "worker/test_admission_starves_nobody.py"
         + "::test_what_does_not_begin_is_named_once_and_requeued_after_its_limit",
     ),
     Mutation(
         "few isolates for suspects",
-        WORKER + "execution/executors.py",
+        WORKER + "worker/executors.py",
         "self._config.suspects_at_once, begin)",
         "1 << 10, begin)",
         CHAOS + "test_poison.py",
@@ -509,35 +512,37 @@ MUTATIONS = (
         "if reason := self._surroundings.restore():",
         'if reason := "":',
         UNIT
-        + "test_isolate_leftovers.py::test_what_an_activity_leaves_behind_never_meets_the_next_one[umask]",
+        + "isolates/test_isolate_leftovers.py::test_what_an_activity_leaves_behind_never_meets_the_next_one[umask]",
     ),
     Mutation(
         "the end of an isolate that prints for ever",
         WORKER + "isolates/isolate.py",
         "if not is_settled and self._loop.time() < self._settle_by:",
         "if not is_settled:",
-        UNIT + "test_isolates.py::test_n15_one_that_prints_for_ever_is_killed_a_second_after_its_activity",
+        UNIT
+        + "isolates/test_isolates.py::test_n15_one_that_prints_for_ever_is_killed_a_second_after_its_activity",
     ),
     Mutation(
         "no second activity after a SIGTERM",
         WORKER + "isolates/isolate.py",
         "self._is_broken or self._times_stopped or self._tasks",
         "self._is_broken or self._tasks",
-        UNIT + "test_isolates.py::test_an_isolate_that_was_told_to_stop_never_gets_another_activity",
+        UNIT + "isolates/test_isolates.py::test_an_isolate_that_was_told_to_stop_never_gets_another_activity",
     ),
     Mutation(
         "whole messages under a SIGTERM",
         WORKER + "isolates/inside/voice.py",
         "self._is_due = True",
         "self._interrupt()",
-        UNIT + "test_isolate_voice.py::test_a_message_is_sent_whole_before_the_handler_is_interrupted",
+        UNIT
+        + "isolates/test_isolate_voice.py::test_a_message_is_sent_whole_before_the_handler_is_interrupted",
     ),
     Mutation(
         "the peer's user on the unix socket",
         SUPERVISOR + "keeper/http.py",
         "if is_unix and not is_own_user(sock):",
         "if False:",
-        "tests/supervisor/test_keeper_connections.py"
+        "tests/supervisor/keeper/test_keeper_connections.py"
         "::test_another_users_process_is_refused_on_the_unix_socket",
     ),
     Mutation(
@@ -545,7 +550,7 @@ MUTATIONS = (
         SUPERVISOR + "keeper/http.py",
         "idle = next((one for one in inside if not one.is_served), None)",
         "idle = None",
-        "tests/supervisor/test_keeper_connections.py"
+        "tests/supervisor/keeper/test_keeper_connections.py"
         "::test_an_idle_client_gives_way_to_a_newer_one_and_the_log_has_one_line",
     ),
     Mutation(
@@ -553,7 +558,7 @@ MUTATIONS = (
         WORKER + "isolates/isolate.py",
         "output = checked_output(frame)",
         "output = bytes(frame)",
-        UNIT + "test_isolates.py::test_a17_an_output_that_is_no_object_is_garbage_too",
+        UNIT + "isolates/test_isolates.py::test_a17_an_output_that_is_no_object_is_garbage_too",
     ),
     Mutation(
         "a template repeats no list",

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from chaos import endurance, measures, storm, suites
 from chaos.measures import Row
@@ -53,7 +54,7 @@ SCALES = {"short": measures.SHORT, "long": measures.LONG}
 
 def main() -> int:
     """Runs a profile; returns 0 when every target was met."""
-    parser = argparse.ArgumentParser(description="The scorecard of faults.md, on this machine.")
+    parser = argparse.ArgumentParser(description="The scorecard of faults.md §3, on this machine.")
     parser.add_argument("--profile", choices=sorted(STORMS), default="short")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--only", default="", help="names of storms and measures, such as M1,kills,outage")

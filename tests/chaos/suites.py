@@ -34,13 +34,13 @@ class Case:
 
 def hostile_replies(folder: Path, scale: Scale, _seed: int) -> list[Row]:
     """M13: what engines and proxies may answer."""
-    cases = run_tests(folder, "tests/worker/test_hostile.py", *scale.words)
+    cases = run_tests(folder, "tests/worker/worker/test_hostile.py", *scale.words)
     return [none_of("M13", "hostile replies", cases)]
 
 
 def hostile_code(folder: Path, scale: Scale, _seed: int) -> list[Row]:
     """M14: what handlers may return, raise and name."""
-    cases = run_tests(folder, "tests/worker/test_hostile_code.py", *scale.words)
+    cases = run_tests(folder, "tests/worker/worker/test_hostile_code.py", *scale.words)
     return [none_of("M14", "hostile code", cases)]
 
 

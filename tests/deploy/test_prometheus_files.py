@@ -13,8 +13,9 @@ from deploy_kit import DEPLOY, run_tool
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowherd.ledger import Ledger
+from flowherd.ledger.activity_counts import Ended
 from flowherd.link.messages import SupervisorState
-from flowherd_supervisor.keeper.metrics import OUTCOMES, STATES, HostMetrics
+from flowherd_supervisor.keeper.metrics import STATES, HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ CAUSES = {"exit", "signal", "out_of_memory", "hung", "boot", "reload", "recycle"
 VALUES = {
     "state": set(STATES),
     "cause": CAUSES,
-    "outcome": {*OUTCOMES, "work", "empty", "error", "told", "given_up"},
+    "outcome": {*(how.name.lower() for how in Ended), "work", "empty", "error", "told", "given_up"},
 }
 
 

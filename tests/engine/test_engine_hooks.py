@@ -99,7 +99,7 @@ async def test_faults_are_forgotten_on_request_and_seeded_chances_repeat(api):
 
 @pytest.mark.parametrize(("when", "claimed"), [("before", False), ("after", True), ("amid", True)])
 async def test_a_cut_connection_comes_before_or_after_the_commit(make_api, step, when, claimed):
-    """faults.md E rows need both: a lost request and a lost reply."""
+    """faults.md E2, E6: a lost request and a lost reply."""
     api = await make_api()
     await api.run(step())
     await api.http.post("/__test__/faults", json={"route": "poll", "reset": when})

@@ -11,9 +11,9 @@ import pytest
 from foreign.llhttp_corpus import Case, corpus
 from scripted_engine import Play, scripted_engine
 
+from flowherd.client import transport_choice as choice
 from flowherd.errors import EngineUnavailable
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport import choice
 from flowherd.transport.parser import ReplyReader
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ def bench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_our_loads_are_measured_and_drawn(tmp_path: Path) -> None:
-    """interface.md: a list of runs with the demo's keys; no variable of the user reaches them."""
+    """A list of runs with the demo's keys; no variable of the user reaches them."""
     done = bench(
         tmp_path,
         "--loads",

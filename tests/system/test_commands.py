@@ -1,4 +1,4 @@
-"""The commands as users type them, on real engines and supervisors (interface.md, Commands and Outputs)."""
+"""The commands as users type them, on real engines and supervisors."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_submit_of_several_says_which_failed(flowherd: Flowherd) -> None:
 
 
 def test_status_finds_the_only_supervisor(flowherd: Flowherd, served: tuple[Engine, Host]) -> None:
-    """The document has the keys of interface.md, and they add up."""
+    """The document has the keys that people script against, and they add up."""
     engine, host = served
     done = flowherd("status", "--json")
     seen = json.loads(done.stdout)
@@ -166,7 +166,7 @@ def test_on_a_terminal_of_80_columns_no_line_of_status_is_cut(
 def test_with_two_supervisors_status_asks_which(
     served: tuple[Engine, Host], flowherd: Flowherd, tmp_path: Path
 ) -> None:
-    """interface.md, Admin: with several it lists them."""
+    """With several it lists them."""
     engine, host = served
     words = [
         *MODULE,
@@ -247,7 +247,7 @@ def test_a_supervisor_runs_from_a_clone_and_by_its_own_name(
 
 
 def test_a_taken_default_port_is_one_warning_and_the_socket_serves(engine: Engine, tmp_path: Path) -> None:
-    """interface.md, Admin."""
+    """A second supervisor on a host must start, too."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # somebody else has it: as good
             stack.enter_context(socket.create_server(("127.0.0.1", 9464)))

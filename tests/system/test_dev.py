@@ -87,7 +87,7 @@ def running(folder: Path, command: str) -> Iterator[Dev]:
 
 
 def test_four_commands_lead_from_a_clone_to_ones_own_activity(tmp_path: Path) -> None:
-    """Issue: shown in the README; the settings of a real engine are not heard; Ctrl-C ends all of it in order."""
+    """As the README shows it; the settings of a real engine are not heard; Ctrl-C ends all of it in order."""
     [block] = [
         text for text in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) if "flowherd init" in text
     ]
@@ -144,7 +144,7 @@ def test_a_port_that_is_taken_is_said_by_the_engine(engine: Engine, tmp_path: Pa
 
 
 def test_run_reloads_too_and_its_watcher_ends_with_it(engine: Engine, tmp_path: Path) -> None:
-    """interface.md, flags: --reload; a process of its own."""
+    """`--reload` is a process of its own."""
     app = tmp_path / "my_app.py"
     app.write_text(APP.format(1))
     with running_host(tmp_path, "my_app", "-p", "1", "--reload", url=engine.url, app_dir=tmp_path) as host:

@@ -1,4 +1,4 @@
-"""Each exit code of interface.md by a real run: people script against them."""
+"""Each exit code of supervisor/README.md by a real run: people script against them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_0_after_a_clean_stop_while_the_engine_is_away(run_host: Callable[..., H
 def test_1_when_the_keeper_is_killed_three_times_in_10_s(
     engine: Engine, run_host: Callable[..., Host]
 ) -> None:
-    """design.md §5: that is a defect; drain, say so, and leave."""
+    """That is a defect: drain, say so, and leave."""
     host = run_host(APP, url=engine.url)
     for round_number in (1, 2, 3):
         os.kill(host.keeper(), signal.SIGKILL)

@@ -43,7 +43,7 @@ def is_gone(pid: int) -> bool:
 def test_an_isolate_is_a_child_of_the_supervisor_in_a_group_of_its_own(
     engine: Engine, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
-    """Design, process tree; it inherits its worker's number, and the kernel may take it first."""
+    """It inherits its worker's number, and the kernel may take it first."""
     journal = tmp_path / "journal"
     with start(tmp_path, engine, *flags) as host:
         [workflow] = engine.submit("who", 1, seconds=0, journal=str(journal))

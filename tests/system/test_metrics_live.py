@@ -25,7 +25,7 @@ def value(host: Host, name: str, **labels: str) -> float:
 
 
 def test_work_is_counted_and_a_killed_process_is_named_with_its_cause(engine: Engine, tmp_path: Path) -> None:
-    """Issue: a `kill -9` is visible in metrics with the cause; counters go on across it."""
+    """A `kill -9` is visible in metrics with the cause; counters go on across it."""
     engine.submit("hello", 6, name="Ada")
     with running_host(tmp_path, "sample_app:registry", "-p", "2", url=engine.url) as host:
         host.ready(2)

@@ -36,7 +36,7 @@ def _until(manager: socket.socket, word: str) -> list[str]:
 
 
 def test_systemd_hears_of_a_reload_and_its_watchdog_is_fed(engine: Engine, tmp_path: Path) -> None:
-    """Issue: RELOADING until every process is new; WATCHDOG=1 while polls are answered."""
+    """RELOADING until every process is new; WATCHDOG=1 while polls are answered."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))

@@ -81,7 +81,7 @@ class View:
 def test_it_shows_what_runs_and_a_killed_process_with_its_cause(
     browser: Browser, engine: Engine, host: Host
 ) -> None:
-    """Issue: renders and updates; a `kill -9` is visible with the cause named; nothing is fetched from elsewhere."""
+    """Renders and updates; a `kill -9` is visible with the cause named; nothing is fetched from elsewhere."""
     view = View(browser, host)
     view.wait_for("#ready", "2 of 2 processes ready")
     assert view.page.locator("#processes tr").count() == 2
@@ -101,7 +101,7 @@ def test_it_shows_what_runs_and_a_killed_process_with_its_cause(
 
 
 def test_a_blocked_loop_is_named_by_its_line(browser: Browser, engine: Engine, host: Host) -> None:
-    """Issue: the event strip has blocked loops with file:line."""
+    """The event strip has blocked loops with file:line."""
     view = View(browser, host)
     view.wait_for("#ready", "2 of 2")
     engine.submit("block_loop", 1, seconds=0.8)
@@ -113,7 +113,7 @@ def test_a_blocked_loop_is_named_by_its_line(browser: Browser, engine: Engine, h
 def test_it_outlives_the_process_that_serves_it_and_shows_no_event_twice(
     browser: Browser, host: Host
 ) -> None:
-    """Issue: survives its restart."""
+    """Survives its restart."""
     view = View(browser, host)
     view.wait_for("#ready", "2 of 2")
     shown = view.page.locator("#events li").count()
@@ -131,7 +131,7 @@ def test_it_outlives_the_process_that_serves_it_and_shows_no_event_twice(
 def test_it_follows_the_readers_colours_and_fits_a_phone(
     browser: Browser, host: Host, scheme: str, *, darker: bool
 ) -> None:
-    """Issue: light and dark, readable on a phone: nothing but the table scrolls sideways."""
+    """Light and dark, readable on a phone: nothing but the table scrolls sideways."""
     view = View(browser, host, viewport={"width": 390, "height": 844}, color_scheme=scheme)
     view.wait_for("#ready", "2 of 2")
     wide = view.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
@@ -156,7 +156,7 @@ def test_no_text_of_a_user_becomes_markup(browser: Browser, engine: Engine, host
 
 
 def test_the_whole_page_is_small_and_allows_nothing_from_elsewhere(host: Host) -> None:
-    """Issue: at most 100 KB in total; a policy that holds even if a text became markup."""
+    """At most 100 KB in total; a policy that holds even if a text became markup."""
     url = f"http://{host.log('starting')[0]['status'].split(' and ')[0]}"
     with httpx.Client(base_url=url, trust_env=False) as client:
         page = client.get("/")

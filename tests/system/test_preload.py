@@ -46,7 +46,7 @@ def zygote(host: Host) -> int:
 def test_workers_are_forked_from_what_was_imported_once_and_are_the_supervisors_children(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """Design, the zygote: its parent is who reaps it; a calm start has no warning and prints nothing twice."""
+    """Its parent is who reaps it; a calm start has no warning and prints nothing twice."""
     with start(tmp_path, engine) as host:
         host.ready(2)
         outputs = ask_all(engine, host, "where")
@@ -67,7 +67,7 @@ def test_workers_are_forked_from_what_was_imported_once_and_are_the_supervisors_
 def test_an_app_that_does_not_survive_a_fork_works_all_the_same_with_one_warning(
     engine: Engine, tmp_path: Path, does: str, found: str
 ) -> None:
-    """Issue, must hold: each process imports it then."""
+    """Each process imports it then."""
     with start(tmp_path, engine, does=does) as host:
         host.ready(2)
         outputs = ask_all(engine, host, "where")
@@ -105,7 +105,7 @@ def test_an_app_that_lets_the_kernel_reap_does_not_confuse_the_zygote(engine: En
 
 @pytest.mark.parametrize("does", ["random", "numpy"])
 def test_two_workers_never_draw_the_same_numbers(engine: Engine, tmp_path: Path, does: str) -> None:
-    """Issue, must hold: a generator that was seeded before the fork would be the same in all of them."""
+    """A generator that was seeded before the fork would be the same in all of them."""
     if does == "numpy" and importlib.util.find_spec("numpy") is None:
         pytest.skip("numpy is not installed")
     with start(tmp_path, engine, does=does) as host:

@@ -1,4 +1,4 @@
-"""What signals do to a real supervisor: reload, scale, pause, look inside (interface.md, Signals)."""
+"""What signals do to a real supervisor: reload, scale, pause, look inside (supervisor/README.md, signals)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def ctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
-    """interface.md, commands: each order has the effect of its signal; drain --wait ends with the supervisor."""
+    """Each order has the effect of its signal; drain --wait ends with the supervisor."""
     with running_host(tmp_path, "sample_app:registry", "-p", "1", "-c", "3", url=engine.url) as host:
         host.ready(1)
         assert ctl(host, "scale", "2")[:2] == (0, "scaling from 1 to 2 processes\n")
@@ -74,7 +74,7 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
 
 
 def test_a_killed_process_is_seen_in_the_events_with_its_cause(engine: Engine, tmp_path: Path) -> None:
-    """Issue: within a second, also by whoever was looking already; a refused reload is an event too."""
+    """Within a second, also by whoever was looking already; a refused reload is an event too."""
     with running_host(tmp_path, "sample_app:registry", "-p", "2", url=engine.url) as host:
         host.ready(2)
         transport = httpx.HTTPTransport(uds=host.socket)
@@ -116,7 +116,7 @@ def test_over_tcp_one_looks_and_nobody_steers(engine: Engine, tmp_path: Path, ct
 
 
 def test_the_peer_of_a_unix_socket_is_known_by_its_user() -> None:
-    """interface.md, Admin: SO_PEERCRED."""
+    """The kernel tells it: SO_PEERCRED."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert is_own_user(ours)
@@ -144,7 +144,7 @@ def test_s1_another_users_process_is_refused_even_if_it_reaches_the_socket(tmp_p
 
 
 async def test_a_watcher_outlives_the_process_that_serves_it(engine: Engine, tmp_path: Path) -> None:
-    """Issue: `top` and the page survive its restart, and see what happened meanwhile, once."""
+    """`top` and the page survive its restart, and see what happened meanwhile, once."""
     with running_host(tmp_path, "sample_app:registry", "-p", "1", url=engine.url) as host:
         host.ready(1)
         feed = HttpFeed(f"unix:{host.socket}")

@@ -48,7 +48,7 @@ PLACES = {"on_loop": "loop", "in_thread": "thread", "in_isolate": "process", "in
 def test_the_spans_of_a_handler_are_children_of_its_activity_s(
     engine: Engine, collector: Collector, start: Any
 ) -> None:
-    """Issue Operate: a span per activity with the engine's ids, its context in threads and isolates."""
+    """A span per activity with the engine's ids, its context in threads and isolates."""
     workflows = {name: engine.submit(name, 1, x=1)[0] for name in PLACES}
     host = start(told(collector.url))
     for name, offload in PLACES.items():

@@ -146,7 +146,7 @@ def test_the_second_signal_gives_the_work_of_all_threads_back(
 def test_one_that_hangs_ends_all_threads_and_is_named(
     threads: Callable[..., Host], engine: Engine, tmp_path: Path
 ) -> None:
-    """Design (hang rule): the guilty one has timed out, what ran in the other threads is handed back."""
+    """The guilty one has timed out, what ran in the other threads is handed back."""
     host = threads("sample_app:registry", "-c", "3", "--cancel-grace", "0.5")
     beside = engine.submit("wait", 2, seconds=60, settings={"retry": {"max_attempts": 1}})
     engine.wait_for("claim", 2)
@@ -164,7 +164,7 @@ def test_one_that_hangs_ends_all_threads_and_is_named(
 def test_a_poison_costs_a_healthy_activity_in_another_thread_one_attempt_at_most(
     threads: Callable[..., Host], engine: Engine, tmp_path: Path
 ) -> None:
-    """Design (poison): all that ran in any thread is suspect, and runs in isolates from then on."""
+    """All that ran in any thread is suspect, and runs in isolates from then on."""
     settings = {"retry": {"max_attempts": 5, "backoff_seconds": 0.2}}
     host = threads("sample_app:registry", "-c", "6", "--poison-after", "3")
     healthy = engine.submit("wait", 4, seconds=0.4, settings=settings)

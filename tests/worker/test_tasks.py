@@ -12,7 +12,7 @@ from flowherd.link.link import Link
 from flowherd.link.messages import Drain, Release, encode
 from flowherd.process import commands
 from flowherd.process.commands import CommandReader
-from flowherd.worker.tasks import Tasks, start_thread
+from flowherd.tasks import Tasks, start_thread
 
 if TYPE_CHECKING:
     import pytest

@@ -1,4 +1,4 @@
-"""One worker, one process: turns words into settings; the work is done by `flowherd.process.solo`."""
+"""Runs a worker in this process: turns words into settings; the work is done by `flowherd.process.solo`."""
 
 from __future__ import annotations
 

@@ -72,14 +72,14 @@ class Patience:
         return max(self._until - self._clock.read(now), 0.0)
 
     def next_wait_s(self, now: float) -> float:
-        """How long to wait before asking again, 0 when it is over."""
+        """Seconds to wait before asking again, 0 when it is over."""
         wait_s = min(self.left_s(now), STEP_S)
         self._clock.waits(now + wait_s)
         return wait_s
 
 
 class Witness:
-    """How long something has been so before the eyes of whoever judges it, look by look."""
+    """Measures for how long each fact has been seen, look by look."""
 
     def __init__(self) -> None:
         self._since: dict[Hashable, float] = {}

@@ -1,4 +1,4 @@
-"""How long to wait after a failure: pure arithmetic, chance comes in as an argument."""
+"""Delays after failures: pure arithmetic, chance comes in as an argument."""
 
 from __future__ import annotations
 

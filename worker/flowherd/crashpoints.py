@@ -22,7 +22,7 @@ KEEPER_POINTS = ("before_verdict", "before_count")
 
 
 def bind(order: str) -> Callable[[str], object]:
-    """What a point does under an order `point:times:signal[:file]`.
+    """Returns what a point does under an order `point:times:signal[:file]`.
 
     The signal strikes the process when it comes to that point for the given time. With a file only the first
     process strikes, which makes the file: processes that replace it pass.

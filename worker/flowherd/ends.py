@@ -1,4 +1,4 @@
-"""What kind of end a wait status speaks of, in one word of a closed list; pure, and never more than the status says."""
+"""The kind of end a wait status speaks of, in one word of a closed list; pure, and never more than the status says."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from flowherd.ends import NOT_OUT_OF_MEMORY, OURS, OUT_OF_MEMORY
 
 
 def may_be_out_of_memory(status: int) -> bool:
-    """Whether the kernel may have ended the process for want of memory."""
+    """True when the kernel may have ended the process for want of memory."""
     return status & 0x7F == signal.SIGKILL and not status & (NOT_OUT_OF_MEMORY | OURS)
 
 

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What a flowherd program says with its exit code."""
+    """The exit codes of flowherd's programs."""
 
     CLEAN = 0
     INTERNAL = 1

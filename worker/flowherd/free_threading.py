@@ -1,4 +1,4 @@
-"""Whether threads of this interpreter run Python at the same time, and which import has ended that; it ends nothing."""
+"""The GIL's state in this interpreter, and which import has switched it on; it ends nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def is_gil_enabled() -> bool:
-    """Whether threads of Python take turns; true for every build that has a GIL."""
+    """True when threads of Python take turns, as in every build that has a GIL."""
     asks = getattr(sys, "_is_gil_enabled", None)
     return asks is None or bool(asks())
 

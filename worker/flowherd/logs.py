@@ -1,4 +1,4 @@
-"""One event, one line, one write: structlog over the standard library's logging; it logs nothing itself."""
+"""Logging with one event a line and one write a line: structlog over the standard library; it logs nothing itself."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
 
 
 def _for_eyes(name: str, value: Any) -> Any:
-    """What the renderer puts below the line, `stack` and `exception`, keeps its lines, each of them set in."""
+    """Keeps the lines of what the renderer puts below the line, `stack` and `exception`, each of them set in."""
     if name in {"stack", "exception"} and value is not None:
         lines = value if isinstance(value, list) else str(value).split("\n")
         return "\n".join("  " + visible(str(line)) for line in lines)

@@ -1,4 +1,4 @@
-"""What the engine hands out and what a handler makes of it: frozen values without behaviour.
+"""The engine's activities and the handlers' outcomes: frozen values without behaviour.
 
 Those that every activity needs are structs: making a frozen dataclass of ten fields takes ten times as long.
 """
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Activity(msgspec.Struct, frozen=True):
-    """One claimed attempt of an activity.
+    """A claimed attempt of an activity.
 
     Attributes:
         activity_id: the same for every attempt (protocol.md fact 9); the idempotency key.

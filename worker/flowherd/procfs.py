@@ -1,4 +1,4 @@
-"""How much memory a process has in RAM, and how to have less: pages of zeros; nothing else."""
+"""The memory that a process has in RAM, and a way to have less: pages of zeros; nothing else."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def make_activity(name: str, parameters: Any = None, *, number: int = 1, **field
 
 @dataclass(frozen=True, slots=True)
 class TestedRun:
-    """What became of one attempt.
+    """The outcome of one attempt.
 
     Attributes:
         files: what was given and what the handler uploaded, by reference.

@@ -1,4 +1,4 @@
-"""What the kernel says of the calling thread's time; it measures nothing itself and keeps nothing open."""
+"""The kernel's account of the calling thread's time; it measures nothing itself and keeps nothing open."""
 
 from __future__ import annotations
 

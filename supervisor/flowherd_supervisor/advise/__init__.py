@@ -1,1 +1,1 @@
-"""What each activity should be, and how many processes: judged from what was measured."""
+"""Advice from measurements: where each activity should run, and how many processes."""

@@ -1,4 +1,4 @@
-"""How many processes and slots a host should run, judged from how busy it was; pure, and it measures nothing."""
+"""The number of processes and slots a host should run, judged from how busy it was; pure, and it measures nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOTS_AT_MOST = 4  # times as many as now: then measure again
 
 @dataclass(frozen=True, slots=True)
 class HostLoad:
-    """What a host has done so far. Shares are of the time that a process had work at all.
+    """The work a host has done so far. Shares are of the time that a process had work at all.
 
     Attributes:
         processes: that are wanted now.
@@ -40,7 +40,7 @@ class HostLoad:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many there should be, None while that is unknown, and why in one sentence."""
+    """A recommended number, None while it is unknown, and why in one sentence."""
 
     now: int
     advised: int | None
@@ -48,7 +48,7 @@ class Size:
 
 
 def processes(load: HostLoad) -> Size:
-    """How many worker processes."""
+    """The recommended number of worker processes."""
     now, busy = load.processes, f"the loop is busy {load.loop_busy:.0%} of the time with work"
     if load.active_s < ENOUGH_S:
         return Size(
@@ -68,7 +68,7 @@ def processes(load: HostLoad) -> Size:
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """Whether the workers should be processes or threads of one, and why in one sentence."""
+    """The choice between processes and threads of one process, and why in one sentence."""
 
     now: str
     advised: str
@@ -96,7 +96,7 @@ def parallel(now: str, workers: int, *, takes_turns: bool) -> Parallel:
 
 
 def slots(load: HostLoad) -> Size:
-    """How many activities at once."""
+    """The recommended number of activities at once."""
     now = load.slots
     if load.active_s < ENOUGH_S:
         return Size(now, None, "too little work to judge")

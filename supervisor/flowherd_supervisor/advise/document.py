@@ -37,7 +37,7 @@ class Adviser:
         self._cpus = cpus
 
     def document(self, supervisor: SupervisorState | None) -> dict[str, Any]:
-        """What `flowherd advise --json` prints (interface.md).
+        """The document of `flowherd advise --json`: people script against its keys.
 
         Args:
             supervisor: its last word about how many processes and slots there shall be.
@@ -55,7 +55,7 @@ class Adviser:
         return {"activities": [_activity(found) for found in advice], "host": _host(load, supervisor)}
 
     def _hosted(self) -> set[tuple[str, Where]]:
-        """What the living serve, and where; after the last has ended, what that one did."""
+        """The activities that living processes serve, and where; after the last has ended, those it served."""
         segments = [
             segment for segment in self._ledger.segments if segment.readable and segment.get(Cell.STARTED)
         ]
@@ -92,7 +92,7 @@ def judged(work: Work, hosted: set[tuple[str, Where]]) -> list[Advice]:
 def host_load(
     work: Work, advice: list[Advice], *, processes: int, slots: int, cpus: int
 ) -> capacity.HostLoad:
-    """How busy the host's processes were while they had work."""
+    """Measures how busy the host's processes were while they had work."""
     load = work.load
     active_s = load[Load.ACTIVE_S]
     off_the_loop_s = sum(

@@ -1,4 +1,4 @@
-"""Where an activity should run, judged from what was measured of it; pure, and it measures nothing.
+"""The place where an activity should run, judged from what was measured of it; pure, and it measures nothing.
 
 To leave plain asyncio three things must be so: the computation is significant, the loop (or the interpreter) is the
 bottleneck and not the network, and moving gains more than it costs. What waits without computing blocks the loop all
@@ -29,7 +29,7 @@ SWITCH_MS = 5.0  # how long pure Python in a thread keeps the GIL from the loop 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What else is known where it ran.
+    """The other facts about the process it ran in.
 
     Attributes:
         active_s: seconds that workers had a handler at all, over all processes.
@@ -45,7 +45,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One thing that must be so, in numbers; it is met from the threshold on."""
+    """A condition in numbers; it is met from the threshold on."""
 
     metric: str
     value: float
@@ -58,7 +58,7 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What moving it would gain the others, in milliseconds of waiting, and what it would cost."""
+    """The milliseconds of waiting that others would gain if it moved, and the cost."""
 
     now_ms: float
     estimated_ms: float
@@ -67,7 +67,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Where an activity should run, and why; UNKNOWN while there are too few samples."""
+    """The place where an activity should run, and why; UNKNOWN while there are too few samples."""
 
     measured: Measured
     verdict: Place
@@ -78,7 +78,7 @@ class Advice:
 
     @property
     def is_change(self) -> bool:
-        """Whether something should be changed."""
+        """True when something should be changed."""
         return self.verdict not in {Place.UNKNOWN, self.measured.place}
 
 
@@ -153,7 +153,7 @@ def _offloaded(measured: Measured, released: float, cpu_ms: float) -> tuple[Plac
 
 
 def _gain(measured: Measured, around: Surroundings, verdict: Place) -> Gain:
-    """How long others wait for the loop beside it, 95 of 100 times at most, now and without it there."""
+    """The time others wait for the loop beside it, 95 of 100 times at most, now and without it there."""
     beside_it_s = residual_p95_s((measured.steps,), sum(measured.steps.seconds))
     now_ms = 1e3 * max(around.lag_s_p95, beside_it_s)
     if verdict in {Place.UNKNOWN, measured.place}:

@@ -1,4 +1,4 @@
-"""What was measured of one activity, as numbers to judge by; pure, and it judges nothing."""
+"""The measurements of one activity, as numbers to judge by; pure, and it judges nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENOUGH_PROBES = 5
 
 
 class Place(Enum):
-    """Where a handler runs; the words of verdicts."""
+    """A place where a handler runs, in the words of verdicts."""
 
     ASYNC = "async"
     THREAD = "thread"
@@ -38,7 +38,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one activity in one place, over all processes.
+    """The measurements of one activity in one place, over all processes.
 
     Attributes:
         attempts: ended.
@@ -77,7 +77,7 @@ class Measured:
 
     @property
     def wall_ms(self) -> float:
-        """How long an attempt takes, without the time that others had the loop."""
+        """Milliseconds an attempt takes, without the time that others had the loop."""
         return 1e3 * self.wall_s / self.samples if self.samples else 0.0
 
     @property
@@ -92,7 +92,7 @@ class Measured:
 
     @property
     def computes(self) -> bool:
-        """Whether its time on the loop is rather spent computing than blocked."""
+        """True when its time on the loop is rather spent computing than blocked."""
         return self.cpu_s >= (self.wall_s - self.wait_s) / 2
 
     @property
@@ -102,7 +102,7 @@ class Measured:
 
     @property
     def block_ms(self) -> float:
-        """What a neighbour that has to wait for it typically waits for; a single bad moment does not count."""
+        """Milliseconds that a neighbour typically waits for it; a single bad moment does not count."""
         if not self.kept_s:
             return 0.0
         weighted = sum(
@@ -112,7 +112,7 @@ class Measured:
 
 
 def residual_p95_s(steps: Iterable[Steps], during_s: float) -> float:
-    """What 95 of 100 who come at any moment of `during_s` wait at most for a step to end."""
+    """Seconds that 95 % of those who come at any moment of `during_s` wait at most for a step to end."""
     parts = [
         (seconds, length)
         for one in steps

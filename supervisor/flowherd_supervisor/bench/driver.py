@@ -15,10 +15,10 @@ from rich.console import Console
 
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.bench.report import Run, curves, describe_machine, document, draw, rate, summary
-from flowherd_supervisor.cli.engine_extra import require_engine
 from flowherd_supervisor.demo.app import compute
 from flowherd_supervisor.demo.driver import DEMO, App, Session, run_session
-from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.processes.cpus import usable_cpus
+from flowherd_supervisor.testkit.engine_extra import require_engine
 from flowherd_supervisor.testkit.workflow_client import one_step
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _measure_all(options: BenchOptions, session: Session) -> list[Run]:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One kind of work.
+    """A kind of work.
 
     Attributes:
         name: in the table and the picture.
@@ -181,7 +181,7 @@ class Load:
         return {"wait_s": round(self.wait_s * spread, 4), "rounds": self.rounds}
 
     def activities(self, processes: int, cpus: int, slots: int, seconds: float) -> int:
-        """How many activities keep so many processes busy for about so many seconds."""
+        """The number of activities that keep so many processes busy for about so many seconds."""
         if self.count is not None:
             return self.count
         by_slots = slots / (self.cpu_s + self.wait_s)
@@ -200,7 +200,7 @@ def our_loads(names: Sequence[str], rounds_a_ms: float) -> list[Load]:
 
 
 def rounds_a_ms(probe: int = 200_000, tries: int = 5) -> float:
-    """How many rounds take a millisecond of this machine's CPU; the best of some tries, noise only slows."""
+    """The rounds in a millisecond of this machine's CPU; the best of some tries, since noise only slows."""
     best_s = float("inf")
     for _ in range(tries):
         begun_s = time.process_time()
@@ -242,7 +242,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One load on so many processes, once: a fresh engine with a full queue, and a supervisor."""
+    """A single run of one load on so many processes: a fresh engine with a full queue, and a supervisor."""
 
     session: Session
     stage: Stage

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowherd import __version__
-from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ _WIDTH, _HEIGHT, _CAPTION_CHARS = 4.2, 3.9, 52  # inches of one load, and what i
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of one load on a number of processes. Times in seconds, shares of one CPU.
+    """A run of one load on a number of processes. Times in seconds, shares of one CPU.
 
     Attributes:
         activities: that were queued and, where the time was up, had ended.
@@ -67,7 +67,7 @@ class Run:
     others_cpu: float | None
 
     def is_calm(self, cpus: int) -> bool:
-        """Whether other programs left it alone."""
+        """True when other programs left it alone."""
         return self.others_cpu is None or self.others_cpu <= CALM * cpus
 
 
@@ -92,13 +92,13 @@ class Point:
 
     @property
     def spread(self) -> float:
-        """How far runs lie apart, as a share of their median."""
+        """The distance between runs, as a share of their median."""
         return (self.most - self.least) / self.median if self.median else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One load on all numbers of processes, the fewest first."""
+    """A load on all numbers of processes, the fewest first."""
 
     load: str
     points: tuple[Point, ...]
@@ -187,7 +187,7 @@ def document(runs: Sequence[Run], cpus: int) -> list[dict[str, Any]]:
 
 
 def verdict(curve: Curve, cpus: int) -> str:
-    """One or two sentences: how many processes, and why not more."""
+    """The number of processes to choose, and why not more, in one or two sentences."""
     best, title = curve.best, TITLES.get(curve.load, curve.load)
     said = f"{title}: {best.processes} process{'es' if best.processes > 1 else ''}"
     if len(curve.points) == 1:
@@ -202,7 +202,7 @@ def verdict(curve: Curve, cpus: int) -> str:
 
 
 def doubts(found: list[Curve], cpus: int) -> list[str]:
-    """What makes the figures worse than the machine is; empty after a good run."""
+    """The reasons why figures are worse than the machine is; empty after a good run."""
     lines = []
     points = [(curve, point) for curve in found for point in curve.points]
     full = [point for _, point in points if point.engine_cpu >= ENGINE_IS_FULL]
@@ -246,7 +246,7 @@ def _reason(curve: Curve, best: Point, more: list[Point], cpus: int) -> str:
 
 
 def summary(found: list[Curve], cpus: int, machine: str) -> RenderableType:
-    """What a person reads at the end: figures, their meaning, and what is wrong with them."""
+    """The summary for a person: figures, their meaning, and what is wrong with them."""
     said = [Text(verdict(curve, cpus), style="bold") for curve in found]
     warned = [Text(line, style="yellow") for line in doubts(found, cpus)]
     return Padding(Group(_table(found), "", *said, *warned, "", Text(machine, style="dim")), (1, 2))

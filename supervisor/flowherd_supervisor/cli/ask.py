@@ -52,7 +52,7 @@ def ask(page: str, key: str, *, admin: str | None, pid: int | None) -> tuple[str
 
 
 def open_admin(admin: str | None, pid: int | None) -> httpx.Client:
-    """A client for a supervisor's admin pages (interface.md, Admin).
+    """A client for a supervisor's admin pages.
 
     Raises:
         ConfigurationError: as `ask`.

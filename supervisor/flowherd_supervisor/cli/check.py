@@ -24,7 +24,7 @@ from flowherd.settings.checks import cautions
 from flowherd.settings.sources import Loaded, flag_of
 from flowherd.telemetry.wanted import wanted
 from flowherd.transport.transport import new_client
-from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.processes.cpus import usable_cpus
 from flowherd_supervisor.shell.planning import plan_of
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """`flowherd dev`: starts an engine, a host and what reloads it as programs, and ends them in order; it hosts nothing.
 
-No variable of a real engine reaches them: what is tried out here must never claim somebody's work (interface.md, the
-other commands).
+No variable of a real engine reaches them: what is tried out here must never claim somebody's work.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd_supervisor.cli import reload
-from flowherd_supervisor.cli.engine_extra import require_engine
 from flowherd_supervisor.cli.itself import called_from
 from flowherd_supervisor.processes.prctl import stop_with_parent
 from flowherd_supervisor.shell.signals import Signals
+from flowherd_supervisor.testkit.engine_extra import require_engine
 from flowherd_supervisor.testkit.programs import Program, ProgramError, clean_environment
 
 if TYPE_CHECKING:

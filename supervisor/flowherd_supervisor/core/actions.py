@@ -152,7 +152,7 @@ class Exit:
 
 
 class Level(Enum):
-    """How loud a note is."""
+    """The loudness of a note."""
 
     INFO = "info"
     WARNING = "warning"
@@ -161,7 +161,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One line for the log; `report` is a traceback to print once, as it is."""
+    """A line for the log; `report` is a traceback to print once, as it is."""
 
     event: str
     fields: Mapping[str, Any] = field(default_factory=dict)

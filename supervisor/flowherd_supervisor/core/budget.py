@@ -40,7 +40,7 @@ def slots_seen(transition: Transition, process: ProcessState, event: SlotsSeen) 
 
 
 def in_transit(state: State) -> bool:
-    """Whether slots are on their way from one process to another, so that the ledger must be looked at."""
+    """True while slots are on their way from one process to another, so that the ledger must be looked at."""
     if state.mode is not Mode.SERVING:
         return False
     shares_differ = any(

@@ -219,7 +219,7 @@ class StacksRequested:
 
 @dataclass(frozen=True, slots=True)
 class SlotsSeen:
-    """What a worker's cells in the ledger say: the last order it has applied, and the slots it holds."""
+    """A worker's cells in the ledger: the last order it has applied, and the slots it holds."""
 
     index: int
     incarnation: int

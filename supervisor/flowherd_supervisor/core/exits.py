@@ -1,4 +1,4 @@
-"""What follows the end of a process, as `waitpid` has told it; pure."""
+"""The consequences of a process's end, as `waitpid` has told it; pure."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def keeper_late(transition: Transition, process: ProcessState, late_s: float) ->
 
 
 def _was_retiring(transition: Transition, process: ProcessState) -> bool:
-    """Whether the process that has ended was not its process's present one: a successor is there or coming."""
+    """True when the process that has ended was retiring: a successor is there or coming."""
     return all(
         (s.number, s.incarnation) != (process.number, process.incarnation) for s in transition.state.processes
     )

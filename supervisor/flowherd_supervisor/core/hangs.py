@@ -1,4 +1,4 @@
-"""Who hangs: an activity that runs past its limit and the grace, a keeper that no longer looks; pure.
+"""The rules for hangs: an activity that runs past its limit and the grace, a keeper that no longer looks; pure.
 
 Both are judged by the ledger's times and by how long the supervisor has seen it so while it was awake itself: a freeze
 of the whole host is held against nobody (faults.md N4).

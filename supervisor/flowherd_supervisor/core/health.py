@@ -1,4 +1,4 @@
-"""Whether the host is well enough for its service manager to leave it alone; pure."""
+"""The host's health, as its service manager judges it; pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RARE_S = 300.0  # how far apart polls may be that all were answered: --poll-inte
 
 @dataclass(frozen=True, slots=True)
 class Polling:
-    """How a worker gets its work.
+    """A worker's way of getting its work.
 
     Attributes:
         good_at: when a poll was last answered, in monotonic seconds.

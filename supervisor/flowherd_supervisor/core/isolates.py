@@ -65,7 +65,7 @@ def go_on(transition: Transition) -> None:
 
 
 def worker_ended(transition: Transition, worker: ProcessState) -> None:
-    """What has worked for it sees the end of its channel, and is killed soon, during a stop at once."""
+    """Kills the isolates of a worker that has ended: soon, or at once in a stop."""
     for isolate in transition.state.isolates:
         if (isolate.index, isolate.incarnation) != (worker.number, worker.incarnation):
             continue
@@ -76,7 +76,7 @@ def worker_ended(transition: Transition, worker: ProcessState) -> None:
 
 
 def zygote_ended(transition: Transition, incarnation: int) -> None:
-    """What it has not made waits for the next one, with the same descriptors."""
+    """Keeps what the zygote has not made for the next one, with the same descriptors."""
     for isolate in transition.state.isolates:
         if isolate.unanswered and isolate.maker == incarnation:
             if isolate.phase is Phase.DYING:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Sequence[Action]]:
-    """What follows from one fact. News of a process that is gone belong to the past and change nothing.
+    """Decides what follows from one fact. News of a process that is gone belong to the past and change nothing.
 
     Args:
         state: what the last decision returned.

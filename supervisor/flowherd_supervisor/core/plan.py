@@ -1,4 +1,4 @@
-"""What the supervisor has decided to run, out of the user's settings; pure and frozen."""
+"""The supervisor's plan of what to run, made of the user's settings; pure and frozen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FEWEST_SEATS = 64  # room for scaling up later
 
 
 class Preload(Enum):
-    """Whether one process imports the app and all others are forked from it."""
+    """The choice between one process that imports the app for all and an import in each."""
 
     IF_SAFE = "if safe"
     ALWAYS = "always"  # also when it has found something that does not survive a fork
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def workers(self) -> int:
-        """How many poll: what users call processes."""
+        """The number of processes that poll: users call them processes."""
         return self.threads or self.processes
 
     @property

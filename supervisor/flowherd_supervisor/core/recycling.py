@@ -16,7 +16,7 @@ FULL = 0.9  # of the descriptors a process may open: beyond it no connection can
 
 @dataclass(frozen=True, slots=True)
 class Wear:
-    """How far a process is used up.
+    """The wear of a process: tasks, slots, descriptors, memory.
 
     Attributes:
         done: activities that have ended in it.

@@ -32,7 +32,7 @@ class RestartPolicy:
     window_s: float = 60.0
 
     def is_short(self, *, ready_at: float | None, ended_at: float, running: int) -> bool:
-        """Whether an end counts as short: before Ready, or within 2 s after it with nothing running."""
+        """True for an end before Ready, or within 2 s after it with nothing running."""
         return ready_at is None or (ended_at - ready_at < SHORT_S and not running)
 
     def wait_s(self, short_in_row: int, *, since_start_s: float, rng: Rng) -> float:
@@ -46,7 +46,7 @@ class RestartPolicy:
         return wait_s * rng.uniform(0.8, 1.2)
 
     def gives_up(self, short_ends: tuple[float, ...], now: float) -> bool:
-        """Whether too many short ends lie within the window."""
+        """True when too many short ends lie within the window."""
         return self.max_restarts > 0 and len(self.recent(short_ends, now)) > self.max_restarts
 
     def recent(self, short_ends: tuple[float, ...], now: float) -> tuple[float, ...]:

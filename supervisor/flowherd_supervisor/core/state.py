@@ -1,4 +1,4 @@
-"""What the supervisor remembers between decisions: frozen data, and what follows from it by looking."""
+"""The supervisor's memory between decisions: frozen data, and what follows from it by looking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """Where one process stands; DYING has been sent SIGKILL, or will be once it exists, and waits for its exit.
+    """The phase of a process; DYING has been sent SIGKILL, or will be once it exists, and waits for its exit.
 
     WAITING → STARTING → RUNNING → DRAINING → STOPPED is the calm life. An end that nobody ordered leads
     through BACKOFF to STARTING again.
@@ -69,17 +69,17 @@ class ProcessState:
 
     @property
     def charge(self) -> int:
-        """How much of the budget it may be using; a dead process's share is not moved while it restarts."""
+        """The slots it may be using of the budget; a dead process's share is not moved while it restarts."""
         return max(self.ceiling, self.held) if self.alive else self.limit
 
     @property
     def alive(self) -> bool:
-        """Whether a process of this process exists, or is being made, and has not been reaped."""
+        """True when a process exists for this number, or is being made, and has not been reaped."""
         return self.phase in ALIVE
 
     @property
     def unanswered(self) -> bool:
-        """Whether it has been ordered and does not exist yet, as far as we know."""
+        """True when it has been ordered and does not exist yet, as far as is known."""
         return self.alive and self.pid is None
 
     def boot_deadline(self, timeout_s: float) -> float:
@@ -120,12 +120,12 @@ class Zygotes:
 
     @property
     def awaited(self) -> bool:
-        """Whether nothing can be forked until one is ready."""
+        """True when nothing can be forked until a zygote is ready."""
         return self.wanted and self.ready is None
 
     @property
     def coming(self) -> bool:
-        """Whether one will be ready, if all goes well."""
+        """True when a zygote will be ready, if all goes well."""
         return any(process.phase in {Phase.STARTING, Phase.BACKOFF} for process in self.processes)
 
     def with_process(self, process: ProcessState) -> Zygotes:
@@ -159,17 +159,17 @@ class Isolate:
 
     @property
     def names(self) -> tuple[int, int, int]:
-        """What it goes by."""
+        """The three numbers that identify it."""
         return self.index, self.incarnation, self.key
 
     @property
     def unanswered(self) -> bool:
-        """Whether it has been ordered and does not exist yet, as far as we know."""
+        """True when it has been ordered and does not exist yet, as far as is known."""
         return self.phase in {Phase.STARTING, Phase.DYING} and self.pid is None
 
 
 class Mode(Enum):
-    """What the supervisor as a whole is doing."""
+    """The supervisor's state as a whole."""
 
     SERVING = "running"
     DRAINING = "draining"
@@ -259,7 +259,7 @@ class State:
 
     @property
     def ready(self) -> int:
-        """How many workers do their work."""
+        """The number of workers that do their work."""
         return sum(process.phase is Phase.RUNNING for process in self.processes)
 
     def answer_due(self, zygote: ProcessState) -> float:

@@ -1,4 +1,4 @@
-"""How a supervisor comes to its end: drain, release, kill, and the keeper's last minute; pure."""
+"""The stages of a supervisor's stop: drain, release, kill, and the keeper's last minute; pure."""
 
 from __future__ import annotations
 

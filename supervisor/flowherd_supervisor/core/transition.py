@@ -1,4 +1,4 @@
-"""One decision under way: the state and the orders so far; it holds no policy and does nothing itself."""
+"""A decision under way: the state and the commands so far; it holds no policy and does nothing itself."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def _boot_timed_out(transition: Transition, process: ProcessState) -> None:
 
 
 def _exited(transition: Transition, process: ProcessState, status: int) -> None:
-    """What it was asked for and has not made is asked for again; workers are not touched."""
+    """Notes the end of a zygote, and has what it has not made asked for again; workers are not touched."""
     transition.put(replace(process, phase=Phase.STOPPED, pid=None))
     said: dict[str, Any] = {
         "process": ZYGOTE,

@@ -137,7 +137,7 @@ def _facts_of_file(path: Path) -> Findings:
 
 
 class Execution(NamedTuple):
-    """One start of one handler; times are of the host's monotonic clock, which all its processes share."""
+    """A start of a handler; times are of the host's monotonic clock, which all its processes share."""
 
     started_s: float
     pid: int
@@ -145,7 +145,7 @@ class Execution(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """How often activities ran: once each is right, again only where a kill explains it."""
+    """The number of times activities ran: once each is right, again only where a kill explains it."""
 
     never: int
     duplicates: int

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from rich.console import Console
 
 from flowherd.errors import ConfigurationError, EngineError
-from flowherd_supervisor.cli.engine_extra import require_engine
 from flowherd_supervisor.demo import app
 from flowherd_supervisor.demo.report import Report, Result, Screen, document, summary
+from flowherd_supervisor.processes.cpus import usable_cpus
 from flowherd_supervisor.processes.prctl import die_with_parent
-from flowherd_supervisor.shell.cpus import usable_cpus
 from flowherd_supervisor.testkit.engine import EngineProgram
+from flowherd_supervisor.testkit.engine_extra import require_engine
 from flowherd_supervisor.testkit.host import SupervisorProgram
 from flowherd_supervisor.testkit.programs import ProgramError, short_folder
 from flowherd_supervisor.testkit.workflow_client import ENDED, one_step
@@ -175,7 +175,7 @@ def run_session(name: str, work: Callable[[Session], int]) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be computed, and the answer that must come out."""
+    """The work to compute, and the answer that must come out."""
 
     root: Path
     parts: list[app.Part]

@@ -30,7 +30,7 @@ NEXT = (
 
 
 class Screen:
-    """Where the stages of the demo are drawn, one below the other."""
+    """The screen on which the stages of the demo are drawn, one below the other."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = Console(stderr=True) if console is None else console
@@ -66,7 +66,7 @@ class Screen:
 
 
 class Stage:
-    """One bar and, below it, one for each process."""
+    """A bar and, below it, one for each process."""
 
     def __init__(self, console: Console, progress: Progress, title: str, total: int) -> None:
         self._console = console
@@ -120,7 +120,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Result:
-    """One phase: the whole work on a number of processes. Times in seconds."""
+    """A phase of the demo: the whole work on a number of processes. Times in seconds."""
 
     processes: int
     activities: int
@@ -153,18 +153,18 @@ class Report:
 
     @property
     def speedup(self) -> float:
-        """How many times more activities a second than on one process."""
+        """The factor by which more activities a second run than on one process."""
         base = self.baseline.activities_per_s
         return self.main.activities_per_s / base if base > 0 else 0.0
 
     @property
     def good(self) -> bool:
-        """Whether both answers are right and nothing was lost."""
+        """True when both answers are right and nothing was lost."""
         return all(phase.correct and phase.lost == 0 for phase in (self.baseline, self.main))
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The document of `flowherd demo --json` (interface.md, Outputs)."""
+    """The document of `flowherd demo --json`."""
     return {
         **_figures(report.main),
         "baseline_one_process": _figures(report.baseline),

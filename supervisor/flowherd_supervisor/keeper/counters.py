@@ -1,4 +1,4 @@
-"""What each process number has counted and holds, over all its incarnations, out of the ledger; it changes nothing."""
+"""The counters and gauges of each process number over all incarnations, read from the ledger; it changes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _USER, _SYSTEM, _RESIDENT = 11, 12, 21  # fields of /proc/PID/stat behind the na
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """One process number. Gauges are sums over the incarnations that live; times are seconds."""
+    """The counters of one process number. Gauges are sums over the incarnations that live; times are seconds."""
 
     process: int
     totals: Sequence[int]
@@ -37,24 +37,28 @@ class Tally:
     cpu_s: float
 
     def total(self, total: ProcessTotal) -> int:
-        """What all incarnations have counted."""
+        """The sum over all incarnations."""
         return self.totals[total]
 
     def buckets(self, timing: Timing) -> list[tuple[str, float]]:
-        """Upper bounds in seconds with cumulative counts, as Prometheus wants them.
-
-        Calls to the engine need less detail than handlers: every series costs each scrape and the Prometheus.
-        """
-        counts = self.timings[CELLS * timing : CELLS * (timing + 1) - 1]
-        return [
-            ("+Inf" if upper_s(bucket) == float("inf") else f"{upper_s(bucket):g}", count)
-            for bucket, count in enumerate(accumulate(counts))
-            if timing is Timing.RUN or bucket % 2 == 0 or bucket == BUCKETS - 1
-        ]
+        """Upper bounds in seconds with cumulative counts, as Prometheus wants them."""
+        return bounded(self.timings[CELLS * timing : CELLS * (timing + 1) - 1])
 
     def total_s(self, timing: Timing) -> float:
         """All the time that was measured."""
         return self.timings[CELLS * (timing + 1) - 1] / 1e6
+
+
+def bounded(counts: Sequence[int], *, is_detailed: bool = False) -> list[tuple[str, float]]:
+    """Upper bounds in seconds with cumulative counts.
+
+    Calls to the engine need less detail than handlers: every series costs each scrape and the Prometheus.
+    """
+    return [
+        ("+Inf" if upper_s(bucket) == float("inf") else f"{upper_s(bucket):g}", count)
+        for bucket, count in enumerate(accumulate(counts))
+        if is_detailed or bucket % 2 == 0 or bucket == BUCKETS - 1
+    ]
 
 
 def counters(ledger: Ledger, told: SupervisorState | None) -> list[Tally]:

@@ -153,7 +153,7 @@ class Streams:
 
     @property
     def full(self) -> bool:
-        """Whether one more would be too many."""
+        """True when another client would be too many."""
         return self._watchers >= MOST_WATCHERS
 
     async def serve(self, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
@@ -210,5 +210,5 @@ async def _until_gone(receive: Receive) -> None:
 
 
 def _number(text: bytes | None) -> int:
-    """What a browser says it has seen last; nothing of what it says is trusted."""
+    """The number of the last event a browser says it has seen; nothing of what it says is trusted."""
     return int(text) if text and text.isdigit() and len(text) < 20 else 0

@@ -1,4 +1,4 @@
-"""Who may ask: the peer of a unix socket by its user, a browser by Host and Origin; it answers no request itself."""
+"""Admission: the peer of a unix socket by its user, a browser by Host and Origin; it answers no request itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".svc", ".cluster.local"
 
 
 def is_own_user(sock: socket.socket) -> bool:
-    """Whether the peer of a unix socket is this user, or root."""
+    """True when the peer of a unix socket is this user, or root."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return _CREDENTIALS.unpack(credentials)[1] in {os.geteuid(), _ROOT}
 

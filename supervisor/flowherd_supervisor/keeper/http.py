@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from flowherd.worker.tasks import start_thread
+from flowherd.tasks import start_thread
 from flowherd_supervisor.keeper.guard import is_own_user
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Crowd:
 
 
 class Bounded(H11Protocol):
-    """One connection within its bounds.
+    """A connection within its bounds.
 
     Attributes:
         crowd: all of them.

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from flowherd.ledger import Host, Ledger, ProcessTotal, Timing
-from flowherd_supervisor.keeper.counters import counters
+from flowherd.ledger import Host, Ledger, Life, ProcessTotal, Timing
+from flowherd.ledger.activity_counts import OTHER, Ended, Took, buckets, total_s
+from flowherd_supervisor.keeper.counters import bounded, counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 STATES = ("starting", "running", "draining", "releasing", "finishing", "ended")
-OUTCOMES = {"completed": ProcessTotal.COMPLETED, "failed": ProcessTotal.FAILED, "lost": ProcessTotal.LOST}
-_PROCESS = "process"
+_PROCESS, _NAME = "process", "name"
 
 _GAUGES: Mapping[str, tuple[str, Callable[[Tally], float]]] = {
     "flowherd_slots": ("Activities the process may run at once.", lambda tally: tally.slots),
@@ -56,10 +57,10 @@ _COUNTERS: Mapping[str, tuple[str, Callable[[Tally], float]]] = {
     ),
     "flowherd_process_cpu_seconds": ("CPU time of the present processes.", lambda tally: tally.cpu_s),
 }  # fmt: skip
-_HISTOGRAMS: Mapping[str, tuple[str, Timing]] = {
-    "flowherd_activity_run_seconds": ("How long handlers ran.", Timing.RUN),
-    "flowherd_report_seconds": ("From an outcome to the engine's verdict on it.", Timing.REPORT),
-    "flowherd_poll_seconds": ("How long the engine took to answer a poll.", Timing.POLL),
+_DURATIONS: Mapping[str, tuple[str, Took]] = {
+    "flowherd_activity_wait_seconds": ("From an activity's claim to its handler's first step.", Took.WAIT),
+    "flowherd_activity_run_seconds": ("How long handlers ran.", Took.RUN),
+    "flowherd_report_seconds": ("From an outcome to the engine's verdict on it.", Took.REPORT),
 }
 
 
@@ -84,12 +85,46 @@ class HostMetrics(Collector):
         """All families, as of one moment."""
         rows = self._ledger.unmoved(lambda: counters(self._ledger, self._board.supervisor))
         yield from _of_each(rows)
+        yield from self._by_name()
         yield from self._restarts(rows)
         yield from self._host()
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self)
+
+    def _by_name(self) -> Iterator[Metric]:
+        """Of each activity of the app, and of all others together."""
+        ledger = self._ledger
+        counts = ledger.unmoved(ledger.activity_counts)
+        ended = CounterMetricFamily(
+            "flowherd_activities",
+            "Activities that have ended, by what became of them; crashed: with their process, requeued since.",
+            labels=[_NAME, "outcome"],
+        )
+        for name, numbers in counts.items():
+            for how in Ended:
+                ended.add_metric([name, how.name.lower()], numbers[how])
+        yield ended
+        for metric, (text, took) in _DURATIONS.items():
+            histogram = HistogramMetricFamily(metric, text, labels=[_NAME])
+            for name, numbers in counts.items():
+                rows = bounded(buckets(numbers, took), is_detailed=took is Took.RUN)
+                histogram.add_metric([name], rows, total_s(numbers, took))
+            yield histogram
+        running = Counter(
+            record.name if record.name in counts else OTHER
+            for segment in ledger.segments
+            if segment.life is Life.LIVE and segment.readable
+            for record in segment.records()
+            if record.is_at_work
+        )
+        gauge = GaugeMetricFamily(
+            "flowherd_activities_in_progress", "Activities whose handlers run.", labels=[_NAME]
+        )
+        for name in counts:
+            gauge.add_metric([name], running[name])
+        yield gauge
 
     def _restarts(self, rows: list[Tally]) -> Iterator[Metric]:
         told = self._board.supervisor
@@ -154,7 +189,7 @@ class HostMetrics(Collector):
 
 
 def _of_each(rows: list[Tally]) -> Iterator[Metric]:
-    """What there is of each process."""
+    """The metrics of each process."""
     for name, (text, value) in _GAUGES.items():
         gauge = GaugeMetricFamily(name, text, labels=[_PROCESS])
         for row in rows:
@@ -165,32 +200,25 @@ def _of_each(rows: list[Tally]) -> Iterator[Metric]:
         for row in rows:
             counter.add_metric([str(row.process)], value(row))
         yield counter
-    for name, (text, timing) in _HISTOGRAMS.items():
-        histogram = HistogramMetricFamily(name, text, labels=[_PROCESS])
-        for row in rows:
-            histogram.add_metric([str(row.process)], row.buckets(timing), row.total_s(timing))
-        yield histogram
-    yield from _by_outcome(rows)
-
-
-def _by_outcome(rows: list[Tally]) -> Iterator[Metric]:
-    ended = CounterMetricFamily(
-        "flowherd_activities",
-        "Activities that have ended, by what became of them.",
-        labels=[_PROCESS, "outcome"],
+    histogram = HistogramMetricFamily(
+        "flowherd_poll_seconds", "How long the engine took to answer a poll.", labels=[_PROCESS]
     )
+    for row in rows:
+        histogram.add_metric([str(row.process)], row.buckets(Timing.POLL), row.total_s(Timing.POLL))
+    yield histogram
+    yield _polls(rows)
+
+
+def _polls(rows: list[Tally]) -> Metric:
     polls = CounterMetricFamily(
         "flowherd_polls", "Polls, by what they brought.", labels=[_PROCESS, "outcome"]
     )
     for row in rows:
         process, empty = str(row.process), row.total(ProcessTotal.EMPTY_POLLS)
-        for outcome, total in OUTCOMES.items():
-            ended.add_metric([process, outcome], row.total(total))
         polls.add_metric([process, "work"], row.total(ProcessTotal.POLLS) - empty)
         polls.add_metric([process, "empty"], empty)
         polls.add_metric([process, "error"], row.total(ProcessTotal.POLL_ERRORS))
-    yield ended
-    yield polls
+    return polls
 
 
 def _labelled(

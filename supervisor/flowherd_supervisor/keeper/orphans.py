@@ -117,7 +117,7 @@ async def kill_stopped_group(pid: int, pidfd: int) -> None:
 
 
 def _stands(pid: int) -> bool:
-    """Whether a process is stopped; its pidfd has just been signalled, so that the number is its own."""
+    """True when a process is stopped; its pidfd has just been signalled, so that the number is its own."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""What the keeper does after its fork: beats in this thread's loop, pages in another's; it never runs user code."""
+"""The keeper after its fork: beats in this thread's loop, pages in another's; it never runs user code."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from flowherd.link.messages import (
     WatchIsolate,
     decode_downward,
 )
-from flowherd.process.loops import new_loop
+from flowherd.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
-from flowherd.worker.tasks import Tasks
+from flowherd.tasks import Tasks
 from flowherd_supervisor.keeper.event_stream import EventLog, OwnLog
 from flowherd_supervisor.keeper.http import HttpThread
 from flowherd_supervisor.keeper.orphans import SETTLED_WITHIN_S, Orphans, limit_the_keeper
@@ -53,7 +53,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class KeeperSetup:
-    """What a keeper is born with."""
+    """The keeper's settings, sockets and descriptors, which it inherits at its fork."""
 
     config: WorkerConfig
     ledger: Ledger
@@ -121,7 +121,7 @@ class _Keeper:
         await self._ended.wait()
 
     def _say_advice(self) -> None:
-        """One line for each activity that should run elsewhere; `flowherd advise` has the evidence."""
+        """Logs a line for each activity that should run elsewhere; `flowherd advise` has the evidence."""
         for row in self._board.advice()["activities"]:
             if row["change"]:
                 log.info(
@@ -144,7 +144,7 @@ class _Keeper:
             self._outliving = self._tasks.spawn(self._outlive_the_supervisor())
 
     def _heed(self, data: bytes, fds: Sequence[int]) -> None:
-        """One message; what cannot be read must not hide those behind it, or the end of the link."""
+        """Handles a message; one that cannot be read must not hide those behind it, or the end of the link."""
         try:
             self._obey(decode_downward(data), fds)
         except Exception:

@@ -56,7 +56,7 @@ _PAGE_FILES = {
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is sent back."""
+    """A reply to a request."""
 
     status: int
     body: bytes
@@ -70,7 +70,7 @@ class Reply:
 
 
 class Routes:
-    """What is served where. Orders are taken from the unix socket alone: TCP may only look (interface.md, Admin).
+    """The routes of the keeper's pages. Orders are taken from the unix socket alone: TCP may only look (faults.md S1).
 
     Args:
         ask: passes an order on to the supervisor.
@@ -206,7 +206,7 @@ class _Scale(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
-    """Whether an order makes sense now. The supervisor looks again: meanwhile things may have changed.
+    """Checks that an order makes sense now, and answers it. The supervisor looks again: things may have changed.
 
     Args:
         order: one of `ORDERS`.

@@ -1,4 +1,4 @@
-"""The status document (interface.md): what the ledger and /proc say at this moment; it changes nothing."""
+"""The status document: what the ledger and /proc say at this moment; it changes nothing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flowherd.ledger import Cell, Clock, Handler, Host, Ledger, Life, ProcessTotal, Segment, Timing
+from flowherd.ledger import Cell, Clock, Handler, Host, Ledger, Life, ProcessTotal, Segment
+from flowherd.ledger.activity_counts import Took, buckets, summed
 from flowherd.ledger.histogram import quantile_s
 from flowherd_supervisor.advise.document import Adviser, summary
-from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from flowherd.link.messages import SupervisorState
@@ -83,7 +84,7 @@ class StatusBoard:
         return self._adviser.document(self.supervisor)
 
     def is_ready(self) -> bool:
-        """Whether work gets done: half of the processes are ready (faults.md C21), and polls bring work.
+        """True when work gets done: half of the processes are ready (faults.md C21), and polls bring work.
 
         Polls that fail since a short while are no reason to send the traffic elsewhere.
         """
@@ -93,7 +94,7 @@ class StatusBoard:
         return 2 * self.ready_processes() >= wanted and any(_gets_work(segment, now) for segment in live)
 
     def ready_processes(self) -> int:
-        """How many process numbers have somebody who works; an old and a new incarnation are one."""
+        """The number of process numbers that have a working process; an old and a new incarnation are one."""
         ready = (
             segment.get(Cell.PROCESS)
             for segment in self._ledger.segments
@@ -102,7 +103,7 @@ class StatusBoard:
         return len(set(ready))
 
     def is_reachable(self) -> bool:
-        """Whether the latest news of the engine is good."""
+        """True when the latest news of the engine is good."""
         return bool(self._engine([b for b in self._ledger.segments if b.life is Life.LIVE])["reachable"])
 
     def _engine(self, live: list[Segment]) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class StatusBoard:
         )
 
     def _measure(self, pid: int, now: float) -> dict[str, float | None]:
-        """What was measured less than a second ago, however often it is asked for; None once the process is gone."""
+        """The measurements of the last second, however often they are asked for; None once the process is gone."""
         meter = self._meters.get(pid)
         if pid and (meter is None or now - meter.read_at >= MEASURED_EVERY_S):
             meter = self._meters[pid] = meter or _Meter(pid)
@@ -197,14 +198,15 @@ class _Meter:
 
 
 def _work_of(segment: Segment) -> dict[str, Any]:
-    """What an incarnation says of itself; one that has not opened its segment has said nothing yet."""
+    """An incarnation's own counters; one that has not opened its segment has said nothing yet."""
     said = segment.readable
+    counts = summed(segment.work.read_counts().values()) if said else ()
     return {
         "phase": "running" if said and segment.clock(Clock.READY_AT) else "starting",
         "slots": segment.get(Cell.LIMIT) if said else 0,
         "in_flight": segment.get(Cell.RUNNING) if said else 0,
-        "run_ms_p50": _milliseconds(quantile_s(segment.counts(Timing.RUN), 0.5)) if said else None,
-        "run_ms_p99": _milliseconds(quantile_s(segment.counts(Timing.RUN), 0.99)) if said else None,
+        "run_ms_p50": _milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if said else None,
+        "run_ms_p99": _milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if said else None,
         "loop_lag_ms": _milliseconds(segment.clock(Clock.LOOP_LAG_S)) if said else 0.0,
         "loops_blocked": segment.get(Cell.BLOCKS) if said else 0,
     }
@@ -251,7 +253,7 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 
 def _last_poll_failed(segments: list[Segment]) -> bool:
-    """Whether the last poll of any of them failed; one that has not polled yet says nothing."""
+    """True when the last poll of any of them failed; one that has not polled yet says nothing."""
     good_at = max((segment.clock(Clock.LAST_GOOD_POLL) for segment in segments), default=0.0)
     bad_at = max((segment.clock(Clock.LAST_BAD_POLL) for segment in segments), default=0.0)
     return bad_at > good_at

@@ -1,4 +1,4 @@
-"""What an imported app has left behind that does not survive a fork; it looks, and neither closes nor ends anything."""
+"""The threads, sockets and devices of an imported app that do not survive a fork; it ends and closes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_sockets() -> dict[str, int]:
 
 
 def found(sockets_before: dict[str, int]) -> Iterator[str]:
-    """One phrase for each hazard; call it after a fork, which the threads that come to terms with forks notice.
+    """Yields a phrase for each hazard; call it after a fork, which the threads that come to terms with forks notice.
 
     Args:
         sockets_before: what was open before the app was imported.

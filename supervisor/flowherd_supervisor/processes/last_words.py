@@ -13,7 +13,7 @@ _FORKED_BY = re.compile(
 
 
 def shortened(text: str) -> list[str]:
-    """What happened, then the innermost frames of each thread.
+    """The error, then the innermost frames of each thread.
 
     The main thread comes last and is the last to be shortened: handlers block it.
 

@@ -53,7 +53,7 @@ def _memory_events(root: Path) -> Path | None:
 
 
 def is_exiting(pid: int) -> bool:
-    """Whether the kernel has begun to end it, for whatever reason (proc(5), `flags` in /proc/PID/stat)."""
+    """True when the kernel has begun to end it, for whatever reason (proc(5), `flags` in /proc/PID/stat)."""
     try:
         fields = (
             Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()

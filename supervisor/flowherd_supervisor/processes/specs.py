@@ -1,4 +1,4 @@
-"""What workers and isolates are born with under one version of the settings; it makes no process."""
+"""The setups of workers and isolates under one version of the settings; it makes no process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class WorkerOrder(Protocol):
-    """What both a Spawn and the message that asks a zygote for it say."""
+    """The fields that a Spawn and the message that asks a zygote for it have in common."""
 
     @property
     def index(self) -> int:
@@ -45,7 +45,7 @@ class IsolateOrder(Protocol):
 
     @property
     def key(self) -> int:
-        """What that process calls it."""
+        """The key under which that process knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Setups:
             return load(self.app, self.app_dir, self.worker_type, self.activities)
 
     def title_of(self, index: int, key: int = 0) -> str:
-        """What `ps` shows of a process of workers, or of the isolate that it calls `key`."""
+        """The title that `ps` shows of a process of workers, or of the isolate that it calls `key`."""
         if not key:
             return f"flowherd: {'threads' if self.threads else f'process {index}'} of {self.app}"
         worker, own = whose_key(key) if self.threads else (index, key)

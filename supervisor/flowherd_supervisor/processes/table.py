@@ -15,9 +15,9 @@ from flowherd.exits import Exit
 from flowherd.link.link import Link
 from flowherd.process.worker_process import ignore_signals
 from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
+from flowherd_supervisor.processes.contained import contained
 from flowherd_supervisor.processes.last_words import shortened
 from flowherd_supervisor.processes.oom import OomCounter, is_exiting
-from flowherd_supervisor.shell.contained import contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ _STACKS_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """How to make one process.
+    """The steps that make one process.
 
     Attributes:
         title: what `ps` shows.
@@ -47,7 +47,7 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class IsolateBirth:
-    """How to make one isolate directly.
+    """The steps that make one isolate directly.
 
     Attributes:
         title: what `ps` shows.
@@ -256,11 +256,11 @@ class Processes:
 
     @property
     def ending(self) -> Sequence[Handle]:
-        """What has been reaped and not told yet; its last messages can still be read."""
+        """The children that have been reaped and not told yet; their last messages can still be read."""
         return [child for child, _ in self._ended if isinstance(child, Handle)]
 
     def ended(self) -> list[tuple[Child, int]]:
-        """Who has ended, with annotated wait statuses (statuses.py), each once; the rest were strangers."""
+        """The ended children, with annotated wait statuses (statuses.py), each once; the rest were strangers."""
         ended, self._ended = self._ended, []
         self.strangers += len(self._unclaimed)
         self._unclaimed.clear()

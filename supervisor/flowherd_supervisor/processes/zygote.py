@@ -51,7 +51,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ZygoteSetup:
-    """What a zygote is born with."""
+    """The settings and descriptors a zygote inherits at its fork."""
 
     setups: Setups
     supervisor_pid: int
@@ -92,7 +92,7 @@ def _prepare(setup: ZygoteSetup, loaded: LoadedApp) -> None:
 
 
 def _rehearse_birth(setup: ZygoteSetup, loaded: LoadedApp) -> None:
-    """What a child does before it works, as far as it can be done by somebody else."""
+    """Does what a child does before it works, as far as another process can do it."""
     worker_process.ignore_signals()  # for all that are born here, too: the app may have installed handlers of its own
     _part_ways()
     setup.setups.rehearse(setup.processes, loaded)
@@ -200,7 +200,7 @@ def _failure(order: Fork, error: OSError) -> ForkFailed:
 
 
 def _part_ways() -> None:
-    """What two children of one zygote must not share."""
+    """Separates what two children of one zygote must not share."""
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

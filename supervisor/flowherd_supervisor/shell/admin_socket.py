@@ -19,7 +19,7 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 def admin_folder() -> Path:
-    """`$XDG_RUNTIME_DIR/flowherd`, else a folder of the user's own in the temp dir (interface.md, Admin)."""
+    """`$XDG_RUNTIME_DIR/flowherd`, else a folder of the user's own in the temp dir."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "flowherd"
@@ -108,12 +108,12 @@ class AdminSocket:
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """What the keeper must not close."""
+        """The descriptors that the keeper must not close."""
         return tuple(sock.fileno() for sock in self.sockets)
 
     @property
     def description(self) -> str:
-        """Where to look, for the banner."""
+        """The places to look, for the banner."""
         return f"{self._shown} and {self.path}" if self._shown else str(self.path)
 
     def close(self) -> None:

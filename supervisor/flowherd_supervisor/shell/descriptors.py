@@ -1,4 +1,4 @@
-"""How many descriptors a process has open, may have, and needs."""
+"""The descriptors a process has open, may have, and needs."""
 
 from __future__ import annotations
 

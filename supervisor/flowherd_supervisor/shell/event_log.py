@@ -57,13 +57,13 @@ def say_last_words(child: Child) -> None:
 
 
 def name_of(index: int) -> int | str:
-    """What a process is called in the log."""
+    """The name of a process in the log."""
     return {KEEPER: "keeper", ZYGOTE: "preload"}.get(index, index)
 
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """What a supervisor says once, before it starts."""
+    """The facts a supervisor tells once, before it starts."""
 
     version: str
     app: str

@@ -22,11 +22,11 @@ from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.plan import split
 from flowherd_supervisor.keeper import process as keeper
 from flowherd_supervisor.processes import zygote
+from flowherd_supervisor.processes.cpus import limit_numeric_threads, usable_cpus
 from flowherd_supervisor.processes.prctl import become_subreaper
 from flowherd_supervisor.processes.specs import Setups
 from flowherd_supervisor.processes.table import Birth, IsolateBirth
 from flowherd_supervisor.shell.admin_socket import AdminSocket
-from flowherd_supervisor.shell.cpus import limit_numeric_threads, usable_cpus
 from flowherd_supervisor.shell.descriptors import reserve_descriptors
 from flowherd_supervisor.shell.event_log import Banner
 from flowherd_supervisor.shell.planning import plan_of
@@ -54,7 +54,7 @@ class App:
 
 
 def run(app: App, load: Callable[[], Settings]) -> int:
-    """Supervises `app` until told to stop; returns the exit code of interface.md.
+    """Supervises `app` until told to stop; returns the exit code of `flowherd.exits`.
 
     Args:
         app: what to host.
@@ -98,7 +98,7 @@ class _Host:
         self.admin = AdminSocket(settings.admin)
 
     def birth(self, order: Spawn, segments: tuple[Segment, ...]) -> Birth:
-        """How to make the process that `order` names."""
+        """The steps that make the process `order` names."""
         if order.index == KEEPER:
             keep = (*self.wakeups.fds, *self.admin.fds)
             return Birth("flowherd: keeper", keep, self._keeper, expendable=False)
@@ -118,13 +118,13 @@ class _Host:
         )
 
     def isolate_birth(self, order: SpawnIsolate, ends: Sequence[int]) -> IsolateBirth:
-        """How to make an isolate that imports the app itself."""
+        """The steps that make an isolate that imports the app itself."""
         setups = self._setups()
         title = setups.title_of(order.index, order.key)
         return IsolateBirth(title, ends, lambda: setups.isolate(order, self._plan.workers, ends))
 
     def _setups(self) -> Setups:
-        """What workers are born with under the present settings."""
+        """The setups of workers under the present settings."""
         return Setups(
             app=self._app.name,
             app_dir=self._app.folder,

@@ -1,4 +1,4 @@
-"""What signals and messages mean: facts for the brain; it decides nothing."""
+"""The meaning of signals and messages: facts for the brain; it decides nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ORDERS: dict[str, signal.Signals] = {
 
 
 def message_of(handle: Handle, data: bytes) -> messages.Upward | None:
-    """What a child says; a message that cannot be read is named and dropped."""
+    """Reads a child's message; one that cannot be read is named and dropped."""
     try:
         return messages.decode_upward(data)
     except msgspec.DecodeError as error:

@@ -1,4 +1,4 @@
-"""What the ledger tells and nobody signals: slots on their way, a hung loop, a late keeper, a used-up worker.
+"""The facts that the ledger tells and nobody signals: slots on their way, a hung loop, a late keeper, a used-up worker.
 
 It looks and says; it decides nothing.
 """
@@ -67,7 +67,7 @@ class LedgerWatch:
         return WORKING_EVERY_S if working else IDLE_EVERY_S
 
     def scan(self, state: Brain, handles: Iterable[Handle], now: float, awake_s: float) -> Iterator[Event]:
-        """What has been found, as facts.
+        """Yields what it finds, as facts.
 
         Args:
             state: the brain's; its times are on the clock of `awake_s`.
@@ -108,7 +108,7 @@ class LedgerWatch:
     def _keeper_late(
         self, state: Brain, shortest_lease_s: float, times: tuple[float, float]
     ) -> Iterator[Event]:
-        """A keeper that is frozen, blocked or slow while it holds leases (design: replaced in time)."""
+        """A keeper that is frozen, blocked or slow while it holds leases: it is replaced in time."""
         keeper, (now, awake_s) = state.keeper, times
         tick = self.ledger.get(Host.KEEPER_TICK)
         seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)
@@ -144,7 +144,7 @@ class LedgerWatch:
                 )
 
     def _wear(self, handle: Handle) -> Wear:
-        """How far a process is used up."""
+        """Measures how far a process is used up."""
         counted = (Cell.COMPLETED, Cell.FAILED, Cell.LOST)
         first = handle.segments[0]
         grown_mb = self._grew_before.get(_names(handle)) or deque(maxlen=MEMORY_SAMPLES)

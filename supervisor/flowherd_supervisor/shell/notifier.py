@@ -33,7 +33,7 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 class Notifier:
-    """Who listens: the keeper, for `status` and for the day the supervisor dies, and systemd."""
+    """The listeners: the keeper, for `status` and for the day the supervisor dies, and systemd."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -112,7 +112,7 @@ class Notifier:
             self._told = told
 
     def _send_keeper(self, state: State, message: messages.Message) -> bool:
-        """Whether there is a keeper; one that has just ended has a successor, which is told everything."""
+        """True when there is a keeper; one that has just ended has a successor, which is told everything."""
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)
         if keeper is None:
             return False
@@ -155,7 +155,7 @@ class Notifier:
 
 
 def polling_in(ledger: Ledger) -> Iterator[Polling]:
-    """How each living worker gets its work, by its own words."""
+    """Yields each living worker's way of getting its work, by its own words."""
     for segment in ledger.segments:
         if segment.life is Life.LIVE and segment.readable:
             limit = segment.get(Cell.LIMIT)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from flowherd.settings.checks import choose_sizes
 from flowherd_supervisor.core.plan import Plan, Preload
 from flowherd_supervisor.core.restarts import RestartPolicy
-from flowherd_supervisor.shell.cpus import usable_cpus
+from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from flowherd.settings.model import Settings
 
 
 def plan_of(settings: Settings) -> Plan:
-    """What to keep alive."""
+    """Makes the plan of what to keep alive."""
     workers, concurrency = choose_sizes(settings.processes, settings.concurrency, usable_cpus())
     are_threads = settings.parallel == "threads"
     return Plan(

@@ -1,4 +1,4 @@
-"""What the supervisor has written into the segments of living processes, from its own memory; it ends nothing.
+"""The supervisor's own memory of what it has written into the segments of living processes; it ends nothing.
 
 User code shares the map, and can scribble anywhere in it. So the cells that the supervisor writes are never what it
 believes, and one that differs from its memory shows that somebody else has written there.
@@ -41,7 +41,7 @@ class SegmentChecks:
             segment.put(Cell.GUILTY, guilty)
 
     def damage(self, handle: Handle, state: State) -> str:
-        """What no writer of ours can have written there, empty for nothing; call it twice to find torn records."""
+        """The damage that no writer of ours can have done, empty for none; call it twice to find torn records."""
         is_open = _is_open(handle, state)
         return next((found for one in handle.segments if (found := self._damage(one, is_open=is_open))), "")
 
@@ -75,6 +75,6 @@ class SegmentChecks:
 
 
 def _is_open(handle: Handle, state: State) -> bool:
-    """Whether the workers of a process have begun to write: they have once it was ready."""
+    """True when the workers of a process have begun to write: they have once it was ready."""
     process = state.find(handle.index, handle.incarnation)
     return process is not None and process.ready_at is not None

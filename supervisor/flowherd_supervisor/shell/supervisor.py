@@ -23,11 +23,11 @@ from flowherd_supervisor.core.events import ZYGOTE, Event
 from flowherd_supervisor.core.exits import cause_of
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.state import State
+from flowherd_supervisor.processes.contained import contained, found_by, say_defect
 from flowherd_supervisor.processes.isolates import IsolateSpecs, Isolation
 from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner
 from flowherd_supervisor.processes.table import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.shell import event_log
-from flowherd_supervisor.shell.contained import contained, found_by, say_defect
 from flowherd_supervisor.shell.inbox import Inbox
 from flowherd_supervisor.shell.inputs import SIGNALS, fact_of, message_of
 from flowherd_supervisor.shell.ledger_watch import LedgerWatch
@@ -46,7 +46,7 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 class Host(ProcessSpecs, IsolateSpecs, Protocol):
-    """What a supervisor hosts."""
+    """The services that a supervisor needs of its host."""
 
     def reread(self) -> Plan | str:
         """The settings again, for HUP; why not, when they are wrong or ask for what only a restart can do."""
@@ -185,7 +185,7 @@ class Supervisor:
             self._inbox.forget(handle.link)
 
     def _heed(self, handle: Handle, data: bytes, fds: Sequence[int]) -> Iterator[Event]:
-        """What one message leads to."""
+        """Yields the facts that a message leads to."""
         message = message_of(handle, data)
         match message:
             case messages.NeedIsolate() | messages.StopIsolate() | messages.KillIsolate():
@@ -298,7 +298,7 @@ class Supervisor:
                 self._send(handle, messages.Finish(within_s))
 
     def _take(self, made: Handle | events.SpawnFailed | None) -> Iterator[Event]:
-        """What follows from an answer to a Spawn."""
+        """Yields the facts that follow from an answer to a Spawn."""
         if isinstance(made, Handle):
             self._checks.opened(made)
             self._inbox.watch(made.link)

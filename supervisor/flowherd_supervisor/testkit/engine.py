@@ -122,7 +122,7 @@ class EngineProgram:
         self.post("/__test__/clock", {"advance_s": seconds})
 
     def post(self, path: str, body: Any) -> Any:
-        """What the engine answers; AssertionError with its words when it refuses."""
+        """Posts and returns the engine's answer; AssertionError with its words when it refuses."""
         reply = self.http.post(path, json=body)
         assert reply.is_success, f"{path}: {reply.status_code} {reply.text}"
         return reply.json()

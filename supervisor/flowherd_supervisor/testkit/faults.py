@@ -31,7 +31,7 @@ _PATTERNS = tuple((name, method, re.compile(pattern)) for name, method, pattern 
 
 
 class Fault(msgspec.Struct, kw_only=True):
-    """One line of the script.
+    """A line of the script.
 
     `route` is a name of `_ROUTES` or `*`; `times` is how often it strikes (null: always), `probability` and
     `seed` make it strike at random. First `delay_s` passes; then `status` answers without the engine, or

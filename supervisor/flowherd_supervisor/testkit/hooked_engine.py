@@ -139,7 +139,7 @@ class Hooks:
 
 
 def _rows(connection: sqlite3.Connection, workflow_id: str | None) -> list[dict[str, Any]]:
-    """What the public API does not show."""
+    """Reads from the database what the public API does not show."""
     names = ("workflow_id", "key", "activity_id", "status", "claimed_by", "retry_count", "lease_ends_s")
     rows = connection.execute(
         "SELECT w.id, a.key, a.id, a.status, a.claimed_by, a.retry_count, a.lease_ends_s"

@@ -157,6 +157,6 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 def short_folder() -> str | None:
-    """Where a private folder with unix sockets goes; None: the usual temporary folder, whose name is short enough."""
+    """A place for a private folder with unix sockets; None: the usual temporary folder, whose name is short enough."""
     short = len(os.fsencode(tempfile.gettempdir())) <= _TEMP_MAX
     return None if short else "/tmp"  # noqa: S108 - mkdtemp makes a folder of its own there, mode 0700

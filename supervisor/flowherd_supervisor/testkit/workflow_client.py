@@ -81,7 +81,7 @@ class Workflow(msgspec.Struct):
 
     @property
     def error(self) -> str | None:
-        """What failed, by step; the engine's own words say only that something did."""
+        """The failures by step; the engine's own words say only that something failed."""
         if len(self.activities) == 1:
             return self.activities[0].error or self.error_message
         parts = [f"{step.activity_key}: {step.error}" for step in self.activities if step.error]
@@ -173,7 +173,7 @@ class WorkflowClient:
             pause_s = min(pause_s * 1.5, _LOOK_SLOWEST_S)
 
     def total(self, status: str) -> int:
-        """How many workflows have this status: one small reply, whatever their number."""
+        """The number of workflows that have this status: a small reply, however many there are."""
         return self._call("GET", f"{API}/workflows?status={status}&limit=1", _Page).total
 
     def ended_at(self) -> list[float]:
@@ -243,6 +243,6 @@ def _decoded(call: str, reply: httpx.Response, shape: type[_Reply]) -> _Reply:
 
 
 def _explanation(reply: httpx.Response) -> str:
-    """What the engine said, or where a redirect leads, on one line."""
+    """The engine's words, or where a redirect leads, on one line."""
     text = reply.headers.get("location") or reply.text[:500]
     return " ".join(text.split()) or "is --api-url right?"

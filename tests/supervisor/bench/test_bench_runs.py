@@ -82,7 +82,7 @@ def test_a_disturbed_run_counts_only_where_there_is_no_calm_one() -> None:
 
 
 def test_the_document_has_the_demos_keys_for_each_run() -> None:
-    """interface.md, Outputs: a list of runs with the same keys."""
+    """A list of runs with the same keys."""
     first, second = document([RUN, replace(RUN, processes=2, activities_per_s=38.0)], 2)
     assert {"processes", "activities", "completed", "failed", "lost", "duplicates", "wall_s"} <= first.keys()
     assert (first["activities_per_s"], first["speedup"]) == (20.0, 1.0)

@@ -34,7 +34,7 @@ def row(process: int, completed: int, restarts: int = 0) -> dict[str, Any]:
 
 
 def test_the_document_has_the_promised_keys() -> None:
-    """interface.md: people script against them, and `bench` prints the same."""
+    """People script against them, and `bench` prints the same."""
     promised = {"processes", "activities", "completed", "failed", "lost", "duplicates", "wall_s"}
     promised |= {"activities_per_s"}
     shown = document(REPORT)

@@ -1,11 +1,11 @@
-"""One retry circuit per worker: while the engine is away one call probes it (E5); it knows no verbs."""
+"""A retry circuit per worker: while the engine is away one call probes it (E5); it knows no verbs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 RECHECK_MISCONFIGURED_S = 30.0  # what does not pass by itself is looked at again this often (faults.md E10)
 
 log = structlog.stdlib.get_logger(__name__)
@@ -52,7 +53,7 @@ class Circuit:
     def __repr__(self) -> str:
         return f"<Circuit [{self.failures} failures in a row]>" if self.failures else "<Circuit [open]>"
 
-    async def through(self, call: Callable[[], Awaitable[T]], *, is_long: bool = False) -> T:
+    async def through(self, call: Callable[[*Ts], Awaitable[T]], *arguments: *Ts, is_long: bool = False) -> T:
         """Makes `call` when the circuit lets it; its EngineError closes the circuit and is raised.
 
         Any other exception of `call` passes through and says nothing about the engine. A long call takes its turn as
@@ -64,16 +65,16 @@ class Circuit:
                     break
                 await self._until_reopened()
                 if not is_long:
-                    return await self._attempt(call)
-            return await self._attempt(call)
-        return await self._attempt(call)
+                    return await self._attempt(call, *arguments)
+            break
+        return await self._attempt(call, *arguments)
 
     def hurry(self) -> None:
         """Lets the next call pass at once: there is no time left to wait."""
         self._reopens_at = 0.0
         self._hurried.set()
 
-    async def pause(self, delay_s: float) -> None:
+    async def _pause(self, delay_s: float) -> None:
         """Sleeps for so long, or until there is no time left to wait."""
         self._hurried.clear()
         with contextlib.suppress(TimeoutError):  # the usual case
@@ -82,27 +83,19 @@ class Circuit:
 
     async def _until_reopened(self) -> None:
         while (left_s := self._reopens_at - _now()) > 0:
-            await self.pause(left_s)
+            await self._pause(left_s)
 
-    async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _attempt(self, call: Callable[[*Ts], Awaitable[T]], *arguments: *Ts) -> T:
         failures_before = self.failures
         try:
-            result = await call()
+            result = await call(*arguments)
         except EngineError as error:
-            self.failed(error, failures_before)
+            if self.failures == failures_before and not error.is_of_the_call:
+                self._close(error)
             raise
-        self.succeeded()
-        return result
-
-    def failed(self, error: EngineError, failures_before: int) -> None:
-        """A call has failed that began when there had been so many failures in a row."""
-        if self.failures == failures_before and not error.is_of_the_call:
-            self._close(error)
-
-    def succeeded(self) -> None:
-        """A call was answered."""
         if self.failures:
             self._open()
+        return result
 
     def _close(self, error: EngineError) -> None:
         self.failures += 1
@@ -144,7 +137,7 @@ def _kind(error: EngineError) -> type[EngineError]:
 
 
 def _say(trouble: type[EngineError], reason: str) -> None:
-    """One line per change of state, not per try (faults.md E1)."""
+    """Logs a line per change of state, not per try (faults.md E1)."""
     if trouble is EngineMisconfigured:
         log.error("engine_misconfigured", reason=reason, looked_at_again_in_s=RECHECK_MISCONFIGURED_S)
     elif trouble is EngineUnauthorized:

@@ -11,14 +11,13 @@ from typing import Any
 
 import msgspec
 
-from flowherd.client.protocol import Answer, Batch, OnAnswer, Undecodable, Verdict
-from flowherd.errors import EngineError
+from flowherd.client.protocol import Answer, Batch, Undecodable, Verdict
 from flowherd.model import Activity, Completed, Failed, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call a worker made; `body` is what it sent, decoded."""
+    """A call that a worker made; `body` is what it sent, decoded."""
 
     verb: str
     activity_id: str
@@ -48,7 +47,6 @@ class FakeEngine:
     _queue: deque[Activity | Undecodable] = field(default_factory=deque)
     _scripts: defaultdict[str, deque[Step]] = field(default_factory=lambda: defaultdict(deque))
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _begun: set[asyncio.Task[Answer]] = field(default_factory=set)
     closed: bool = False
 
     def offer(self, *items: Activity | Undecodable) -> None:
@@ -107,23 +105,6 @@ class FakeEngine:
         """Answers as scripted, else ACCEPTED."""
         sent = json.loads(body)
         return await self._answer(Call("complete", activity_id, sent["worker_id"], deadline_s, sent))
-
-    def begin_complete(self, activity_id: str, body: bytes, deadline_s: float, then: OnAnswer) -> bool:
-        """Answers as `complete` does; a bug in the script is left to it."""
-        script = self._scripts["complete"]
-        if script and isinstance(script[0], Exception) and not isinstance(script[0], EngineError):
-            return False
-
-        def ended(call: asyncio.Task[Answer]) -> None:
-            self._begun.discard(call)
-            if not call.cancelled():
-                error = call.exception()
-                then(error if isinstance(error, EngineError) else call.result())
-
-        call = asyncio.get_running_loop().create_task(self.complete(activity_id, body, deadline_s))
-        self._begun.add(call)
-        call.add_done_callback(ended)
-        return True
 
     async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
         """Answers as scripted, else ACCEPTED."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from flowherd.client.kruxia_batches import decode_batch
 from flowherd.client.kruxia_replies import TAKEN, is_engines, is_receipt, sort_reply, words_of
 from flowherd.client.protocol import Answer, Batch, Verdict
+from flowherd.client.transport_choice import new_transport
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -19,11 +20,9 @@ from flowherd.errors import (
     ForeignReply,
     ReplyTooLarge,
 )
-from flowherd.transport.choice import new_transport
 from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
 
 if TYPE_CHECKING:
-    from flowherd.client.protocol import OnAnswer
     from flowherd.client.tokens import TokenSource
     from flowherd.model import Completed, Failed, Usage
     from flowherd.settings.worker_config import WorkerConfig
@@ -122,30 +121,6 @@ class KruxiaEngine:
         """See `Engine.complete`."""
         return await self._tell(activity_id, "complete", body, deadline_s)
 
-    def begin_complete(self, activity_id: str, body: bytes, deadline_s: float, then: OnAnswer) -> bool:
-        """See `Engine.begin_complete`."""
-        route = f"{API}/activities/{activity_id}/complete"
-        return self._transport.begin(route, body, deadline_s, partial(self._replied, route, then))
-
-    def _replied(
-        self,
-        route: str,
-        then: OnAnswer,
-        reply: Reply | EngineError | None,
-    ) -> None:
-        if not isinstance(reply, Reply):
-            then(reply)
-            return
-        if is_receipt(reply):
-            then(TAKEN)
-            return
-        answer: Answer | EngineError
-        try:
-            answer = self._acknowledged(route, reply)
-        except EngineError as error:
-            answer = error
-        then(answer)
-
     async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
         """See `Engine.fail`."""
         return await self._tell(activity_id, "fail", body, deadline_s)
@@ -173,6 +148,8 @@ class KruxiaEngine:
     async def _tell(self, activity_id: str, verb: str, body: bytes, deadline_s: float) -> Answer:
         route = f"{API}/activities/{activity_id}/{verb}"
         reply = await self._transport.call(route, body, deadline_s)
+        if is_receipt(reply):
+            return TAKEN
         try:
             return self._acknowledged(route, reply)
         except EngineError as error:

@@ -155,7 +155,7 @@ def _pieces(body: bytes) -> list[bytes] | None:
 
 
 def _decode_piece(piece: bytes, worker_id: str) -> Activity | Undecodable | None:
-    """One activity of a reply that cannot be read whole."""
+    """Reads an activity of a reply that cannot be read whole."""
     try:
         return _decode_item(msgspec.json.decode(piece), worker_id)
     except _UNREADABLE as error:
@@ -175,7 +175,7 @@ def _id_of(item: Any) -> str | None:
 
 
 def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
-    """One activity; None when not even its id is readable: nothing can be said to the engine about it."""
+    """Reads an activity; None when not even its id is readable: nothing can be said to the engine about it."""
     activity_id = _id_of(item)
     if activity_id is None:
         return None

@@ -29,7 +29,7 @@ _LONGEST_PART = 1024  # characters of a key or a name: more fits into no path
 
 @dataclass(frozen=True, slots=True)
 class FileReference:
-    """Where the engine keeps a file (protocol.md §9.4); `str()` is what travels in outputs and parameters."""
+    """The engine's place for a file (protocol.md §9.4); `str()` is what travels in outputs and parameters."""
 
     workflow_id: str
     key: str
@@ -94,7 +94,7 @@ def check_uploaded(reply: Reply, size: int) -> None:
 
 
 def refusal(reply: Reply) -> FileError | EngineMisconfigured:
-    """What a reply other than success means; raises EngineError for what may pass, a proxy's 4xx among it (N7)."""
+    """The meaning of a reply other than success; raises EngineError for what may pass, a proxy's 4xx among it (N7)."""
     words = words_of(reply)
     if reply.status == 404 and is_engines(reply) and "Not found: File '" in words:
         return FileMissing(words)

@@ -1,4 +1,4 @@
-"""What Kruxia Flow's replies mean: verdicts and errors; it sends nothing (protocol.md §1)."""
+"""The meaning of Kruxia Flow's replies: verdicts and errors; it sends nothing (protocol.md §1)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TEXTS = {  # plain text that the engine's framework writes (protocol.md §1.4 B
 
 
 def is_receipt(reply: Reply) -> bool:
-    """Whether it is the usual reply to an outcome, which says nothing else (protocol.md §6.2)."""
+    """True for the usual reply to an outcome, which says nothing else (protocol.md §6.2)."""
     return reply.status == 200 and b'"acknowledged"' in reply.body and b'"warnings"' not in reply.body
 
 
@@ -68,7 +68,7 @@ def sort_reply(reply: Reply) -> Answer | None:
 
 
 def is_engines(reply: Reply) -> bool:
-    """Whether an error is in the engine's words: its JSON envelope, or a text of its framework's (§1.4)."""
+    """True for an error in the engine's words: its JSON envelope, or a text of its framework's (§1.4)."""
     return _envelope(reply) is not None or reply.body.startswith(_TEXTS.get(reply.status, _NO_TEXT))
 
 
@@ -89,7 +89,7 @@ def _envelope(reply: Reply) -> Mapping[str, Any] | None:
 
 
 def words_of(reply: Reply) -> str:
-    """What the engine said, on one line, at most 200 characters, no control characters (faults.md E15)."""
+    """The engine's words, on one line, at most 200 characters, no control characters (faults.md E15)."""
     error = _envelope(reply)
     text = str(error.get("message", "")) if error else reply.body[:200].decode(errors="replace")
     if error and isinstance(details := error.get("details"), dict):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from flowherd.errors import EngineError
     from flowherd.model import Activity, Completed, Failed
 
 
 class Verdict(Enum):
-    """What the engine said about an attempt; anything else is an EngineError."""
+    """The engine's verdict about an attempt; anything else is an EngineError."""
 
     ACCEPTED = "accepted"
     GONE = "gone"  # the attempt is somebody else's or settled: stop, report nothing
@@ -31,9 +30,6 @@ class Answer(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-OnAnswer: TypeAlias = "Callable[[Answer | EngineError | None], None]"
-
-
 @dataclass(frozen=True, slots=True)
 class Undecodable:
     """An item of a poll reply that cannot be run; `activity_id` is readable, so that it can be failed (R4)."""
@@ -45,7 +41,7 @@ class Undecodable:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one poll brought; may hold more than was asked for (protocol.md §4)."""
+    """The activities of one poll; may hold more than was asked for (protocol.md §4)."""
 
     activities: Sequence[Activity] = ()
     undecodable: Sequence[Undecodable] = ()
@@ -64,14 +60,6 @@ class Engine(Protocol):
 
     async def complete(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
         """Delivers `encode_completion`'s bytes; safe to repeat with the same bytes (fact 10)."""
-        ...
-
-    def begin_complete(self, activity_id: str, body: bytes, deadline_s: float, then: OnAnswer) -> bool:
-        """As `complete`, for callers that need no task: sends now and calls `then` later, with what came of it.
-
-        None: nothing came of it that says anything, `complete` must be asked. False: it cannot be sent at this
-        moment, and `then` is never called.
-        """
         ...
 
     async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:

@@ -43,7 +43,7 @@ class Token:
 
 
 class TokenSource(Protocol):
-    """Where a client gets its bearer."""
+    """A source of bearer tokens for a client."""
 
     def known(self) -> Token | None:
         """The token to send if it is here, which spares the call the waiting; None: ask `current`."""
@@ -98,7 +98,7 @@ class _Published:
 
 
 def ask_keeper(segment: Segment, wake: Callable[[], None]) -> Callable[[int], None]:
-    """What a worker does about a version that was refused: stores it, and wakes the keeper.
+    """The worker's answer to a version that was refused: it stores that, and wakes the keeper.
 
     Args:
         segment: the worker's.
@@ -192,7 +192,7 @@ class HostTokens:
 
     @property
     def ever_granted(self) -> bool:
-        """Whether this host has ever had a token, from this keeper or one before."""
+        """True when this host has ever had a token, from this keeper or one before."""
         return self._ledger.get(Host.TOKEN_VERSION) > 0
 
     @property
@@ -232,7 +232,7 @@ class HostTokens:
         return Token(*self._ledger.token())
 
     async def _try(self) -> None:
-        """One request; whoever comes within the pause after a failed one shares its error (faults.md M11)."""
+        """Makes a request; whoever comes within the pause after a failed one shares its error (faults.md M11)."""
         if self._trouble is not None and self.pause_s > 0:
             raise self._trouble.with_traceback(None)
         try:
@@ -277,7 +277,7 @@ class HostTokens:
         return is_another
 
     async def _ask(self) -> _Granted:
-        """One request; a 401 may be anything, even an outage of the engine's database (fact 19)."""
+        """Makes a request; a 401 may be anything, even an outage of the engine's database (fact 19)."""
         try:
             async with asyncio.timeout(_TOKEN_DEADLINE_S):
                 status, body = await self._post_form()

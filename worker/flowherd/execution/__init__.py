@@ -1,1 +1,1 @@
-"""Where handlers run: on the loop, in threads; what they cost there."""
+"""The running of handlers: on the loop, in threads; what they cost there."""

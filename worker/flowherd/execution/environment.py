@@ -1,4 +1,4 @@
-"""What every run of one worker shares: process, state, the shutdown signal; it must not know runs."""
+"""The things that all runs of one worker share: process, state, the shutdown signal; it must not know runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ShutdownSignal:
 
     @property
     def requested(self) -> bool:
-        """Whether the worker has been told to stop."""
+        """True when the worker has been told to stop."""
         return self._event.is_set()
 
     def request(self) -> None:
@@ -77,7 +77,7 @@ class StockFiles(Protocol):
 
 
 class Outlet(Protocol):
-    """Where one attempt's streamed text goes: best effort, from any thread; its methods neither wait nor raise."""
+    """The way of one attempt's streamed text: best effort, from any thread; its methods neither wait nor raise."""
 
     def put(self, text: str) -> None:
         """Takes text to send soon; it may be dropped."""
@@ -121,7 +121,7 @@ class Transfers(Protocol):
 
 
 class Files(Protocol):
-    """Where the attempts of one process get their files from and send them to."""
+    """The source and the destination of files for the attempts of one process."""
 
     def of(self, state: RunState) -> Transfers:
         """The files of one attempt; FileTransferFailed once it has ended."""
@@ -133,7 +133,7 @@ class Files(Protocol):
 
 
 class Trace(Protocol):
-    """What tracing is told of one attempt, from any thread; its methods neither wait nor raise."""
+    """The facts that tracing is told of one attempt, from any thread; its methods neither wait nor raise."""
 
     def carrier(self) -> Mapping[str, str]:
         """The W3C headers that carry it to another process."""
@@ -164,7 +164,7 @@ class Tracing(Protocol):
         ...
 
     def continuing(self, carrier: Mapping[str, str]) -> AbstractContextManager[None]:
-        """What begins within the block belongs to a trace of another process."""
+        """Makes what begins within the block belong to a trace of another process."""
         ...
 
     def flush(self) -> None:
@@ -178,7 +178,7 @@ class Tracing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunEnvironment:
-    """What a handler may see of its process.
+    """The part of its process that a handler may see.
 
     Attributes:
         process: number of this process among its siblings, from 0; gives one GPU a process.

@@ -1,4 +1,4 @@
-"""The face that the executors for loop, thread and isolate share, and the outlet they report to; nothing runs here."""
+"""The protocol of executors of handlers, and of those they tell what becomes of them; nothing runs here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How readily Python's lock is to be had while a handler works; it asks rarely and never holds it."""
+"""The availability of Python's lock while a handler works; it asks rarely and never holds it."""
 
 from __future__ import annotations
 

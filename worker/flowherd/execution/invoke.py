@@ -1,4 +1,4 @@
-"""One call of one handler, from parameters to outcome; it must not know time limits, slots or the engine."""
+"""Calls one handler once, from parameters to outcome; it must not know time limits, slots or the engine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import ActivityError, InvalidOutput
+from flowherd.fork_guard import leave_if_copied
 from flowherd.model import Completed, Failed, Result
-from flowherd.process.fork_guard import leave_if_copied
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
 from flowherd.sdk.output import ActivityResult, encode_output
 from flowherd.sdk.redaction import hiding
@@ -163,7 +163,7 @@ def _failure_of(exc: BaseException, state: RunState, hide: Callable[[str], str])
 
 
 def stopped(state: RunState, detail: str) -> Failed:
-    """What an attempt that was told to stop ends with; the run puts its own outcome in its place."""
+    """The outcome of an attempt that was told to stop; the run puts its own outcome in its place."""
     return failed(state, "CANCELLED", detail, retryable=True)
 
 

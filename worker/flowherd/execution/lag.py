@@ -1,4 +1,4 @@
-"""How late the loop is, read by a timer that runs only while a handler does, so that idle is free."""
+"""The lag of the loop, read by a timer that runs only while a handler does, so that idle is free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SLOWLY = 0.3  # weight of the newest reading
 
 
 class Readings(Protocol):
-    """Who wants to know. Times are in seconds."""
+    """A listener for readings of the lag. Times are in seconds."""
 
     def begins(self) -> None:
         """A time without handlers has ended."""

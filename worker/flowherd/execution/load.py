@@ -1,4 +1,4 @@
-"""How much of its time a worker's process is busy while handlers run; it measures, and advises nothing."""
+"""The share of time that a worker's process is busy while handlers run; it measures, and advises nothing."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class LoadMeter:
         self._stepping_s = self._cpu_s = 0.0
 
     def begins(self) -> None:
-        """What was done while nothing ran, such as polling, is no load of the activities."""
+        """Begins a stretch of time; what was done before, such as polling, is no load of the activities."""
         self._stepping_s = self._meter.busy_s
         self._cpu_s = time.thread_time()
 
     def reads(self, late_s: float, elapsed_s: float, smoothed_s: float) -> None:
-        """One reading of the lag (`flowherd.execution.lag.Readings`)."""
+        """Takes a reading of the lag (`flowherd.execution.lag.Readings`)."""
         stepping_s = self._meter.busy_s - self._stepping_s
         cpu_s = time.thread_time() - self._cpu_s
         load, segment = self._load, self._segment

@@ -68,13 +68,13 @@ class Steps:
         return self  # type: ignore[return-value]
 
     def __next__(self) -> Any:
-        """One step."""
+        """Takes a step."""
         return self._step(self._work.send, None)
 
     send = __next__
 
     def throw(self, *error: Any) -> Any:
-        """One step that begins with an exception, such as a cancellation."""
+        """Takes a step that begins with an exception, such as a cancellation."""
         return self._step(self._work.throw, *error)
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Steps:
 
     @property
     def cr_await(self) -> Any:
-        """What the handler waits in, for stacks of tasks."""
+        """The awaitable that the handler waits in, for stacks of tasks."""
         return getattr(self._work, "cr_await", None)
 
     def _step(self, step: Callable[..., Any], *value: Any) -> Any:

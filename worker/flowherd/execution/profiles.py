@@ -1,4 +1,4 @@
-"""What each activity costs, measured while it runs as always; it judges nothing and must cost nearly nothing itself.
+"""The cost of each activity, measured while it runs as always; it judges nothing and must cost nearly nothing itself.
 
 All attempts are counted. CPU, waits and memory are measured for the first attempts of an activity and for one of many
 after that, since asking the kernel for a thread's CPU costs more than a light step does. The numbers reach the shared
@@ -128,7 +128,7 @@ class ActivityProfiles:
 
 
 class LoopSample:
-    """One attempt on the loop, measured closely.
+    """An attempt on the loop, measured closely.
 
     Args:
         measure: gets the result.
@@ -182,7 +182,7 @@ class LoopSample:
 
 
 class Stay:
-    """One attempt in a thread: made and ended on the loop, measured in the thread.
+    """An attempt in a thread: made and ended on the loop, measured in the thread.
 
     Args:
         measure: gets the result, None for nobody.
@@ -216,7 +216,7 @@ class Stay:
 
 
 class WholeProcess:
-    """What this process takes from now on, with the programs it has run: in an isolate, one attempt's share is all."""
+    """The use of this whole process from now on, with the programs it has run: in an isolate it is one attempt's."""
 
     def __init__(self) -> None:
         self._began, self._cpu_at, self._resident = perf_counter(), _cpu_s(), resident_bytes()

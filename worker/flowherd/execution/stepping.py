@@ -74,12 +74,12 @@ class LoopMeter:
         self.on_turn_end: Callable[[], None] | None = None
 
     def blocks(self, name: str) -> bool:
-        """Whether an activity of this name has lately kept the loop for so long that its neighbours felt it."""
+        """True when an activity of this name has lately kept the loop for so long that its neighbours felt it."""
         kind = self._kinds.get(name)
         return kind is not None and kind.longest_s >= BLOCKER_S
 
     def is_light(self, name: str) -> bool:
-        """Whether activities of this name are known to leave this process free; not before one has ended."""
+        """True when activities of this name are known to leave this process free; not before one has ended."""
         kind = self._kinds.get(name)
         return kind is not None and kind.has_ended and kind.heaviest_s <= LIGHT_S
 
@@ -132,7 +132,7 @@ class LoopMeter:
         self._ends()
 
     def offloaded(self, name: str, *, cpu_s: float, wall_s: float, growth_bytes: int) -> None:
-        """What an isolate says of an attempt; ValueError for what cannot be."""
+        """Takes an isolate's measurements of an attempt; ValueError for what cannot be."""
         if cpu_s < 0 or wall_s < 0:
             raise ValueError("no time is negative")
         if (measure := self._measures.get(name)) is not None:
@@ -140,7 +140,7 @@ class LoopMeter:
 
     @property
     def has_one(self) -> bool:
-        """Whether there is a single handler, wherever it runs."""
+        """True when there is a single handler, wherever it runs."""
         return self._alive == 1
 
     def enter(self, name: str, tag: int) -> float:
@@ -179,7 +179,7 @@ class LoopMeter:
         self._ends()
 
     def _note_busy(self, kind: _Kind, busy_s: float) -> None:
-        """How much this process can start soon: threads share its interpreter, or else a core with its siblings."""
+        """Notes how much can start soon: threads share this interpreter, or else a core with its siblings."""
         more_s = busy_s - self.busy_mean_s
         self.busy_mean_s += more_s * (_QUICKLY if more_s > 0 else _SLOWLY)
         faded_s = kind.heaviest_s * (1 - _SLOWLY)
@@ -200,7 +200,7 @@ class LoopMeter:
 
 
 class _Kind:
-    """What is remembered of the activities of one name."""
+    """The memory of the activities of one name."""
 
     __slots__ = ("has_ended", "heaviest_s", "longest_s", "measure")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.execution.gil import GilProbe
-from flowherd.worker.tasks import start_thread
+from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

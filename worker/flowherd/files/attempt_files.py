@@ -34,7 +34,7 @@ _UNKNOWN_TYPE = "application/octet-stream"
 
 
 class FileAccess:
-    """What all attempts of one worker share.
+    """The file services that all attempts of one worker share.
 
     Args:
         open_store: makes the store; called on the file loop, when a handler first touches a file.

@@ -1,4 +1,4 @@
-"""How far an attempt has come, kept with the engine as a file for the next one; it decides nothing about attempts.
+"""The progress of an attempt, kept with the engine as a file for the next one; it decides nothing about attempts.
 
 One name is reserved for each activity. It holds the activity's id, which is another one in each iteration of a loop and
 the same in each attempt; the engine replaces the file as a whole or not at all (protocol.md §9.1). It has no call that
@@ -52,7 +52,7 @@ class AsyncCheckpoints:
         await asyncio.wrap_future(_keep(self._state, value))
 
     async def resume(self) -> Any:
-        """What an earlier attempt of this activity kept last, or this one; None without any, or where it is not ours.
+        """Reads what this activity kept last, in this attempt or an earlier one; None for nothing, or what is not ours.
 
         Raises:
             FileError: the engine could not be asked.
@@ -86,7 +86,7 @@ class SyncCheckpoints:
 
 
 def reference_of(activity: Activity) -> FileReference:
-    """Where an activity's checkpoint is kept."""
+    """The place of an activity's checkpoint."""
     name = f"flowherd-checkpoint-{activity.activity_id}.json"
     return FileReference(activity.workflow_id, activity.key, name)
 

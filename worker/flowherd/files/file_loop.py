@@ -11,7 +11,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowherd.worker.tasks import start_thread
+from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -37,7 +37,7 @@ class FileLoop:
 
     @property
     def is_used(self) -> bool:
-        """Whether there has been any work, and may be more."""
+        """True when there has been any work, and may be more."""
         return self._loop is not None and not self._closed
 
     @property

@@ -17,7 +17,7 @@ _RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *_PORTS}
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name means the same file, in the same folder, to every system and shell."""
+    """True when a name means the same file, in the same folder, to every system and shell."""
     return (
         bool(name)
         and name.isprintable()
@@ -30,7 +30,7 @@ def is_plain(name: str) -> bool:
 
 
 def local_name(name: str) -> str:
-    """What a downloaded file is called here: its own name if that is plain, else `file` and its suffix."""
+    """The local name of a downloaded file: its own name if that is plain, else `file` and its suffix."""
     return name if is_plain(name) else NEUTRAL + _suffix(name)
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.errors import StorageFailed
 from flowherd.files.file_ends import storage_errors
-from flowherd.worker.tasks import start_thread
+from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def _default_path() -> str:
 
 
 class Scratch:
-    """One process's folder; nothing exists before it is asked for. Its methods may be called from any thread.
+    """The folder of one process; nothing exists before it is asked for. Its methods may be called from any thread.
 
     Args:
         base: what all processes of this user share.

@@ -46,7 +46,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class FileStore(Protocol):
-    """Where files are kept: the engine, or a test's memory. All its calls come from one loop."""
+    """A store of files: the engine, or a test's memory. All its calls come from one loop."""
 
     async def send(self, reference: FileReference, source: Outgoing, content_type: str) -> None:
         """Stores all of `source`, replacing what was there; raises FileError."""
@@ -139,7 +139,7 @@ class EngineFiles:
 
     @contextlib.asynccontextmanager
     async def _trying(self) -> AsyncIterator[_Progress]:
-        """One try: too slow a one, and every error on the way, becomes EngineUnavailable."""
+        """Bounds a try: too slow a one, and every error on the way, becomes EngineUnavailable."""
         try:
             async with asyncio.timeout(self._stall_s) as deadline:
                 yield _Progress(deadline, self._stall_s)

@@ -32,7 +32,7 @@ class StreamEnded(Exception):
 
 
 def head_of(frame: Buffer) -> bytes:
-    """What goes before a frame; OverflowError when no head can say its length."""
+    """The bytes before a frame; OverflowError when they cannot hold its length."""
     size = frame.nbytes if isinstance(frame, memoryview) else len(frame)
     if size > MAX_FRAME_BYTES:
         raise OverflowError(f"a frame of {size} bytes")

@@ -1,4 +1,4 @@
-"""One isolate as its worker sees it: its connections, and where it stands; it neither forks nor kills."""
+"""An isolate as its worker sees it: its connections, and its stage; this module neither forks nor kills."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from flowherd.sdk.output import MAX_OUTPUT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.execution.in_isolate import IsolatedAttempt
+    from flowherd.isolates.in_isolate import IsolatedAttempt
     from flowherd.isolates.isolate_host import Ends, IsolateHost
     from flowherd.model import Failed
 
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 class Stage(Enum):
-    """Where an isolate stands."""
+    """The stages of an isolate."""
 
     OPENING = "opening"  # it is being made, or makes the app ready
     IDLE = "idle"
@@ -61,7 +61,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class IsolateRules:
-    """What holds for every isolate of a worker.
+    """The rules for every isolate of a worker.
 
     Attributes:
         max_tasks: activities after which it is replaced.
@@ -78,7 +78,7 @@ class IsolateRules:
 
 
 class Isolate:
-    """One isolate; all methods must be called on its worker's loop.
+    """An isolate; all methods must be called on its worker's loop.
 
     Args:
         key: its number in this worker.

@@ -1,4 +1,4 @@
-"""How an isolate is asked for: its connections, and the way to the supervisor, which makes and ends it."""
+"""The way to an isolate: its connections, and the requests to the supervisor, which makes and ends it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class LinkedHost:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """One side of the connections between a worker and an isolate.
+    """A side of the connections between a worker and an isolate.
 
     Attributes:
         channel: for messages.

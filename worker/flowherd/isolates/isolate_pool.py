@@ -16,7 +16,7 @@ from flowherd.model import Failed
 from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
-    from flowherd.execution.in_isolate import IsolatedAttempt
+    from flowherd.isolates.in_isolate import IsolatedAttempt
     from flowherd.isolates.isolate_host import IsolateHost
     from flowherd.ledger import Segment
 

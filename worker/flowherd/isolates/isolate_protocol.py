@@ -39,7 +39,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """What the handler has raised, for the attempt's trace."""
+    """The exception of the handler, for the attempt's trace."""
 
     kind: str
     message: str

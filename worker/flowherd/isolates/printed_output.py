@@ -27,7 +27,7 @@ _OWN_NAMES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class Share:
-    """How many lines of the log one process may cost the loop: so many, then a pause.
+    """The lines of the log that one process may cost the loop: so many, then a pause.
 
     Args:
         most: within `PAUSE_S`.
@@ -43,14 +43,14 @@ class Share:
 
     @property
     def left(self) -> int:
-        """How many are left now."""
+        """Lines that are left now."""
         now = self._clock()
         if now - self._since >= PAUSE_S:
             self._since, self._taken = now, 0
         return self._most - self._taken
 
     def take(self) -> None:
-        """One less; below zero when somebody could not stop in time."""
+        """Counts a line; below zero when somebody could not stop in time."""
         self._taken += 1
 
 
@@ -121,7 +121,7 @@ class Lines:
         self._has_ended = False
 
     def expect(self, mark: str) -> None:
-        """What ends the output of the present activity, wherever in a line it stands."""
+        """From now on this mark ends the output of the present activity, wherever in a line it stands."""
         self._mark = mark_bytes(mark)
 
     def read(self) -> bool:
@@ -198,7 +198,7 @@ def mark_bytes(mark: str) -> bytes:
 
 
 class PrintedOutput:
-    """What one isolate writes to its stdout and stderr.
+    """The output of one isolate, on its stdout and stderr.
 
     Args:
         stdout: the pipe's reading end; does not block.

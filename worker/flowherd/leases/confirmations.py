@@ -29,7 +29,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def unconfirmed(held: Iterable[tuple[float, float]], now: float) -> int:
-    """How many of these leases, each with the time it was answered for last, may have lapsed."""
+    """The number of these leases, each with the time it was answered for last, that may have lapsed."""
     return sum(
         lease_s >= SHORTEST_LEASE_S and now - answered_at > DOUBTFUL_AFTER * lease_s
         for lease_s, answered_at in held
@@ -132,7 +132,7 @@ class PollHold:
         )
 
     def holds(self, now: float) -> bool:
-        """Whether a poll has to wait; ask again after 0.1 s."""
+        """True when a poll has to wait; ask again after 0.1 s."""
         if self._ledger.keeper_late_s(now) < STALE_AFTER_S:
             self._looks = 0
             return self._ledger.get(_UNCONFIRMED) > 0

@@ -54,7 +54,7 @@ class Contact:
             self._next_probe_at = now
 
     def may_try_again(self, now: float, shortest_lease_s: float) -> bool:
-        """Whether a beat that nothing has answered may go out again; in a silence the answer True counts as a probe.
+        """True when a beat that nothing has answered may go out again; in a silence the answer True counts as a probe.
 
         Probes find the end of an outage within a sixth of the shortest lease that is held.
         """

@@ -1,4 +1,4 @@
-"""What the engine's users read of a process that took their activity with it; it tells nobody and charges nobody."""
+"""The text that the engine's users read of a process that took their activity with it; it charges nobody."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED = 3  # of the activities that ran beside it
 
 
 def failure_of(segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
-    """The cause the supervisor wrote, and what stood near it (design §5, cause → code).
+    """The cause the supervisor wrote, and what stood near it (faults.md C4).
 
     Args:
         segment: the record's.
@@ -57,7 +57,7 @@ def _hung(segment: Segment, record: Record, beside: Sequence[Record], who: str) 
 
 
 def _memory(segment: Segment) -> str:
-    """How large a process was that the kernel may have ended for want of memory (faults.md C10)."""
+    """The size of a process that the kernel may have ended for want of memory (faults.md C10)."""
     size = segment.get(Cell.RESIDENT_BYTES)
     if not size or not may_be_out_of_memory(segment.get(Cell.EXIT_STATUS)):
         return ""

@@ -22,7 +22,7 @@ from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.contact import Contact, Trouble
 from flowherd.ledger import Claim, Host, Ledger, Record, Segment, Standing
-from flowherd.worker.tasks import Tasks
+from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """What is remembered of one record between scans."""
+    """The memory of one record between scans."""
 
     next_beat_at: float
     failures: int = 0  # in a row

@@ -12,8 +12,8 @@ from flowherd.client.token_refresh import TokenKeeping
 from flowherd.client.tokens import HostTokens
 from flowherd.leases import heartbeats, settlement
 from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.tasks import Tasks
 from flowherd.transport.transport import new_client
-from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ class Keep:
 
     @property
     def is_running(self) -> bool:
-        """Whether all its work goes on; none of it ends by itself."""
+        """True while all its work goes on; none of it ends by itself."""
         return not any(task.done() for task in self._work)
 
     def _heed_wakeup(self) -> None:

@@ -16,7 +16,7 @@ from flowherd.leases.confirmations import Confirmations
 from flowherd.leases.heartbeats import Heartbeats
 from flowherd.leases.settlement import Settlement, name_of_segment
 from flowherd.ledger import Cell, Claim, Ledger, Life, Record, Segment
-from flowherd.worker.tasks import Tasks
+from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ class LeaseKeeper:
             timer.cancel()
 
     def _rests(self) -> bool:
-        """Whether nothing is held; says so first, since a claim that comes in between has to be seen."""
+        """True when nothing is held; says so first, since a claim that comes in between has to be seen."""
         if not self._ledger.segments.are_at_rest:
             return False
         now = self._clock()
@@ -102,7 +102,7 @@ class LeaseKeeper:
 
     @property
     def settled(self) -> bool:
-        """Whether no ended segment waits for its settlement any more."""
+        """True when no ended segment waits for its settlement any more."""
         return not any(segment.life is Life.ENDED for segment in self._ledger.segments)
 
     def scan(self) -> None:

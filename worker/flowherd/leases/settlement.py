@@ -14,7 +14,8 @@ from flowherd.backoff import Backoff
 from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.leases.crash_reports import failure_of
-from flowherd.ledger import Cause, Cell, Claim, Host, Ledger, Record, Segment, Standing
+from flowherd.ledger import Cause, Cell, Claim, Host, Ledger, Life, Record, Segment, Standing
+from flowherd.ledger.activity_counts import Ended
 from flowherd.ledger.damage import unread_in
 from flowherd.model import Failed
 from flowherd.sdk.usage import unpack
@@ -90,7 +91,7 @@ class Settlement:
             self._free(segment)
 
     def _free(self, segment: Segment) -> None:
-        """What its user's code has scribbled there must not keep it for ever, or be tried again and again."""
+        """Frees a segment: what its user's code has scribbled there must not keep it for ever, or be tried again."""
         if unread := unread_in(segment):
             note = "these activities wait for the end of their leases"
             log.error("records_unreadable", records=unread, note=note, **name_of_segment(segment))
@@ -119,6 +120,9 @@ class Settlement:
             segment.judge(record, Standing.SETTLED, 0.0)
             return
         self._ledger.conclude(Host.SETTLED, segment, record, Standing.SETTLED)
+        if segment.life is Life.ENDED:  # else its worker counts it
+            how = Ended.COMPLETED if done is Settled.COMPLETED else Ended.CRASHED
+            segment.work.counts.ended(segment.work.entry_of(record.name), how)
         cost_usd, usage = spent_of(segment, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}
         log.warning(
@@ -151,7 +155,7 @@ class Settlement:
                 await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
 
     async def _tell(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Settled:
-        """One try."""
+        """Tells the engine once."""
         kept = segment.journal(record.index) if record.claim is Claim.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
@@ -165,7 +169,7 @@ class Settlement:
         return _settled(answer, Settled.REQUEUED if failure.retryable else Settled.POISON)
 
     def _charged(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
-        """The failure, or POISON when an activity has died alone and often enough (design: poison).
+        """The failure, or POISON when an activity has died alone and often enough (faults.md C22).
 
         Only what ran in a process whose death nobody ordered is charged; what ran in an isolate, only if that
         has died.

@@ -1,4 +1,4 @@
-"""What activities have cost, as a table of names and numbers that processes share; it measures and judges nothing.
+"""The cost of activities, as a table of names and numbers that processes share; it measures and judges nothing.
 
 Each incarnation of a worker has a table of its own, and the host one more for the incarnations that have ended.
 An entry is one activity in one place to run: what was measured on the loop says nothing about a thread. All numbers
@@ -12,6 +12,7 @@ from enum import IntEnum
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from flowherd.ledger.activity_counts import OTHER, ActivityCounts, area_bytes, summed
 from flowherd.ledger.checked import CHECKED, checked, read_checked
 from flowherd.ledger.histogram import BUCKETS
 
@@ -23,7 +24,7 @@ STEP_BUCKETS = 24  # CPU of a step: the first ends at 1 µs, each next one at tw
 
 
 class Where(IntEnum):
-    """Where an entry's handler runs."""
+    """The place where an entry's handler runs."""
 
     LOOP = 1
     THREAD = 2
@@ -69,7 +70,9 @@ _LONGEST = (Metric.LONGEST_BLOCK_S, Metric.LONGEST_HOLD_S)
 _NAME_AREA = 256  # bytes; a longer name is cut
 _NAME_BYTES = _NAME_AREA - CHECKED.size
 _NAMES_AT = 8 * (LOADS + ENTRIES * FIGURES)
-AREA_BYTES = _NAMES_AT + ENTRIES * _NAME_AREA
+_COUNTS_AT = _NAMES_AT + ENTRIES * _NAME_AREA
+_OTHER = ENTRIES  # the entry of what has none of its own
+AREA_BYTES = _COUNTS_AT + area_bytes(ENTRIES + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Work:
 
 
 class WorkTable:
-    """One table; a single process writes it.
+    """A table of costs; a single process writes it.
 
     Args:
         area: `AREA_BYTES` of the shared map.
@@ -101,7 +104,8 @@ class WorkTable:
 
     def __init__(self, area: memoryview) -> None:
         self._cells = area[:_NAMES_AT].cast("d")
-        self._names = area[_NAMES_AT:]
+        self._names = area[_NAMES_AT:_COUNTS_AT]
+        self.counts = ActivityCounts(area[_COUNTS_AT:AREA_BYTES])
 
     @classmethod
     def private(cls) -> WorkTable:
@@ -115,6 +119,7 @@ class WorkTable:
         """Forgets everything; only its writer may."""
         for cell in range(LOADS):
             self._cells[cell] = 0.0
+        self.counts.clear(_OTHER)
 
     def add(self, name: str, where: Where) -> int | None:
         """A new entry's index, None when there is no room; only its writer may."""
@@ -125,6 +130,7 @@ class WorkTable:
         start = index * _NAME_AREA
         self._names[start : start + CHECKED.size + len(text)] = checked(text)
         self.store(index, [float(where), *[0.0] * (FIGURES - 1)])
+        self.counts.clear(index)
         self._cells[Load.ENTRIES] = index + 1
         return index
 
@@ -140,6 +146,11 @@ class WorkTable:
             if cell != Load.ENTRIES:
                 self._cells[cell] = value
 
+    def entry_of(self, name: str) -> int:
+        """The entry that counts activities of that name: the first one, or that of all others."""
+        kept = name.encode(errors="replace")[:_NAME_BYTES].decode(errors="replace")
+        return next((index for index in range(self._count()) if self._name(index) == kept), _OTHER)
+
     def absorb(self, other: WorkTable) -> None:
         """Adds another table's numbers to this one's; only its writer may."""
         mine, its = self.read(), other.read()
@@ -150,18 +161,35 @@ class WorkTable:
             if place is not None:
                 self.store(place, total.entries[key])
         self.store_load(total.load)
+        other.counts.move(_OTHER, self.counts, _OTHER)
+        for index in range(other._count()):
+            other.counts.move(index, self.counts, self.entry_of(other._name(index)))
 
     def read(self) -> Work:
-        """A copy; an entry whose name is not whole, or whose numbers cannot be, is left out."""
+        """A copy of the costs; an entry whose name is not whole, or whose numbers cannot be, is left out."""
         entries = {}
         for index in range(self._count()):
-            start, first = index * _NAME_AREA, LOADS + index * FIGURES
-            text = read_checked(bytes(self._names[start : start + _NAME_AREA]), 0, _NAME_BYTES)
-            figures = tuple(self._cells[first : first + FIGURES])
-            if text and figures[Metric.WHERE] in _PLACES and _are_plausible(figures):
-                entries[text.decode(errors="replace"), Where(int(figures[Metric.WHERE]))] = figures
+            first = LOADS + index * FIGURES
+            name, figures = self._name(index), tuple(self._cells[first : first + FIGURES])
+            if name and figures[Metric.WHERE] in _PLACES and _are_plausible(figures):
+                entries[name, Where(int(figures[Metric.WHERE]))] = figures
         load = tuple(self._cells[:LOADS])
         return Work(load if _are_plausible(load) else (0.0,) * LOADS, entries)
+
+    def read_counts(self) -> dict[str, tuple[int, ...]]:
+        """A copy of the counts by name; see `flowherd.ledger.activity_counts`."""
+        counts = {OTHER: self.counts.read(_OTHER)}
+        for index in range(self._count()):
+            if name := self._name(index):
+                numbers = self.counts.read(index)
+                counts[name] = summed((counts[name], numbers)) if name in counts else numbers
+        return counts
+
+    def _name(self, index: int) -> str:
+        """The name of an entry, empty for one that is not whole."""
+        start = index * _NAME_AREA
+        text = read_checked(bytes(self._names[start : start + _NAME_AREA]), 0, _NAME_BYTES)
+        return text.decode(errors="replace") if text else ""
 
     def _count(self) -> int:
         count = self._cells[Load.ENTRIES]
@@ -169,7 +197,7 @@ class WorkTable:
 
 
 def _are_plausible(figures: tuple[float, ...]) -> bool:
-    """Whether they can be sums; user code that scribbles here must not spoil those of the host."""
+    """True when they can be sums; user code that scribbles here must not spoil those of the host."""
     return isfinite(sum(figures)) and min(figures) >= _LEAST and max(figures) < _MOST
 
 

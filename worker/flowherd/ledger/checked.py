@@ -18,7 +18,7 @@ def checked(data: bytes) -> bytes:
 
 
 def read_checked(map_: mmap.mmap | bytes, offset: int, limit: int) -> bytes | None:
-    """What was written with its length and CRC before it; None when it does not check."""
+    """The bytes that were written with their length and CRC before them; None when they do not check."""
     length, crc = CHECKED.unpack(map_[offset : offset + CHECKED.size])
     if length > limit:
         return None

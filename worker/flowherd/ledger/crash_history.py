@@ -1,4 +1,4 @@
-"""Who has died with whom: the host's memory of activities that ran when a process crashed; it judges nobody.
+"""The host's memory of activities that ran when a process crashed; it judges nothing.
 
 A process that dies takes everything with it that ran there, so the first death names only suspects. A suspect runs
 alone from then on: the second death names its culprit, and a healthy activity loses at most one attempt.
@@ -34,13 +34,13 @@ _BYTES_EACH = _HASH_BYTES + _TIME_BYTES + _ENTRY_BYTES
 
 
 def area_bytes(entries: int) -> int:
-    """What a table of so many entries takes of the map; pages that nobody has written cost nothing."""
+    """Bytes of the map that a table of so many entries takes; pages that nobody has written cost nothing."""
     return _HEAD_BYTES + entries * _BYTES_EACH
 
 
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """What is held against one activity.
+    """The crashes held against one activity.
 
     Attributes:
         deaths: one line for each death that is still named, oldest first.
@@ -88,7 +88,7 @@ class CrashHistory:
         return f"<CrashHistory [{self._used[0]} of {self._entries}]>"
 
     def charges(self, activity_id: str) -> Charges:
-        """What is held against an activity; nothing, for nearly all."""
+        """The crashes held against an activity; none, for nearly all."""
         if not self.any_charged:
             return _NOTHING
         index = self._find(activity_id)
@@ -98,14 +98,18 @@ class CrashHistory:
         body = read_checked(bytes(self._bodies[start : start + _ENTRY_BYTES]), 0, _BODY_BYTES)
         return _decoder.decode(body) if body else _NOTHING
 
+    def is_charged(self, activity_id: str) -> bool:
+        """A process has died with this activity."""
+        return self.charges(activity_id).count > 0
+
     @property
     def are_about(self) -> bool:
-        """Whether a death was charged lately: a suspect may be in the next batch, so polls ask for one."""
+        """True when a death was charged lately: a suspect may be in the next batch, so polls ask for one."""
         return self.any_charged and self._clock() - max(self._times[: self._used[0]]) < ABOUT_S
 
     @property
     def any_charged(self) -> bool:
-        """Whether anybody ever was: that nobody was costs each activity next to nothing."""
+        """True when any activity ever was charged: that none was costs each activity next to nothing."""
         return self._used[0] > 0
 
     def charge(self, activity_id: str, death: str, sequence: int) -> Charges:

@@ -45,7 +45,7 @@ def damage_in(segment: Segment, unread_before: Mapping[int, bytes]) -> tuple[str
 
 
 def unread_in(segment: Segment) -> int:
-    """How many records of an ended incarnation cannot be read."""
+    """The number of records of an ended incarnation that cannot be read."""
     if not segment.readable:
         return 0
     return sum(

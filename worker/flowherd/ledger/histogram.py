@@ -1,4 +1,4 @@
-"""How long things took, as counts in buckets that many processes can add up; pure."""
+"""Durations as counts in buckets that many processes can add up; pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ CELLS = BUCKETS + 1  # the counts, and all the time together in microseconds
 
 
 class Timing(IntEnum):
-    """What is measured so in each worker."""
+    """Durations that each worker measures, beside those of activities (`flowherd.ledger.activity_counts`)."""
 
-    RUN = 0  # a handler, from its limit's begin to its outcome
-    REPORT = 1  # from an outcome to the engine's verdict on it, outages included
-    POLL = 2  # a poll that was answered
+    POLL = 0  # a poll that was answered
 
 
 def bucket_of(seconds: float) -> int:
@@ -29,7 +27,7 @@ def bucket_of(seconds: float) -> int:
 
 
 def upper_s(bucket: int) -> float:
-    """Where a bucket ends, in seconds."""
+    """The upper bound of a bucket, in seconds."""
     return _FIRST_S * 2.0**bucket if bucket < BUCKETS - 1 else float("inf")
 
 

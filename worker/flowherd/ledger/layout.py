@@ -6,7 +6,7 @@ from enum import Enum, IntEnum
 
 
 class Handler(IntEnum):
-    """Where the handler of an attempt stands."""
+    """The state of an attempt's handler."""
 
     WAITING = 0
     ADMITTED = 1
@@ -16,7 +16,7 @@ class Handler(IntEnum):
 
 
 class Claim(IntEnum):
-    """What the engine still expects of an attempt."""
+    """The engine's expectation of an attempt."""
 
     HELD = 0
     REPORTING = 1
@@ -64,7 +64,7 @@ class Cause(IntEnum):
 
 
 class Life(Enum):
-    """Where a segment stands in its life."""
+    """The state of a segment."""
 
     FREE = "free"
     LIVE = "live"
@@ -138,7 +138,7 @@ class Clock(IntEnum):
     READY_AT = 65  # worker, as all below
     LAST_GOOD_POLL = 66
     LOOP_LAG_S = 67
-    NEXT_POLL_AT = 68  # with the last three: what `flowherd.worker.pacing.Sibling` says
+    NEXT_POLL_AT = 68  # with the last three: what `flowherd.worker.poll_policy.Sibling` says
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70
     FILL = 71  # what share of the slots that polls asked for was filled lately, 0 to 1

@@ -23,6 +23,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd import crashpoints
+from flowherd.ledger.activity_counts import summed
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import Work, WorkTable
 from flowherd.ledger.checked import CHECKED, checked, read_checked
@@ -96,7 +97,7 @@ class Ledger:
         return f"<Ledger [{used} segments in use of {len(self.segments)}]>"
 
     def process_total(self, index: int, total: ProcessTotal) -> int:
-        """What the process's settled incarnations have counted; 0 for a index that there cannot be."""
+        """The sum of a counter over the process's settled incarnations; 0 for an index that there cannot be."""
         return self._sums[index * _WIDTH + total] if index < self.processes else 0
 
     def ended_total(self, total: ProcessTotal) -> int:
@@ -146,9 +147,18 @@ class Ledger:
                 return found
 
     def work(self) -> Work:
-        """What activities have cost in all incarnations so far."""
+        """The cost of activities in all incarnations so far."""
         present = (segment.work.read() for segment in self.segments if _counts(segment))
         return Work.sum_of((self._ended_work.read(), *present))
+
+    def activity_counts(self) -> dict[str, tuple[int, ...]]:
+        """The ends and durations of activities by name, in all incarnations so far."""
+        tables = (self._ended_work, *(segment.work for segment in self.segments if _counts(segment)))
+        counts: dict[str, tuple[int, ...]] = {}
+        for table in tables:
+            for name, numbers in table.read_counts().items():
+                counts[name] = summed((counts[name], numbers)) if name in counts else numbers
+        return counts
 
     def process_of(self, segment: Segment) -> tuple[Segment, ...]:
         """The segments of one process: a worker's own, or those of all threads beside which it works."""
@@ -198,7 +208,7 @@ class Ledger:
         self._cells[Host.KEEPER_TICK] = int(at * 1e6)
 
     def keeper_rests(self, now: float) -> bool:
-        """Whether the keeper has gone to rest since nothing was held: who has claimed must wake it."""
+        """True when the keeper has gone to rest since nothing was held: who has claimed must wake it."""
         return self._cells[Host.KEEPER_TICK] > now * 1e6
 
     def keeper_late_s(self, now: float) -> float:

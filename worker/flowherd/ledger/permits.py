@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """One of the `max_concurrent` places of an activity."""
+    """A place among the `max_concurrent` of an activity."""
 
     name: str
     number: int
@@ -22,7 +22,7 @@ class NotNow:
 
 
 class Permits(Protocol):
-    """Where permits come from; all its methods are called on the worker's loop."""
+    """A source of permits; all its methods are called on the worker's loop."""
 
     def take(self, name: str, limit: int) -> Permit | NotNow:
         """A permit to run one more attempt of an activity."""

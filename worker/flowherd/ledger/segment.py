@@ -67,12 +67,12 @@ class Record:
 
     @property
     def handler(self) -> Handler:
-        """Where the handler stands."""
+        """The state of the handler."""
         return Handler((self.byte & PAIR) >> 2)
 
     @property
     def claim(self) -> Claim:
-        """What the engine still expects."""
+        """The engine's expectation."""
         return Claim(self.byte & 3)
 
     @property
@@ -114,7 +114,7 @@ class Layout:
 
     @property
     def states(self) -> int:
-        """One byte a record."""
+        """Offset of the states, a byte a record."""
         return _PAGE
 
     @property
@@ -144,12 +144,12 @@ class Layout:
 
     @property
     def usage(self) -> int:
-        """What attempts have spent."""
+        """Offset of what attempts have spent."""
         return self.journals + pages(JOURNAL_AREA * self.records)
 
     @property
     def work(self) -> int:
-        """What activities have cost."""
+        """Offset of what activities have cost."""
         return self.usage + pages(USAGE_BYTES * self.records)
 
     @property
@@ -195,7 +195,7 @@ class Segment:
         return self._timings
 
     def counts(self, timing: Timing) -> tuple[int, ...]:
-        """How long this incarnation's activities took, as counts by `flowherd.ledger.histogram`."""
+        """The durations of this incarnation's activities, as counts by `flowherd.ledger.histogram`."""
         return tuple(self._timings[CELLS * timing : CELLS * (timing + 1) - 1])
 
     def count(self, timing: Timing, seconds: float) -> None:
@@ -256,7 +256,7 @@ class Segment:
 
     @property
     def readable(self) -> bool:
-        """Whether the records belong to the present incarnation, and not to the one before."""
+        """True when the records belong to the present incarnation, and not to the one before."""
         return self._cells[Cell.OPENED] == self._cells[Cell.STARTED]
 
     def open(self, *, index: int, incarnation: int, now: float) -> None:
@@ -291,7 +291,7 @@ class Segment:
                 yield record
 
     def record(self, index: int) -> Record | None:
-        """One record, or None while it is free or being changed.
+        """Reads a record; None while it is free or being changed.
 
         A place may be reused while it is read. So the body is read first, then state and times, then the
         body's head again: a later record writes its body before its times, and an unchanged head means that
@@ -332,7 +332,7 @@ class Segment:
         return read_checked(self.map, start, JOURNAL_BYTES) or None
 
     def usage(self, page: int, sequence: int) -> UsagePage:
-        """What an attempt spends, under the sequence of its first record."""
+        """The page of an attempt's sums, under the sequence of its first record."""
         return UsagePage(self.map, self.offset + self.layout.usage + page * USAGE_BYTES, sequence)
 
     def judge(self, record: Record, standing: Standing, last_ok: float) -> None:

@@ -57,7 +57,7 @@ class Segments(Sequence[Segment]):
 
     @property
     def are_at_rest(self) -> bool:
-        """Whether nobody holds a record, and no ended incarnation waits to be settled.
+        """True when nobody holds a record, and no ended incarnation waits to be settled.
 
         A claim is seen once its record's state is written, which is the last thing that is written of it.
         """

@@ -24,7 +24,7 @@ SUMS_BYTES = _SLOT_BYTES - _HEAD.size
 
 
 class UsagePage:
-    """One attempt's page.
+    """The page of an attempt.
 
     Args:
         map_: of the ledger.

@@ -1,4 +1,4 @@
-"""What all processes of a host inherit as descriptors: eventfds that wake a process, and the file that counts permits.
+"""The descriptors that all processes of a host inherit: eventfds that wake a process, and the file that counts permits.
 
 Neither carries data: the ledger does.
 """
@@ -10,7 +10,7 @@ import os
 
 
 class Wakeups:
-    """One eventfd for each segment and one for the keeper, and a file; made before the first fork, inherited by all.
+    """An eventfd for each segment and for the keeper, and a file; made before the first fork, inherited by all.
 
     Args:
         segments: how many segments the ledger has.

@@ -7,7 +7,6 @@ import zlib
 from flowherd import crashpoints
 from flowherd.errors import LedgerFull
 from flowherd.ledger.checked import CHECKED, checked
-from flowherd.ledger.histogram import Timing
 from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Cell, Claim, Clock, Handler, pair_of
 from flowherd.ledger.segment import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Segment
 
@@ -23,7 +22,6 @@ _WAITING, _RUNNING, _REPORTING, _CRASHED = (
     )
 )
 _STOPPING = pair_of(Handler.STOPPING, Claim.HELD)
-_RUN = Timing.RUN
 _SEGMENT_BITS, _RECORD_BITS = (
     12,
     30,
@@ -68,7 +66,7 @@ class RecordWriter:
 
     @property
     def free(self) -> int:
-        """How many more activities fit; a poll asks for at most this many."""
+        """The number of activities that still fit; a poll asks for at most this many."""
         return len(self._free)
 
     def claim(
@@ -125,11 +123,6 @@ class RecordWriter:
         """Stores where an attempt stands, where nothing else is to be kept with it."""
         states = self._states
         states[index] = states[index] & ISOLATED | TAKEN | pair
-
-    def ran(self, index: int, now: float) -> None:
-        """Counts how long a handler took until its outcome was known; one that has never begun took no time."""
-        if _RUNNING & PAIR <= self._states[index] & PAIR <= _STOPPING:
-            self.segment.count(_RUN, now - self._times[2 * index])
 
     def reporting(self, index: int, completion: bytes | None, byte: int = _REPORTING) -> None:
         """The outcome is on its way; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""

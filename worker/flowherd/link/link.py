@@ -1,4 +1,4 @@
-"""One end of the channel between the supervisor and a child: messages and descriptors, no policy."""
+"""An end of the channel between the supervisor and a child: messages and descriptors, no policy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Link:
         return self._sock.fileno()
 
     def set_blocking(self, blocking: bool) -> None:  # noqa: FBT001 - the name of the socket's own switch
-        """Whether `receive` waits."""
+        """Lets `receive` wait, or not."""
         self._sock.setblocking(blocking)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:

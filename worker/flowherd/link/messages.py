@@ -18,7 +18,7 @@ _LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left o
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
-    """What one process sends to another; the class name is its type."""
+    """A message from one process to another; the class name is its type."""
 
 
 # Up: from a child to the supervisor

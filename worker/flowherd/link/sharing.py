@@ -1,4 +1,4 @@
-"""How the workers of one process share what is ordered of it: slots, isolates, everything else; pure.
+"""The rules by which the workers of one process share its orders: slots, isolates, everything else; pure.
 
 A process has several workers where they are threads. They share its link, so that what is said of one worker's
 isolate carries a key that tells whose it is.
@@ -25,7 +25,7 @@ def spread(total: int, parts: int) -> tuple[int, ...]:
 
 
 def joint_key(worker: int, key: int) -> int:
-    """What the process calls the isolate that one of its workers, numbered from 0, calls `key`."""
+    """The process's own key for the isolate that one of its workers, numbered from 0, calls `key`."""
     return key * MOST_WORKERS + worker
 
 
@@ -36,7 +36,7 @@ def whose_key(key: int) -> tuple[int, int]:
 
 
 def orders_of(message: Downward, workers: int) -> Iterator[tuple[int, Downward]]:
-    """What an order to the process means to which of its workers."""
+    """Yields the meaning of an order to the process for each of its workers."""
     match message:
         case SetSlots(limit, n):
             for worker, share in enumerate(spread(limit, workers)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowherd.client.kruxia import connect
+from flowherd.client.text_streams import EngineStreams
 from flowherd.client.tokens import LedgerTokens, ask_keeper
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.metering import measuring
@@ -19,12 +20,11 @@ from flowherd.isolates.isolate_pool import Isolates
 from flowherd.leases.confirmations import PollHold
 from flowherd.ledger import Clock, Ledger, RecordWriter, Segment
 from flowherd.ledger.limits import HostPermits, RecordLocks
-from flowherd.ledger.siblings import Siblings
-from flowherd.process.loops import new_loop
+from flowherd.loops import new_loop
 from flowherd.sdk.activity import Mode
 from flowherd.sdk.redaction import secrets_of_process
 from flowherd.stock.stock_files import SdkFiles
-from flowherd.worker.streams import EngineStreams
+from flowherd.worker.siblings import Siblings
 from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ MOST_CONNECTIONS = 64
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
-    """Where a worker stands.
+    """The place of a worker on its host.
 
     Attributes:
         process: its number among its siblings, from 0.

@@ -28,6 +28,7 @@ import structlog
 
 from flowherd import crashpoints
 from flowherd.client.kruxia import encoded
+from flowherd.execution.lifespan import enter
 from flowherd.execution.profiles import SAMPLED_FIRST
 from flowherd.files.scratch import default_base
 from flowherd.isolates.isolate_host import LinkedHost
@@ -35,10 +36,9 @@ from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
 from flowherd.link.messages import Quiet, Resume, SetSlots, decode_downward, ready
+from flowherd.loops import new_loop
 from flowherd.process.build import BuiltWorker, WorkerPlace
 from flowherd.process.commands import execute
-from flowherd.process.lifespan import enter
-from flowherd.process.loops import new_loop
 from flowherd.sdk.registry import Registry
 from flowherd.telemetry.start import is_asked_for
 from flowherd.transport.transport import new_client
@@ -124,7 +124,7 @@ def rehearse(config: WorkerConfig, *, lives: int = LIVES, budget_s: float = _BUD
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """What happens to nobody is not told to anybody."""
+    """Switches logging off within the block: nobody needs to read of a rehearsal."""
     before = logging.root.manager.disable
     logging.disable()
     try:
@@ -134,7 +134,7 @@ def _silence() -> Iterator[None]:
 
 
 async def _live(config: WorkerConfig, activities: int) -> None:
-    """One life: from the built to the last receipt."""
+    """Runs a worker once, from its build to its last receipt."""
     stage = _Stage(activities)
     with socket.create_server(("127.0.0.1", 0)) as listener:  # a name would be looked up in threads
         server = await asyncio.get_running_loop().create_server(lambda: _Engine(stage), sock=listener)
@@ -152,7 +152,7 @@ async def _live(config: WorkerConfig, activities: int) -> None:
 
 
 async def _work(config: WorkerConfig, stage: _Stage) -> None:
-    """What `flowherd.process.worker_process` does on its loop, and what the other end of its link orders."""
+    """Does what `flowherd.process.worker_process` does on its loop, and what the other end of its link orders."""
     ours, theirs = Link.pair()
     lifespan = await enter(_registry)
     ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))

@@ -1,4 +1,4 @@
-"""One complete worker in one process: signals, worker, leases, exit code; it never forks."""
+"""A complete worker in one process: signals, worker, leases, exit code; it never forks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
+from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exits import Exit
 from flowherd.leases.keep import Keep
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
+from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.build import BuiltWorker, WorkerPlace
-from flowherd.process.lifespan import LEAVE_S, enter
-from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.settings.checks import cautions, choose_sizes
+from flowherd.tasks import start_thread
 from flowherd.telemetry.start import begin_tracing, end_tracing
 from flowherd.telemetry.wanted import wanted
-from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ def run(app_name: str, app_dir: str, settings: Settings) -> int:
 
 
 class _Solo:
-    """One segment, opened by the process that works in it."""
+    """A worker with a segment that it opens itself."""
 
     def __init__(
         self, config: WorkerConfig, registry: Registry, tracing: Tracing | None, auth_grace_s: float

@@ -15,7 +15,7 @@ _FRAMES = 25
 
 
 def dump_threads(log: BoundLogger) -> None:
-    """One record for each thread, also while another thread blocks the loop."""
+    """Logs a record for each thread, also while another thread blocks the loop."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to see other threads
         log.info(
@@ -26,7 +26,7 @@ def dump_threads(log: BoundLogger) -> None:
 
 
 def dump_tasks(log: BoundLogger) -> None:
-    """One record for each task of the running loop, down to what it waits in."""
+    """Logs a record for each task of the running loop, down to what it waits in."""
     for task in asyncio.all_tasks():
         log.info("stack_of_task", task=task.get_name(), stack=_waiting_in(task.get_coro()))
 

@@ -1,4 +1,4 @@
-"""What a process does after its fork whose workers are threads: link, app, a loop for each, exit code; it never forks.
+"""A process whose workers are threads, after its fork: link, app, a loop for each, exit code; it never forks.
 
 Each worker has a loop, slots, a client and a segment of its own, as if it were a process. The main thread starts them,
 lets all begin when each could, and leaves when each has ended; one that raises ends the process. What cannot be each
@@ -18,20 +18,19 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from flowherd import logs
+from flowherd import fork_guard, logs
 from flowherd.errors import LifespanFailed
+from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exits import Exit
 from flowherd.free_threading import gil_watched
 from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.ledger.limits import RecordLocks
 from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
 from flowherd.link.sharing import orders_of
-from flowherd.process import fork_guard
+from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.boot import load
 from flowherd.process.build import WorkerPlace
 from flowherd.process.commands import CommandReader, execute, leave
-from flowherd.process.lifespan import LEAVE_S, enter
-from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.process.worker_process import (
     ChildSetup,
     build_worker,
@@ -40,8 +39,8 @@ from flowherd.process.worker_process import (
     refuse,
     send_last,
 )
+from flowherd.tasks import start_thread
 from flowherd.telemetry.start import begin_tracing, end_tracing
-from flowherd.worker.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,7 +159,7 @@ class _Crew:
                 one.loop.call_soon_threadsafe(execute, one.worker, order, context=one.context)
 
     def _live(self, number: int) -> None:
-        """One worker's thread."""
+        """Runs a worker's thread."""
         setup = self._setups[number]
         logs.name_thread(process=setup.index)
         try:
@@ -174,7 +173,7 @@ class _Crew:
             self._heard.put(_Ended(last_word))
 
     async def _work(self, number: int, setup: ChildSetup) -> Stopped:
-        """One worker's whole life on its loop."""
+        """Runs a worker's whole life on its loop."""
         lifespan = await enter(self._registry)
         place = WorkerPlace(
             setup.index, lifespan.state, LinkedHost(self._link, number), self._locks, self._tracing

@@ -1,4 +1,4 @@
-"""What a worker process does after its fork: link, app, loop, worker, exit code; it never forks."""
+"""A worker process after its fork: link, app, loop, worker, exit code; it never forks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd import logs
+from flowherd import fork_guard, logs
 from flowherd.errors import LifespanFailed
+from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exits import Exit
 from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready
-from flowherd.process import fork_guard
+from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.boot import load
 from flowherd.process.build import BuiltWorker, WorkerPlace
 from flowherd.process.commands import CommandReader, execute, leave
-from flowherd.process.lifespan import LEAVE_S, enter
-from flowherd.process.loops import new_loop, run_to_the_end
 from flowherd.procfs import resident_bytes
 from flowherd.telemetry.start import begin_tracing, end_tracing
 
@@ -49,7 +48,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ChildSetup:
-    """What a worker process is born with."""
+    """The settings and descriptors a worker process inherits at its fork."""
 
     app: str
     app_dir: str
@@ -149,7 +148,7 @@ def build_worker(setup: ChildSetup, registry: Registry, place: WorkerPlace) -> B
 
 
 def ready_of(registry: Registry, setup: ChildSetup) -> Ready:
-    """What a process says once it could work."""
+    """The message of a process that can work now."""
     return ready(
         _worker_type(registry, setup), {definition.name: definition.mode.value for definition in registry}
     )

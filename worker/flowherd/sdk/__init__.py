@@ -1,1 +1,1 @@
-"""What users write and what becomes of it: activities, parameters, outputs; no engine and no process here."""
+"""The users' side: activities, parameters, outputs; no engine and no process here."""

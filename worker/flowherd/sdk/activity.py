@@ -1,4 +1,4 @@
-"""What is known of one activity before any of it runs; it must not run anything."""
+"""The facts about one activity before any of it runs; it must not run anything."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_NAME_CHARS = 200
 
 
 class Mode(Enum):
-    """Where a handler runs."""
+    """The place where a handler runs."""
 
     LOOP = "loop"
     THREAD = "thread"
@@ -28,7 +28,7 @@ class Mode(Enum):
 
 @dataclass(frozen=True)
 class ActivityDefinition:
-    """One activity and how it is run.
+    """An activity and how it is run.
 
     Attributes:
         name: what the engine calls it.
@@ -55,7 +55,7 @@ class ActivityDefinition:
 
     @cached_property
     def binding(self) -> Binding:
-        """How parameters become arguments; made once, when every name the annotations use exists.
+        """The way parameters become arguments; made once, when every name the annotations use exists.
 
         Raises:
             RegistryError: for a signature no activity can be called with.
@@ -68,7 +68,7 @@ class ActivityDefinition:
 
 
 class ActivityOptions(TypedDict, total=False):
-    """What `@activity(…)` takes.
+    """The options of `@activity(…)`.
 
     Attributes:
         name: what the engine calls it; the function's name by default.
@@ -166,7 +166,7 @@ def _callable_of(handler: Any) -> tuple[Callable[..., Any], Any]:
 
 
 def _is_async(function: Any, where: str) -> bool:
-    """Whether calling it returns a coroutine, as far as can be seen: through functools.wraps and partials."""
+    """True when calling it returns a coroutine, as far as can be seen: through functools.wraps and partials."""
     called = function if inspect.isroutine(function) else getattr(function, "func", function)
     if not inspect.isroutine(called):
         called = type(called).__call__
@@ -192,7 +192,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _mode(options: ActivityOptions, where: str, definition: ActivityDefinition) -> Mode:
-    """Where the handler runs: a plain `def` never on the loop."""
+    """The place where the handler runs: a plain `def` never on the loop."""
     offload, to_thread = options.get("offload"), options.get("offload_to_thread", False)
     if to_thread and offload not in {None, "thread"}:
         raise RegistryError(f"{where}: offload_to_thread=True and offload={offload!r} contradict: keep one")

@@ -1,4 +1,4 @@
-"""How an activity's parameters become a handler's arguments; it must not call the handler."""
+"""The way an activity's parameters become a handler's arguments; it must not call the handler."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ INJECTED = frozenset(
 
 
 class Source(Enum):
-    """Where an argument comes from."""
+    """The source of an argument."""
 
     CONTEXT = "context"
     WHOLE = "all parameters"
@@ -50,7 +50,7 @@ _CONTEXT, _WHOLE, _EITHER, _REST = Source.CONTEXT, Source.WHOLE, Source.EITHER, 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument of a handler; `adapter` is None where anything is accepted as it came."""
+    """An argument of a handler; `adapter` is None where anything is accepted as it came."""
 
     name: str
     source: Source
@@ -122,7 +122,7 @@ class Binding:
     def _rest(
         self, argument: Argument, parameters: Mapping[str, Any], problems: list[str]
     ) -> Mapping[str, Any]:
-        """What `**argument` gets, each value validated."""
+        """The arguments that `**argument` gets, each value validated."""
         named = {other.name for other in self.arguments if other is not argument}
         rest = {name: given for name, given in parameters.items() if name not in named}
         value, problem = _validated(argument, rest, ())

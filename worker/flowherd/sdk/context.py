@@ -1,4 +1,4 @@
-"""What a handler sees of its attempt; it must not call the engine."""
+"""The context that a handler sees of its attempt; it must not call the engine."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class BaseContext:
 
     @property
     def state(self) -> Any:
-        """What the app's start-up made, shared by all handlers of this process."""
+        """The object that the app's start-up made, shared by all handlers of this process."""
         return self._state.environment.state
 
     @property
@@ -138,7 +138,7 @@ class BaseContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether this attempt's outcome is decided already: stop soon, what is returned is dropped."""
+        """True when this attempt's outcome is decided already: stop soon, what is returned is dropped."""
         return self._state.cancel_reason is not None
 
     @property
@@ -158,7 +158,7 @@ class BaseContext:
 
     @property
     def shutdown_requested(self) -> bool:
-        """Whether the worker drains: finish, or save progress and raise a retryable ActivityError."""
+        """True while the worker drains: finish, or save progress and raise a retryable ActivityError."""
         return self._state.environment.shutdown.requested
 
     def record_usage(

@@ -30,7 +30,7 @@ class SpendingKeeper(Protocol):
 
     @property
     def room_for_sums(self) -> int:
-        """How many bytes `keep_spent` takes."""
+        """Bytes that `keep_spent` takes."""
         ...
 
     def keep_spent(self, sums: bytes) -> None:
@@ -61,7 +61,7 @@ class Costs:
 
     @property
     def usage(self) -> tuple[Usage, ...]:
-        """One entry per provider and model, more when a counter would leave 32 bits."""
+        """The usage, an entry per provider and model, more when a counter would leave 32 bits."""
         with self._lock:
             return tuple(self._usage.values())
 

@@ -50,7 +50,7 @@ class LoadedApp:
         return self.registry.worker_types()
 
     def for_type(self, worker_type: str) -> Registry:
-        """What a worker of that type serves, every binding checked; ConfigurationError if that is nothing."""
+        """The registry of that worker type, every binding checked; ConfigurationError when it is empty."""
         chosen = self.registry.for_type(choose_worker_type(self, worker_type))
         chosen.check()
         return chosen
@@ -174,7 +174,7 @@ def _misfit(found: Any) -> str:
 
 
 def _activities_in(module: ModuleType) -> list[Any]:
-    """What a module offers, each once, in the order of its definitions."""
+    """The activities of a module, each once, in the order of its definitions."""
     members = {id(value): value for value in vars(module).values()}.values()
     return [value for value in members if definition_of(value) is not None or adapt.is_activity(value)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ _ITEMS = {"list": "items_schema", "dict": "values_schema", "tuple": "items_schem
 
 
 def may_lose_numbers(dumped: Any, kind: type[BaseModel]) -> bool:
-    """Whether it is worth looking for one: the model has values of no certain type, and there is a null."""
+    """True when it is worth looking for a lost number: the model has values of no certain type, and there is a null."""
     if not _is_loose(kind):
         return False
     try:
@@ -48,7 +49,7 @@ def lost_number(dumped: Any, value: Any, path: Path) -> tuple[float, Path] | Non
         pairs = ((name, dumped[name], item) for name, item in _members(value) if name in dumped)
     elif isinstance(dumped, list):
         rows = value.root if isinstance(value, RootModel) else value
-        if isinstance(rows, list | tuple):
+        if isinstance(rows, list | tuple | set | frozenset | deque):
             pairs = ((index, *both) for index, both in enumerate(zip(dumped, rows, strict=False)))
     for part, written, item in pairs:
         if written is None or isinstance(written, dict | list):

@@ -1,4 +1,4 @@
-"""What a handler returns, as the bytes the engine takes; it must not talk to the engine."""
+"""The output of a handler, as the bytes the engine takes; it must not talk to the engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ActivityResult:
-    """What a handler returns when a plain dict does not say enough; the stock SDK's shapes.
+    """The result of a handler when a plain dict does not say enough; the stock SDK's shapes.
 
     Attributes:
         outputs: name → value.
@@ -85,7 +85,7 @@ class ActivityResult:
 
     @property
     def is_error(self) -> bool:
-        """Whether this is a failure."""
+        """True for a failure."""
         return self.failure is not None
 
 

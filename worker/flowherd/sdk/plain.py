@@ -18,7 +18,7 @@ _FEW, _SMALL = 16, 2**53
 
 
 def is_plain(output: dict[Any, Any]) -> bool:
-    """Whether every value is of a JSON type itself, finite, in range and not too deep; text is not looked at.
+    """True when every value is of a JSON type itself, finite, in range and not too deep; text is not looked at.
 
     Containers are checked by C loops, so that a million numbers cost milliseconds. InvalidOutput when there
     are more values than any body can hold.
@@ -48,7 +48,7 @@ def is_plain(output: dict[Any, Any]) -> bool:
 
 
 def _are_few_scalars(output: dict[Any, Any]) -> bool:
-    """Whether all names are text, and the values single ones that need no further look: the usual output."""
+    """True when all names are text, and the values single ones that need no further look: the usual output."""
     for name, value in output.items():
         kind = type(value)
         if type(name) is not str or not (
@@ -75,7 +75,7 @@ def check_unfolded(output: Any) -> None:
 
 
 def _unfolded(value: Any, known: dict[int, int], levels: int) -> int:
-    """How many values this one is on the wire; each container is looked at once."""
+    """The number of values that this one is on the wire; each container is looked at once."""
     if type(value) not in {dict, list, tuple} or not levels:
         return 1
     if (count := known.get(id(value))) is None:

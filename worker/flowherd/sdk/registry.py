@@ -24,7 +24,7 @@ Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
 
 class HandlerDecorator(Protocol):
-    """What `@activity(…)` is: it returns the very function it was given."""
+    """The decorator that `@activity(…)` is: it returns the very function it was given."""
 
     def __call__(self, handler: Handler, /) -> Handler: ...
 
@@ -57,9 +57,19 @@ def activity(handler: Any = None, /, **options: Unpack[ActivityOptions]) -> Any:
 
 
 def definition_of(candidate: Any) -> ActivityDefinition | None:
-    """The definition a decorated function carries, None for anything else."""
+    """The definition a decorated function carries, None for anything else.
+
+    A decorator above `@activity` that uses functools.wraps has copied it: then the decorated function is the handler.
+    """
     found = getattr(candidate, "__dict__", {}).get(MARK)
-    return found if isinstance(found, ActivityDefinition) else None
+    if not isinstance(found, ActivityDefinition):
+        return None
+    inner: object = getattr(getattr(candidate, "__wrapped__", None), "__dict__", {}).get(MARK)
+    if inner is not found:
+        return found
+    outer, by_default = define(candidate, name=found.name), Mode.LOOP if found.is_async else Mode.THREAD
+    mode = outer.mode if found.mode is by_default else found.mode
+    return replace(found, handler=outer.handler, is_async=outer.is_async, mode=mode)
 
 
 class Registry:

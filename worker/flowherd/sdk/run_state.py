@@ -1,4 +1,4 @@
-"""What runner and context share about one attempt; it must not decide anything."""
+"""The state that runner and context share about one attempt; it must not decide anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CancelReason(Enum):
 
 
 class RunState:
-    """What runner and context share about one attempt; written by the runner's loop, read by any thread."""
+    """The state that runner and context share; written by the runner's loop, read by any thread."""
 
     __slots__ = (
         "activity",
@@ -69,7 +69,7 @@ class RunState:
         self.trace: Trace | None = None
 
     def open_costs(self) -> Costs:
-        """Where this attempt's spending is added up; from any thread."""
+        """The sums of this attempt's spending, made at their first use; from any thread."""
         if self.costs is None:
             with _ending:
                 if self.has_ended:

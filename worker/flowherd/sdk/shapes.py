@@ -54,7 +54,7 @@ def options_of(annotation: Any) -> tuple[Any, ...]:
 
 
 def is_dict(annotation: Any) -> bool:
-    """Whether a single argument of this type gets all parameters as they are."""
+    """True when a single argument of this type gets all parameters as they are."""
     plain = typing.get_origin(annotation) or annotation
     if plain is typing.Annotated:
         return is_dict(typing.get_args(annotation)[0])
@@ -62,7 +62,7 @@ def is_dict(annotation: Any) -> bool:
 
 
 def is_made_of_something(value: Any) -> bool:
-    """Whether a model took any of what it was given; any object makes one whose fields all have defaults."""
+    """True when a model took any of what it was given; any object makes one whose fields all have defaults."""
     if isinstance(value, BaseModel):
         return bool(value.model_fields_set)
     return not isinstance(value, dict) or bool(value)
@@ -82,7 +82,7 @@ def _models_in(annotation: Any) -> list[Any]:
 
 
 def _is_typed_dict(kind: Any) -> bool:
-    """One of typing_extensions, which typing does not know."""
+    """True for a TypedDict of typing_extensions, which typing does not know."""
     return inspect.isclass(kind) and issubclass(kind, dict) and hasattr(kind, "__total__")
 
 

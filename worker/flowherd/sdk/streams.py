@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Stream:
-    """What both kinds share.
+    """The parts that both kinds share.
 
     It drops what is sent outside its block, by an attempt whose lease is lost (somebody else streams by then), without
     an engine, and where the definition says `streaming: false`.

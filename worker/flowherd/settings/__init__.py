@@ -1,1 +1,1 @@
-"""One model of settings for `flowherd run` and `python -m flowherd`: flag > environment > file > default."""
+"""The model of settings for `flowherd run` and `python -m flowherd`: flag > environment > file > default."""

@@ -39,7 +39,7 @@ def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: in
 
 
 def cautions(settings: Settings, usable_cpus: int) -> Iterator[str]:
-    """What the user should know before it runs (faults.md S1, S13, S14)."""
+    """The warnings that a user should read before it runs (faults.md S1, S13, S14)."""
     if (file := settings.client_secret_file) is not None and _readable_by_others(file):
         yield f"{file} can be read by others: chmod 600 {file}"
     url = urlsplit(settings.api_url)

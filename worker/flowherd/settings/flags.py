@@ -51,7 +51,7 @@ ConfigFile = Annotated[
 
 
 def _value(name: str) -> str:
-    """What stands for the value in the help."""
+    """The word that stands for the value in the help."""
     hint = Settings.model_fields[name].annotation
     for part in (hint, *get_args(hint)):
         inner = get_args(part)[0] if get_origin(part) is Annotated else part

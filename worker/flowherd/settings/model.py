@@ -248,7 +248,7 @@ class Settings(BaseModel):
         )
 
     def activity_options(self) -> dict[str, dict[str, Any]]:
-        """What `Registry.configured` takes: only what the file says."""
+        """The argument of `Registry.configured`: only what the file says."""
         return {name: options.model_dump(exclude_none=True) for name, options in self.activities.items()}
 
     def secret(self) -> SecretStr | None:

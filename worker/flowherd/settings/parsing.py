@@ -56,7 +56,7 @@ class Tcp:
 
 
 def parse_address(text: str) -> Tcp | Path | None:
-    """What `--admin` takes: `HOST:PORT`, `unix:PATH`, or `off`, which is None.
+    """Parses `--admin`: `HOST:PORT`, `unix:PATH`, or `off`, which is None.
 
     Raises:
         ValueError: it is none of these.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 CONFIG_VARIABLE = "KRUXIAFLOW_WORKER_CONFIG"
-_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too (interface.md, APP)
+_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too
 _Found = dict[str, tuple[Any, str]]  # field name: its value, and where it was found
 
 
@@ -137,7 +137,7 @@ def _check_keys(table: object, place: str) -> _Found:
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
-    """One line for each wrong value: where it stands and what would be right; never the value itself."""
+    """Lists the wrong values, a line each: where it stands and what would be right; never the value itself."""
     by_variable = {variable_of(name): name for name in Settings.model_fields}
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
@@ -156,7 +156,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
 
 
 def _said_by(message: str, origins: Mapping[str, str]) -> str:
-    """Where the flags that a message names were really set, if not on the command line."""
+    """Names where the flags of a message were really set, if not on the command line."""
     elsewhere = {flag_of(name): origin for name, origin in origins.items() if not origin.startswith("--")}
     words = message.replace(":", " ").replace(",", " ").split()
     parts = [f"{flag} comes from {origin}" for flag, origin in elsewhere.items() if flag in words]

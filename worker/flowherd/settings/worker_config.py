@@ -1,4 +1,4 @@
-"""What one worker process needs to know: a frozen value made of the settings, and inherited by a fork."""
+"""The configuration of one worker process: a frozen value made of the settings, and inherited by a fork."""
 
 from __future__ import annotations
 

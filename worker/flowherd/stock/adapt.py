@@ -33,12 +33,12 @@ SDK = "kruxiaflow.worker"
 
 
 def is_imported() -> bool:
-    """Whether the app has imported the stock SDK's worker."""
+    """True when the app has imported the stock SDK's worker."""
     return SDK in sys.modules
 
 
 def is_activity(candidate: Any) -> bool:
-    """Whether this is an activity object of the stock SDK."""
+    """True for an activity object of the stock SDK."""
     sdk = sys.modules.get(SDK)
     return sdk is not None and isinstance(candidate, sdk.Activity)
 
@@ -58,7 +58,7 @@ def registry_of(candidate: Any) -> Registry | None:
 
 
 def definition_of(activity: Any, worker_type: str | None = None) -> ActivityDefinition:
-    """One stock activity as a definition of ours."""
+    """Makes a definition of ours of a stock activity."""
     return _definition(sys.modules[SDK], activity.name, worker_type, activity, activity.execute)
 
 
@@ -137,7 +137,7 @@ def _is_error(sdk: ModuleType, stock: Any) -> bool:
 
 
 def _as_json(output: dict[str, Any]) -> dict[str, Any]:
-    """What `json.dumps` in the stock client makes of it, such as text keys for numbers, if it can.
+    """The value as `json.dumps` in the stock client makes it, such as text keys for numbers, if it can.
 
     So that a registry hosted unchanged may go on returning a float of NumPy, which is a float to json.
     """

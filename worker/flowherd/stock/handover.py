@@ -26,7 +26,7 @@ class HandedOver(BaseException):
 
 
 class _Stand:
-    """What the managers of one `main` have been given."""
+    """The arguments that the managers of one `main` have been given."""
 
     def __init__(self) -> None:
         self.registries: list[Any] = []

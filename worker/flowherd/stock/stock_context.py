@@ -50,7 +50,7 @@ def _workflow_id(text: str) -> UUID:
 
 
 def has_files(context: Any) -> bool:
-    """Whether the attempt has a temporary directory; asking for a private attribute in the usual way is dear."""
+    """True when the attempt has a temporary directory; asking for a private attribute in the usual way is dear."""
     return context.__pydantic_private__["_file_executor"] is not None
 
 

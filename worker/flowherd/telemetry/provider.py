@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 import flowherd
-from flowherd.worker.tasks import start_thread
+from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     import threading

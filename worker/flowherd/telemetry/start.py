@@ -22,7 +22,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @cache
 def is_asked_for() -> bool:
-    """Whether spans are; the variables are read once, before the fork where the app is imported before it."""
+    """True when spans are asked for; the variables are read once, before the fork if the app is imported before it."""
     return bool(wanted(os.environ).traces)
 
 

@@ -183,5 +183,5 @@ def _named(activity: Activity) -> dict[str, str]:
 
 
 def _text(text: str) -> str:
-    """What can be sent: one that cannot would cost the whole batch."""
+    """Text that can be sent: one that cannot would cost the whole batch."""
     return text[-_MOST_CHARS:].encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Where OpenTelemetry's own variables want spans sent; imports nothing of OpenTelemetry."""
+"""The destination of spans by OpenTelemetry's own variables; imports nothing of OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ASKING = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be sent.
+    """The parts that are to be sent.
 
     Attributes:
         traces: the collector that gets spans, as people may see it; empty for none.
@@ -35,7 +35,7 @@ class Wanted:
 
 
 def is_installed() -> bool:
-    """Whether the extra is."""
+    """True when the extra is installed."""
     try:
         return all(find_spec(name) is not None for name in _NEEDED)
     except ModuleNotFoundError:
@@ -65,7 +65,7 @@ def wanted(environ: Mapping[str, str], has_extra: Callable[[], bool] = is_instal
 
 
 def _place(environ: Mapping[str, str], obstacles: list[str]) -> str:
-    """Where spans go; empty: nowhere."""
+    """The destination of spans; empty: none."""
     exporters = {word.strip().lower() for word in environ.get(_EXPORTER, "").split(",")} - {""}
     if unknown := exporters - {"otlp", "none"}:
         obstacles.append(f"{_EXPORTER} names {', '.join(sorted(unknown))}: flowherd knows otlp and none")

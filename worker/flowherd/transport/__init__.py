@@ -1,1 +1,1 @@
-"""How bytes reach the engine: connections, their pool, and what replies are made of."""
+"""The transport of bytes to the engine: connections, their pool, and what replies are made of."""

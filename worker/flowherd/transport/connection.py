@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection that carries one exchange at a time; it neither connects nor retries."""
+"""An HTTP/1.1 connection that carries one exchange at a time; it neither connects nor retries."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ class HttpConnection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._then: Callable[[], None] | None = None
         self._exchanges = 0
         self.reply = ReplyReader(heads)
         self.idle_since = 0.0
@@ -82,26 +81,12 @@ class HttpConnection(asyncio.Protocol):
         """It had been kept, and ended before a byte of the reply (faults.md E4)."""
         return self._exchanges > 1 and isinstance(self.reply.fault, Disconnected) and not self.reply.received
 
-    def begin(
-        self,
-        most_bytes: int = _UNBOUNDED,
-        then: Callable[[], None] | None = None,
-    ) -> None:
-        """Begins an exchange.
-
-        Args:
-            most_bytes: of the reply's body.
-            then: called later, once there is a whole reply or a fault; with it nobody may wait for either.
-
-        """
+    def begin(self, most_bytes: int = _UNBOUNDED) -> None:
+        """Begins an exchange whose reply's body has at most so many bytes."""
         self.reply.begin(most_bytes)
         self._exchanges += 1
         if self._transport is None or self._transport.is_closing():
             self._fail(Disconnected("the connection had ended", has_begun=False))
-            if then is not None:
-                self.loop.call_soon(then)
-        else:
-            self._then = then
 
     def write(self, data: bytes) -> None:
         """Sends; what the kernel does not take now is kept."""
@@ -150,9 +135,6 @@ class HttpConnection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        elif self._then is not None and (self.reply.stage is _DONE or self.reply.fault is not None):
-            then, self._then = self._then, None
-            then()
 
     def _fail(self, fault: WireError) -> None:
         if self.reply.fault is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
@@ -26,16 +25,14 @@ from flowherd.transport.wire import (
 
 if TYPE_CHECKING:
     from flowherd.client.tokens import Token, TokenSource
-    from flowherd.errors import EngineError
     from flowherd.transport.connection import HttpConnection
-    from flowherd.transport.transport import OnReply
 
 _UNAUTHORIZED = 401
 _COPY_UP_TO = 16 << 10  # bytes of body that are sent in one piece with the head
 
 
 class _Call(NamedTuple):
-    """One call; times are of the loop's clock."""
+    """A call; times are of the loop's clock."""
 
     route: str
     body: bytes
@@ -120,24 +117,6 @@ class DirectTransport:
         except WireError as error:
             raise _translated(error, deadline_s, max_reply_bytes) from error
 
-    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
-        """See `Transport.begin`: False where a token, a connection or a refusal have to be waited for."""
-        token = None
-        if self._tokens is not None and (token := self._tokens.known()) is None:
-            return False
-        try:
-            head = self._head_of(route, token, len(body))
-        except EngineUnavailable:
-            return False
-        connection = self._pool.take()
-        if connection is None:
-            return False
-        ended = partial(self._ended, connection, deadline_s, then, has_token=token is not None)
-        connection.begin(MAX_REPLY_BYTES, ended)
-        self._pool.expect(connection, connection.loop.time(), deadline_s, len(body))
-        _write(connection, head, body)
-        return True
-
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
         await self._pool.aclose()
@@ -156,29 +135,6 @@ class DirectTransport:
             return _reply_on(connection)
         finally:
             self._pool.release(connection)
-
-    def _ended(
-        self,
-        connection: HttpConnection,
-        deadline_s: float,
-        then: OnReply,
-        *,
-        has_token: bool,
-    ) -> None:
-        """Gives the connection back, and says what came of its exchange."""
-        result: Reply | EngineError | None
-        try:
-            if (fault := connection.reply.fault) is not None:
-                result = _translated(fault, deadline_s, MAX_REPLY_BYTES)
-            elif has_token and connection.reply.status == _UNAUTHORIZED:
-                result = None
-            else:
-                result = _reply_on(connection)
-        except EngineUnavailable as refusal:
-            result = refusal
-        finally:
-            self._pool.release(connection)
-        then(result)
 
     def _head_of(self, route: str, token: Token | None, size: int) -> bytes:
         if token is not None and token.version != self._head_version:

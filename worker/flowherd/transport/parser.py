@@ -21,7 +21,7 @@ _OVERHEAD_PER_BYTE = 16  # of chunked framing: one-byte chunks take 5
 
 
 class Stage(enum.Enum):
-    """How far a reply has come."""
+    """The stage that a reply has reached."""
 
     IDLE = enum.auto()
     HEAD = enum.auto()
@@ -112,7 +112,7 @@ class ReplyReader:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its last byte has come."""
+        """True when its last byte has come."""
         return self.stage is _DONE
 
     def feed(self, data: bytes) -> None:

@@ -86,7 +86,7 @@ def late(deadline_s: float, *, has_stalled: bool) -> EngineUnavailable:
 
 
 def bytes_acked(transport: asyncio.Transport) -> tuple[int, bool]:
-    """How many bytes the other side has acknowledged, and whether there are others: one system call.
+    """The number of bytes the other side has acknowledged, and True while others are on their way: one system call.
 
     Where the kernel does not say, what it has taken from us has to do.
     """

@@ -7,25 +7,23 @@ import contextlib
 import ssl
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 import msgspec
 
-from flowherd.client.httpx_progress import BOUNDED, CallProgress, content_of
 from flowherd.errors import (
     EngineDisconnected,
     EngineMisconfigured,
     EngineUnavailable,
     ReplyTooLarge,
 )
+from flowherd.transport.httpx_progress import BOUNDED, CallProgress, content_of
 from flowherd.transport.progress import LEAST_BYTES_PER_S, late
 from flowherd.transport.wire import checked_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from flowherd.errors import EngineError
 
 MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -40,9 +38,6 @@ class Reply(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<Reply {self.status}, {len(self.body)} bytes>"
-
-
-OnReply: TypeAlias = "Callable[[Reply | EngineError | None], None]"
 
 
 class Transport(Protocol):
@@ -77,14 +72,6 @@ class Transport(Protocol):
         """
         ...
 
-    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
-        """As `call`, for callers that need no task: sends now and calls `then` later, with what came of it.
-
-        None came of it where the token was refused: `call` knows what to do then. False: nothing can be sent at
-        this moment, as without a free connection, and `then` is never called.
-        """
-        ...
-
     async def aclose(self) -> None:
         """Closes all connections."""
         ...
@@ -92,7 +79,7 @@ class Transport(Protocol):
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """One for all clients of a process; made before a fork it costs the children neither time nor memory."""
+    """The TLS context of all clients of a process; made before a fork it costs the children neither time nor memory."""
     return httpx.create_ssl_context()
 
 
@@ -178,11 +165,6 @@ class HttpxTransport:
         except httpx.HTTPError as error:
             raise _translated(error, has_begun=has_begun) from error
 
-    def begin(self, route: str, body: bytes, deadline_s: float, then: OnReply) -> bool:
-        """See `Transport.begin`: httpx needs a task for each call."""
-        del route, body, deadline_s, then
-        return False
-
     def _request(self, route: str, body: bytes, progress: CallProgress) -> httpx.Request:
         """With all that the client adds: its headers, parameters and cookies.
 
@@ -200,7 +182,7 @@ class HttpxTransport:
 
 
 def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:
-    """What to raise when the body is compressed: we never ask for that (faults.md E15)."""
+    """The error to raise when the body is compressed: we never ask for that (faults.md E15)."""
     encoding = headers.get("content-encoding", "identity")
     if encoding == "identity":
         return None

@@ -1,4 +1,4 @@
-"""What may be put on the wire and what can go wrong there; pure, it opens nothing."""
+"""The bytes that may be put on the wire and the errors there; pure, it opens nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Disconnected(WireError):
 
 
 class MalformedReply(WireError):
-    """What came is no reply, or none that we ask for."""
+    """A reply that is none, or none that we ask for."""
 
 
 class OversizedReply(WireError):
@@ -58,7 +58,7 @@ class Overdue(WireError):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where connections lead; host names are ASCII, IPv6 addresses without brackets."""
+    """The destination of connections; host names are ASCII, IPv6 addresses without brackets."""
 
     scheme: str
     host: str
@@ -84,7 +84,7 @@ class Origin:
 
     @property
     def is_secure(self) -> bool:
-        """Whether TLS is spoken."""
+        """True when TLS is spoken."""
         return self.scheme == "https"
 
     @cached_property
@@ -113,7 +113,7 @@ def checked_target(target: bytes) -> bytes:
 
 
 def header_line(name: bytes, value: bytes) -> bytes:
-    """One header that stays one header.
+    """A header that stays one header.
 
     Raises:
         ValueError: the name or value would begin another.

@@ -1,4 +1,4 @@
-"""Admission: may a waiting attempt start now, and if not, why and until when? Pure.
+"""Admission: makes attempts of what polls bring, and says whether one may start now, why not, and until when. Pure.
 
 Attempts start in the order of their claims. Four things hold one back:
 
@@ -13,51 +13,25 @@ Attempts start in the order of their claims. Four things hold one back:
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-from flowherd.worker.pacing import claimable
+from flowherd.errors import LedgerFull
+from flowherd.model import Failed
+from flowherd.worker.attempt import Attempt
+from flowherd.worker.poll_policy import MOST
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from flowherd.model import Activity
-    from flowherd.worker.attempt import Attempt
+    from flowherd.worker.edges import Catalog, History, Profile, Records, Rules
 
 COURTESY_S = 0.25
-
-
-class Profile(Protocol):
-    """What is known of activities by their name."""
-
-    @property
-    def busy_mean_s(self) -> float:
-        """Seconds of this process that a recent activity took, on average."""
-        ...
-
-    def blocks(self, name: str) -> bool:
-        """It has lately kept the loop for so long that its neighbours felt it."""
-        ...
-
-
-class Catalog(Protocol):
-    """The hosted activities."""
-
-    @property
-    def has_isolates(self) -> bool:
-        """Handlers can run in isolates here."""
-        ...
-
-    def limit_s(self, activity: Activity) -> float:
-        """Seconds its handler may take."""
-        ...
-
-    def runs_on_loop(self, name: str) -> bool:
-        """Its handler shares the event loop with others."""
-        ...
+SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling
 
 
 class Obstacle(NamedTuple):
-    """Why an attempt waits, and when to look again at the latest: monotonic seconds."""
+    """A reason why an attempt waits, and the latest moment to look again: monotonic seconds."""
 
     reason: str
     until: float = inf
@@ -65,7 +39,7 @@ class Obstacle(NamedTuple):
 
 
 class Crowd:
-    """How many attempts of a worker are suspects, by what that means for the others."""
+    """Counts of the attempts that are suspects, by what that means for the others."""
 
     __slots__ = ("alone", "apart", "waiting_to_be_alone")
 
@@ -77,18 +51,41 @@ class Admission:
     """Reads the attempts of one worker; remembers which names have been started, and whose courtesy has been used.
 
     Args:
-        profile: of the activities.
+        rules: for all attempts.
+        records: has a record of each attempt before anything else is done with it.
         catalog: the same registry that the executors use.
-        suspects_at_once: how many suspects may be in isolates at the same time.
+        profile: of the activities.
+        history: the activities with which processes have died.
 
     """
 
-    def __init__(self, profile: Profile, catalog: Catalog, suspects_at_once: int) -> None:
-        self._profile = profile
+    def __init__(
+        self, rules: Rules, records: Records, catalog: Catalog, profile: Profile, history: History
+    ) -> None:
+        self._rules = rules
+        self._records = records
         self._catalog = catalog
-        self._suspects_at_once = suspects_at_once
+        self._profile = profile
+        self._history = history
         self._started: set[str] = set()
         self._courtesy_until: dict[str, float] = {}
+
+    def attempt_of(self, activity: Activity, asked_at: float) -> Attempt | Failed:
+        """The record first: whatever ends this process from now on, the keeper knows of the claim."""
+        timeout_s = activity.timeout_s
+        lease_s = self._rules.default_lease_s if timeout_s is None else timeout_s
+        try:
+            index, sequence = self._records.claim(activity, now=asked_at, lease_s=lease_s)
+        except LedgerFull as error:
+            return Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
+        limit_s = self._catalog.limit_s(activity)
+        attempt = Attempt(activity, index, sequence, claimed_at=asked_at, lease_s=lease_s, limit_s=limit_s)
+        attempt.records = self._records
+        if self._history.any_charged and self._history.is_charged(attempt.id):
+            attempt.is_suspect = True
+            attempt.is_apart = self._catalog.has_isolates
+            attempt.is_alone = not attempt.is_apart
+        return attempt
 
     def note_started(self, name: str) -> None:
         """An activity of this name has been started here: others of its name need not wait for it."""
@@ -109,15 +106,17 @@ class Admission:
             return False
         return self._catalog.runs_on_loop(name)
 
-    def order(self, activities: Iterable[Activity], charged: Iterable[str]) -> list[Activity]:
+    def order(self, activities: Sequence[Activity]) -> Sequence[Activity]:
         """A batch in the order in which it should start: light ones, heavy ones, suspects."""
-        suspects = frozenset(charged)
-        return sorted(activities, key=lambda one: (one.activity_id in suspects, self.is_heavy(one.name)))
+        if len(activities) < 2:
+            return activities
+        is_charged = self._history.is_charged if self._history.any_charged else _nobody
+        return sorted(activities, key=lambda one: (is_charged(one.activity_id), self.is_heavy(one.name)))
 
     def obstacle(
         self, attempt: Attempt, active: Collection[Attempt], crowd: Crowd, now: float
     ) -> Obstacle | None:
-        """What holds back an attempt for which a slot is free; None for nearly all.
+        """The obstacle to an attempt for which a slot is free; None for nearly all.
 
         Args:
             attempt: WAITING.
@@ -131,7 +130,7 @@ class Admission:
         if attempt.is_alone:
             return Obstacle(f"it runs alone, and {len(active)} others have not ended") if active else None
         if attempt.is_apart:
-            if crowd.apart < self._suspects_at_once:
+            if crowd.apart < self._rules.suspects_at_once:
                 return None
             return Obstacle(f"{crowd.apart} suspects run in isolates already")
         return self._courtesy(attempt, active, now) if self.is_heavy(attempt.activity.name) else None
@@ -153,10 +152,25 @@ class Admission:
         name = other.activity.name
         return self._catalog.runs_on_loop(name) and not self._profile.blocks(name)
 
-    def room(self, crowd: Crowd, *, suspects_are_about: bool) -> int:
-        """How many more activities this process could start soon."""
+    def room(self, crowd: Crowd) -> int:
+        """Activities that a poll may bring, as far as records and neighbours allow."""
+        free = self._records.free
         if crowd.alone or crowd.waiting_to_be_alone:
             return 0
-        if suspects_are_about and not self._catalog.has_isolates:
-            return 1  # what is claimed beside a suspect would lose an attempt with it
-        return claimable(self._profile.busy_mean_s)
+        if self._history.are_about and not self._catalog.has_isolates:
+            return min(free, 1)  # what is claimed beside a suspect would lose an attempt with it
+        return min(free, claimable(self._profile.busy_mean_s))
+
+
+def claimable(busy_mean_s: float) -> int:
+    """Activities that a poll may ask for, so that this loop can start them soon and siblings get the rest.
+
+    Args:
+        busy_mean_s: seconds of the loop that a recent activity took, on average.
+
+    """
+    return MOST if busy_mean_s <= 0 else max(1, min(MOST, int(SOON_STARTED_S / busy_mean_s)))
+
+
+def _nobody(_: str) -> bool:
+    return False

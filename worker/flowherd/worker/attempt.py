@@ -1,4 +1,4 @@
-"""One attempt as two small automata: where its handler stands, and what the engine still expects of us.
+"""An attempt as two small automata: where its handler stands, and what the engine still expects of us.
 
 This file alone changes either of them. Two laws:
 
@@ -77,7 +77,7 @@ _END = _event(OVERRUN=REPORTING, DETACHED=OVER)
 
 
 class Attempt(RunState):
-    """One claimed activity, from its claim until nothing is owed and its handler has ended.
+    """A claimed activity, from its claim until nothing is owed and its handler has ended.
 
     What a handler's context reads of it is in its base class.
 
@@ -150,12 +150,12 @@ class Attempt(RunState):
 
     @property
     def handler(self) -> Handler:
-        """Where the handler stands."""
+        """The state of the handler."""
         return Handler(self._pair >> 2)
 
     @property
     def claim(self) -> Claim:
-        """What the engine still expects."""
+        """The state of the claim: what the engine still expects."""
         return Claim(self._pair & 3)
 
     @property
@@ -189,7 +189,7 @@ class Attempt(RunState):
         return ADMITTED <= self._pair <= DETACHED
 
     def open_costs(self) -> Costs:
-        """Where its spending is added up; from any thread."""
+        """The sums of its spending; from any thread."""
         if self.costs is None and self.records is not None and not self.has_ended:
             self.keeper = self.records.keeper_of(self)
         return super().open_costs()

@@ -1,4 +1,4 @@
-"""What this worker holds, to those around it: the poller brings claims, the keeper verdicts, the reporter answers."""
+"""The attempts of a worker to those around it: the poller brings claims, the keeper verdicts, the reporter answers."""
 
 from __future__ import annotations
 
@@ -9,34 +9,32 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.ledger import FINAL, Cell, Timing
+from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.layout import Claim
 from flowherd.model import Completed, Died
+from flowherd.tasks import Changes
 from flowherd.worker.admission import Admission
-from flowherd.worker.changes import Changes
+from flowherd.worker.delivery import Delivered, Delivery
 from flowherd.worker.edges import Ending, Rules
-from flowherd.worker.intake import Intake
 from flowherd.worker.performer import Performer
-from flowherd.worker.records import LedgerRecords, SuspectHistory
-from flowherd.worker.reporter import Delivery
+from flowherd.worker.records import LedgerRecords
 from flowherd.worker.table import AttemptTable
-from flowherd.worker.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flowherd.client.protocol import Batch, Engine
-    from flowherd.execution.executors import Executors
     from flowherd.execution.stepping import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
     from flowherd.ledger.crash_history import CrashHistory
     from flowherd.model import Result
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.commands import Reject, WakePoller
+    from flowherd.worker.edges import Reject, WakePoller
+    from flowherd.worker.executors import Executors
     from flowherd.worker.reporter import Reporter
 
-_ACCEPTED, _REPORT = Delivery.ACCEPTED, Timing.REPORT  # looked up for each activity, which is dear
+_ACCEPTED = Delivered.ACCEPTED  # looked up for each activity, which is dear
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -77,15 +75,17 @@ class Attempts:
         self._acknowledged = acknowledged
         self._slots_changed = slots_changed
         self._clock = clock = _clock_of(asyncio.get_running_loop())
-        records = LedgerRecords(writer, engine, clock, segments)
-        admission = Admission(meter, executors, config.suspects_at_once)
-        intake = Intake(records, admission, executors, SuspectHistory(crash_history), config.default_lease_s)
-        rules = Rules(cancel_grace_s=config.cancel_grace_s)
-        self._table = AttemptTable(rules, records, admission, intake, config.concurrency)
+        self._records = records = LedgerRecords(writer, engine, clock, segments)
+        rules = Rules(
+            cancel_grace_s=config.cancel_grace_s,
+            default_lease_s=config.default_lease_s,
+            suspects_at_once=config.suspects_at_once,
+        )
+        admission = Admission(rules, records, executors, meter, crash_history)
+        self._table = AttemptTable(rules, records, admission, config.concurrency)
         self.slots = self._table.slots
         self._performer = Performer(self._table, executors, self, grace_s=config.cancel_grace_s, clock=clock)
         self._changes = Changes()
-        self._tasks = Tasks()
         self._posts: list[Attempt] = []
         meter.on_turn_end = self._turn_ended
         self._is_abandoned = False
@@ -102,12 +102,12 @@ class Attempts:
 
     @property
     def released(self) -> int:
-        """How many were requeued because the worker stops."""
+        """Attempts that were requeued because the worker stops."""
         return self._table.released
 
     @property
     def room(self) -> int:
-        """How many more activities a poll may bring."""
+        """Activities that a poll may bring."""
         return self._table.room
 
     async def all_ended(self) -> None:
@@ -199,24 +199,31 @@ class Attempts:
         outcome, activity = attempt.outcome, attempt.activity
         assert outcome is not None
         assert not isinstance(outcome, Died)
-        then = partial(self._delivered, attempt, outcome, time.monotonic())
-        encoded = ("", None) if self._is_abandoned else (activity.worker_id, attempt.kept)
-        fence = partial(self._fence, attempt)
-        self._reporter.post(attempt.id, fence, outcome, encoded, then, activity.timeout_s)
+        self._reporter.deliver(
+            Delivery(
+                attempt.id,
+                partial(self._worker_id, attempt),
+                outcome,
+                partial(self._delivered, attempt, outcome, time.monotonic()),
+                activity.timeout_s,
+                activity.worker_id,
+                attempt.kept,
+            )
+        )
 
-    def _fence(self, attempt: Attempt) -> str | None:
+    def _worker_id(self, attempt: Attempt) -> str | None:
         return attempt.activity.worker_id if attempt.is_reporting and not self._is_abandoned else None
 
-    def _delivered(self, attempt: Attempt, outcome: Result, began: float, delivery: Delivery) -> None:
+    def _delivered(self, attempt: Attempt, outcome: Result, began: float, end: Delivered) -> None:
         ending = (
             Ending.LOST
         )  # also what a defect of ours withdraws: its lease ends, and somebody else runs it
-        if delivery is _ACCEPTED:
+        if end is _ACCEPTED:
             ending = Ending.COMPLETED if isinstance(outcome, Completed) else Ending.FAILED
-        elif delivery is Delivery.REPLACED:
+        elif end is Delivered.REPLACED:
             ending = Ending.FAILED
         if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:
-            self._writer.segment.count(_REPORT, time.monotonic() - began)
+            self._records.reported(attempt.activity.name, time.monotonic() - began)
             self._performer.perform(self._table.delivered(attempt, ending, self._clock()))
         self._acknowledged()
 
@@ -230,18 +237,20 @@ class Attempts:
             reason=failure.message,
         )
         self._writer.segment.add(Cell.CLAIMED)
-        self._tasks.spawn(self._reject(command))
+        worker_id = command.worker_id
+        self._reporter.deliver(
+            Delivery(
+                command.activity_id,
+                lambda: None if self._is_abandoned else worker_id,
+                failure,
+                partial(self._rejected, command.name),
+            )
+        )
 
-    async def _reject(self, command: Reject) -> None:
-        def fence() -> str | None:
-            return None if self._is_abandoned else command.worker_id
-
-        try:
-            await self._reporter.deliver(command.activity_id, fence, command.failure)
-        finally:
-            self._writer.segment.add(Cell.FAILED)
-            self._table.rejected()
-            self._changes.note()
+    def _rejected(self, name: str, _: Delivered) -> None:
+        self._records.count(name, Ending.FAILED)
+        self._table.rejected()
+        self._changes.note()
 
 
 def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:

@@ -36,7 +36,7 @@ class Overdue:
 
 
 class Backlog:
-    """What waits for a slot, in the order of the claims, and what else keeps attempts from their beginning.
+    """The attempts that wait for a slot, in the order of their claims, and whatever else keeps attempts from beginning.
 
     Args:
         admission: says what holds an attempt back.
@@ -67,7 +67,7 @@ class Backlog:
         return len(self._detached)
 
     def waiting(self) -> list[Attempt]:
-        """What waits for a slot."""
+        """The attempts that wait for a slot."""
         return list(self.queue.values())
 
     def add(self, attempt: Attempt) -> None:
@@ -135,13 +135,13 @@ class Backlog:
         self._wait_for_permits.add(attempt)
 
     def obstacle(self, attempt: Attempt, now: float) -> Obstacle | None:
-        """What keeps an attempt from a free slot."""
+        """The obstacle between an attempt and a free slot."""
         if self._detached and attempt.id in self._detached:
             return Obstacle("the handler of an earlier claim of it has not ended")
         return self._admission.obstacle(attempt, self._slots.attempts, self.crowd, now)
 
     def reason(self, attempt: Attempt, now: float) -> str:
-        """Why an attempt has not begun, for logs and status."""
+        """The reason why an attempt has not begun, for logs and status."""
         if attempt.pair == ADMITTED:
             if attempt in self._wait_for_permits:
                 return "others of its name have all permits (max_concurrent)"
@@ -152,7 +152,7 @@ class Backlog:
         return "it is about to start" if obstacle is None else obstacle.reason
 
     def overdue(self, attempt: Attempt, now: float, begun_at: Callable[[str], float]) -> Overdue:
-        """What to say of an attempt that is due; its next deadline is set.
+        """A judgement on an attempt that is due; sets its next deadline.
 
         Its wait is over after its limit. One for a permit goes on while others of its name begin, on the whole host:
         the next one begins when the last one's limit is over, at the latest.

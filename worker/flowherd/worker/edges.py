@@ -1,19 +1,19 @@
-"""What the table of attempts asks of its surroundings, and the rules that hold for every attempt. Pure."""
+"""The edges of the table of attempts: its rules, what it asks of its surroundings, and the commands it gives. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from flowherd.model import Activity
+    from flowherd.model import Activity, Failed
     from flowherd.sdk.costs import SpendingKeeper
     from flowherd.worker.attempt import Attempt
 
 
 class Ending(Enum):
-    """How a claim has ended, for the counters."""
+    """The end of a claim, for the counters."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -25,7 +25,7 @@ class Records(Protocol):
 
     @property
     def free(self) -> int:
-        """How many more attempts can be recorded."""
+        """Attempts for which there are records left."""
         ...
 
     def claim(self, activity: Activity, *, now: float, lease_s: float) -> tuple[int, int]:
@@ -40,8 +40,8 @@ class Records(Protocol):
         """Moves an attempt under the worker_id of its newest claim; its index and sequence are others then."""
         ...
 
-    def count(self, ending: Ending) -> None:
-        """A claim has ended."""
+    def count(self, name: str, ending: Ending) -> None:
+        """A claim of an activity of that name has ended."""
         ...
 
     def keeper_of(self, attempt: Attempt) -> SpendingKeeper | None:
@@ -49,7 +49,7 @@ class Records(Protocol):
         ...
 
     def begun_at(self, name: str) -> float:
-        """When the newest attempt of that name at work on this host has begun: monotonic seconds, 0 for none."""
+        """Monotonic seconds when the newest attempt of that name at work on this host began, 0 for none."""
         ...
 
 
@@ -63,7 +63,7 @@ class History(Protocol):
 
     @property
     def are_about(self) -> bool:
-        """One may be in the next batch."""
+        """True when one may be in the next batch."""
         ...
 
     def is_charged(self, activity_id: str) -> bool:
@@ -71,15 +71,98 @@ class History(Protocol):
         ...
 
 
+class Profile(Protocol):
+    """Knowledge of activities by their name."""
+
+    @property
+    def busy_mean_s(self) -> float:
+        """Seconds of this process that a recent activity took, on average."""
+        ...
+
+    def blocks(self, name: str) -> bool:
+        """It has lately kept the loop for so long that its neighbours felt it."""
+        ...
+
+
+class Catalog(Protocol):
+    """The hosted activities."""
+
+    @property
+    def has_isolates(self) -> bool:
+        """Handlers can run in isolates here."""
+        ...
+
+    def limit_s(self, activity: Activity) -> float:
+        """Seconds its handler may take."""
+        ...
+
+    def runs_on_loop(self, name: str) -> bool:
+        """Its handler shares the event loop with others."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every attempt of a worker. Times are seconds.
+    """Rules that hold for every attempt of a worker. Times are seconds.
 
     Attributes:
         cancel_grace_s: from a stop until the outcome is decided without the handler.
         warn_after_s: an attempt that has not begun for so long is named once.
+        default_lease_s: of activities that name no `timeout_seconds`.
+        suspects_at_once: suspects that may be in isolates at the same time.
 
     """
 
     cancel_grace_s: float = 5.0
     warn_after_s: float = 30.0
+    default_lease_s: float = 300.0
+    suspects_at_once: int = 8
+
+
+class Start(NamedTuple):
+    """Start the handler; at its first step ask `AttemptTable.begin`."""
+
+    attempt: Attempt
+
+
+class Stop(NamedTuple):
+    """Tell the handler to end; `is_last` when it has been told before and its grace is over."""
+
+    attempt: Attempt
+    is_last: bool = False
+
+
+class Withdraw(NamedTuple):
+    """The handler was to be started, and must not begin any more: its claim has ended."""
+
+    attempt: Attempt
+
+
+class Deliver(NamedTuple):
+    """Deliver the attempt's outcome; its end is the fact `delivered`."""
+
+    attempt: Attempt
+
+
+class Reject(NamedTuple):
+    """Report a failure about an activity that has no record here; its end is the fact `rejected`."""
+
+    activity_id: str
+    name: str
+    worker_id: str
+    failure: Failed
+
+
+class WarnNotBegun(NamedTuple):
+    """Say that an attempt was claimed `waited_s` seconds ago and has not begun, and why."""
+
+    attempt: Attempt
+    waited_s: float
+    reason: str
+
+
+class WakePoller(NamedTuple):
+    """There may be room for more."""
+
+
+Command = Start | Stop | Withdraw | Deliver | Reject | WarnNotBegun | WakePoller

@@ -17,15 +17,15 @@ from flowherd.ledger.layout import Handler
 from flowherd.model import Completed, Died, Lost
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import OVERRUN
-from flowherd.worker.commands import Deliver, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
+from flowherd.worker.edges import Deliver, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.execution.executors import Executors
     from flowherd.model import Outcome
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.commands import Command
+    from flowherd.worker.edges import Command
+    from flowherd.worker.executors import Executors
     from flowherd.worker.table import AttemptTable
 
 log = structlog.stdlib.get_logger(__name__)
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Surroundings(Protocol):
-    """What is not about handlers."""
+    """Everything that is not about handlers."""
 
     def deliver(self, attempt: Attempt) -> None:
         """Delivers the outcome of an attempt."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import random
 import secrets
 import time
 from enum import Enum
@@ -17,9 +18,7 @@ from flowherd.client.protocol import Batch
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
 from flowherd.thread_time import busy_s
-from flowherd.worker.batch_size import BatchSize
-from flowherd.worker.pacing import SOON_S
-from flowherd.worker.turns import Turns
+from flowherd.worker.poll_policy import SOON_S, PollPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
     from flowherd.client.protocol import Engine
     from flowherd.execution.stepping import LoopMeter
     from flowherd.ledger import Segment
-    from flowherd.ledger.siblings import Siblings
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempts import Attempts
+    from flowherd.worker.siblings import Siblings
 
 _SLOWLY = 0.2  # weight of the newest poll in the fill ratio
 _LOOKS_AGAIN_S = 0.1  # while polls have to wait
@@ -41,7 +40,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Mode(Enum):
-    """What the poller has been told."""
+    """The present order to the poller."""
 
     POLLING = "polling"
     QUIET = "quiet"
@@ -94,13 +93,11 @@ class Poller:
         self._claimed = claimed
         self._polls_wait = polls_wait
         self._loop = asyncio.get_running_loop()
-        self._turns = Turns(config, siblings, self._loop.time())
+        self._policy = PollPolicy(config, siblings, self._loop.time(), random.Random(), busy_s)
         self._meter = meter
         self._segment = segment
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
-        self._most = config.poll_max
-        self._batch_size = BatchSize(busy_s)
         self._mode = Mode.POLLING
         self._sleep: asyncio.Future[None] | None = None
         self._wakes_at = self._acknowledged_at = 0.0
@@ -131,13 +128,13 @@ class Poller:
         if now == self._acknowledged_at:
             return  # one of many in this round of the loop
         self._acknowledged_at = now
-        self._turns.worked(now)
+        self._policy.worked(now)
         if self._wakes_at > now + SOON_S:
             self._wake()
 
     def called(self) -> None:
         """A sibling has more work than it can start soon, or leaves its turn to this process."""
-        self._turns.called()
+        self._policy.called()
         self._wake()
 
     async def run(self) -> None:
@@ -145,22 +142,22 @@ class Poller:
         while self._mode is not Mode.STOPPING:
             wanted = self._wanted() if self._mode is Mode.POLLING else 0
             if not wanted:
-                self._turns.pause()
+                self._policy.pause()
                 await self._wait(math.inf, when_free=1)
                 continue
             now = self._loop.time()
             if self._polls_wait():
-                self._turns.pause()
+                self._policy.pause()
                 await self._wait(now + _LOOKS_AGAIN_S, when_free=_NEVER)
                 continue
-            worthwhile = -(-min(self._slots.limit, self._most, self._batch_size.most) // 2)
+            worthwhile = -(-min(self._slots.limit, self._policy.most) // 2)
             is_roomy = wanted >= worthwhile
-            at = self._turns.next_at(now, is_roomy=is_roomy)
+            at = self._policy.next_at(now, is_roomy=is_roomy)
             if at <= now:
-                await self._take_turn(wanted)
+                await self._take_turn()
             else:
                 await self._wait(at, when_free=_NEVER if is_roomy else worthwhile)
-        self._turns.pause()
+        self._policy.pause()
 
     async def _wait(self, until: float, *, when_free: int) -> None:
         """Sleeps until then, until so many slots are free, or until it is woken."""
@@ -179,25 +176,24 @@ class Poller:
             self._sleep.set_result(None)
 
     def _wanted(self) -> int:
-        return min(self._slots.free, self._most, self._batch_size.most, self._attempts.room)
+        return min(self._slots.free, self._policy.most, self._attempts.room)
 
-    async def _take_turn(self, wanted: int) -> None:
+    async def _take_turn(self) -> None:
         """Polls when the circuit lets it, and beside work one round of the loop later.
 
         What has just begun takes its first step before: if it takes the process down, no claims are on their way.
         """
-        began_at, is_at_once = self._loop.time(), not self._circuit.failures and not self._slots.held
+        began_at = self._loop.time()
         try:
-            if is_at_once:
-                await self._poll(wanted)
-                self._circuit.succeeded()
-            else:
-                self._turns.pause()
+            if self._slots.held:
+                await asyncio.sleep(0)
+            if self._circuit.failures:
+                self._policy.pause()
                 await self._revocable(self._circuit.through(self._poll_if_wanted))
-        except EngineError as error:  # said where it happened, or by the circuit
-            if is_at_once:
-                self._circuit.failed(error, 0)
-            self._turns.failed(began_at)
+            else:
+                await self._circuit.through(self._poll_if_wanted)
+        except EngineError:  # said where it happened, or by the circuit
+            self._policy.failed(began_at)
         except _NotNow:
             return
 
@@ -222,7 +218,7 @@ class Poller:
     async def _poll(self, wanted: int) -> None:
         """Slots first: what comes must be able to start at once (protocol.md R1)."""
         began_at = self._loop.time()
-        asked, batch = self._attempts.reserve(self._turns.share_of(wanted)), _NOTHING
+        asked, batch = self._attempts.reserve(self._policy.share_of(wanted)), _NOTHING
         try:
             batch = await self._ask(asked, began_at)
         finally:
@@ -230,9 +226,8 @@ class Poller:
         found = len(batch.activities) + len(batch.undecodable)
         if found:
             self._claimed()
-        self._batch_size.found(asked, len(batch.activities))
         self._note_fill(min(len(batch.activities) / wanted, 1.0))
-        self._turns.found(
+        self._policy.found(
             asked,
             found,
             began_at=began_at,
@@ -243,7 +238,7 @@ class Poller:
     async def _ask(self, permits: int, began_at: float) -> Batch:
         self._polls += 1
         worker_id = self.in_flight = f"{self._prefix}-{self._polls}"
-        self._turns.began(began_at)
+        self._policy.began(began_at)
         started_at = time.monotonic()
         config = self._config
         crashpoints.reached("before_poll")
@@ -260,14 +255,12 @@ class Poller:
         self._segment.set_clock(Clock.POLL_RTT_S, now - started_at)
         self._segment.add(Cell.POLLS)
         self._segment.count(Timing.POLL, now - started_at)
-        if batch.activities:
-            self._most = config.poll_max
-        else:
+        if not batch.activities:
             self._segment.add(Cell.EMPTY_POLLS)
         return batch
 
     def _note_fill(self, share: float) -> None:
-        """How much more work there is than slots: what scaling by demand goes by."""
+        """Notes the share of free slots that polls fill: scaling by demand goes by it."""
         fill = self._segment.clock(Clock.FILL)
         self._segment.set_clock(Clock.FILL, fill + _SLOWLY * (share - fill))
 
@@ -276,7 +269,7 @@ class Poller:
         self._segment.add(Cell.POLL_ERRORS)
         self._segment.set_clock(Clock.LAST_BAD_POLL, time.monotonic())
         if isinstance(error, ReplyTooLarge):
-            self._most = 1  # until one fits
+            self._policy.too_large()
         if error.in_doubt:
             log.warning(
                 "poll_in_doubt",

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import structlog
 from msgspec.structs import replace
 
+from flowherd.fork_guard import is_copy
 from flowherd.ledger import JOURNAL_BYTES, Cell
-from flowherd.ledger.layout import ISOLATED, TAKEN, Claim
+from flowherd.ledger.activity_counts import Ended, Took
+from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Claim
 from flowherd.ledger.usage import SUMS_BYTES
 from flowherd.model import Completed, Died
-from flowherd.process.fork_guard import is_copy
-from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING
+from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING, STOPPING
 from flowherd.worker.edges import Ending
 
 if TYPE_CHECKING:
@@ -21,17 +22,21 @@ if TYPE_CHECKING:
 
     from flowherd.client.protocol import Engine
     from flowherd.ledger import RecordWriter, Segment
-    from flowherd.ledger.crash_history import CrashHistory
     from flowherd.ledger.usage import UsagePage
     from flowherd.model import Activity
     from flowherd.worker.attempt import Attempt
 
 _CLAIMED, _REPORTS = Cell.CLAIMED, int(Claim.REPORTING)
 _TOLD = frozenset({REPORTING, OVERRUN})
-_COUNTERS = {Ending.COMPLETED: Cell.COMPLETED, Ending.FAILED: Cell.FAILED, Ending.LOST: Cell.LOST}
-_clearing = (
-    threading.Lock()
-)  # of this process's own threads: a page is not used again while sums are written to it
+_AT_WORK = frozenset({RUNNING, STOPPING})
+MOST_NAMES = 1_000
+_COUNTERS = {
+    Ending.COMPLETED: (Cell.COMPLETED, Ended.COMPLETED),
+    Ending.FAILED: (Cell.FAILED, Ended.FAILED),
+    Ending.LOST: (Cell.LOST, Ended.LOST),
+}
+_WAIT, _RUN, _REPORT = int(Took.WAIT), int(Took.RUN), int(Took.REPORT)
+_clearing = threading.Lock()  # of this process's own threads: no page is used again while it is written to
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -58,6 +63,8 @@ class LedgerRecords:
         self._engine = engine
         self._clock = clock
         self._segments = segments
+        self._counts = writer.segment.work.counts
+        self._entries: dict[str, int] = {}
 
     @property
     def free(self) -> int:
@@ -79,6 +86,8 @@ class LedgerRecords:
             writer.stands(index, pair)
         elif pair == RUNNING:
             writer.running(index, now=attempt.begun_at, limit_s=attempt.limit_s, apart=attempt.is_isolated)
+            waited_s = attempt.begun_at - attempt.claimed_at
+            self._counts.took(self._entry_of(attempt.activity.name), _WAIT, waited_s)
         elif pair == OVER and attempt.cancel_reason is None:
             self._clear(attempt)
         else:
@@ -86,7 +95,9 @@ class LedgerRecords:
 
     def _note_decided(self, attempt: Attempt, pair: int, index: int) -> None:
         writer = self._writer
-        writer.ran(index, self._clock())
+        if attempt.is_decided and writer.segment.states[index] & PAIR in _AT_WORK:
+            ran_s = self._clock() - attempt.begun_at
+            self._counts.took(self._entry_of(attempt.activity.name), _RUN, ran_s)
         if pair in _TOLD and writer.segment.states[index] & 3 != _REPORTS:
             attempt.kept = self._kept_of(attempt)
             writer.reporting(index, attempt.kept, TAKEN | (ISOLATED if attempt.is_isolated else 0) | pair)
@@ -107,9 +118,23 @@ class LedgerRecords:
         state = "claimed" if attempt.pair <= ADMITTED else "running" if attempt.is_held else "reporting"
         log.warning("activity_claimed_again", activity_id=attempt.id, state=state)
 
-    def count(self, ending: Ending) -> None:
+    def count(self, name: str, ending: Ending) -> None:
         """See `Records.count`."""
-        self._writer.segment.add(_COUNTERS[ending])
+        cell, how = _COUNTERS[ending]
+        self._writer.segment.add(cell)
+        self._counts.ended(self._entry_of(name), how)
+
+    def reported(self, name: str, took_s: float) -> None:
+        """Counts how long the delivery of an outcome took."""
+        self._counts.took(self._entry_of(name), _REPORT, took_s)
+
+    def _entry_of(self, name: str) -> int:
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._writer.segment.work.entry_of(name)
+            if len(self._entries) < MOST_NAMES:  # of activities that are not hosted there may be any number
+                self._entries[name] = entry
+        return entry
 
     def keeper_of(self, attempt: Attempt) -> SumsKeeper:
         """See `Records.keeper_of`."""
@@ -166,24 +191,3 @@ class SumsKeeper:
     def keep_spent(self, sums: bytes) -> None:
         """See `SpendingKeeper.keep_spent`."""
         self._records.keep_spent(self._attempt, sums)
-
-
-class SuspectHistory:
-    """`flowherd.worker.edges.History` by the host's table of suspects."""
-
-    def __init__(self, crash_history: CrashHistory) -> None:
-        self._crash_history = crash_history
-
-    @property
-    def any_charged(self) -> bool:
-        """See `History.any_charged`."""
-        return self._crash_history.any_charged
-
-    @property
-    def are_about(self) -> bool:
-        """See `History.are_about`."""
-        return self._crash_history.are_about
-
-    def is_charged(self, activity_id: str) -> bool:
-        """See `History.is_charged`."""
-        return bool(self._crash_history.charges(activity_id).count)

@@ -1,67 +1,51 @@
-"""Delivers one outcome until the engine has taken it or never will; it never runs handlers.
-
-A delivery is not an outcome: an undelivered success stays a success and is never turned into a failure,
-except that the engine itself refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27), or that a proxy
-has done so for as long as the activity may run, counted from its first answer (faults.md N7).
-
-Nearly all completions are accepted at the first try: such a one takes no task, only a call that is begun and a
-callback. Whatever else comes of that first try, a task goes on from there.
+"""Delivers outcomes to the engine: a few senders take them from one queue; it never runs handlers.
 
 A call under way is never cancelled: the engine makes two writes of it, and drops the second when the
-connection ends in between. Withdrawing a delivery lets the present call end, and makes no other.
+connection ends in between. A delivery that is withdrawn lets its present call end, and makes no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from enum import Enum
-from functools import partial
+from collections import deque
+from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flowherd import crashpoints
-from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
-from flowherd.model import Completed, Failed
-from flowherd.transport.progress import LARGE_BODY_BYTES
-from flowherd.worker.changes import Changes
-from flowherd.worker.parcel import Parcel, Withdrawn, refused
-from flowherd.worker.tasks import Tasks
+from flowherd.model import Completed
+from flowherd.tasks import Changes, Tasks
+from flowherd.worker.delivery import Again, Delivered
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from flowherd.client.circuit import Circuit
+    from flowherd.client.protocol import Answer, Engine
+    from flowherd.worker.delivery import Delivery
 
-FAIL_TRIES = (
-    40  # `fail` is not idempotent, but a fence per poll makes a late repeat harmless (protocol.md §7)
-)
+SENDERS = 64
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Delivery(Enum):
-    """What became of an outcome."""
-
-    ACCEPTED = "accepted"
-    REPLACED = "replaced"  # the engine refused the output; a failure that says so was delivered instead
-    GONE = "gone"  # the attempt was no longer ours
-    DROPPED = "dropped"  # the engine does not know the activity, or refuses every form of the outcome
-    WITHDRAWN = "withdrawn"  # nobody wanted it to be delivered any more
-
-
-_ACCEPTED, _DELIVERED = Verdict.ACCEPTED, Delivery.ACCEPTED  # looked up for each activity, which is dear
+class _Withdrawn(Exception):
+    """There is no worker_id to speak under any more."""
 
 
 class Reporter:
     """Sends `complete` and `fail` through the worker's circuit.
 
+    A sender waits for a call and for the circuit, never for the time of a retry: what failed for a reason of its own
+    waits in a heap.
+
     Args:
         deadline_s: seconds for each try, besides what its bytes take.
         limit_s: of activities that have none of their own.
-        most_large: bodies of more than `LARGE_BODY_BYTES` that may be on their way at once (faults.md N8).
+        senders: calls that may be under way at once, at least two.
+        most_large: how many of them may carry bodies that take their time (faults.md N8).
 
     """
 
@@ -72,230 +56,135 @@ class Reporter:
         deadline_s: float,
         *,
         limit_s: float = 300.0,
+        senders: int = SENDERS,
         most_large: int = 1,
     ) -> None:
         self._engine = engine
         self._circuit = circuit
         self._deadline_s = deadline_s
         self._limit_s = limit_s
-        self._large = asyncio.Semaphore(most_large)
+        self._unborn = max(senders, 2)
+        self._large_left = min(most_large, self._unborn - 1)
+        self._queue: deque[Delivery] = deque()
+        self._large: deque[Delivery] = deque()
+        self._later: list[tuple[float, int, Delivery]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._numbers = count()
+        self._resting: list[asyncio.Future[None]] = []
         self._rng = random.Random()
         self._under_way = 0
-        self._still = Changes()
+        self._changes = Changes()
         self._tasks = Tasks()
+        self._loop = asyncio.get_running_loop()
 
-    def post(
-        self,
-        activity_id: str,
-        fence: Callable[[], str | None],
-        outcome: Completed | Failed,
-        encoded: tuple[str, bytes | None],
-        then: Callable[[Delivery], None],
-        timeout_s: float | None = None,
-    ) -> None:
-        """As `deliver`, for callers that do not wait: `then` is called with what became of it.
+    def __repr__(self) -> str:
+        waiting = len(self._queue) + len(self._large) + len(self._later)
+        return f"<Reporter [{self._under_way} calls under way, {waiting} deliveries waiting]>"
 
-        A worker_id in `encoded` must be that of this moment's fence.
-        """
-        if isinstance(outcome, Failed):
-            self._tasks.spawn(self._to_the_end(self._fail(activity_id, fence, outcome, timeout_s), then))
-            return
-        speaker, body = encoded
-        parcel_of = partial(self._parcel, activity_id, fence, outcome, timeout_s)
-        if self._circuit.failures or not speaker or len(outcome.output) > LARGE_BODY_BYTES:
-            self._go_on(parcel_of(encoded), outcome, then)
-            return
-        if body is None:
-            body = self._engine.encode_completion(speaker, outcome)
-        sent = (speaker, body)
-        replied = partial(self._replied, parcel_of, outcome, sent, then)
-        if self._engine.begin_complete(activity_id, body, self._deadline_s, replied):
-            self._under_way += 1
-        else:
-            self._go_on(parcel_of(sent), outcome, then)
+    def deliver(self, delivery: Delivery) -> None:
+        """Tries until there is a verdict; never blocks, and calls `delivery.on_done` later."""
+        (self._large if delivery.is_large else self._queue).append(delivery)
+        self._wake()
 
-    def _go_on(
-        self,
-        parcel: Parcel,
-        outcome: Completed,
-        then: Callable[[Delivery], None],
-        first: Answer | EngineError | None = None,
-    ) -> None:
-        self._tasks.spawn(self._to_the_end(self._complete(parcel, outcome, first), then))
-
-    def _replied(
-        self,
-        parcel_of: Callable[[tuple[str, bytes | None]], Parcel],
-        outcome: Completed,
-        sent: tuple[str, bytes],
-        then: Callable[[Delivery], None],
-        answer: Answer | EngineError | None,
-    ) -> None:
-        """What came of a first try: done, or a task goes on. The circuit was open when it began."""
-        self._under_way -= 1
-        if not self._under_way:
-            self._still.note()
-        if isinstance(answer, Answer):
-            if self._circuit.failures:
-                self._circuit.succeeded()
-            if answer.verdict is _ACCEPTED and not answer.detail:
-                crashpoints.reached("after_report")
-                then(_DELIVERED)
-                return
-        if isinstance(answer, EngineError):
-            self._circuit.failed(answer, 0)
-        self._go_on(parcel_of(sent), outcome, then, answer)
-
-    async def _to_the_end(self, delivery: Awaitable[Delivery], then: Callable[[Delivery], None]) -> None:
-        """Calls `then` whatever happens: who delivers for ever would never be given more."""
-        result = Delivery.WITHDRAWN
-        try:
-            result = await self._said(delivery)
-        finally:
-            then(result)
-
-    async def deliver(
-        self,
-        activity_id: str,
-        fence: Callable[[], str | None],
-        outcome: Completed | Failed,
-        encoded: tuple[str, bytes | None] = ("", None),
-        timeout_s: float | None = None,
-    ) -> Delivery:
-        """Tries until there is a verdict.
-
-        Args:
-            activity_id: whose outcome it is.
-            fence: the worker_id to speak under; None withdraws the delivery.
-            outcome: what to deliver, unchanged however often it is tried.
-            encoded: a worker_id, and the completion's bytes for it where somebody has made them already.
-            timeout_s: the activity's, None where it has none of its own.
-
-        """
-        if isinstance(outcome, Failed):
-            return await self._said(self._fail(activity_id, fence, outcome, timeout_s))
-        parcel = self._parcel(activity_id, fence, outcome, timeout_s, encoded)
-        return await self._said(self._complete(parcel, outcome))
-
-    async def _said(self, delivery: Awaitable[Delivery]) -> Delivery:
-        try:
-            result = await delivery
-        except Withdrawn:
-            return Delivery.WITHDRAWN
-        crashpoints.reached("after_report")
-        return result
+    def hurry(self) -> None:
+        """Tries everything once more now: there is no time left to wait."""
+        self._circuit.hurry()
+        while self._later:
+            self.deliver(heappop(self._later)[2])
 
     async def calls_ended(self) -> None:
         """Returns when no call is under way, as before a connection is closed."""
-        await self._still.until(lambda: not self._under_way)
+        await self._changes.until(lambda: not self._under_way)
 
-    async def _try(self, parcel: Parcel, first: Answer | EngineError | None = None) -> Answer | None:
-        """One try, unless the `first` has been made; None when it did not end in a verdict.
+    def _wake(self) -> None:
+        """Has one more sender look at the queue."""
+        while self._resting:
+            resting = self._resting.pop()
+            if not resting.done():
+                resting.set_result(None)
+                return
+        if self._unborn:
+            self._unborn -= 1
+            self._tasks.spawn(self._send())
 
-        The circuit makes others wait after an error that concerns them too; after any other this parcel waits alone.
-        """
-        answer = first or await self._tried(parcel)
-        if isinstance(answer, Answer):
-            return answer
-        now = asyncio.get_running_loop().time()
-        parcel.failed(answer, now)
-        if (verdict := parcel.last_word(answer, now)) is not None:
-            return verdict
-        if answer.is_of_the_call:
-            await self._circuit.pause(parcel.pause_s(self._rng))
+    async def _send(self) -> None:
+        """The life of a sender."""
+        while True:
+            if self._large and self._large_left:
+                self._large_left -= 1
+                if self._queue:
+                    self._wake()
+                await self._try(self._large.popleft(), is_long=True)
+                self._large_left += 1
+            elif self._queue:
+                await self._try(self._queue.popleft(), is_long=False)
+            else:
+                resting = self._loop.create_future()
+                self._resting.append(resting)
+                await resting
+
+    async def _try(self, delivery: Delivery, *, is_long: bool) -> None:
+        """Makes a try and does what follows from it. A defect of ours ends the delivery, never the sender."""
+        try:
+            done = await self._tried(delivery, is_long=is_long)
+        except Exception as error:
+            log.error("internal_error", activity_id=delivery.activity_id, exc_info=error)
+            done = Delivered.WITHDRAWN  # who delivers for ever would never be given more
+        if done is not None:
+            try:
+                delivery.on_done(done)
+            except Exception as error:
+                log.error("internal_error", activity_id=delivery.activity_id, exc_info=error)
+
+    async def _tried(self, delivery: Delivery, *, is_long: bool) -> Delivered | None:
+        """The end of the delivery, None when another try follows."""
+        try:
+            answer = await self._circuit.through(self._call, delivery, is_long=is_long)
+        except EngineError as error:
+            done = delivery.failed(error, self._loop.time(), self._limit_s)
+        except _Withdrawn:
+            return Delivered.WITHDRAWN
+        else:
+            done = delivery.answered(answer)
+        if done is Again.LATER:
+            self._put_off(delivery)
+        elif done is Again.NOW:
+            (self._large if delivery.is_large else self._queue).appendleft(delivery)
+        else:
+            crashpoints.reached("after_report")
+            return done
         return None
 
-    async def _tried(self, parcel: Parcel) -> Answer | EngineError:
-        """Large bodies wait for one another first: polls, and all that is light, find senders that are free."""
-        try:
-            if not parcel.is_large:
-                return await self._circuit.through(lambda: self._counted(parcel.try_once()))
-            async with self._large:
-                return await self._circuit.through(lambda: self._counted(parcel.try_once()), is_long=True)
-        except EngineError as error:
-            return error
-
-    async def _counted(self, call: Awaitable[Answer]) -> Answer:
+    async def _call(self, delivery: Delivery) -> Answer:
+        """Asks for the worker_id only now that the circuit has let it through: it may have been replaced meanwhile."""
+        worker_id = delivery.worker_id()
+        if worker_id is None:
+            raise _Withdrawn
+        body = delivery.body_for(worker_id, self._engine)
+        call = self._engine.complete if isinstance(delivery.outcome, Completed) else self._engine.fail
         self._under_way += 1
         try:
-            return await call
+            return await call(delivery.activity_id, body, self._deadline_s)
         finally:
             self._under_way -= 1
-            self._still.note()
+            self._changes.note()
 
-    def _parcel(
-        self,
-        activity_id: str,
-        fence: Callable[[], str | None],
-        outcome: Completed,
-        timeout_s: float | None,
-        encoded: tuple[str, bytes | None],
-    ) -> Parcel:
-        parcel = Parcel(
-            activity_id,
-            fence,
-            lambda worker_id: self._engine.encode_completion(worker_id, outcome),
-            self._engine.complete,
-            self._deadline_s,
-            self._limit_s if timeout_s is None else timeout_s,
-            is_large=len(outcome.output) > LARGE_BODY_BYTES,
-        )
-        if encoded[1] is not None:
-            parcel.sent_as, parcel.body = encoded[0], encoded[1]
-        return parcel
+    def _put_off(self, delivery: Delivery) -> None:
+        """It alone waits: the circuit is open for others."""
+        due_at = self._loop.time() + delivery.pause_s(self._rng)
+        heappush(self._later, (due_at, next(self._numbers), delivery))
+        if self._later[0][2] is delivery:
+            self._set_timer()
 
-    async def _complete(
-        self, parcel: Parcel, outcome: Completed, first: Answer | EngineError | None = None
-    ) -> Delivery:
-        """Tries on, unless the `first` try has been answered with a verdict."""
-        activity_id = parcel.activity_id
-        while True:
-            answer, first = await self._try(parcel, first), None
-            if answer is None:
-                continue
-            match answer.verdict:
-                case Verdict.ACCEPTED:
-                    if answer.detail:
-                        log.warning("completion_warnings", activity_id=activity_id, warnings=answer.detail)
-                    return Delivery.ACCEPTED
-                case Verdict.GONE if parcel.is_outdated:
-                    continue
-                case Verdict.GONE:
-                    log.warning("completion_not_ours_any_more", activity_id=activity_id, reason=answer.detail)
-                    return Delivery.GONE
-                case Verdict.UNKNOWN:
-                    log.error("activity_unknown_to_engine", activity_id=activity_id, reason=answer.detail)
-                    return Delivery.DROPPED
-                case Verdict.REFUSED:
-                    failure = refused(len(parcel.body), answer.detail, outcome)
-                    log.error("output_refused", activity_id=activity_id, reason=answer.detail)
-                    delivery = await self._fail(activity_id, parcel.fence, failure, parcel.limit_s)
-                    return Delivery.REPLACED if delivery is Delivery.ACCEPTED else delivery
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._later:
+            self._timer = self._loop.call_at(self._later[0][0], self._time_passed)
 
-    async def _fail(
-        self, activity_id: str, fence: Callable[[], str | None], outcome: Failed, timeout_s: float | None
-    ) -> Delivery:
-        parcel = Parcel(
-            activity_id,
-            fence,
-            lambda worker_id: self._engine.encode_failure(worker_id, outcome),
-            self._engine.fail,
-            self._deadline_s,
-            self._limit_s if timeout_s is None else timeout_s,
-        )
-        while parcel.failures < FAIL_TRIES:
-            answer = await self._try(parcel)
-            if answer is None:
-                continue
-            match answer.verdict:
-                case Verdict.ACCEPTED:
-                    return Delivery.ACCEPTED
-                case Verdict.GONE if parcel.is_outdated:
-                    continue
-                case Verdict.GONE:  # after a try in doubt: that one had arrived (protocol.md R10)
-                    return Delivery.ACCEPTED if parcel.in_doubt else Delivery.GONE
-                case Verdict.UNKNOWN | Verdict.REFUSED:
-                    log.error("failure_refused_by_engine", activity_id=activity_id, reason=answer.detail)
-                    return Delivery.DROPPED
-        log.error("failure_given_up", activity_id=activity_id, tries=FAIL_TRIES)
-        return Delivery.DROPPED
+    def _time_passed(self) -> None:
+        now = self._loop.time()
+        while self._later and self._later[0][0] <= now:
+            self.deliver(heappop(self._later)[2])
+        self._set_timer()

@@ -34,7 +34,7 @@ class Slots:
 
     @property
     def limit(self) -> int:
-        """How many may be held."""
+        """Slots that may be held."""
         return self._limit
 
     @property
@@ -44,17 +44,17 @@ class Slots:
 
     @property
     def in_use(self) -> int:
-        """What nobody else may have yet: those that are held, and those that what waits has been promised."""
+        """Slots that nobody else may have yet: those that are held, and those that are promised to what waits."""
         return self.usable if self.usable > self._limit else len(self._attempts) + self.reserved
 
     @property
     def free(self) -> int:
-        """How many a poll can take, never negative."""
+        """Slots that a poll can take, never negative."""
         return max(0, self._limit - len(self._attempts) - self.reserved)
 
     @property
     def is_any_free(self) -> bool:
-        """Whether something that waits can have one."""
+        """True when an attempt that waits can have one."""
         return self.usable > len(self._attempts) + self.reserved
 
     def resize(self, limit: int) -> None:

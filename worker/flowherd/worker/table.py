@@ -22,8 +22,7 @@ from flowherd.model import Completed, Died, Failed
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED, DETACHED, RUNNING, SHUTDOWN
 from flowherd.worker.backlog import Backlog
-from flowherd.worker.commands import Deliver, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
-from flowherd.worker.edges import Ending
+from flowherd.worker.edges import Deliver, Ending, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
 from flowherd.worker.slots import Slots
 
 if TYPE_CHECKING:
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
     from flowherd.model import Activity
     from flowherd.worker.admission import Admission
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.commands import Command
-    from flowherd.worker.edges import Records, Rules
-    from flowherd.worker.intake import Intake
+    from flowherd.worker.edges import Command, Records, Rules
 
 NOT_BEGUN = "the worker was stopped before the activity had begun"
 _UNDELIVERED_A_SLOT = 4  # more outcomes on their way than this and nothing more is claimed
@@ -43,13 +40,12 @@ _WAKE = WakePoller()
 
 
 class AttemptTable:
-    """What one worker holds.
+    """The attempts of one worker.
 
     Args:
         rules: for all attempts.
         records: follows each attempt in the ledger.
-        admission: decides which waiting attempt may start.
-        intake: makes attempts of what polls bring, and knows how much they may.
+        admission: makes attempts of what polls bring, and decides which may start.
         limit: slots.
 
     Attributes:
@@ -61,12 +57,10 @@ class AttemptTable:
 
     """
 
-    def __init__(
-        self, rules: Rules, records: Records, admission: Admission, intake: Intake, limit: int
-    ) -> None:
+    def __init__(self, rules: Rules, records: Records, admission: Admission, limit: int) -> None:
         self._rules = rules
         self._records = records
-        self._intake = intake
+        self._admission = admission
         self._owed: dict[str, Attempt] = {}
         self.slots = Slots(limit)
         self.backlog = Backlog(admission, self.slots, rules.warn_after_s)
@@ -81,10 +75,10 @@ class AttemptTable:
 
     @property
     def room(self) -> int:
-        """How many activities a poll may bring."""
+        """Activities that a poll may bring."""
         if self._delivering >= _UNDELIVERED_A_SLOT * self.slots.limit:
             return 0
-        return self._intake.room(self.backlog.crowd)
+        return self._admission.room(self.backlog.crowd)
 
     def resized(self, limit: int, now: float) -> list[Command]:
         """The number of slots has changed; what has been claimed keeps what it needs."""
@@ -114,10 +108,9 @@ class AttemptTable:
         """A poll has ended that had `reserved` slots, sent at `asked_at`: the leases count from then."""
         self.slots.give_back(reserved)
         for item in undecodable:
-            self._reject(
-                item.activity_id, item.worker_id, Failed("INVALID_ACTIVITY", item.reason, retryable=False)
-            )
-        for activity in self._intake.in_order(activities):
+            failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
+            self._reject(item.activity_id, "", item.worker_id, failure)
+        for activity in self._admission.order(activities):
             owed = self._owed.get(activity.activity_id)
             if owed is None or not self._claimed_again(owed, activity, asked_at):
                 self._claim(activity, asked_at)
@@ -239,9 +232,9 @@ class AttemptTable:
         return (*self.slots.attempts, *self.backlog.waiting())
 
     def _claim(self, activity: Activity, asked_at: float) -> None:
-        attempt = self._intake.attempt_of(activity, asked_at)
+        attempt = self._admission.attempt_of(activity, asked_at)
         if isinstance(attempt, Failed):
-            self._reject(activity.activity_id, activity.worker_id, attempt)
+            self._reject(activity.activity_id, activity.name, activity.worker_id, attempt)
             return
         self._owed[attempt.id] = attempt
         self.backlog.add(attempt)
@@ -298,7 +291,7 @@ class AttemptTable:
             del self._owed[attempt.id]
         self.backlog.closed(attempt)
         self._records.follow(attempt)
-        self._records.count(ending)
+        self._records.count(attempt.activity.name, ending)
 
     def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
         attempt.report(outcome)
@@ -314,9 +307,9 @@ class AttemptTable:
             self._commands.append(Withdraw(attempt))
             self._leave(attempt)
 
-    def _reject(self, activity_id: str, worker_id: str, failure: Failed) -> None:
+    def _reject(self, activity_id: str, name: str, worker_id: str, failure: Failed) -> None:
         self._rejecting += 1
-        self._commands.append(Reject(activity_id, worker_id, failure))
+        self._commands.append(Reject(activity_id, name, worker_id, failure))
 
     def _decided(self, attempt: Attempt, outcome: Completed | Failed | Died | None) -> Completed | Failed:
         self.released += attempt.cancel_reason is CancelReason.SHUTDOWN
@@ -341,7 +334,7 @@ class AttemptTable:
                 self._commands.append(Stop(attempt, is_last=True))
 
     def _not_begun(self, attempt: Attempt, now: float) -> None:
-        """One warning; a requeue once no progress explains the wait."""
+        """Warns once; requeues when no progress explains the wait."""
         overdue = self.backlog.overdue(attempt, now, self._records.begun_at)
         if overdue.is_new:
             self._commands.append(WarnNotBegun(attempt, overdue.waited_s, overdue.reason))

@@ -6,15 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from flowherd.client.protocol import Batch
-from flowherd.execution.executors import Executors
 from flowherd.ledger.crash_history import CrashHistory
 from flowherd.model import Died, Lost
+from flowherd.tasks import Changes
 from flowherd.worker.admission import Admission
-from flowherd.worker.changes import Changes
 from flowherd.worker.edges import Ending, Rules
-from flowherd.worker.intake import Intake
+from flowherd.worker.executors import Executors
 from flowherd.worker.performer import Performer
-from flowherd.worker.records import SuspectHistory
 from flowherd.worker.table import AttemptTable
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.admission import Crowd, Obstacle
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.commands import Reject, WakePoller
+    from flowherd.worker.edges import Reject, WakePoller
 
 _MOST = 1 << 30  # slots and records
 
@@ -51,7 +49,7 @@ class _NoRecords:
     def rebind(self, attempt: Attempt, worker_id: str, *, now: float) -> None:
         """No engine hands anything out again."""
 
-    def count(self, ending: Ending) -> None:
+    def count(self, name: str, ending: Ending) -> None:
         """Nobody asks."""
 
     def keeper_of(self, attempt: Attempt) -> None:
@@ -68,8 +66,8 @@ class _Always(Admission):
     def obstacle(self, *_: object) -> Obstacle | None:
         return None
 
-    def room(self, crowd: Crowd, *, suspects_are_about: bool) -> int:
-        del crowd, suspects_are_about
+    def room(self, crowd: Crowd) -> int:
+        del crowd
         return _MOST
 
 
@@ -95,11 +93,9 @@ class WithoutEngine:
     ) -> None:
         self.executors = Executors(registry, config, threads, environment, isolates)
         self._records = _NoRecords()
-        admission = _Always(environment.meter, self.executors, _MOST)
-        history = SuspectHistory(CrashHistory.none())
-        intake = Intake(self._records, admission, self.executors, history, config.default_lease_s)
         rules = Rules(cancel_grace_s=config.cancel_grace_s, warn_after_s=config.activity_timeout_s)
-        self.table = AttemptTable(rules, self._records, admission, intake, _MOST)
+        admission = _Always(rules, self._records, self.executors, environment.meter, CrashHistory.none())
+        self.table = AttemptTable(rules, self._records, admission, _MOST)
         self.changes = Changes()
         grace_s = config.cancel_grace_s
         self.performer = Performer(self.table, self.executors, self, grace_s=grace_s, clock=_now)

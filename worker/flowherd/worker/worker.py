@@ -1,4 +1,4 @@
-"""One complete worker: wires poller, slots, attempts and reporter, and ends them; it has no module state."""
+"""A complete worker: wires poller, slots, attempts and reporter, and ends them; it has no module state."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import structlog
 
 from flowherd.awake import Patience
 from flowherd.client.circuit import Circuit
-from flowherd.execution.executors import Executors
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
-from flowherd.ledger.siblings import Siblings
 from flowherd.link.messages import Stopped, stopped
+from flowherd.tasks import Tasks
 from flowherd.worker.attempts import Attempts
+from flowherd.worker.executors import Executors
 from flowherd.worker.poller import Mode, Poller
 from flowherd.worker.reporter import Reporter
-from flowherd.worker.tasks import Tasks
+from flowherd.worker.siblings import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,7 +47,7 @@ def _never() -> bool:
 
 @dataclass(slots=True)
 class _StopOrder:
-    """How long the running work has to end, and how long giving back the rest may take."""
+    """An order to stop: the time for the running work to end, and for requeueing the rest."""
 
     patience: Patience
     release_s: float
@@ -55,7 +55,7 @@ class _StopOrder:
 
 @dataclass(frozen=True, slots=True)
 class SharedHost:
-    """What a worker shares its host with.
+    """The rest of the host, as far as a worker shares something with it.
 
     Attributes:
         segments: of all workers, None for a worker that sees its own alone.
@@ -101,12 +101,12 @@ class Worker:
         host: SharedHost = ALONE,
     ) -> None:
         self.isolates = host.isolates
-        circuit = self._circuit = Circuit()
+        circuit = Circuit()
         self._segment = writer.segment
         self._environment = environment
         self._threads = ThreadPool(config.concurrency)
         self._executors = Executors(registry, config, self._threads, environment, host.isolates)
-        reporter = Reporter(
+        self._reporter = reporter = Reporter(
             engine,
             circuit,
             config.call_deadline_s,
@@ -218,7 +218,7 @@ class Worker:
             assert self._order is not None
             release_s = self._order.release_s
             give_up_at = _now() + release_s
-            self._circuit.hurry()
+            self._reporter.hurry()
             await self._attempts.release(last_chance_s=release_s / 4)
             await asyncio.wait({ended}, timeout=give_up_at - _now())
         self._end_polling(polling)

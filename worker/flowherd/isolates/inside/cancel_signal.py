@@ -1,4 +1,4 @@
-"""What SIGTERM does in an isolate: it ends the handler at work, and nothing else."""
+"""SIGTERM in an isolate: it ends the handler at work, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REASON_S = 0.5  # SIGTERM may overtake the message that says why
 
 
 class CancelSignal:
-    """What SIGTERM does to the handler at work.
+    """Ends the handler at work on SIGTERM.
 
     An `async def` is cancelled. A `def` runs in the main thread, as signal handlers do: it gets an exception where
     it stands, unless that is in the middle of a message to the worker; then right after it.
@@ -50,7 +50,7 @@ class CancelSignal:
 
     @contextlib.contextmanager
     def shield(self) -> Iterator[None]:
-        """What must not be left half done."""
+        """Holds an interruption back until the block is done."""
         if threading.get_ident() != self._main_thread:
             yield
             return

@@ -15,7 +15,7 @@ from flowherd.exits import Exit
 from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded
 from flowherd.isolates.isolate_protocol import Begin, Draining, Leave, Stop, decode_downward
 from flowherd.sdk.run_state import CancelReason
-from flowherd.worker.tasks import start_thread
+from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from flowherd.isolates.inside.cancel_signal import CancelSignal

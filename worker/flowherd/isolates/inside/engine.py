@@ -1,4 +1,4 @@
-"""How an isolate uses the engine: files, checkpoints and streams by calls of its own; money on the usage page.
+"""The engine as an isolate uses it: files, checkpoints and streams by its own calls, money on the usage page.
 
 Clients are made when a handler first needs one, on the loop of a thread that belongs to no handler.
 """
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd.client.kruxia import connect
+from flowherd.client.text_streams import CLOSE_S, EngineStreams
 from flowherd.client.tokens import LedgerTokens
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.scratch import GivenFolder
 from flowherd.files.transfers import EngineFiles
+from flowherd.fork_guard import is_copy
 from flowherd.isolates.isolate_protocol import TokenRefused
 from flowherd.ledger.layout import Cell, Life
 from flowherd.ledger.usage import SUMS_BYTES
-from flowherd.process.fork_guard import is_copy
-from flowherd.process.loops import new_loop
+from flowherd.loops import new_loop
 from flowherd.stock.stock_files import SdkFiles
-from flowherd.worker.streams import CLOSE_S, EngineStreams
 
 if TYPE_CHECKING:
     from flowherd.execution.environment import Outlet

@@ -28,7 +28,7 @@ _STREAMS = ("stdin", "stdout", "stderr")  # of descriptors 0, 1, 2
 
 
 class Leftovers:
-    """What an activity has left behind, by comparison with the process as it is now, before the first one.
+    """The remains of an activity, by comparison with the process as it was before the first one.
 
     To be made, and asked, in the main thread.
 
@@ -62,7 +62,7 @@ class Leftovers:
         self._tasks = asyncio.all_tasks(loop)
 
     def stop_timers(self) -> None:
-        """What an activity has set must not strike once it has ended."""
+        """Stops what an activity has set: it must not strike once the activity has ended."""
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
 
@@ -87,7 +87,7 @@ class Leftovers:
         return ""
 
     def _flush(self) -> None:
-        """What was printed belongs to the activity, whatever has taken the place of the streams."""
+        """Writes out what was printed, whatever has taken the place of the streams."""
         for stream in (sys.stdout, sys.stderr, self._streams["stdout"], self._streams["stderr"]):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or no stream at all
                 stream.flush()

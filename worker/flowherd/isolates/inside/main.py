@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flowherd import fork_guard
 from flowherd.errors import AppImportError, LifespanFailed
+from flowherd.execution import lifespan
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.profiles import WholeProcess
@@ -38,9 +40,8 @@ from flowherd.isolates.isolate_protocol import (
     Raised,
 )
 from flowherd.isolates.printed_output import mark_bytes
+from flowherd.loops import new_loop
 from flowherd.model import Completed, Failed, Result
-from flowherd.process import fork_guard, lifespan
-from flowherd.process.loops import new_loop
 from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage import bounded
@@ -65,7 +66,7 @@ _MOST_CHARS = 8000  # of a text: a message has a limit
 
 @dataclass(frozen=True, slots=True)
 class IsolateSetup:
-    """What an isolate is born with.
+    """Everything an isolate inherits.
 
     Attributes:
         loaded: the app, where the process it was forked from has imported it; None: it imports it itself.
@@ -293,7 +294,7 @@ class RaisedTrace:
 def _ended(
     outcome: Completed | Failed, taken: tuple[float, float, int], raised: Raised | None
 ) -> tuple[Ended, bytes | None]:
-    """What the worker is told, and the output."""
+    """The message that says how it ended, and the output."""
     cost_usd, usage = bounded(outcome.cost_usd, outcome.usage, MAX_USAGE_BYTES)
     if isinstance(outcome, Completed):
         return Ended(None, cost_usd, usage, *taken, raised), outcome.output

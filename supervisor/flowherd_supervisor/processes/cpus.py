@@ -1,0 +1,128 @@
+"""The number of CPUs this process may really use: affinity and cgroup quota; it never pins anything."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+
+
+NUMERIC_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class _Mount(NamedTuple):
+    root: PurePosixPath
+    point: PurePosixPath
+    version: int
+
+
+def usable_cpus(*, affinity: int | None = None, root: Path = Path("/")) -> int:
+    """Return how many processes can compute at the same time here, at least 1.
+
+    The smaller of `affinity` (CPUs in the mask, read from the kernel when not given) and the tightest CPU
+    quota of this process's cgroup and all its ancestors, versions 1 and 2. A quota of 1.5 CPUs counts as 2:
+    the second process still finds half a CPU to run on. `root` is another folder than `/` only in tests.
+    """
+    if affinity is None:
+        affinity = len(os.sched_getaffinity(0))
+    quota = cgroup_quota(root)
+    return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+
+
+def limit_numeric_threads(environment: MutableMapping[str, str], processes: int) -> str:
+    """Lets numeric libraries use no more threads than there are CPUs, over all processes; says what was set.
+
+    Each process would otherwise start as many as there are CPUs. What the user has set stays.
+
+    Args:
+        environment: what processes will inherit.
+        processes: how many there will be.
+
+    Returns:
+        One phrase for the banner, empty when the user has set all of them.
+
+    """
+    each = max(1, usable_cpus() // processes)
+    unset = [name for name in NUMERIC_THREADS if name not in environment]
+    environment.update(dict.fromkeys(unset, str(each)))
+    return f"{each} in each process ({', '.join(unset)})" if unset else ""
+
+
+def cgroup_quota(root: Path = Path("/")) -> float | None:
+    """Return the tightest CPU quota in CPUs over all ancestors, or None where nothing limits."""
+    quotas = [quota for folder in _cgroup_folders(root) if (quota := _quota_of(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _cgroup_folders(root: Path) -> Iterator[Path]:
+    """Yield every folder that can hold a quota for this process, from its own cgroup up to each mount."""
+    paths = _own_paths(_read(root / "proc/self/cgroup"))
+    for mount in _mounts(_read(root / "proc/self/mountinfo")):
+        own = paths.get(mount.version)
+        if own is None:
+            continue
+        below = _below(own, mount.root)
+        for part in (below, *below.parents):
+            yield root / str(mount.point).lstrip("/") / part
+
+
+def _own_paths(text: str) -> dict[int, PurePosixPath]:
+    """Map the cgroup version to this process's path; a line reads `hierarchy:controllers:path`."""
+    paths: dict[int, PurePosixPath] = {}
+    for line in text.splitlines():
+        hierarchy, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if hierarchy == "0" and not controllers:
+            paths[2] = PurePosixPath(path)
+        elif "cpu" in controllers.split(","):
+            paths[1] = PurePosixPath(path)
+    return paths
+
+
+def _mounts(text: str) -> Iterator[_Mount]:
+    """Yield the cgroup mounts that can carry CPU quotas (proc(5), mountinfo)."""
+    for line in text.splitlines():
+        before, separator, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if not separator or len(fields) < 5 or not kind:  # 5: up to the mount point
+            continue
+        where = PurePosixPath(_unescape(fields[3])), PurePosixPath(_unescape(fields[4]))
+        if kind[0] == "cgroup2":
+            yield _Mount(*where, version=2)
+        elif kind[0] == "cgroup" and "cpu" in kind[-1].split(","):
+            yield _Mount(*where, version=1)
+
+
+def _below(path: PurePosixPath, mount_root: PurePosixPath) -> PurePosixPath:
+    """Return the path relative to its mount; what lies outside the mount is seen at the mount itself."""
+    if ".." in path.parts:  # the cgroup lies above the root of our cgroup namespace
+        return PurePosixPath()
+    if path.is_relative_to(mount_root):
+        return path.relative_to(mount_root)
+    return path.relative_to("/") if path.is_absolute() else PurePosixPath()
+
+
+def _quota_of(folder: Path) -> float | None:
+    """Return the quota written in one cgroup folder, in CPUs."""
+    words = _read(folder / "cpu.max").split()  # version 2: "max 100000" or "150000 100000"
+    if not words:  # version 1: two files, -1 for no limit
+        words = [*_read(folder / "cpu.cfs_quota_us").split(), *_read(folder / "cpu.cfs_period_us").split()]
+    try:
+        quota_us, period_us = (int(word) for word in words)
+    except ValueError:
+        return None
+    return quota_us / period_us if quota_us > 0 and period_us > 0 else None
+
+
+def _unescape(text: str) -> str:
+    return text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no such controller, or hidden from us: then it does not limit what we can see
+        return ""

@@ -1,0 +1,294 @@
+"""`flowherd submit` against a scripted engine: what it sends, what it prints, and what it says when that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted_http import Reply, ScriptedServer, scripted_server
+
+from flowherd_supervisor.cli.main import main
+from flowherd_supervisor.testkit import workflow_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Submit = Callable[..., tuple[int, str, str]]
+
+pytestmark = pytest.mark.usefixtures("folder")
+DEPLOY, START, LOOK = "/api/v1/workflow_definitions", "/api/v1/workflows", "/api/v1/workflows/w-1"
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def engine() -> Iterator[ScriptedServer]:
+    """Takes everything, and completes it with one output."""
+    with scripted_server() as server:
+        server.replies[DEPLOY] = Reply(201, {"name": "flowherd-add", "version": "7"})
+        server.replies[START] = Reply(201, {"workflow_id": "w-1", "status": "created"})
+        server.replies[LOOK] = ended(step("add", sum=3))
+        yield server
+
+
+@pytest.fixture
+def submit(engine: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> Submit:
+    """Calls `flowherd submit`; gives its exit code, stdout and stderr."""
+
+    def call(*words: str, url: str = engine.url) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["submit", *words, "--api-url", url])
+        return int(left.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+def step(key: str, error: str | None = None, **outputs: Any) -> dict[str, Any]:
+    """A step as the status document shows it (protocol.md §13)."""
+    listed = [{"name": name, "type": "value", "value": value} for name, value in outputs.items()]
+    return {"activity_key": key, "status": "completed", "outputs": None if error else listed, "error": error}
+
+
+def ended(*steps: dict[str, Any], status: str = "completed") -> Reply:
+    """The status document of a workflow."""
+    said = "One or more activities failed" if status == "failed" else None
+    return Reply(200, {"id": "w-1", "status": status, "activities": list(steps), "error_message": said})
+
+
+def sent(engine: ScriptedServer, path: str) -> list[Any]:
+    """The bodies that came to a path."""
+    return [json.loads(request.body) for request in engine.seen if request.path == path]
+
+
+def test_an_activity_is_deployed_as_one_step_and_its_output_printed(
+    engine: ScriptedServer, submit: Submit
+) -> None:
+    """The deployment's own version is submitted, never the newest (protocol.md §11.1); the output names it."""
+    code, out, err = submit("add", "-P", "a=1", "-P", "b=two words", "--worker", "math")
+    assert (code, out, err) == (0, "flowherd-add w-1: completed\n  sum: 3\n", "")
+    [definition] = sent(engine, DEPLOY)
+    assert definition["name"] == "flowherd-add"
+    assert definition["activities"] == [
+        {
+            "key": "add",
+            "worker": "math",
+            "activity_name": "add",
+            "parameters": {"a": "{{INPUT.a}}", "b": "{{INPUT.b}}"},
+        }
+    ]
+    [started] = sent(engine, START)
+    assert started == {"definition_name": "flowherd-add", "version": "7", "input": {"a": 1, "b": "two words"}}
+
+
+def test_several_names_are_several_workflows(engine: ScriptedServer, submit: Submit) -> None:
+    """Each with the same inputs; all are queued before the first is waited for."""
+    code, out, _ = submit("add", "pkg.mul/x", "--json")
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    keys = [definition["activities"][0]["key"] for definition in sent(engine, DEPLOY)]
+    names = [definition["activities"][0]["activity_name"] for definition in sent(engine, DEPLOY)]
+    assert (keys, names) == (["add", "pkg_mul_x"], ["add", "pkg.mul/x"])
+    assert [request.path for request in engine.seen[:4]] == [DEPLOY, START, DEPLOY, START]
+
+
+def test_json_is_one_line_for_each(submit: Submit) -> None:
+    """Scripts read it line by line."""
+    code, out, err = submit("add", "--json")
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert json.loads(out) == {"id": "w-1", "status": "completed", "output": {"sum": 3}, "error": None}
+
+
+def test_a_failure_is_exit_1_and_says_what_failed(engine: ScriptedServer, submit: Submit) -> None:
+    """The engine's own words say only that something did."""
+    engine.replies[LOOK] = ended(step("add", error="a: Field required"), status="failed")
+    code, out, _ = submit("add")
+    assert (code, out) == (1, "flowherd-add w-1: failed\n  a: Field required\n")
+    code, out, _ = submit("add", "--json")
+    assert (code, json.loads(out)) == (
+        1,
+        {"id": "w-1", "status": "failed", "output": None, "error": "a: Field required"},
+    )
+
+
+def test_a_definition_goes_as_it_is_and_its_outputs_come_by_step(
+    engine: ScriptedServer, submit: Submit, folder: Path
+) -> None:
+    """YAML or JSON: the engine parses it."""
+    text = b"name: two\nactivities:\n- {key: a, worker: w, activity_name: x}\n"
+    (folder / "two.yaml").write_bytes(text)
+    engine.replies[DEPLOY] = Reply(201, {"name": "two", "version": 1})
+    engine.replies[LOOK] = ended(
+        step("a", x=1), step("b", error="no"), step("c", error="nor"), status="failed"
+    )
+    code, out, _ = submit("--definition", "two.yaml", "--input", '{"n": 1}')
+    assert (code, out) == (1, 'two w-1: failed\n  b: no; c: nor\n  a: {"x":1}\n')
+    assert engine.seen[0].body == text
+    _, out, _ = submit("--definition", "two.yaml", "--json")
+    assert json.loads(out)["output"] == {"a": {"x": 1}}
+
+
+def test_no_wait_only_queues(engine: ScriptedServer, submit: Submit) -> None:
+    """Exit 0 as soon as the engine has it."""
+    assert submit("add", "--no-wait") == (0, "flowherd-add w-1: created\n", "")
+    code, out, _ = submit("add", "--no-wait", "--json")
+    assert (code, json.loads(out)["status"], json.loads(out)["output"]) == (0, "created", None)
+    assert LOOK not in {request.path for request in engine.seen}
+
+
+def test_inputs_come_from_a_file_and_pairs_win(engine: ScriptedServer, submit: Submit, folder: Path) -> None:
+    """`--input @file`."""
+    (folder / "in.json").write_text('{"a": 1, "b": [1, {"c": null}]}')
+    submit("add", "--input", "@in.json", "-P", "a=2")
+    assert sent(engine, START)[0]["input"] == {"a": 2, "b": [1, {"c": None}]}
+
+
+def test_it_waits_until_the_end_also_through_an_outage(engine: ScriptedServer, submit: Submit) -> None:
+    """An engine that restarts is no failure of the workflow."""
+    engine.replies[LOOK] = [ended(status="running"), Reply(503), Reply(502), ended(step("add", sum=3))]
+    assert submit("add")[:2] == (0, "flowherd-add w-1: completed\n  sum: 3\n")
+
+
+def test_an_outage_that_lasts_names_the_workflow_that_goes_on(
+    engine: ScriptedServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost by giving up waiting."""
+    monkeypatch.setattr(workflow_client, "PATIENCE_S", 0.0)
+    engine.replies[LOOK] = [ended(status="running"), Reply(503, "down")]
+    code, out, err = submit("add")
+    assert (code, out) == (1, "")
+    assert "status 503: down" in err
+    assert "The workflow goes on: w-1" in err
+
+
+def test_waiting_for_long_asks_whether_a_worker_runs(
+    engine: ScriptedServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a new user forgets; said once."""
+    monkeypatch.setattr(workflow_client, "HINT_AFTER_S", 0.0)
+    engine.replies[LOOK] = [ended(status="running")] * 4 + [ended(step("add", sum=3))]
+    code, out, err = submit("add", "--worker", "math")
+    assert (code, out) == (0, "flowherd-add w-1: completed\n  sum: 3\n")
+    assert err.count("does a worker of type 'math' run? flowherd run APP") == 1
+
+
+def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer, submit: Submit) -> None:
+    """130, as shells say it."""
+    engine.replies[LOOK] = ended(status="running")
+
+    def interrupt_once_it_waits() -> None:
+        while LOOK not in {request.path for request in engine.seen}:
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt_once_it_waits)
+    thread.start()
+    code, _, err = submit("add")
+    thread.join()
+    assert (code, err) == (128 + signal.SIGINT, "")
+
+
+# What is wrong with the words
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "say what to submit: flowherd submit NAME, or --definition FILE"),
+        (["add", "-P", "a"], "-P a: expected key=value, such as -P count=3"),
+        (["add", "-P", "=1"], "-P =1: expected key=value"),
+        (["add", "--input", "[1]"], "--input: a JSON object"),
+        (["add", "--input", "{"], "--input: a JSON object"),
+        (["add", "--input", "@none.json"], "--input @none.json: No such file or directory"),
+        (["add", "--input", "@bytes"], "--input @bytes: a JSON object"),
+        (["--definition", "none.yaml"], "--definition none.yaml: No such file or directory"),
+        (["--definition", "."], "--definition .: Is a directory"),
+        (["add", "--definition", "bytes"], "submit add or --definition bytes, not both"),
+        (["add", "--inptu", "{}"], "--input"),
+    ],
+)
+def test_wrong_words_are_exit_2_and_name_the_place(
+    engine: ScriptedServer, submit: Submit, folder: Path, words: list[str], said: str
+) -> None:
+    """Before the engine has heard anything."""
+    (folder / "bytes").write_bytes(b"\xff\xfe{")
+    code, out, err = submit(*words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+    assert not engine.seen
+
+
+# What is wrong with the engine
+
+
+def test_an_engine_that_does_not_answer_is_one_line_with_a_remedy(submit: Submit) -> None:
+    """The first thing a new user meets."""
+    code, out, err = submit("add", url=NOBODY)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"flowherd: {NOBODY}: ConnectError: ")
+    assert "flowherd engine starts one" in err
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "said"),
+    [
+        (Reply(200, "<html>hello"), 1, "is --api-url right?"),
+        (Reply(200, {"id": 1}), 1, "is --api-url right?"),
+        (Reply(404), 1, "is --api-url right?"),
+        (Reply(307, "", {"location": "https://elsewhere/"}), 1, "status 307: https://elsewhere/"),
+        (Reply(401, {"error": {}}), 4, "check KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"),
+        (Reply(422, "activities[0].worker:\n  missing"), 1, "status 422: activities[0].worker: missing"),
+        (Reply(500, "boom"), 1, "status 500: boom"),
+    ],
+)
+def test_an_engine_that_refuses_is_one_line(
+    engine: ScriptedServer, submit: Submit, reply: Reply, code: int, said: str
+) -> None:
+    """With the call, the status and the engine's own words."""
+    engine.replies[DEPLOY] = reply
+    got, out, err = submit("add")
+    assert (got, out, err.count("\n")) == (code, "", 1)
+    assert f"flowherd: {engine.url}: POST {DEPLOY}: status {reply.status}" in err
+    assert said in err
+
+
+def test_credentials_are_one_token_for_all_calls(
+    engine: ScriptedServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none at all without a client id."""
+    submit("add")
+    assert not any("authorization" in request.headers for request in engine.seen)
+    engine.seen.clear()
+    monkeypatch.setenv("KRUXIAFLOW_CLIENT_ID", "me")
+    monkeypatch.setenv("KRUXIAFLOW_CLIENT_SECRET", "canary")
+    engine.replies["/api/v1/oauth/token"] = Reply(200, {"access_token": "t", "expires_in": 60})
+    assert submit("add")[0] == 0
+    tokens = [request for request in engine.seen if request.path == "/api/v1/oauth/token"]
+    others = [request for request in engine.seen if request.path != "/api/v1/oauth/token"]
+    assert len(tokens) == 1
+    assert {request.headers["authorization"] for request in others} == {"Bearer t"}
+    engine.replies["/api/v1/oauth/token"] = Reply(401)
+    code, _, err = submit("add")
+    assert code == 4
+    assert "KRUXIAFLOW_CLIENT_SECRET" in err
+    assert "canary" not in err
+
+
+def test_a_token_that_is_refused_is_fetched_again_once(
+    engine: ScriptedServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workflow may take longer than a token lives; a second refusal is the engine's word."""
+    monkeypatch.setenv("KRUXIAFLOW_CLIENT_ID", "me")
+    monkeypatch.setenv("KRUXIAFLOW_CLIENT_SECRET", "canary")
+    engine.replies["/api/v1/oauth/token"] = [Reply(200, {"access_token": token}) for token in "ab"]
+    engine.replies[LOOK] = [ended(status="running"), Reply(401), ended(step("add", sum=3))]
+    assert submit("add")[:2] == (0, "flowherd-add w-1: completed\n  sum: 3\n")
+    looks = [request.headers["authorization"] for request in engine.seen if request.path == LOOK]
+    assert looks == ["Bearer a", "Bearer a", "Bearer b"]
+    engine.replies["/api/v1/oauth/token"] = Reply(200, {"access_token": "c"})
+    engine.replies[LOOK] = [ended(status="running"), Reply(401)]
+    assert submit("add")[0] == 4

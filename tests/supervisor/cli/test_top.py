@@ -1,0 +1,140 @@
+"""`flowherd top`: what it shows of the news it gets, what its keys order, and what it is without a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("textual", reason="the live view is an extra: pip install 'flowherd[top]'")
+
+from status_kit import CHILD, DOCUMENT
+from textual.widgets import DataTable, RichLog, Static
+
+from flowherd.errors import ConfigurationError
+from flowherd_supervisor.cli.feed import Happened, News, Silent, Status
+from flowherd_supervisor.cli.top import top
+from flowherd_supervisor.cli.top_app import TopApp, line_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+DIED = {
+    "id": 7,
+    "at": 1.0,
+    "level": "warning",
+    "event": "process_died",
+    "process": 1,
+    "cause": "was killed by SIGKILL",
+}
+
+
+class Told:
+    """A feed that says what the test says."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[News] = asyncio.Queue()
+        self.orders: list[tuple[str, int | None]] = []
+
+    async def news(self) -> AsyncIterator[News]:
+        while True:
+            yield await self.queue.get()
+            self.queue.task_done()
+
+    async def order(self, name: str, processes: int | None = None) -> str:
+        self.orders.append((name, processes))
+        return "accepted"
+
+    async def tell(self, *news: News) -> None:
+        for one in news:
+            self.queue.put_nowait(one)
+        async with asyncio.timeout(10):
+            await self.queue.join()
+
+
+def shown(app: TopApp, name: str) -> str:
+    return str(app.query_one(name, Static).render())
+
+
+async def test_it_shows_every_process_and_every_event_as_it_comes() -> None:
+    """A killed process is visible, with its cause named."""
+    feed = Told()
+    app = TopApp(feed)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await feed.tell(Status(DOCUMENT | {"children": [CHILD, CHILD | {"process": 1, "phase": "starting"}]}))
+        await feed.tell(Happened(DIED))
+        await pilot.pause()
+        table = app.query_one("#processes", DataTable)
+        assert table.row_count == 2
+        assert str(table.get_row_at(1)[2]) == "starting"
+        events = "\n".join(line.text for line in app.query_one("#events", RichLog).lines)
+        assert "process_died" in events
+        assert "process=1  cause=was killed by SIGKILL" in events
+        assert "processes ready" in shown(app, "#headline")
+        await feed.tell(Status(DOCUMENT | {"children": [CHILD]}))
+        await pilot.pause()
+        assert table.row_count == 1
+
+
+async def test_when_nobody_answers_it_says_so_and_goes_on_when_somebody_does() -> None:
+    """The process that serves it is replaced now and then."""
+    feed = Told()
+    app = TopApp(feed)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await feed.tell(Silent("connection refused"))
+        await pilot.pause()
+        assert "nobody answers: connection refused" in shown(app, "#headline")
+        await feed.tell(Status(DOCUMENT))
+        await pilot.pause()
+        assert "nobody" not in shown(app, "#headline")
+
+
+async def test_keys_are_orders() -> None:
+    """One more or fewer than are wanted, not than are there."""
+    feed = Told()
+    app = TopApp(feed)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("plus")  # nothing is known yet: no order
+        await feed.tell(Status(DOCUMENT | {"processes": {"wanted": 4, "ready": 2}, "polling": True}))
+        await pilot.press("plus", "minus", "p", "r", "s")
+        await feed.tell(Status(DOCUMENT | {"polling": False}))
+        await pilot.press("p", "q")
+    assert feed.orders == [
+        ("scale", 5), ("scale", 3), ("quiet", None), ("restart", None), ("stacks", None), ("resume", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a\x1b[31mred", r"name=a\x1b[31mred"),
+        ("[bold]x[/]", "name=[bold]x[/]"),
+        ("one\ntwo", r"name=one\ntwo"),
+    ],
+)
+def test_s6_no_name_reaches_the_terminal_as_more_than_text(value: str, text: str) -> None:
+    """Faults S6: the names of activities come from users."""
+    line = line_of(DIED | {"name": value})
+    assert text in line.plain
+    assert line.spans == []
+
+
+class Terminal:
+    """A stream that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An extra that is missing is no traceback."""
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.delitem(sys.modules, "flowherd_supervisor.cli.top_app", raising=False)
+    monkeypatch.setitem(sys.modules, "textual", None)
+    with pytest.raises(
+        ConfigurationError, match=r"pip install 'flowherd\[top\]', or use flowherd top --once"
+    ):
+        top(admin="127.0.0.1:1", pid=None, once=False)

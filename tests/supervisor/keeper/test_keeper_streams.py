@@ -1,0 +1,158 @@
+"""`/api/events`: what watchers see, in order and once; and that they cost little and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from flowherd.link.messages import encode, noted
+from flowherd_supervisor.keeper.event_stream import KEPT, MOST_WATCHERS, EventLog, OwnLog, Streams
+
+if TYPE_CHECKING:
+    import pytest
+
+
+class Watcher:
+    """A browser's EventSource."""
+
+    def __init__(self, streams: Streams, last_seen: bytes = b"") -> None:
+        self.events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self._leave = asyncio.Event()
+        headers = {b"last-event-id": last_seen} if last_seen else {}
+        self.task = asyncio.get_running_loop().create_task(streams.serve(headers, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        await self._leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        for block in message.get("body", b"").decode().split("\n\n"):
+            lines = dict(line.split(": ", 1) for line in block.splitlines())
+            if "event" in lines:
+                self.events.put_nowait((lines["event"], msgspec.json.decode(lines["data"])))
+
+    async def next(self, kind: str) -> Any:
+        async with asyncio.timeout(10):
+            while True:
+                event, data = await self.events.get()
+                if event == kind:
+                    return data
+
+    async def leave(self) -> None:
+        self._leave.set()
+        async with asyncio.timeout(10):
+            await self.task
+
+
+async def test_what_happens_is_seen_at_once_and_in_order_and_the_status_beside_it() -> None:
+    """A killed process is visible within a second; an event does not wait for the next status."""
+    events = EventLog()
+    events.add(1.0, "info", "process_ready", {"process": 0})
+    watcher = Watcher(Streams(events, lambda: {"state": "running"}))
+    assert (await watcher.next("happened"))["event"] == "process_ready"
+    assert await watcher.next("status") == {"state": "running"}
+    other = threading.Thread(target=events.add, args=(2.0, "warning", "process_died", {"process": 1}))
+    other.start()
+    seen = await watcher.next("happened")
+    other.join()
+    assert (seen["event"], seen["process"], seen["level"]) == ("process_died", 1, "warning")
+    await watcher.leave()
+
+
+async def test_who_comes_back_sees_what_it_has_missed_and_nothing_twice() -> None:
+    """The browser says what it saw last; numbers hold from one keeper to the next."""
+    events = EventLog()
+    for second in range(5):
+        events.add(100.0 + second, "info", f"event_{second}", {})
+    watcher = Watcher(Streams(events, dict))
+    seen = [await watcher.next("happened") for _ in range(5)]
+    await watcher.leave()
+    successor = EventLog()
+    for second in range(6):
+        successor.add(100.0 + second, "info", f"event_{second}", {})
+    again = Watcher(Streams(successor, dict), last_seen=str(seen[3]["id"]).encode())
+    assert [(await again.next("happened"))["event"] for _ in range(2)] == ["event_4", "event_5"]
+    await again.leave()
+
+
+async def test_watchers_share_one_document_and_leave_nothing_behind() -> None:
+    """Sixteen browsers must not measure the host sixteen times a second."""
+    made: list[int] = []
+
+    def status() -> dict[str, int]:
+        made.append(1)
+        return {"made": len(made)}
+
+    events = EventLog()
+    streams = Streams(events, status)
+    watchers = [Watcher(streams) for _ in range(MOST_WATCHERS)]
+    for watcher in watchers:
+        assert await watcher.next("status") == {"made": 1}
+    assert streams.full
+    for watcher in watchers:
+        await watcher.leave()
+    assert not streams.full
+    assert events._listeners == []
+
+
+async def test_a_watcher_whose_last_seen_is_nonsense_sees_everything() -> None:
+    """What a stranger sends is not trusted, and no reason to fall over."""
+    events = EventLog()
+    events.add(1.0, "info", "one", {})
+    for nonsense in (b"-1", b"abc", b"9" * 50, "²".encode("latin-1")):
+        watcher = Watcher(Streams(events, dict), nonsense)
+        assert (await watcher.next("happened"))["event"] == "one"
+        await watcher.leave()
+
+
+def test_events_of_one_moment_have_different_numbers_and_the_oldest_are_forgotten() -> None:
+    """A storm must not fill the keeper's memory."""
+    events = EventLog()
+    for _ in range(KEPT + 10):
+        events.add(5.0, "info", "same", {})
+    numbers = [one["id"] for one in events.after(0)]
+    assert len(numbers) == len(set(numbers)) == KEPT
+    assert numbers == sorted(numbers)
+
+
+def test_the_keepers_own_log_tells_what_belongs_to_the_events(caplog: pytest.LogCaptureFixture) -> None:
+    """A lost lease is seen by the keeper alone. Nothing but plain values is taken."""
+    del caplog
+    events = EventLog()
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    logger = logging.getLogger("test_own_log")
+    handler = OwnLog(events)
+    logger.addHandler(handler)
+    try:
+        log = structlog.stdlib.get_logger("test_own_log")
+        log.warning("lease_lost", activity_id="a-1", process="keeper", odd=object())
+        log.warning("something_else")
+    finally:
+        logger.removeHandler(handler)
+    [one] = events.after(0)
+    assert (one["event"], one["level"], one["activity_id"]) == ("lease_lost", "warning", "a-1")
+    assert "odd" not in one
+    assert "process" not in one
+
+
+def test_a_note_fits_into_a_message_whatever_it_holds() -> None:
+    """A drain may name thousands of undelivered activities."""
+    fields = {
+        "undelivered": ["x" * 40] * 5000,
+        "activities": {str(n): "loop" for n in range(5000)},
+        "text": "\ud800" * 100_000,
+        "n": 3,
+    }
+    note = noted(1.0, "info", "stopped", fields)
+    assert note.fields["undelivered"] == note.fields["activities"] == 5000
+    assert note.fields["n"] == 3
+    assert len(encode(note)) < 10_000

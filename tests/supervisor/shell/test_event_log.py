@@ -1,0 +1,132 @@
+"""What a supervisor says: one line an event, causes in words, a banner; asserted as it is read."""
+
+from __future__ import annotations
+
+import io
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flowherd.ends import OURS
+from flowherd_supervisor.core.actions import Level, Note
+from flowherd_supervisor.core.events import KEEPER
+from flowherd_supervisor.shell.event_log import Banner, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BANNER = Banner(
+    version="0.1.0",
+    app="app:registry",
+    worker_type="py-std",
+    worker_id="host-1",
+    api_url="http://engine:8080",
+    shares=(4, 4, 4, 4),
+    usable_cpus=8,
+    automatic=True,
+    admin="127.0.0.1:9464 and /run/1.sock",
+)
+
+
+@pytest.fixture(autouse=True)
+def _hear_all(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level(logging.INFO):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [
+        (0, "exited with code 0"),
+        (3 << 8, "exited with code 3"),
+        (signal.SIGSEGV, "was killed by SIGSEGV"),
+        (signal.SIGKILL, "was killed by SIGKILL (out of memory?)"),
+        (signal.SIGABRT | 0x80, "was killed by SIGABRT"),
+        (40, "was killed by signal 40"),
+    ],
+)
+def test_c10_a_wait_status_is_said_in_words(
+    caplog: pytest.LogCaptureFixture, status: int, cause: str
+) -> None:
+    """Faults C7, C10: the signal by its name; with or without a core dump."""
+    say(Note("process_died", {"process": 2, "status": status, "running": 1}))
+    assert caplog.messages == [f"event='process_died' process=2 running=1 cause='{cause}'"]
+
+
+def test_whom_we_have_killed_did_not_run_out_of_memory(caplog: pytest.LogCaptureFixture) -> None:
+    """A cause that sends people looking for memory must be a guess, not an insult."""
+    fields = {"process": 2, "status": signal.SIGKILL | OURS, "killed_for": "it hung"}
+    say(Note("process_exited", fields))
+    assert "cause='was killed by flowherd: it hung'" in caplog.text
+    say(Note("process_exited", {"process": 2, "status": 0, "killed_for": "it hung"}))
+    assert "cause='exited with code 0'" in caplog.text
+
+
+def test_the_keeper_goes_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    """Process -1 would be a riddle."""
+    say(Note("process_ready", {"process": KEEPER}))
+    assert caplog.messages == ["event='process_ready' process='keeper'"]
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_a_note_is_as_loud_as_it_says(caplog: pytest.LogCaptureFixture, level: Level) -> None:
+    """Levels are what people filter by."""
+    say(Note("x", {}, level))
+    assert [record.levelname for record in caplog.records] == [level.name]
+
+
+def test_c18_a_traceback_follows_its_line_once_as_it_is(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Faults C18."""
+    say(Note("boot_failed", {"reason": "x"}, Level.ERROR, "Traceback:\n  1 / 0\n\n"))
+    assert capsys.readouterr().err == "Traceback:\n  1 / 0\n"
+    assert "Traceback" not in caplog.text
+
+
+def test_the_banner_is_a_few_aligned_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a person reads at the start."""
+    BANNER.say("text")
+    title, *lines = capsys.readouterr().err.splitlines()
+    assert title == "flowherd"
+    assert {line[:15] for line in lines} >= {"  concurrency  ", "  engine       "}
+    assert lines[4:] == [
+        "  processes    4 of 8 usable CPUs",
+        "  concurrency  16 = 4+4+4+4 (auto)",
+        "  status       127.0.0.1:9464 and /run/1.sock",
+    ]
+
+
+def test_the_banner_is_one_record_in_json_mode(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing but records on stderr then."""
+    BANNER.say("json")
+    assert capsys.readouterr() == ("", "")
+    (line,) = caplog.messages
+    assert line.startswith("event='starting' version='0.1.0, Python 3")
+    assert "concurrency='16 = 4+4+4+4 (auto)'" in line
+
+
+def test_many_shares_are_counted_not_listed(caplog: pytest.LogCaptureFixture) -> None:
+    """64 processes would fill the screen."""
+    many = Banner("1", "a", "w", "i", "u", (2,) * 64, 64, automatic=False, admin="off")
+    many.say("json")
+    assert "concurrency='128 = 64 shares'" in caplog.text
+
+
+class _Closed(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_c27_nobody_listening_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults C27: `flowherd run … | head` must not leave workers without a supervisor."""
+    monkeypatch.setattr(sys, "stderr", _Closed())
+    say(Note("boot_failed", {}, Level.ERROR, "Traceback"))
+    BANNER.say("text")

@@ -1,0 +1,135 @@
+"""The supervisor's one place to wait: signals, messages and silence; signals go to this very process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flowherd.link.link import Link
+from flowherd.link.messages import Ready
+from flowherd_supervisor.shell.inbox import HEARD, Inbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CEILING_S = 10.0
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    inbox = Inbox()
+    yield inbox
+    inbox.close()
+
+
+def send(number: signal.Signals) -> None:
+    """To this thread: a test runner has others, which the supervisor has not, and they would take some of them."""
+    signal.pthread_kill(threading.get_ident(), number)
+
+
+@pytest.mark.parametrize("number", HEARD, ids=lambda number: number.name)
+def test_every_signal_of_the_interface_wakes_and_is_told(inbox: Inbox, number: signal.Signals) -> None:
+    """None of them ends or stops the supervisor by itself."""
+    send(number)
+    assert number in inbox.wait(CEILING_S)
+
+
+def test_p15_the_last_of_a_thousand_signals_is_heard_too(inbox: Inbox) -> None:
+    """Faults P15: a CONT that was dropped behind many others would leave the host paused for ever."""
+    for _ in range(1000):
+        send(signal.SIGUSR1)
+    send(signal.SIGCONT)
+    heard = inbox.wait(CEILING_S)
+    assert (len(heard), heard[-1]) == (1001, signal.SIGCONT)
+
+
+def test_signals_that_come_together_are_told_in_the_order_the_kernel_hands_them_over(inbox: Inbox) -> None:
+    """Faults P15: a handler that interrupts another writes first, and a CONT right behind a TSTP leaves all quiet.
+
+    Of signals that wait together the kernel hands over the lowest number first.
+    """
+    together = {signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, together)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        send(number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, together)
+    assert inbox.wait(CEILING_S) == [signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM]
+
+
+def test_a_signal_before_the_wait_is_not_lost(inbox: Inbox) -> None:
+    """The race that `sigsuspend` was made for."""
+    send(signal.SIGHUP)
+    send(signal.SIGTERM)
+    assert {signal.SIGHUP, signal.SIGTERM} <= set(inbox.wait(inf))
+    assert signal.SIGTERM not in inbox.wait(0.0)
+
+
+def test_p15_hundreds_of_random_signals_are_all_told_in_their_order(inbox: Inbox) -> None:
+    """Faults P15: handlers only write to the wakeup descriptor."""
+    rng = Random(15)
+    kinds = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1]
+    sent = [rng.choice(kinds) for _ in range(500)]
+    told: list[signal.Signals] = []
+    for number in sent:
+        send(number)
+        if rng.random() < 0.3:
+            told += inbox.wait(0.0)
+    told += inbox.wait(0.0)
+    assert [number for number in told if number in kinds] == sent
+
+
+def test_more_signals_than_the_socket_holds_block_nobody(inbox: Inbox) -> None:
+    """A storm may lose some, never hang or raise; what matters is sent again."""
+    for _ in range(3000):
+        send(signal.SIGUSR1)
+    assert Counter(inbox.wait(0.0))[signal.SIGUSR1] > 100
+
+
+def test_a_message_wakes_until_it_is_read(inbox: Inbox) -> None:
+    """The inbox reads nothing: the supervisor does, in its own order."""
+    ours, theirs = Link.pair()
+    inbox.watch(ours)
+    theirs.send(Ready())
+    started = time.monotonic()
+    assert inbox.wait(CEILING_S) == inbox.wait(CEILING_S) == []
+    assert time.monotonic() - started < CEILING_S
+    ours.close()
+    theirs.close()
+
+
+def test_a_link_at_its_end_wakes_no_more_once_forgotten(inbox: Inbox) -> None:
+    """Otherwise the supervisor would spin until the process has been reaped; forgetting twice is no error."""
+    ours, theirs = Link.pair()
+    inbox.watch(ours)
+    theirs.close()
+    inbox.wait(CEILING_S)
+    inbox.forget(ours)
+    inbox.forget(ours)
+    started = time.monotonic()
+    inbox.wait(0.05)
+    assert time.monotonic() - started >= 0.04
+    ours.close()
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, -5.0])
+def test_a_deadline_in_the_past_returns_at_once(inbox: Inbox, timeout_s: float) -> None:
+    """The state's next deadline may be over when we come to wait."""
+    started = time.monotonic()
+    assert inbox.wait(timeout_s) == []
+    assert time.monotonic() - started < CEILING_S
+
+
+def test_closing_gives_signals_back() -> None:
+    """`flowherd dev` and tests live on after it."""
+    before = {number: signal.getsignal(number) for number in HEARD}
+    inbox = Inbox()
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    inbox.close()
+    assert {number: signal.getsignal(number) for number in HEARD} == before

@@ -1,0 +1,267 @@
+"""A worker's table of attempts with scripted handlers and an engine in memory; it asserts only invariants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+from virtual_time import now
+from worker_kit import open_segment
+
+from flowherd import Registry
+from flowherd.client.circuit import Circuit
+from flowherd.client.protocol import Batch
+from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.stepping import LoopMeter
+from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
+from flowherd.settings.worker_config import WorkerConfig
+from flowherd.testing import FakeEngine, make_activity
+from flowherd.worker.attempts import Attempts
+from flowherd.worker.executors import Executors
+from flowherd.worker.reporter import Reporter
+from flowherd.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from flowherd.isolates.in_isolate import IsolatedAttempt
+    from flowherd.ledger import Record
+    from flowherd.link.messages import Stopped
+    from flowherd.model import Activity, Outcome
+    from flowherd.worker.attempt import Attempt
+
+
+class State(Enum):
+    """Where a record stands, in the words of the tests."""
+
+    CLAIMED = "claimed"
+    RUNNING = "running"
+    REPORTING = "reporting"
+    DETACHED = "detached"
+    ISOLATED = "apart"
+    CRASHED = "dead"
+
+
+def state_of(record: Record) -> State:
+    """The pair as one word."""
+    if record.claim is not Claim.HELD:
+        return {Claim.REPORTING: State.REPORTING, Claim.CRASHED: State.CRASHED, Claim.CLOSED: State.DETACHED}[
+            record.claim
+        ]
+    if record.handler <= Handler.ADMITTED:
+        return State.CLAIMED
+    return State.ISOLATED if record.is_isolated else State.RUNNING
+
+
+class Handlers:
+    """Handlers that end when they are told to; `begun` counts their starts by activity id."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.running: Counter[str] = Counter()
+        self.ends: dict[str, asyncio.Event] = {}
+        self.registry = Registry()
+        for handler in (self.work, self.fail, self.stubborn):
+            self.registry.register(_async_function(handler))
+
+    def end(self, *activity_ids: str) -> None:
+        for activity_id in activity_ids:
+            self.ends.setdefault(activity_id, asyncio.Event()).set()
+
+    @contextlib.contextmanager
+    def _noted(self, activity_id: str):
+        self.begun[activity_id] += 1
+        self.running[activity_id] += 1
+        try:
+            yield self.ends.setdefault(activity_id, asyncio.Event())
+        finally:
+            self.running[activity_id] -= 1
+
+    async def work(self, activity_id: str) -> dict[str, Any]:
+        """Completes when told to."""
+        with self._noted(activity_id) as end:
+            await end.wait()
+            return {"by": activity_id}
+
+    async def fail(self, activity_id: str) -> None:
+        """Fails when told to."""
+        with self._noted(activity_id) as end:
+            await end.wait()
+            raise ValueError("told to fail")
+
+    async def stubborn(self, activity_id: str) -> dict[str, Any]:
+        """Completes when told to, and hears nothing else."""
+        with self._noted(activity_id) as end:
+            while not end.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await end.wait()
+            return {"by": activity_id}
+
+
+def _async_function(method: Any) -> Any:
+    name = method.__name__
+
+    async def handler(ctx: Any, params: dict[str, Any]) -> Any:
+        del params
+        return await method(ctx.activity_id)
+
+    handler.__name__ = name
+    return handler
+
+
+class Isolates:
+    """Where suspects run, without any process: each ends when it is told how."""
+
+    segment = None
+
+    def __init__(self) -> None:
+        self.runs: dict[str, IsolatedAttempt] = {}
+
+    def begin(self, run: IsolatedAttempt) -> None:
+        self.runs[run.ids["activity_id"]] = run
+        run.begin(lambda: None)
+
+    def end(self, activity_id: str, outcome: Outcome) -> None:
+        self.runs.pop(activity_id).finish(outcome)
+
+
+class Table:
+    """`Attempts` with everything around it."""
+
+    def __init__(
+        self, *, slots: int = 2, records: int = 20, isolates: Isolates | None = None, **settings: Any
+    ) -> None:
+        self.engine = FakeEngine()
+        self.ledger = Ledger(processes=1, records=records)
+        self.segment = open_segment(self.ledger)
+        self.writer = RecordWriter(self.segment)
+        self.handlers = Handlers()
+        self.acknowledged = 0
+        config = WorkerConfig(worker_id="t", concurrency=slots, **settings)
+        self.isolates = isolates or Isolates()
+        self.meter = LoopMeter()
+        executors = Executors(
+            self.handlers.registry,
+            config,
+            ThreadPool(1),
+            RunEnvironment(meter=self.meter),
+            isolates,  # type: ignore[arg-type]
+        )
+        self.circuit = Circuit()
+        self.reporter = Reporter(self.engine, self.circuit, config.call_deadline_s)
+        self.attempts = Attempts(
+            config,
+            self.engine,
+            self.writer,
+            executors,
+            self.reporter,
+            self.meter,
+            self.ledger.crash_history,
+            self.ledger.segments,
+            self._acknowledge,
+            lambda: None,
+        )
+        self.slots = self.attempts.slots
+        self._polls = 0
+
+    def _acknowledge(self) -> None:
+        self.acknowledged += 1
+
+    def bring(self, *activities: Activity, poll: str | None = None) -> str:
+        """A poll that brings `activities` to the free slots; returns its worker_id."""
+        self._polls += 1
+        worker_id = poll or f"t-{self._polls}"
+        batch = Batch([replace(activity, worker_id=worker_id) for activity in activities])
+        reserved = self.attempts.reserve(max(1, len(activities)))
+        self.attempts.polled(reserved, batch, asked_at=now())
+        return worker_id
+
+    def states(self) -> dict[str, State]:
+        """What the ledger says, by activity id."""
+        return {record.activity_id: state_of(record) for record in self.segment.records()}
+
+    def attempt(self, activity_id: str) -> Attempt:
+        """The one that is owed."""
+        return self.attempts._table._owed[activity_id]
+
+    def lose(self, activity_id: str) -> None:
+        """The keeper finds the lease lost and rings."""
+        for record in self.segment.records():
+            if record.activity_id == activity_id:
+                self.segment.judge(record, Standing.GONE, 0.0)
+        self.attempts.heed_verdicts()
+
+    def told(self, verb: str) -> list[tuple[str, str]]:
+        """The calls of a verb: activity id and worker_id."""
+        return [(call.activity_id, call.worker_id) for call in self.engine.of(verb)]
+
+    def count(self, cell: Cell) -> int:
+        return self.segment.get(cell)
+
+    def check(self) -> None:
+        """What must hold at any time."""
+        records = list(self.segment.records())
+        running = self.count(Cell.RUNNING)
+        assert 0 <= running <= 10**6
+        at_work = sum(self.handlers.running.values()) + len(self.isolates.runs)
+        assert running == at_work, (running, self.handlers.running, self.isolates.runs)
+        assert self.slots.held >= running
+        pages = len(self.writer._moved)  # of attempts that were claimed again
+        assert self.writer.free + len(records) + pages == self.segment.capacity
+        held = [r for r in records if r.is_owed]
+        assert len({r.activity_id for r in held}) == len(held)
+        over = sum(self.count(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))
+        owed = len(held) + self.attempts._table._rejecting
+        assert self.count(Cell.CLAIMED) == over + owed
+
+    async def rest(self) -> None:
+        """Lets everything happen that needs no time to pass."""
+        for _ in range(30):
+            await asyncio.sleep(0)
+
+
+def an_activity(activity_id: str = "a-1", name: str = "work", **fields: Any) -> Activity:
+    return make_activity(name, activity_id=activity_id, **fields)
+
+
+def surplus(*activity_ids: str) -> Any:
+    """A poll step that brings these whatever was asked for."""
+
+    async def step() -> Batch:
+        return Batch([replace(an_activity(id_), worker_id="p-1") for id_ in activity_ids])
+
+    return step
+
+
+class Rig:
+    """A worker that runs, with scripted handlers."""
+
+    def __init__(self, *, slots: int = 4, **settings: Any) -> None:
+        self.engine = FakeEngine()
+        self.segment = open_segment(Ledger(processes=1, records=60))
+        self.handlers = Handlers()
+        self.environment = RunEnvironment()
+        config = WorkerConfig(worker_id="host-1", concurrency=slots, **settings)
+        writer = RecordWriter(self.segment)
+        self.worker = Worker(config, self.handlers.registry, self.engine, writer, self.environment)
+        self.task = asyncio.get_running_loop().create_task(self.worker.run())
+
+    async def begin(self, *activity_ids: str, name: str = "work") -> None:
+        """Offers activities and returns when their handlers run."""
+        self.engine.offer(*(an_activity(id_, name) for id_ in activity_ids))
+        await asyncio.sleep(0.5)  # virtual time: see virtual_time.py
+        assert all(self.handlers.running[id_] for id_ in activity_ids)
+
+    async def stopped(self) -> tuple[Stopped, float]:
+        """The worker's last word, and how long it took."""
+        begun = now()
+        return await self.task, now() - begun
+
+    def codes(self) -> dict[str, str]:
+        return {call.activity_id: call.body["error"]["code"] for call in self.engine.of("fail")}
+
+    def states(self) -> list[State]:
+        return [state_of(record) for record in self.segment.records()]

@@ -1,0 +1,123 @@
+"""Real programs for system tests: an engine and a supervisor, started, watched and ended; it asserts nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowherd_supervisor.testkit import EngineProgram, SupervisorProgram, eventually
+from flowherd_supervisor.testkit.programs import CEILING_S, clean_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+__all__ = [
+    "APPS",
+    "CEILING_S",
+    "Engine",
+    "Host",
+    "clean_environment",
+    "eventually",
+    "running_engine",
+    "running_host",
+]
+
+
+class Engine(EngineProgram):
+    """The engine that users' tests get, with its journal: the oracle of ours."""
+
+    def __init__(self, *flags: str, **options: Any) -> None:
+        super().__init__(*flags, **options)
+        self._seen = 0
+        self._journal: list[dict[str, Any]] = []
+
+    def journal(self, wait_s: float = 0.0) -> list[dict[str, Any]]:
+        """Every claim and verdict so far; with `wait_s` it waits for at least one more."""
+        reply = self.http.get("/__test__/ledger", params={"after": self._seen, "wait_s": wait_s})
+        fresh = reply.json()["entries"]
+        self._journal += fresh
+        self._seen = self._journal[-1]["seq"] if self._journal else 0
+        return self._journal
+
+    def wait_for(self, event: str, count: int, within_s: float = CEILING_S) -> list[dict[str, Any]]:
+        """Waits until the journal holds `count` accepted entries of a kind, and returns them."""
+        give_up_at = time.monotonic() + within_s
+        while True:
+            found = self.entries(event)
+            if len(found) >= count:
+                return found
+            left_s = give_up_at - time.monotonic()
+            if left_s <= 0:
+                tail = "\n".join(map(str, self._journal[-50:]))
+                raise AssertionError(
+                    f"{len(found)} of {count} {event} within {within_s} s; the journal ends:\n{tail}"
+                )
+            self.journal(wait_s=min(left_s, 5.0))
+
+    def entries(self, event: str) -> list[dict[str, Any]]:
+        """The accepted entries of a kind so far."""
+        return [
+            entry for entry in self.journal() if entry["event"] == event and entry["verdict"] not in REFUSED
+        ]
+
+    def claims_per_activity(self) -> Counter[str]:
+        """How often each activity was handed out."""
+        return Counter(entry["activity_id"] for entry in self.entries("claim"))
+
+    def completions_per_activity(self) -> Counter[str]:
+        """How often each activity's completion was accepted; a repeat of the same is no second one."""
+        return Counter(
+            entry["activity_id"] for entry in self.entries("complete") if entry["attempt"] is not None
+        )
+
+
+REFUSED = frozenset({"gone", "conflict", "refused", "unknown", "not_found", "409", "404"})
+
+
+class Host(SupervisorProgram):
+    """The supervisor that users' tests get, with the apps of ours, and a URL where another engine is meant."""
+
+    def __init__(self, folder: Path, app: str, *flags: str, url: str = "", **options: Any) -> None:
+        self.folder = folder
+        runtime = folder / "r"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        admin = ["--admin", options.pop("admin")] if "admin" in options else []
+        options.setdefault("app_dir", APPS)
+        super().__init__(
+            folder, app, *(["--api-url", url] if url else []), *admin, *flags, runtime=runtime, **options
+        )
+
+    def get(self, path: str) -> httpx.Response:
+        """One of the admin pages, through the unix socket."""
+        return self.ask("GET", path)
+
+    def ready(self, processes: int) -> Host:
+        """Waits until so many workers are ready."""
+        self.wait_for_log("process_ready", processes + 1)
+        return self
+
+    def keeper(self) -> int:
+        """The keeper's pid."""
+        return [line["pid"] for line in self.log("process_started") if line["process"] == "keeper"][-1]
+
+
+APPS = Path(__file__).parents[1] / "system" / "apps"
+
+
+@contextlib.contextmanager
+def running_engine(*flags: str, **options: Any) -> Iterator[Engine]:
+    """An engine that ends with the block."""
+    with Engine(*flags, **options) as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def running_host(folder: Path, app: str, *flags: str, **options: Any) -> Iterator[Host]:
+    """A host that ends with the block."""
+    with Host(folder, app, *flags, **options) as host:
+        yield host

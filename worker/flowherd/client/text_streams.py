@@ -1,0 +1,177 @@
+"""Carries streamed text to the engine as far as that is easily done; it never fails or delays a handler.
+
+What comes close together goes in one call, at most every `EVERY_S`, and only every `UNHEARD_EVERY_S` while nobody
+listens. An attempt has at most one call under way and `MOST_CHARS` waiting; what is more is dropped, and so is what a
+failed call carried: a gap in the indexes tells of it. After a failed call all streams of this worker are silent for a
+while, and then one call finds out for all, so that an engine that is away is asked by few (protocol.md §10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from flowherd.backoff import Backoff
+from flowherd.errors import EngineError
+from flowherd.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from flowherd.client.protocol import Engine
+
+T = TypeVar("T")
+EVERY_S = 0.05
+UNHEARD_EVERY_S = 1.0
+MOST_CHARS = 65_536
+DEADLINE_S = 2.0  # of a call: text that comes later helps nobody
+CLOSE_S = 0.2
+_BACKOFF = Backoff(base_s=1.0, cap_s=10.0)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class EngineStreams:
+    """`flowherd.execution.environment.Streams` over an engine; make it on the loop the engine is called from."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.loop = asyncio.get_running_loop()
+        self._rng = random.Random()
+        self._failures = 0
+        self._silent_until = 0.0
+        self._tasks = Tasks()
+
+    def __repr__(self) -> str:
+        return f"<EngineStreams [{self._failures} failures in a row]>"
+
+    def open(self, activity_id: str) -> _Outlet:
+        """See `Streams.open`."""
+        return _Outlet(self, activity_id)
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds until a call may be made."""
+        return max(0.0, self._silent_until - self.loop.time())
+
+    def begin_call(self) -> int:
+        """Notes that a call begins, the only one after a failure; returns what `failed` asks for."""
+        if self._failures:
+            self._silent_until = self.loop.time() + DEADLINE_S
+        return self._failures
+
+    def succeeded(self) -> None:
+        """The engine has taken a call."""
+        self._failures, self._silent_until = 0, 0.0
+
+    def failed(self, error: EngineError, failures_before: int) -> None:
+        """It has not; calls that were under way together count once."""
+        if self._failures == failures_before:
+            self._failures += 1
+            self._silent_until = self.loop.time() + _BACKOFF.delay_s(self._failures, self._rng)
+        if self._failures == 1:
+            log.info("streams_interrupted", reason=str(error))
+
+    def spawn(self, outlet: _Outlet) -> None:
+        """Sends what waits in an outlet."""
+        self._tasks.spawn(outlet.send())
+
+    async def aclose(self) -> None:
+        """Ends all streams; what waits has `CLOSE_S` to be sent."""
+        await self._tasks.end(CLOSE_S)
+
+
+class _Outlet:
+    """`flowherd.execution.environment.Outlet` of one attempt."""
+
+    def __init__(self, streams: EngineStreams, activity_id: str) -> None:
+        self._streams = streams
+        self._activity_id = activity_id
+        self._lock = threading.Lock()
+        self._waiting: list[str] = []
+        self._chars = 0
+        self._index = 0
+        self._has_gap = False
+        self._is_sending = False
+        self._has_ended = False
+        self._error: str | None = None
+        self._hurry = asyncio.Event()
+
+    def put(self, text: str) -> None:
+        """See `Outlet.put`."""
+        with self._lock:
+            if self._has_ended:
+                return
+            if self._chars + len(text) > MOST_CHARS:
+                self._has_gap = True
+                return
+            self._waiting.append(text)
+            self._chars += len(text)
+            self._wake()
+
+    def end(self, error: str | None) -> None:
+        """See `Outlet.end`."""
+        with self._lock:
+            if not self._has_ended:
+                self._has_ended, self._error = True, error
+                self._wake()
+
+    def _wake(self) -> None:
+        """Called with the lock held, from any thread; the loop may be closed by now."""
+        with contextlib.suppress(RuntimeError):
+            if not self._is_sending:
+                self._is_sending = True
+                self._streams.loop.call_soon_threadsafe(self._streams.spawn, self)
+            elif self._has_ended:
+                self._streams.loop.call_soon_threadsafe(self._hurry.set)
+
+    async def send(self) -> None:
+        """Sends until nothing waits; on the loop, one at a time."""
+        while True:
+            while (silent_s := self._streams.silent_s) and not self._has_ended:
+                await self._pause(silent_s)
+            piece = self._take()
+            if piece is None or self._streams.silent_s:
+                return  # in silence a stream that has ended is given up
+            text, index = piece
+            if not text:
+                await self._call(self._streams.engine.stream_end(self._activity_id, self._error, DEADLINE_S))
+                return
+            heard = await self._call(
+                self._streams.engine.stream_text(self._activity_id, text, index, DEADLINE_S)
+            )
+            await self._pause(EVERY_S if heard else UNHEARD_EVERY_S)
+
+    def _take(self) -> tuple[str, int] | None:
+        """All that waits and its index; no text is the end of the stream, None a pause in it."""
+        with self._lock:
+            text, index = "".join(self._waiting), self._index
+            if not text and not self._has_ended:
+                self._is_sending = False
+                return None
+            self._waiting.clear()
+            self._chars = 0
+            self._index += 2 if self._has_gap else 1
+            self._has_gap = False
+            return text, index
+
+    async def _call(self, call: Coroutine[Any, Any, T]) -> T | None:
+        failures_before = self._streams.begin_call()
+        try:
+            result = await call
+        except EngineError as error:
+            self._streams.failed(error, failures_before)
+            return None
+        self._streams.succeeded()
+        return result
+
+    async def _pause(self, seconds: float) -> None:
+        """Ends early when the stream does."""
+        with contextlib.suppress(TimeoutError):  # the usual case
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()

@@ -1,0 +1,51 @@
+"""Ends copies of a worker that a handler's own fork has made and that would go on as the worker; it never forks.
+
+A copy that works for itself and leaves by itself, as `multiprocessing` makes them, is left alone (faults.md C14).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from flowherd.exits import Exit
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from flowherd.isolates.inside.connection import WorkerConnection
+    from flowherd.link.link import Link
+
+_is_copy = False
+
+
+def guard(loop: asyncio.AbstractEventLoop, link: Link | WorkerConnection) -> None:
+    """From now on a fork leaves a copy that has no link, and that ends when it comes back to `loop`.
+
+    Args:
+        loop: the worker's, of the calling thread.
+        link: to the supervisor, or an isolate's to its worker.
+
+    """
+    loop_thread = threading.get_ident()
+
+    def disarm() -> None:
+        global _is_copy  # noqa: PLW0603 - it is the process that is a copy
+        _is_copy = True
+        link.close()
+        if threading.get_ident() == loop_thread:
+            loop.call_soon(os._exit, Exit.INTERNAL)
+
+    os.register_at_fork(after_in_child=disarm)
+
+
+def is_copy() -> bool:
+    """True when this process is a copy made by a handler's fork: the ledger's cells are not its own to write."""
+    return _is_copy
+
+
+def leave_if_copied() -> None:
+    """Ends the process where a handler returns in a copy, which must not deliver what its original delivers."""
+    if _is_copy:
+        os._exit(Exit.INTERNAL)

@@ -1,0 +1,107 @@
+"""Counts how activities ended and how long they took, by name, in cells that their one writer adds to.
+
+Names come from a closed list, the activities of the app; whatever else comes is counted together as `OTHER`. Each end
+and each duration is stored at once, so that a crash loses none of them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from flowherd.ledger.histogram import BUCKETS, CELLS, bucket_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+OTHER = "other"
+_PLAUSIBLE = 1 << 52
+
+
+class Ended(IntEnum):
+    """The end of a claim."""
+
+    COMPLETED = 0
+    FAILED = 1
+    LOST = 2  # the engine gave it to somebody else
+    CRASHED = 3  # its process died; the keeper told the engine
+
+
+class Took(IntEnum):
+    """Durations of an activity."""
+
+    WAIT = 0  # from its claim to its handler's first step
+    RUN = 1  # from there to its outcome
+    REPORT = 2  # from there to the engine's verdict on it, outages included
+
+
+NUMBERS = len(Ended) + CELLS * len(Took)
+_FIRST = tuple(len(Ended) + CELLS * took for took in Took)
+
+
+class ActivityCounts:
+    """The counts of one incarnation, or of all that have ended; a single process writes them.
+
+    Args:
+        area: `area_bytes` of the shared map.
+
+    """
+
+    def __init__(self, area: memoryview) -> None:
+        self._cells = area.cast("Q")
+
+    def ended(self, entry: int, how: int) -> None:
+        """Counts an end; `how` is a member of `Ended`."""
+        self._cells[entry * NUMBERS + how] += 1
+
+    def took(self, entry: int, what: int, seconds: float) -> None:
+        """Counts a duration; `what` is a member of `Took`."""
+        cells, first = self._cells, entry * NUMBERS + _FIRST[what]
+        cells[first + bucket_of(seconds)] += 1
+        cells[first + BUCKETS] += max(0, int(seconds * 1e6))
+
+    def clear(self, entry: int) -> None:
+        """Sets an entry to nothing."""
+        first = entry * NUMBERS
+        self._cells[first : first + NUMBERS] = memoryview(bytes(8 * NUMBERS)).cast("Q")
+
+    def read(self, entry: int) -> tuple[int, ...]:
+        """All numbers of an entry; 0 for those that cannot be: user code may scribble here."""
+        first = entry * NUMBERS
+        return tuple(number if number < _PLAUSIBLE else 0 for number in self._cells[first : first + NUMBERS])
+
+    def move(self, entry: int, to: ActivityCounts, its_entry: int) -> None:
+        """Adds an entry's numbers to another table's, and clears them here.
+
+        Number by number, so that none is ever in neither; whoever dies in between leaves one of them in both.
+        """
+        for number, count in enumerate(self.read(entry)):
+            if count:
+                at = its_entry * NUMBERS + number
+                to._cells[at] = (to._cells[at] + count) % _PLAUSIBLE
+                self._cells[entry * NUMBERS + number] = 0
+
+
+def area_bytes(entries: int) -> int:
+    """Bytes for so many entries."""
+    return 8 * NUMBERS * entries
+
+
+def ends(numbers: Sequence[int], how: Ended) -> int:
+    """So many of an entry's claims have ended like this."""
+    return numbers[how]
+
+
+def buckets(numbers: Sequence[int], what: Took) -> Sequence[int]:
+    """An entry's durations, as counts by `flowherd.ledger.histogram`."""
+    return numbers[_FIRST[what] : _FIRST[what] + BUCKETS]
+
+
+def total_s(numbers: Sequence[int], what: Took) -> float:
+    """The sum of an entry's durations in seconds."""
+    return numbers[_FIRST[what] + BUCKETS] / 1e6
+
+
+def summed(parts: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """The numbers of several entries taken together."""
+    return tuple(map(sum, zip((0,) * NUMBERS, *parts, strict=True)))

@@ -1,0 +1,199 @@
+"""An outcome on its way to the engine: its bytes, and what follows from each answer. Pure but for the log.
+
+A delivery is not an outcome: an undelivered success stays a success and is never turned into a failure,
+except that the engine itself refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27), or that a proxy
+has done so for as long as the activity may run, counted from its first answer (faults.md N7).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.backoff import Backoff
+from flowherd.client.protocol import Answer, Verdict
+from flowherd.errors import ForeignReply
+from flowherd.model import Completed, Failed
+from flowherd.transport.progress import LARGE_BODY_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.backoff import Rng
+    from flowherd.client.protocol import Engine
+    from flowherd.errors import EngineError
+
+FAIL_TRIES = (
+    40  # `fail` is not idempotent, but a worker_id per poll makes a late repeat harmless (protocol.md §7)
+)
+_BACKOFF = Backoff()
+_IN_THE_END = {404: Verdict.UNKNOWN, 409: Verdict.GONE}  # else it is refused
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Delivered(Enum):
+    """The end of a delivery."""
+
+    ACCEPTED = "accepted"
+    REPLACED = "replaced"  # the engine refused the output; a failure that says so was delivered instead
+    GONE = "gone"  # the attempt was no longer ours
+    DROPPED = "dropped"  # the engine does not know the activity, or refuses every form of the outcome
+    WITHDRAWN = "withdrawn"  # nobody wanted it to be delivered any more
+
+
+class Again(Enum):
+    """The next try of a delivery that has not ended."""
+
+    NOW = "now"  # as soon as the circuit lets it
+    LATER = "later"  # after a pause of its own, since its error says nothing about other calls
+
+
+_ACCEPTED, _DELIVERED = Verdict.ACCEPTED, Delivered.ACCEPTED  # looked up for each activity, which is dear
+
+
+class Delivery:
+    """An outcome, encoded once for each worker_id, so that repeated tries send identical bytes.
+
+    Args:
+        activity_id: of the attempt.
+        worker_id: returns the one to speak under at the moment of a try, since a repeated claim replaces it
+            (protocol.md R11); None withdraws the delivery.
+        outcome: unchanged however often it is tried.
+        on_done: called once, with what became of it.
+        timeout_s: the activity's own limit, None where it has none: for so long a proxy's answer is no verdict.
+        sent_as: the worker_id for which `body` was encoded.
+        body: the completion's bytes, where somebody has made them already.
+
+    Attributes:
+        is_large: its body takes its time (faults.md N8).
+        in_doubt: an earlier try under the same worker_id may have arrived.
+        tries: those that ended without a verdict, but for a proxy's answers.
+
+    """
+
+    __slots__ = (
+        "_foreign_until", "_is_replacement", "_retries", "activity_id", "body", "in_doubt", "is_large", "on_done",
+        "outcome", "sent_as", "timeout_s", "tries", "worker_id",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        activity_id: str,
+        worker_id: Callable[[], str | None],
+        outcome: Completed | Failed,
+        on_done: Callable[[Delivered], None],
+        timeout_s: float | None = None,
+        sent_as: str = "",
+        body: bytes | None = None,
+    ) -> None:
+        self.activity_id = activity_id
+        self.worker_id = worker_id
+        self.outcome = outcome
+        self.on_done = on_done
+        self.timeout_s = timeout_s
+        self.sent_as = sent_as
+        self.body = body
+        self.is_large = isinstance(outcome, Completed) and len(outcome.output) > LARGE_BODY_BYTES
+        self.in_doubt = self._is_replacement = False
+        self.tries = self._retries = 0
+        self._foreign_until: float | None = None
+
+    def __repr__(self) -> str:
+        kind = "success" if isinstance(self.outcome, Completed) else "failure"
+        return f"<Delivery of {self.activity_id} [{kind}, {self.tries} tries]>"
+
+    def body_for(self, worker_id: str, engine: Engine) -> bytes:
+        """The bytes to send under that worker_id."""
+        if self.body is None or worker_id != self.sent_as:
+            if isinstance(self.outcome, Completed):
+                self.body = engine.encode_completion(worker_id, self.outcome)
+            else:
+                self.body = engine.encode_failure(worker_id, self.outcome)
+            self.sent_as, self.in_doubt = worker_id, False
+        return self.body
+
+    def answered(self, answer: Answer) -> Delivered | Again:
+        """The end that a verdict means, or the next try."""
+        verdict = answer.verdict
+        if verdict is _ACCEPTED:
+            if answer.detail:
+                log.warning("completion_warnings", activity_id=self.activity_id, warnings=answer.detail)
+            return Delivered.REPLACED if self._is_replacement else _DELIVERED
+        if verdict is Verdict.GONE and self.worker_id() not in {self.sent_as, None}:
+            return Again.NOW  # said about a worker_id that has been replaced since
+        if isinstance(self.outcome, Completed):
+            return self._success_refused(verdict, answer.detail, self.outcome)
+        if verdict is not Verdict.GONE:
+            log.error("failure_refused_by_engine", activity_id=self.activity_id, reason=answer.detail)
+            return Delivered.DROPPED
+        if not self.in_doubt:
+            return Delivered.GONE
+        return Delivered.REPLACED if self._is_replacement else _DELIVERED  # an earlier try had arrived (R10)
+
+    def _success_refused(self, verdict: Verdict, detail: str, outcome: Completed) -> Delivered | Again:
+        match verdict:
+            case Verdict.GONE:
+                log.warning("completion_not_ours_any_more", activity_id=self.activity_id, reason=detail)
+                return Delivered.GONE
+            case Verdict.UNKNOWN:
+                log.error("activity_unknown_to_engine", activity_id=self.activity_id, reason=detail)
+                return Delivered.DROPPED
+        log.error("output_refused", activity_id=self.activity_id, reason=detail)
+        self.outcome = _refused(len(self.body or b""), detail, outcome)
+        self.body, self.is_large, self.in_doubt, self._is_replacement = None, False, False, True
+        self.tries, self._foreign_until = 0, None
+        return Again.NOW
+
+    def failed(self, error: EngineError, now: float, limit_s: float) -> Delivered | Again:
+        """Notes a try without a verdict; the end, if that was the last one, or the next try.
+
+        Args:
+            error: of the try.
+            now: seconds.
+            limit_s: of activities that have none of their own.
+
+        """
+        log.debug("outcome_not_delivered_yet", activity_id=self.activity_id, reason=str(error))
+        self.in_doubt = self.in_doubt or error.in_doubt
+        if isinstance(error, ForeignReply):
+            return self._foreign(error, now, limit_s if self.timeout_s is None else self.timeout_s)
+        self.tries += 1
+        if isinstance(self.outcome, Failed) and self.tries >= FAIL_TRIES:
+            log.error("failure_given_up", activity_id=self.activity_id, tries=FAIL_TRIES)
+            return Delivered.DROPPED
+        return Again.LATER if error.is_of_the_call else Again.NOW
+
+    def _foreign(self, error: ForeignReply, now: float, limit_s: float) -> Delivered | Again:
+        """A proxy's answer is a verdict once such answers have come for `limit_s`; the first goes to the log."""
+        if self._foreign_until is None:
+            self._foreign_until = now + limit_s
+            log.warning(
+                "outcome_refused_by_a_proxy",
+                activity_id=self.activity_id,
+                reason=str(error),
+                tried_again_for_s=limit_s,
+            )
+        if now < self._foreign_until:
+            return Again.LATER
+        self.in_doubt = False
+        words = f"{error} (not in the engine's words, for {limit_s:g} s)"
+        return self.answered(Answer(_IN_THE_END.get(error.status, Verdict.REFUSED), words))
+
+    def pause_s(self, rng: Rng) -> float:
+        """Seconds until a try that comes `Again.LATER`."""
+        self._retries += 1
+        return _BACKOFF.delay_s(self._retries, rng)
+
+
+def _refused(size: int, detail: str, outcome: Completed) -> Failed:
+    """The failure that says that the engine, or a proxy before it, will never take an output's bytes."""
+    code, message = "INVALID_OUTPUT", f"the engine refused the output: {detail}"
+    if detail.startswith("status 413"):
+        code = "OUTPUT_TOO_LARGE"
+        message = (
+            f"the output of {size} bytes is more than the engine or a proxy takes: return a file instead"
+        )
+    return Failed(code, message, retryable=False, usage=outcome.usage, cost_usd=outcome.cost_usd)

@@ -1,0 +1,346 @@
+"""Decides which of a host's processes polls next, when, and for how much. Pure: hours are simulated in milliseconds.
+
+The engine has no long poll, so all that a host can do is ask often when there may be work, rarely when there is none,
+and never twice for the same answer. Three rules, each from what every process publishes about itself:
+
+    quick    after work of its own a process polls 2 ms later, since that usually makes the next step ready, then
+             again and again after a part of the time that has passed since; a sibling's empty poll counts as its own
+    turns    without work of its own it takes the first free place in the host's calendar: the host polls once an
+             interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll
+    leaving  at its due time a process that is busier than a sibling wakes that sibling instead, and polls only if
+             the sibling has not within 10 ms
+
+How much: what can start soon. What is claimed and has not begun is of no use to anybody: its lease runs, and a sibling
+could have begun it. So while polls come back full and this thread has always something to do, they ask for half as
+much; when it often has nothing to do, since a distant engine takes its time, for twice as much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flowherd.backoff import Rng
+    from flowherd.settings.worker_config import WorkerConfig
+    from flowherd.worker.siblings import Sibling, Siblings
+
+SOON_S = 0.002  # after work, or an acknowledged completion: that usually makes the next step ready
+RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
+CROWDED = 1 / 3  # of a period: a poll that comes sooner after another one tells too little
+GAP = 1 / 2  # of a period: what must be free after a place, or its owner would give it up
+IDLE_AFTER_S = 5.0  # without work for this long, polls spread out to the longest interval
+PATIENCE_S = 0.01  # how long a process that left its turn to a sibling waits for its poll
+CLOSE_S = 0.0005  # a timer may fire this early
+LAGGING_S = 0.02  # a loop that is this late should leave work to others
+MOST = 100  # activities a poll may ask for (protocol.md §4)
+LEAST = 16  # of what does nothing this is a millisecond or two of work; less would be polls instead
+BUSY, STARVING = 0.05, 0.1  # shares of the time in which the thread had nothing to do
+WINDOW_S = 0.02  # of full polls only, before they are judged
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Seconds between the polls of a host without work: at first, and at most after long idleness."""
+
+    interval_s: float
+    interval_max_s: float
+
+    def period_s(self, idle_s: float) -> float:
+        """The pause when the host has had no work for `idle_s` seconds."""
+        if idle_s < IDLE_AFTER_S:
+            return self.interval_s
+        return max(self.interval_s, min(self.interval_max_s, self.interval_s * idle_s / IDLE_AFTER_S))
+
+
+class Pace(NamedTuple):
+    """The memory of a process between its polls. Times are monotonic seconds. A tuple, as `Sibling`.
+
+    Attributes:
+        worked_at: when it last got work, or had an outcome acknowledged.
+        polled_at: when its last poll began.
+        drained_at: when its last poll began that brought less than was asked for.
+        due_at: its place in the calendar, 0 for none yet.
+        rang_at: when it last woke a sibling.
+        is_called: whether a sibling has woken it, so that it polls at once.
+        is_hungry: whether its last poll brought all that was asked for, and nothing that keeps it from more.
+        ramp: how much the next poll may ask for beside siblings.
+        jitter: of the next pause: processes forked together, and hosts started together, would poll in phase.
+
+    """
+
+    worked_at: float = 0.0
+    polled_at: float = 0.0
+    drained_at: float = 0.0
+    due_at: float = 0.0
+    rang_at: float = 0.0
+    is_called: bool = False
+    is_hungry: bool = False
+    ramp: int = 1
+    jitter: float = 1.0
+
+    def after_poll(
+        self, asked: int, found: int, began_at: float, now: float, rng: Rng, *, is_light: bool
+    ) -> Pace:
+        """The pace after a poll for `asked` activities that began at `began_at` and brought `found`.
+
+        How much may be asked for beside siblings begins at 1, doubles with each full batch and halves with each
+        empty one down to 2: a few heavy activities spread over the host, and many light ones are soon fetched a
+        hundred at a time.
+        """
+        is_full = found >= asked
+        ramp = self.ramp
+        if is_full:
+            ramp = min(2 * ramp, MOST)
+        elif not found:
+            ramp = max(ramp // 2, min(ramp, 2))
+        return self._replace(
+            worked_at=now if found else self.worked_at,
+            polled_at=began_at,
+            drained_at=self.drained_at if is_full else began_at,
+            due_at=0.0,
+            is_called=False,
+            is_hungry=is_full and is_light,
+            ramp=ramp,
+            jitter=rng.uniform(0.7, 1.0),
+        )
+
+    def after_failure(self, began_at: float, rng: Rng) -> Pace:
+        """The pace after a poll without an answer: the queue may hold anything."""
+        jitter = rng.uniform(0.7, 1.0)
+        return self._replace(polled_at=began_at, due_at=0.0, is_called=False, is_hungry=False, jitter=jitter)
+
+    def quick_at(self, drained_at: float, period_s: float, now: float, *, is_roomy: bool) -> float | None:
+        """The time at which its own work is reason to poll; None when the queue has long been empty since."""
+        if self.is_called or (self.is_hungry and is_roomy):
+            return now
+        since_work_s = drained_at - self.worked_at
+        if since_work_s < SOON_S - CLOSE_S:
+            return self.worked_at + SOON_S
+        return drained_at + since_work_s * RISE * self.jitter if since_work_s < period_s else None
+
+
+class Poll(NamedTuple):
+    """Poll now."""
+
+
+class Wait(NamedTuple):
+    """Look again at `until`, or when something has happened; `until` is published as the next poll's time."""
+
+    until: float
+
+
+class Leave(NamedTuple):
+    """Wake the sibling in segment `to`, which is freer, and look again at `until`."""
+
+    to: int
+    until: float
+
+
+Turn = Poll | Wait | Leave
+
+
+def decide(
+    pace: Pace, me: Sibling, siblings: Sequence[Sibling], rhythm: Rhythm, now: float, *, is_roomy: bool
+) -> tuple[Turn, Pace]:
+    """Decides what to do now; returns it with the pace that goes with it.
+
+    Args:
+        pace: what this process remembers.
+        me: its load and lag; the rest is not read.
+        siblings: the host's other processes.
+        rhythm: the host's pauses.
+        now: monotonic seconds.
+        is_roomy: whether at least half of what a poll can bring could start at once: worth a poll of its own.
+
+    """
+    drained_at, worked_at, polled_by_others_at = pace.drained_at, pace.worked_at, 0.0
+    if siblings:
+        _, _, polled, drained, worked, *_ = zip(*siblings, strict=True)
+        drained_at, worked_at = max(drained_at, *drained), max(worked_at, *worked)
+        polled_by_others_at = max(polled)
+    period_s = rhythm.period_s(now - worked_at)
+    due_at = pace.quick_at(drained_at, period_s, now, is_roomy=is_roomy)
+    if due_at is None:
+        is_taken = pace.due_at <= now + CLOSE_S and polled_by_others_at > now - CROWDED * period_s
+        if not pace.due_at or is_taken:
+            polled_at = max(pace.polled_at, polled_by_others_at)
+            pace = pace._replace(due_at=_free_place(polled_at, siblings, period_s * pace.jitter, now))
+        due_at = pace.due_at
+    if due_at > now + CLOSE_S:
+        return Wait(due_at), pace
+    freest = freer_than(me, siblings, now)
+    if freest is None:
+        return Poll(), pace
+    if now < pace.rang_at + PATIENCE_S:
+        return Wait(pace.rang_at + PATIENCE_S), pace
+    if max(pace.polled_at, polled_by_others_at) <= pace.rang_at:
+        return Poll(), pace  # whom it had woken did not come
+    return Leave(freest.number, now + PATIENCE_S), pace._replace(rang_at=now)
+
+
+def _free_place(polled_at: float, siblings: Sequence[Sibling], period_s: float, now: float) -> float:
+    """The first time that is a period after the host's last poll and between the places that others hold."""
+    place = max(polled_at + period_s, now)
+    for taken_at in sorted(one.next_poll_at for one in siblings if one.will_poll(now)):
+        if taken_at >= place + GAP * period_s:
+            break
+        place = max(place, taken_at + period_s)
+    return place
+
+
+def freer_than(me: Sibling, siblings: Sequence[Sibling], now: float) -> Sibling | None:
+    """The sibling that should poll instead: with less than half the load, or half the lag of a loop that lags."""
+    is_lagging = me.lag_s > LAGGING_S
+    if not me.load and not is_lagging:
+        return None  # nobody is freer than an idle process, and an idle host asks for each poll
+    freer = [
+        one
+        for one in siblings
+        if one.will_poll(now)
+        and (2 * one.load < me.load or (is_lagging and one.load <= me.load and 2 * one.lag_s < me.lag_s))
+    ]
+    return min(freer, key=_by_freedom, default=None)
+
+
+def helper(siblings: Sequence[Sibling], now: float) -> Sibling | None:
+    """The sibling to wake when there is probably more work than was taken: the freest that does not poll soon."""
+    resting = [one for one in siblings if one.will_poll(now) and one.next_poll_at > now + SOON_S]
+    return min(resting, key=_by_freedom, default=None)
+
+
+def _by_freedom(one: Sibling) -> tuple[int, float, float, int]:
+    return one.load, one.lag_s, one.polled_at, one.number
+
+
+class BatchSize:
+    """Learns from polls that came back full.
+
+    Args:
+        busy_s: returns seconds in which the loop's thread has ever had something to do, with a CPU for it or without.
+
+    """
+
+    def __init__(self, busy_s: Callable[[], float]) -> None:
+        self._busy_s = busy_s
+        self._since: tuple[float, float] | None = None
+        self.most = MOST
+
+    def found(self, asked: int, found: int, now: float) -> None:
+        """A poll that had asked for so many has brought so many."""
+        if found < max(asked, 1):
+            self._since = None
+            return
+        if self._since is None:
+            self._since = now, self._busy_s()
+            return
+        since, busy_before_s = self._since
+        if now - since < WINDOW_S:
+            return
+        self._since = now, self._busy_s()
+        idle_share = 1 - (self._since[1] - busy_before_s) / (now - since)
+        if idle_share <= BUSY:
+            self.most = max(min(self.most, asked) // 2, LEAST)
+        elif idle_share > STARVING:
+            self.most = min(self.most * 2, MOST)
+
+
+class PollPolicy:
+    """The part of a process in the host's polling: remembers its pace, tells its siblings, wakes them.
+
+    Times are seconds of the loop's clock.
+
+    Args:
+        config: the pauses of a host without work, and the most that a poll asks for.
+        siblings: the host's other processes.
+        now: work is taken to have been seen when a process begins.
+        rng: for pauses that differ.
+        busy_s: see `BatchSize`.
+
+    """
+
+    def __init__(
+        self, config: WorkerConfig, siblings: Siblings, now: float, rng: Rng, busy_s: Callable[[], float]
+    ) -> None:
+        self._rhythm = Rhythm(config.poll_interval_s, config.poll_interval_max_s)
+        self._poll_max = self._limit = config.poll_max
+        self._batch_size = BatchSize(busy_s)
+        self._siblings = siblings
+        self._rng = rng
+        self._pace = Pace()
+        self._worked_at = now
+
+    def __repr__(self) -> str:
+        return f"<PollPolicy {self._pace}>"
+
+    def next_at(self, now: float, *, is_roomy: bool) -> float:
+        """The time to poll, or to look again: at once if not later than `now`. Tells the siblings."""
+        pace = self._pace
+        if pace.worked_at != self._worked_at:
+            pace = pace._replace(worked_at=self._worked_at)
+        others = self._siblings.look(now)
+        turn, self._pace = decide(pace, self._siblings.me(), others, self._rhythm, now, is_roomy=is_roomy)
+        match turn:  # by names: for places Python 3.11 looks up a name that is new each time, and caches it
+            case Poll():
+                return now
+            case Wait(until=until):
+                self._siblings.say_next(until)
+                return until
+            case Leave(to=to, until=until):
+                self._siblings.say_next(until)
+                self._siblings.wake(to)
+                return until
+
+    @property
+    def most(self) -> int:
+        """Activities that a poll should ask for at most, whatever could start."""
+        return min(self._limit, self._batch_size.most)
+
+    def share_of(self, wanted: int) -> int:
+        """The part of what this process could start that it may ask for, beside siblings that could start it too."""
+        return min(wanted, self._pace.ramp) if self._siblings.are_there else wanted
+
+    def pause(self) -> None:
+        """Nobody can count on this process to poll."""
+        self._siblings.say_next(0.0)
+
+    def began(self, now: float) -> None:
+        """A poll has begun."""
+        self._siblings.say_polled(now)
+
+    def found(self, asked: int, found: int, *, began_at: float, now: float, is_light: bool) -> None:
+        """A poll has brought `found` activities; wakes a sibling when there may be more than this process can start.
+
+        It had asked for `asked` at `began_at`; `is_light` when all that came is known to leave this process free.
+        """
+        pace = self._pace.after_poll(asked, found, began_at, now, self._rng, is_light=is_light)
+        self._batch_size.found(asked, found, now)
+        is_full = found >= asked
+        if not is_full:
+            self._siblings.say_drained(began_at)
+        if found:
+            self._limit = self._poll_max
+            self.worked(now)
+            if (is_full or not is_light) and (one := helper(self._siblings.look(now), now)) is not None:
+                self._siblings.wake(one.number)
+                pace = pace._replace(rang_at=now)
+        self._pace = pace
+
+    def too_large(self) -> None:
+        """An answer was longer than allowed: asks for one at a time until one fits."""
+        self._limit = 1
+
+    def failed(self, began_at: float) -> None:
+        """A poll has brought no answer."""
+        self._pace = self._pace.after_failure(began_at, self._rng)
+
+    def worked(self, now: float) -> None:
+        """Work has come, or an outcome was acknowledged."""
+        self._worked_at = now
+        self._siblings.say_worked(now)
+
+    def called(self) -> None:
+        """A sibling wants this process to poll."""
+        self._pace = self._pace._replace(is_called=True)
