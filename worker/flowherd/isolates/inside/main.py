@@ -212,13 +212,9 @@ class ActivityLoop:
 
     def _end_output(self, mark: str) -> None:
         """Marks the end of what was printed, where another activity may run here; the worker gives it a second."""
-        reason = self._leftovers.put_back()
-        if not reason:
-            reason = self._leftovers.write(self._output, mark_bytes(mark))
+        reason = self._leftovers.put_back() or self._leftovers.write(self._output, mark_bytes(mark))
         if reason:
-            with suppress(
-                OSError
-            ):  # the worker has gone, and may have said before that this process shall leave
+            with suppress(OSError):  # the worker has gone: before that, it may have sent `Leave`
                 self._connection.send(LeftBehind(_sendable(reason)))
 
     def _outcome_of(self, job: Job, trace: RaisedTrace) -> Completed | Failed:
