@@ -28,7 +28,7 @@ from sheet import Sheet
 sys.path.insert(0, str(APPS))
 
 import offload_app
-from isolate_kit import running_forker, workplace
+from isolate_kit import Fork, running_forker, workplace
 from runner_kit import Runner
 
 from flowherd.execution.environment import RunEnvironment
@@ -39,7 +39,6 @@ from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
     import argparse
-    import socket
     from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
@@ -62,7 +61,7 @@ def cost(call: str) -> str:
 
 
 async def isolates(
-    forker: socket.socket, call: str, name: str, count: int, parameters: object = None, slots: int = WORKERS
+    forker: Fork, call: str, name: str, count: int, parameters: object = None, slots: int = WORKERS
 ) -> dict[str, float]:
     """Calls of one kind in as many isolates as slots."""
     async with workplace(forker, app=APP, folder=APPS, concurrency=slots, max_tasks=10**6) as place:
@@ -132,9 +131,7 @@ async def _on_own_loop(count: int) -> None:
         await runner.start(make_activity("five_ms_on_loop", number=number)).outcome()
 
 
-def contenders(
-    forker: socket.socket, options: argparse.Namespace
-) -> dict[str, Callable[[], dict[str, float]]]:
+def contenders(forker: Fork, options: argparse.Namespace) -> dict[str, Callable[[], dict[str, float]]]:
     """Each with what it can do."""
     large = msgspec.Raw(msgspec.json.encode(LARGE))
     small_calls = options.calls * 5

@@ -27,7 +27,7 @@ from flowherd.worker.reporter import Reporter
 from flowherd.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from flowherd.isolates.attempt import IsolateRun
+    from flowherd.isolates.in_isolate import IsolatedAttempt
     from flowherd.ledger import Record
     from flowherd.link.messages import Stopped
     from flowherd.model import Activity, Outcome
@@ -115,10 +115,12 @@ def _async_function(method: Any) -> Any:
 class Isolates:
     """Where suspects run, without any process: each ends when it is told how."""
 
-    def __init__(self) -> None:
-        self.runs: dict[str, IsolateRun] = {}
+    segment = None
 
-    def begin(self, run: IsolateRun) -> None:
+    def __init__(self) -> None:
+        self.runs: dict[str, IsolatedAttempt] = {}
+
+    def begin(self, run: IsolatedAttempt) -> None:
         self.runs[run.ids["activity_id"]] = run
         run.begin(lambda: None)
 
@@ -207,7 +209,8 @@ class Table:
         at_work = sum(self.handlers.running.values()) + len(self.isolates.runs)
         assert running == at_work, (running, self.handlers.running, self.isolates.runs)
         assert self.slots.held >= running
-        assert self.writer.free + len(records) == self.segment.capacity
+        pages = len(self.writer._moved)  # of attempts that were claimed again
+        assert self.writer.free + len(records) + pages == self.segment.capacity
         held = [r for r in records if r.is_owed]
         assert len({r.activity_id for r in held}) == len(held)
         over = sum(self.count(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))

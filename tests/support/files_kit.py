@@ -14,6 +14,7 @@ from flowherd import ActivityContext
 from flowherd.backoff import Backoff
 from flowherd.execution.environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
+from flowherd.files.scratch import Scratch
 from flowherd.files.transfers import EngineFiles
 from flowherd.sdk.run_state import RunState
 from flowherd.testing import make_activity
@@ -117,7 +118,7 @@ class Files:
             lambda: EngineFiles(url, tokens, stall_s=stall_s, backoff=SOON),
             asyncio.new_event_loop,
             max_file_mb=max_file_mb,
-            base=base,
+            scratch=Scratch(base),
         )
         self.environment = RunEnvironment(files=self.access)
 

@@ -10,7 +10,7 @@ from worker_kit import open_segment
 
 from flowherd.client.kruxia import KruxiaEngine, connect
 from flowherd.client.token_refresh import TokenKeeping
-from flowherd.client.tokens import HostTokens, LedgerTokens
+from flowherd.client.tokens import HostTokens, LedgerTokens, ask_keeper
 from flowherd.ledger import Ledger
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.transport import new_client
@@ -40,7 +40,9 @@ class Herd:
         self.clients: list[KruxiaEngine] = []
         for _ in range(workers):
             source = LedgerTokens(
-                self.ledger, open_segment(self.ledger), self.keeping.woken.set, patience_s=3.0
+                self.ledger,
+                ask_keeper(open_segment(self.ledger), self.keeping.woken.set),
+                patience_s=3.0,
             )
             self.clients.append(connect(self.config, source, connections=2))
         self.task = asyncio.get_running_loop().create_task(self.keeping.run())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowherd import ActivityError, ActivityResult, Registry, Usage
-from flowherd.isolates.inside.voice import Voice
+from flowherd.isolates.inside.connection import WorkerConnection
 from flowherd.sdk.context import SyncActivityContext
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ async def flood_long(size: int) -> None:
 
 def channel() -> socket.socket:
     """The isolate's socket to its worker, which is no handler's business."""
-    return next(found.sock for found in gc.get_objects() if isinstance(found, Voice))
+    return next(found.sock for found in gc.get_objects() if isinstance(found, WorkerConnection))
 
 
 @isolated
@@ -207,6 +207,37 @@ def files_sync(ctx, reference: str) -> dict[str, str]:
 
 
 @isolated
+async def files_and_die(ctx, reference: str) -> None:
+    await ctx.download_file(reference)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@isolated
+def files_in_thread(ctx, reference: str, mark: str) -> None:
+    """Has a thread fetch a file, and waits for it, whatever happens: a join that is interrupted counts it as ended."""
+    ended = threading.Event()
+
+    def fetch() -> None:
+        try:
+            ctx.download_file(reference)
+        except asyncio.CancelledError as error:
+            Path(mark).write_text(f"{type(error).__name__} {ctx.cancel_reason.value}")
+        finally:
+            ended.set()
+
+    threading.Thread(target=fetch).start()
+    try:
+        ended.wait()
+    finally:
+        ended.wait()
+
+
+@isolated
+def threads() -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate())
+
+
+@isolated
 async def stream(ctx, fail: int = 0) -> None:
     async with ctx.stream() as out:
         await out.send("one ")
@@ -239,12 +270,6 @@ def nested_loop() -> int:
         return 5
 
     return asyncio.run(inner())
-
-
-@isolated
-def beats(ctx, count: int) -> None:
-    for _ in range(count):
-        ctx.heartbeat()
 
 
 @registry.activity(offload="process", max_memory_mb=300)

@@ -1,7 +1,8 @@
 """Isolates for tests: a program that forks them as the supervisor does, and a runner that uses it.
 
 pytest has threads, and whoever forks must have none: so the forker is a process of its own. Run it as a program
-with the number of its end of a socket, the app and the app's folder; links to workers come through the socket.
+with the numbers of its end of a socket and of the ledger's memory, the app and the app's folder; links to workers come
+through the socket.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,11 @@ from flowherd import logs
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loading import LoadedApp, load_app
-from flowherd.isolates.host import LinkedHost
 from flowherd.isolates.inside import main as isolate
-from flowherd.isolates.pool import Isolates
-from flowherd.isolates.terms import IsolateRules
+from flowherd.isolates.isolate import IsolateRules
+from flowherd.isolates.isolate_host import LinkedHost
+from flowherd.isolates.isolate_pool import Isolates
+from flowherd.ledger import Ledger, Life
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     IsolateEnded,
@@ -53,14 +55,32 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 APP = "isolate_app:registry"
 CEILING_S = 20.0
+RECORDS = 1024
+_MEMORY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A forker that runs: the way to it, and the memory that its isolates share with these tests."""
+
+    control: socket.socket
+    ledger: Ledger
+
+
+def ledger_in(memory: int) -> Ledger:
+    return Ledger(processes=1, records=RECORDS, memory=memory)
 
 
 class Family:
     """The isolates of one worker, by pid."""
 
-    def __init__(self, link: Link, env: dict[str, str]) -> None:
+    def __init__(
+        self, link: Link, env: dict[str, str], settings: dict[str, Any], activities: dict[str, Any]
+    ) -> None:
         self.link = link
         self.env = env
+        self.settings = settings
+        self.activities = activities
         self.keys: dict[int, int] = {}
 
     def signal(self, key: int, number: signal.Signals) -> None:
@@ -72,8 +92,9 @@ class Family:
 class Forker:
     """The supervisor's part, for any number of workers: makes, kills and reaps."""
 
-    def __init__(self, control: socket.socket, app: LoadedApp, app_dir: str) -> None:
+    def __init__(self, control: socket.socket, ledger: Ledger, app: LoadedApp, app_dir: str) -> None:
         self.control = control
+        self.ledger = ledger
         self.app = app
         self.app_dir = app_dir
         self.families: list[Family] = []
@@ -99,7 +120,7 @@ class Forker:
                 data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 1)
                 if not data:
                     return
-                self.families.append(Family(Link(socket.socket(fileno=fds[0])), json.loads(data)))
+                self.families.append(Family(Link(socket.socket(fileno=fds[0])), **json.loads(data)))
 
     def reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -131,7 +152,7 @@ class Forker:
                 for link in [self.control, *(one.link for one in self.families)]:
                     link.close()
                 os.environ.update(family.env)
-                code = isolate.main(self.setup(), *fds)
+                code = isolate.main(self.setup(family), *fds)
             finally:
                 os._exit(code)
         with contextlib.suppress(OSError):  # it may have done so itself
@@ -141,15 +162,16 @@ class Forker:
         family.keys[pid] = key
         family.link.send(IsolateStarted(key, pid))
 
-    def setup(self) -> isolate.IsolateSetup:
+    def setup(self, family: Family) -> isolate.IsolateSetup:
         return isolate.IsolateSetup(
             app=self.app.name,
             app_dir=self.app_dir,
             worker_type=None,
-            config=WorkerConfig(worker_id="t", secret_names=("pin_code",)),
-            activities={},
+            config=WorkerConfig(worker_id="t", secret_names=("pin_code",), **family.settings),
+            activities=family.activities,
             index=3,
             processes=4,
+            ledger=self.ledger,
             loaded=self.app,
         )
 
@@ -166,14 +188,27 @@ class Workplace:
     """A runner with isolates, made by a forker."""
 
     def __init__(
-        self, link: Link, app: LoadedApp, environment: RunEnvironment, config: WorkerConfig, **rules: Any
+        self,
+        fork: Fork,
+        link: Link,
+        app: LoadedApp,
+        environment: RunEnvironment,
+        config: WorkerConfig,
+        activities: dict[str, Any],
+        **rules: Any,
     ) -> None:
         self.link = link
+        self.ledger = fork.ledger
+        segment = fork.ledger.segments[0]
+        if segment.life is Life.FREE:
+            segment.open(index=0, incarnation=1, now=0.0)
+        page, end = segment.offset + segment.layout.usage, segment.offset + segment.layout.work
+        segment.map[page:end] = bytes(end - page)  # the attempts of all tests have the same numbers
         self.pids: dict[int, int] = {}
         self.statuses: dict[int, int] = {}
         self.host = LinkedHost(link)
-        self.isolates = Isolates(self.host, IsolateRules(**rules), config.concurrency)
-        registry = app.for_type("py-std")
+        self.isolates = Isolates(self.host, IsolateRules(**rules), config.concurrency, segment)
+        registry = app.for_type("py-std").configured(activities)
         self.runner = Runner(registry, config, ThreadPool(4), environment, self.isolates)
         self.ended = asyncio.Event()
         self._last = 0
@@ -209,22 +244,25 @@ class Workplace:
 
 
 @contextlib.contextmanager
-def running_forker(app: str = APP, folder: Path = FOLDER) -> Iterator[socket.socket]:
+def running_forker(app: str = APP, folder: Path = FOLDER) -> Iterator[Fork]:
     """A forker in a process of its own; ends with the block, and all isolates before it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    words = [sys.executable, str(Path(__file__)), str(theirs.fileno()), app, str(folder)]
-    program = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    memory = os.memfd_create("ledger")
+    os.ftruncate(memory, _MEMORY_BYTES)
+    words = [sys.executable, str(Path(__file__)), str(theirs.fileno()), str(memory), app, str(folder)]
+    program = subprocess.Popen(words, pass_fds=[theirs.fileno(), memory], stdin=subprocess.DEVNULL)
     theirs.close()
     try:
-        yield ours
+        yield Fork(ours, ledger_in(memory))
     finally:
         ours.close()
+        os.close(memory)
         assert program.wait(CEILING_S) == 0
 
 
 @contextlib.asynccontextmanager
 async def workplace(
-    forker: socket.socket,
+    forker: Fork,
     environment: RunEnvironment | None = None,
     *,
     env: dict[str, str] | None = None,
@@ -232,14 +270,24 @@ async def workplace(
     folder: Path = FOLDER,
     **settings: Any,
 ) -> AsyncIterator[Workplace]:
-    """A runner whose isolates are real; all of them end with the block."""
-    rules = {name: settings.pop(name) for name in ("max_tasks", "secrets") if name in settings}
-    config = WorkerConfig(worker_id="t", **{"concurrency": 4, "cancel_grace_s": 5.0, **settings})
+    """A runner whose isolates are real; all of them end with the block.
+
+    `url` and `client_id` are settings of the isolates alone: the runner itself has no engine.
+    """
+    rules = {n: settings.pop(n) for n in ("max_tasks", "secrets", "token_refused") if n in settings}
+    own = {
+        "api_url": settings.pop("url", "http://127.0.0.1:1"),
+        "client_id": settings.pop("client_id", None),
+        "client_secret": settings.pop("client_secret", None),
+    }
     link, theirs = Link.pair()
-    socket.send_fds(forker, [json.dumps(env or {}).encode()], [theirs.fileno()])
+    activities = settings.pop("activities", {})
+    words = json.dumps({"env": env or {}, "settings": own, "activities": activities}).encode()
+    socket.send_fds(forker.control, [words], [theirs.fileno()])
     theirs.close()
+    config = WorkerConfig(worker_id="t", **{"concurrency": 4, "cancel_grace_s": 5.0, **settings})
     seen = replace(environment or RunEnvironment(), process_index=3)
-    place = Workplace(link, load_app(app, folder), seen, config, **rules)
+    place = Workplace(forker, link, load_app(app, folder), seen, config, activities, **rules)
     try:
         yield place
     finally:
@@ -249,9 +297,10 @@ async def workplace(
 
 
 def main() -> None:
-    number, app, folder = sys.argv[1:]
+    number, memory, app, folder = sys.argv[1:]
     logs.setup("debug", "json")
-    Forker(socket.socket(fileno=int(number)), load_app(app, folder), folder).serve()
+    ledger = ledger_in(int(memory))
+    Forker(socket.socket(fileno=int(number)), ledger, load_app(app, folder), folder).serve()
 
 
 if __name__ == "__main__":

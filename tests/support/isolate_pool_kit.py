@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from runner_kit import Runner
+from worker_kit import open_segment
 
 from flowherd import Registry
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.isolates.frames import FrameReader, head_of
-from flowherd.isolates.isolate_protocol import Begin, Opened, Saying, decode_downward, encode
-from flowherd.isolates.pool import Isolates
-from flowherd.isolates.terms import IsolateRules
+from flowherd.isolates.isolate import IsolateRules
+from flowherd.isolates.isolate_pool import Isolates
+from flowherd.isolates.isolate_protocol import Begin, Ended, Failure, Message, Opened, decode_downward, encode
+from flowherd.isolates.printed_output import mark_bytes
+from flowherd.ledger import Ledger
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
@@ -31,23 +34,39 @@ class Peer:
     """The isolate's part, played by the test."""
 
     def __init__(self, fds: Sequence[int]) -> None:
-        channel, self.stdout, self.stderr = (os.dup(fd) for fd in fds)
+        channel, self.stdout, self.stderr, self.lifeline = (os.dup(fd) for fd in fds)
         self.sock = socket.socket(fileno=channel)
         self.sock.setblocking(False)  # noqa: FBT003
         self._reader = FrameReader(1 << 24)
         self._frames: list[Any] = []
+        self.mark = ""
 
-    def say(self, saying: Saying, follows: bytes | None = None) -> None:
-        frames = [encode(saying), *([follows] if follows is not None else [])]
+    def succeed(self, output: bytes = b"{}", **fields: Any) -> None:
+        """The handler has returned, and its output has ended."""
+        self.send(Ended(None, **fields), output)
+        self.end_output()
+
+    def fail(self, code: str = "C", message: str = "m", *, retryable: bool = True) -> None:
+        """The handler has raised, and its output has ended."""
+        self.send(Ended(Failure(code, message, retryable)))
+        self.end_output()
+
+    def end_output(self) -> None:
+        for pipe in (self.stdout, self.stderr):
+            os.write(pipe, mark_bytes(self.mark))
+
+    def send(self, message: Message, follows: bytes | None = None) -> None:
+        frames = [encode(message), *([follows] if follows is not None else [])]
         self.sock.sendall(b"".join(head_of(frame) + frame for frame in frames))
 
     async def hear(self) -> Any:
         """The next message; for Begin with its parameters."""
         frame = await self._frame()
-        saying = decode_downward(frame)
-        if isinstance(saying, Begin):
-            return saying, msgspec.json.decode(await self._frame())
-        return saying
+        message = decode_downward(frame)
+        if isinstance(message, Begin):
+            self.mark = message.mark
+            return message, msgspec.json.decode(await self._frame())
+        return message
 
     async def _frame(self) -> Any:
         async with asyncio.timeout(5):
@@ -60,7 +79,7 @@ class Peer:
 
     def close(self) -> None:
         self.sock.close()
-        for fd in (self.stdout, self.stderr):
+        for fd in (self.stdout, self.stderr, self.lifeline):
             os.close(fd)
 
 
@@ -92,7 +111,9 @@ class Pool:
         self, *, limit: int = 2, idle_s: float = 60.0, cancel_grace_s: float = 60.0, **rules: Any
     ) -> None:
         self.host = Host()
-        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, idle_s=idle_s)
+        self.ledger = Ledger(processes=1, records=1024)
+        segment = open_segment(self.ledger)
+        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, segment, idle_s=idle_s)
         registry = Registry()
 
         @registry.activity(offload="process")
@@ -110,7 +131,7 @@ class Pool:
         """The isolate is there and ready."""
         self.isolates.started(key, 0)
         peer = self.host.peers[key]
-        peer.say(Opened())
+        peer.send(Opened())
         return peer
 
     def end(self, key: int, status: int = 0, reason: str = "") -> None:

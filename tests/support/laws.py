@@ -35,7 +35,10 @@ WATCHED = (
 PURE = (
     SUPERVISOR + "core/",
     *(f"{SUPERVISOR}advise/{name}.py" for name in ("judge", "capacity", "measured")),
-    *(f"{WORKER}{name}.py" for name in ("awake", "backoff", "ends", "link/messages", "link/sharing")),
+    *(
+        f"{WORKER}{name}.py"
+        for name in ("awake", "backoff", "ends", "link/messages", "link/sharing", "model")
+    ),
     WORKER + "isolates/isolate_protocol.py",
 )
 PURE_NAMES = (
@@ -206,7 +209,7 @@ def few_files_kill(source: Source) -> Iterator[str]:
 
     `cli/reload.py` is a program of its own, and what it sends is no death: HUP.
     """
-    if source.within(WORKER, "crashpoints.py", "isolates/inside/desk.py"):
+    if source.within(WORKER, "crashpoints.py", "isolates/inside/command_reader.py"):
         return
     if source.within(SUPERVISOR, *FORKERS, "keeper/orphans.py", "testkit/host.py"):
         return
@@ -225,8 +228,8 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
         WORKER,
         "process/worker_process.py",
         "process/solo.py",
-        "isolates/inside/voice.py",
-        "isolates/inside/surroundings.py",
+        "isolates/inside/cancel_signal.py",
+        "isolates/inside/leftovers.py",
     ):
         return
     if source.within(ENGINE, "serve.py"):
@@ -303,9 +306,9 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
         "worker/executors.py",
         "execution/on_loop.py",
         "execution/invoke.py",
-        "isolates/pool.py",
+        "isolates/isolate_pool.py",
         "isolates/isolate.py",
-        "isolates/attempt.py",
+        "isolates/in_isolate.py",
         "isolates/inside/main.py",
         "sdk/output.py",
         "sdk/tracebacks.py",
@@ -342,8 +345,6 @@ def modules_say_what_they_are(source: Source) -> Iterator[str]:
 
 _QUESTION = re.compile(r"(?:What|Whether|Who|One|Where|How)\b")
 QUESTIONING = (  # folders in which docstrings that begin so are still counted, not forbidden
-    WORKER + "isolates/",
-    WORKER + "isolates/in_isolate.py",
     SUPERVISOR + "cli/",
 )
 

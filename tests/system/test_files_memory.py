@@ -24,6 +24,7 @@ _TRANSFER = """
 import asyncio, json, pathlib, re, sys
 from flowherd import ActivityContext
 from flowherd.files.attempt_files import FileAccess
+from flowherd.files.scratch import Scratch
 from flowherd.execution.environment import RunEnvironment
 from flowherd.files.transfers import EngineFiles
 from flowherd.sdk.run_state import RunState
@@ -35,7 +36,8 @@ def peak_kb():
     return int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 
 async def main():
-    access = FileAccess(lambda: EngineFiles(url, None), asyncio.new_event_loop, max_file_mb=300, base=folder / "temp")
+    scratch = Scratch(folder / "temp")
+    access = FileAccess(lambda: EngineFiles(url, None), asyncio.new_event_loop, max_file_mb=300, scratch=scratch)
     ctx = ActivityContext(RunState(make_activity("work"), RunEnvironment(files=access)))
     peaks, size = [], 0
     for name in ("small", "large"):

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowherd import logs
-from flowherd.isolates.inside.voice import UpwardHandler
-from flowherd.isolates.printing import replay
+from flowherd.isolates.inside.connection import UpwardHandler
+from flowherd.isolates.printed_output import replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -273,8 +273,8 @@ def test_a_worker_that_is_a_thread_names_itself_also_where_its_work_goes_on_else
 class Wire(list["Logged"]):
     """What an isolate says, not yet heard."""
 
-    is_speaking_here = False
-    say = list.append
+    is_sending_here = False
+    send = list.append
 
 
 def test_a_line_of_an_isolate_is_one_of_its_worker_whoever_logged_it(log: Log) -> None:

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["KEEPER_POINTS", "POINTS", "VARIABLE", "bind", "reached"]
+__all__ = ["ISOLATE_POINTS", "KEEPER_POINTS", "POINTS", "VARIABLE", "bind", "reached"]
 
 VARIABLE = "FLOWHERD_TEST_POINT"
 POINTS = ("before_poll", "after_poll", "after_claim", "after_handler", "before_report", "after_report")
+ISOLATE_POINTS = (
+    "before_isolated",
+    "before_begin",
+    "after_begin",
+)  # of a worker that hands an activity to an isolate
 KEEPER_POINTS = ("before_verdict", "before_count")
 
 
@@ -29,8 +34,9 @@ def bind(order: str) -> Callable[[str], object]:
     if not order:
         return id  # which does nothing either, and costs a third of a function of ours
     point, times, number, *files = order.split(":", 3)
-    if point not in POINTS + KEEPER_POINTS:
-        raise ValueError(f"{VARIABLE} names {point!r}; there are {', '.join(POINTS + KEEPER_POINTS)}")
+    known = POINTS + ISOLATE_POINTS + KEEPER_POINTS
+    if point not in known:
+        raise ValueError(f"{VARIABLE} names {point!r}; there are {', '.join(known)}")
     left, struck_by = int(times), signal.Signals[number]
 
     def strike(here: str) -> None:

@@ -14,13 +14,13 @@ from flowherd.exits import Exit
 if TYPE_CHECKING:
     import asyncio
 
-    from flowherd.isolates.inside.voice import Voice
+    from flowherd.isolates.inside.connection import WorkerConnection
     from flowherd.link.link import Link
 
 _is_copy = False
 
 
-def guard(loop: asyncio.AbstractEventLoop, link: Link | Voice) -> None:
+def guard(loop: asyncio.AbstractEventLoop, link: Link | WorkerConnection) -> None:
     """From now on a fork leaves a copy that has no link, and that ends when it comes back to `loop`.
 
     Args:

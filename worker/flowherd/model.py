@@ -5,13 +5,11 @@ Those that every activity needs are structs: making a frozen dataclass of ten fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads annotations
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Activity(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.events import Event
     from flowherd_supervisor.processes.table import Handle, IsolateBirth, Processes
 
-_ENDS = 3  # channel, stdout, stderr
+_ENDS = 4  # channel, stdout, stderr, lifeline
 _Names = tuple[int, int, int]
 
 log = structlog.stdlib.get_logger("flowherd")

@@ -95,7 +95,7 @@ class Setups:
         Args:
             order: names its worker's process, and how that calls it.
             processes: how many workers there are.
-            ends: its channel, its stdout and its stderr.
+            ends: its channel, its stdout, its stderr and its lifeline.
             loaded: the app, where the process it was forked from has imported it.
 
         """
@@ -107,10 +107,10 @@ class Setups:
             activities=self.activities,
             index=whose_key(order.key)[0] if self.threads else order.index,
             processes=processes,
+            ledger=self.ledger,
             loaded=loaded,
         )
-        channel, stdout, stderr = ends
-        return isolate.main(setup, channel, stdout, stderr)
+        return isolate.main(setup, *ends)
 
     def work(
         self,

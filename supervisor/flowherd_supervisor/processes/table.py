@@ -53,7 +53,7 @@ class IsolateBirth:
 
     Attributes:
         title: what `ps` shows.
-        ends: its channel, its stdout and its stderr.
+        ends: its channel, its stdout, its stderr and its lifeline.
         main: what it does; its result is the exit code.
 
     """

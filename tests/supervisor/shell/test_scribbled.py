@@ -138,7 +138,7 @@ def scribble(segment: Segment, rng: random.Random) -> None:
                 lay.times,
                 lay.bodies,
                 lay.journals,
-                lay.spendings,
+                lay.usage,
             )
             at = segment.offset + rng.choice((0, *areas, *[lay.work] * 4)) + 8 * rng.randrange(96)
             segment.map[at : at + 8] = rng.choice(

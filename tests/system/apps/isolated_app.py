@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +49,26 @@ def hang(ctx: SyncActivityContext, folder: str) -> None:
     note(folder, ctx, program.pid)
     while True:
         threading.Event().wait(60)
+
+
+@isolated
+def hold(ctx: SyncActivityContext, folder: str) -> None:
+    """Keeps the GIL for minutes in one call, and has started a program before."""
+    program = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait(120)"])
+    note(folder, ctx, program.pid)
+    re.match(r"(a+)+$", "a" * 40 + "b")
+
+
+@isolated
+def exclusive(ctx: SyncActivityContext, folder: str) -> None:
+    """Notes each start, and whether another attempt was still at work then."""
+    with Path(folder, "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            Path(folder, f"overlap.{os.getpid()}").touch()
+        note(folder, ctx)
+        threading.Event().wait(0.5)
 
 
 @isolated

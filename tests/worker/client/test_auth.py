@@ -11,10 +11,9 @@ from herd_kit import ID, SECRET, Herd
 from pydantic import SecretStr
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 from structlog.testing import capture_logs
-from worker_kit import open_segment
 
 from flowherd.client.protocol import Verdict
-from flowherd.client.tokens import BearerAuth, HostTokens, LedgerTokens, Token
+from flowherd.client.tokens import BearerAuth, HostTokens, LedgerTokens, Token, ask_keeper
 from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Cell, Host, Ledger
 from flowherd.model import Completed
@@ -92,7 +91,7 @@ async def test_a_worker_that_was_refused_with_an_old_token_takes_the_one_already
     """The others refreshed meanwhile: no further request."""
     await herd.all_beat()
     herd.ledger.publish_token("token-from-elsewhere")
-    tokens = LedgerTokens(herd.ledger, herd.ledger.segments[0], herd.keeping.woken.set)
+    tokens = LedgerTokens(herd.ledger, ask_keeper(herd.ledger.segments[0], herd.keeping.woken.set))
     assert (await tokens.renewed(Token(1, "token-1"))).value == "token-from-elsewhere"
     assert len(herd.server.of("token")) == 1
 
@@ -102,14 +101,13 @@ async def test_the_refused_version_in_a_segment_never_goes_back(herd: Herd) -> N
     segment.put(Cell.TOKEN_REFUSED, 5)
     herd.ledger.put(Host.TOKEN_VERSION, 9)
     herd.ledger.publish_token("new")
-    await LedgerTokens(herd.ledger, segment, lambda: None).renewed(Token(3, "old"))
+    await LedgerTokens(herd.ledger, ask_keeper(segment, lambda: None)).renewed(Token(3, "old"))
     assert segment.get(Cell.TOKEN_REFUSED) == 5
 
 
 async def test_without_a_token_a_call_waits_and_then_counts_as_failed(server: ScriptedEngine) -> None:
     ledger = Ledger(processes=1, records=1)
-    woken: list[int] = []
-    tokens = LedgerTokens(ledger, open_segment(ledger), lambda: woken.append(1), patience_s=0.1)
+    tokens = LedgerTokens(ledger, lambda _: None, patience_s=0.1)
     with pytest.raises(EngineUnauthorized, match=r"no new access token within 0\.1 s"):
         await tokens.current()
     asyncio.get_running_loop().call_later(0.02, ledger.publish_token, "late")
@@ -278,7 +276,7 @@ async def test_secrets_reach_no_log_whatever_goes_wrong(
 def test_a_known_token_is_read_once_for_each_version() -> None:
     """Every call needs it: reading and checking it anew costs as much as sending the call."""
     ledger = Ledger(processes=1, records=2)
-    tokens = LedgerTokens(ledger, ledger.segments[0], lambda: None)
+    tokens = LedgerTokens(ledger, lambda _: None)
     assert tokens.known() is None
     ledger.publish_token("one")
     first = tokens.known()

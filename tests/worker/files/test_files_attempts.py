@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 from files_kit import WORKFLOW, engine_here, files_at
@@ -16,6 +18,7 @@ from flowherd import ActivityContext, CancelReason, FileError, LeaseLost, Regist
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.files.attempt_files import FileAccess
+from flowherd.files.scratch import Scratch
 from flowherd.sdk.run_state import RunState
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity, run_activity
@@ -272,9 +275,38 @@ async def test_a_store_that_cannot_be_opened_fails_the_transfer_and_not_the_work
     def broken():
         raise RuntimeError("no store")
 
-    access = FileAccess(broken, asyncio.new_event_loop, max_file_mb=1, base=tmp_path / "temp")
+    access = FileAccess(broken, asyncio.new_event_loop, max_file_mb=1, scratch=Scratch(tmp_path / "temp"))
     ctx = ActivityContext(RunState(make_activity("a"), RunEnvironment(files=access)))
     with pytest.raises(RuntimeError, match="no store"):
         await ctx.download_file(REFERENCE)
     await access.aclose()
     assert not (tmp_path / "temp").exists()
+
+
+class Endless:
+    """A store that never answers."""
+
+    async def receive(self, reference: Any, sink: Any) -> None:
+        del reference, sink
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+async def test_a_transfer_that_begins_while_all_others_are_ended_is_ended_too(tmp_path):
+    """Its thread may have the GIL taken away between beginning it and saying so."""
+    access = FileAccess(Endless, asyncio.new_event_loop, max_file_mb=1, scratch=Scratch(tmp_path / "temp"))
+    state = RunState(make_activity("work"), RunEnvironment(files=access))
+    files, submit = access.of(state), access.loop.submit
+
+    def interrupted(work: Any) -> Any:
+        future = submit(work)
+        files.cancel()
+        return future
+
+    access.loop.submit = interrupted  # type: ignore[method-assign]
+    with pytest.raises(CancelledError):
+        files.download(f"{WORKFLOW}/key/name").result(10)
+    access.loop.submit = submit  # type: ignore[method-assign]
+    await access.aclose()

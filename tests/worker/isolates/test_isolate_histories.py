@@ -12,19 +12,20 @@ from isolate_pool_kit import Peer, Pool, pool
 from runner_kit import CancelReason
 from virtual_time import virtual_time
 
+from flowherd.isolates.isolate import Stage
 from flowherd.isolates.isolate_protocol import (
     Begin,
-    Cancel,
-    CostRecorded,
-    End,
+    Ended,
+    Failure,
+    Leave,
+    LeftBehind,
+    Logged,
     NotOpened,
     Opened,
-    Progressed,
-    Succeeded,
-    Unsuccessful,
+    Stop,
+    TokenRefused,
     decode_downward,
 )
-from flowherd.isolates.terms import Stage
 from flowherd.model import Completed, Died, Failed, Lost
 
 if TYPE_CHECKING:
@@ -63,14 +64,14 @@ class Actor:
         self.peer._frames += frames
         while self.peer._frames:
             match decode_downward(self.peer._frames.pop(0)):
-                case Begin(activity_id):
+                case Begin(activity=activity, mark=mark):
                     assert self.is_open, f"{self.key} was given an activity before it was ready"
                     assert self.runs is None, f"{self.key} was given two activities"
                     assert not self.must_end, f"{self.key} was given an activity although it shall end"
-                    self.runs = activity_id
+                    self.runs, self.peer.mark = activity.activity_id, mark
                     self.tasks += 1
                     self.peer._frames.pop(0)
-                case Cancel() | End():
+                case Stop() | Leave():
                     self.must_end = True
 
 
@@ -147,26 +148,39 @@ class History:
     def open(self, actor: Actor) -> None:
         self.it.isolates.started(actor.key, 0)
         if self.rng.random() < 0.1:
-            self.say(actor, NotOpened("no"))
+            self.send(actor, NotOpened("no"))
             return
         actor.is_open = True
-        self.say(actor, Opened())
+        self.send(actor, Opened())
 
     def succeed(self, actor: Actor) -> None:
         actor.runs = None
         os.write(actor.peer.stdout, b"a line\n")
-        self.say(actor, Succeeded(), b"{}")
+        self.send(actor, Ended(None), b"{}")
+        self.end_output(actor)
 
     def fail(self, actor: Actor) -> None:
         actor.runs = None
-        self.say(actor, Unsuccessful("C", "m", retryable=True))
+        self.send(actor, Ended(Failure("C", "m", retryable=True)))
+        self.end_output(actor)
+
+    def end_output(self, actor: Actor) -> None:
+        """Mostly its output ends, sometimes it says that it does not, and sometimes it prints on."""
+        chance = self.rng.random()
+        if chance < 0.8:
+            actor.peer.end_output()
+        elif chance < 0.9:
+            self.send(actor, LeftBehind("a thread"))
 
     def babble(self, actor: Actor) -> None:
-        self.say(actor, self.rng.choice([Progressed(), CostRecorded("1"), CostRecorded("-1"), Opened()]))
+        self.send(
+            actor,
+            self.rng.choice([Logged("app", 20, "x"), TokenRefused(1), Ended(None, cost_usd="-1"), Opened()]),
+        )
 
-    def say(self, actor: Actor, *what: Any) -> None:
+    def send(self, actor: Actor, *what: Any) -> None:
         try:
-            actor.peer.say(*what)
+            actor.peer.send(*what)
         except OSError:  # the worker has closed its end
             actor.is_hung_up = True
 
@@ -192,7 +206,7 @@ class History:
                     self.die(actor)
                 elif not actor.is_open:
                     actor.is_open = True
-                    self.say(actor, Opened())
+                    self.send(actor, Opened())
                 elif actor.runs is not None:
                     self.succeed(actor)
             asyncio.get_running_loop().now += 1.0

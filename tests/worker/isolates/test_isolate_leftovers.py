@@ -13,10 +13,9 @@ from leftovers_app import LEFTOVERS
 from flowherd.model import Completed
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
-    from isolate_kit import Workplace
+    from isolate_kit import Fork, Workplace
 
 pytestmark = [pytest.mark.fork, pytest.mark.timeout(60)]
 
@@ -30,7 +29,7 @@ ENDS = FLOODS | {
 
 
 @pytest.fixture(scope="module")
-def forker() -> Iterator[socket.socket]:
+def forker() -> Iterator[Fork]:
     """One for all tests of this file: it costs half a second."""
     with running_forker(APP) as made:
         yield made
@@ -67,7 +66,7 @@ async def left_and_found(
 
 @pytest.mark.parametrize("kind", LEFTOVERS)
 async def test_what_an_activity_leaves_behind_never_meets_the_next_one(
-    forker: socket.socket, kind: str, caplog: pytest.LogCaptureFixture
+    forker: Fork, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """N15: it is put back, or its isolate is replaced."""
     caplog.set_level("INFO")
@@ -80,7 +79,7 @@ async def test_what_an_activity_leaves_behind_never_meets_the_next_one(
 
 
 async def test_a_task_that_prints_for_ever_ends_with_its_isolate(
-    forker: socket.socket, caplog: pytest.LogCaptureFixture
+    forker: Fork, caplog: pytest.LogCaptureFixture
 ) -> None:
     """N15."""
     caplog.set_level("INFO")
@@ -89,7 +88,7 @@ async def test_a_task_that_prints_for_ever_ends_with_its_isolate(
         assert held_s < 1 + 3
 
 
-async def test_threads_that_rest_cost_no_isolate(forker: socket.socket) -> None:
+async def test_threads_that_rest_cost_no_isolate(forker: Fork) -> None:
     """Pools and monitors of libraries stay where they were begun: a new one each time would cost a start-up."""
     async with workplace(forker, app=APP, concurrency=1) as place:
         pids = {(await output(place, "use_threads"))["pid"] for _ in range(3)}

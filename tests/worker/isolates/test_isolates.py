@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,19 +17,19 @@ from flowherd.ends import OURS
 from flowherd.isolates.frames import head_of
 from flowherd.isolates.isolate_protocol import (
     Begin,
-    Cancel,
-    CostRecorded,
-    Download,
-    End,
-    Measured,
+    Draining,
+    Ended,
+    Leave,
+    LeftBehind,
     NotOpened,
-    Shutdown,
-    Succeeded,
-    Unsuccessful,
-    UsageRecorded,
+    Opened,
+    Stop,
+    TokenRefused,
     decode_downward,
 )
-from flowherd.model import Completed, Died
+from flowherd.model import Completed, Died, Usage
+from flowherd.sdk.usage import pack
+from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
     from runner_kit import Run
@@ -52,9 +53,9 @@ async def test_the_limit_begins_when_an_isolate_is_ready_and_not_before():
         assert run.phase is Phase.WAITING
         peer = it.open(1)
         begin, parameters = await peer.hear()
-        assert (begin.name, begin.limit_s, parameters) == ("work", 7.0, {"a": 1})
+        assert (begin.activity.name, begin.limit_s, parameters) == ("work", 7.0, {"a": 1})
         assert run.phase is Phase.RUNNING
-        peer.say(Succeeded(), b'{"b":2}')
+        peer.succeed(b'{"b":2}')
         assert await done(run) == Completed(b'{"b":2}')
 
 
@@ -73,13 +74,13 @@ async def test_an_isolate_is_used_again_and_there_are_never_more_than_slots():
         first = it.open(1)
         for run in runs[:2]:
             await first.hear()
-            first.say(Succeeded(), b"{}")
+            first.succeed()
             await done(run)
         await first.hear()
         assert it.keys == [1, 2]
         second = it.open(2)
         await second.hear()
-        second.say(Unsuccessful("C", "m", retryable=False))
+        second.fail()
         assert (await done(runs[3])).code == "C"
 
 
@@ -90,15 +91,15 @@ async def test_the_one_that_was_used_last_is_used_first():
         peers = [it.open(1), it.open(2)]
         for peer in peers:
             await peer.hear()
-        peers[1].say(Succeeded(), b"{}")
+        peers[1].succeed()
         await done(runs[1])
         await until(lambda: "1 idle" in repr(it.isolates))
-        peers[0].say(Succeeded(), b"{}")
+        peers[0].succeed()
         await done(runs[0])
         await until(lambda: "2 idle" in repr(it.isolates))
         it.start()
         assert isinstance((await peers[0].hear())[0], Begin)
-        assert await peers[1].hear() == End()
+        assert await peers[1].hear() == Leave()
         assert it.keys == [1, 2]
 
 
@@ -108,9 +109,9 @@ async def test_an_isolate_ends_after_so_many_activities_and_a_new_one_takes_its_
         peer = it.open(1)
         for run in runs:
             await peer.hear()
-            peer.say(Succeeded(), b"{}")
+            peer.succeed()
             await done(run)
-        assert await peer.hear() == End()
+        assert await peer.hear() == Leave()
         following = it.start()
         assert it.keys == [1, 2]  # the old one does not count, though it has not ended yet
         it.end(1)
@@ -125,7 +126,7 @@ async def test_a_cancelled_activity_is_told_why_then_stopped_then_killed_and_its
         run = it.start(timeout_s=0.01)
         peer = it.open(1)
         begin, _ = await peer.hear()
-        assert await peer.hear() == Cancel(begin.activity_id, "timeout")
+        assert await peer.hear() == Stop(begin.activity.activity_id, "timeout")
         assert (await asyncio.wait_for(run.outcome(), 5)).code == "TIMEOUT"
         await until(lambda: ("kill", 1) in it.host.orders)
         assert it.host.orders[1:] == [("stop", 1), ("kill", 1)]
@@ -144,9 +145,9 @@ async def test_an_isolate_that_was_told_to_stop_never_gets_another_activity():
         await peer.hear()
         run.cancel(CancelReason.SHUTDOWN)
         await peer.hear()
-        peer.say(Succeeded(), b"{}")
+        peer.succeed()
         assert (await done(run)).code == "WORKER_SHUTDOWN"
-        assert await peer.hear() == End()
+        assert await peer.hear() == Leave()
         it.start()
         assert it.keys == [1, 2]
 
@@ -159,7 +160,7 @@ async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
         peer = it.open(1)
         for run in (first, third):
             await peer.hear()
-            peer.say(Succeeded(), b"{}")
+            peer.succeed()
             await done(run)
 
 
@@ -167,10 +168,10 @@ async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
     ("data", "words"),
     [
         (head_of(b"nonsense") + b"nonsense", "was killed: JSON is malformed"),
-        (head_of(b'{"type":"Opened"}') + b'{"type":"Opened"}', "said Opened out of turn"),
+        (head_of(b'{"type":"Opened"}') + b'{"type":"Opened"}', "sent Opened out of turn"),
         (head_of(b'{"type":"Never"}') + b'{"type":"Never"}', "Invalid value 'Never'"),
         (b"\xff\xff\xff\xff", "announced a frame of 4294967295 bytes"),
-        (head_of(b" " * 300_000) + b" " * 300_000, "a message of 300000 bytes"),
+        (head_of(b" " * 2_000_000) + b" " * 2_000_000, "a message of 2000000 bytes"),
         (head_of(b"[" * 100_000) + b"[" * 100_000, "was killed"),
     ],
 )
@@ -187,7 +188,7 @@ async def test_a17_garbage_costs_its_isolate_and_its_activity_and_nobody_else(da
         death = await done(runs[0])
         assert isinstance(death, Died)
         assert words in death.how
-        peers[1].say(Succeeded(), b"{}")
+        peers[1].succeed()
         assert await done(runs[1]) == Completed(b"{}")
 
 
@@ -198,46 +199,102 @@ async def test_a17_an_output_that_is_no_object_is_garbage_too(output):
         run = it.start()
         peer = it.open(1)
         await peer.hear()
-        peer.say(Succeeded(), output)
+        peer.send(Ended(None), output)
         await until(lambda: ("kill", 1) in it.host.orders)
         it.end(1, 9)
         assert isinstance(await done(run), Died)
 
 
 @pytest.mark.parametrize(
-    "saying",
+    "figures",
     [
-        CostRecorded("-1"),
-        CostRecorded("much"),
-        UsageRecorded("", "m"),
-        UsageRecorded("p", "m", input_tokens=-1),
-        Measured(-1.0, 1.0, 0),
-        Measured(0.0, -1.0, 0),
+        {"cost_usd": "-1"},
+        {"cost_usd": "much"},
+        {"usage": (Usage("", "m"),)},
+        {"usage": (Usage("p", "m", input_tokens=-1),)},
+        {"usage": (Usage("p", "m", cost_usd="NaN"),)},
+        {"cpu_s": -1.0},
+        {"wall_s": -1.0},
     ],
 )
-async def test_figures_that_cannot_be_are_garbage(saying):
+async def test_a17_figures_that_cannot_be_are_garbage(figures):
     async with pool() as it:
         run = it.start()
         peer = it.open(1)
         await peer.hear()
-        peer.say(saying)
+        peer.succeed(**figures)
         await until(lambda: ("kill", 1) in it.host.orders)
         it.end(1, 9)
         assert "cannot be" in (await done(run)).how
 
 
-async def test_what_was_spent_outlives_the_isolate():
+@pytest.mark.parametrize(
+    "message",
+    [
+        Opened(),
+        NotOpened("no"),
+        LeftBehind("a thread"),
+        Ended(None),
+        Begin(make_activity("n"), 1.0, "m"),
+    ],
+)
+@pytest.mark.parametrize("is_idle", [True, False])
+async def test_a17_a_message_out_of_turn_is_garbage(message, is_idle):
     async with pool() as it:
         run = it.start()
         peer = it.open(1)
         await peer.hear()
-        peer.say(CostRecorded("0.50"))
-        peer.say(UsageRecorded("p", "m", input_tokens=4))
-        await until(lambda: run.spent[1])
+        if is_idle:
+            peer.succeed()
+            await until(lambda: "1 idle" in repr(it.isolates))
+        elif isinstance(message, Ended):
+            return  # it is its turn
+        peer.send(message)
+        await until(lambda: ("kill", 1) in it.host.orders)
+        it.end(1, 9)
+        assert isinstance(await done(run), Completed if is_idle else Died)
+
+
+async def test_what_was_spent_outlives_the_isolate():
+    """It is on the attempt's usage page, and the isolate's own sums take its place when there are any."""
+    async with pool() as it:
+        first, second = it.start(), it.start()
+        peers = [it.open(1), it.open(2)]
+        for peer in peers:
+            begin, _ = await peer.hear()
+            place = begin.usage
+            it.ledger.segments[place.segment].usage(place.page, place.sequence).keep(
+                pack(Decimal("0.50"), (), 1024)
+            )
         it.end(1, 11)
-        assert await done(run) == Died("its isolate was killed by SIGSEGV")
-        cost_usd, usage = run.spent
-        assert (cost_usd, usage[0].input_tokens) == ("0.50", 4)
+        assert await done(first) == Died("its isolate was killed by SIGSEGV")
+        assert first.spent == ("0.50", ())
+        usage = (Usage("p", "m", input_tokens=4),)
+        peers[1].succeed(cost_usd="0.75", usage=usage)
+        assert await done(second) == Completed(b"{}", "0.75", usage)
+
+
+async def test_an_isolate_that_was_refused_with_a_token_has_its_worker_ask_for_another():
+    versions = []
+    async with pool(token_refused=versions.append) as it:
+        it.start()
+        it.open(1).send(TokenRefused(7))
+        await until(lambda: versions == [7])
+
+
+async def test_n15_what_an_activity_has_left_behind_holds_no_slot():
+    """Its isolate gets no other activity, and a fresh one is asked for at once."""
+    async with pool(limit=1) as it:
+        first, second = it.start(), it.start()
+        peer = it.open(1)
+        await peer.hear()
+        peer.send(Ended(None), b"{}")
+        peer.send(LeftBehind("a thread or a program goes on"))
+        assert await done(first) == Completed(b"{}")
+        assert await peer.hear() == Leave()
+        assert it.keys == [1, 2]
+        await it.open(2).hear()
+        assert second.phase is Phase.RUNNING
 
 
 async def test_one_that_cannot_be_made_fails_one_activity_and_the_next_one_is_tried():
@@ -261,7 +318,7 @@ async def test_nobody_to_ask_is_the_same():
 async def test_an_app_that_does_not_start_in_it_fails_one_activity_with_its_words(caplog):
     async with pool(limit=1) as it:
         run = it.start()
-        it.host.peers[1].say(NotOpened("KeyError: 'GPU'", "Traceback …"))
+        it.host.peers[1].send(NotOpened("KeyError: 'GPU'", "Traceback …"))
         await until(lambda: "isolate_did_not_start" in caplog.text)
         it.end(1, 3 << 8)
         failure = await done(run)
@@ -284,7 +341,7 @@ async def test_one_that_dies_idle_is_replaced_and_one_that_closes_its_channel_is
         run = it.start()
         peer = it.open(1)
         await peer.hear()
-        peer.say(Succeeded(), b"{}")
+        peer.succeed()
         await done(run)
         peer.sock.close()
         await until(lambda: ("kill", 1) in it.host.orders)
@@ -299,10 +356,10 @@ async def test_handlers_hear_of_a_drain_also_in_isolates_that_are_made_later():
         it.start()
         peer = it.open(1)
         await peer.hear()
-        it.isolates.say_shutdown()
-        assert await peer.hear() == Shutdown()
+        it.isolates.send_draining()
+        assert await peer.hear() == Draining()
         it.start()
-        assert await it.host.peers[2].hear() == Shutdown()
+        assert await it.host.peers[2].hear() == Draining()
 
 
 async def test_lines_belong_to_the_activity_that_printed_them(caplog):
@@ -315,9 +372,9 @@ async def test_lines_belong_to_the_activity_that_printed_them(caplog):
             begin, _ = await peer.hear()
             os.write(peer.stdout, b"out %d" % number)
             os.write(peer.stderr, b"err %d\n" % number)
-            peer.say(Succeeded(), b"{}")
+            peer.succeed()
             await done(run)
-            assert begin.activity_id == run.activity.activity_id
+            assert begin.activity.activity_id == run.activity.activity_id
         await until(lambda: "1 idle" in repr(it.isolates))
         said = [
             (r.activity_id[-1], r.getMessage(), r.line, r.levelname)
@@ -330,17 +387,6 @@ async def test_lines_belong_to_the_activity_that_printed_them(caplog):
             ("2", "activity_stderr", "err 1", "WARNING"),
             ("2", "activity_stdout", "out 1", "INFO"),
         ]
-
-
-async def test_a_handler_cannot_have_transfers_without_end():
-    async with pool() as it:
-        run = it.start()
-        peer = it.open(1)
-        await peer.hear()
-        peer.say(Download(1, "postgres://w/k/n"))  # there is no engine here: it is refused at once
-        assert (await peer.hear()).code == "FILE_ERROR"
-        peer.say(Succeeded(), b"{}")
-        await done(run)
 
 
 async def test_nobody_waits_any_more_and_so_nothing_is_made():
@@ -375,7 +421,7 @@ async def test_n15_one_that_prints_for_ever_is_killed_a_second_after_its_activit
         loop = asyncio.get_running_loop()
         loop.add_writer(peer.stdout, lambda: os.write(peer.stdout, b"leftover\n" * 400))
         try:
-            peer.say(Succeeded(), b"{}")
+            peer.send(Ended(None), b"{}")
             assert await done(first) == Completed(b"{}")
             since = loop.time()
             await until(lambda: ("kill", 1) in it.host.orders)

@@ -7,22 +7,25 @@ import json
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
+from files_kit import engine_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from isolate_kit import CEILING_S, running_forker, workplace
 from runner_kit import CancelReason, Phase
+from scripted_engine import Play, envelope, scripted_engine
 
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.profiles import ActivityProfile
 from flowherd.execution.stepping import LoopMeter
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
-from flowherd.isolates.reading import PAUSE_S
+from flowherd.files.scratch import Scratch
+from flowherd.isolates.printed_output import PAUSE_S
 from flowherd.ledger.activity_profile import Metric, Where
 from flowherd.model import Completed, Died
 from flowherd.testing import WORKFLOW_ID, make_activity
@@ -160,7 +163,7 @@ async def test_a17_an_isolate_that_ends_fails_its_activity_alone_with_the_cause(
             assert words in death.how
             assert run.spent[0] == ("0.25" if name == "spend" else None)
             assert neighbour.phase is Phase.RUNNING
-        place.isolates.say_shutdown()
+        place.isolates.send_draining()
         await asyncio.wait_for(neighbour.ended(), CEILING_S)
         assert output_of(await neighbour.outcome()) == {"before": False, "told": True}
         assert output_of(await place.outcome("echo_isolated", {"value": 1})) == {"result": 1}
@@ -277,52 +280,110 @@ async def test_more_memory_than_allowed_is_the_end_of_it(forker):
         assert (failure.code, failure.retryable) == ("OUT_OF_MEMORY", True)
 
 
-async def test_files_are_transferred_by_the_worker(forker, tmp_path):
-    memory = MemoryFiles({f"postgres://{WORKFLOW_ID}/k/in.txt": b"words"})
-    access = FileAccess(lambda: memory, asyncio.new_event_loop, max_file_mb=1, base=tmp_path / "files")
-    async with workplace(forker, RunEnvironment(files=access)) as place:
-        seen = output_of(await place.outcome("files", {"reference": f"{WORKFLOW_ID}/k/in.txt"}, key="me"))
+async def test_an_isolate_transfers_files_itself_into_a_folder_that_the_worker_removes(forker, tmp_path):
+    access = FileAccess(
+        MemoryFiles, asyncio.new_event_loop, max_file_mb=1, scratch=Scratch(tmp_path / "files")
+    )
+    async with engine_here() as url, workplace(forker, RunEnvironment(files=access), url=url) as place:
+        reference = await put_file(url, b"words")
+        seen = output_of(await place.outcome("files", {"reference": reference}, key="me"))
         assert seen["text"] == "words"
-        assert memory.contents[seen["reference"]] == b"WORDS"
+        seen = output_of(await place.outcome("files_sync", {"reference": seen["reference"]}))
+        assert seen["text"] == "WORDS"
+        assert Path(seen["folder"]).is_relative_to(tmp_path)
+        await place.until(lambda: not Path(seen["folder"]).exists())
         failure = await place.outcome("files", {"reference": f"{WORKFLOW_ID}/k/other"})
         assert (failure.code, failure.retryable) == ("FILE_NOT_FOUND", False)
-        seen = output_of(await place.outcome("files_sync", {"reference": f"{WORKFLOW_ID}/k/in.txt"}))
-        await place.until(lambda: not Path(seen["folder"]).exists())
         for before in (None, {"step": 1}):
             seen = output_of(await place.outcome("remember", number=77))
             assert seen == {"before": before, "after": {"step": 2 if before else 1}}
+        run = place.start("files_and_die", {"reference": reference})
+        await asyncio.wait_for(run.ended(), CEILING_S)
+        assert isinstance(await run.outcome(), Died)
+        await place.until(lambda: not list(tmp_path.rglob("n")))
+    await access.aclose()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def put_file(url: str, content: bytes) -> str:
+    reference = f"postgres://{WORKFLOW_ID}/k/n"
+    async with httpx.AsyncClient(base_url=url) as http:
+        path = f"/api/v1/workflows/{WORKFLOW_ID}/activities/k/files/n"
+        (await http.post(path, content=content)).raise_for_status()
+    return reference
+
+
+async def test_a_stopped_handler_waits_for_no_transfer_whichever_of_its_threads_has_begun_it(
+    forker, tmp_path
+):
+    """`Stop` ends transfers, too: the engine has nothing to send, and would have kept the handler."""
+    access = FileAccess(
+        MemoryFiles, asyncio.new_event_loop, max_file_mb=1, scratch=Scratch(tmp_path / "files")
+    )
+    async with (
+        scripted_engine() as engine,
+        workplace(forker, RunEnvironment(files=access), url=engine.url) as place,
+    ):
+        engine.always("n", Play(hold=asyncio.Event()))
+        mark = tmp_path / "mark"
+        run = place.start("files_in_thread", {"reference": f"{WORKFLOW_ID}/k/n", "mark": str(mark)})
+        await engine.asked("n")
+        run.cancel(CancelReason.TIMEOUT)
+        await asyncio.wait_for(run.ended(), CEILING_S)
+        assert mark.read_text() == "CancelledError timeout"
+        assert list(place.statuses.values()) in ([], [0]), "it was not killed"
     await access.aclose()
 
 
-class Heard:
-    """Streams that are remembered."""
-
-    def __init__(self) -> None:
-        self.streams: list[list[Any]] = []
-
-    def open(self, activity_id: str) -> Any:
-        said: list[Any] = [activity_id]
-        self.streams.append(said)
-        return SimpleNamespace(put=said.append, end=lambda error: said.append(("end", error)))
-
-
-async def test_streams_of_text_go_through_the_worker_which_masks_what_it_must(forker):
-    heard = Heard()
-    environment = RunEnvironment(streams=heard, secrets=("s3cret",))
-    async with workplace(forker, environment) as place:
-        failure = await place.outcome("stream", {"fail": 1})
+async def test_streams_of_text_go_to_the_engine_and_are_masked(forker):
+    """Two in one attempt; what has been put before the end comes before it."""
+    async with scripted_engine() as engine:
+        engine.always("token", Play(200, {"subscribers": 1}))
+        environment = RunEnvironment(secrets=("s3cret",))
+        async with workplace(
+            forker, environment, url=engine.url, client_secret="s3cret", client_id="me"
+        ) as place:
+            place.ledger.publish_token("bearer-of-the-host")
+            failure = await place.outcome("stream", {"fail": 1})
+            await engine.asked("complete")
+            await engine.asked("error")
     assert failure.message == "***"
-    (first, second), activity_id = heard.streams, make_activity("x").activity_id
-    assert (first[:2], "".join(first[2:-1]), first[-1]) == ([activity_id, "one "], "x" * 9000, ("end", None))
-    assert second == [activity_id, "two", ("end", "***")]
+    path = f"/api/v1/activities/{make_activity('x').activity_id}/ws/"
+    assert {request.path.removesuffix(request.route) for request in engine.requests} == {path}
+    assert {request.headers["authorization"] for request in engine.requests} == {"Bearer bearer-of-the-host"}
+    text = "".join(request.json["text"] for request in engine.of("token"))
+    assert sorted(text) == sorted("one " + "x" * 9000 + "two")
+    assert [request.json for request in engine.of("error")] == [{"error": "***"}]
 
 
-async def test_ten_thousand_heartbeats_cost_next_to_nothing(forker):
-    """They are told to the worker now and then: ten thousand messages would take longer than this ceiling."""
+async def test_a_refused_token_is_asked_for_by_the_worker_and_the_call_is_repeated(forker, tmp_path):
+    """The token cell is the worker's: an isolate says which version was refused."""
+    versions: list[int] = []
+    access = FileAccess(
+        MemoryFiles, asyncio.new_event_loop, max_file_mb=1, scratch=Scratch(tmp_path / "files")
+    )
+    async with scripted_engine() as engine:
+        engine.script("n", envelope(401, "UNAUTHORIZED", "Unauthorized: Invalid token"), Play(200, b"words"))
+        settings = {"url": engine.url, "client_id": "me", "client_secret": "s3cret"}
+        async with workplace(
+            forker, RunEnvironment(files=access), token_refused=versions.append, **settings
+        ) as place:
+            old = place.ledger.publish_token("old")
+            run = place.start("files_sync", {"reference": f"{WORKFLOW_ID}/k/n"})
+            await place.until(lambda: versions)
+            place.ledger.publish_token("new")
+            assert output_of(await asyncio.wait_for(run.outcome(), CEILING_S))["text"] == "words"
+            await asyncio.wait_for(run.ended(), CEILING_S)
+    assert versions == [old]
+    assert [request.headers["authorization"] for request in engine.of("n")] == ["Bearer old", "Bearer new"]
+    await access.aclose()
+
+
+async def test_a_client_is_made_at_first_use(forker):
+    """An isolate for what computes has no need of one."""
     async with workplace(forker) as place:
-        run = place.start("beats", {"count": 10_000})
-        await asyncio.wait_for(run.ended(), CEILING_S)
-        assert run.heartbeat_at > 0
+        threads = output_of(await place.outcome("threads"))
+        assert threads == {"result": ["MainThread", "worker"]}
 
 
 async def test_the_end_of_the_worker_ends_isolates_and_lets_idle_ones_clean_up(forker, tmp_path):

@@ -8,19 +8,26 @@ from contextlib import contextmanager
 
 import pytest
 
-from flowherd.isolates.lines import CHUNK_BYTES, LONGEST_LINE, Lines
-from flowherd.isolates.reading import PAUSE_S, Reading, Share, Turn
+from flowherd.isolates.printed_output import (
+    CHUNK_BYTES,
+    LONGEST_LINE,
+    PAUSE_S,
+    Lines,
+    Reading,
+    Share,
+    mark_bytes,
+)
 
 
 @contextmanager
-def pipe(*, most=50):
+def pipe(*, most=50, marked=lambda: None):
     """A pipe whose lines are collected; its clock stands still until it is set."""
     clock = [100.0]
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     said = []
     try:
-        yield Lines(reading, Share(most, lambda: clock[0]), said.append), writing, said, clock
+        yield Lines(reading, Share(most, lambda: clock[0]), said.append, marked), writing, said, clock
     finally:
         os.close(reading)
         try:
@@ -32,20 +39,20 @@ def pipe(*, most=50):
 def test_lines_are_said_as_they_end_and_the_last_one_at_the_end():
     with pipe() as (lines, writing, said, _):
         os.write(writing, b"one\ntw")
-        assert lines.turn() is Turn.AGAIN
+        assert lines.read()
         assert said == ["one"]
         os.write(writing, b"o\r\n\n  \nthr\xffee")
-        assert lines.turn() is Turn.AGAIN
+        assert lines.read()
         assert said == ["one", "two"]
         os.close(writing)
-        assert lines.turn() is Turn.OVER
+        assert not lines.read()
         assert said == ["one", "two", "thr\N{REPLACEMENT CHARACTER}ee"]
 
 
 def test_a_line_without_an_end_is_cut_and_never_kept_whole():
     with pipe() as (lines, writing, said, _):
         os.write(writing, b"x" * (2 * LONGEST_LINE + 1))
-        lines.turn()
+        lines.read()
         assert [len(line) for line in said] == [LONGEST_LINE, LONGEST_LINE]
         assert lines.settle()
         assert said[2:] == ["x"]
@@ -55,8 +62,8 @@ def test_whoever_prints_more_than_its_share_waits_for_the_next_one():
     """What it has written beyond that stays in the pipe, which is full soon: then it waits, and nobody else."""
     with pipe(most=3) as (lines, writing, said, clock):
         os.write(writing, b"a\n" * 5)
-        assert lines.turn() is Turn.PAUSE
-        assert lines.turn() is Turn.PAUSE
+        assert lines.read()
+        assert lines.read()
         assert not lines.settle()
         assert len(said) == 3
         clock[0] += 2 * PAUSE_S
@@ -67,8 +74,39 @@ def test_whoever_prints_more_than_its_share_waits_for_the_next_one():
 def test_blank_lines_cost_their_share_too():
     with pipe(most=3) as (lines, writing, said, _):
         os.write(writing, b"\n" * CHUNK_BYTES)
-        assert lines.turn() is Turn.PAUSE
+        assert lines.read()
         assert said == []
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"half a line", b"whole\n", b"x" * (LONGEST_LINE - 1), b"x" * LONGEST_LINE]
+)
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_mark_ends_the_output_wherever_it_stands_and_is_no_line_itself(before, cut):
+    marked, mark = [], mark_bytes("12ab")
+    with pipe(marked=lambda: marked.append(list(said))) as (lines, writing, said, _):
+        lines.expect("12ab")
+        text = before + mark + b"after\n"
+        at = len(before) + cut - 2
+        for piece in (text[: max(at, 0)], text[max(at, 0) :]):
+            os.write(writing, piece)
+            lines.read()
+        expected = [before.decode().rstrip("\n")] if before else []
+        assert marked == [expected]
+        assert said == [*expected, "after"]
+
+
+@pytest.mark.parametrize("text", [b"\0other\0\n", b"12ab\n", b"\x0012ab\0 \n"])
+def test_nothing_but_the_mark_is_the_mark(text):
+    marked = []
+    with pipe(marked=lambda: marked.append(1)) as (lines, writing, _, _):
+        lines.expect("12ab")
+        os.write(writing, text)
+        lines.read()
+        assert not marked
+        os.write(writing, 2 * mark_bytes("12ab"))
+        lines.read()
+        assert marked == [1], "it ends one output, not two"
 
 
 async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing():
@@ -80,14 +118,14 @@ async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing():
     over = asyncio.Event()
     lines = Lines(reading, share, said.append)
 
-    def turn():
-        came = lines.turn()
-        if came is Turn.OVER:
+    def read():
+        goes_on = lines.read()
+        if not goes_on:
             over.set()
-        return came
+        return goes_on
 
     loop = asyncio.get_running_loop()
-    Reading(reading, turn)
+    Reading(reading, share, read)
     begun = loop.time()
     os.write(writing, b"".join(b"%d\n" % n for n in range(95)))
     os.close(writing)
@@ -100,7 +138,8 @@ async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing():
 async def test_nothing_is_read_after_it_was_stopped():
     reading, writing = os.pipe()
     turns = []
-    held = Reading(reading, lambda: turns.append(1) or Turn.PAUSE)
+    share = Share(most=1)
+    held = Reading(reading, share, lambda: (turns.append(1), share.take()))
     os.write(writing, b"x")
     while not turns:  # noqa: ASYNC110 - the loop takes turns by itself
         await asyncio.sleep(0)

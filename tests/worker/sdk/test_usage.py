@@ -23,7 +23,7 @@ from flowherd import SyncActivityContext, Usage
 from flowherd.execution.environment import RunEnvironment
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Ledger, RecordWriter
-from flowherd.ledger.usage import AREA_BYTES, SUMS_BYTES, newest, write_of
+from flowherd.ledger.usage import PAGE_BYTES, SUMS_BYTES, UsagePage
 from flowherd.sdk.costs import Costs
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage import MAX_TOKENS, pack, unpack
@@ -45,11 +45,14 @@ ENTRIES = st.builds(
 )
 
 
-def written(area: bytearray, sequence: int, sums: bytes, *, torn_at: float = 1.0) -> None:
-    """Writes as a process does that dies when so large a part of the bytes has been stored."""
-    offset, data = write_of(bytes(area), sequence, sums)
-    stored = data[: round(len(data) * torn_at)]
-    area[offset : offset + len(stored)] = stored
+class Torn(bytearray):
+    """Memory of a process that dies when so large a part of a write has been stored."""
+
+    torn_at = 1.0
+
+    def __setitem__(self, place, data) -> None:
+        stored = data[: round(len(data) * self.torn_at)]
+        super().__setitem__(slice(place.start, place.start + len(stored)), stored)
 
 
 # Bytes
@@ -60,28 +63,33 @@ def test_a_write_that_a_crash_tears_leaves_the_sums_before(
     earlier: list[bytes], last: bytes, torn_at: float
 ) -> None:
     """Two slots take turns: whatever part of a write arrives, the newest whole sums are read."""
-    area = bytearray(AREA_BYTES)
+    memory = Torn(PAGE_BYTES)
+    page = UsagePage(memory, 0, 7)
     for sums in earlier:
-        written(area, 7, sums)
-    written(area, 7, last, torn_at=torn_at)
+        page.keep(sums)
+    memory.torn_at = torn_at
+    page.keep(last)
     before = earlier[-1] if earlier else None
-    assert newest(bytes(area), 7) in {before, last}
+    assert page.read() in {before, last}
     if torn_at == 1.0:
-        assert newest(bytes(area), 7) == last
+        assert page.read() == last
 
 
 @given(lives=st.lists(st.lists(st.tuples(SUMS, st.floats(0, 1)), max_size=3), max_size=4))
-def test_what_an_earlier_record_left_in_the_same_place_never_counts(
+def test_what_an_earlier_attempt_left_on_the_same_page_never_counts(
     lives: list[list[tuple[bytes, float]]],
 ) -> None:
     """A place is used again without being cleared, also after a torn write."""
-    area = bytearray(AREA_BYTES)
+    memory = Torn(PAGE_BYTES)
     for sequence, writes in enumerate(lives, 1):
-        assert newest(bytes(area), sequence) is None
+        page = UsagePage(memory, 0, sequence)
+        assert page.read() is None
         for sums, torn_at in writes:
-            written(area, sequence, sums, torn_at=torn_at)
-        written(area, sequence, b"whole")
-        assert newest(bytes(area), sequence) == b"whole"
+            memory.torn_at = torn_at
+            page.keep(sums)
+        memory.torn_at = 1.0
+        page.keep(b"whole")
+        assert page.read() == b"whole"
 
 
 # Merging
@@ -216,17 +224,43 @@ async def test_what_was_spent_moves_with_a_claim_and_is_told_under_the_newest_al
     assert await settled(table) == {"a-1": (newest_id, "0.75" if spends_again else "0.25")}
 
 
-@virtual_time
-async def test_a_move_that_a_crash_interrupts_finds_the_sums_in_the_new_record_too() -> None:
-    """The engine takes the newest claim's report and refuses the other: so both must tell all of it."""
+def test_a_record_that_moves_leaves_its_usage_page_where_it_is() -> None:
+    """E18: the engine takes the newest claim's report and refuses the other, so both name the same sums."""
     ledger = Ledger(processes=1, records=4)
     writer = RecordWriter(segment := open_segment(ledger))
-    index, sequence = claim(writer)
-    writer.keep_spent(index, sequence, b"sums")
-    again, later = writer.claim(
-        "a-1", "w-2", "resize", now=1.0, lease_s=60.0, spent=segment.spent(index, sequence)
-    )
-    assert segment.spent(index, sequence) == segment.spent(again, later) == b"sums"
+    place = claim(writer)
+    index, page = place[0], segment.usage(*place)
+    page.keep(b"sums")
+    for number in range(2, 9):  # more often than there are places
+        index, _ = writer.move(index, f"w-{number}", now=1.0, completion=None)
+        record = segment.record(index)
+        assert record is not None
+        assert (record.usage_page, record.usage_sequence) == place
+        others = [claim(writer) for _ in range(writer.free)]
+        assert len(others) == 2, "the record and the page each take a place"
+        for other in others:
+            segment.usage(*other).keep(b"other sums")
+            writer.clear(other[0])
+        assert page.read() == b"sums"
+    writer.clear(index)
+    assert writer.free == 4
+
+
+@pytest.mark.parametrize("records", [1, 2])
+def test_a_record_that_moves_where_there_is_no_other_place_keeps_its_page(records: int) -> None:
+    """E18: then it is written over."""
+    ledger = Ledger(processes=1, records=records)
+    writer = RecordWriter(segment := open_segment(ledger))
+    place = claim(writer)
+    segment.usage(*place).keep(b"sums")
+    index = place[0]
+    for number in range(2, 6):
+        index, _ = writer.move(index, f"w-{number}", now=1.0, completion=None)
+        record = segment.record(index)
+        assert record is not None
+        assert segment.usage(record.usage_page, record.usage_sequence).read() == b"sums"
+    writer.clear(index)
+    assert writer.free == records
 
 
 @virtual_time
@@ -309,12 +343,12 @@ async def main():
     context = SyncActivityContext(table.attempt("a-1"))
     [record] = table.segment.records()
     context.record_cost("0.25")
-    ours = table.segment.spent(record.index, record.sequence)
+    ours = table.segment.usage(record.usage_page, record.usage_sequence).read()
     if not os.fork():
         context.record_cost("9")
         os._exit(0)
     assert os.wait()[1] == 0
-    assert table.segment.spent(record.index, record.sequence) == ours
+    assert table.segment.usage(record.usage_page, record.usage_sequence).read() == ours
 
 asyncio.run(main())
 """

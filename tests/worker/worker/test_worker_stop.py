@@ -25,7 +25,7 @@ class LimitOnly:
     def resize(self, limit: int) -> None:
         self.limit = limit
 
-    def say_shutdown(self) -> None:
+    def send_draining(self) -> None:
         """Nobody is there to hear it."""
 
     def close(self) -> None:

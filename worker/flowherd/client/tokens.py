@@ -97,21 +97,34 @@ class _Published:
         return self._latest if self._latest.version else None
 
 
-class LedgerTokens:
-    """A worker's source: reads what the keeper published, and rings for a new one after a 401.
+def ask_keeper(segment: Segment, wake: Callable[[], None]) -> Callable[[int], None]:
+    """The worker's answer to a version that was refused: it stores that, and wakes the keeper.
 
     Args:
+        segment: the worker's.
         wake: wakes the keeper.
+
+    """
+
+    def refused(version: int) -> None:
+        segment.put(Cell.TOKEN_REFUSED, max(version, segment.get(Cell.TOKEN_REFUSED)))
+        wake()
+
+    return refused
+
+
+class LedgerTokens:
+    """The source of a worker or an isolate: reads what the keeper published, and asks for a new one after a 401.
+
+    Args:
+        refused: called with the version that was refused; may block for a moment.
         patience_s: how long a call waits for a token before it counts as failed.
 
     """
 
-    def __init__(
-        self, ledger: Ledger, segment: Segment, wake: Callable[[], None], *, patience_s: float = 2.0
-    ) -> None:
+    def __init__(self, ledger: Ledger, refused: Callable[[int], None], *, patience_s: float = 2.0) -> None:
         self._published = _Published(ledger)
-        self._segment = segment
-        self._wake = wake
+        self._refused = refused
         self._patience_s = patience_s
 
     def known(self) -> Token | None:
@@ -124,8 +137,7 @@ class LedgerTokens:
 
     async def renewed(self, refused: Token) -> Token:
         """Says which version was refused and waits for the next."""
-        self._segment.put(Cell.TOKEN_REFUSED, max(refused.version, self._segment.get(Cell.TOKEN_REFUSED)))
-        self._wake()
+        self._refused(refused.version)
         return await self._newer_than(refused.version)
 
     async def _newer_than(self, version: int) -> Token:

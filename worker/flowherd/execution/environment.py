@@ -89,7 +89,7 @@ class Outlet(Protocol):
 
 
 class Streams(Protocol):
-    """Opens outlets, from any thread: the engine's in a worker, a link's where handlers run elsewhere."""
+    """Opens outlets, from any thread."""
 
     def open(self, activity_id: str) -> Outlet:
         """The outlet of one attempt; needs no closing."""
@@ -125,6 +125,10 @@ class Files(Protocol):
 
     def of(self, state: RunState) -> Transfers:
         """The files of one attempt; FileTransferFailed once it has ended."""
+        ...
+
+    def folder_for(self, state: RunState) -> Path:
+        """The folder of an attempt whose files another process transfers; StorageFailed when there is no room."""
         ...
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Outlet(Protocol):
-    """Whom executors tell; its methods are called on the worker's loop."""
+    """Hears from executors what becomes of handlers; its methods are called on the worker's loop."""
 
     def begin(self, attempt: Attempt) -> bool:
         """The handler is about to take its first step; False when it must not."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flowherd.errors import FileTransferFailed, InvalidFile
 from flowherd.files.file_ends import Incoming, Outgoing, storage_errors
 from flowherd.files.file_loop import FileLoop
-from flowherd.files.scratch import Scratch, remove
+from flowherd.files.scratch import GivenFolder, Scratch, remove
 from flowherd.sdk.file_names import default_upload_name, local_name, upload_name
 from flowherd.sdk.file_reference import FileReference
 
@@ -39,7 +39,7 @@ class FileAccess:
         open_store: makes the store; called on the file loop, when a handler first touches a file.
         new_loop: makes the loop that files are transferred on.
         max_file_mb: larger files are refused, both ways.
-        base: the temporary folder all processes of this user share.
+        scratch: gives each attempt its folder.
 
     """
 
@@ -49,13 +49,13 @@ class FileAccess:
         new_loop: Callable[[], asyncio.AbstractEventLoop],
         *,
         max_file_mb: int,
-        base: Path | None = None,
+        scratch: Scratch | GivenFolder | None = None,
     ) -> None:
         self._open_store = open_store
         self._store: FileStore | None = None
         self.limit_bytes = max_file_mb << 20
         self.loop = FileLoop(new_loop)
-        self.scratch = Scratch(base)
+        self.scratch = scratch or Scratch()
         self._lock = threading.Lock()
 
     def of(self, state: RunState) -> Transfers:
@@ -67,6 +67,18 @@ class FileAccess:
                 state.files = AttemptFiles(state.activity, self)
             return state.files
 
+    def folder_for(self, state: RunState) -> Path:
+        """The folder of an attempt whose files another process transfers; it is removed when the attempt ends.
+
+        Raises:
+            StorageFailed: there is no room for it.
+
+        """
+        assert isinstance(self.scratch, Scratch), self.scratch
+        folder = self.scratch.reserve()
+        state.files = AttemptFiles(state.activity, self, folder)
+        return folder
+
     def store(self) -> FileStore:
         """The store; on the file loop only."""
         if self._store is None:
@@ -75,7 +87,7 @@ class FileAccess:
 
     async def aclose(self) -> None:
         """Removes all folders and closes the store, as far as that takes no longer than `CLOSE_S`."""
-        if not self.loop.is_used:
+        if not self.loop.is_used and not (isinstance(self.scratch, Scratch) and self.scratch.is_used):
             return
         try:
             async with asyncio.timeout(CLOSE_S):
@@ -93,16 +105,24 @@ class FileAccess:
 
 
 class AttemptFiles:
-    """The transfers of one attempt; its methods may be called from any thread."""
+    """The transfers of one attempt; its methods may be called from any thread.
 
-    def __init__(self, activity: Activity, access: FileAccess) -> None:
+    Args:
+        activity: whose files they are.
+        access: what all attempts share.
+        folder: where another process puts them; None for a folder that is made when it is needed.
+
+    """
+
+    def __init__(self, activity: Activity, access: FileAccess, folder: Path | None = None) -> None:
         self._activity = activity
         self._access = access
         self._lock = threading.Lock()
         self._running: set[Future[Any]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._folder: Path | None = None
+        self._folder = folder
         self._closed = False
+        self._cancels = 0
 
     def download(self, reference: str) -> Future[Path]:
         """Begins a download; the result is the path of the whole file."""
@@ -117,16 +137,15 @@ class AttemptFiles:
         return self._begin(lambda: self._save(content, filename, content_type))
 
     def cancel(self) -> None:
-        """Ends what is under way: whoever waits for it gets a CancelledError."""
-        with self._lock:
-            running = list(self._running)
-        for future in running:
+        """Ends what is under way: whoever waits for it gets a CancelledError. A signal handler may call it."""
+        self._cancels += 1
+        for future in list(self._running):
             future.cancel()
 
     def close(self) -> None:
         """The attempt has ended: ends what is under way and removes its folder, without waiting for it."""
         with self._lock:
-            was_used = not self._closed and self._access.loop.is_used
+            was_used = not self._closed and (self._access.loop.is_used or self._has_folder())
             self._closed = True
         if was_used:
             try:
@@ -134,15 +153,21 @@ class AttemptFiles:
             except RuntimeError:
                 return  # the worker has ended before it, and removed everything
 
+    def _has_folder(self) -> bool:
+        return self._folder is not None and self._folder.exists()
+
     def _begin(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         with self._lock:
             if self._closed:
                 raise FileTransferFailed("no files any more: the attempt has ended")
+            cancels = self._cancels
             try:
                 future = self._access.loop.submit(self._tracked(work))
             except RuntimeError as error:
                 raise FileTransferFailed(f"no files any more: {error}") from None
             self._running.add(future)
+        if self._cancels != cancels:  # while it was not among those that run
+            future.cancel()
         future.add_done_callback(self._running.discard)
         return future
 
@@ -159,7 +184,7 @@ class AttemptFiles:
         """First the writers, then what they write to."""
         await _ended(self._tasks)
         if self._folder is not None:
-            remove(self._folder)
+            self._access.scratch.remove(self._folder)
 
     async def _download(self, text: str) -> Path:
         reference = FileReference.parse(text)

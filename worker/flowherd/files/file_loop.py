@@ -40,6 +40,11 @@ class FileLoop:
         """True when there has been any work, and may be more."""
         return self._loop is not None and not self._closed
 
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread, once there has been work."""
+        return self._thread
+
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Begins `work` there, from any thread; RuntimeError after `close`."""
         with self._lock:

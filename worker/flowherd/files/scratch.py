@@ -12,18 +12,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import shutil
 import tempfile
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowherd.errors import StorageFailed
 from flowherd.files.file_ends import storage_errors
 from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,7 +41,7 @@ def _default_path() -> str:
 
 
 class Scratch:
-    """The folder of one process; nothing exists before the first `folder`.
+    """The folder of one process; nothing exists before it is asked for. Its methods may be called from any thread.
 
     Args:
         base: what all processes of this user share.
@@ -50,10 +52,30 @@ class Scratch:
         self._base = base
         self._own: Path | None = None
         self._lock_held = -1
+        self._making = threading.Lock()
+        self._reserved = itertools.count(1)
+
+    @property
+    def is_used(self) -> bool:
+        """There is a folder of this process."""
+        return self._own is not None
 
     def folder(self) -> Path:
         """Makes a fresh private folder; StorageFailed when there is no room for it."""
         with storage_errors("making a temporary folder"):
+            return Path(tempfile.mkdtemp(dir=self._folder_of_process()))
+
+    def reserve(self) -> Path:
+        """The path of a private folder that does not exist yet, for another process to make; StorageFailed as above."""
+        with storage_errors("making a temporary folder"):
+            return self._folder_of_process() / f"isolate-{next(self._reserved)}"
+
+    def remove(self, folder: Path) -> None:
+        """Removes one of these folders."""
+        remove(folder)
+
+    def _folder_of_process(self) -> Path:
+        with self._making:
             if self._own is None:
                 self._base = self._base or default_base()
                 with _locked(self._base):
@@ -61,7 +83,7 @@ class Scratch:
                     self._lock_held = os.open(own, _FOLDER)
                     fcntl.flock(self._lock_held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._own = own
-            return Path(tempfile.mkdtemp(dir=self._own))
+            return self._own
 
     def close(self) -> None:
         """Removes everything of this process."""
@@ -73,6 +95,27 @@ class Scratch:
         # It is not empty while others use it, and if it cannot be locked, then an empty folder is left.
         with contextlib.suppress(OSError), _locked(self._base):
             self._base.rmdir()
+
+
+class GivenFolder:
+    """In an isolate: the folder of its present attempt, which the worker has reserved and removes."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+
+    def folder(self) -> Path:
+        """Makes the folder; StorageFailed when that is not possible."""
+        if self.path is None:
+            raise StorageFailed("making a temporary folder: the worker has none")
+        with storage_errors("making a temporary folder"):
+            self.path.mkdir(mode=0o700)
+        return self.path
+
+    def remove(self, folder: Path) -> None:
+        """The worker does."""
+
+    def close(self) -> None:
+        """As above."""
 
 
 def remove(folder: Path) -> None:

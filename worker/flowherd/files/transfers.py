@@ -67,6 +67,7 @@ class EngineFiles:
     Args:
         api_url: the engine's origin.
         tokens: the host's token, None for an engine that asks for none.
+        most: transfers under way at once.
         stall_s: seconds without a byte after which a try has failed.
         backoff: between tries.
 
@@ -77,15 +78,16 @@ class EngineFiles:
         api_url: str,
         tokens: TokenSource | None,
         *,
+        most: int = MOST_TRANSFERS,
         stall_s: float = STALL_S,
         backoff: Backoff | None = None,
     ) -> None:
         auth = BearerAuth(tokens, api_url) if tokens is not None else None
-        self._client = new_client(api_url, auth, connections=MOST_TRANSFERS)
+        self._client = new_client(api_url, auth, connections=most)
         self._stall_s = stall_s
         self._backoff = backoff or Backoff(base_s=0.5)
         self._rng = random.Random()
-        self._turns = asyncio.Semaphore(MOST_TRANSFERS)
+        self._turns = asyncio.Semaphore(most)
 
     async def send(self, reference: FileReference, source: Outgoing, content_type: str) -> None:
         """See `FileStore.send`; safe to repeat, since the same name overwrites (faults.md F7)."""

@@ -1,17 +1,24 @@
-"""Frames on a stream socket: four bytes of length, then JSON; it knows neither messages nor loops."""
+"""Frames on a stream socket, four bytes of length and then JSON: a reader, and a worker's end that never blocks."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import struct
+from collections import deque
 from typing import TYPE_CHECKING
 
+from flowherd.isolates.isolate_protocol import encode
+
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
+
+    from flowherd.isolates.isolate_protocol import Message
 
 HEAD = struct.Struct(">I")
 CHUNK_BYTES = 64 * 1024
 MAX_FRAME_BYTES = 2**32 - 1
+_MOST_BUFFERS = 16  # handed to one system call
 
 Buffer = bytes | bytearray | memoryview
 
@@ -25,11 +32,31 @@ class StreamEnded(Exception):
 
 
 def head_of(frame: Buffer) -> bytes:
-    """What goes before a frame; OverflowError when no head can say its length."""
+    """The bytes before a frame; OverflowError when they cannot hold its length."""
     size = frame.nbytes if isinstance(frame, memoryview) else len(frame)
     if size > MAX_FRAME_BYTES:
         raise OverflowError(f"a frame of {size} bytes")
     return HEAD.pack(size)
+
+
+def framed(message: Message, follows: Buffer | None = None) -> list[memoryview]:
+    """A message and the frame that belongs to it, as buffers to send; nothing is copied.
+
+    Raises:
+        TypeError, ValueError, OverflowError: it cannot be said in a frame of JSON.
+
+    """
+    frames: list[Buffer] = [encode(message), *([] if follows is None else [follows])]
+    return [memoryview(part) for frame in frames for part in (head_of(frame), frame)]
+
+
+def drop_sent(buffers: deque[memoryview], count: int) -> None:
+    """Takes away what a system call has sent."""
+    while count:
+        if count < buffers[0].nbytes:
+            buffers[0] = buffers[0][count:]
+            return
+        count -= buffers.popleft().nbytes
 
 
 class FrameReader:
@@ -97,3 +124,67 @@ class FrameReader:
         self._filled = len(self._rest) - begin
         self._large[: self._filled] = self._rest[begin:]
         self._rest.clear()
+
+
+class Channel:
+    """Frames both ways; what the socket does not take at once is sent when it does, without a copy.
+
+    Args:
+        sock: one end of a stream; does not block.
+        limit: longest frame to receive, in bytes.
+
+    """
+
+    def __init__(self, sock: socket.socket, limit: int) -> None:
+        self._sock = sock
+        self._reader = FrameReader(limit)
+        self._unsent: deque[memoryview] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._is_waiting = False
+
+    def fileno(self) -> int:
+        """The descriptor, to wait on."""
+        return self._sock.fileno()
+
+    def read(self) -> list[bytes | bytearray]:
+        """See `FrameReader.read`; nothing when there is nothing, OSError when the other end is gone."""
+        try:
+            return self._reader.read(self._sock)
+        except BlockingIOError:
+            return []
+
+    def send(self, message: Message, follows: Buffer | None = None) -> None:
+        """Sends a message, and the frame that belongs to it; without effect when nobody reads any more.
+
+        Raises:
+            TypeError, ValueError, OverflowError: it cannot be said in a frame of JSON; nothing was sent.
+
+        """
+        self._unsent += framed(message, follows)
+        if not self._is_waiting:
+            self._send()
+
+    def _send(self) -> None:
+        try:
+            while self._unsent:
+                buffers = [self._unsent[index] for index in range(min(len(self._unsent), _MOST_BUFFERS))]
+                drop_sent(self._unsent, self._sock.sendmsg(buffers, [], socket.MSG_NOSIGNAL))
+        except BlockingIOError:
+            if not self._is_waiting:
+                self._is_waiting = True
+                self._loop.add_writer(self._sock.fileno(), self._send)
+            return
+        except OSError:
+            self._unsent.clear()  # it has ended: its reader is told
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self._loop.remove_writer(self._sock.fileno())
+
+    def close(self) -> None:
+        """Closes this end: the isolate ends."""
+        self._stop_waiting()
+        self._unsent.clear()
+        self._sock.close()

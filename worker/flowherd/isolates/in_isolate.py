@@ -1,16 +1,34 @@
-"""The executor of handlers that run in a process of their own, over the worker's pool of isolates."""
+"""The executor of handlers that run in a process of their own: an attempt as its worker's pool of isolates sees it."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from flowherd.isolates.attempt import IsolateRun
+import msgspec
+
+from flowherd.errors import FileError
+from flowherd.execution.invoke import failed
+from flowherd.isolates.frames import FrameError
+from flowherd.isolates.isolate_protocol import Begin, UsagePlace
+from flowherd.ledger.layout import Cell
+from flowherd.model import Completed
+from flowherd.sdk.costs import Costs
+from flowherd.sdk.redaction import mask
+from flowherd.sdk.usage import unpack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowherd.execution.executor import Outlet
     from flowherd.execution.stepping import LoopMeter
-    from flowherd.isolates.pool import Isolates
-    from flowherd.model import Outcome
+    from flowherd.isolates.frames import Buffer
+    from flowherd.isolates.isolate_pool import Isolates
+    from flowherd.isolates.isolate_protocol import Ended
+    from flowherd.ledger import Segment
+    from flowherd.ledger.usage import UsagePage
+    from flowherd.model import Failed, Outcome, Usage
     from flowherd.sdk.activity import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
@@ -32,7 +50,7 @@ class InIsolate:
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         """Runs it when there is an isolate for it."""
-        self._isolates.begin(IsolateRun(attempt, definition, self))
+        self._isolates.begin(IsolatedAttempt(attempt, definition, self, self._isolates.segment))
 
     def stop(self, attempt: Attempt) -> None:
         """Asks the isolate to cancel it; the second time, the isolate is killed."""
@@ -54,3 +72,167 @@ class InIsolate:
         if attempt.begun_at:
             self._meter.leave_isolate()
         self._outlet.finished(attempt, outcome)
+
+
+class IsolatedAttempt:
+    """An attempt that an isolate is to run.
+
+    Args:
+        attempt: whose handler it is.
+        definition: of the activity.
+        outlet: is told when it begins and that it has ended.
+        segment: where the isolate keeps what is spent; None where nobody settles for it.
+
+    """
+
+    def __init__(
+        self, attempt: Attempt, definition: ActivityDefinition, outlet: Outlet, segment: Segment | None = None
+    ) -> None:
+        self.definition = definition
+        self._attempt = attempt
+        self._outlet = outlet
+        self._segment = segment
+
+    def __repr__(self) -> str:
+        return f"<IsolatedAttempt {self._attempt!r}>"
+
+    @property
+    def waits(self) -> bool:
+        """It has not begun, and may."""
+        return self._attempt.may_begin
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The fields of each line about it in the log."""
+        activity = self._attempt.activity
+        return {
+            "activity_id": activity.activity_id,
+            "workflow_id": activity.workflow_id,
+            "activity_key": activity.key,
+            "activity_name": activity.name,
+        }
+
+    @property
+    def cancel_reason(self) -> str:
+        """Why it is told to stop."""
+        reason = self._attempt.cancel_reason
+        return "" if reason is None else reason.value
+
+    def order(self, mark: str) -> tuple[Begin, Buffer]:
+        """The message that begins it, and its parameters: where they came undecoded, as the engine sent them."""
+        activity, trace = self._attempt.activity, self._attempt.trace
+        begin = Begin(
+            msgspec.structs.replace(activity, parameters=None),
+            self._attempt.limit_s,
+            mark,
+            self._folder(),
+            self._usage_place(),
+            {} if trace is None else dict(trace.carrier()),
+        )
+        if isinstance(activity.parameters, msgspec.Raw):
+            return begin, memoryview(activity.parameters)
+        return begin, msgspec.json.encode(activity.parameters)
+
+    def _folder(self) -> str:
+        """The folder for the isolate's files; it says so itself when there is no room for any."""
+        files = self._attempt.environment.files
+        if files is not None:
+            with suppress(FileError):
+                return str(files.folder_for(self._attempt))
+        return ""
+
+    def _usage_place(self) -> UsagePlace | None:
+        if self._segment is None:
+            return None
+        place = self._attempt.usage_place
+        self._attempt.costs = SpentInIsolate(self._segment.usage(*place))
+        return UsagePlace(self._segment.number, self._segment.get(Cell.STARTED), *place)
+
+    def begin(self, stop: Callable[[], None]) -> bool:
+        """The handler is about to begin; `stop` tells it to end. False when it must not begin any more."""
+        self._attempt.handle = stop
+        return self._outlet.begin(self._attempt)
+
+    def outcome_of(self, ended: Ended, output: bytes | bytearray | None) -> Completed | Failed:
+        """Takes down what the isolate says of the attempt; FrameError for what cannot be, and then nothing counts."""
+        attempt = self._attempt
+        hide = attempt.environment.secrets
+        costs, content = _costs_of(ended), b"" if output is None else _checked_output(output)
+        try:
+            attempt.environment.meter.offloaded(
+                self.definition.name,
+                cpu_s=ended.cpu_s,
+                wall_s=ended.wall_s,
+                growth_bytes=ended.growth_bytes,
+            )
+        except ValueError as error:
+            raise FrameError(f"it reported what cannot be: {error}") from None
+        attempt.costs = costs
+        if ended.raised is not None and attempt.trace is not None:
+            raised = ended.raised
+            attempt.trace.raised(raised.kind, mask(raised.message, hide), mask(raised.report, hide))
+        if ended.failure is None:
+            return Completed(content, *attempt.spent)
+        message = mask(ended.failure.message, hide)
+        return self.failure(ended.failure.code, message, retryable=ended.failure.retryable)
+
+    def failure(self, code: str, message: str, *, retryable: bool) -> Failed:
+        """A failure, with what was spent until now."""
+        return failed(self._attempt, code, message, retryable=retryable)
+
+    def finish(self, outcome: Outcome) -> None:
+        """The handler has ended, or will never begin."""
+        self._outlet.finished(self._attempt, outcome)
+
+
+class SpentInIsolate(Costs):
+    """The sums of an attempt so far: its isolate adds up, and this reads what that has kept.
+
+    Args:
+        page: of the attempt.
+
+    """
+
+    __slots__ = ("_page",)
+
+    def __init__(self, page: UsagePage) -> None:
+        super().__init__()
+        self._page = page
+
+    @property
+    def cost_usd(self) -> str | None:
+        """See `Costs.cost_usd`."""
+        return self._kept()[0]
+
+    @property
+    def usage(self) -> tuple[Usage, ...]:
+        """See `Costs.usage`."""
+        return self._kept()[1]
+
+    def _kept(self) -> tuple[str | None, tuple[Usage, ...]]:
+        sums = self._page.read()
+        return (None, ()) if sums is None else unpack(sums)
+
+
+def _costs_of(ended: Ended) -> Costs:
+    """The sums that an isolate reports, once more checked: the engine would refuse the whole report."""
+    costs = Costs()
+    try:
+        if ended.cost_usd is not None:
+            costs.add_cost(Decimal(ended.cost_usd))
+        for entry in ended.usage:
+            costs.add_usage(entry)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise FrameError(f"it reported what cannot be: {error}") from None
+    return costs
+
+
+def _checked_output(frame: bytes | bytearray) -> bytes:
+    """An output as it is told to the engine; FrameError when it is no JSON object (faults.md A17)."""
+    try:
+        raw = msgspec.json.decode(frame, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FrameError(f"its output is no JSON: {error}") from None
+    if bytes(memoryview(raw)[:1]) != b"{":
+        raise FrameError("its output is no JSON object")
+    return bytes(frame)

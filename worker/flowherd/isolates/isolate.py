@@ -1,36 +1,34 @@
-"""One isolate as its worker sees it: its connections, and where it stands; it neither forks nor kills."""
+"""An isolate as its worker sees it: its connections, and its stage; this module neither forks nor kills."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from flowherd import crashpoints
 from flowherd.execution.awake_timer import AwakeTimer
 from flowherd.exit_status import describe_status
-from flowherd.isolates.attempt import checked_output
-from flowherd.isolates.channel import Channel
-from flowherd.isolates.frames import FrameError, StreamEnded
+from flowherd.isolates.frames import Channel, FrameError, StreamEnded
 from flowherd.isolates.isolate_protocol import (
     MAX_UP_BYTES,
-    Cancel,
-    End,
+    Draining,
+    Ended,
+    Leave,
+    LeftBehind,
     Logged,
     NotOpened,
     Opened,
-    Save,
-    Saying,
-    Shutdown,
-    Spoiled,
-    Succeeded,
-    Unsuccessful,
+    Stop,
+    TokenRefused,
     decode_upward,
 )
-from flowherd.isolates.printing import Printing, replay
-from flowherd.isolates.reading import PAUSE_S, Reading, Share, Turn
-from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
+from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput, Reading, Share, replay
 from flowherd.model import Died
 from flowherd.procfs import resident_bytes
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
@@ -38,29 +36,56 @@ from flowherd.sdk.output import MAX_OUTPUT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.isolates.attempt import IsolateRun
-    from flowherd.isolates.ends import OurEnds
+    from flowherd.isolates.in_isolate import IsolatedAttempt
+    from flowherd.isolates.isolate_host import Ends, IsolateHost
     from flowherd.model import Failed
 
-END_S = 5.0  # for leaving the app's lifespan
+LEAVE_S = 5.0  # for leaving the app's lifespan
 LOOK_EVERY_S = 0.2  # at the memory of an isolate whose activity has a limit
-SETTLE_S = (
-    1.0  # for logging what an activity has printed, until its isolate is killed: somebody prints for ever
-)
-_MOST_SETTLINGS = 500  # pauses until the rest of what a process has printed is given up
+MARK_S = 1.0  # from an activity's end to the end of its output; whoever prints longer is killed
+_MOST_PAUSES = 500  # until the rest of what a process has printed is given up
 
 _log = logging.getLogger(__name__)
 
 
+class Stage(Enum):
+    """The stages of an isolate."""
+
+    OPENING = "opening"  # it is being made, or makes the app ready
+    IDLE = "idle"
+    RUNNING = "running"
+    SETTLING = "settling"  # the activity has ended, its output has not
+    LEAVING = "leaving"  # it gets no more work
+    GONE = "gone"  # the supervisor has reaped it
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateRules:
+    """The rules for every isolate of a worker.
+
+    Attributes:
+        max_tasks: activities after which it is replaced.
+        boot_timeout_s: from its order until the app is ready in it.
+        secrets: must not appear in messages or logs.
+        token_refused: called with the version of the host's token that the engine has refused an isolate.
+
+    """
+
+    max_tasks: int = 100
+    boot_timeout_s: float = 30.0
+    secrets: tuple[str, ...] = ()
+    token_refused: Callable[[int], None] = lambda _: None
+
+
 class Isolate:
-    """One isolate; all methods must be called on its worker's loop.
+    """An isolate; all methods must be called on its worker's loop.
 
     Args:
         key: its number in this worker.
         ends: its connections; closed when it is gone.
         host: ends it.
         rules: for all.
-        changed: called when its stage has become IDLE or ENDING.
+        changed: called when its stage has become IDLE or LEAVING.
 
     Attributes:
         pid: 0 until the supervisor has said it.
@@ -73,7 +98,7 @@ class Isolate:
     def __init__(
         self,
         key: int,
-        ends: OurEnds,
+        ends: Ends,
         host: IsolateHost,
         rules: IsolateRules,
         changed: Callable[[Isolate], None],
@@ -89,66 +114,70 @@ class Isolate:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._tasks = 0
-        self._run: IsolateRun | None = None
+        self._run: IsolatedAttempt | None = None
         self._verdict: Failed | None = None  # why it was killed, where that is the activity's own fault
         self._killed_for = ""
-        self._was_told = False
+        self._was_told = False  # to leave
         self._times_stopped = 0
-        self._is_broken = False
-        self._spoiled = ""  # what its last activity has left behind
-        self._settle_by = 0.0
-        self._before: Succeeded | Save | None = None  # what the next frame belongs to
+        self._before: Ended | None = None  # what the next frame is the output of
         self._share = Share()  # of the log's lines; what it prints has another one, so that neither starves
         self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES)
-        self._listening = Reading(ends.channel.fileno(), self._turn)
-        self._printing = Printing(ends.stdout, ends.stderr, rules.secrets)
+        self._listening = Reading(ends.channel.fileno(), self._share, self._read)
+        self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
         self._timer: AwakeTimer | None = None
         self._set_timer(rules.boot_timeout_s, self._did_not_open)
 
     def __repr__(self) -> str:
         return f"<Isolate {self.key} pid {self.pid} {self.stage.value}, {self._tasks} tasks>"
 
-    def start(self, run: IsolateRun) -> bool:
+    def start(self, run: IsolatedAttempt) -> bool:
         """Runs an activity, whose record says so first; False when it must not begin any more.
 
         TypeError, ValueError or OverflowError when its parameters cannot be sent.
         """
-        order = run.order()
+        mark = secrets.token_hex(8)
+        order = run.order(mark)
+        crashpoints.reached("before_isolated")
         if not run.begin(self._stop):
             return False
-        self._channel.say(*order)
+        crashpoints.reached("before_begin")
+        self._channel.send(*order)
+        crashpoints.reached("after_begin")
         self.stage, self._run = Stage.RUNNING, run
-        self._printing.ids = {"isolate": self.pid, **run.ids}
+        self._printed.begin({"isolate": self.pid, **run.ids}, mark)
         self._tasks += 1
         if run.definition.max_memory_mb is not None:
             self._look_at_memory(run, run.definition.max_memory_mb)
         return True
 
-    def say_shutdown(self) -> None:
+    def send_draining(self) -> None:
         """The worker begins to drain."""
-        self._channel.say(Shutdown())
+        self._channel.send(Draining())
 
-    def end(self) -> None:
+    def leave(self) -> None:
         """It gets no more work, and leaves the app's lifespan."""
-        self._was_told = True
-        self.stage = Stage.ENDING
-        self._channel.say(End())
-        self._set_timer(END_S, lambda: self._kill("it did not end in time"))
+        self.stage, self._was_told = Stage.LEAVING, True
+        self._channel.send(Leave())
+        self._set_timer(LEAVE_S, lambda: self._kill("it did not end in time"))
         self._changed(self)
 
     def close(self) -> None:
         """The worker ends, and with it this."""
         if self.stage in {Stage.OPENING, Stage.IDLE, Stage.SETTLING}:
-            self._channel.say(End())
-        self._close()
+            self._channel.send(Leave())
+            self._stop_reading()  # its lifeline ends with this process: until then it may leave the app's lifespan
+        else:
+            self._close()
 
     def _stop(self) -> None:
-        """What its activity's run calls: first for cancelling the handler, then because that did not help."""
+        """Stops the handler: first it is cancelled, the second time the isolate is killed, since that did not help."""
         self._times_stopped += 1
-        if self._times_stopped > 1 or self._run is None:
+        if self._run is None:
+            return
+        if self._times_stopped > 1:
             self._kill("its handler did not stop within its grace")
             return
-        self._channel.say(Cancel(self._run.ids["activity_id"], self._run.cancel_reason))
+        self._channel.send(Stop(self._run.ids["activity_id"], self._run.cancel_reason))
         self._host.stop(self.key)
 
     def _kill(self, why: str = "") -> None:
@@ -157,7 +186,7 @@ class Isolate:
 
     def started(self, pid: int) -> None:
         """It has been made."""
-        self.pid = self._printing.ids["isolate"] = pid
+        self.pid = self._printed.ids["isolate"] = pid
 
     def ended(self, status: int, reason: str) -> None:
         """It has been reaped, or could not be made, and why."""
@@ -168,110 +197,97 @@ class Isolate:
         if reason:
             self.why_not = f"could not be made: {reason}"
         self.why_not = self.why_not or describe_status(status, self._killed_for)
-        self._set_timer(0.0, self._settle_for_good)
+        self._set_timer(0.0, self._log_the_rest)
         if not self._was_told:
-            _log.warning("isolate_died", extra={**self._printing.ids, "reason": self.why_not})
+            _log.warning("isolate_died", extra={**self._printed.ids, "reason": self.why_not})
         if run is not None:
             run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
 
-    def _turn(self) -> Turn:
-        if self._share.left <= 0:
-            return Turn.PAUSE
+    def _read(self) -> bool:
         try:
             for frame in self._channel.read():
-                self._heed(frame)
+                self._handle(frame)
         except StreamEnded:
             self._break_off("")  # it has ended, or goes on without us
-            return Turn.OVER
+            return False
         except (FrameError, msgspec.DecodeError, RecursionError, OSError) as error:
             self._break_off(f"was killed: {error}")
-            return Turn.OVER
-        return Turn.AGAIN
+            return False
+        return True
 
-    def _heed(self, frame: bytes | bytearray) -> None:
+    def _handle(self, frame: bytes | bytearray) -> None:
         if self._before is not None:
-            before, self._before = self._before, None
-            self._heed_body(before, frame)
+            ended, self._before = self._before, None
+            self._finish(ended, frame)
             return
         if len(frame) > MAX_UP_BYTES:
             raise FrameError(f"it sent a message of {len(frame)} bytes")
         match decode_upward(frame):
             case Logged() as record:
                 self._share.take()
-                replay(record, self._printing.ids, self._rules.secrets)
+                replay(record, self._printed.ids, self._rules.secrets)
+            case TokenRefused(version):
+                self._rules.token_refused(version)
             case Opened() if self.stage is Stage.OPENING:
                 self._become_idle()
-            case NotOpened(message, report):
+            case NotOpened(message, report) if self.stage is Stage.OPENING:
                 self.why_not = f"could not start: {message}"
                 _log.error("isolate_did_not_start", extra={"isolate": self.pid, "exception": report})
-            case Succeeded() | Save() as before:
-                self._before = before
-            case Spoiled(reason) if self._run is not None:
-                self._spoiled = reason
-            case Unsuccessful() as saying:
-                self._finish().failed(saying)
-            case saying:
-                if self._run is None:
-                    return  # something that a handler has left behind
-                self._run.heed(saying, self._answer)
-
-    def _heed_body(self, before: Succeeded | Save, frame: bytes | bytearray) -> None:
-        if isinstance(before, Succeeded):
-            output = checked_output(frame)  # before its activity is let go
-            self._finish().succeeded(output)
-        elif self._run is not None:
-            self._run.save(before, bytes(frame), self._answer)
+            case Ended(failure=None) as ended if self._run is not None:
+                self._before = ended
+            case Ended() as ended if self._run is not None:
+                self._finish(ended, None)
+            case LeftBehind(reason) if self.stage is Stage.SETTLING:
+                self._replace(reason)
+            case LeftBehind() if self.stage is Stage.LEAVING:
+                return  # it is to be replaced anyway
+            case message:
+                raise FrameError(f"it sent {type(message).__name__} out of turn")
 
     def _break_off(self, why: str) -> None:
         self.why_not = self.why_not or why
-        self._is_broken = True
         self._kill("it had closed its channel")
-        if self.stage is Stage.IDLE:
-            self.stage = Stage.ENDING
+        if self.stage in {Stage.IDLE, Stage.SETTLING}:
+            self.stage = Stage.LEAVING
             self._changed(self)
 
-    def _finish(self) -> IsolateRun:
-        """The activity of this isolate has ended: whatever comes now belongs to nobody."""
-        run, self._run = self._run, None
-        if run is None:
-            raise FrameError("it reported what nobody had asked for")
-        if self.stage is Stage.RUNNING:
+    def _finish(self, ended: Ended, output: bytes | bytearray | None) -> None:
+        """The activity has ended; a slot is not held by what it has left behind."""
+        run = self._run
+        assert run is not None, self
+        outcome = run.outcome_of(ended, output)  # before its activity is let go
+        self._run = None
+        if self._times_stopped or self._tasks >= self._rules.max_tasks:
+            self.leave()  # also since a SIGTERM may be on its way to it, and must not hit another activity
+        else:
             self.stage = Stage.SETTLING
-            self._settle_by = self._loop.time() + SETTLE_S
-            self._set_timer(0.0, self._settle)
-        return run
+            self._set_timer(MARK_S, self._prints_on)
+            if self._printed.is_over:
+                self._become_idle()
+        run.finish(outcome)
 
-    def _answer(self, saying: Saying) -> None:
-        if self.stage is not Stage.GONE:
-            self._channel.say(saying)
-
-    def _settle(self) -> None:
-        """Logs what the activity has printed before another one can print."""
-        is_settled = self._printing.is_settled()
-        if not is_settled and self._loop.time() < self._settle_by:
-            self._set_timer(PAUSE_S, self._settle)
-            return
-        if is_settled:
-            self._printing.ids = {"isolate": self.pid}
-        else:
-            self._spoiled = f"it prints {SETTLE_S:g} s after its activity has ended"
-            self._kill()
-        if self._spoiled:
-            _log.info("isolate_replaced", extra={"isolate": self.pid, "reason": self._spoiled})
-        if self._spoiled or self._is_broken or self._times_stopped or self._tasks >= self._rules.max_tasks:
-            self.end()  # also since a SIGTERM may be on its way to it, and must not hit another activity
-        else:
+    def _output_ended(self) -> None:
+        if self.stage is Stage.SETTLING:
             self._become_idle()
 
-    def _settle_for_good(self, tries: int = _MOST_SETTLINGS) -> None:
-        """The same for one that has ended, unless somebody it has left behind prints on and on."""
-        if tries and not self._printing.is_settled():
-            self._set_timer(PAUSE_S, lambda: self._settle_for_good(tries - 1))
+    def _prints_on(self) -> None:
+        self._kill()
+        self._replace(f"its output has not ended {MARK_S:g} s after its activity")
+
+    def _replace(self, reason: str) -> None:
+        _log.info("isolate_replaced", extra={"isolate": self.pid, "reason": reason})
+        self.leave()
+
+    def _log_the_rest(self, tries: int = _MOST_PAUSES) -> None:
+        """Logs what an isolate that has ended has printed, unless somebody it has left behind prints on and on."""
+        if tries and not self._printed.settle():
+            self._set_timer(PAUSE_S, lambda: self._log_the_rest(tries - 1))
         else:
             self._close()
 
     def _become_idle(self) -> None:
         self._set_timer(None)
+        self._printed.ids = {"isolate": self.pid}
         self.stage = Stage.IDLE
         self.idle_since = self._loop.time()
         self._changed(self)
@@ -280,7 +296,7 @@ class Isolate:
         self.why_not = f"was not ready within {self._rules.boot_timeout_s:g} s"
         self._kill()
 
-    def _look_at_memory(self, run: IsolateRun, limit_mb: int) -> None:
+    def _look_at_memory(self, run: IsolatedAttempt, limit_mb: int) -> None:
         """Kills it when it has more in RAM than its activity may have; the kernel would ask nobody.
 
         What earlier activities left in it counts too: only a fresh isolate proves that the activity is too large.
@@ -300,9 +316,12 @@ class Isolate:
             self._timer.cancel()
         self._timer = None if delay_s is None or then is None else AwakeTimer(self._loop, delay_s, then)
 
-    def _close(self) -> None:
+    def _stop_reading(self) -> None:
         self._set_timer(None)
         self._listening.stop()
-        self._printing.stop()
+        self._printed.stop()
         self._channel.close()
+
+    def _close(self) -> None:
+        self._stop_reading()
         self._ends.close()

@@ -216,5 +216,5 @@ def _settled(answer: Answer, accepted: Settled) -> Settled:
 
 def spent_of(segment: Segment, record: Record) -> tuple[str | None, tuple[Usage, ...]]:
     """Cost and usage that the attempt had recorded before its process ended."""
-    sums = segment.spent(record.index, record.sequence)
+    sums = segment.usage(record.usage_page, record.usage_sequence).read()
     return (None, ()) if sums is None else unpack(sums)

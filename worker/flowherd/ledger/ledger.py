@@ -65,10 +65,11 @@ class Ledger:
         processes: how many processes may be wanted at once.
         records: activities one incarnation may hold at once: more than twice the host's concurrency, and as many
             suspects are remembered.
+        memory: a file that is large enough, for processes that inherit nothing from each other; anonymous by default.
 
     """
 
-    def __init__(self, *, processes: int, records: int) -> None:
+    def __init__(self, *, processes: int, records: int, memory: int = -1) -> None:
         layout = Layout(records)
         segments = (
             2 * processes + 4
@@ -79,9 +80,9 @@ class Ledger:
         work = suspects + pages(suspects_bytes)
         first = work + pages(WORK_BYTES)
         self._map = mmap.mmap(
-            -1,
+            memory,
             first + segments * layout.size,
-            flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE,
+            flags=mmap.MAP_SHARED | (mmap.MAP_ANONYMOUS if memory < 0 else 0) | _MAP_NORESERVE,
         )
         self._cells = memoryview(self._map).cast("Q")
         self._sums: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")

@@ -26,8 +26,8 @@ from flowherd.ledger.layout import (
     Standing,
     is_record_byte,
 )
-from flowherd.ledger.usage import AREA_BYTES as SPENDINGS_BYTES
-from flowherd.ledger.usage import newest
+from flowherd.ledger.usage import PAGE_BYTES as USAGE_BYTES
+from flowherd.ledger.usage import UsagePage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,9 @@ RECORD_BYTES = 512
 JOURNAL_BYTES = 4096  # a larger kept completion is settled as a failure instead (faults.md decision 4)
 JOURNAL_AREA = CHECKED.size + JOURNAL_BYTES
 CRC_BYTES = 8  # of which 4 are used: what follows stays aligned
-HEAD = struct.Struct("<HHHxxQdd")  # lengths of id, worker_id and name; sequence, claimed_at, lease_s
+HEAD = struct.Struct(
+    "<HHHxxQQddI"
+)  # three lengths, sequence, usage_sequence, claimed_at, lease_s, usage_page
 _TEXT_AT = CRC_BYTES + HEAD.size
 _TIMINGS_AT = 8 * 128  # behind cells and clocks, in the page of both
 _PLACE_AT, _PLACE_BYTES = 2048, 512  # behind the timings
@@ -47,7 +49,7 @@ _PAGE = mmap.PAGESIZE
 class Record:
     """A consistent copy of one record. Times are seconds of the monotonic clock, which all processes share.
 
-    `started_at` and `limit_s` mean something while the handler is at work; both are 0 before.
+    `started_at` and `limit_s` are 0 before the handler is at work. The usage is that of the attempt's first record.
     """
 
     index: int
@@ -60,6 +62,8 @@ class Record:
     lease_s: float
     started_at: float
     limit_s: float
+    usage_page: int
+    usage_sequence: int
 
     @property
     def handler(self) -> Handler:
@@ -139,14 +143,14 @@ class Layout:
         return self.bodies + pages(RECORD_BYTES * self.records)
 
     @property
-    def spendings(self) -> int:
+    def usage(self) -> int:
         """Offset of what attempts have spent."""
         return self.journals + pages(JOURNAL_AREA * self.records)
 
     @property
     def work(self) -> int:
         """Offset of what activities have cost."""
-        return self.spendings + pages(SPENDINGS_BYTES * self.records)
+        return self.usage + pages(USAGE_BYTES * self.records)
 
     @property
     def size(self) -> int:
@@ -295,14 +299,14 @@ class Segment:
         """
         start = self.offset + self.layout.bodies + index * RECORD_BYTES
         body = self.map[start : start + RECORD_BYTES]
-        id_len, worker_len, name_len, sequence, claimed_at, lease_s = HEAD.unpack_from(body, CRC_BYTES)
+        head = HEAD.unpack_from(body, CRC_BYTES)
+        id_len, worker_len, name_len, sequence, first, claimed_at, lease_s, page = head
         end = _TEXT_AT + id_len + worker_len + name_len
         if end > RECORD_BYTES or zlib.crc32(body[CRC_BYTES:end]) != int.from_bytes(
             body[:CRC_BYTES], "little"
         ):
             return None
-        state = self.states[index]
-        started_at, limit_s = self.times[2 * index], self.times[2 * index + 1]
+        state, started_at, limit_s = self.states[index], self.times[2 * index], self.times[2 * index + 1]
         if not state or not is_record_byte(state) or self.map[start : start + _TEXT_AT] != body[:_TEXT_AT]:
             return None
         has_begun = (state & PAIR) >> 2 >= Handler.RUNNING
@@ -318,6 +322,8 @@ class Segment:
             lease_s=lease_s,
             started_at=started_at if has_begun else 0.0,
             limit_s=limit_s if has_begun else 0.0,
+            usage_page=page,
+            usage_sequence=first,
         )
 
     def journal(self, index: int) -> bytes | None:
@@ -325,10 +331,9 @@ class Segment:
         start = self.offset + self.layout.journals + index * JOURNAL_AREA
         return read_checked(self.map, start, JOURNAL_BYTES) or None
 
-    def spent(self, index: int, sequence: int) -> bytes | None:
-        """The sums of money kept for that record, None when it has spent nothing."""
-        start = self.offset + self.layout.spendings + index * SPENDINGS_BYTES
-        return newest(self.map[start : start + SPENDINGS_BYTES], sequence)
+    def usage(self, page: int, sequence: int) -> UsagePage:
+        """The page of an attempt's sums, under the sequence of its first record."""
+        return UsagePage(self.map, self.offset + self.layout.usage + page * USAGE_BYTES, sequence)
 
     def judge(self, record: Record, standing: Standing, last_ok: float) -> None:
         """Writes the keeper's verdict; `last_ok` is when the engine last confirmed the lease."""

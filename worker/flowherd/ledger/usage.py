@@ -1,51 +1,71 @@
-"""The layout of a record's sums of money, such that a crash in mid-write leaves the sums before; it knows no money.
+"""The page on which an attempt's sums of money lie, so that a crash in mid-write leaves the sums before.
 
-Each record has two slots of half a page. A write goes to the slot that does not hold the newest sums and carries
-the record's sequence, a turn that grows, and a CRC over all of it. Readers take the newest slot that checks and is
-about the record they ask for: what an earlier record left in the same place never counts, so nothing has to be
-cleared when a place is used again, and an activity that spends nothing never touches these pages.
+A page belongs to an attempt, not to a record: a repeated claim moves the record and leaves the page. It has two slots.
+A write goes to the slot that does not hold the newest sums and carries the sequence of the attempt's first record, a
+turn that grows, and a CRC over all of it. Readers take the newest slot that checks and is about the attempt they ask
+for: what an earlier attempt left on the same page never counts, so nothing has to be cleared when a page is used again,
+and an activity that spends nothing never touches it. Whoever runs the handler writes, be it the worker or an isolate.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
-SLOT_BYTES = 2048
-AREA_BYTES = 2 * SLOT_BYTES  # of one record
+if TYPE_CHECKING:
+    import mmap
+
+_SLOT_BYTES = 2048
+PAGE_BYTES = 2 * _SLOT_BYTES
 _HEAD = struct.Struct("<IIQQ")  # CRC-32 of what follows, length; sequence, turn
 _CRC_BYTES = 4
-SUMS_BYTES = SLOT_BYTES - _HEAD.size
+SUMS_BYTES = _SLOT_BYTES - _HEAD.size
 
 
-def newest(area: bytes, sequence: int) -> bytes | None:
-    """The sums last written whole for the record of that sequence, None when there are none."""
-    found = [slot for slot in (_read(area, 0), _read(area, SLOT_BYTES)) if slot and slot[1] == sequence]
-    return max(found)[2] if found else None
-
-
-def write_of(area: bytes, sequence: int, sums: bytes) -> tuple[int, bytes]:
-    """The offset in the area and the bytes that keep `sums`.
+class UsagePage:
+    """The page of an attempt.
 
     Args:
-        area: the record's two slots as they are.
-        sequence: of the record.
-        sums: at most `SUMS_BYTES`.
+        map_: of the ledger.
+        offset: of the page.
+        sequence: of the attempt's first record.
 
     """
-    assert len(sums) <= SUMS_BYTES, len(sums)
-    turns = [
-        slot[0] if slot and slot[1] == sequence else 0 for slot in (_read(area, 0), _read(area, SLOT_BYTES))
-    ]
-    older = turns.index(min(turns))
-    tail = _HEAD.pack(0, len(sums), sequence, max(turns) + 1)[_CRC_BYTES:] + sums
-    return older * SLOT_BYTES, zlib.crc32(tail).to_bytes(_CRC_BYTES, "little") + tail
 
+    __slots__ = ("_map", "_offset", "_sequence")
 
-def _read(area: bytes, offset: int) -> tuple[int, int, bytes] | None:
-    """Turn, sequence and sums of one slot; None when it is empty or was not written to its end."""
-    crc, length, sequence, turn = _HEAD.unpack_from(area, offset)
-    end = offset + _HEAD.size + length
-    if not turn or length > SUMS_BYTES or zlib.crc32(area[offset + _CRC_BYTES : end]) != crc:
-        return None
-    return turn, sequence, area[offset + _HEAD.size : end]
+    def __init__(self, map_: mmap.mmap | bytearray, offset: int, sequence: int) -> None:
+        self._map = map_
+        self._offset = offset
+        self._sequence = sequence
+
+    def read(self) -> bytes | None:
+        """The sums last written whole; None when the attempt has spent nothing."""
+        turn, sums = max(self._slot(0), self._slot(1))
+        return sums if turn else None
+
+    def keep(self, sums: bytes) -> None:
+        """Keeps sums in place of those before; one call at a time.
+
+        Args:
+            sums: at most `SUMS_BYTES`.
+
+        """
+        assert len(sums) <= SUMS_BYTES, len(sums)
+        turns = [self._slot(number)[0] for number in range(2)]
+        start = self._offset + turns.index(min(turns)) * _SLOT_BYTES
+        tail = _HEAD.pack(0, len(sums), self._sequence, max(turns) + 1)[_CRC_BYTES:] + sums
+        self._map[start : start + _CRC_BYTES + len(tail)] = (
+            zlib.crc32(tail).to_bytes(_CRC_BYTES, "little") + tail
+        )
+
+    def _slot(self, number: int) -> tuple[int, bytes]:
+        """Turn and sums of a slot; (0, b"") when it is empty, torn, or about another attempt."""
+        start = self._offset + number * _SLOT_BYTES
+        slot = bytes(self._map[start : start + _SLOT_BYTES])
+        crc, length, sequence, turn = _HEAD.unpack_from(slot)
+        end = _HEAD.size + length
+        if not turn or length > SUMS_BYTES or zlib.crc32(slot[_CRC_BYTES:end]) != crc:
+            return 0, b""
+        return (turn, slot[_HEAD.size : end]) if sequence == self._sequence else (0, b"")

@@ -9,7 +9,6 @@ from flowherd.errors import LedgerFull
 from flowherd.ledger.checked import CHECKED, checked
 from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Cell, Claim, Clock, Handler, pair_of
 from flowherd.ledger.segment import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Segment
-from flowherd.ledger.usage import AREA_BYTES, write_of
 
 # Looking a member up in its enum costs as much as storing it: these are stored for every activity.
 _FREE = 0
@@ -45,10 +44,12 @@ class RecordWriter:
         self._times = segment.times
         self._bodies = segment.offset + segment.layout.bodies
         self._journals = segment.offset + segment.layout.journals
-        self._spendings = segment.offset + segment.layout.spendings
         # No verdict of an earlier incarnation can match, nor can deaths in two segments pass for one.
         self._sequence = (segment.get(Cell.STARTED) << _SEGMENT_BITS | segment.number) << _RECORD_BITS
         self._free = list(range(segment.capacity - 1, -1, -1))
+        self._moved: dict[
+            int, int
+        ] = {}  # the usage pages of records that are not in their attempt's first place
         self._high_water = 0
         self._keeps = bytearray(b"\1" * segment.capacity)  # 1: the journal may hold something
         self._states[:] = bytes(segment.capacity)
@@ -76,11 +77,11 @@ class RecordWriter:
         *,
         now: float,
         lease_s: float,
-        spent: bytes | None = None,
+        usage: tuple[int, int] | None = None,
     ) -> tuple[int, int]:
         """Writes a record that waits before the handler starts and returns its index and sequence.
 
-        `spent` is what the activity has spent already, under an earlier claim.
+        `usage` names the page of an attempt that has been claimed before: place and sequence of its first record.
 
         Raises:
             LedgerFull: no record is free, or the identifiers are longer than a record.
@@ -97,9 +98,10 @@ class RecordWriter:
                 raise LedgerFull(f"activity_id and worker_id of {id_len} + {worker_len} bytes are too long")
             name_bytes = name_bytes[:room]
         self._sequence = sequence = self._sequence + 1
-        body = HEAD.pack(id_len, worker_len, len(name_bytes), sequence, now, lease_s)
-        body += id_bytes + worker_bytes + name_bytes
         index = self._free.pop()
+        page, first = usage or (index, sequence)
+        body = HEAD.pack(id_len, worker_len, len(name_bytes), sequence, first, now, lease_s, page)
+        body += id_bytes + worker_bytes + name_bytes
         start = self._bodies + index * RECORD_BYTES
         self._map[start : start + CRC_BYTES + len(body)] = (
             zlib.crc32(body).to_bytes(CRC_BYTES, "little") + body
@@ -107,8 +109,6 @@ class RecordWriter:
         if index >= self._high_water:
             self._high_water = index + 1
             self.segment.put(Cell.HIGH_WATER, index + 1)
-        if spent is not None:
-            self.keep_spent(index, sequence, spent)
         self._states[index] = _WAITING
         crashpoints.reached("after_claim")
         return index, sequence
@@ -147,26 +147,22 @@ class RecordWriter:
             self._map[start : start + CHECKED.size] = _NOTHING_KEPT
             self._keeps[index] = 0
 
-    def keep_spent(self, index: int, sequence: int, sums: bytes) -> None:
-        """Keeps an attempt's sums of money in place of those before; one call at a time, from any thread."""
-        start = self._spendings + index * AREA_BYTES
-        offset, written = write_of(self._map[start : start + AREA_BYTES], sequence, sums)
-        self._map[start + offset : start + offset + len(written)] = written
-
     def move(self, index: int, worker_id: str, *, now: float, completion: bytes | None) -> tuple[int, int]:
         """Puts an activity under the worker_id of its newest claim; returns its new index and sequence.
 
         The second record is written before the first is freed, so that a crash in between loses nothing: the
-        engine takes the report of the newest claim alone, with all that was spent under both.
+        engine takes the report of the newest claim alone, and both name the same usage page.
         With no other place free the first must go first: an instant without a record is the lesser evil.
         """
         old = self.segment.record(index)
         assert old is not None, index
-        spent = self.segment.spent(index, old.sequence)
         is_only_place = not self._free
         if is_only_place:
-            self.clear(index)
-        place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s, spent=spent)
+            self._leave(index, old.usage_page, stays=True)
+        usage = old.usage_page, old.usage_sequence
+        place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s, usage=usage)
+        if place[0] != old.usage_page:
+            self._moved[place[0]] = old.usage_page
         if old.is_at_work:
             self.running(place[0], now=old.started_at, limit_s=old.limit_s, apart=old.is_isolated)
         if old.claim is Claim.REPORTING:
@@ -174,13 +170,22 @@ class RecordWriter:
         else:
             self.stands(place[0], old.byte & PAIR)
         if not is_only_place:
-            self.clear(index)
+            self._leave(index, old.usage_page)
         return place
 
+    def _leave(self, index: int, page: int, *, stays: bool = False) -> None:
+        """A record moves away. The first place of its attempt stays taken for the page, unless the record stays too."""
+        self._states[index] = _FREE
+        self._moved.pop(index, None)
+        if stays or index != page:
+            self._free.append(index)
+
     def clear(self, index: int) -> None:
-        """The place is free again."""
+        """The place is free again, and with it the usage page of the attempt."""
         self._states[index] = _FREE
         self._free.append(index)
+        if self._moved and (page := self._moved.pop(index, None)) is not None:
+            self._free.append(page)
 
 
 def records_needed(concurrency: int, poll_max: int) -> int:

@@ -12,7 +12,7 @@ from flowherd.link.messages import MAX_BYTES, Message, encode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MAX_FDS = 4
+_MAX_FDS = 5
 
 
 class LinkClosed(Exception):

@@ -18,7 +18,7 @@ _LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left o
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
-    """A message on a link; the class name is its type."""
+    """A message from one process to another; the class name is its type."""
 
 
 # Up: from a child to the supervisor
@@ -74,7 +74,7 @@ class Asked(Message, frozen=True):
 
 
 class NeedIsolate(Message, frozen=True):
-    """A worker wants an isolate; along come its ends: the channel's, and those of its stdout and stderr."""
+    """A worker wants an isolate; along come its ends: channel, stdout, stderr, lifeline."""
 
     key: int
 
@@ -164,7 +164,7 @@ class Fork(Message, frozen=True):
     A process gets a segment for each worker in it: one, or as many as it shall have threads.
 
     Along come descriptors: for a worker its link and the file for its last words, for an isolate its channel,
-    its stdout, its stderr and the file for its last words.
+    its stdout, its stderr, its lifeline and the file for its last words.
     """
 
     index: int
@@ -238,8 +238,13 @@ _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)
 _downward: msgspec.json.Decoder[Downward] = msgspec.json.Decoder(Downward)
 
 
+def encode_any(message: Message) -> bytes:
+    """The bytes of one message of any length; raises what msgspec raises for what is no JSON."""
+    return _encoder.encode(message)
+
+
 def encode(message: Message) -> bytes:
-    """The bytes of one message."""
+    """The bytes of one message for a link."""
     data = _encoder.encode(message)
     assert len(data) <= MAX_BYTES, type(message)
     return data
@@ -247,14 +252,14 @@ def encode(message: Message) -> bytes:
 
 def boot_failed(code: int, message: str, report: str = "") -> BootFailed:
     """A BootFailed whose texts fit into a message; the end of a traceback matters most."""
-    return BootFailed(code, _sendable(message[:_MESSAGE_CHARS]), _sendable(report[-_REPORT_CHARS:]))
+    return BootFailed(code, sendable(message[:_MESSAGE_CHARS]), sendable(report[-_REPORT_CHARS:]))
 
 
 def ready(worker_type: str, activities: Mapping[str, str], hazards: Iterable[str] = ()) -> Ready:
     """A Ready that names as many activities as fit, and the first hazards."""
-    named = {_sendable(name): mode for name, mode in activities.items()}
-    found = tuple(_sendable(hazard[:_HAZARD_CHARS]) for hazard in islice(hazards, _MOST_HAZARDS))
-    return Ready(_sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)}, found)
+    named = {sendable(name): mode for name, mode in activities.items()}
+    found = tuple(sendable(hazard[:_HAZARD_CHARS]) for hazard in islice(hazards, _MOST_HAZARDS))
+    return Ready(sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)}, found)
 
 
 def serves(worker_type: str, takes: Mapping[str, Iterable[str] | None]) -> Serves:
@@ -262,11 +267,11 @@ def serves(worker_type: str, takes: Mapping[str, Iterable[str] | None]) -> Serve
     room = _LISTED_BYTES
     kept: dict[str, tuple[str, ...] | None] = {}
     for name, taken in takes.items():
-        listed = None if taken is None else tuple(map(_sendable, sorted(taken)))
-        room -= len(_encoder.encode({_sendable(name): listed}))
+        listed = None if taken is None else tuple(map(sendable, sorted(taken)))
+        room -= len(_encoder.encode({sendable(name): listed}))
         if room >= 0:
-            kept[_sendable(name)] = listed
-    return Serves(_sendable(worker_type), kept)
+            kept[sendable(name)] = listed
+    return Serves(sendable(worker_type), kept)
 
 
 def stopped(released: int, undelivered: Iterable[str]) -> Stopped:
@@ -281,13 +286,13 @@ def noted(at: float, level: str, event: str, fields: Mapping[str, Any]) -> Noted
 
 def _short(value: Any) -> Any:
     if isinstance(value, str):
-        return _sendable(value[:_NOTE_CHARS])
+        return sendable(value[:_NOTE_CHARS])
     if isinstance(value, int | float | None):
         return value
     return len(value) if hasattr(value, "__len__") else repr(value)
 
 
-def _sendable(text: str) -> str:
+def sendable(text: str) -> str:
     """JSON on the wire is UTF-8: lone surrogates, as in odd file names, become question marks."""
     return text.encode(errors="replace").decode()
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.client.kruxia import connect
 from flowherd.client.text_streams import EngineStreams
-from flowherd.client.tokens import LedgerTokens
+from flowherd.client.tokens import LedgerTokens, ask_keeper
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.metering import measuring
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.scratch import begin_sweep
 from flowherd.files.transfers import EngineFiles
-from flowherd.isolates.pool import Isolates
-from flowherd.isolates.terms import IsolateRules
+from flowherd.isolates.isolate import IsolateRules
+from flowherd.isolates.isolate_pool import Isolates
 from flowherd.leases.confirmations import PollHold
 from flowherd.ledger import Clock, Ledger, RecordWriter, Segment
 from flowherd.ledger.limits import HostPermits, RecordLocks
@@ -28,9 +28,11 @@ from flowherd.worker.siblings import Siblings
 from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowherd.client.kruxia import KruxiaEngine
     from flowherd.execution.environment import Tracing
-    from flowherd.isolates.terms import IsolateHost
+    from flowherd.isolates.isolate_host import IsolateHost
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
@@ -78,7 +80,7 @@ class BuiltWorker:
         place: WorkerPlace,
         most_slots: int,
     ) -> None:
-        tokens = LedgerTokens(ledger, segment, wakeups.wake_keeper) if config.client_id else None
+        tokens = LedgerTokens(ledger, ask_keeper(segment, wakeups.wake_keeper)) if config.client_id else None
         self._engine = _engine_for(config, registry, tokens, most_slots)
         self._sdk_files = SdkFiles(config.api_url, tokens)
         self._files = FileAccess(
@@ -108,7 +110,8 @@ class BuiltWorker:
             tracing=place.tracing,
         )
         siblings = Siblings(ledger.segments, segment, wakeups)
-        isolates = _isolates(config, place, environment)
+        refused = ask_keeper(segment, wakeups.wake_keeper)
+        isolates = _isolates(config, place, environment, segment, refused)
         host = SharedHost(
             ledger.segments, ledger.crash_history, siblings, isolates, self._rouse_keeper, self._polls_wait
         )
@@ -156,9 +159,15 @@ def _engine_for(
     )
 
 
-def _isolates(config: WorkerConfig, place: WorkerPlace, environment: RunEnvironment) -> Isolates | None:
+def _isolates(
+    config: WorkerConfig,
+    place: WorkerPlace,
+    environment: RunEnvironment,
+    segment: Segment,
+    refused: Callable[[int], None],
+) -> Isolates | None:
     if place.isolate_host is None:
         return None
     secrets = (*environment.secrets, *secrets_of_process(config.secret_names))
-    rules = IsolateRules(config.isolate_max_tasks, config.boot_timeout_s, secrets)
-    return Isolates(place.isolate_host, rules, config.concurrency)
+    rules = IsolateRules(config.isolate_max_tasks, config.boot_timeout_s, secrets, refused)
+    return Isolates(place.isolate_host, rules, config.concurrency, segment)

@@ -23,7 +23,7 @@ from flowherd.errors import LifespanFailed
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exits import Exit
 from flowherd.free_threading import gil_watched
-from flowherd.isolates.host import LinkedHost
+from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.ledger.limits import RecordLocks
 from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
 from flowherd.link.sharing import orders_of

@@ -16,7 +16,7 @@ from flowherd import fork_guard, logs
 from flowherd.errors import LifespanFailed
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exits import Exit
-from flowherd.isolates.host import LinkedHost
+from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves

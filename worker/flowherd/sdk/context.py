@@ -151,6 +151,7 @@ class BaseContext:
         reason = self._state.cancel_reason
         if reason is None:
             return
+        self._state.is_told = True
         if reason is CancelReason.LEASE_LOST:
             raise LeaseLost(f"activity {self.activity_id} is somebody else's now")
         raise asyncio.CancelledError(reason.value)

@@ -38,6 +38,7 @@ class RunState:
         "has_ended",
         "heartbeat_at",
         "is_decided",
+        "is_told",
         "keeper",
         "limit_s",
         "logger",
@@ -58,6 +59,7 @@ class RunState:
         self.keeper = keeper  # of what is spent, None where a crash is nobody's to settle
         self.limit_s = 0.0
         self.cancel_reason: CancelReason | None = None
+        self.is_told = False  # the handler has got the exception that stops it
         self.is_decided = False  # the outcome is known: what is spent from now on is not in it
         self.has_ended = False  # the handler has: what it left behind gets nothing any more
         self.costs: Costs | None = None

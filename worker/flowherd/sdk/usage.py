@@ -33,6 +33,18 @@ def pack(cost_usd: Decimal | None, usage: tuple[Usage, ...], limit: int) -> byte
     return packed if len(packed) <= limit else _packed(*_merged(cost_usd, usage, limit))
 
 
+def bounded(
+    cost_usd: str | None, usage: tuple[Usage, ...], limit: int
+) -> tuple[str | None, tuple[Usage, ...]]:
+    """The sums as they are where they take at most `limit` bytes, from 1,024; else merged as the module says."""
+    if (
+        len(usage) * _NUMBERS_BYTES <= limit // 4
+        and sum(len(e.provider) + len(e.model) for e in usage) <= limit // 8
+    ):
+        return cost_usd, usage
+    return unpack(pack(None if cost_usd is None else Decimal(cost_usd), usage, limit))
+
+
 def unpack(packed: bytes) -> tuple[str | None, tuple[Usage, ...]]:
     """The cost that belongs to no model, and the sums, as a failure carries them."""
     cost_usd, rows = _decoder.decode(packed)

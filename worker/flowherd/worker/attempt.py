@@ -86,6 +86,7 @@ class Attempt(RunState):
         activity: with the worker_id of the newest claim.
         index: of its record in the ledger.
         sequence: of its record; a verdict with another one is about something else.
+        usage_place: where its sums are kept: index and sequence of its first record.
         lease_s: seconds from the claim, or the last heartbeat, until the engine may give it away.
         limit_s: seconds the handler may take from its first step.
         claimed_at: monotonic seconds: when the poll that brought it was sent.
@@ -106,7 +107,8 @@ class Attempt(RunState):
 
     __slots__ = (
         "_pair", "begun_at", "claimed_at", "due_at", "executor", "handle", "id", "index", "is_alone", "is_apart",
-        "is_isolated", "is_suspect", "kept", "lease_s", "outcome", "records", "sequence", "was_named",
+        "is_isolated", "is_suspect", "kept", "lease_s", "outcome", "records", "sequence", "usage_place",
+        "was_named",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +125,7 @@ class Attempt(RunState):
         self.id = activity.activity_id
         self.index = index
         self.sequence = sequence
+        self.usage_place = index, sequence
         self.lease_s = lease_s
         self.limit_s = limit_s
         self.claimed_at = claimed_at

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowherd.execution.environment import RunEnvironment
     from flowherd.execution.executor import Executor, Outlet
     from flowherd.execution.in_thread import ThreadPool
-    from flowherd.isolates.pool import Isolates
+    from flowherd.isolates.isolate_pool import Isolates
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt

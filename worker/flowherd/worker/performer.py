@@ -141,7 +141,7 @@ class Performer:
         self.perform(commands)
 
     def _put_away(self, attempt: Attempt, outcome: Outcome | None, *, is_news: bool) -> None:
-        if attempt.costs is not None and attempt.cancel_reason is CancelReason.LEASE_LOST:
+        if attempt.cancel_reason is CancelReason.LEASE_LOST and attempt.spent != (None, ()):
             cost_usd, usage = (
                 attempt.spent
             )  # the engine takes nothing from an attempt that is not ours any more

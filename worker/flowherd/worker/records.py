@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from flowherd.client.protocol import Engine
     from flowherd.ledger import RecordWriter, Segment
+    from flowherd.ledger.usage import UsagePage
     from flowherd.model import Activity
     from flowherd.worker.attempt import Attempt
 
@@ -35,7 +36,7 @@ _COUNTERS = {
     Ending.LOST: (Cell.LOST, Ended.LOST),
 }
 _WAIT, _RUN, _REPORT = int(Took.WAIT), int(Took.RUN), int(Took.REPORT)
-_moving = threading.Lock()  # of this process's own threads: a record has one place when its sums are written
+_clearing = threading.Lock()  # of this process's own threads: no page is used again while it is written to
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -111,10 +112,9 @@ class LedgerRecords:
         """See `Records.rebind`."""
         attempt.activity = replace(attempt.activity, worker_id=worker_id)
         attempt.kept = self._kept_of(attempt)
-        with _moving:
-            attempt.index, attempt.sequence = self._writer.move(
-                attempt.index, worker_id, now=now, completion=attempt.kept
-            )
+        attempt.index, attempt.sequence = self._writer.move(
+            attempt.index, worker_id, now=now, completion=attempt.kept
+        )
         state = "claimed" if attempt.pair <= ADMITTED else "running" if attempt.is_held else "reporting"
         log.warning("activity_claimed_again", activity_id=attempt.id, state=state)
 
@@ -140,6 +140,10 @@ class LedgerRecords:
         """See `Records.keeper_of`."""
         return SumsKeeper(self, attempt)
 
+    def usage_of(self, attempt: Attempt) -> UsagePage:
+        """The page of an attempt's sums; its place and its sequence are those of the first record."""
+        return self._writer.segment.usage(*attempt.usage_place)
+
     def begun_at(self, name: str) -> float:
         """See `Records.begun_at`."""
         return max(
@@ -153,16 +157,16 @@ class LedgerRecords:
         )
 
     def keep_spent(self, attempt: Attempt, sums: bytes) -> None:
-        """Keeps what a handler has spent with its record, until that is somebody else's; from any thread."""
-        with _moving:
+        """Keeps what a handler has spent, until its page is somebody else's; from any thread."""
+        with _clearing:
             if attempt.pair != OVER and not is_copy():
-                self._writer.keep_spent(attempt.index, attempt.sequence, sums)
+                self.usage_of(attempt).keep(sums)
 
     def _clear(self, attempt: Attempt) -> None:
         if attempt.costs is None:
             self._writer.clear(attempt.index)
         else:  # what its handler left behind may be about to write more sums
-            with _moving:
+            with _clearing:
                 self._writer.clear(attempt.index)
 
     def _kept_of(self, attempt: Attempt) -> bytes | None:

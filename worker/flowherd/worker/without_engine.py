@@ -18,7 +18,7 @@ from flowherd.worker.table import AttemptTable
 if TYPE_CHECKING:
     from flowherd.execution.environment import RunEnvironment
     from flowherd.execution.in_thread import ThreadPool
-    from flowherd.isolates.pool import Isolates
+    from flowherd.isolates.isolate_pool import Isolates
     from flowherd.model import Activity, Outcome
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig

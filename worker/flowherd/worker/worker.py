@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from flowherd.client.protocol import Engine
     from flowherd.execution.environment import RunEnvironment
-    from flowherd.isolates.pool import Isolates
+    from flowherd.isolates.isolate_pool import Isolates
     from flowherd.ledger import Segment
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
@@ -211,7 +211,7 @@ class Worker:
         self._poller.set_mode(Mode.STOPPING)
         self._environment.shutdown.request()
         if self.isolates is not None:
-            self.isolates.say_shutdown()
+            self.isolates.send_draining()
         ended = self._tasks.spawn(self._all_ended(polling))
         await self._until_due(ended)
         if not ended.done():

@@ -1,1 +1,1 @@
-"""What runs in an isolate itself: it hears its worker, runs handlers, and asks for all else."""
+"""The isolate's own side: it reads what its worker sends, runs handlers and calls the engine."""

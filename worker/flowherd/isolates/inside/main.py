@@ -1,4 +1,4 @@
-"""What an isolate does after its fork: app, lifespan, one activity after the other, exit code; it never forks.
+"""An isolate after its fork: app, lifespan, one activity after the other, exit code; it never forks.
 
 Its main thread runs the handlers; a thread of its own listens to the worker, so that no handler can keep this
 process from seeing that the worker is gone, and that it shall stop.
@@ -26,23 +26,25 @@ from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.execution.profiles import WholeProcess
 from flowherd.exits import Exit
-from flowherd.isolates.inside.desk import Desk, Job
-from flowherd.isolates.inside.remote import RemoteFiles, RemoteState, RemoteStockFiles, RemoteStreams
-from flowherd.isolates.inside.surroundings import Surroundings
-from flowherd.isolates.inside.trace import RemoteTrace
-from flowherd.isolates.inside.voice import Interruption, UpwardHandler, Voice
+from flowherd.isolates.inside.cancel_signal import CancelSignal
+from flowherd.isolates.inside.command_reader import CommandReader, Job, die_with
+from flowherd.isolates.inside.connection import UpwardHandler, WorkerConnection
+from flowherd.isolates.inside.engine import IsolateEngine
+from flowherd.isolates.inside.leftovers import Leftovers
 from flowherd.isolates.isolate_protocol import (
-    Begin,
-    Measured,
+    MAX_USAGE_BYTES,
+    Ended,
+    Failure,
+    LeftBehind,
     NotOpened,
     Opened,
-    Spoiled,
-    Succeeded,
-    Unsuccessful,
+    Raised,
 )
+from flowherd.isolates.printed_output import mark_bytes
 from flowherd.loops import new_loop
-from flowherd.model import Activity, Completed, Failed, Result
-from flowherd.sdk.context import ActivityContext
+from flowherd.model import Completed, Failed, Result
+from flowherd.sdk.run_state import RunState
+from flowherd.sdk.usage import bounded
 from flowherd.telemetry.start import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
@@ -50,17 +52,21 @@ if TYPE_CHECKING:
 
     from flowherd.execution.environment import Tracing
     from flowherd.execution.loading import LoadedApp
+    from flowherd.ledger import Ledger
+    from flowherd.model import Outcome
     from flowherd.sdk.activity import ActivityDefinition
     from flowherd.sdk.registry import Registry
+    from flowherd.sdk.run_state import CancelReason
     from flowherd.settings.worker_config import WorkerConfig
 
 SECRET_VARIABLES = ("KRUXIAFLOW_CLIENT_SECRET", "KRUXIAFLOW_CLIENT_SECRET_FILE")  # faults.md S9
 LEAVE_S = 4.0  # for the app's lifespan; the worker has the process killed soon after
+_MOST_CHARS = 8000  # of a text: a message has a limit
 
 
 @dataclass(frozen=True, slots=True)
 class IsolateSetup:
-    """What an isolate is born with.
+    """Everything an isolate inherits.
 
     Attributes:
         loaded: the app, where the process it was forked from has imported it; None: it imports it itself.
@@ -74,118 +80,146 @@ class IsolateSetup:
     activities: Mapping[str, Mapping[str, Any]]
     index: int
     processes: int
+    ledger: Ledger
     loaded: LoadedApp | None = None
 
 
-def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int) -> int:
+def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, lifeline_fd: int) -> int:
     """Runs activities until there are no more, and returns the exit code.
 
     Args:
         setup: the app and its surroundings.
         channel_fd: a stream to the worker; its end ends this process at once.
-        stdout_fd: takes the place of stdout.
-        stderr_fd: takes the place of stderr.
+        stdout_fd: takes the place of stdout, and stays open for the marks that end an activity's output.
+        stderr_fd: the same for stderr.
+        lifeline_fd: a pipe whose end is the end of this process and its programs.
 
     """
+    die_with(lifeline_fd)
     _take_places(stdout_fd, stderr_fd)
-    os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"] = (
-        str(setup.index),
-        str(setup.processes),
-    )
+    os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
+    os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
     for name in SECRET_VARIABLES:
         os.environ.pop(name, None)
-    os.set_inheritable(channel_fd, False)  # noqa: FBT003 - the function's own signature
-    interruption = Interruption()
-    voice = Voice(socket.socket(fileno=channel_fd), interruption)
-    logging.getLogger().handlers[:] = [UpwardHandler(voice)]
+    for fd in (channel_fd, lifeline_fd):
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
+    cancel_signal = CancelSignal()
+    connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal)
+    logging.getLogger().handlers[:] = [UpwardHandler(connection)]
     loop = new_loop(setup.config.loop)()
-    desk = Desk(voice, interruption, loop)
-    desk.start()
+    commands = CommandReader(connection, cancel_signal, loop)
+    commands.start()
     try:
         app = setup.loaded or load_app(setup.app, setup.app_dir)
         worker_type = choose_worker_type(app, setup.worker_type)
         registry = app.for_type(worker_type).configured(setup.activities)
-        interruption.install()  # after the import: the app may have installed handlers of its own
+        cancel_signal.install()  # after the import: the app may have installed handlers of its own
         asyncio.set_event_loop(loop)
-        fork_guard.guard(loop, voice)
+        fork_guard.guard(loop, connection)
         tracing = begin_tracing(setup.config, setup.index, is_loud=False)
         span = loop.run_until_complete(lifespan.enter(registry))
     except (AppImportError, LifespanFailed) as error:
-        return _refuse(voice, str(error), error.report)
+        return _refuse(connection, str(error), error.report)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
-        return _refuse(voice, f"{type(error).__name__}: {error}", traceback.format_exc())
-    voice.say(Opened())
-    _Bench(registry, desk, setup.index, span.state, tracing, setup.config.secret_names).work()
+        return _refuse(connection, f"{type(error).__name__}: {error}", traceback.format_exc())
+    engine = IsolateEngine(setup.config, setup.ledger, connection)
+    environment = _environment(setup, engine, commands, span.state, tracing)
+    output = (stdout_fd, stderr_fd)
+    activity_loop = ActivityLoop(registry, commands, engine, environment, output)
+    connection.send(Opened())
+    activity_loop.run()
+    engine.close()
     loop.run_until_complete(span.leave(LEAVE_S))
     end_tracing(tracing)
     return Exit.CLEAN
 
 
+def _environment(
+    setup: IsolateSetup, engine: IsolateEngine, commands: CommandReader, state: Any, tracing: Tracing | None
+) -> RunEnvironment:
+    secret = setup.config.client_secret
+    return RunEnvironment(
+        process_index=setup.index,
+        state=state,
+        shutdown=commands.shutdown,
+        secrets=(secret.get_secret_value(),) if secret else (),
+        secret_names=setup.config.secret_names,
+        stock_files=engine.stock_files,
+        files=engine.files,
+        streams=engine,
+        tracing=tracing,
+    )
+
+
 def _take_places(stdout_fd: int, stderr_fd: int) -> None:
     for fd, place in ((stdout_fd, 1), (stderr_fd, 2)):
         os.dup2(fd, place)
-        os.close(fd)
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)  # a kill must not cost the last lines
 
 
-def _refuse(voice: Voice, message: str, report: str) -> int:
-    words = [text[-8_000:].encode(errors="replace").decode() for text in (message, report)]
-    voice.say(NotOpened(*words))
+def _refuse(connection: WorkerConnection, message: str, report: str) -> int:
+    connection.send(NotOpened(_sendable(message), _sendable(report)))
     return Exit.BOOT_FAILED
 
 
-class _Bench:
-    """Runs one activity after the other, in the main thread."""
+def _sendable(text: str) -> str:
+    return text[-_MOST_CHARS:].encode(errors="replace").decode()
+
+
+class ActivityLoop:
+    """Runs one activity after the other, in the main thread.
+
+    Args:
+        registry: the handlers.
+        commands: where activities come from.
+        engine: what handlers have of it.
+        environment: what they see of the process.
+        output: the pipes behind stdout and stderr.
+
+    """
 
     def __init__(
         self,
         registry: Registry,
-        desk: Desk,
-        index: int,
-        state: Any,
-        tracing: Tracing | None,
-        secret_names: tuple[str, ...],
+        commands: CommandReader,
+        engine: IsolateEngine,
+        environment: RunEnvironment,
+        output: tuple[int, int],
     ) -> None:
         self._registry = registry
-        self._desk = desk
-        self._stock_files = RemoteStockFiles()
-        self._surroundings = Surroundings(desk.loop)
-        self._environment = RunEnvironment(
-            process_index=index,
-            state=state,
-            shutdown=desk.shutdown,
-            stock_files=self._stock_files,
-            files=RemoteFiles(desk.calls),
-            streams=RemoteStreams(desk.voice),
-            tracing=tracing,
-            secret_names=secret_names,
-        )
+        self._commands = commands
+        self._connection = commands.connection
+        self._cancel_signal = commands.cancel_signal
+        self._loop = commands.loop
+        self._engine = engine
+        self._environment = environment
+        self._output = output
+        self._leftovers = Leftovers(commands.loop, lambda: engine.files.loop.thread)
 
-    def work(self) -> None:
+    def run(self) -> None:
         """Returns when there are no more activities."""
-        desk = self._desk
-        while (job := desk.loop.run_until_complete(desk.next_job())) is not None:
-            own = WholeProcess()
-            outcome = self._take(job)
-            desk.voice.say(Measured(*own.taken()))
-            desk.close()
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError, ValueError, AttributeError):  # closed, or whatever stands in its place
-                    stream.flush()
-            if reason := self._surroundings.restore():
-                desk.voice.say(Spoiled(reason))
-            if isinstance(outcome, Completed):
-                desk.voice.say(Succeeded(), outcome.output)
-            else:
-                desk.voice.say(Unsuccessful(outcome.code, outcome.message, outcome.retryable))
+        while (job := self._loop.run_until_complete(self._commands.next_job())) is not None:
+            own, trace = WholeProcess(), RaisedTrace(job.begin.trace)
+            outcome = self._outcome_of(job, trace)
+            ended, output = _ended(outcome, own.taken(), trace.what)
+            self._connection.send(ended, output)
+            self._end_output(job.begin.mark)
             if self._environment.tracing is not None:
                 self._environment.tracing.flush()  # a kill must not cost the spans of what has ended
 
-    def _take(self, job: Job) -> Completed | Failed:
+    def _end_output(self, mark: str) -> None:
+        """Marks the end of what was printed, where another activity may run here; the worker gives it a second."""
+        reason = self._leftovers.put_back() or self._leftovers.write(self._output, mark_bytes(mark))
+        if reason:
+            with suppress(OSError):  # the worker has gone: before that, it may have sent `Leave`
+                self._connection.send(LeftBehind(_sendable(reason)))
+
+    def _outcome_of(self, job: Job, trace: RaisedTrace) -> Completed | Failed:
         """Never raises, whatever the handler does."""
-        activity, definition = _activity(job.begin), self._registry.lookup(job.begin.name)
+        activity, definition = job.begin.activity, self._registry.lookup(job.begin.activity.name)
         if definition is None:
             known = ", ".join(self._registry.names())
             return Failed("UNKNOWN_ACTIVITY", f"the isolate's app knows: {known}", retryable=True)
@@ -194,46 +228,71 @@ class _Bench:
         except (msgspec.DecodeError, RecursionError) as error:
             reason = f"its JSON cannot be read ({type(error).__name__})"
             return Failed("INVALID_ACTIVITY", reason, retryable=False)
-        state = RemoteState(activity, self._environment, self._desk.voice)
+        keeper = self._engine.begin(job.begin)
+        state = RunState(activity, self._environment, keeper)
         state.limit_s = job.begin.limit_s
-        self._stock_files.serve(ActivityContext(state))
-        self._desk.open(state)
         if job.begin.trace:
-            state.trace = RemoteTrace(self._desk.voice, job.begin.trace)
+            state.trace = trace
+        self._commands.open(state)
         try:
             with self._continuing(job.begin.trace):
-                outcome = self._run(definition, state)
+                outcome = self._invoke(definition, state)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
             outcome = failure_of(exc, state)
-        self._surroundings.stop_timers()
+        self._leftovers.stop_timers()
+        self._commands.close()
+        state.note_end()
+        if keeper is not None:
+            keeper.end()
+        if state.files is not None:
+            state.files.close()
         return outcome
 
     def _continuing(self, carrier: Mapping[str, str]) -> AbstractContextManager[None]:
         tracing = self._environment.tracing
         return nullcontext() if tracing is None else tracing.continuing(carrier)
 
-    def _run(self, definition: ActivityDefinition, state: RemoteState) -> Result:
-        interruption, loop = self._desk.interruption, self._desk.loop
-        interruption.install()  # again: a handler may have installed one of its own
+    def _invoke(self, definition: ActivityDefinition, state: RunState) -> Result:
+        self._cancel_signal.install()  # again: a handler may have installed one of its own
         if definition.is_async:
-            task = loop.create_task(invoke_async(definition, state))
-            with interruption.around(state, task):
-                return loop.run_until_complete(task)
-        with interruption.around(state):
+            task = self._loop.create_task(invoke_async(definition, state))
+            with self._cancel_signal.around(state, task):
+                return self._loop.run_until_complete(task)
+        with self._cancel_signal.around(state):
             return invoke_sync(definition, state)
 
 
-def _activity(begin: Begin) -> Activity:
-    return Activity(
-        activity_id=begin.activity_id,
-        workflow_id=begin.workflow_id,
-        key=begin.key,
-        name=begin.name,
-        worker_type=begin.worker_type,
-        worker_id=begin.worker_id,
-        parameters=None,
-        timeout_s=begin.timeout_s,
-        settings=begin.settings,
-        output_definitions=begin.output_definitions,
-        signal_data=begin.signal_data,
-    )
+class RaisedTrace:
+    """`flowherd.execution.environment.Trace` in an isolate: keeps what was raised for the worker, whose span it is."""
+
+    def __init__(self, carrier: Mapping[str, str]) -> None:
+        self._carrier = carrier
+        self.what: Raised | None = None
+
+    def carrier(self) -> Mapping[str, str]:
+        """See `Trace.carrier`."""
+        return self._carrier
+
+    def raised(self, kind: str, message: str, report: str) -> None:
+        """See `Trace.raised`."""
+        self.what = Raised(_sendable(kind), _sendable(message), _sendable(report))
+
+    def told_to_stop(self, reason: CancelReason) -> None:
+        """The worker knows."""
+
+    def settled(self, outcome: Outcome) -> None:
+        """The worker decides."""
+
+    def ended(self) -> None:
+        """The worker hears of it."""
+
+
+def _ended(
+    outcome: Completed | Failed, taken: tuple[float, float, int], raised: Raised | None
+) -> tuple[Ended, bytes | None]:
+    """The message that says how it ended, and the output."""
+    cost_usd, usage = bounded(outcome.cost_usd, outcome.usage, MAX_USAGE_BYTES)
+    if isinstance(outcome, Completed):
+        return Ended(None, cost_usd, usage, *taken, raised), outcome.output
+    failure = Failure(outcome.code, outcome.message, outcome.retryable)
+    return Ended(failure, cost_usd, usage, *taken, raised), None

@@ -8,18 +8,24 @@ import signal
 import socket
 import threading
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from worker_kit import open_segment
 
-from flowherd import CancelReason, LeaseLost
-from flowherd.errors import FileTooLarge, InvalidFile
+from flowherd import CancelReason, LeaseLost, SyncActivityContext
+from flowherd.errors import StorageFailed
 from flowherd.execution.environment import RunEnvironment
-from flowherd.isolates.frames import FrameReader, StreamEnded
-from flowherd.isolates.inside.desk import Desk
-from flowherd.isolates.inside.remote import Calls, RemoteState, RemoteTransfers, file_error
-from flowherd.isolates.inside.voice import Interruption, UpwardHandler, Voice
-from flowherd.isolates.isolate_protocol import Answered, Begin, Cancel, Logged, Refused, decode_upward, encode
+from flowherd.files.scratch import GivenFolder
+from flowherd.isolates.frames import FrameReader
+from flowherd.isolates.inside.cancel_signal import CancelSignal
+from flowherd.isolates.inside.command_reader import CommandReader
+from flowherd.isolates.inside.connection import UpwardHandler, WorkerConnection
+from flowherd.isolates.inside.engine import UsageKeeper
+from flowherd.isolates.isolate_protocol import Begin, Logged, Stop, UsagePlace, decode_upward, encode
+from flowherd.ledger import Cause, Cell, Ledger
+from flowherd.sdk.costs import Costs
 from flowherd.sdk.run_state import RunState
 from flowherd.testing import make_activity
 
@@ -30,9 +36,9 @@ LONG_S = 10.0  # a broken test waits so long
 
 
 @pytest.fixture
-def interruption() -> Iterator[Interruption]:
+def cancel_signal() -> Iterator[CancelSignal]:
     before = signal.getsignal(signal.SIGTERM)
-    made = Interruption()
+    made = CancelSignal()
     made.install()
     yield made
     signal.signal(signal.SIGTERM, before)
@@ -48,9 +54,9 @@ def strike() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def interrupted(interruption: Interruption, state: RunState, handler: Any) -> BaseException:
+def interrupted(cancel_signal: CancelSignal, state: RunState, handler: Any) -> BaseException:
     """What a handler is ended with."""
-    with pytest.raises(asyncio.CancelledError) as raised, interruption.around(state):
+    with pytest.raises(asyncio.CancelledError) as raised, cancel_signal.around(state):
         handler()
     return raised.value
 
@@ -58,10 +64,10 @@ def interrupted(interruption: Interruption, state: RunState, handler: Any) -> Ba
 # SIGTERM
 
 
-def test_nobody_is_interrupted_where_no_handler_is_at_work(interruption):
+def test_nobody_is_interrupted_where_no_handler_is_at_work(cancel_signal):
     """Such as between two activities: the next one is not meant."""
     strike()
-    with interruption.around(state_of()):
+    with cancel_signal.around(state_of()):
         reached = True
     strike()
     assert reached
@@ -71,21 +77,21 @@ def test_nobody_is_interrupted_where_no_handler_is_at_work(interruption):
     ("reason", "error"),
     [(CancelReason.TIMEOUT, asyncio.CancelledError), (CancelReason.LEASE_LOST, LeaseLost)],
 )
-def test_a_def_is_interrupted_with_the_reason_as_its_error(interruption, reason, error):
+def test_a_def_is_interrupted_with_the_reason_as_its_error(cancel_signal, reason, error):
     def handler() -> None:
-        interruption.reason_known.set()
+        cancel_signal.reason_known.set()
         strike()
 
-    assert type(interrupted(interruption, state_of(reason), handler)) is error
+    assert type(interrupted(cancel_signal, state_of(reason), handler)) is error
 
 
-def test_the_reason_is_waited_for_where_the_signal_was_faster(interruption):
+def test_the_reason_is_waited_for_where_the_signal_was_faster(cancel_signal):
     """It comes by another way, and the handler shall see why it must stop."""
     state = state_of()
 
     def say_why() -> None:
         state.cancel_reason = CancelReason.LEASE_LOST
-        interruption.reason_known.set()
+        cancel_signal.reason_known.set()
 
     def handler() -> None:
         timer = threading.Timer(0.03, say_why)
@@ -95,52 +101,81 @@ def test_the_reason_is_waited_for_where_the_signal_was_faster(interruption):
         finally:
             timer.join()
 
-    assert type(interrupted(interruption, state, handler)) is LeaseLost
+    assert type(interrupted(cancel_signal, state, handler)) is LeaseLost
 
 
-def test_a_signal_that_nobody_explains_is_a_cancellation_all_the_same(interruption):
-    assert str(interrupted(interruption, state_of(), strike)) == "the isolate was told to stop"
+def test_a_signal_that_nobody_explains_is_a_cancellation_all_the_same(cancel_signal):
+    assert str(interrupted(cancel_signal, state_of(), strike)) == "the isolate was told to stop"
 
 
-def test_a_message_is_sent_whole_before_the_handler_is_interrupted(interruption):
+def test_a_message_is_sent_whole_before_the_handler_is_interrupted(cancel_signal):
     sent = []
 
     def handler() -> None:
-        interruption.reason_known.set()
-        with interruption.shield():
-            with interruption.shield():
+        cancel_signal.reason_known.set()
+        with cancel_signal.shield():
+            with cancel_signal.shield():
                 strike()
                 sent.append("inner")
             sent.append("outer")
         sent.append("never")
 
-    interrupted(interruption, state_of(CancelReason.TIMEOUT), handler)
+    interrupted(cancel_signal, state_of(CancelReason.TIMEOUT), handler)
     assert sent == ["inner", "outer"]
 
 
-def test_other_threads_have_no_need_of_a_shield(interruption):
+def test_other_threads_have_no_need_of_a_shield(cancel_signal):
     """The signal is for the main thread, whoever is in the middle of a message elsewhere."""
     inside, leave = threading.Event(), threading.Event()
 
     def speak() -> None:
-        with interruption.shield():
+        with cancel_signal.shield():
             inside.set()
             leave.wait(LONG_S)
 
     thread = threading.Thread(target=speak)
 
     def handler() -> None:
-        interruption.reason_known.set()
+        cancel_signal.reason_known.set()
         thread.start()
         inside.wait(LONG_S)
         strike()
 
-    interrupted(interruption, state_of(CancelReason.TIMEOUT), handler)
+    interrupted(cancel_signal, state_of(CancelReason.TIMEOUT), handler)
     leave.set()
     thread.join()
 
 
-async def test_an_async_def_is_cancelled_once(interruption):
+def test_a_def_that_has_stopped_by_itself_is_not_interrupted_while_it_cleans_up(cancel_signal):
+    """It may have looked at `ctx.cancelled` before the signal came, as it would in a thread."""
+    state = state_of(CancelReason.LEASE_LOST)
+    cleaned_up = []
+
+    def handler() -> None:
+        try:
+            SyncActivityContext(state).raise_if_cancelled()
+        finally:
+            strike()
+            cleaned_up.append(1)
+
+    with pytest.raises(LeaseLost), cancel_signal.around(state):
+        handler()
+    assert cleaned_up == [1]
+
+
+def test_the_transfers_of_other_threads_end_with_the_handler(cancel_signal):
+    state, ended = state_of(CancelReason.TIMEOUT), []
+    state.files = SimpleNamespace(cancel=lambda: ended.append(1))
+
+    def handler() -> None:
+        cancel_signal.reason_known.set()
+        strike()
+
+    interrupted(cancel_signal, state, handler)
+    assert ended == [1]
+
+
+async def test_an_async_def_is_cancelled_once(cancel_signal):
     """A second signal must not hit it while it cleans up."""
     seen = []
 
@@ -155,22 +190,22 @@ async def test_an_async_def_is_cancelled_once(interruption):
             raise
 
     task = asyncio.create_task(handler())
-    with interruption.around(state_of(CancelReason.TIMEOUT), task):
+    with cancel_signal.around(state_of(CancelReason.TIMEOUT), task):
         await asyncio.sleep(0)
         strike()
         await asyncio.wait({task}, timeout=LONG_S)
     assert seen == ["cancelled", "cleaned up"]
 
 
-# What is said
+# What is sent
 
 
 class Wire:
-    """A voice, and the worker's end of it."""
+    """A connection, and the worker's end of it."""
 
     def __init__(self) -> None:
         self.worker, ours = socket.socketpair()
-        self.voice = Voice(ours, Interruption())
+        self.connection = WorkerConnection(ours, CancelSignal())
         self._reader = FrameReader(1 << 20)
         self._frames: list[Any] = []
 
@@ -187,14 +222,14 @@ class Wire:
 @contextmanager
 def wire() -> Iterator[Wire]:
     made = Wire()
-    with closing(made.worker), closing(made.voice):
+    with closing(made.worker), closing(made.connection):
         yield made
 
 
 @contextmanager
 def logger_to(it: Wire) -> Iterator[logging.Logger]:
     """A logger of the isolate's kind."""
-    logger, handler = logging.getLogger("app.part"), UpwardHandler(it.voice)
+    logger, handler = logging.getLogger("app.part"), UpwardHandler(it.connection)
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
@@ -255,86 +290,92 @@ def test_logging_goes_on_when_the_worker_has_gone():
 def test_a_destructor_that_logs_within_a_message_waits_for_nobody():
     """Its thread holds the lock already: it would wait for itself."""
     with wire() as it, logger_to(it) as logger:
-        send = it.voice._send_all
-        it.voice._send_all = lambda buffers: (logger.error("within"), send(buffers))
+
+        class Interrupted:
+            """A socket in whose midst something is collected."""
+
+            def __init__(self, sock: socket.socket) -> None:
+                self.sock = sock
+
+            def sendmsg(self, buffers: Any) -> int:
+                logger.error("within")
+                return self.sock.sendmsg(buffers)
+
+        sock = it.connection.sock
+        it.connection.sock = Interrupted(sock)  # type: ignore[assignment]
         logger.error("around")
+        it.connection.sock = sock
         assert it.heard().message == "around"
 
 
-# Calls
+# What is kept
 
 
-def test_answers_find_their_call_whatever_their_order():
-    with wire() as it:
-        calls = Calls(it.voice)
-        transfers = RemoteTransfers(calls)
-        first, second = transfers.download("w/k/a"), transfers.download("w/k/b")
-        numbers = [it.heard().call for _ in range(2)]
-        calls.heed(Refused(numbers[1], "FILE_TOO_LARGE", "9 MB"))
-        calls.heed(Answered(numbers[0], b"/x/\xff"))
-        calls.heed(Answered(99, b"of nobody"))
-        assert str(first.result(0)) == "/x/\udcff"
-        with pytest.raises(FileTooLarge, match="9 MB"):
-            second.result(0)
+def keeper_in(ledger: Ledger) -> UsageKeeper:
+    segment = open_segment(ledger)
+    return UsageKeeper(ledger, UsagePlace(segment.number, segment.get(Cell.STARTED), 0, 7))
 
 
-def test_whoever_gives_a_call_up_tells_the_worker():
-    with wire() as it:
-        calls = Calls(it.voice)
-        future = RemoteTransfers(calls).download("w/k/a")
-        number = it.heard().call
-        future.cancel()
-        assert (type(it.heard()).__name__, number) == ("Abandoned", number)
-        calls.heed(Answered(number, b"too late"))
+def test_what_is_spent_is_on_the_attempts_page_until_the_attempt_has_ended():
+    """A thread that goes on must not write where the next attempt's sums are."""
+    ledger = Ledger(processes=1, records=2)
+    keeper = keeper_in(ledger)
+    costs, page = Costs(keeper), ledger.segments[0].usage(0, 7)
+    costs.add_cost("0.25")
+    kept = page.read()
+    assert kept is not None
+    keeper.end()
+    costs.add_cost("9")
+    assert page.read() == kept
 
 
-def test_a_name_that_is_no_text_is_refused_before_it_is_sent():
-    with wire() as it, pytest.raises(InvalidFile):
-        RemoteTransfers(Calls(it.voice)).download("w/k/\ud800")
+def test_nothing_is_spent_in_the_name_of_a_worker_that_has_ended():
+    """Its segment may be somebody else's at once, and an isolate outlives its worker by a moment."""
+    ledger = Ledger(processes=1, records=2)
+    keeper = keeper_in(ledger)
+    segment = ledger.segments[0]
+    segment.end(Cause.CRASH)
+    Costs(keeper).add_cost("9")
+    segment.settled()
+    segment.open(index=0, incarnation=2, now=0.0)
+    Costs(keeper).add_cost("9")
+    assert segment.usage(0, 7).read() is None
 
 
-def test_an_unknown_code_is_a_file_error_with_its_words():
-    error = file_error("NEW_CODE", "words")
-    assert (type(error).__name__, str(error)) == ("FileError", "words")
+def test_an_attempt_without_a_folder_says_so_at_its_first_file(tmp_path):
+    folder = GivenFolder()
+    with pytest.raises(StorageFailed, match="the worker has none"):
+        folder.folder()
+    folder.path = tmp_path / "given"
+    assert folder.folder().is_dir()
+
+
+# What comes
 
 
 async def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_for_it():
     """The worker says both in one breath; the main thread may be slower than the one that listens."""
     with wire() as it:
-        desk = Desk(it.voice, Interruption(), asyncio.get_running_loop())
-        begin = Begin("a-1", "w", "k", "x", "py", "w-1", 5.0)
+        reader = CommandReader(it.connection, CancelSignal(), asyncio.get_running_loop())
+        begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark")
         for frame in (
             encode(begin),
             b"{}",
-            encode(Cancel("other", "timeout")),
-            encode(Cancel("a-1", "shutdown")),
+            encode(Stop("other", "timeout")),
+            encode(Stop("a-1", "shutdown")),
         ):
-            desk._heed(frame)
-        job = await asyncio.wait_for(desk.next_job(), LONG_S)
+            reader._handle(frame)
+        job = await asyncio.wait_for(reader.next_job(), LONG_S)
         assert (job.begin, job.parameters) == (begin, b"{}")
-        state = RemoteState(make_activity("x", activity_id="a-1"), RunEnvironment(), it.voice)
-        desk.open(state)
+        state = RunState(make_activity("x", activity_id="a-1"), RunEnvironment())
+        reader.open(state)
         assert state.cancel_reason is CancelReason.SHUTDOWN
-        desk.close()
-        assert state.has_ended
-
-
-def test_a_heartbeat_is_told_now_and_then():
-    with wire() as it:
-        state = RemoteState(make_activity("x"), RunEnvironment(), it.voice)
-        for now in (10.0, 10.1, 10.2, 10.3, 20.0):
-            state.heartbeat_at = now
-        it.voice.sock.shutdown(socket.SHUT_WR)
-        assert [type(it.heard()).__name__ for _ in range(3)] == ["Progressed"] * 3
-        with pytest.raises(StreamEnded):
-            it.heard()
-        assert state.heartbeat_at == 20.0
 
 
 def test_frames_are_whole_although_the_worker_reads_in_small_pieces():
     with wire() as it:
-        it.voice.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        thread = threading.Thread(target=it.voice.say, args=(Cancel("a", "b"), b"z" * 300_000))
+        it.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        thread = threading.Thread(target=it.connection.send, args=(Stop("a", "b"), b"z" * 300_000))
         thread.start()
-        assert (it.frame(), len(it.frame())) == (encode(Cancel("a", "b")), 300_000)
+        assert (it.frame(), len(it.frame())) == (encode(Stop("a", "b")), 300_000)
         thread.join()

@@ -1,4 +1,4 @@
-"""Sees to it that an activity finds its isolate as the one before found it, or says why it cannot."""
+"""Puts an isolate back as its activity has found it, or says why that cannot be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 REST_S = 0.02  # what has not run for so long is at rest; the kernel counts every few milliseconds
 _LOOKS = 5  # at what may be about to come to rest
@@ -27,8 +27,10 @@ _LIMITS = tuple(number for name, number in vars(resource).items() if name.starts
 _STREAMS = ("stdin", "stdout", "stderr")  # of descriptors 0, 1, 2
 
 
-class Surroundings:
-    """The process as it is now; make it in the main thread, before the first activity.
+class Leftovers:
+    """The remains of an activity, by comparison with the process as it was before the first one.
+
+    To be made, and asked, in the main thread.
 
     What costs nothing to put back is put back: timers, signal handlers and mask, folder, umask, environment, soft
     limits, `sys.stdout`. A descriptor that is another one now, and threads, tasks and programs that go on, are reasons
@@ -36,11 +38,17 @@ class Surroundings:
 
     Args:
         loop: where activities run; does not run when these methods are called.
+        own_thread: the thread, if any, that works for no activity.
 
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        own_thread: Callable[[], threading.Thread | None] = lambda: None,
+    ) -> None:
         self._loop = loop
+        self._own_thread = own_thread
         self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -50,21 +58,39 @@ class Surroundings:
         self._limits = {number: resource.getrlimit(number) for number in _LIMITS}
         self._files = [_identity(fd) for fd in range(3)]
         self._streams = {name: getattr(sys, name) for name in _STREAMS}
-        self._known = set(_others())
+        self._known = set(self._others())
         self._tasks = asyncio.all_tasks(loop)
 
     def stop_timers(self) -> None:
-        """What an activity has set must not strike once it has ended."""
+        """Stops what an activity has set: it must not strike once the activity has ended."""
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
 
-    def restore(self) -> str:
+    def put_back(self) -> str:
         """Puts back what it can; why this process must not be used again, nothing when it may."""
         try:
+            self._flush()
             self._put_back()
             return next(self._leftovers(), "")
         except BaseException as error:  # noqa: BLE001 - of the kernel, or of user code that still runs
             return f"it cannot be put back as it was ({type(error).__name__}: {error})"
+
+    def write(self, pipes: tuple[int, int], mark: bytes) -> str:
+        """Writes the mark into the pipes behind stdout and stderr; why it cannot, nothing when it has."""
+        try:
+            for fd, own in zip(pipes, self._files[1:], strict=True):
+                if _identity(fd) != own:
+                    return "the pipe of its output is another one now"
+                os.write(fd, mark)  # at most a page: as a whole
+        except OSError as error:
+            return f"the pipe of its output cannot be written to: {error.strerror}"
+        return ""
+
+    def _flush(self) -> None:
+        """Writes out what was printed, whatever has taken the place of the streams."""
+        for stream in (sys.stdout, sys.stderr, self._streams["stdout"], self._streams["stderr"]):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or no stream at all
+                stream.flush()
 
     def _put_back(self) -> None:
         self.stop_timers()
@@ -97,35 +123,35 @@ class Surroundings:
             yield "a thread or a program goes on"
 
     def _has_tasks(self) -> bool:
-        """Whether a task that has come since goes on, though it has had time to end."""
+        """A task that has come since goes on, though it has had time to end."""
         fresh = asyncio.all_tasks(self._loop) - self._tasks
         if fresh:
             self._loop.run_until_complete(asyncio.wait(fresh, timeout=REST_S))
         return any(not task.done() for task in fresh)
 
     def _has_others_at_work(self) -> bool:
-        """Whether a program that has come since is there, or a thread goes on; one at rest is known from now on."""
-        fresh = set(_others()) - self._known
+        """A program that has come since is there, or a thread goes on; one at rest is known from now on."""
+        fresh = set(self._others()) - self._known
         for _ in range(_LOOKS):
             if not fresh:
                 break
             before = {one: _time_of(one) for one in fresh}
             threading.Event().wait(REST_S)
             fresh = {one for one in fresh if _goes_on(one, before[one])}
-        self._known = set(_others())
+        self._known = set(self._others())
         return bool(fresh)
 
-
-def _others() -> Iterator[str]:
-    """The folders below /proc of this process's threads that run Python, the calling one aside, and of its programs."""
-    own = threading.get_native_id()  # the thread's own attribute is that of the process it was forked from
-    others = [
-        thread.native_id for thread in threading.enumerate() if thread is not threading.current_thread()
-    ]
-    yield from (f"self/task/{number}" for number in others)
-    for number in (own, *others):
-        with contextlib.suppress(OSError):  # the thread has ended
-            yield from Path(f"/proc/self/task/{number}/children").read_text().split()
+    def _others(self) -> Iterator[str]:
+        """Folders below /proc: of the threads that run Python, but ours and the calling one, and of all programs."""
+        own = (
+            threading.get_native_id()
+        )  # the thread's own attribute is that of the process it was forked from
+        spared = {threading.current_thread(), self._own_thread()}
+        others = [thread.native_id for thread in threading.enumerate() if thread not in spared]
+        yield from (f"self/task/{number}" for number in others)
+        for number in (own, *others):
+            with contextlib.suppress(OSError):  # the thread has ended
+                yield from Path(f"/proc/self/task/{number}/children").read_text().split()
 
 
 def _identity(fd: int) -> Any:
@@ -143,7 +169,7 @@ def _set_environment(wanted: dict[str, str]) -> None:
 
 
 def _time_of(folder: str) -> str:
-    """How long, and how often, the kernel has let it run: it grows whenever it does anything."""
+    """The kernel's count of how long and how often it ran: another one after whatever it does."""
     try:
         return Path("/proc", folder, "schedstat").read_text()
     except OSError:
@@ -151,7 +177,7 @@ def _time_of(folder: str) -> str:
 
 
 def _goes_on(folder: str, time_before: str) -> bool:
-    """Whether it does anything, or would on a machine that is less busy; of a program: whether it has not ended."""
+    """A thread does something, or would on a machine that is less busy; a program has not ended."""
     try:
         state = Path("/proc", folder, "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

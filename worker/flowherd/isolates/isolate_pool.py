@@ -10,16 +10,15 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from flowherd.isolates.ends import connect
-from flowherd.isolates.isolate import Isolate
-from flowherd.isolates.terms import IsolateHost, IsolateRules, Stage
+from flowherd.isolates.isolate import Isolate, IsolateRules, Stage
+from flowherd.isolates.isolate_host import connect
 from flowherd.model import Failed
 from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
-    from flowherd.isolates.attempt import IsolateRun
-
-__all__ = ["IsolateHost", "IsolateRules", "Isolates"]
+    from flowherd.isolates.in_isolate import IsolatedAttempt
+    from flowherd.isolates.isolate_host import IsolateHost
+    from flowherd.ledger import Segment
 
 IDLE_S = 60.0
 
@@ -30,12 +29,22 @@ class Isolates:
     Args:
         host: makes and ends isolates.
         rules: for all of them.
-        limit: isolates at most, those that are ending not counted; activities beyond it wait in order.
+        limit: isolates at most, those that are leaving not counted; activities beyond it wait in order.
+        segment: the worker's: isolates keep there what their attempts spend; None where nobody settles for it.
         idle_s: after which an isolate ends.
 
     """
 
-    def __init__(self, host: IsolateHost, rules: IsolateRules, limit: int, *, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self,
+        host: IsolateHost,
+        rules: IsolateRules,
+        limit: int,
+        segment: Segment | None = None,
+        *,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        self.segment = segment
         self._host = host
         self._rules = rules
         self._limit = limit
@@ -43,7 +52,7 @@ class Isolates:
         self._loop = asyncio.get_running_loop()
         self._all: dict[int, Isolate] = {}
         self._idle: list[Isolate] = []
-        self._waiting: deque[IsolateRun] = deque()
+        self._waiting: deque[IsolatedAttempt] = deque()
         self._last_key = 0
         self._is_draining = False
         self._sweep: asyncio.TimerHandle | None = None
@@ -53,21 +62,21 @@ class Isolates:
         counts = ", ".join(f"{stages.count(stage)} {stage.value}" for stage in Stage if stage in stages)
         return f"<Isolates [{counts or 'none'}; {len(self._waiting)} waiting]>"
 
-    def begin(self, run: IsolateRun) -> None:
+    def begin(self, run: IsolatedAttempt) -> None:
         """Runs an attempt when there is an isolate for it; until then its limit has not begun."""
         self._waiting.append(run)
-        self._go_on()
+        self._proceed()
 
     def resize(self, limit: int) -> None:
         """Sets the limit; surplus isolates end when they grow idle."""
         self._limit = limit
-        self._go_on()
+        self._proceed()
 
-    def say_shutdown(self) -> None:
+    def send_draining(self) -> None:
         """The worker drains: handlers may want to know."""
         self._is_draining = True
         for isolate in self._all.values():
-            isolate.say_shutdown()
+            isolate.send_draining()
 
     def started(self, key: int, pid: int) -> None:
         """The supervisor has made an isolate."""
@@ -84,8 +93,8 @@ class Isolates:
         isolate.ended(status, reason)
         if never_opened:
             code = "WORKER_OVERLOADED" if reason else "WORKER_CRASHED"
-            self._disappoint(code, f"its isolate {isolate.why_not}")
-        self._go_on()
+            self._fail_one(code, f"its isolate {isolate.why_not}")
+        self._proceed()
 
     def close(self) -> None:
         """The worker ends: isolates see that, and whatever runs in them is not reported any more."""
@@ -97,7 +106,7 @@ class Isolates:
         self._all.clear()
         self._idle.clear()
 
-    def _go_on(self) -> None:
+    def _proceed(self) -> None:
         """Gives work to idle isolates, and asks for as many new ones as are missing."""
         while self._waiting and self._idle:
             following = self._waiting.popleft()
@@ -105,12 +114,12 @@ class Isolates:
                 self._start(self._idle.pop(), following)
         self._waiting = deque(one for one in self._waiting if one.waits)
         stages = [isolate.stage for isolate in self._all.values()]
-        room = self._limit - len(stages) + stages.count(Stage.ENDING)
+        room = self._limit - len(stages) + stages.count(Stage.LEAVING)
         coming = stages.count(Stage.OPENING) + stages.count(Stage.SETTLING)
         for _ in range(min(len(self._waiting) - coming, room)):
             self._make()
 
-    def _start(self, isolate: Isolate, following: IsolateRun) -> None:
+    def _start(self, isolate: Isolate, following: IsolatedAttempt) -> None:
         try:
             has_begun = isolate.start(following)
         except (TypeError, ValueError, OverflowError) as error:
@@ -125,13 +134,13 @@ class Isolates:
         try:
             ours, theirs = connect()
         except OSError as error:
-            self._disappoint("WORKER_OVERLOADED", f"no descriptors for its isolate: {error.strerror}")
+            self._fail_one("WORKER_OVERLOADED", f"no descriptors for its isolate: {error.strerror}")
             return
         self._last_key += 1
         key = self._last_key
-        isolate = self._all[key] = Isolate(key, ours, self._host, self._rules, self._heed)
+        isolate = self._all[key] = Isolate(key, ours, self._host, self._rules, self._changed)
         if self._is_draining:
-            isolate.say_shutdown()
+            isolate.send_draining()
         try:
             self._host.need(key, theirs.fds)
         except OSError as error:
@@ -139,7 +148,7 @@ class Isolates:
         finally:
             theirs.close()
 
-    def _disappoint(self, code: str, message: str) -> None:
+    def _fail_one(self, code: str, message: str) -> None:
         """The first one that waits does so in vain: otherwise all would, where no isolate can be had."""
         while self._waiting:
             first = self._waiting.popleft()
@@ -147,28 +156,28 @@ class Isolates:
                 first.finish(first.failure(code, message, retryable=True))
                 return
 
-    def _heed(self, isolate: Isolate) -> None:
+    def _changed(self, isolate: Isolate) -> None:
         """Its stage has changed."""
         if isolate.stage is Stage.IDLE:
             self._note_idle(isolate)
         elif isolate in self._idle:
             self._idle.remove(isolate)
-        self._go_on()
+        self._proceed()
 
     def _note_idle(self, isolate: Isolate) -> None:
-        surplus = sum(other.stage is not Stage.ENDING for other in self._all.values()) > self._limit
+        surplus = sum(other.stage is not Stage.LEAVING for other in self._all.values()) > self._limit
         if surplus:
-            isolate.end()
+            isolate.leave()
             return
         self._idle.append(isolate)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(self._idle_s, self._end_the_unneeded)
+            self._sweep = self._loop.call_later(self._idle_s, self._end_idle)
 
-    def _end_the_unneeded(self) -> None:
+    def _end_idle(self) -> None:
         self._sweep = None
         since = self._loop.time() - self._idle_s
         for isolate in [one for one in self._idle if one.idle_since <= since]:
-            isolate.end()
+            isolate.leave()
         if self._idle:
             first_due = min(one.idle_since for one in self._idle) + self._idle_s
-            self._sweep = self._loop.call_at(first_due, self._end_the_unneeded)
+            self._sweep = self._loop.call_at(first_due, self._end_idle)

@@ -1,0 +1,96 @@
+"""SIGTERM in an isolate: it ends the handler at work, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+from flowherd.sdk.context import BaseContext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowherd.sdk.run_state import RunState
+
+REASON_S = 0.5  # SIGTERM may overtake the message that says why
+
+
+class CancelSignal:
+    """Ends the handler at work on SIGTERM.
+
+    An `async def` is cancelled. A `def` runs in the main thread, as signal handlers do: it gets an exception where
+    it stands, unless that is in the middle of a message to the worker; then right after it.
+    """
+
+    def __init__(self) -> None:
+        self._main_thread = threading.get_ident()
+        self._state: RunState | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._shields = 0
+        self._is_due = False
+        self.reason_known = threading.Event()
+
+    def install(self) -> None:
+        """Takes SIGTERM; to be called in the main thread."""
+        signal.signal(signal.SIGTERM, lambda *_: self._received())
+
+    @contextlib.contextmanager
+    def around(self, state: RunState, task: asyncio.Task[Any] | None = None) -> Iterator[None]:
+        """For as long as a handler is at work: in `task`, or in the calling thread."""
+        self.reason_known.clear()
+        self._is_due = False
+        self._task, self._state = task, state
+        try:
+            yield
+        finally:
+            self._state = self._task = None
+
+    @contextlib.contextmanager
+    def shield(self) -> Iterator[None]:
+        """Holds an interruption back until the block is done."""
+        if threading.get_ident() != self._main_thread:
+            yield
+            return
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        if self._is_due and not self._shields:
+            self._is_due = False
+            self._raise()
+
+    def _received(self) -> None:
+        if self._state is None:
+            return
+        if self._state.is_told:  # it is stopping by itself
+            self._end_transfers()
+            return
+        if self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self._cancel_once, self._task)
+        elif self._shields:
+            self._is_due = True
+        else:
+            self._raise()
+
+    def _cancel_once(self, task: asyncio.Task[Any]) -> None:
+        """Keeps the handler's loop for a moment: once cancelled, it asks why."""
+        if not task.cancelling():  # a second time would hit the handler while it cleans up
+            self.reason_known.wait(REASON_S)
+            self._end_transfers()
+            task.cancel()
+
+    def _raise(self) -> None:
+        if self._state is not None:
+            self.reason_known.wait(REASON_S)
+            self._end_transfers()
+            BaseContext(self._state).raise_if_cancelled()
+            raise asyncio.CancelledError("the isolate was told to stop")
+
+    def _end_transfers(self) -> None:
+        """Also those for which another thread of the handler waits."""
+        if self._state is not None and self._state.files is not None:
+            self._state.files.cancel()
