@@ -81,7 +81,7 @@ def _findings(app_name: str, app_dir: str, loaded: Loaded, *, offline: bool) -> 
     yield _sizes(loaded)
     yield from (Finding(Weight.WARNING, text) for text in cautions(settings, usable_cpus()))
     yield from _shadows(Path(app_dir))
-    yield from _app(app_name, app_dir, settings)
+    yield from _app(app_name, app_dir, loaded)
     yield from _times(loaded)
     yield from _telemetry(wanted(os.environ))
     if not offline:
@@ -102,12 +102,13 @@ def _sizes(loaded: Loaded) -> Finding:
     )
 
 
-def _app(app_name: str, app_dir: str, settings: Settings) -> Iterator[Finding]:
+def _app(app_name: str, app_dir: str, loaded: Loaded) -> Iterator[Finding]:
+    settings = loaded.settings
     try:
         with _watched(app_name, settings.boot_timeout):
             app = load_app(app_name, app_dir)
         worker_type = choose_worker_type(app, settings.worker)
-        registry = app.for_type(worker_type).configured(settings.activity_options())
+        registry = _configured(app.for_type(worker_type), loaded)
     except ConfigurationError as error:
         yield Finding(Weight.WRONG, str(error), Exit.USAGE)
     except AppImportError as error:
@@ -115,6 +116,15 @@ def _app(app_name: str, app_dir: str, settings: Settings) -> Iterator[Finding]:
         yield Finding(Weight.WRONG, str(error), Exit.BOOT_FAILED)
     else:
         yield Finding(Weight.FINE, f"{app_name} serves worker type {worker_type!r}: {_listed(registry)}")
+
+
+def _configured(registry: Registry, loaded: Loaded) -> Registry:
+    """The registry with the options of the settings file, which a complaint about them names."""
+    try:
+        return registry.configured(loaded.settings.activity_options())
+    except ConfigurationError as error:
+        file = loaded.origins.get("activities", "").removesuffix(": activities")
+        raise ConfigurationError(f"{file}: {error}" if file else str(error)) from None
 
 
 @contextmanager

@@ -176,7 +176,8 @@ def test_options_of_the_file_for_an_activity_that_is_not_there(
     (folder / "flowherd.toml").write_text("[activities.on_teh_loop]\ntimeout_s = 3\n")
     code, lines, _ = check(app(GOOD_APP))
     assert code == 2
-    assert any("[activities.on_teh_loop] configures no activity" in line for line in lines)
+    said = "flowherd.toml: [activities.on_teh_loop] configures no activity of this app: did you mean on_the_loop?"
+    assert f"wrong  {said}" in lines
 
 
 def test_a_wrong_setting_is_exit_2_before_anything_else(check: Check, engine: ScriptedServer) -> None:
