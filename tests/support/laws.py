@@ -344,24 +344,15 @@ def modules_say_what_they_are(source: Source) -> Iterator[str]:
 
 
 _QUESTION = re.compile(r"(?:What|Whether|Who|One|Where|How)\b")
-QUESTIONING = (  # folders in which docstrings that begin so are still counted, not forbidden
-    SUPERVISOR + "cli/",
-)
 
 
-def questions_in(source: Source) -> Iterator[str]:
-    """The docstrings that begin with a question word instead of the thing."""
+def docstrings_say_what_things_are(source: Source) -> Iterator[str]:
+    """Style: "True when ...", "Seconds until ...", "The process that ..."; a question says neither."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node) or ""
             if _QUESTION.match(text):
                 yield f"{source.path}: {text.splitlines()[0]}"
-
-
-def docstrings_say_what_things_are(source: Source) -> Iterator[str]:
-    """Style: "True when ...", "Seconds until ...", "The process that ..."; a question says neither."""
-    if not source.path.startswith(QUESTIONING):
-        yield from questions_in(source)
 
 
 def no_exception_is_swallowed(source: Source) -> Iterator[str]:

@@ -51,7 +51,7 @@ def render(document: Mapping[str, Any]) -> list[Text | Table]:
 
 
 def _settings(rows: list[Mapping[str, Any]]) -> list[Text]:
-    """What to write into the settings file to follow the advice."""
+    """The lines for the settings file that follow the advice."""
     moves = [(row["activity"], row["verdict"]) for row in rows if row["change"]]
     if not moves:
         return []
@@ -93,7 +93,7 @@ def _advice(row: Mapping[str, Any]) -> str:
 
 
 def _gain(row: Mapping[str, Any]) -> str:
-    """What a change would gain and cost."""
+    """The gain and the cost of a change."""
     if not row["change"]:
         return ""
     gain = row["criteria"]["gain"]

@@ -43,7 +43,7 @@ _HEALTH_DEADLINE_S = 5.0
 
 
 class Weight(Enum):
-    """How much a finding matters."""
+    """The weight of a finding."""
 
     FINE = "ok"
     WARNING = "warning"
@@ -52,7 +52,7 @@ class Weight(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report; `code` is the exit code that a wrong one asks for."""
+    """A line of the report; `code` is the exit code that a wrong one asks for."""
 
     weight: Weight
     text: str
@@ -208,7 +208,7 @@ def _telemetry(wish: Wanted) -> Iterator[Finding]:
 
 
 async def _engine(settings: Settings) -> list[Finding]:
-    """One health call and, with credentials, one token call."""
+    """Makes a health call and, with credentials, a token call."""
     config = settings.worker_config(1)
     async with new_client(config.api_url, None, connections=1) as http:
         try:
@@ -237,7 +237,7 @@ class _Health(msgspec.Struct):
 
 
 def _health(reply: httpx.Response) -> _Health | None:
-    """What the engine says of itself; None from anything else that answers there."""
+    """The engine's word about itself; None from anything else that answers there."""
     try:
         return (
             msgspec.json.decode(reply.content, type=_Health) if reply.status_code == httpx.codes.OK else None

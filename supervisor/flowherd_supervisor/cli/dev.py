@@ -31,7 +31,7 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """What to serve, and how.
+    """The app to serve, and options for it.
 
     Attributes:
         port: the engine's; 0 picks a free one.
@@ -83,7 +83,7 @@ def _run_words(options: DevOptions, url: str) -> tuple[str, ...]:
 
 
 def _program(*words: str, announces: bool = False) -> Program:
-    """One of our programs; it keeps what configures telemetry, and ends with a `dev` that is killed."""
+    """A program of ours; it keeps what configures telemetry, and ends with a `dev` that is killed."""
     telemetry = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
     env = clean_environment(**telemetry)
     return Program(*words, env=env, announces=announces, tie=stop_with_parent)

@@ -1,4 +1,4 @@
-"""What a running supervisor streams to a watcher, and the orders that go back; it draws nothing and decides nothing."""
+"""The stream of a running supervisor to a watcher, and the orders that go back; it draws and decides nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """One event, as soon as it is known, and each once."""
+    """An event, as soon as it is known, and each once."""
 
     event: dict[str, Any]
 
@@ -43,10 +43,10 @@ News = Status | Happened | Silent
 
 
 class Feed(Protocol):
-    """Where a view gets its news, and where it sends orders."""
+    """The source of a view's news, and the way for its orders."""
 
     def news(self) -> AsyncIterator[News]:
-        """What there is, until the view has seen enough."""
+        """Yields news until the view has seen enough."""
         ...
 
     async def order(self, name: str, processes: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""How this program is called, so that what is printed can be pasted, and how shells complete it; it runs nothing."""
+"""The words this program is called by, so that hints can be pasted, and completion in shells; it runs nothing."""
 
 from __future__ import annotations
 

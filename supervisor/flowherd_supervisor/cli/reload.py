@@ -28,7 +28,7 @@ _SETTLED_AFTER_MS = 200  # editors write a file in several steps
 
 
 def is_installed() -> bool:
-    """Whether the extra that watches files is there."""
+    """True when the extra that watches files is installed."""
     return find_spec("watchfiles") is not None
 
 
@@ -77,7 +77,7 @@ def watch(folder: Path, pid: int) -> None:
 
 
 def listens(pid: int) -> bool:
-    """Whether HUP means reload already; before that it would be the end of the supervisor (proc(5), SigCgt).
+    """True when HUP means reload already; before that it would be the end of the supervisor (proc(5), SigCgt).
 
     Raises:
         FileNotFoundError: there is no such process any more.

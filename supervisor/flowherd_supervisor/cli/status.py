@@ -59,7 +59,7 @@ def _table(children: list[Mapping[str, Any]]) -> Table:
 
 
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """One process, a text for each of `COLUMNS`."""
+    """The texts of a process, one for each of `COLUMNS`."""
     return (
         str(row["process"]),
         str(row["pid"]),

@@ -29,7 +29,7 @@ _BEGINS_JSON = frozenset('{["')
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What to queue: activities by name, each as a one-step definition, or one definition from a file."""
+    """The work to queue: activities by name, each as a one-step definition, or one definition from a file."""
 
     names: Sequence[str]
     inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -154,7 +154,7 @@ def _one_step(name: str, submission: Submission) -> bytes:
 
 
 def _show(started: Started, workflow: Workflow, submission: Submission) -> None:
-    """One line of JSON, or a few lines for eyes."""
+    """Prints a line of JSON, or a few lines for eyes."""
     steps = workflow.outputs
     output = next(iter(steps.values())) if submission.definition is None and steps else steps
     if submission.as_json:

@@ -99,14 +99,14 @@ class TopApp(App[None]):
         await self.action_order("quiet" if self._document.get("polling", True) else "resume")
 
     async def action_scale(self, step: int) -> None:
-        """One process more or fewer than are wanted."""
+        """Asks for one process more or fewer."""
         if self._document:
             wanted = self._document["processes"]["wanted"] + step
             self.notify(await self._feed.order("scale", wanted))
 
 
 def line_of(event: Mapping[str, Any]) -> Text:
-    """One event on one line: time of day, name, and what is known of it; nothing in it is taken for markup."""
+    """An event on one line: time of day, name, and what is known of it; nothing in it is taken for markup."""
     known = "  ".join(
         f"{name}={visible(str(value))}" for name, value in event.items() if name not in _NOT_SHOWN
     )
