@@ -41,6 +41,20 @@ _clearing = threading.Lock()  # of this process's own threads: no page is used a
 log = structlog.stdlib.get_logger(__name__)
 
 
+class _Entries(dict[str, int]):
+    """The entry of each name in the worker's table of activities."""
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__()
+        self._work = segment.work
+
+    def __missing__(self, name: str) -> int:
+        entry = self._work.entry_of(name)
+        if len(self) < MOST_NAMES:  # of activities that are not hosted there may be any number
+            self[name] = entry
+        return entry
+
+
 class LedgerRecords:
     """`flowherd.worker.edges.Records` in shared memory.
 
@@ -64,7 +78,7 @@ class LedgerRecords:
         self._clock = clock
         self._segments = segments
         self._counts = writer.segment.work.counts
-        self._entries: dict[str, int] = {}
+        self._entries = _Entries(writer.segment)
 
     @property
     def free(self) -> int:
@@ -87,7 +101,7 @@ class LedgerRecords:
         elif pair == RUNNING:
             writer.running(index, now=attempt.begun_at, limit_s=attempt.limit_s, apart=attempt.is_isolated)
             waited_s = attempt.begun_at - attempt.claimed_at
-            self._counts.took(self._entry_of(attempt.activity.name), _WAIT, waited_s)
+            self._counts.took(self._entries[attempt.activity.name], _WAIT, waited_s)
         elif pair == OVER and attempt.cancel_reason is None:
             self._clear(attempt)
         else:
@@ -97,7 +111,7 @@ class LedgerRecords:
         writer = self._writer
         if attempt.is_decided and writer.segment.states[index] & PAIR in _AT_WORK:
             ran_s = self._clock() - attempt.begun_at
-            self._counts.took(self._entry_of(attempt.activity.name), _RUN, ran_s)
+            self._counts.took(self._entries[attempt.activity.name], _RUN, ran_s)
         if pair in _TOLD and writer.segment.states[index] & 3 != _REPORTS:
             attempt.kept = self._kept_of(attempt)
             writer.reporting(index, attempt.kept, TAKEN | (ISOLATED if attempt.is_isolated else 0) | pair)
@@ -122,19 +136,11 @@ class LedgerRecords:
         """See `Records.count`."""
         cell, how = _COUNTERS[ending]
         self._writer.segment.add(cell)
-        self._counts.ended(self._entry_of(name), how)
+        self._counts.ended(self._entries[name], how)
 
     def reported(self, name: str, took_s: float) -> None:
         """Counts how long the delivery of an outcome took."""
-        self._counts.took(self._entry_of(name), _REPORT, took_s)
-
-    def _entry_of(self, name: str) -> int:
-        entry = self._entries.get(name)
-        if entry is None:
-            entry = self._writer.segment.work.entry_of(name)
-            if len(self._entries) < MOST_NAMES:  # of activities that are not hosted there may be any number
-                self._entries[name] = entry
-        return entry
+        self._counts.took(self._entries[name], _REPORT, took_s)
 
     def keeper_of(self, attempt: Attempt) -> SumsKeeper:
         """See `Records.keeper_of`."""
