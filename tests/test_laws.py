@@ -9,6 +9,7 @@ from pathlib import Path
 import laws
 import pytest
 from laws import LAWS, Law, Source
+from layers import LAYERS, circles
 
 TOP = Path(__file__).resolve().parent.parent
 ALLOWED_AT_THE_TOP = {
@@ -40,7 +41,24 @@ def test_every_source_file_keeps_the_law(law: Law) -> None:
     assert [complaint for source in SOURCES for complaint in law(source)] == []
 
 
+def test_no_modules_import_each_other_when_they_run() -> None:
+    """Law 1: whoever reads one of them would have to read both."""
+    assert circles(SOURCES) == []
+    first = Source(W + "sdk/x.py", "from flowherd.sdk import y")
+    second = Source(W + "sdk/y.py", "def f():\n    import flowherd.sdk.x")
+    assert circles([first, second]) == [["flowherd.sdk.x", "flowherd.sdk.y", "flowherd.sdk.x"]]
+
+
+def test_every_folder_has_its_layer() -> None:
+    for root, package in ((W, "flowherd"), (S, "flowherd_supervisor"), (E, "flowherd_engine")):
+        folders = {path.name for path in (TOP / root).iterdir() if path.is_dir() and list(path.glob("*.py"))}
+        assert folders == set(LAYERS[package])
+
+
 BROKEN: list[tuple[Law, str, str]] = [
+    (laws.imports_lie_below, W + "sdk/x.py", "def f():\n    from flowherd.worker import table"),
+    (laws.imports_lie_below, W + "errors.py", "import flowherd.sdk.context"),
+    (laws.imports_lie_below, S + "keeper/x.py", "from flowherd_supervisor.shell import inbox"),
     (
         laws.the_worker_knows_no_supervisor,
         W + "process/worker_process.py",

@@ -470,8 +470,8 @@ MUTATIONS = (
     Mutation(
         "two slots for sums of money",
         WORKER + "ledger/usage.py",
-        "older = turns.index(min(turns))",
-        "older = 0",
+        "turns.index(min(turns)) * _SLOT_BYTES",
+        "0",
         UNIT + "sdk/test_usage.py::test_a_write_that_a_crash_tears_leaves_the_sums_before",
     ),
     Mutation(
@@ -509,33 +509,33 @@ MUTATIONS = (
     Mutation(
         "an isolate as it was before",
         WORKER + "isolates/inside/main.py",
-        "if reason := self._surroundings.restore():",
-        'if reason := "":',
+        "reason = self._leftovers.put_back() or",
+        "reason =",
         UNIT
         + "isolates/test_isolate_leftovers.py::test_what_an_activity_leaves_behind_never_meets_the_next_one[umask]",
     ),
     Mutation(
         "the end of an isolate that prints for ever",
         WORKER + "isolates/isolate.py",
-        "if not is_settled and self._loop.time() < self._settle_by:",
-        "if not is_settled:",
+        "self._set_timer(MARK_S, self._prints_on)",
+        "self._set_timer(3600 * MARK_S, self._prints_on)",
         UNIT
         + "isolates/test_isolates.py::test_n15_one_that_prints_for_ever_is_killed_a_second_after_its_activity",
     ),
     Mutation(
         "no second activity after a SIGTERM",
         WORKER + "isolates/isolate.py",
-        "self._is_broken or self._times_stopped or self._tasks",
-        "self._is_broken or self._tasks",
+        "if self._times_stopped or self._tasks",
+        "if self._tasks",
         UNIT + "isolates/test_isolates.py::test_an_isolate_that_was_told_to_stop_never_gets_another_activity",
     ),
     Mutation(
         "whole messages under a SIGTERM",
-        WORKER + "isolates/inside/voice.py",
+        WORKER + "isolates/inside/cancel_signal.py",
         "self._is_due = True",
-        "self._interrupt()",
+        "self._raise()",
         UNIT
-        + "isolates/test_isolate_voice.py::test_a_message_is_sent_whole_before_the_handler_is_interrupted",
+        + "isolates/test_isolate_inside.py::test_a_message_is_sent_whole_before_the_handler_is_interrupted",
     ),
     Mutation(
         "the peer's user on the unix socket",
@@ -555,9 +555,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the look at an isolate's output",
-        WORKER + "isolates/isolate.py",
-        "output = checked_output(frame)",
-        "output = bytes(frame)",
+        WORKER + "isolates/in_isolate.py",
+        'b"" if output is None else _checked_output(output)',
+        "bytes(output or b'')",
         UNIT + "isolates/test_isolates.py::test_a17_an_output_that_is_no_object_is_garbage_too",
     ),
     Mutation(

@@ -25,6 +25,7 @@ from runner_kit import Runner
 from flowherd import logs
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.loading import LoadedApp, load_app
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_host import LinkedHost
@@ -41,7 +42,6 @@ from flowherd.link.messages import (
     decode_upward,
 )
 from flowherd.process.worker_process import ignore_signals
-from flowherd.sdk.loading import LoadedApp, load_app
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 

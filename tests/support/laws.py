@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from layers import imports_lie_below
+
 LONGEST_FILE, LONGEST_FUNCTION = 350, 50
 SUPERVISOR, WORKER, ENGINE = (
     "supervisor/flowherd_supervisor/",
@@ -370,6 +372,7 @@ def no_exception_is_swallowed(source: Source) -> Iterator[str]:
 
 
 LAWS: tuple[Law, ...] = (
+    imports_lie_below,
     the_worker_knows_no_supervisor,
     the_engine_is_a_package_of_its_own,
     core_is_pure,

@@ -139,16 +139,20 @@ class ScriptedEngine:
         self.connections += 1
         number = self.connections
         self._open.add(writer)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):  # the client may go any time
-            while (request := await _read(reader, number)) is not None:
-                self.requests.append(request)
-                self._changed.set()
-                script = self._scripts[request.route]
-                play = script.popleft() if script else self._always.get(request.route, Play())
-                if not await _reply(writer, play, request.route):
-                    break
-        self._open.discard(writer)
-        writer.close()
+        try:
+            with contextlib.suppress(
+                ConnectionError, asyncio.IncompleteReadError
+            ):  # the client may go any time
+                while (request := await _read(reader, number)) is not None:
+                    self.requests.append(request)
+                    self._changed.set()
+                    script = self._scripts[request.route]
+                    play = script.popleft() if script else self._always.get(request.route, Play())
+                    if not await _reply(writer, play, request.route):
+                        break
+        finally:
+            self._open.discard(writer)
+            writer.close()
 
 
 async def _read(reader: asyncio.StreamReader, connection: int) -> Request | None:

@@ -122,6 +122,45 @@ def test_saving_a_file_brings_the_next_version_and_a_broken_one_leaves_the_old(t
         assert "result: 3" in dev.submit("version")
 
 
+def test_a_first_import_that_fails_is_said_once_and_tried_again_at_the_next_save(tmp_path: Path) -> None:
+    """Who is writing an app has not finished it: the engine goes on, and nobody types the command again."""
+    app = tmp_path / "my_app.py"
+    app.write_text("1 / 0\n")
+    command = f"exec {BIN}/flowherd dev my_app --port 0 -p 1 --admin off --log-format json"
+    with running(tmp_path, command) as dev:
+        dev.wait_for("the next change of a file in . is tried")
+        assert dev.text().count("Traceback (most recent call last)") == 1
+        url = dev.url
+        app.write_text("from flowherd import activity\n")  # imports, but has no activities: exit code 2
+        dev.wait_for("the next change of a file in . is tried", 2)
+        assert "my_app holds no activities" in dev.text()
+        app.write_text(APP.format(1))
+        dev.wait_for('"event": "app_loaded"')
+        assert "result: 1" in dev.submit("version")
+        assert dev.url == url
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(20) == 0
+
+
+def test_ctrl_c_ends_the_wait_for_a_save(tmp_path: Path) -> None:
+    """With the code of what has failed."""
+    (tmp_path / "my_app.py").write_text("1 / 0\n")
+    with running(tmp_path, f"exec {BIN}/flowherd dev my_app --port 0 --admin off") as dev:
+        dev.wait_for("the next change of a file in . is tried")
+        url = dev.url
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(20) == 3
+        assert not dev.engine_answers(url)
+
+
+@pytest.mark.parametrize(("words", "code"), [("my_app --no-reload", 3), ("not_there", 2)])
+def test_what_no_save_can_mend_ends_dev(tmp_path: Path, words: str, code: int) -> None:
+    """A name without a file is a slip of the command line; without reloading nobody looks at files."""
+    (tmp_path / "my_app.py").write_text("1 / 0\n")
+    with running(tmp_path, f"exec {BIN}/flowherd dev {words} --port 0 --admin off") as dev:
+        assert dev.process.wait(40) == code
+
+
 def test_a_dev_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
     """An engine that nobody ends would hold the port against the next one."""
     (tmp_path / "my_app.py").write_text(APP.format(1))

@@ -55,6 +55,19 @@ def test_0_after_a_clean_stop_while_the_engine_is_away(run_host: Callable[..., H
     assert _took_s(host, since="draining") < 5
 
 
+def test_0_once_a_burst_is_worked_off(engine: Engine, tmp_path: Path) -> None:
+    """--burst: what is queued before and while it runs is done; then it drains by itself."""
+    first = engine.submit("hello", 5, name="x")
+    flags = ("-p", "2", "--burst", "--burst-idle", "1.5s")
+    with running_host(tmp_path, APP, *flags, url=engine.url) as host:
+        host.ready(2)
+        then = engine.submit("hello", 5, name="y")
+        assert host.wait() == 0
+        assert host.log("worked_off")[0]["idle_s"] == 1.5
+        assert [engine.workflow(one)["status"] for one in (*first, *then)] == ["completed"] * 10
+        assert not host.tree()
+
+
 def test_1_when_the_keeper_is_killed_three_times_in_10_s(
     engine: Engine, run_host: Callable[..., Host]
 ) -> None:
@@ -101,18 +114,29 @@ def test_3_when_the_app_cannot_be_imported(tmp_path: Path) -> None:
         assert host.wait() == 3
         assert _took_s(host) < 5
         assert host.log_path.read_text().count("Traceback (most recent call last)") == 1
+        last = host.log()[-1]
+        assert (last["event"], last["code"]) == ("ended", 3)
+        assert "broken_app could not be imported: " in last["reason"]
 
 
-def test_3_when_the_app_hangs_at_import(tmp_path: Path) -> None:
-    """C19: the same as a boot failure, after --boot-timeout, and the line names the flag."""
+@pytest.mark.parametrize(
+    ("way", "ended"), [("--preload", "preload_exited"), ("--no-preload", "process_exited")]
+)
+def test_3_when_the_app_hangs_at_import(tmp_path: Path, way: str, ended: str) -> None:
+    """C19: as a boot failure, after --boot-timeout; the line names the flag, and where the app's code stands."""
     (tmp_path / "hangs.py").write_text(HANGS_AT_IMPORT)
-    flags = ("-p", "2", "--boot-timeout", "1")
+    flags = ("-p", "2", "--boot-timeout", "1", way)
     with running_host(tmp_path, "hangs", *flags, url=NOBODY, app_dir=tmp_path) as host:
         assert host.wait() == 3
         assert _took_s(host) < 6
         [line] = host.log("boot_timed_out")
         assert line["remedy"] == "--boot-timeout"
-        assert host.log("preload_exited")[0]["cause"] == "was killed by flowherd: it was not ready in time"
+        assert (
+            host.log()[-1]["reason"]
+            == f"not ready within 1 s (--boot-timeout): {tmp_path}/hangs.py:2 <module>"
+        )
+        assert line["at"] == f"{tmp_path}/hangs.py:2 <module>"
+        assert host.log(ended)[0]["cause"] == "was killed by flowherd: it was not ready in time"
         assert not host.tree()
 
 
@@ -124,6 +148,7 @@ def test_5_after_more_short_ends_than_allowed_with_waits_between(tmp_path: Path)
         assert host.wait() == 5
         died = host.log("process_died")
         assert [line["cause"] for line in died] == ["was killed by SIGALRM"] * 3
+        assert host.log()[-1]["reason"] == "3 short ends within 30 s (--max-restarts)"
         started = [line for line in host.log("process_started") if line["process"] == 0]
         assert len(started) == 3
         assert [line["again_in_s"] for line in died[:1]] == [0]

@@ -86,11 +86,11 @@ def helps() -> str:
     """What the commands with flags say of them."""
     return "".join(
         subprocess.run(
-            [sys.executable, "-m", "flowherd_supervisor", command, "--help"],
+            [sys.executable, "-m", "flowherd_supervisor", *command.split(), "--help"],
             env=clean_environment(COLUMNS="200"),
             capture_output=True, text=True, timeout=30, check=True,
         ).stdout
-        for command in ("run", "advise", "top", "engine", "submit")
+        for command in ("run", "advise", "top", "engine", "submit", "ctl cancel", "check")
     )  # fmt: skip
 
 

@@ -28,6 +28,21 @@ def test_an_app_is_run_and_its_outputs_are_read(
     assert flowherd_engine.output(workflow) == {"greeting": "hello you"}
 
 
+def test_the_output_of_what_has_none_says_why(
+    flowherd_engine: EngineProgram, flowherd_supervisor: Callable[..., SupervisorProgram]
+) -> None:
+    """An empty dict would be compared, and the test would fail with a riddle."""
+    [waiting] = flowherd_engine.submit("hello")
+    with pytest.raises(AssertionError, match=r"no output: it has not ended, it is \w+: `ended` waits for it"):
+        flowherd_engine.output(waiting)
+    flowherd_supervisor(APP, processes=1, app_dir=APPS)
+    assert flowherd_engine.ended(waiting)["status"] == "failed"
+    with pytest.raises(
+        AssertionError, match=f"workflow {waiting} has no output: it failed: .*name: Field required"
+    ):
+        flowherd_engine.output(waiting)
+
+
 def test_work_outlives_the_process_that_is_killed_and_another_that_is_frozen(
     flowherd_engine: EngineProgram,
     flowherd_supervisor: Callable[..., SupervisorProgram],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness import eventually, running_host
+from harness import running_host
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,4 +93,5 @@ def test_s18_an_upgrade_amid_work_loses_nothing_that_only_the_new_version_knows(
             assert old.ask("POST", "/api/drain", json={}).status_code == 202
             assert old.wait() == 0
             engine.wait_for("complete", 1)
-            eventually(lambda: engine.output(workflow) == {"result": 42}, "the output of the new version")
+            engine.ended(workflow)
+            assert engine.output(workflow) == {"result": 42}, "the output of the new version"

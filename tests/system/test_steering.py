@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ctl:
-    """Exit code, stdout and stderr of `flowherd ctl`, beside a host."""
+    """Exit code, stdout and stderr of `flowherd ctl`, in the folder of a host."""
 
     def call(host: Host, *words: str) -> tuple[int, str, str]:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(host.folder / "r"))
+        monkeypatch.chdir(host.folder)
         with pytest.raises(SystemExit) as left:
             main(["ctl", *words])
         return int(left.value.code or 0), *capsys.readouterr()
@@ -46,7 +47,10 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
     """Each order has the effect of its signal; drain --wait ends with the supervisor."""
     with running_host(tmp_path, "sample_app:registry", "-p", "1", "-c", "3", url=engine.url) as host:
         host.ready(1)
-        assert ctl(host, "scale", "2")[:2] == (0, "scaling from 1 to 2 processes\n")
+        assert ctl(host, "scale", "2")[:2] == (
+            0,
+            f"sample_app:registry, pid {host.pid}: scaling from 1 to 2 processes\n",
+        )
         eventually(lambda: len(host.children()) == 2, "two processes")
         code, _, said = ctl(host, "scale", "4")
         assert code == 2
@@ -59,11 +63,11 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
         assert "2 of 2 processes ready" in shown, "into a pipe it is one table"
         assert ctl(host, "quiet")[0] == 0
         eventually(lambda: not host.status()["polling"], "polling paused")
-        assert ctl(host, "quiet")[:2] == (0, "polling is paused already\n")
+        assert ctl(host, "quiet")[1].endswith(": polling is paused already\n")
         assert ctl(host, "resume")[0] == 0
         assert ctl(host, "stacks")[0] == 0
         host.wait_for_log("stack_of_thread")
-        assert ctl(host, "restart")[0] == 0
+        assert ctl(host, "reload")[0] == 0
         host.wait_for_log("reloaded")
         code, said, _ = ctl(host, "drain", "--wait", "--timeout", "20")
         assert (code, said.splitlines()[-1]) == (0, "it has ended")
@@ -71,6 +75,58 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
         code, _, said = ctl(host, "scale", "2")
         assert code == 2
         assert "no running supervisor found" in said
+
+
+def test_one_stuck_activity_is_cancelled_for_good_or_handed_out_again(
+    engine: Engine, tmp_path: Path, ctl: Ctl
+) -> None:
+    """The engine hears it, the handler is stopped, and its neighbours go on."""
+    journal = tmp_path / "journal"
+    [stuck] = engine.submit("wait", seconds=300, journal=str(journal))
+    with running_host(tmp_path, "sample_app:registry", "-p", "1", url=engine.url) as host:
+        host.ready(1)
+
+        def running() -> list[str]:
+            return [one["activity_id"] for row in host.status()["children"] for one in row["activities"]]
+
+        [activity_id] = eventually(running, "a running activity")
+        code, said, _ = ctl(host, "cancel", activity_id, "--requeue")
+        assert code == 0
+        assert f"wait {activity_id} goes back to the engine" in said
+        eventually(lambda: journal.read_text().count("start") == 2, "its second attempt")
+        assert running() == [activity_id], "the first one was stopped"
+        code, said, _ = ctl(host, "cancel", activity_id)
+        assert "has failed for good (CANCELLED); its handler is told to stop" in said
+        assert engine.ended(stuck)["activities"][0]["error"] == "cancelled by an operator"
+        eventually(lambda: not running(), "its end")
+        code, _, said = ctl(host, "cancel", activity_id)
+        assert code == 2
+        assert f"no process of this host holds an activity {activity_id}" in said
+        assert "end" not in journal.read_text()
+
+
+def test_from_another_folder_a_host_is_steered_by_its_pid_alone(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever stands in the folder of another app means another host, which does not run."""
+    (tmp_path / "a").mkdir()
+    with running_host(tmp_path / "a", "sample_app:registry", "-p", "1", url=engine.url) as host:
+        host.ready(1)
+        app_folder = host.status()["folder"]
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(host.folder / "r"))
+        (elsewhere := tmp_path / "b").mkdir()
+
+        def resumed(*words: str, folder: Path) -> int:
+            monkeypatch.chdir(folder)
+            with pytest.raises(SystemExit) as left:
+                main(["ctl", "resume", *words])
+            return int(left.value.code or 0)
+
+        assert resumed(folder=host.folder) == resumed(folder=app_folder) == 0
+        assert resumed("--pid", str(host.pid), folder=elsewhere) == 0
+        assert resumed(folder=elsewhere) == 2
+        said = f"{host.pid} sample_app:registry in {app_folder}, which is not this folder"
+        assert f"{said}: if it is meant, say --pid {host.pid}\n" in capsys.readouterr().err
 
 
 def test_a_killed_process_is_seen_in_the_events_with_its_cause(engine: Engine, tmp_path: Path) -> None:
@@ -173,15 +229,15 @@ def test_whoever_waits_for_a_reload_is_told_how_it_ended(engine: Engine, tmp_pat
     app.write_text(good)
     with running_host(tmp_path, "my_app", "-p", "2", url=engine.url, app_dir=tmp_path) as host:
         host.ready(2)
-        code, said, _ = ctl(host, "restart", "--wait", "--timeout", "20")
+        code, said, _ = ctl(host, "reload", "--wait", "--timeout", "20")
         assert (code, said.splitlines()[-1]) == (0, "every process is new")
         app.write_text("1 / 0\n")
-        code, _, said = ctl(host, "restart", "--wait", "--timeout", "20")
+        code, _, said = ctl(host, "reload", "--wait", "--timeout", "20")
         assert code == 3
         assert "reload failed" in said
         app.write_text(good)
         settings.write_text("worker = 'java'\n")
-        code, _, said = ctl(host, "restart", "--wait", "--timeout", "20")
+        code, _, said = ctl(host, "reload", "--wait", "--timeout", "20")
         assert code == 2
         assert "reload refused: --worker cannot change while it runs" in said
         assert len(host.children()) == 2

@@ -14,7 +14,8 @@ from flowherd.exits import Exit
 from flowherd.process import solo
 from flowherd.process.standard_streams import open_closed_streams
 from flowherd.settings import sources
-from flowherd.settings.flags import EVERY_FLAG, AppDir, AppName, ConfigFile, call, flags_but, given
+from flowherd.settings.command import call
+from flowherd.settings.flags import EVERY_FLAG, AppDir, AppName, ConfigFile, flags_but, given
 from flowherd.settings.model import SUPERVISOR_ONLY
 
 if TYPE_CHECKING:

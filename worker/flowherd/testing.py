@@ -14,10 +14,10 @@ from flowherd.client.fake_engine import Call, FakeEngine
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.files.attempt_files import FileAccess
-from flowherd.files.checkpoints import decoded, encoded, reference_of
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.model import Activity, Completed, Failed, Outcome, Usage
 from flowherd.sdk.activity import adjusted
+from flowherd.sdk.checkpoints import decoded, encoded, reference_of
 from flowherd.sdk.registry import Registry
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.stock import adapt

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.shell.admin_socket import admin_folder, check_own, find_sockets
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 WIDTH_OF_A_PIPE = 200  # nothing is cut for grep
 _TIMEOUT_S = 5.0
+_GLANCE_S = 1.0  # for each of several hosts
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A running supervisor of this user on this machine; its app and folder are "" where it has not said them."""
+
+    pid: int
+    socket: Path
+    app: str = ""
+    folder: str = ""
+
+    def __str__(self) -> str:
+        said = f" {self.app} in {self.folder}" if self.app else ""
+        return f"{self.pid}{said}"
+
+    def is_at(self, folder: Path) -> bool:
+        """True if its app, or it itself, is in this folder; a host that has said nothing may be."""
+        try:
+            own = Path(f"/proc/{self.pid}/cwd").readlink()
+        except OSError:  # it is in another PID namespace, or has just ended
+            own = folder
+        return str(folder) in {self.folder, str(own)} or not self.folder
 
 
 def ask(page: str, key: str, *, admin: str | None, pid: int | None) -> tuple[str, dict[str, Any]] | None:
@@ -51,13 +72,20 @@ def ask(page: str, key: str, *, admin: str | None, pid: int | None) -> tuple[str
     return reply.text, document
 
 
-def open_admin(admin: str | None, pid: int | None) -> httpx.Client:
+def open_admin(admin: str | None, pid: int | None, *, to_steer: bool = False) -> httpx.Client:
     """A client for a supervisor's admin pages.
+
+    Args:
+        admin: as for `ask`.
+        pid: as for `ask`.
+        to_steer: whether it shall do something: then the only one found must be of this folder.
 
     Raises:
         ConfigurationError: as `ask`.
 
     """
+    if to_steer and admin is None and pid is None:
+        pid = _here().pid
     base_url, path = endpoint(admin, pid)
     transport = httpx.HTTPTransport(uds=path)
     return httpx.Client(transport=transport, base_url=base_url, timeout=_TIMEOUT_S, trust_env=False)
@@ -82,21 +110,48 @@ def endpoint(admin: str | None, pid: int | None) -> tuple[str, str | None]:
     return f"http://{admin}", None
 
 
+def find_hosts() -> list[Found]:
+    """The supervisors of this user that are alive, each with its app and folder."""
+    return [_glance(pid, path) for pid, path in sorted(find_sockets().items())]
+
+
+def _glance(pid: int, path: Path) -> Found:
+    transport = httpx.HTTPTransport(uds=str(path))
+    try:
+        with httpx.Client(transport=transport, timeout=_GLANCE_S, trust_env=False) as client:
+            said = client.get("http://flowherd/api/status").json()
+            return Found(pid, path, str(said.get("app", "")), str(said.get("folder", "")))
+    except (httpx.HTTPError, ValueError, AttributeError):
+        return Found(pid, path)
+
+
+def _here() -> Found:
+    """The only one there is, if it is of the folder one stands in."""
+    only = _only(find_hosts())
+    if not only.is_at(Path.cwd()):
+        raise ConfigurationError(
+            f"the only supervisor found is {only}, which is not this folder: if it is meant, say --pid {only.pid}"
+        )
+    return only
+
+
 def _choose(pid: int | None) -> Path:
+    if pid is None:
+        found = find_sockets()
+        return next(iter(found.values())) if len(found) == 1 else _only(find_hosts()).socket
     found = find_sockets()
-    if pid is not None:
-        if pid not in found:
-            listed = _listed(found)
-            raise ConfigurationError(f"--pid {pid}: no supervisor of yours answers there; running: {listed}")
-        return found[pid]
+    if pid not in found:
+        listed = ", ".join(map(str, find_hosts())) or "none"
+        raise ConfigurationError(f"--pid {pid}: no supervisor of yours answers there; running: {listed}")
+    return found[pid]
+
+
+def _only(found: list[Found]) -> Found:
     if not found:
         raise ConfigurationError(
             f"no running supervisor found in {admin_folder()}; start one: flowherd run APP"
         )
     if len(found) > 1:
-        raise ConfigurationError(f"several supervisors are running: choose one with --pid: {_listed(found)}")
-    return next(iter(found.values()))
-
-
-def _listed(found: Mapping[int, Path]) -> str:
-    return ", ".join(map(str, sorted(found))) or "none"
+        listed = "".join(f"\n  --pid {host}" for host in found)
+        raise ConfigurationError(f"several supervisors are running, choose one:{listed}")
+    return found[0]

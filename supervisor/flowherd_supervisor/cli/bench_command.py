@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flowherd.settings.worker_config import DEFAULT_WORKER_TYPE
+from flowherd.settings import DEFAULT_WORKER_TYPE
 
 
 def bench(
@@ -33,7 +33,7 @@ def bench(
     ] = None,
     json: Annotated[bool, Parameter(help="a list of all runs on stdout", negative="")] = False,
 ) -> int:
-    """ActivityProfile how work scales with processes on this machine: a table, a picture, and what it means."""
+    """Measure how work scales with processes on this machine: a table, a picture, and what it means."""
     from flowherd_supervisor.bench.driver import BenchOptions, run_bench  # noqa: PLC0415 - as in cli.py
     from flowherd_supervisor.cli.submit import read_inputs  # noqa: PLC0415 - as above
     from flowherd_supervisor.demo.driver import App  # noqa: PLC0415 - as above

@@ -6,6 +6,8 @@ import asyncio
 import importlib.metadata
 import os
 import sys
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,12 +18,14 @@ import msgspec
 
 from flowherd.client.tokens import HostTokens
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
+from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.exits import Exit
 from flowherd.ledger import Ledger
 from flowherd.logs import visible
-from flowherd.sdk.loading import choose_worker_type, load_app
+from flowherd.process.user_frames import where_main_stands
 from flowherd.settings.checks import cautions
 from flowherd.settings.sources import Loaded, flag_of
+from flowherd.tasks import start_thread
 from flowherd.telemetry.wanted import wanted
 from flowherd.transport.transport import new_client
 from flowherd_supervisor.processes.cpus import usable_cpus
@@ -55,22 +59,38 @@ class Finding:
     code: Exit = Exit.CLEAN
 
 
-def check(app_name: str, app_dir: str, loaded: Loaded) -> int:
-    """Prints what was found; returns 0, or the exit code of the first thing that is wrong."""
+def check(app_name: str, app_dir: str, loaded: Loaded, *, offline: bool = False) -> int:
+    """Prints what was found, each at once; returns 0, or the exit code of the first thing that is wrong.
+
+    Args:
+        app_name: `module:attr`.
+        app_dir: goes first on the import path.
+        loaded: the settings.
+        offline: whether no engine is asked.
+
+    """
+    code = Exit.CLEAN
+    for finding in _findings(app_name, app_dir, loaded, offline=offline):
+        _say(finding)
+        code = code or finding.code
+    return code
+
+
+def _findings(app_name: str, app_dir: str, loaded: Loaded, *, offline: bool) -> Iterator[Finding]:
     settings = loaded.settings
-    findings = [
-        _sizes(loaded),
-        *(Finding(Weight.WARNING, text) for text in cautions(settings, usable_cpus())),
-        *_shadows(Path(app_dir)),
-        *_app(app_name, app_dir, settings),
-        *_times(loaded),
-        *_telemetry(wanted(os.environ)),
-        *asyncio.run(_engine(settings)),
-    ]
-    for finding in findings:
-        sys.stdout.write(f"{finding.weight.value:>7}  {visible(finding.text)}\n")
-    wrong = [finding.code for finding in findings if finding.weight is Weight.WRONG]
-    return wrong[0] if wrong else Exit.CLEAN
+    yield _sizes(loaded)
+    yield from (Finding(Weight.WARNING, text) for text in cautions(settings, usable_cpus()))
+    yield from _shadows(Path(app_dir))
+    yield from _app(app_name, app_dir, loaded)
+    yield from _times(loaded)
+    yield from _telemetry(wanted(os.environ))
+    if not offline:
+        yield from asyncio.run(_engine(settings))
+
+
+def _say(finding: Finding) -> None:
+    sys.stdout.write(f"{finding.weight.value:>7}  {visible(finding.text)}\n")
+    sys.stdout.flush()
 
 
 def _sizes(loaded: Loaded) -> Finding:
@@ -82,11 +102,13 @@ def _sizes(loaded: Loaded) -> Finding:
     )
 
 
-def _app(app_name: str, app_dir: str, settings: Settings) -> Iterator[Finding]:
+def _app(app_name: str, app_dir: str, loaded: Loaded) -> Iterator[Finding]:
+    settings = loaded.settings
     try:
-        app = load_app(app_name, app_dir)
+        with _watched(app_name, settings.boot_timeout):
+            app = load_app(app_name, app_dir)
         worker_type = choose_worker_type(app, settings.worker)
-        registry = app.for_type(worker_type).configured(settings.activity_options())
+        registry = _configured(app.for_type(worker_type), loaded)
     except ConfigurationError as error:
         yield Finding(Weight.WRONG, str(error), Exit.USAGE)
     except AppImportError as error:
@@ -94,6 +116,35 @@ def _app(app_name: str, app_dir: str, settings: Settings) -> Iterator[Finding]:
         yield Finding(Weight.WRONG, str(error), Exit.BOOT_FAILED)
     else:
         yield Finding(Weight.FINE, f"{app_name} serves worker type {worker_type!r}: {_listed(registry)}")
+
+
+def _configured(registry: Registry, loaded: Loaded) -> Registry:
+    """The registry with the options of the settings file, which a complaint about them names."""
+    try:
+        return registry.configured(loaded.settings.activity_options())
+    except ConfigurationError as error:
+        file = loaded.origins.get("activities", "").removesuffix(": activities")
+        raise ConfigurationError(f"{file}: {error}" if file else str(error)) from None
+
+
+@contextmanager
+def _watched(app_name: str, within_s: float) -> Iterator[None]:
+    """Ends the program while an import takes longer than `run` would wait, and says where it stands."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        if not is_over.wait(within_s):
+            stands = f"it stands at {where_main_stands()}"
+            text = f"{app_name} is still importing after {within_s:g} s (--boot-timeout): {stands}"
+            _say(Finding(Weight.WRONG, text, Exit.BOOT_FAILED))
+            sys.stderr.flush()
+            os._exit(Exit.BOOT_FAILED)  # an import cannot be stopped
+
+    start_thread("watch of the import", watch)
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 def _listed(registry: Registry) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
+from flowherd.logs import visible
 from flowherd_supervisor.cli.ask import open_admin
 
 if TYPE_CHECKING:
@@ -36,35 +37,35 @@ class Where:
         return f"--pid {self.pid}" if self.pid is not None else "the supervisor"
 
 
-def order(where: Where, name: str, processes: int | None = None) -> int:
+def order(where: Where, name: str, **body: Any) -> int:
     """Gives one order, prints what is said to it, and returns the exit code.
 
     Args:
         where: which supervisor.
-        name: `scale`, `restart`, `quiet`, `resume`, `drain` or `stacks`.
-        processes: for `scale`.
+        name: `scale`, `reload`, `quiet`, `resume`, `drain`, `stacks` or `cancel`.
+        body: what the order needs: `processes` for `scale`, `activity_id` and `requeue` for `cancel`.
 
     Raises:
         ConfigurationError: there is no such supervisor, or it is asked over TCP, where nobody steers.
 
     """
-    with open_admin(where.admin, where.pid) as client:
-        return _give(client, where, name, processes)
+    with open_admin(where.admin, where.pid, to_steer=True) as client:
+        return _give(client, where, name, body)
 
 
-def restart(where: Where, *, wait: bool, timeout_s: float | None) -> int:
+def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     """Lets every process be replaced; with `wait` returns when all are new, or why they are not.
 
     The code is then 0, 2 for settings that cannot be applied, 3 for an app that does not boot, 1 after `timeout_s`.
     """
-    with open_admin(where.admin, where.pid) as client:
+    with open_admin(where.admin, where.pid, to_steer=True) as client:
         if not wait:
-            return _give(client, where, "restart", None)
+            return _give(client, where, "reload", {})
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
         seen = {"last-event-id": str(int(time.time() * 1e6))}  # events are numbered by their time
         try:
             with client.stream("GET", "/api/events", headers=seen) as news:
-                code = _give(client, where, "restart", None)
+                code = _give(client, where, "reload", {})
                 return code or _outcome(news.iter_lines(), give_up_at)
         except httpx.HTTPError as error:
             sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
@@ -91,9 +92,9 @@ def _outcome(lines: Iterable[str], give_up_at: float | None) -> int:
 
 def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     """Lets the supervisor drain; with `wait` returns when it has ended, or 1 after `timeout_s` seconds."""
-    with open_admin(where.admin, where.pid) as client:
+    with open_admin(where.admin, where.pid, to_steer=True) as client:
         pidfd = _pidfd_of(client) if wait else None
-        code = _give(client, where, "drain", None)
+        code = _give(client, where, "drain", {})
         if not wait or code != Exit.CLEAN:
             return code
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
@@ -104,8 +105,8 @@ def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     return Exit.INTERNAL
 
 
-def _give(client: httpx.Client, where: Where, name: str, processes: int | None) -> int:
-    body = {} if processes is None else {"processes": processes}
+def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -> int:
+    host = _name_of(client)
     try:
         reply = client.post(f"/api/{name}", json=body)
         said: Any = reply.json()
@@ -120,14 +121,23 @@ def _give(client: httpx.Client, where: Where, name: str, processes: int | None) 
         )
         return Exit.INTERNAL
     if reply.is_success:
-        sys.stdout.write(f"{said['note']}\n")
+        sys.stdout.write(f"{host}{said['note']}\n")
         return Exit.CLEAN
     if reply.status_code == httpx.codes.METHOD_NOT_ALLOWED:
         raise ConfigurationError(
             f"{where}: orders are taken on the unix socket alone: use --pid, on its host"
         )
-    sys.stderr.write(f"flowherd: {where}: {said['error']}\n")
+    sys.stderr.write(f"flowherd: {host or f'{where}: '}{said['error']}\n")
     return Exit.USAGE if reply.status_code in _REFUSED else Exit.INTERNAL
+
+
+def _name_of(client: httpx.Client) -> str:
+    """Which app is spoken to, and its pid; "" where that is not said."""
+    try:
+        said = client.get("/api/status").json()
+        return f"{visible(said['app'])}, pid {said['pid']}: "
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _pidfd_of(client: httpx.Client) -> int | None:

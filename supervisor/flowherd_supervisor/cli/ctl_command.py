@@ -22,11 +22,11 @@ def scale(
     pid: PidFlag = None,
 ) -> int:
     """Change the number of processes; the slots of the host are split anew."""
-    return _order("scale", admin, pid, processes)
+    return _order("scale", admin, pid, processes=processes)
 
 
 @ctl_app.command
-def restart(
+def reload(
     *,
     wait: Annotated[
         bool, Parameter(help="return when every process is new, or why it is not", negative="")
@@ -38,7 +38,7 @@ def restart(
     """Read the settings again and import the app anew, process after process, as HUP does."""
     from flowherd_supervisor.cli import ctl as part  # noqa: PLC0415 - `flowherd --help` needs none of it
 
-    return part.restart(part.Where(admin, pid), wait=wait, timeout_s=timeout)
+    return part.reload(part.Where(admin, pid), wait=wait, timeout_s=timeout)
 
 
 @ctl_app.command
@@ -60,6 +60,21 @@ def stacks(*, admin: AdminFlag = None, pid: PidFlag = None) -> int:
 
 
 @ctl_app.command
+def cancel(
+    activity_id: Annotated[str, Parameter(name="ACTIVITY_ID", help="as in the log, and in status --json")],
+    /,
+    *,
+    requeue: Annotated[
+        bool, Parameter(help="let the engine hand it out again; else it has failed for good", negative="")
+    ] = False,
+    admin: AdminFlag = None,
+    pid: PidFlag = None,
+) -> int:
+    """End one activity that runs: the engine is told, and its handler is stopped as one whose lease is lost."""
+    return _order("cancel", admin, pid, activity_id=activity_id, requeue=requeue)
+
+
+@ctl_app.command
 def drain(
     *,
     wait: Annotated[bool, Parameter(help="return when it has ended", negative="")] = False,
@@ -73,7 +88,7 @@ def drain(
     return part.drain(part.Where(admin, pid), wait=wait, timeout_s=timeout)
 
 
-def _order(name: str, admin: str | None, pid: int | None, processes: int | None = None) -> int:
+def _order(name: str, admin: str | None, pid: int | None, **body: object) -> int:
     from flowherd_supervisor.cli import ctl as part  # noqa: PLC0415 -
 
-    return part.order(part.Where(admin, pid), name, processes)
+    return part.order(part.Where(admin, pid), name, **body)

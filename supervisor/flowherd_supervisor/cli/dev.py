@@ -1,4 +1,4 @@
-"""`flowherd dev`: starts an engine, a host and what reloads it as programs, and ends them in order; it hosts nothing.
+"""`flowherd dev`: starts an engine, a host and what watches files as programs, and ends them in order.
 
 No variable of a real engine reaches them: what is tried out here must never claim somebody's work.
 """
@@ -9,11 +9,12 @@ import os
 import select
 import signal
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowherd.exits import Exit
 from flowherd_supervisor.cli import reload
 from flowherd_supervisor.cli.itself import called_from
 from flowherd_supervisor.processes.prctl import stop_with_parent
@@ -68,12 +69,12 @@ def dev(options: DevOptions) -> int:
             f"submit work with: {called_from(Path.cwd())} submit NAME -P key=value --api-url {url}\n"
         )
         sys.stdout.flush()
-        host = stack.enter_context(_program(*_run_words(options, url)))
-        if options.reload and reload.is_installed():
-            stack.enter_context(reload.watching(options.app_dir, host.process.pid))
+        reloads = options.reload and reload.is_installed()
+        if reloads:
+            stack.enter_context(reload.watching(options.app_dir, os.getpid()))
         elif options.reload:
             sys.stderr.write(f"flowherd: {reload.MISSING}; going on without\n")
-        return _until_ended(host.process, engine.process, signals)
+        return _Hosting(options, url, engine.process, signals).serve(again=reloads)
 
 
 def _run_words(options: DevOptions, url: str) -> tuple[str, ...]:
@@ -88,20 +89,86 @@ def _program(*words: str, announces: bool = False) -> Program:
     return Program(*words, env=env, announces=announces, tie=stop_with_parent)
 
 
-def _until_ended(host: subprocess.Popen[str], engine: subprocess.Popen[str], signals: Signals) -> int:
-    """Passes signals on to the host, which drains at the first and hurries at the second, and waits for its end."""
-    with _pidfd(host) as host_ended, _pidfd(engine) as engine_ended:
-        watched = [host_ended, engine_ended, signals.fd]
+class _Hosting:
+    """Runs the host, and once more after a save where its first import has failed."""
+
+    def __init__(
+        self, options: DevOptions, url: str, engine: subprocess.Popen[str], signals: Signals
+    ) -> None:
+        self._options = options
+        self._words = _run_words(options, url)
+        self._engine = engine
+        self._signals = signals
+        self._is_over = False  # told to stop, or the engine has ended
+        self._has_changed = False  # a file, since the host was started
+
+    def serve(self, *, again: bool) -> int:
+        """Returns the exit code of the last host.
+
+        Args:
+            again: whether a save may mend what has failed.
+
+        """
         while True:
-            ready, _, _ = select.select(watched, [], [])
-            for number in signals.received():
-                host.send_signal(signal.SIGHUP if number == signal.SIGHUP else signal.SIGTERM)
-            if host_ended in ready:
-                return host.wait()
-            if engine_ended in ready:
-                sys.stderr.write("flowherd: the engine has ended; stopping\n")
-                host.send_signal(signal.SIGTERM)
-                watched.remove(engine_ended)
+            self._has_changed = False
+            with _program(*self._words) as host:
+                code = self._until_ended(host.process)
+            if not again or self._is_over or not self._may_be_mended(code):
+                return code
+            if not self._has_changed:
+                folder = self._options.app_dir
+                sys.stderr.write(f"flowherd: the next change of a file in {folder} is tried; Ctrl-C ends\n")
+                sys.stderr.flush()
+                self._until_changed()
+            if self._is_over:
+                return code
+
+    def _may_be_mended(self, code: int) -> bool:
+        """An app that does not import, or a file that holds none yet; a name without a file is a slip of the words."""
+        name = self._options.app.partition(":")[0].replace(".", "/")
+        there = Path(self._options.app_dir, name)
+        return code == Exit.BOOT_FAILED or (
+            code == Exit.USAGE and (there.with_suffix(".py").is_file() or there.is_dir())
+        )
+
+    def _until_ended(self, host: subprocess.Popen[str]) -> int:
+        """Passes signals on to the host, which drains at the first and hurries at the second; returns its code."""
+        with _pidfd(host) as host_ended, _pidfd(self._engine) as engine_ended:
+            watched = [host_ended, engine_ended, self._signals.fd]
+            while True:
+                ready, _, _ = select.select(watched, [], [])
+                for number in self._signals.received():
+                    self._pass_on(number, host)
+                if host_ended in ready:
+                    return host.wait()
+                if engine_ended in ready:
+                    self._end_without_engine()
+                    host.send_signal(signal.SIGTERM)
+                    watched.remove(engine_ended)
+
+    def _pass_on(self, number: signal.Signals, host: subprocess.Popen[str]) -> None:
+        if number != signal.SIGHUP:
+            self._is_over = True
+            host.send_signal(signal.SIGTERM)
+            return
+        self._has_changed = True
+        with suppress(FileNotFoundError):  # it has just ended
+            if reload.listens(host.pid):
+                host.send_signal(signal.SIGHUP)
+
+    def _until_changed(self) -> None:
+        with _pidfd(self._engine) as engine_ended:
+            while not self._has_changed and not self._is_over:
+                ready, _, _ = select.select([engine_ended, self._signals.fd], [], [])
+                for number in self._signals.received():
+                    self._has_changed |= number == signal.SIGHUP
+                    self._is_over |= number != signal.SIGHUP
+                if engine_ended in ready:
+                    self._end_without_engine()
+
+    def _end_without_engine(self) -> None:
+        self._is_over = True
+        sys.stderr.write("flowherd: the engine has ended; stopping\n")
 
 
 @contextmanager

@@ -5,23 +5,48 @@ from __future__ import annotations
 import getpass
 import shlex
 import sys
+import textwrap
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from flowherd.errors import ConfigurationError
 from flowherd.exits import Exit
+from flowherd.settings.model import Settings
 from flowherd_supervisor.cli.itself import called_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TEMPLATES = {
     "app.py.in": "@NAME@.py",
     "test_app.py.in": "test_@NAME@.py",
     "flowherd.toml.in": "flowherd.toml",
+    "pytest.ini.in": "pytest.ini",
     "app.service.in": "@NAME@.service",
 }
 
 
+_NO_KEYS = frozenset({"client_secret", "activities"})
+_AUTO = {"processes": "auto", "concurrency": "auto"}
+_EXAMPLES = {  # of keys that have no default
+    "client_id": "my-client",
+    "client_secret_file": "/run/secrets/flowherd",
+    "worker": "py-std",
+    "worker_id": "my-host",
+    "heartbeat_interval": 20,
+    "max_tasks_per_child": 1000,
+    "max_memory_per_child": 500,
+    "preload": True,
+    "log_format": "json",
+}
+_WIDTH = 100
+
+
 def init(folder: Path, name: str) -> int:
-    """Makes `folder` if need be and writes app, test, settings and unit file into it.
+    """Makes `folder` if need be and writes app, test and its settings, flowherd's settings and a unit file into it.
 
     Args:
         folder: where to.
@@ -57,6 +82,7 @@ def _filled(template: str, folder: Path, name: str) -> str:
     text = (files("flowherd_supervisor.cli") / "starter" / template).read_text(encoding="utf-8")
     program = Path(sys.executable).with_name("flowherd")
     values = {
+        "KEYS": "\n".join(_keys()),
         "NAME": name,
         "USER": getpass.getuser(),
         "FOLDER": _in_a_unit(folder),
@@ -65,6 +91,18 @@ def _filled(template: str, folder: Path, name: str) -> str:
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)
     return text
+
+
+def _keys() -> Iterator[str]:
+    """A line for each setting, commented out, with its default; before it what it means."""
+    for name, info in Settings.model_fields.items():
+        if name in _NO_KEYS:
+            continue
+        value = _AUTO.get(name, info.default)
+        about = info.description if value is not None else f"{info.description} (not set by default)"
+        shown = msgspec.json.encode(_EXAMPLES[name] if value is None else value).decode()
+        yield textwrap.fill(about or "", _WIDTH, initial_indent="## ", subsequent_indent="## ")
+        yield f"# {name} = {shown}"
 
 
 def _in_a_unit(path: Path) -> str:

@@ -1,21 +1,22 @@
-"""`flowherd`: turns words into settings and calls the part that does the work; it does none itself."""
+"""`flowherd`: turns words into settings and calls the part that does the work; it does none itself.
+
+Whoever asks for help pays for no part: what is imported here is small, and what needs the settings is a name.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
 from pathlib import Path  # noqa: TC003 - cyclopts reads it
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from flowherd import __version__
 from flowherd.exits import Exit
 from flowherd.process.standard_streams import open_closed_streams
-from flowherd.settings import sources
-from flowherd.settings.flags import EVERY_FLAG, AppDir, AppName, ConfigFile, call, flags_but, given
-from flowherd.settings.worker_config import DEFAULT_WORKER_TYPE
+from flowherd.settings import DEFAULT_WORKER_TYPE
+from flowherd.settings.command import call
 from flowherd_supervisor.cli.bench_command import bench
 from flowherd_supervisor.cli.ctl_command import ctl_app
 from flowherd_supervisor.cli.start_commands import dev, init
@@ -23,10 +24,13 @@ from flowherd_supervisor.cli.start_commands import dev, init
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_WITH_FLAGS = "flowherd_supervisor.cli.flag_commands"
+
 app = App(
     name="flowherd",
     version=__version__,
     help="Run Python activities of a workflow engine on all cores.",
+    help_format="plaintext",
     result_action="return_value",
 )
 config_app = App(name="config", help="Show settings.")
@@ -35,64 +39,18 @@ app.command(ctl_app)
 app.command(init)
 app.command(dev)
 app.command(bench)
-
-_RunFlags: Any = flags_but()
-_NO_FLAGS = _RunFlags()
-
-
-@app.command
-def run(
-    app_name: AppName,
-    /,
-    *,
-    app_dir: AppDir = ".",
-    config: ConfigFile = None,
-    reload: Annotated[bool, Parameter(help="import the app anew when its files change", negative="")] = False,
-    flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
-) -> int:
-    """Host APP's activities on several processes until told to stop."""
-    from flowherd_supervisor.cli.reload import watching  # noqa: PLC0415 - as above
-    from flowherd_supervisor.shell import host  # noqa: PLC0415 - `flowherd --help` needs none of it
-
-    chosen = given(flags)
-    with watching(app_dir, os.getpid()) if reload else nullcontext():
-        return host.run(host.App(app_name, app_dir), lambda: sources.load(chosen, config).settings)
-
-
-@app.command
-def check(
-    app_name: AppName,
-    /,
-    *,
-    app_dir: AppDir = ".",
-    config: ConfigFile = None,
-    flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
-) -> int:
-    """Say what would keep APP from running well: settings, import, activities, times, engine, token."""
-    from flowherd_supervisor.cli.check import check as part  # noqa: PLC0415 - as above
-
-    return part(app_name, app_dir, sources.load(given(flags), config))
-
-
-@config_app.command
-def show(
-    *,
-    config: ConfigFile = None,
-    json: Annotated[bool, Parameter(help="as one JSON object", negative="")] = False,
-    flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
-) -> int:
-    """Show the effective settings and where each comes from."""
-    from flowherd_supervisor.cli.config import show_config  # noqa: PLC0415 - as above
-
-    return show_config(sources.load(given(flags), config), as_json=json)
-
-
-@config_app.command
-def schema() -> int:
-    """Print the JSON schema of the settings file."""
-    from flowherd_supervisor.cli.config import show_schema  # noqa: PLC0415 - as above
-
-    return show_schema()
+app.command(
+    f"{_WITH_FLAGS}:run", name="run", help="Host APP's activities on several processes until told to stop."
+)
+app.command(
+    f"{_WITH_FLAGS}:check",
+    name="check",
+    help="Say what would keep APP from running well: settings, import, activities, times, engine, token.",
+)
+config_app.command(
+    f"{_WITH_FLAGS}:show", name="show", help="Show the effective settings and where each comes from."
+)
+config_app.command(f"{_WITH_FLAGS}:schema", name="schema", help="Print the JSON schema of the settings file.")
 
 
 @app.command
@@ -156,7 +114,8 @@ def submit(
     json: Annotated[bool, Parameter(help="one JSON line for each", negative="")] = False,
 ) -> int:
     """Queue activities, or a definition, on any engine and print the outputs."""
-    from flowherd_supervisor.cli import submit as part  # noqa: PLC0415 -
+    from flowherd.settings import sources  # noqa: PLC0415 - as above
+    from flowherd_supervisor.cli import submit as part  # noqa: PLC0415 - as above
 
     config = sources.load({"api_url": api_url}).settings.worker_config(1)
     inputs = part.read_inputs(params or (), input_)

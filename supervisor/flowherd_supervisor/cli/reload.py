@@ -72,12 +72,17 @@ def watch(folder: Path, pid: int) -> None:
     ):
         if select.select([pidfd], [], [], 0)[0]:
             return
-        if change and _listens(pid):
+        if change and listens(pid):
             signal.pidfd_send_signal(pidfd, signal.SIGHUP)
 
 
-def _listens(pid: int) -> bool:
-    """Whether HUP means reload already; before that it would be the end of the supervisor (proc(5), SigCgt)."""
+def listens(pid: int) -> bool:
+    """Whether HUP means reload already; before that it would be the end of the supervisor (proc(5), SigCgt).
+
+    Raises:
+        FileNotFoundError: there is no such process any more.
+
+    """
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
     caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
     return bool(int(caught, 16) & 1 << (signal.SIGHUP - 1))

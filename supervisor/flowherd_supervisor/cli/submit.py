@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ import msgspec
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exits import Exit
 from flowherd.logs import visible
+from flowherd_supervisor.cli.served_here import not_taken, served_here
+from flowherd_supervisor.cli.waiting import Waiting
 from flowherd_supervisor.testkit.workflow_client import Workflow, WorkflowClient, one_step
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd_supervisor.testkit.workflow_client import Started
+
+_BEGINS_JSON = frozenset('{["')
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,12 @@ class Submission:
 
 
 def read_inputs(pairs: Sequence[str], document: str | None) -> dict[str, Any]:
-    """Inputs out of `key=json` pairs and a JSON object or `@file`; a value that is no JSON is taken as text.
+    """Inputs out of `key=json` pairs and a JSON object or `@file`.
+
+    A value that is no JSON is taken as text, unless it begins as an object, a list or a string does.
 
     Raises:
-        ConfigurationError: a pair without `=`, an unreadable file, or something that is no JSON object.
+        ConfigurationError: a pair without `=`, an unreadable file, half a value, or something that is no JSON object.
 
     """
     inputs: dict[str, Any] = {}
@@ -59,7 +66,12 @@ def read_inputs(pairs: Sequence[str], document: str | None) -> dict[str, Any]:
             raise ConfigurationError(f"-P {pair}: expected key=value, such as -P count=3")
         try:
             inputs[key] = msgspec.json.decode(value)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError) as error:
+            if value.lstrip()[:1] in _BEGINS_JSON:
+                quoted = msgspec.json.encode(value).decode()
+                raise ConfigurationError(
+                    f"-P {pair}: this is no JSON: {error}; as text it is -P {shlex.quote(f'{key}={quoted}')}"
+                ) from None
             inputs[key] = value
     return inputs
 
@@ -76,14 +88,16 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
 
     """
     definitions = _definitions(submission)
+    _check_parameters(submission, config.api_url)
     secret = config.client_secret.get_secret_value() if config.client_secret else ""
     engine = WorkflowClient(config.api_url, (config.client_id, secret) if config.client_id else None)
-    hint = f"does a worker of type {submission.worker_type!r} run? flowherd run APP"
+    worker_type = submission.worker_type if submission.definition is None else None
     code = Exit.CLEAN
     try:
         queued = [engine.submit(engine.deploy(one), submission.inputs) for one in definitions]
         for started in queued:
-            workflow = engine.end_of(started, hint) if submission.wait else Workflow(started.status)
+            waiting = Waiting(started, config.api_url, worker_type)
+            workflow = engine.end_of(started, waiting.look) if submission.wait else Workflow(started.status)
             _show(started, workflow, submission)
             code = Exit.INTERNAL if workflow.status == "failed" else code
     except EngineUnauthorized as error:
@@ -95,6 +109,26 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
     finally:
         engine.close()
     return code
+
+
+def _check_parameters(submission: Submission, api_url: str) -> None:
+    """Compares names of inputs with what hosts on this machine know; others of that name may be another version.
+
+    Raises:
+        ConfigurationError: a host that will work on it does not take one.
+
+    """
+    if not submission.inputs or submission.definition is not None:
+        return
+    hosts = served_here()
+    own = [host for host in hosts if host.serves(api_url, submission.worker_type)]
+    for name in submission.names:
+        knows = any(name in host.activities for host in own)
+        said = not_taken(name, submission.inputs, own if knows else hosts)
+        if said and knows:
+            raise ConfigurationError(said)
+        if said:
+            sys.stderr.write(f"flowherd: warning: {said}, which works for another engine or worker type\n")
 
 
 def _definitions(submission: Submission) -> list[bytes]:
@@ -129,11 +163,14 @@ def _show(started: Started, workflow: Workflow, submission: Submission) -> None:
             "status": workflow.status,
             "output": output or None,
             "error": workflow.error,
+            "code": workflow.code,
+            "attempts": workflow.attempts,
         }
         sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
     else:
         lines = [f"{started.definition} {started.id}: {workflow.status}"]
         lines += [f"  {visible(workflow.error)}"] if workflow.error else []
+        lines += [f"  {workflow.code}"] if workflow.code else []
         lines += [
             visible(f"  {name}: {msgspec.json.encode(value).decode()}") for name, value in output.items()
         ]

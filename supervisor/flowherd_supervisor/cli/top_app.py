@@ -41,7 +41,7 @@ class TopApp(App[None]):
         Binding("plus", "scale(1)", "one more", key_display="+"),
         Binding("minus", "scale(-1)", "one fewer", key_display="-"),
         Binding("p", "polling", "pause or resume"),
-        Binding("r", "order('restart')", "reload"),
+        Binding("r", "order('reload')", "reload"),
         Binding("s", "order('stacks')", "stacks to log"),
     ]
 

@@ -192,6 +192,13 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkedOff:
+    """With `--burst`: for so long nothing was held, and polls have brought nothing."""
+
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PollingSwitched:
     """TSTP (off) or CONT (on)."""
 
@@ -234,7 +241,7 @@ class TimePassed:
 
 Found = SlotsSeen | LimitOverdue | SegmentDamaged | KeeperLate | WorkerUsedUp
 ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | Found
-HostEvent = Started | CredentialsRefused | StopRequested | PollingSwitched | TimePassed
+HostEvent = Started | CredentialsRefused | WorkedOff | StopRequested | PollingSwitched | TimePassed
 Request = ReloadRequested | ScaleRequested | StacksRequested
 IsolateWish = IsolateNeeded | IsolateStopWanted | IsolateKillWanted
 IsolateEvent = IsolateWish | IsolateForked | IsolateNotForked | IsolateExited

@@ -51,6 +51,8 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
             stops.stop_requested(transition, times)
         case events.PollingSwitched(on):
             _switch_polling(transition, on=on)
+        case events.WorkedOff(idle_s):
+            _worked_off(transition, idle_s)
         case events.CredentialsRefused(detail):
             _credentials_refused(transition, detail)
         case events.TimePassed():
@@ -114,6 +116,12 @@ def _credentials_refused(transition: Transition, detail: str) -> None:
     if transition.state.mode is Mode.SERVING:
         transition.note("credentials_refused", Level.ERROR, reason=detail)
         stops.begin_drain(transition, Code.CREDENTIALS_REFUSED)
+
+
+def _worked_off(transition: Transition, idle_s: float) -> None:
+    if transition.state.mode is Mode.SERVING:
+        transition.note("worked_off", idle_s=idle_s)
+        stops.begin_drain(transition, Code.CLEAN)
 
 
 def _switch_polling(transition: Transition, *, on: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from flowherd.link.sharing import spread
@@ -33,6 +33,7 @@ class Plan:
         max_tasks_per_child: activities after which a worker is replaced, None for never.
         max_memory_mb_per_child: growth in MB after which a worker is replaced, None for never.
         most_processes: what the ledger has room for.
+        burst_idle_s: how long there must be nothing to do before it drains and ends by itself, None for never.
         preload: whether workers are forked from a process that has imported the app.
 
     """
@@ -45,6 +46,7 @@ class Plan:
     max_tasks_per_child: int | None = None
     max_memory_mb_per_child: int | None = None
     most_processes: int = FEWEST_SEATS
+    burst_idle_s: float | None = None
     preload: Preload = Preload.NEVER
     threads: int | None = None
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
@@ -57,6 +59,15 @@ class Plan:
     def workers(self) -> int:
         """The number of processes that poll: users call them processes."""
         return self.threads or self.processes
+
+    def scaled(self, workers: int) -> Plan:
+        """The same with another number of workers."""
+        return replace(self, processes=workers) if self.threads is None else replace(self, threads=workers)
+
+    @property
+    def most(self) -> int:
+        """The largest number of workers: each needs a slot and room in the ledger."""
+        return min(self.most_processes, self.concurrency)
 
     @property
     def shares(self) -> tuple[int, ...]:

@@ -29,14 +29,23 @@ def begin(transition: Transition, numbers: Iterable[int]) -> None:
 def scale_requested(transition: Transition, wanted: int) -> None:
     """Changes the number of processes; the budget stays and is split anew."""
     plan = transition.state.plan
-    most = min(plan.most_processes, plan.concurrency)
-    if not 1 <= wanted <= most or transition.state.mode is not Mode.SERVING:
-        transition.note("scale_refused", Level.WARNING, wanted=wanted, at_least=1, at_most=most)
+    if not 1 <= wanted <= plan.most or transition.state.mode is not Mode.SERVING:
+        transition.note("scale_refused", Level.WARNING, wanted=wanted, at_least=1, at_most=plan.most)
         return
     if wanted != plan.workers:
         transition.note("scaling", processes=wanted, before=plan.workers)
-        is_one = plan.threads is not None
-        resize(transition, replace(plan, threads=wanted) if is_one else replace(plan, processes=wanted))
+        resize(transition, plan.scaled(wanted))
+
+
+def with_scale_kept(transition: Transition, plan: Plan) -> Plan:
+    """The plan of a reload with the number of processes that was scaled to, unless the settings have another now."""
+    state = transition.state
+    transition.state = replace(state, configured=plan.workers)
+    wanted = min(state.plan.workers, plan.most)
+    if plan.workers != state.configured or wanted == plan.workers:
+        return plan
+    transition.note("scale_kept", processes=wanted, settings=plan.workers)
+    return plan.scaled(wanted)
 
 
 def follow_plan(transition: Transition) -> None:

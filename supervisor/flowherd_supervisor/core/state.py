@@ -186,7 +186,7 @@ class State:
     `retiring` are processes that have a successor or whose process is gone; `rolling` are the processes that a
     reload has yet to replace. `incarnations` are
     the newest of each process, also of one that is gone: no name comes twice. `causes` counts, by process, why
-    processes were replaced; it never falls.
+    processes were replaced; it never falls. `configured` is how many workers the settings ask for.
     """
 
     plan: Plan
@@ -206,6 +206,7 @@ class State:
     causes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     zygotes: Zygotes = field(default_factory=lambda: Zygotes(wanted=False))
     isolates: tuple[Isolate, ...] = ()
+    configured: int = 0
 
     @classmethod
     def new(cls, plan: Plan) -> State:
@@ -214,7 +215,11 @@ class State:
             ProcessState(number, limit, ceiling=limit) for number, limit in enumerate(plan.shares)
         )
         return cls(
-            plan, processes, ProcessState(KEEPER), zygotes=Zygotes(wanted=plan.preload is not Preload.NEVER)
+            plan,
+            processes,
+            ProcessState(KEEPER),
+            zygotes=Zygotes(wanted=plan.preload is not Preload.NEVER),
+            configured=plan.workers,
         )
 
     def index(self, number: int) -> ProcessState:

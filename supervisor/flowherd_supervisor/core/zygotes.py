@@ -32,6 +32,7 @@ def reload_requested(transition: Transition, plan: Plan) -> None:
     if transition.state.mode is not Mode.SERVING:
         transition.note("reload_refused", Level.WARNING, reason="the supervisor is stopping")
         return
+    plan = rolling.with_scale_kept(transition, plan)
     transition.note("reloading", processes=plan.workers, concurrency=plan.concurrency)
     rolling.resize(transition, plan)
     if plan.preload is Preload.NEVER:

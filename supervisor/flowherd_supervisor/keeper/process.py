@@ -23,6 +23,7 @@ from flowherd.link.messages import (
     IsolateReaped,
     Noted,
     Ready,
+    Serves,
     SupervisorState,
     WatchChild,
     WatchIsolate,
@@ -63,6 +64,8 @@ class KeeperSetup:
     supervisor_pid: int
     started_at: float
     auth_grace_s: float
+    app: str = ""
+    folder: str = ""
 
 
 def main(setup: KeeperSetup, link: Link) -> int:
@@ -88,7 +91,13 @@ class _Keeper:
         self._events = EventLog()
         logging.getLogger().addHandler(OwnLog(self._events))
         self._board = StatusBoard(
-            setup.ledger, setup.config.api_url, setup.version, setup.supervisor_pid, setup.started_at
+            setup.ledger,
+            setup.config.api_url,
+            setup.version,
+            setup.supervisor_pid,
+            setup.started_at,
+            app=setup.app,
+            folder=setup.folder,
         )
 
     async def run(self) -> Exit:
@@ -105,7 +114,13 @@ class _Keeper:
         self._orphans = Orphans(setup.ledger, keep.woken.set)
         self._link.set_blocking(blocking=False)
         loop.add_reader(self._link.fileno(), self._read_link)
-        routes = Routes(setup.ledger, self._board, self._events, self._link.send)
+
+        async def cancel(activity_id: str, *, requeue: bool) -> str:
+            """From the loop of the pages, on this one."""
+            work = keep.cancel(activity_id, requeue=requeue)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+        routes = Routes(setup.ledger, self._board, self._events, self._link.send, cancel)
         HttpThread(routes, setup.sockets).start()
         self._say(Ready())
         await keep.run_until(self._tasks.spawn(self._until_ended()))
@@ -160,6 +175,8 @@ class _Keeper:
                 self._orphans.forget_isolate(pid)
             case SupervisorState() as state:
                 self._board.supervisor = state
+            case Serves() as served:
+                self._board.serves = served
             case Noted(at, level, event, fields):
                 self._events.add(at, level, event, fields)
             case Finish(within_s):

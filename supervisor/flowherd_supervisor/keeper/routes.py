@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from flowherd.leases.cancellation import NotCancelled
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import Asked
 from flowherd_supervisor.keeper import guard
@@ -26,15 +27,25 @@ if TYPE_CHECKING:
     Send = Callable[[dict[str, Any]], Awaitable[None]]
     Receive = Callable[[], Awaitable[dict[str, Any]]]
 
+    class Cancel(Protocol):
+        """Ends one activity."""
+
+        def __call__(self, activity_id: str, *, requeue: bool) -> Awaitable[str]:
+            """Returns what was done."""
+            ...
+
+
 JSON = "application/json"
 GET = ("GET", "HEAD")
-PAGES = frozenset({"/livez", "/readyz", "/metrics", "/api/status", "/api/advice", "/api/events"})
+PAGES = frozenset(
+    {"/livez", "/readyz", "/metrics", "/api/status", "/api/advice", "/api/activities", "/api/events"}
+)
 _API = "/api/"
-ORDERS = frozenset({"scale", "restart", "quiet", "resume", "drain", "stacks"})
+ORDERS = frozenset({"scale", "reload", "quiet", "resume", "drain", "stacks", "cancel"})
 MAX_BODY = 1024
 _ALREADY = {"quiet": False, "resume": True}  # what polling is when the order would change nothing
 _ACCEPTED = {
-    "restart": "replacing every process, one after the other",
+    "reload": "replacing every process, one after the other",
     "drain": "draining: what runs may end, the rest is given back",
     "quiet": "polling pauses; what runs goes on",
     "resume": "polling goes on",
@@ -74,12 +85,19 @@ class Routes:
 
     Args:
         ask: passes an order on to the supervisor.
+        cancel: ends one activity and says what was done, or raises NotCancelled.
 
     """
 
     def __init__(
-        self, ledger: Ledger, board: StatusBoard, events: EventLog, ask: Callable[[Message], None]
+        self,
+        ledger: Ledger,
+        board: StatusBoard,
+        events: EventLog,
+        ask: Callable[[Message], None],
+        cancel: Cancel,
     ) -> None:
+        self._cancel = cancel
         self._board = board
         self._ask = ask
         self._metrics = HostMetrics(ledger, board)
@@ -139,6 +157,8 @@ class Routes:
                 reply = Reply(200, self._metrics.page(), CONTENT_TYPE)
             case "/api/status":
                 reply = Reply.json(200, self._board.document())
+            case "/api/activities":
+                reply = Reply.json(200, self._board.activities())
             case "/api/advice":
                 reply = Reply.json(200, self._board.advice())
             case _:
@@ -154,12 +174,25 @@ class Routes:
         body = await _body(receive)
         if body is None:
             return Reply.json(413, {"error": f"an order has at most {MAX_BODY} bytes"})
+        if order == "cancel":
+            return await self._cancelled(body)
         answer = consider(order, body, self._board.supervisor)
         if answer.order is not None:
             try:
                 self._ask(answer.order)
             except LinkClosed:
                 return Reply.json(503, {"error": "the supervisor is gone"})
+        return Reply.json(answer.status, answer.document)
+
+    async def _cancelled(self, body: bytes) -> Reply:
+        """The keeper holds the leases: this order needs no supervisor."""
+        try:
+            wanted = msgspec.json.decode(body, type=_Cancel)
+            answer = Answer(200, await self._cancel(wanted.activity_id, requeue=wanted.requeue))
+        except (msgspec.DecodeError, RecursionError) as error:
+            answer = Answer(422, f'expected a body such as {{"activity_id": "…", "requeue": false}}: {error}')
+        except NotCancelled as error:
+            answer = Answer(409, str(error))
         return Reply.json(answer.status, answer.document)
 
 
@@ -201,6 +234,11 @@ class Answer:
         return {"note" if self.status < 400 else "error": self.text, "accepted": self.status < 400}
 
 
+class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
+    activity_id: str
+    requeue: bool = False
+
+
 class _Scale(msgspec.Struct, forbid_unknown_fields=True):
     processes: int
 
@@ -224,7 +262,9 @@ def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
         return _scale(body, told)
     if order in _ALREADY and told.polling is _ALREADY[order]:
         return Answer(200, "polling goes on already" if told.polling else "polling is paused already")
-    return Answer(202, _ACCEPTED[order], Asked(order))
+    kept = order == "reload" and told.configured not in {0, told.wanted}
+    scaled = f"; the {told.wanted} processes that were scaled to stay" if kept else ""
+    return Answer(202, _ACCEPTED[order] + scaled, Asked(order))
 
 
 def _scale(body: bytes, told: SupervisorState) -> Answer:

@@ -14,7 +14,7 @@ from flowherd_supervisor.advise.document import Adviser, summary
 from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
-    from flowherd.link.messages import SupervisorState
+    from flowherd.link.messages import Serves, SupervisorState
 
 MEASURED_EVERY_S = 1.0  # memory costs the kernel a walk through it, and the loop of the beats the GIL
 GOOD_POLL_WITHIN_S = 15.0  # how long an outage of the engine lasts before no work is expected
@@ -27,14 +27,26 @@ class StatusBoard:
 
     Attributes:
         supervisor: the supervisor's last word about itself, None before the first.
+        serves: what the app's activities take, None before it has been imported.
         version: of flowherd.
         started_at: when the supervisor was, in monotonic seconds.
 
     """
 
     def __init__(
-        self, ledger: Ledger, api_url: str, version: str, supervisor_pid: int, started_at: float
+        self,
+        ledger: Ledger,
+        api_url: str,
+        version: str,
+        supervisor_pid: int,
+        started_at: float,
+        *,
+        app: str = "",
+        folder: str = "",
     ) -> None:
+        self._app = app
+        self._folder = folder
+        self.serves: Serves | None = None
         self._ledger = ledger
         self._api_url = api_url
         self.version = version
@@ -60,6 +72,8 @@ class StatusBoard:
         return {
             "version": self.version,
             "pid": self._supervisor_pid,
+            "app": self._app,
+            "folder": self._folder,
             "state": told.state if told else "starting",
             "polling": told.polling if told else True,
             "uptime_s": round(now - self.started_at, 1),
@@ -77,6 +91,22 @@ class StatusBoard:
             "totals": self._ledger.unmoved(self._totals),
             "children": children,
             "advice": summary(self.advice()),
+        }
+
+    def activities(self) -> dict[str, Any]:
+        """The document of `/api/activities`: engine, worker type, polls, and the parameters of each, None for any."""
+        now = time.monotonic()
+        live = [one for one in self._ledger.segments if one.life is Life.LIVE and one.readable]
+        polled_at = max((segment.clock(Clock.LAST_GOOD_POLL) for segment in live), default=0.0)
+        free = sum(max(segment.get(Cell.LIMIT) - segment.get(Cell.RUNNING), 0) for segment in live)
+        return {
+            "pid": self._supervisor_pid,
+            "app": self._app,
+            "engine": self._api_url,
+            "worker": self.serves.worker_type if self.serves else None,
+            "free_slots": free,
+            "polled_s_ago": round(now - polled_at, 1) if polled_at else None,
+            "activities": self.serves.takes if self.serves else {},
         }
 
     def advice(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _OOM_ADJUSTMENT = 500  # the kernel takes a worker before the keeper or the supervisor
 _FIRST_CLOSED = 3
+_LOOKED_AT = 0.9  # of the time to boot: what an import does then is what has kept it
 
 
 def leave_with(main: Callable[[], int]) -> NoReturn:
@@ -43,17 +44,20 @@ def own_group(pid: int) -> None:
         os.setpgid(pid, pid)
 
 
-def begin(title: str, stacks: int, *, expendable: bool) -> None:
+def begin(title: str, stacks: int, *, expendable: bool, boot_within_s: float | None = None) -> None:
     """Makes this process one of ours; what it does with signals is for its own first steps.
 
     Args:
         title: what `ps` shows.
         stacks: the file for its last words.
         expendable: whether the kernel shall take it first when memory ends.
+        boot_within_s: seconds for the import of the app; shortly before they are over its stack is left in `stacks`.
 
     """
     os.setpgid(0, 0)
     faulthandler.enable(stacks)
+    if boot_within_s is not None:
+        faulthandler.dump_traceback_later(boot_within_s * _LOOKED_AT, file=stacks)
     setproctitle(title)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if expendable:

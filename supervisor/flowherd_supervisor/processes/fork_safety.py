@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowherd.process.user_frames import threads
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -38,12 +40,15 @@ def found(sockets_before: dict[str, int]) -> Iterator[str]:
 
 
 def _threads() -> list[str]:
-    """The names of all threads but the main one, those of C libraries too."""
+    """The names of all threads but the main one, and where they stand; those of C libraries have a kernel's name."""
+    pythons = threads()
     names = []
     for task in sorted(_THREADS.iterdir()):
         with contextlib.suppress(OSError):  # it has just ended
-            if task.name != str(os.getpid()):
-                names.append((task / "comm").read_text(encoding="utf-8", errors="replace").strip())
+            if task.name == str(os.getpid()):
+                continue
+            kernels = (task / "comm").read_text(encoding="utf-8", errors="replace").strip()
+            names.append(pythons.get(int(task.name), kernels))
     return names
 
 

@@ -1,14 +1,17 @@
-"""Reads the stacks that a fatal signal has left of a process, short enough for one line of the log; pure."""
+"""Reads the stacks that a process has left, of a fatal signal or of an import that takes long; pure."""
 
 from __future__ import annotations
 
 import re
 
+from flowherd.process.user_frames import innermost
+
 ROOM = 3_000  # characters
 _FRAMES = 20  # of a thread, the innermost
+_FRAME = re.compile(r'^File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 # Every process is a fork of the supervisor: below its own frames stand those of whoever has forked it.
 _FORKED_BY = re.compile(
-    r'/flowherd_supervisor/(processes|shell|cli)/\w+\.py"|/flowherd/settings/flags\.py"|/cyclopts/|<frozen runpy>'
+    r'/flowherd_supervisor/(processes|shell|cli)/\w+\.py"|/flowherd/settings/command\.py"|/cyclopts/|<frozen runpy>'
 )
 
 
@@ -31,6 +34,17 @@ def shortened(text: str) -> list[str]:
         room -= sum(map(len, own))
         kept = own + kept
     return [first, *kept] if first else []
+
+
+def standing_at(text: str) -> str:
+    """The user's innermost frame of the main thread, "" without one.
+
+    Args:
+        text: as above.
+
+    """
+    threads = _threads([line.strip() for line in text.splitlines() if line.strip()])
+    return innermost((file, int(line), name) for file, line, name in _FRAME.findall("\n".join(threads[-1])))
 
 
 def _threads(lines: list[str]) -> list[list[str]]:

@@ -16,11 +16,11 @@ from flowherd.process.worker_process import ChildSetup
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flowherd.execution.loading import LoadedApp
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.link import Link
     from flowherd.link.messages import BootFailed
-    from flowherd.sdk.loading import LoadedApp
     from flowherd.settings.worker_config import WorkerConfig
 
 

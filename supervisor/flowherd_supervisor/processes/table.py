@@ -16,7 +16,7 @@ from flowherd.link.link import Link
 from flowherd.process.worker_process import ignore_signals
 from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.processes.contained import contained
-from flowherd_supervisor.processes.last_words import shortened
+from flowherd_supervisor.processes.last_words import shortened, standing_at
 from flowherd_supervisor.processes.oom import OomCounter, is_exiting
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Birth:
         keep: descriptors that stay open besides 0-2 and the link.
         main: what the new process does; its result is the exit code.
         expendable: whether the kernel shall take it first when memory ends.
+        boot_within_s: seconds for the import of the app, None for what imports none.
 
     """
 
@@ -43,6 +44,7 @@ class Birth:
     keep: Sequence[int]
     main: Callable[[Link], int]
     expendable: bool
+    boot_within_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,16 @@ class Handle:
         """The stacks that a fatal signal has left; empty for a calm end."""
         return _last_words(self.stacks)
 
+    @property
+    def standing_at(self) -> str:
+        """The line of the user's where its import stood when it had taken long, "" before that."""
+        return standing_at(_left_in(self.stacks))
+
+    def forget_words(self) -> None:
+        """Its import has ended; the offset of the file is the child's, too."""
+        os.ftruncate(self.stacks, 0)
+        os.lseek(self.stacks, 0, os.SEEK_SET)
+
     def close(self) -> None:
         """Closes what belongs to a reaped child."""
         self.link.close()
@@ -108,7 +120,11 @@ Child = Handle | IsolateHandle
 
 
 def _last_words(stacks: int) -> list[str]:
-    return shortened(os.pread(stacks, _STACKS_BYTES, 0).decode(errors="replace"))
+    return shortened(_left_in(stacks))
+
+
+def _left_in(stacks: int) -> str:
+    return os.pread(stacks, _STACKS_BYTES, 0).decode(errors="replace")
 
 
 class Processes:
@@ -151,7 +167,7 @@ class Processes:
         def be_born(parent: int) -> int:
             close_all_but((theirs.fileno(), stacks, *birth.keep))
             ignore_signals()
-            begin(birth.title, stacks, expendable=birth.expendable)
+            begin(birth.title, stacks, expendable=birth.expendable, boot_within_s=birth.boot_within_s)
             return birth.main(theirs) if os.getppid() == parent else Exit.RELEASED
 
         try:

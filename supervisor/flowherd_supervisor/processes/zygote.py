@@ -29,6 +29,7 @@ from flowherd.link.messages import (
     ForkFailed,
     decode_downward,
     ready,
+    serves,
 )
 from flowherd.process import worker_process
 from flowherd.process.preload import rehearse, warm_up
@@ -40,7 +41,7 @@ from flowherd_supervisor.processes.prctl import die_with_parent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowherd.sdk.loading import LoadedApp
+    from flowherd.execution.loading import LoadedApp
     from flowherd_supervisor.processes.specs import Setups
 
 _BIRTHS = 10  # as many as there are lives in a rehearsal
@@ -78,6 +79,8 @@ def main(setup: ZygoteSetup, link: Link) -> int:
     activities = {definition.name: definition.mode.value for definition in loaded.registry}
     try:
         link.send(ready(worker_type, activities, found))
+        served = worker_type or setup.setups.config.worker_type
+        link.send(serves(served, worker_process.taken_by(loaded.registry)))
         return _Zygote(setup, link, loaded).serve()
     except LinkClosed:
         return Exit.CLEAN

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flowherd.exit_status import describe_status
+from flowherd.exits import Exit
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 
 if TYPE_CHECKING:
@@ -30,6 +31,27 @@ def say(note: Note) -> None:
         _write(note.report.rstrip() + "\n")
 
 
+def reason_of(note: Note) -> str:
+    """The reason for giving up, in one line, of a note that says so; "" of any other."""
+    fields = note.fields
+    match note.event:
+        case "boot_failed" | "credentials_refused":
+            return str(fields["reason"])
+        case "boot_timed_out":
+            place = f": {fields['at']}" if "at" in fields else ""
+            return f"not ready within {fields['after_s']:g} s (--boot-timeout){place}"
+        case "crash_loop":
+            return f"{fields['short_ends']} short ends within {fields['window_s']:g} s (--max-restarts)"
+        case _:
+            return ""
+
+
+def say_end(code: int, reason: str) -> None:
+    """The last line of the log of a host that has given up."""
+    if code in _GIVEN_UP:
+        log.error("ended", code=code, reason=reason)
+
+
 def _write(text: str) -> None:
     """To stderr; nobody reading there is no reason to stop (faults.md C27)."""
     with contextlib.suppress(OSError):
@@ -37,6 +59,7 @@ def _write(text: str) -> None:
         sys.stderr.flush()
 
 
+_GIVEN_UP = {Exit.USAGE, Exit.BOOT_FAILED, Exit.CREDENTIALS_REFUSED, Exit.CRASH_LOOP}
 _LEVELS = {"info": 20, "warning": 30, "error": 40}
 
 

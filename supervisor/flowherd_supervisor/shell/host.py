@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -47,10 +48,18 @@ log = structlog.stdlib.get_logger("flowherd")
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Which app to host: `module:attr`, and the folder that goes first on the path."""
+    """Which app to host: `module:attr`, and the folder that goes first on the path.
+
+    `burst_idle_s` is for how many seconds there must be nothing to do before the host ends by itself, None for never.
+    """
 
     name: str
     folder: str
+    burst_idle_s: float | None = None
+
+    def plan(self, settings: Settings) -> Plan:
+        """The processes to keep alive for it."""
+        return replace(plan_of(settings), burst_idle_s=self.burst_idle_s)
 
 
 def run(app: App, load: Callable[[], Settings]) -> int:
@@ -64,7 +73,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     settings = load()
     logs.setup(settings.log_level, settings.log_format)
     logs.name_process(process="supervisor")
-    plan = plan_of(settings)
+    plan = app.plan(settings)
     setproctitle(f"flowherd: supervisor of {app.name}")
     host = _Host(app, settings, load, plan)
     try:
@@ -107,7 +116,11 @@ class _Host:
             zygote_setup = zygote.ZygoteSetup(setups, self._pid, self._plan.processes)
             title = f"flowherd: preload of {self._app.name}"
             return Birth(
-                title, self.wakeups.fds, lambda link: zygote.main(zygote_setup, link), expendable=False
+                title,
+                self.wakeups.fds,
+                lambda link: zygote.main(zygote_setup, link),
+                expendable=False,
+                boot_within_s=self.config.boot_timeout_s,
             )
         workers = self._plan.workers
         return Birth(
@@ -115,6 +128,7 @@ class _Host:
             self.wakeups.fds,
             lambda link: setups.work(order, segments, workers, link),
             expendable=True,
+            boot_within_s=self.config.boot_timeout_s,
         )
 
     def isolate_birth(self, order: SpawnIsolate, ends: Sequence[int]) -> IsolateBirth:
@@ -147,6 +161,8 @@ class _Host:
             supervisor_pid=self._pid,
             started_at=self._started_at,
             auth_grace_s=self._settings.auth_grace,
+            app=self._app.name,
+            folder=str(Path(self._app.folder).resolve()),
         )
         return keeper.main(setup, link)
 
@@ -159,7 +175,7 @@ class _Host:
         for name in UNCHANGEABLE:
             if getattr(settings, name) != getattr(self._settings, name):
                 return f"{flag_of(name)} cannot change while it runs: restart flowherd"
-        self._settings, self._plan = settings, plan_of(settings)
+        self._settings, self._plan = settings, self._app.plan(settings)
         self.config = settings.worker_config(self._plan.concurrency, usable_cpus()).model_copy(
             update={"worker_id": self.config.worker_id}
         )

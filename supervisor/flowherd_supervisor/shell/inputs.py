@@ -30,7 +30,7 @@ SIGNALS: dict[signal.Signals, Event] = {
 
 # What is asked for over the admin socket means what the signal of the same purpose means.
 ORDERS: dict[str, signal.Signals] = {
-    "restart": signal.SIGHUP,
+    "reload": signal.SIGHUP,
     "quiet": signal.SIGTSTP,
     "resume": signal.SIGCONT,
     "drain": signal.SIGTERM,

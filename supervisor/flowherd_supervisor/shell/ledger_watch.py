@@ -18,6 +18,7 @@ from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
 from flowherd_supervisor.core.hangs import PastLimit, guilty_of_hang, keeper_late_s
 from flowherd_supervisor.core.recycling import MEMORY_SAMPLES, Wear, used_up
+from flowherd_supervisor.shell.burst import LOOK_EVERY_S, Burst
 from flowherd_supervisor.shell.descriptors import open_descriptors
 from flowherd_supervisor.shell.segment_checks import SegmentChecks
 
@@ -52,11 +53,18 @@ class LedgerWatch:
     _grown_mb: dict[tuple[int, int], deque[float]] = field(default_factory=dict)
     _grew_before: Mapping[tuple[int, int], deque[float]] = field(default_factory=dict)  # at the last look
     checks: SegmentChecks = field(default_factory=SegmentChecks)
+    _burst: Burst = field(init=False)
+
+    def __post_init__(self) -> None:
+        """It watches the same ledger."""
+        self._burst = Burst(self.ledger)
 
     def patience_s(self, state: Brain) -> float:
         """Seconds until the next look is worth its cost: idle is nearly free."""
         if in_transit(state):
             return SLOTS_EVERY_S
+        if state.plan.burst_idle_s is not None:
+            return LOOK_EVERY_S
         if state.plan.max_memory_mb_per_child:
             return WORKING_EVERY_S
         if self.judges and self._crash_history:
@@ -101,6 +109,8 @@ class LedgerWatch:
             chance = random.Random(str(_names(handle))).random()
             for reason in used_up(self._wear(handle), state.plan, chance):
                 yield events.WorkerUsedUp(*_names(handle), reason)
+        if state.plan.burst_idle_s is not None and self._burst.is_worked_off(state, awake_s):
+            yield events.WorkedOff(state.plan.burst_idle_s)
         self.judges = shortest_lease_s < inf
         if self.judges:
             yield from self._keeper_late(state, shortest_lease_s, (now, awake_s))

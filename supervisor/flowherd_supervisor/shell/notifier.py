@@ -38,6 +38,7 @@ class Notifier:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._told: messages.SupervisorState | None = None
+        self._serves: messages.Serves | None = None
         self._noted: deque[messages.Noted] = deque(maxlen=NOTES_KEPT)
         self._service_manager = ServiceManager()
         self._beat_at = 0.0
@@ -52,8 +53,8 @@ class Notifier:
             self._give_pidfd(state, worker)
         for isolate in self._processes.isolates:
             self.introduce_isolate(state, isolate)
-        for noted in self._noted:
-            self._send_keeper(state, noted)
+        for message in (*filter(None, [self._serves]), *self._noted):
+            self._send_keeper(state, message)
 
     def introduce_isolate(self, state: State, isolate: IsolateHandle) -> None:
         """Gives the keeper the pidfd of an isolate that has not been reaped: the number is its own until then."""
@@ -92,6 +93,11 @@ class Notifier:
         self._noted.append(noted)
         self._send_keeper(state, noted)
 
+    def serves(self, state: State, message: messages.Serves) -> None:
+        """Lets whoever asks know what the activities take; a keeper that starts later gets the newest."""
+        self._serves = message
+        self._send_keeper(state, message)
+
     def tell(self, state: State) -> None:
         """Says what has changed, if anything."""
         self._tell_keeper(state)
@@ -105,7 +111,8 @@ class Notifier:
             restarts={process.number: process.restarts for process in state.processes if process.restarts},
             causes={number: dict(counts) for number, counts in state.causes.items()},
             polling=state.polling,
-            most=min(state.plan.most_processes, state.plan.concurrency),
+            most=state.plan.most,
+            configured=state.configured,
             threads=state.plan.threads is not None,
         )
         if told != self._told and self._send_keeper(state, told):

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from math import inf
@@ -82,6 +83,7 @@ class Supervisor:
         self._look_at = -inf
         self._notifier = Notifier(self._processes)
         self._exit_code: int | None = None
+        self._why = ""  # it gives up, if it does
         self._undecided: list[Event] = []
         self._again_at = inf
 
@@ -195,7 +197,11 @@ class Supervisor:
                 yield from self._take(self._spawner.answered(message))
             case messages.Forked() | messages.ForkFailed():
                 yield from self._isolation.answered(message)
+            case messages.Serves():
+                self._notifier.serves(self._state, message)
             case messages.Message():
+                if isinstance(message, messages.Ready):
+                    contained(handle.forget_words, None)
                 fact = fact_of(handle, message)
                 if isinstance(fact, signal.Signals):
                     yield from self._understand(fact)
@@ -257,10 +263,14 @@ class Supervisor:
             case actions.Spawn():
                 return list(self._take(self._spawner.make(order, self._state.plan.workers)))
             case actions.Note():
+                if order.event == "boot_timed_out":
+                    order = self._with_place(order)
                 event_log.say(order)
+                self._why = event_log.reason_of(order) or self._why
                 self._notifier.pass_on(self._state, order)
             case actions.Exit(code):
                 self._exit_code = code
+                event_log.say_end(code, self._why)
             case actions.DumpStacks():
                 for handle in self._processes:
                     self._send(handle, messages.DumpStacks())
@@ -277,6 +287,13 @@ class Supervisor:
                 if child is not None:
                     self._perform_on(child, order)
         return []
+
+    def _with_place(self, note: actions.Note) -> actions.Note:
+        """With where the import stands, if it has been looked at."""
+        places = [child.standing_at for child in self._processes if child.index == note.fields["process"]]
+        return (
+            replace(note, fields={**note.fields, "at": next(filter(None, places))}) if any(places) else note
+        )
 
     def _perform_on(self, handle: Handle, order: actions.ToChild) -> None:
         """An order to one process that has not been reaped."""

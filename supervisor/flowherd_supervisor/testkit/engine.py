@@ -114,8 +114,21 @@ class EngineProgram:
         return eventually(look, f"the end of workflow {workflow_id}", within_s)
 
     def output(self, workflow_id: str) -> dict[str, Any]:
-        """The outputs of a one-step workflow that has completed, by name."""
-        return self.client.workflow(workflow_id).output
+        """The outputs of a one-step workflow that has completed, by name.
+
+        Raises:
+            AssertionError: it has failed, with its error; or it has not ended, see `ended`.
+
+        """
+        found = self.client.workflow(workflow_id)
+        failed = f"failed: {found.error}"
+        said = (
+            failed
+            if found.status == "failed"
+            else f"has not ended, it is {found.status}: `ended` waits for it"
+        )
+        assert found.status == "completed", f"workflow {workflow_id} has no output: it {said}"
+        return found.output
 
     def advance(self, seconds: float) -> None:
         """Lets the engine's clock jump: leases and retry delays end without waiting."""

@@ -1,8 +1,8 @@
-"""The calls of a workflow's user, as opposed to a worker's (protocol.md §11-§13); it prints only a hint."""
+"""The calls of a workflow's user, as opposed to a worker's (protocol.md §11-§13); it prints nothing."""
 
 from __future__ import annotations
 
-import sys
+import re
 import threading
 import time
 from datetime import datetime  # noqa: TC003 - msgspec reads it
@@ -16,15 +16,15 @@ from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.transport.transport import tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
 API = "/api/v1"
 ENDED = frozenset({"completed", "failed"})
 PATIENCE_S = 30.0  # an engine that restarts while we wait is no failure of the workflow
-HINT_AFTER_S = 5.0
 _TIMEOUT_S = 35.0  # the longest answer of an engine is one it holds back for 30 s
 _LOOK_FIRST_S, _LOOK_SLOWEST_S = 0.05, 1.0
 _TOO_BUSY = 429
+_TIMED_OUT = re.compile(r"\bActivity timed out after (\d+) retries")  # protocol.md §7, sweep
 _PAGE = 1000  # protocol.md §13: at most
 
 _Reply = TypeVar("_Reply")
@@ -57,6 +57,7 @@ class _Output(msgspec.Struct):
 
 class _Step(msgspec.Struct):
     activity_key: str
+    status: str = ""
     outputs: list[_Output] | None = None
     error: str | None = None
 
@@ -86,6 +87,20 @@ class Workflow(msgspec.Struct):
             return self.activities[0].error or self.error_message
         parts = [f"{step.activity_key}: {step.error}" for step in self.activities if step.error]
         return "; ".join(parts) or self.error_message
+
+    @property
+    def code(self) -> str | None:
+        """The engine's own reason for a failure; a worker's code is in none of its documents."""
+        said = self.error or ""
+        if _TIMED_OUT.search(said):
+            return "ACTIVITY_TIMEOUT"
+        return "ORCHESTRATOR_ERROR" if "ORCHESTRATOR_ERROR: " in said else None
+
+    @property
+    def attempts(self) -> int | None:
+        """The attempts of a step whose leases have lapsed; of no other does the engine tell."""
+        found = _TIMED_OUT.search(self.error or "")
+        return int(found[1]) + 1 if found else None
 
 
 class _Row(msgspec.Struct):
@@ -153,22 +168,26 @@ class WorkflowClient:
         """The status document of a workflow."""
         return self._call("GET", f"{API}/workflows/{workflow_id}", Workflow)
 
-    def end_of(self, started: Started, hint: str) -> Workflow:
-        """Looks, ever less often, until the workflow is completed or failed; prints `hint` once if that takes long."""
+    def end_of(self, started: Started, look: Callable[[Workflow, float], None]) -> Workflow:
+        """Asks, ever less often, until the workflow is completed or failed.
+
+        Args:
+            started: the workflow.
+            look: is shown each answer, and for how many seconds has been waited.
+
+        """
         began_at = heard_at = time.monotonic()
-        pause_s, hinted = _LOOK_FIRST_S, False
+        pause_s = _LOOK_FIRST_S
         while True:
             try:
                 workflow = self.workflow(started.id)
                 heard_at = time.monotonic()
                 if workflow.status in ENDED:
                     return workflow
+                look(workflow, heard_at - began_at)
             except EngineUnavailable as error:
                 if time.monotonic() - heard_at > PATIENCE_S:
                     raise EngineUnavailable(f"{error} The workflow goes on: {started.id}") from None
-            if not hinted and time.monotonic() - began_at > HINT_AFTER_S:
-                hinted = True
-                sys.stderr.write(f"flowherd: {started.definition} {started.id} has not ended yet; {hint}\n")
             threading.Event().wait(pause_s)
             pause_s = min(pause_s * 1.5, _LOOK_SLOWEST_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,41 @@ def test_a_good_app_on_a_healthy_engine(
     assert [request.path for request in engine.seen] == ["/health"]
 
 
+def test_offline_no_engine_is_asked_and_none_is_needed(
+    check: Check, app: Callable[[str], str], engine: ScriptedServer
+) -> None:
+    """For a build that has no engine: what is right without one is exit 0."""
+    name = app(GOOD_APP)
+    code, lines, err = check(name, "--offline")
+    assert (code, err) == (0, "")
+    assert lines[-1].startswith(f"ok  {name} serves worker type")
+    assert not engine.seen
+    assert check(name, "--offline", url="http://127.0.0.1:9")[0] == 0
+    assert check(app("1/0"), "--offline")[0] == 3
+
+
 # The app
+
+
+@pytest.mark.timeout(60)
+def test_an_import_that_hangs_is_said_with_the_line_where_it_stands(folder: Path) -> None:
+    """Nothing else ends it; what was found before it is not lost."""
+    (folder / "slow_app.py").write_text(
+        "import threading\n\ndef connect():\n    threading.Event().wait()\n\nconnect()\n"
+    )
+    words = ["check", "slow_app", "--offline", "--boot-timeout", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flowherd_supervisor", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    first, *_, last = [line.strip() for line in done.stdout.splitlines()]
+    assert first.startswith("ok  settings: ")
+    place = f"{folder}/slow_app.py:4 connect"
+    assert last == f"wrong  slow_app is still importing after 1 s (--boot-timeout): it stands at {place}"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +176,8 @@ def test_options_of_the_file_for_an_activity_that_is_not_there(
     (folder / "flowherd.toml").write_text("[activities.on_teh_loop]\ntimeout_s = 3\n")
     code, lines, _ = check(app(GOOD_APP))
     assert code == 2
-    assert any("[activities.on_teh_loop] configures no activity" in line for line in lines)
+    said = "flowherd.toml: [activities.on_teh_loop] configures no activity of this app: did you mean on_the_loop?"
+    assert f"wrong  {said}" in lines
 
 
 def test_a_wrong_setting_is_exit_2_before_anything_else(check: Check, engine: ScriptedServer) -> None:

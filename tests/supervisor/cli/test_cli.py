@@ -124,6 +124,22 @@ def test_what_cannot_be_a_command_exits_2(capsys: pytest.CaptureFixture[str], wo
     assert capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--burst-idle", "2"], "flowherd: --burst-idle: says when --burst ends: add --burst\n"),
+        (["--burst", "--burst-idle", "soon"], "flowherd: --burst-idle: should be seconds, or a number with "),
+        (["--burst", "--burst-idle", "0"], "flowherd: --burst-idle: should be greater than 0\n"),
+    ],
+)
+def test_an_idle_time_that_is_none_is_named(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    """As any other setting; nothing has been started."""
+    assert call("run", "a:b", *words) == 2
+    assert capsys.readouterr().err.startswith(said)
+
+
 def test_every_wrong_setting_is_a_line_of_its_own_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2; nothing has been started, and no traceback."""
     assert call("run", "a:b", "-p", "0", "--poll-max", "1000") == 2

@@ -106,11 +106,11 @@ SLIPS = [
     # ctl
     Slip("ctl scale", "N", "flowherd ctl scale --help"),
     Slip("ctl scale many", "many", "flowherd ctl scale --help"),
-    Slip("ctl resart", "resart", 'Did you mean "restart"?'),
+    Slip("ctl relod", "relod", 'Did you mean "reload"?'),
     Slip("ctl drain", "no running supervisor found in", "start one: flowherd run APP"),
     Slip("ctl quiet --pid 1", "--pid 1", "running: none"),
-    Slip("ctl restart --admin 9464", "--admin 9464", "HOST:PORT or unix:PATH"),
-    Slip("ctl restart --admin 127.0.0.1:9", "--admin 127.0.0.1:9", "no answer", code=1),
+    Slip("ctl reload --admin 9464", "--admin 9464", "HOST:PORT or unix:PATH"),
+    Slip("ctl reload --admin 127.0.0.1:9", "--admin 127.0.0.1:9", "no answer", code=1),
     # top
     Slip("top --once", "no running supervisor found in", "start one: flowherd run APP"),
     Slip("top --onec", "--onec", "Did you mean --once?"),

@@ -173,7 +173,7 @@ FAULTS = [
         "settings for an activity that it lacks",
         2,
         "[activities.resise]",
-        "configures no activity of this app: resize",
+        "configures no activity of this app: did you mean resize?",
         files={"flowherd.toml": "[activities.resise]\nmax_concurrent = 1"},
     ),
     Fault(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tomllib
+from pathlib import Path
 
 import pytest
 from deploy_kit import run_tool
 
 from flowherd.errors import ConfigurationError
 from flowherd.settings import sources
+from flowherd.settings.model import ActivitySettings, Settings
 from flowherd_supervisor.cli.init import init
 from flowherd_supervisor.cli.itself import called_from
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -25,26 +27,51 @@ def project(folder: Path) -> Path:
     return folder / "shop"
 
 
-def test_its_own_test_passes(project: Path) -> None:
-    """Run as its owner would."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(project)]
+@pytest.mark.parametrize("place", ["alone", "in a clone"])
+def test_its_own_test_passes(project: Path, place: str) -> None:
+    """With pytest alone, also in a clone of flowherd, where the README puts it: the settings there are not its own."""
+    if place == "in a clone":
+        shutil.copy(ROOT / "pyproject.toml", project.parent)
+    plain = [
+        word for plugin in ("cacheprovider", "xdist", "timeout", "asyncio") for word in ("-p", f"no:{plugin}")
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", *plain]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60, check=False)
-    assert "3 passed" in done.stdout, done.stdout
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_its_settings_are_read_and_its_files_are_as_clean_as_ours(
+def test_its_settings_change_nothing_and_name_every_key_with_its_default(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each line can be made to hold by itself; the secret alone is missing: it has no place in this file."""
+    monkeypatch.chdir(project)
+    assert sources.load({}).origins == {}
+    lines = (project / "flowherd.toml").read_text().splitlines()
+    assert all(line.startswith(("# ", "## ")) and len(line) <= 110 for line in lines if line)
+    keys = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+    (project / "flowherd.toml").write_text("\n".join(keys))
+    written = tomllib.loads((project / "flowherd.toml").read_text())
+    assert {*written} == {*Settings.model_fields} - {"client_secret"}
+    assert {*written["activities"]["count_words"]} == {*ActivitySettings.model_fields}
+    settings = sources.load({}).settings
+    for name, info in Settings.model_fields.items():
+        if info.default is not None and name != "activities":
+            assert getattr(settings, name) == info.default, name
+    assert settings.activities["count_words"].max_concurrent == 4
+
+
+def test_its_files_are_as_clean_as_ours(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first file a newcomer sees is an example."""
     pytest.importorskip("ruff", reason="the style of the starter is judged where ruff is installed")
     monkeypatch.chdir(project)
-    assert sources.load({}).settings.activities["count_words"].max_concurrent == 4
     for words in (["check", "--select", "E,F,I,UP,B", "--isolated"], ["format", "--check", "--isolated"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *words, "."], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout
-    assert not any("@" in line and "@registry" not in line for line in (project / "shop_app.py").open())
+    assert not any(
+        "@" in line and "@registry" not in line for line in (project / "shop_app.py").read_text().splitlines()
+    )
 
 
 def test_its_unit_is_one_that_systemd_takes(project: Path) -> None:

@@ -35,7 +35,7 @@ def said(*words: str) -> str:
 def test_bash_completes_a_command_with_what_it_is_given(scripts: dict[str, Path]) -> None:
     """A script that does not parse would greet its owner in every new shell."""
     ask = "COMP_WORDS=(flowherd ctl re); COMP_CWORD=2; _flowherd; printf '%s\\n' \"${COMPREPLY[@]}\""
-    assert {"restart", "resume"} <= set(
+    assert {"reload", "resume"} <= set(
         said("bash", "--norc", "-c", f"source {scripts['bash']}; {ask}").split()
     )
 
@@ -59,7 +59,7 @@ def test_fish_completes_a_command_with_what_it_is_given(scripts: dict[str, Path]
     answer = said(
         find_tool("fish"), "--no-config", "-c", f"source {scripts['fish']}; complete -C 'flowherd ctl re'"
     )
-    assert {"restart", "resume"} <= set(answer.split())
+    assert {"reload", "resume"} <= set(answer.split())
 
 
 def test_what_is_printed_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

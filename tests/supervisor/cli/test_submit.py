@@ -8,14 +8,17 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
 from flowherd_supervisor.cli.main import main
+from flowherd_supervisor.cli.served_here import Served, not_taken
+from flowherd_supervisor.cli.waiting import Waiting
 from flowherd_supervisor.testkit import workflow_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     Submit = Callable[..., tuple[int, str, str]]
@@ -99,7 +102,9 @@ def test_json_is_one_line_for_each(submit: Submit) -> None:
     """Scripts read it line by line."""
     code, out, err = submit("add", "--json")
     assert (code, err, out.count("\n")) == (0, "", 1)
-    assert json.loads(out) == {"id": "w-1", "status": "completed", "output": {"sum": 3}, "error": None}
+    assert json.loads(out) == {
+        "id": "w-1", "status": "completed", "output": {"sum": 3}, "error": None, "code": None, "attempts": None,
+    }  # fmt: skip
 
 
 def test_a_failure_is_exit_1_and_says_what_failed(engine: ScriptedServer, submit: Submit) -> None:
@@ -108,10 +113,17 @@ def test_a_failure_is_exit_1_and_says_what_failed(engine: ScriptedServer, submit
     code, out, _ = submit("add")
     assert (code, out) == (1, "flowherd-add w-1: failed\n  a: Field required\n")
     code, out, _ = submit("add", "--json")
-    assert (code, json.loads(out)) == (
-        1,
-        {"id": "w-1", "status": "failed", "output": None, "error": "a: Field required"},
-    )
+    assert (code, json.loads(out)["error"], json.loads(out)["code"]) == (1, "a: Field required", None)
+
+
+def test_what_the_engine_says_of_code_and_attempts_is_said(engine: ScriptedServer, submit: Submit) -> None:
+    """protocol.md §7: of a lapsed lease alone; the code that a worker has given is in none of its documents."""
+    text = "Activity timed out after 3 retries (max_retries=3)"
+    engine.replies[LOOK] = ended(step("add", error=text), status="failed")
+    code, out, _ = submit("add")
+    assert (code, out) == (1, f"flowherd-add w-1: failed\n  {text}\n  ACTIVITY_TIMEOUT\n")
+    _, out, _ = submit("add", "--json")
+    assert (json.loads(out)["code"], json.loads(out)["attempts"]) == ("ACTIVITY_TIMEOUT", 4)
 
 
 def test_a_definition_goes_as_it_is_and_its_outputs_come_by_step(
@@ -164,15 +176,96 @@ def test_an_outage_that_lasts_names_the_workflow_that_goes_on(
     assert "The workflow goes on: w-1" in err
 
 
-def test_waiting_for_long_asks_whether_a_worker_runs(
-    engine: ScriptedServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
+STARTED = workflow_client.Started("w-1", "created", "flowherd-add")
+URL = "http://127.0.0.1:8080"
+
+
+def host(polled_s_ago: float | None = 0.1, free_slots: int = 4, **more: Any) -> Served:
+    """A host of this machine, as it tells of itself."""
+    known = {"pid": 7, "app": "shop:registry", "engine": URL, "worker": "math", "activities": {}} | more
+    return Served(polled_s_ago=polled_s_ago, free_slots=free_slots, **known)
+
+
+def looked_at(*hosts: Served, after: Sequence[float] = (1, 6, 7, 12)) -> Waiting:
+    """A wait for one pending step, beside these hosts."""
+    waiting = Waiting(STARTED, URL, "math", lambda: hosts)
+    step = msgspec.convert({"activity_key": "add", "status": "pending"}, workflow_client._Step)
+    for waited_s in after:
+        waiting.look(workflow_client.Workflow("running", [step]), waited_s)
+    return waiting
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        ([host()], ""),
+        ([host(12.0), host()], ""),
+        ([host(12.0)], "no worker of type 'math' on this machine has polled for 12 s"),
+        ([host(None)], "no worker of type 'math' on this machine has polled yet"),
+        ([host(12.0, free_slots=0)], "all slots of shop:registry, pid 7 are in use"),
+        (
+            [],
+            f"no host of worker type 'math' for {URL} runs on this machine; if none runs elsewhere: flowherd run APP",
+        ),
+        ([host(worker="py-std")], "no host of worker type 'math'"),
+        ([host(engine="http://localhost:8080")], ""),
+        ([host(engine="http://127.0.0.1:9")], "no host of worker type 'math'"),
+    ],
+)
+def test_whoever_waits_is_told_that_nobody_asks_for_work_only_where_that_is_so(
+    hosts: list[Served], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a new user forgets; said once."""
-    monkeypatch.setattr(workflow_client, "HINT_AFTER_S", 0.0)
-    engine.replies[LOOK] = [ended(status="running")] * 4 + [ended(step("add", sum=3))]
-    code, out, err = submit("add", "--worker", "math")
-    assert (code, out) == (0, "flowherd-add w-1: completed\n  sum: 3\n")
-    assert err.count("does a worker of type 'math' run? flowherd run APP") == 1
+    """Once; by the hosts of this machine, since the engine tells of nobody's polls."""
+    looked_at(*hosts)
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first == "flowherd: flowherd-add w-1: running after 6 s: add pending"
+    assert len(rest) == bool(said)
+    assert said in "".join(rest)
+
+
+def test_nothing_is_said_about_a_short_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    """Most end before anybody wonders."""
+    looked_at(after=(0.1, 4.9))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_step_that_moves_on_and_its_last_error_are_said_each_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What the engine shows of it, and no more: it tells of no attempt that it will make again."""
+    waiting = looked_at(host(), after=(6, 7))
+    step = msgspec.convert({"activity_key": "add", "status": "failed", "error": "no"}, workflow_client._Step)
+    for waited_s in (8, 9):
+        waiting.look(workflow_client.Workflow("running", [step]), waited_s)
+    assert [line.partition("w-1: ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "running after 6 s: add pending", "running after 8 s: add failed", "add: no",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("takes", "given", "said"),
+    [
+        (
+            [{"add": ["a", "b", "model_pricing"]}],
+            ["a", "bb"],
+            "add takes no parameter 'bb': did you mean 'b'? it takes a, b (shop:",
+        ),
+        (
+            [{"add": ["model_pricing"]}],
+            ["a"],
+            "add takes no parameter 'a': it takes none (shop:registry, pid 7)",
+        ),
+        ([{"add": ["a", "b"]}], ["a", "b"], ""),
+        ([{"add": None}], ["x"], ""),
+        ([{"mul": ["a"]}], ["x"], ""),
+        ([{"add": ["a"]}, {"add": ["x"]}], ["x"], ""),
+    ],
+)
+def test_a_parameter_that_no_host_takes_is_named(takes: list[Any], given: list[str], said: str) -> None:
+    """One that takes it is enough: during a deployment two versions run."""
+    found = not_taken("add", given, [host(activities=one) for one in takes])
+    assert found.startswith(said)
+    assert bool(found) is bool(said)
 
 
 def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer, submit: Submit) -> None:
@@ -200,6 +293,9 @@ def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer, submit
         ([], "say what to submit: flowherd submit NAME, or --definition FILE"),
         (["add", "-P", "a"], "-P a: expected key=value, such as -P count=3"),
         (["add", "-P", "=1"], "-P =1: expected key=value"),
+        (["add", "-P", 'x={"a":'], """-P x={"a":: this is no JSON: """),
+        (["add", "-P", 'x={"a":'], """; as text it is -P 'x="{\\"a\\":"'"""),
+        (["add", "-P", "x=[draft] title"], "as text it is -P 'x=\"[draft] title\"'"),
         (["add", "--input", "[1]"], "--input: a JSON object"),
         (["add", "--input", "{"], "--input: a JSON object"),
         (["add", "--input", "@none.json"], "--input @none.json: No such file or directory"),

@@ -102,7 +102,7 @@ async def test_keys_are_orders() -> None:
         await feed.tell(Status(DOCUMENT | {"polling": False}))
         await pilot.press("p", "q")
     assert feed.orders == [
-        ("scale", 5), ("scale", 3), ("quiet", None), ("restart", None), ("stacks", None), ("resume", None),
+        ("scale", 5), ("scale", 3), ("quiet", None), ("reload", None), ("stacks", None), ("resume", None),
     ]  # fmt: skip
 
 

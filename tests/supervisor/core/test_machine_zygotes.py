@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from brain import EXITED_3, SIGKILLED, STOP, TWICE, Brain, boot_failed, exited, forked, may_poll, ready
 
@@ -297,3 +299,18 @@ def test_a_zygote_that_dies_during_a_drain_is_not_replaced() -> None:
     assert brain.hears(STOP, exited(ZYGOTE, status=SIGKILLED)) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0)]
     brain.hears(exited(0, status=0))
     assert brain.hears(exited(1, status=0)) == [FinishKeeper(1, 5.0)]
+
+
+def test_a_reload_keeps_the_number_that_was_scaled_to_until_the_settings_have_another() -> None:
+    """Who has scaled by hand has said something that the file does not know; a new number there is newer."""
+    brain = Brain().serve()
+    settings = brain.state.plan
+    brain.hears(events.ScaleRequested(3), forked(2), ready(2))
+    brain.hears(events.ReloadRequested(settings))
+    assert (brain.state.plan.workers, brain.said("scale_kept")) == (3, 1)
+    brain.hears(events.ReloadRequested(settings))
+    assert (brain.state.plan.workers, brain.said("scale_kept")) == (3, 2)
+    brain.hears(events.ReloadRequested(replace(settings, concurrency=2)))
+    assert brain.state.plan.workers == 2, "each needs a slot"
+    brain.hears(events.ReloadRequested(replace(settings, processes=4)))
+    assert (brain.state.plan.workers, brain.said("scale_kept")) == (4, 2)

@@ -207,8 +207,9 @@ async def test_another_users_process_is_refused_on_the_unix_socket(
     """S1: the peer's uid, which the kernel tells, decides."""
     monkeypatch.setattr(guard.os, "geteuid", lambda: 12_345)
     monkeypatch.setattr(guard, "_ROOT", 54_321)
-    reader, _ = await asyncio.open_unix_connection(str(server.path))
+    reader, writer = await asyncio.open_unix_connection(str(server.path))
     assert await ended(reader)
+    writer.close()
     assert "stranger_refused" in caplog.text
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowherd.leases.cancellation import NotCancelled
 from flowherd.ledger import Ledger
 from flowherd.link.link import LinkClosed
-from flowherd.link.messages import Asked, SupervisorState
+from flowherd.link.messages import Asked, Serves, SupervisorState
 from flowherd_supervisor.keeper import guard
 from flowherd_supervisor.keeper.event_stream import EventLog
 from flowherd_supervisor.keeper.routes import MAX_BODY, ORDERS, PAGES, Routes, consider
@@ -37,13 +38,20 @@ class Asking:
         self.board = StatusBoard(ledger, "http://engine:8080", "0.1.0", 1, time.monotonic())
         self.board.supervisor = told()
         self.orders: list[Message] = []
+        self.cancelled: list[tuple[str, bool]] = []
         self.gone = False
-        self.routes = Routes(ledger, self.board, EventLog(), self._ask)
+        self.routes = Routes(ledger, self.board, EventLog(), self._ask, self._cancel)
 
     def _ask(self, message: Message) -> None:
         if self.gone:
             raise LinkClosed("end of file")
         self.orders.append(message)
+
+    async def _cancel(self, activity_id: str, *, requeue: bool) -> str:
+        if self.gone:
+            raise NotCancelled("nobody holds it")
+        self.cancelled.append((activity_id, requeue))
+        return "done"
 
     async def __call__(
         self, way: str, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b""
@@ -86,7 +94,7 @@ async def test_s1_over_tcp_nobody_steers_whatever_the_method(asking: Asking, ord
     ("order", "body", "asked"),
     [
         ("scale", b'{"processes": 3}', Asked("scale", 3)),
-        ("restart", b"", Asked("restart")),
+        ("reload", b"", Asked("reload")),
         ("quiet", b"", Asked("quiet")),
         ("drain", b"{}", Asked("drain")),
         ("stacks", b"", Asked("stacks")),
@@ -116,7 +124,7 @@ async def test_s4_an_order_is_json_and_comes_from_no_page(
     asking: Asking, headers: dict[str, str], status: int
 ) -> None:
     """Faults S4: what a form of a page can send is refused also where pages cannot reach."""
-    assert (await asking("unix", "POST", "/api/restart", headers))[0] == status
+    assert (await asking("unix", "POST", "/api/reload", headers))[0] == status
     assert len(asking.orders) == (status == 202)
 
 
@@ -206,7 +214,7 @@ def test_s4_no_host_or_origin_makes_the_guard_fall_over(host: bytes, origin: byt
         ("resume", b"", told(), 200, "goes on already"),
         ("resume", b"", told(polling=False), 202, "goes on"),
         ("drain", b"", told(state="draining"), 200, "draining already"),
-        ("restart", b"", told(state="draining"), 409, "draining already"),
+        ("reload", b"", told(state="draining"), 409, "draining already"),
         ("scale", b'{"processes": 3}', told(state="finishing"), 409, "finishing already"),
         ("stacks", b"", told(state="draining"), 202, "to the log"),
         ("drain", b"", None, 503, "starting"),
@@ -230,7 +238,7 @@ async def test_a_body_without_end_is_not_read(asking: Asking) -> None:
 async def test_when_the_supervisor_is_gone_the_answer_says_so(asking: Asking) -> None:
     """The keeper outlives it by some seconds."""
     asking.gone = True
-    assert (await asking("unix", "POST", "/api/restart", JSON))[0] == 503
+    assert (await asking("unix", "POST", "/api/reload", JSON))[0] == 503
 
 
 async def test_every_page_answers_on_both_ways_and_what_is_none_is_not_found(asking: Asking) -> None:
@@ -243,3 +251,39 @@ async def test_every_page_answers_on_both_ways_and_what_is_none_is_not_found(ask
     assert (await asking("unix", "POST", "/api/status", JSON))[0] == 405
     assert (await asking("unix", "POST", "/api/nothing", JSON))[0] == 404
     assert (await asking("unix", "DELETE", "/api/status", JSON))[0] == 405
+
+
+async def test_a_reload_says_that_what_was_scaled_to_stays(asking: Asking) -> None:
+    """Nothing in the settings shows it."""
+    asking.board.supervisor = told(wanted=3, configured=2)
+    _, said = await asking("unix", "POST", "/api/reload", JSON)
+    assert said["note"].endswith("; the 3 processes that were scaled to stay")
+    asking.board.supervisor = told(wanted=2, configured=2)
+    _, said = await asking("unix", "POST", "/api/reload", JSON)
+    assert said["note"] == "replacing every process, one after the other"
+
+
+async def test_what_the_activities_take_can_be_asked_for(asking: Asking) -> None:
+    """For `flowherd submit`: a slip in a parameter's name is said before anything is queued."""
+    _, said = await asking("unix", "GET", "/api/activities")
+    assert (said["worker"], said["activities"], said["polled_s_ago"]) == (None, {}, None)
+    asking.board.serves = Serves("py-std", {"add": ("a", "b"), "any": None})
+    _, said = await asking("unix", "GET", "/api/activities")
+    assert (said["engine"], said["worker"]) == ("http://engine:8080", "py-std")
+    assert said["activities"] == {"add": ["a", "b"], "any": None}
+
+
+async def test_one_activity_is_cancelled_by_whoever_holds_the_leases(asking: Asking) -> None:
+    """While the supervisor drains, too: it is what a drain may wait for."""
+    asking.board.supervisor = told(state="draining")
+    status, said = await asking(
+        "unix", "POST", "/api/cancel", JSON, b'{"activity_id": "a-1", "requeue": true}'
+    )
+    assert (status, said, asking.orders) == (200, {"note": "done", "accepted": True}, [])
+    assert await asking("unix", "POST", "/api/cancel", JSON, b'{"activity_id": "a-2"}')
+    assert asking.cancelled == [("a-1", True), ("a-2", False)]
+    for body in (b"", b"{}", b'{"activity_id": 1}', b'{"activity_id": "a", "x": 1}'):
+        assert (await asking("unix", "POST", "/api/cancel", JSON, body))[0] == 422
+    asking.gone = True
+    status, said = await asking("unix", "POST", "/api/cancel", JSON, b'{"activity_id": "a-1"}')
+    assert (status, said["error"]) == (409, "nobody holds it")

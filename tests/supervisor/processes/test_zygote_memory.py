@@ -13,7 +13,7 @@ from flowherd import Registry
 from flowherd.transport.wire import Origin
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.ledger import Ledger, records_needed
-from flowherd.sdk.loading import LoadedApp
+from flowherd.execution.loading import LoadedApp
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.worker.attempts import Attempts
 from flowherd.worker.poller import Poller

@@ -15,9 +15,15 @@ kept: list[object] = []
 imported_by = os.getpid()
 sys.stdout.write("importing\n")  # one piece; where it stays in a buffer, a fork would copy it
 
+
+def refresh() -> None:
+    """A thread of the app's own."""
+    threading.Event().wait()
+
+
 match os.environ.get("PRELOAD_DOES"):
     case "thread":
-        threading.Thread(target=threading.Event().wait, name="pool-1", daemon=True).start()
+        threading.Thread(target=refresh, name="pool-1", daemon=True).start()
     case "socket":
         kept += [listener := socket.create_server(("127.0.0.1", 0))]
         kept += [socket.create_connection(listener.getsockname())]

@@ -228,6 +228,22 @@ async def test_hurry_lets_the_next_call_pass_at_once() -> None:
 
 
 @virtual_time
+async def test_hurry_begins_the_delays_anew() -> None:
+    """An engine that comes back within the last second of a drain was not asked again after the next failure."""
+    circuit = Circuit()
+    call = Calls(*[refused()] * 14)
+    for _ in range(12):
+        with pytest.raises(EngineUnavailable):
+            await circuit.through(call)
+    waiting = asyncio.create_task(until_done(circuit, call))
+    await asyncio.sleep(0)
+    circuit.hurry()
+    began = now()
+    assert await waiting == "done"
+    assert now() - began < 0.65
+
+
+@virtual_time
 async def test_a_waiting_call_that_is_cancelled_leaves_the_probe_to_the_next() -> None:
     circuit = Circuit()
     call = Calls(EngineUnavailable("status 503", retry_after_s=10.0))

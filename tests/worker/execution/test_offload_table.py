@@ -15,8 +15,8 @@ from runner_kit import Runner
 from flowherd import RegistryError
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.loading import load_app
 from flowherd.model import Completed
-from flowherd.sdk.loading import load_app
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 

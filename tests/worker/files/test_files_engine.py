@@ -81,7 +81,7 @@ async def test_f1_a_file_of_any_name_at_the_engine_is_stored_here_under_a_plain_
     """protocol.md §9.3: others name their files as they like; nothing is written outside the private folder."""
     import httpx
 
-    from flowherd.client.kruxia_files import FileReference
+    from flowherd.sdk.file_reference import FileReference
 
     async with httpx.AsyncClient(base_url=url) as http:
         sent = FileReference(WORKFLOW, "other", name)
@@ -160,7 +160,8 @@ async def test_f5_what_never_comes_whole_is_a_retryable_failure_without_a_file(s
     with pytest.raises(FileTransferFailed, match=f"download failed after {TRIES} tries") as caught:
         await scripted.context().download_file(REFERENCE)
     assert (caught.value.code, caught.value.retryable) == ("FILE_TRANSFER", True)
-    assert len(server.of("report.csv")) == TRIES
+    # a try on a connection that the server has just closed is one that it never sees
+    assert TRIES - 1 <= len(server.of("report.csv")) <= TRIES
     assert scripted.on_disk() == []
 
 

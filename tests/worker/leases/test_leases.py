@@ -406,3 +406,22 @@ async def test_a_record_that_is_gone_is_forgotten() -> None:
     await asyncio.sleep(0.3)
     assert host.keeper._heartbeats._watched == {}
     assert host.segment.states[0] == 0
+
+
+@virtual_time
+async def test_a_beat_under_way_does_not_give_back_what_was_cancelled_meanwhile() -> None:
+    """The engine answers 200 for a row that has failed: the verdict would be gone before the worker has read it."""
+    host = LeasedHost()
+    index, sequence = host.claim(3.0)
+    [record] = host.segment.records()
+    answered = asyncio.Event()
+
+    async def slowly(*_: object) -> Answer:
+        host.segment.judge(record, Standing.GONE, 0.0)
+        answered.set()
+        return Answer(Verdict.ACCEPTED)
+
+    host.engine.heartbeat = slowly  # type: ignore[method-assign]
+    await answered.wait()
+    await asyncio.sleep(0.1)
+    assert host.segment.standing(index, sequence) is Standing.GONE

@@ -33,6 +33,7 @@ from flowherd.link.messages import (
     decode_upward,
     encode,
     ready,
+    serves,
     stopped,
 )
 
@@ -101,6 +102,19 @@ def test_an_app_of_thousands_of_activities_can_say_that_it_is_ready() -> None:
     assert len(encode(sent)) <= MAX_BYTES
     assert 500 < len(sent.activities) < 5000
     assert ready("py", {"a": "loop"}) == Ready("py", {"a": "loop"})
+
+
+def test_what_thousands_of_activities_take_is_said_as_far_as_it_fits() -> None:
+    """Nobody who asks for the rest is told anything wrong: an activity that is not there is unknown."""
+    takes = {
+        f"activity-{number}": [f"parameter-{number}-{one}" for one in range(20)] for number in range(5000)
+    }
+    said = serves("\ud800", takes)
+    assert len(encode(said)) <= MAX_BYTES
+    assert 10 < len(said.takes) < 5000
+    assert said.takes["activity-7"] == tuple(sorted(takes["activity-7"]))
+    assert decode_upward(encode(said)) == decode_downward(encode(said)) == said
+    assert serves("py", {"any": None}).takes == {"any": None}
 
 
 def test_thousands_of_undelivered_results_do_not_keep_the_last_word_from_being_said() -> None:

@@ -119,3 +119,24 @@ def test_a_decorator_above_activity_is_a_part_of_the_handler(depth: int):
     assert definition is not None
     assert (definition.name, definition.timeout_s, definition.handler) == ("work", 7.0, handler)
     assert run_activity_sync(handler).output == {"cached": True}
+
+
+def awaited(function):
+    @functools.wraps(function)
+    async def call(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return call
+
+
+@pytest.mark.parametrize("offload", ["thread", "process", None])
+@pytest.mark.parametrize("decorate", [awaited, counted])
+def test_a_decorator_above_activity_leaves_the_offload_that_was_asked_for(offload, decorate):
+    """`offload="thread"` on a plain `def` looked like the default, and an `async def` around it ran on the loop."""
+
+    def plain(n: int = 1) -> int:
+        return n
+
+    decorated = decorate(activity(offload=offload)(plain))
+    beside = activity(offload=offload)(decorate(plain))
+    assert definition_of(decorated).mode is definition_of(beside).mode

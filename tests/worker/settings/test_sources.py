@@ -187,7 +187,8 @@ def test_s12_a_wrong_value_names_its_variable(name: str, monkeypatch: pytest.Mon
         ("poll_max = 1\npoll-max = 2", "flowherd.toml: poll-max: the same setting is there twice"),
         ("poll_max = ", "flowherd.toml: Invalid value (at end of document)"),
         ("[activities.add]\noffload = 'gpu'", "flowherd.toml: activities.add.offload: should be 'loop', "),
-        ("[activities.add]\nofload = 'loop'", "flowherd.toml: activities.add.ofload: Extra inputs are not"),
+        ("[activities.f]\nofload = 'x'", "flowherd.toml: activities.f: unknown key 'ofload': did you mean 'offload'?"),
+        ("[activities.f]\ncolour = 1", "flowherd.toml: activities.f: unknown key 'colour': flowherd config schema"),
         ("activities = 3", "flowherd.toml: activities: should be a valid dictionary"),
     ],
 )  # fmt: skip

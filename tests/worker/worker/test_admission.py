@@ -8,6 +8,7 @@ from attempts_kit import Table, an_activity
 from virtual_time import virtual_time
 
 from flowherd.execution.stepping import BLOCKER_S
+from flowherd.ledger import Cell
 from flowherd.worker.admission import COURTESY_S
 
 
@@ -94,4 +95,32 @@ async def test_what_waits_and_is_lost_is_forgotten() -> None:
     table.lose("new")
     await asyncio.sleep(COURTESY_S)
     assert running(table) == {"light"}
+    table.check()
+
+
+@virtual_time
+async def test_names_that_nobody_here_knows_are_not_remembered() -> None:
+    """They come from workflows: there may be a new one each time, for months."""
+    table = await met("work")
+    for number in range(50):
+        table.bring(an_activity(f"a-{number}", f"unknown {number}"))
+        await table.rest()
+    assert len(table.engine.of("fail")) == 50
+    assert table.attempts._table._admission._started == {"work"}
+
+
+@virtual_time
+async def test_nobody_else_gets_the_slot_of_what_still_waits_when_the_limit_falls() -> None:
+    """It begins later, and the host would run more than its budget."""
+    table = await met("work")
+    table.bring(an_activity("light"), an_activity("new", "fail"))
+    await table.rest()
+    table.attempts.resize(0)
+    promised = table.count(Cell.HELD)
+    await asyncio.sleep(COURTESY_S * 1.2)
+    assert running(table) == {"light", "new"}
+    assert promised == table.count(Cell.HELD) == 2
+    table.handlers.end("light")
+    await table.rest()
+    assert table.count(Cell.HELD) == 1
     table.check()

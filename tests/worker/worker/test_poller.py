@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.client.protocol import Batch
-from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ReplyTooLarge
+from flowherd.client.protocol import Batch, Undecodable
+from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ForeignReply, ReplyTooLarge
 from flowherd.ledger import Cell, Clock
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.poll_policy import LEAST, SOON_S
@@ -398,6 +398,27 @@ async def test_what_has_just_begun_takes_its_first_step_before_the_next_poll() -
 
 
 @virtual_time
+async def test_a_poll_that_gives_way_to_what_has_begun_is_not_made_once_there_is_a_pause() -> None:
+    polling = Polling(slots=2)
+    polling.engine.offer(an_activity())
+    await asyncio.sleep(1.0)
+    policy, before = polling.poller._policy, len(polling.polls)
+    next_at = policy.next_at
+
+    def pausing(now: float, *, is_roomy: bool) -> float:
+        at = next_at(now, is_roomy=is_roomy)
+        if at <= now:
+            asyncio.get_running_loop().call_soon(polling.poller.set_mode, Mode.QUIET)
+        return at
+
+    policy.next_at = pausing  # type: ignore[method-assign]
+    await asyncio.sleep(60.0)
+    assert polling.poller._mode is Mode.QUIET
+    assert len(polling.polls) == before
+    polling.task.cancel()
+
+
+@virtual_time
 async def test_stopping_is_final() -> None:
     polling = Polling()
     polling.poller.set_mode(Mode.STOPPING)
@@ -432,3 +453,34 @@ async def test_the_fill_ratio_follows_how_much_of_what_was_asked_for_came() -> N
     assert fill[1] > 0.0
     assert fill[2] < fill[1]
     polling.task.cancel()
+
+
+@virtual_time
+async def test_no_acknowledgement_is_missed_where_two_rounds_of_the_loop_have_the_same_time() -> None:
+    """As on uvloop, whose clock counts milliseconds; a poller with nothing else to wait for slept for ever."""
+    polling = Polling(slots=1, records=1)
+    answered = asyncio.Event()
+    polling.engine.script("complete", answered.wait)
+    polling.engine.offer(an_activity("a-1"))
+    polling.table.handlers.end("a-1")
+    await asyncio.sleep(1.0)
+    polling.engine.offer(an_activity("a-2"))
+    polling.poller.acknowledged()
+    await polling.table.rest()
+    answered.set()
+    await asyncio.sleep(10.0)
+    assert polling.table.handlers.running["a-2"] == 1
+
+
+@virtual_time
+async def test_activities_that_cannot_be_run_fill_the_memory_no_more_than_others_do() -> None:
+    """A broken queue that is handed out as fast as it is asked for, while a proxy takes no failure."""
+    polling = Polling(slots=2)
+    polling.engine.offer(*(Undecodable(f"bad-{n}", "", "activity_name is not a string") for n in range(200)))
+    polling.engine.script("fail", *[ForeignReply("status 404: no", 404)] * 400)
+    await asyncio.sleep(60.0)
+    assert 8 <= polling.table.attempts._table._rejecting <= 10
+    polling.engine._scripts.clear()
+    await asyncio.sleep(60.0)
+    assert len({call.activity_id for call in polling.engine.of("fail")}) == 200
+    assert polling.table.attempts._table.is_clear

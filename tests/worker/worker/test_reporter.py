@@ -255,3 +255,92 @@ async def test_calls_ended_waits_for_calls_and_not_for_the_circuit() -> None:
     assert now() - begun < 0.001
     assert not delivery.done()
     delivery.cancel()
+
+
+def cancel_senders(reporter: Reporter) -> None:
+    for task in list(reporter._tasks._tasks):
+        task.cancel()
+
+
+@pytest.mark.parametrize("size", [1, 64 << 10])
+@virtual_time
+async def test_senders_that_somebody_cancels_are_replaced_and_lose_no_outcome(size: int) -> None:
+    """Such as an app that ends all tasks it finds."""
+    sender = Sender()
+    sender.reporter = Reporter(sender.engine, sender.circuit, deadline_s=30.0, senders=2)
+    outcome = Completed(b'{"n":"%b"}' % (b"x" * size))
+    for _ in range(4):
+        sender.engine.script("complete", *[hang_until(asyncio.Event())] * 2)
+        deliveries = [asyncio.ensure_future(sender.deliver(outcome)) for _ in range(3)]
+        await asyncio.sleep(1.0)
+        sender.engine._scripts.clear()
+        cancel_senders(sender.reporter)
+        assert await asyncio.gather(*deliveries) == [Delivered.ACCEPTED] * 3
+        cancel_senders(sender.reporter)
+        await asyncio.sleep(0)
+
+
+@virtual_time
+async def test_a_call_whose_sender_is_cancelled_may_have_arrived() -> None:
+    sender = Sender()
+    sender.engine.script("fail", hang_until(asyncio.Event()), Verdict.GONE)
+    delivery = asyncio.ensure_future(sender.deliver(FAILED))
+    await asyncio.sleep(1.0)
+    cancel_senders(sender.reporter)
+    assert await delivery is Delivered.ACCEPTED
+
+
+@virtual_time
+async def test_a_closed_reporter_lets_calls_end_and_makes_no_other_and_has_no_tasks_then() -> None:
+    """A task that is still there when its worker is forgotten is a complaint of asyncio's in the log."""
+    sender, answered = Sender(), asyncio.Event()
+    sender.engine.script("complete", Verdict.ACCEPTED, hang_until(answered, then=IN_DOUBT))
+    assert await sender.deliver() is Delivered.ACCEPTED
+    deliveries = [asyncio.ensure_future(sender.deliver()) for _ in range(2)]
+    await asyncio.sleep(1.0)
+    sender.reporter.close()
+    await asyncio.sleep(1.0)
+    assert len(sender.reporter._tasks._tasks) == 1
+    answered.set()
+    await asyncio.sleep(1.0)
+    assert not sender.reporter._tasks._tasks
+    assert len(sender.engine.calls) == 3
+    for delivery in deliveries:
+        delivery.cancel()
+
+
+@virtual_time
+async def test_a_conflict_is_real_when_only_a_call_under_another_worker_id_was_in_doubt() -> None:
+    """The doubt ends with the worker_id it was about."""
+    sender = Sender()
+    sender.engine.script("fail", IN_DOUBT, Verdict.GONE)
+    delivery = asyncio.create_task(sender.deliver(FAILED))
+    await sender.engine.until(lambda engine: bool(engine.calls))
+    sender.worker_id = "w-2"
+    assert await delivery is Delivered.GONE
+
+
+@virtual_time
+async def test_a_conflict_about_the_failure_that_replaces_an_output_in_doubt_is_real() -> None:
+    sender = Sender()
+    sender.engine.script("complete", IN_DOUBT, Verdict.REFUSED)
+    sender.engine.script("fail", Verdict.GONE)
+    assert await sender.deliver() is Delivered.GONE
+
+
+@virtual_time
+async def test_the_failure_that_replaces_a_large_output_waits_for_no_other_large_one() -> None:
+    sender, over = Sender(), asyncio.Event()
+    large = Completed(b'{"n":"%b"}' % (b"x" * (64 << 10)))
+
+    async def refused() -> Verdict:
+        await asyncio.sleep(0.1)
+        return Verdict.REFUSED
+
+    sender.engine.script("complete", refused, hang_until(over))
+    first, second = (asyncio.create_task(sender.deliver(large)) for _ in range(2))
+    await asyncio.sleep(1.0)
+    assert first.done()
+    assert first.result() is Delivered.REPLACED
+    over.set()
+    assert await second is Delivered.ACCEPTED

@@ -11,7 +11,7 @@ from virtual_time import now, virtual_time
 
 from flowherd.client.circuit import Circuit
 from flowherd.client.protocol import Answer, Verdict
-from flowherd.errors import CallTooSlow, EngineError, EngineUnavailable, ForeignReply
+from flowherd.errors import CallTooSlow, EngineError, EngineMisconfigured, EngineUnavailable, ForeignReply
 from flowherd.model import Completed, Failed
 from flowherd.testing import FakeEngine
 from flowherd.worker.delivery import FAIL_TRIES, Delivered, Delivery
@@ -101,6 +101,31 @@ async def test_a_proxys_answer_counts_once_it_has_been_given_for_as_long_as_the_
 
 
 @virtual_time
+async def test_the_failure_that_replaces_an_output_outlives_a_proxy_for_as_long_again() -> None:
+    sender = Sender()
+    sender.answer("complete", foreign(413))
+    sender.answer("fail", foreign(404))
+    delivery = sender.post()
+    await asyncio.sleep(2 * LIMIT_S - 15.0)
+    assert not delivery.done()
+    sender.engine._scripts.clear()
+    assert await delivery is Delivered.REPLACED
+
+
+@virtual_time
+async def test_a_short_pause_ends_before_a_long_one_that_began_earlier() -> None:
+    sender = Sender()
+    sender.answer("complete", foreign(404))
+    sender.post(id_="old")
+    await asyncio.sleep(60.0)
+    tries = len(sender.engine.calls)
+    await sender.engine.until(lambda engine: len(engine.calls) > tries)
+    sender.post(id_="new")
+    await asyncio.sleep(0.5)
+    assert [call.activity_id for call in sender.engine.calls].count("new") >= 3
+
+
+@virtual_time
 async def test_the_engines_own_413_ends_at_once() -> None:
     """E27: it will never take these bytes."""
     sender, began = Sender(), now()
@@ -163,6 +188,85 @@ async def test_a_hurried_gate_ends_the_pause_of_a_delivery_of_its_own() -> None:
     sender.reporter.hurry()
     assert await delivery is Delivered.ACCEPTED
     assert now() == began
+
+
+BROKEN, FORBIDDEN = EngineUnavailable("status 500", in_doubt=True), EngineMisconfigured("status 403")
+
+
+async def deliver_beside(sender: Sender, error: EngineError, seconds: float) -> float:
+    """Delivers others while the engine answers one outcome with that error; the longest that one of them took."""
+    complete, longest_s, number = sender.engine.complete, 0.0, 0
+
+    async def complete_others(activity_id: str, body: bytes, deadline_s: float) -> Answer:
+        answer = await complete(activity_id, body, deadline_s)
+        if activity_id == "never":
+            raise error
+        return answer
+
+    sender.engine.complete = complete_others  # type: ignore[method-assign]
+    sender.post(id_="never")
+    until = now() + seconds
+    while (began := now()) < until:
+        number += 1
+        assert await sender.post(id_=f"a-{number}") is Delivered.ACCEPTED
+        longest_s = max(longest_s, now() - began)
+        await asyncio.sleep(0.02)
+    return longest_s
+
+
+@pytest.mark.parametrize("error", [BROKEN, FORBIDDEN], ids=["500", "403"])
+@virtual_time
+async def test_an_outcome_that_the_engine_never_takes_waits_alone_and_says_so_once(
+    error: EngineError,
+) -> None:
+    """Its tries closed the circuit again and again, for 30 s each where a proxy answered 403."""
+    sender = Sender()
+    with capture_logs() as logs:
+        longest_s = await deliver_beside(sender, error, 100.0)
+    tries = sum(call.activity_id == "never" for call in sender.engine.calls)
+    assert longest_s < 0.5
+    assert 10 < tries < 50
+    said = [entry["event"] for entry in logs if entry["log_level"] != "debug"]
+    assert len(said) < 10
+    assert said.count("outcome_not_taken_yet") == 1
+
+
+@virtual_time
+async def test_a_403_about_one_output_alone_is_a_verdict_in_the_end() -> None:
+    """N7: a firewall before the engine that dislikes its bytes; all others pass."""
+    sender = Sender()
+    await deliver_beside(sender, FORBIDDEN, LIMIT_S + 25.0)
+    (body,) = (call.body for call in sender.engine.of("fail"))
+    assert (body["error"]["code"], body["error"]["retryable"]) == ("INVALID_OUTPUT", False)
+
+
+@virtual_time
+async def test_a_failure_outlives_a_wrong_url_too() -> None:
+    """E10: nothing is in doubt, and it lasts until somebody corrects it."""
+    sender = Sender()
+    sender.answer("fail", FORBIDDEN, 2 * FAIL_TRIES)
+    assert await sender.post(FAILED) is Delivered.ACCEPTED
+
+
+@virtual_time
+async def test_a_403_about_everything_is_no_verdict_about_any_output() -> None:
+    """E10: a wrong URL, and a computed success outlives it."""
+    sender = Sender()
+    sender.answer("complete", FORBIDDEN)
+    delivery = sender.post()
+    await asyncio.sleep(10 * LIMIT_S)
+    assert not delivery.done()
+    assert sender.engine.of("fail") == []
+
+
+def test_an_engine_that_asks_for_a_pause_asks_everybody_for_it() -> None:
+    """E7: also one that has taken other outcomes since."""
+    busy = EngineUnavailable("status 429", retry_after_s=20.0)
+    delivery = Delivery("a-1", lambda: "w-1", DONE, lambda _: None)
+    assert not delivery.is_to_blame(BROKEN, successes=1)
+    assert not delivery.is_to_blame(busy, successes=2)
+    assert delivery.is_to_blame(BROKEN, successes=3)
+    assert not delivery.is_to_blame(BROKEN, successes=3)
 
 
 def waits_for(event: asyncio.Event) -> Callable[[], Awaitable[None]]:

@@ -263,3 +263,16 @@ async def test_no_call_is_cancelled_while_there_is_time(verb: str) -> None:
     rig.worker.release(0.8)
     await rig.stopped()
     assert ended == ["answered"]
+
+
+@virtual_time
+async def test_a_worker_that_has_ended_leaves_no_task_behind() -> None:
+    """Its process may live on for a while, and asyncio complains about tasks that are forgotten."""
+    before = asyncio.all_tasks()
+    rig = Rig()
+    await rig.begin("a-1", "a-2")
+    rig.worker.drain(30.0)
+    rig.handlers.end("a-1", "a-2")
+    await rig.stopped()
+    await asyncio.sleep(0.1)
+    assert asyncio.all_tasks() == before

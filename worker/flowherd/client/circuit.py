@@ -37,7 +37,10 @@ class Circuit:
 
     An error that says something about its call alone (`EngineError.is_of_the_call`) neither closes nor opens it.
 
-    `failures` counts failures in a row; calls that were under way together count once.
+    Attributes:
+        failures: in a row; calls that were under way together count once.
+        successes: calls that have ever succeeded.
+
     """
 
     def __init__(self, backoff: Backoff | None = None, rng: random.Random | None = None) -> None:
@@ -48,7 +51,7 @@ class Circuit:
         self._reopens_at = 0.0
         self._closed_at = 0.0
         self._trouble: type[EngineError] | None = None
-        self.failures = 0
+        self.failures = self.successes = 0
 
     def __repr__(self) -> str:
         return f"<Circuit [{self.failures} failures in a row]>" if self.failures else "<Circuit [open]>"
@@ -70,8 +73,9 @@ class Circuit:
         return await self._attempt(call, *arguments)
 
     def hurry(self) -> None:
-        """Lets the next call pass at once: there is no time left to wait."""
+        """Lets the next call pass at once and begins the delays anew: there is no time left to wait."""
         self._reopens_at = 0.0
+        self.failures = min(self.failures, 1)
         self._hurried.set()
 
     async def _pause(self, delay_s: float) -> None:
@@ -93,6 +97,7 @@ class Circuit:
             if self.failures == failures_before and not error.is_of_the_call:
                 self._close(error)
             raise
+        self.successes += 1
         if self.failures:
             self._open()
         return result

@@ -77,9 +77,11 @@ class Limits:
             self._timer = asyncio.get_running_loop().call_later(min(delays), self.proceed)
 
     def _proceed_with(self, name: str) -> NotNow | None:
-        """Begins in order; what follows when there is no permit left, None when nobody waits any more."""
-        queue = self._queues.get(name)
-        while queue is not None and queue.waiting:
+        """Begins in order; what follows when there is no permit left, None when nobody waits any more.
+
+        What cannot begin may end at once, and others of its name come: the queue can be another one after each.
+        """
+        while (queue := self._queues.get(name)) is not None and queue.waiting:
             attempt, begin = queue.waiting[0]
             if attempt.may_begin:
                 match self._permits.take(name, queue.limit):

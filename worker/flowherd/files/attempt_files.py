@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-import os
 import re
 import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowherd.client.kruxia_files import FileReference
 from flowherd.errors import FileTransferFailed, InvalidFile
 from flowherd.files.file_ends import Incoming, Outgoing, storage_errors
 from flowherd.files.file_loop import FileLoop
-from flowherd.files.file_names import default_upload_name, local_name, upload_name
 from flowherd.files.scratch import GivenFolder, Scratch, remove
+from flowherd.sdk.file_names import default_upload_name, local_name, upload_name
+from flowherd.sdk.file_reference import FileReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -228,11 +227,3 @@ async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in doomed:
         task.cancel()
     await asyncio.gather(*doomed, return_exceptions=True)
-
-
-def local_path(path: str | os.PathLike[str]) -> Path:
-    """The path as the handler meant it, whatever the working directory is later."""
-    try:
-        return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a symlink, which F3 forbids
-    except (TypeError, ValueError):
-        raise InvalidFile("path should be a string or a Path") from None

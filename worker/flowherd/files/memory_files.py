@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowherd.client.kruxia_files import FileReference
 from flowherd.errors import FileMissing
 from flowherd.files.file_ends import CHUNK_BYTES
+from flowherd.sdk.file_reference import FileReference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,9 +31,9 @@ from flowherd.transport.transport import Reply, new_client, read_capped
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from flowherd.client.kruxia_files import FileReference
     from flowherd.client.tokens import TokenSource
     from flowherd.files.file_ends import Incoming, Outgoing
+    from flowherd.sdk.file_reference import FileReference
 
 MOST_TRANSFERS = 4
 TRIES = 4

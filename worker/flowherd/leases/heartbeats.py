@@ -232,6 +232,8 @@ class Heartbeats:
             return
         if present.claim is Claim.CRASHED:
             return  # its settlement has the last word
+        if segment.standing(record.index, record.sequence) is Standing.GONE:
+            return  # it was cancelled while the beat was under way
         if answer.verdict is Verdict.ACCEPTED:
             segment.judge(record, Standing.GOOD, asked_at)
             return

@@ -11,6 +11,7 @@ from flowherd.client.kruxia import connect
 from flowherd.client.token_refresh import TokenKeeping
 from flowherd.client.tokens import HostTokens
 from flowherd.leases import heartbeats, settlement
+from flowherd.leases.cancellation import Canceller
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.tasks import Tasks
 from flowherd.transport.transport import new_client
@@ -58,6 +59,7 @@ class Keep:
         self._beating = connect(config, tokens, connections=heartbeats.PLACES)
         self._settling = connect(config, tokens, connections=settlement.PLACES)
         self._leases = LeaseKeeper(self._beating, self._settling, ledger, config, wakeups.wake)
+        self._canceller = Canceller(self._settling, ledger, wakeups.wake, deadline_s=config.call_deadline_s)
         self._tasks = Tasks()
         self._work: list[asyncio.Task[None]] = []
         self.woken = self._leases.woken
@@ -81,6 +83,10 @@ class Keep:
         self.woken.set()
         if self._token is not None:
             self._token.woken.set()
+
+    async def cancel(self, activity_id: str, *, requeue: bool) -> str:
+        """`Canceller.cancel`."""
+        return await self._canceller.cancel(activity_id, requeue=requeue)
 
     async def settle_rest(self, within_s: float) -> None:
         """The last minute: lets the scan settle all ended segments, at most for so many seconds."""

@@ -14,7 +14,7 @@ T = TypeVar("T")
 MAX_BYTES = 64 * 1024
 _MESSAGE_CHARS, _REPORT_CHARS = 2_000, 8_000  # fits even when each takes the six bytes of an escape
 _NOTE_CHARS = 500
-_MOST_HAZARDS, _HAZARD_CHARS = 8, 100
+_MOST_HAZARDS, _HAZARD_CHARS = 8, 200
 _LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left out
 
 
@@ -34,6 +34,16 @@ class Ready(Message, frozen=True):
     worker_type: str = ""
     activities: dict[str, str] = {}
     hazards: tuple[str, ...] = ()
+
+
+class Serves(Message, frozen=True):
+    """Follows a Ready of whoever has imported the app: the parameters that each activity takes, None for any.
+
+    The supervisor passes it on to the keeper.
+    """
+
+    worker_type: str
+    takes: dict[str, tuple[str, ...] | None]
 
 
 class BootFailed(Message, frozen=True):
@@ -58,7 +68,7 @@ class CredentialsRefused(Message, frozen=True):
 
 
 class Asked(Message, frozen=True):
-    """The keeper was asked over its socket to `scale`, `restart`, `quiet`, `resume`, `drain` or for `stacks`."""
+    """The keeper was asked over its socket to `scale`, `reload`, `quiet`, `resume`, `drain` or for `stacks`."""
 
     order: str
     processes: int = 0
@@ -186,7 +196,10 @@ class IsolateReaped(Message, frozen=True):
 
 
 class SupervisorState(Message, frozen=True):
-    """To the keeper, for `status`: what only the supervisor knows; `threads`: all workers share one process."""
+    """To the keeper, for `status`: what only the supervisor knows.
+
+    `threads`: all workers share one process. `configured`: how many the settings ask for, where `wanted` was scaled to.
+    """
 
     state: str
     wanted: int
@@ -196,6 +209,7 @@ class SupervisorState(Message, frozen=True):
     polling: bool = True
     most: int = 0
     threads: bool = False
+    configured: int = 0
 
 
 class Noted(Message, frozen=True):
@@ -215,9 +229,10 @@ class Finish(Message, frozen=True):
 
 FromWorker = NeedIsolate | StopIsolate | KillIsolate
 FromZygote = Forked | ForkFailed
-Upward = Ready | BootFailed | Stopped | CredentialsRefused | Asked | FromWorker | FromZygote
+Upward = Ready | Serves | BootFailed | Stopped | CredentialsRefused | Asked | FromWorker | FromZygote
 ToWorker = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded
-Downward = ToWorker | Fork | WatchChild | WatchIsolate | IsolateReaped | SupervisorState | Noted | Finish
+ToKeeper = WatchChild | WatchIsolate | IsolateReaped | SupervisorState | Serves | Noted | Finish
+Downward = ToWorker | Fork | ToKeeper
 
 _encoder = msgspec.json.Encoder()
 _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)
@@ -246,6 +261,18 @@ def ready(worker_type: str, activities: Mapping[str, str], hazards: Iterable[str
     named = {sendable(name): mode for name, mode in activities.items()}
     found = tuple(sendable(hazard[:_HAZARD_CHARS]) for hazard in islice(hazards, _MOST_HAZARDS))
     return Ready(sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)}, found)
+
+
+def serves(worker_type: str, takes: Mapping[str, Iterable[str] | None]) -> Serves:
+    """A Serves with as many activities as fit."""
+    room = _LISTED_BYTES
+    kept: dict[str, tuple[str, ...] | None] = {}
+    for name, taken in takes.items():
+        listed = None if taken is None else tuple(map(sendable, sorted(taken)))
+        room -= len(_encoder.encode({sendable(name): listed}))
+        if room >= 0:
+            kept[sendable(name)] = listed
+    return Serves(sendable(worker_type), kept)
 
 
 def stopped(released: int, undelivered: Iterable[str]) -> Stopped:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
 import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import AppImportError, ConfigurationError
+from flowherd.execution.loading import LoadedApp, choose_worker_type, load_app
 from flowherd.exits import Exit
 from flowherd.link.messages import BootFailed, boot_failed
-from flowherd.sdk.loading import LoadedApp, choose_worker_type, load_app
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,10 @@ def load(
 
     """
     try:
-        whole = load_app(app, app_dir)
+        try:
+            whole = load_app(app, app_dir)
+        finally:
+            faulthandler.cancel_dump_traceback_later()  # whoever has made this process watches its import
         chosen = whole.for_type(choose_worker_type(whole, worker_type))
         return replace(whole, registry=chosen.configured(activities))
     except ConfigurationError as error:

@@ -22,12 +22,13 @@ from flowherd.link.messages import (
     SetSlots,
     decode_downward,
 )
-from flowherd.process.stacks import dump_tasks, dump_threads
+from flowherd.process.stacks import dump_activities, dump_tasks, dump_threads
 from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from flowherd.ledger import Segment
     from flowherd.worker.worker import Worker
 
 ORPHAN_RELEASE_S = 2.0  # the supervisor is gone: give everything back (faults.md P1)
@@ -38,10 +39,17 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class CommandReader:
-    """Reads the link in a thread of its own, so that a blocked loop cannot miss the end of the supervisor."""
+    """Reads the link in a thread of its own, so that a blocked loop cannot miss the end of the supervisor.
 
-    def __init__(self, link: Link) -> None:
+    Args:
+        link: to the supervisor.
+        segments: of the workers in this process, for `ctl stacks`.
+
+    """
+
+    def __init__(self, link: Link, segments: Sequence[Segment] = ()) -> None:
         self._link = link
+        self._segments = segments
         self._lock = threading.Lock()
         self._early: list[Downward] = []
         self._deliver: Callable[[Downward], None] | None = None
@@ -59,6 +67,7 @@ class CommandReader:
 
     def _order(self, message: Downward) -> None:
         if isinstance(message, DumpStacks):
+            dump_activities(log, self._segments)
             dump_threads(log)  # from this thread: a blocked loop is what one wants to see
         with self._lock:
             if self._deliver is None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 from flowherd.execution.lifespan import LEAVE_S, enter
+from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.exits import Exit
 from flowherd.leases.keep import Keep
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.build import BuiltWorker, WorkerPlace
-from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.settings.checks import cautions, choose_sizes
 from flowherd.tasks import start_thread
 from flowherd.telemetry.start import begin_tracing, end_tracing

@@ -1,47 +1,75 @@
-"""Writes what every thread and task of this process is doing to the log; it changes nothing."""
+"""Writes what this process is doing to the log: its activities, then every thread and task; it changes nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from flowherd.process.user_frames import innermost
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from structlog.stdlib import BoundLogger
+
+    from flowherd.ledger import Segment
+    from flowherd.process.user_frames import Place
 
 _FRAMES = 25
 
 
-def dump_threads(log: BoundLogger) -> None:
-    """Logs a record for each thread, also while another thread blocks the loop."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to see other threads
+def dump_activities(log: BoundLogger, segments: Iterable[Segment]) -> None:
+    """Logs a record for each activity whose handler runs, the oldest first."""
+    now = time.monotonic()
+    running = [record for segment in segments for record in segment.records() if record.is_at_work]
+    for record in sorted(running, key=lambda one: one.started_at):
         log.info(
-            "stack_of_thread",
-            thread=names.get(ident, str(ident)),
-            stack=_lines(traceback.extract_stack(frame)),
+            "activity_at_work",
+            activity_name=record.name,
+            activity_id=record.activity_id,
+            for_s=round(now - record.started_at, 1),
         )
 
 
+def dump_threads(log: BoundLogger) -> None:
+    """Logs a record for each thread, also while another thread blocks the loop; those in users' code first."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    found = [
+        (names.get(ident, str(ident)), _places(traceback.extract_stack(frame)))
+        for ident, frame in sys._current_frames().items()  # noqa: SLF001 - the documented way to see other threads
+    ]
+    _say(log, "stack_of_thread", "thread", found)
+
+
 def dump_tasks(log: BoundLogger) -> None:
-    """Logs a record for each task of the running loop, down to what it waits in."""
-    for task in asyncio.all_tasks():
-        log.info("stack_of_task", task=task.get_name(), stack=_waiting_in(task.get_coro()))
+    """Logs a record for each task of the running loop, down to what it waits in; those in users' code first."""
+    found = [(task.get_name(), _waiting_in(task.get_coro())) for task in asyncio.all_tasks()]
+    _say(log, "stack_of_task", "task", found)
 
 
-def _waiting_in(coroutine: Any) -> list[str]:
+def _say(log: BoundLogger, event: str, kind: str, found: Iterable[tuple[str, Sequence[Place]]]) -> None:
+    """Each with the user's innermost line as `at`, if it has one; a task of a handler has its activity's name."""
+    placed = [(innermost(reversed(places), only_users=True), name, places) for name, places in found]
+    for at, name, places in sorted(placed, key=lambda one: not one[0]):
+        where = {"at": at} if at else {}
+        log.info(event, **{kind: name}, **where, stack=[f"{file}:{line} {of}" for file, line, of in places])
+
+
+def _waiting_in(coroutine: Any) -> list[Place]:
     """A task's own frame and those it waits in, outermost first: `Task.get_stack` shows the outermost alone."""
-    lines: list[str] = []
-    while coroutine is not None and len(lines) < _FRAMES:
+    places: list[Place] = []
+    while coroutine is not None and len(places) < _FRAMES:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         if frame is not None:
-            lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}")
+            places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-    return lines
+    return places
 
 
-def _lines(stack: traceback.StackSummary) -> list[str]:
+def _places(stack: traceback.StackSummary) -> list[Place]:
     """The innermost frames, outermost first, short enough for one log line."""
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in stack[-_FRAMES:]]
+    return [(frame.filename, frame.lineno or 0, frame.name) for frame in stack[-_FRAMES:]]

@@ -38,6 +38,7 @@ from flowherd.process.worker_process import (
     ready_of,
     refuse,
     send_last,
+    serves_of,
 )
 from flowherd.tasks import start_thread
 from flowherd.telemetry.start import begin_tracing, end_tracing
@@ -87,7 +88,7 @@ def main(setups: Sequence[ChildSetup], link: Link) -> int:
     first = setups[0]
     logs.name_process(process=first.index)
     os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
-    orders = CommandReader(link)
+    orders = CommandReader(link, [setup.segment for setup in setups])
     orders.start()
     with gil_watched():
         loaded = first.loaded or load(first.app, first.app_dir, first.worker_type, first.activities)
@@ -149,6 +150,8 @@ class _Crew:
         """Nothing is claimed before all could be ready: else a start-up that fails would strand it."""
         orders.serve(self._deliver)
         self._link.send(ready_of(self._registry, self._setups[0]))
+        if self._setups[0].loaded is None:
+            self._link.send(serves_of(self._registry, self._setups[0]))
         for one in self._up.values():
             one.loop.call_soon_threadsafe(one.may_begin.set)
 

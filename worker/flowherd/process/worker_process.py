@@ -19,7 +19,7 @@ from flowherd.exits import Exit
 from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
-from flowherd.link.messages import BootFailed, Message, boot_failed, ready
+from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves
 from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.boot import load
 from flowherd.process.build import BuiltWorker, WorkerPlace
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from flowherd.execution.environment import Tracing
+    from flowherd.execution.loading import LoadedApp
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
-    from flowherd.link.messages import Downward, Ready, Stopped
-    from flowherd.sdk.loading import LoadedApp
+    from flowherd.link.messages import Downward, Ready, Serves, Stopped
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 
@@ -87,7 +87,7 @@ def main(setup: ChildSetup, link: Link) -> int:
     logs.name_process(process=setup.index)
     os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
-    orders = CommandReader(link)
+    orders = CommandReader(link, [setup.segment])
     orders.start()
     loaded: LoadedApp | BootFailed | None = setup.loaded
     if loaded is None:
@@ -154,6 +154,16 @@ def ready_of(registry: Registry, setup: ChildSetup) -> Ready:
     )
 
 
+def serves_of(registry: Registry, setup: ChildSetup) -> Serves:
+    """The message of a process that has imported the app: the parameters of its activities."""
+    return serves(_worker_type(registry, setup), taken_by(registry))
+
+
+def taken_by(registry: Registry) -> dict[str, frozenset[str] | None]:
+    """The parameters that each activity takes, None for any."""
+    return {definition.name: definition.binding.taken for definition in registry}
+
+
 def _worker_type(registry: Registry, setup: ChildSetup) -> str:
     return registry.worker_type or setup.config.worker_type
 
@@ -173,6 +183,8 @@ async def _work(
 
     orders.serve(deliver)
     link.send(ready_of(registry, setup))
+    if setup.loaded is None:
+        link.send(serves_of(registry, setup))
     try:
         return await worker.run()
     finally:

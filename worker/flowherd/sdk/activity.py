@@ -26,47 +26,6 @@ class Mode(Enum):
     PROCESS = "process"
 
 
-@dataclass(frozen=True)
-class ActivityDefinition:
-    """An activity and how it is run.
-
-    Attributes:
-        name: what the engine calls it.
-        handler: called with what `binding` makes of parameters and context.
-        mode: where it runs.
-        timeout_s: seconds an attempt may take, None for the engine's or the worker's limit.
-        max_memory_mb: what its isolate may have in RAM, None for no limit.
-        max_concurrent: attempts of it that may run at the same time on this host, None for no limit.
-        worker_type: the only worker type that serves it, None for any.
-        is_async: whether calling the handler returns an awaitable.
-        origin: `function, file:line`, for messages.
-
-    """
-
-    name: str
-    handler: Callable[..., Any] = field(repr=False)
-    mode: Mode
-    timeout_s: float | None = None
-    max_concurrent: int | None = None
-    max_memory_mb: int | None = None
-    worker_type: str | None = None
-    is_async: bool = True
-    origin: str = ""
-
-    @cached_property
-    def binding(self) -> Binding:
-        """The way parameters become arguments; made once, when every name the annotations use exists.
-
-        Raises:
-            RegistryError: for a signature no activity can be called with.
-
-        """
-        try:
-            return Binding.of(self.handler)
-        except RegistryError as exc:
-            raise RegistryError(f"activity {self.name!r} ({self.origin}): {exc}") from exc
-
-
 class ActivityOptions(TypedDict, total=False):
     """The options of `@activity(…)`.
 
@@ -92,6 +51,49 @@ class ActivityOptions(TypedDict, total=False):
     worker: str | None
 
 
+@dataclass(frozen=True)
+class ActivityDefinition:
+    """An activity and how it is run.
+
+    Attributes:
+        name: what the engine calls it.
+        handler: called with what `binding` makes of parameters and context.
+        mode: where it runs.
+        timeout_s: seconds an attempt may take, None for the engine's or the worker's limit.
+        max_memory_mb: what its isolate may have in RAM, None for no limit.
+        max_concurrent: attempts of it that may run at the same time on this host, None for no limit.
+        worker_type: the only worker type that serves it, None for any.
+        is_async: whether calling the handler returns an awaitable.
+        origin: `function, file:line`, for messages.
+        options: what its decorator was given.
+
+    """
+
+    name: str
+    handler: Callable[..., Any] = field(repr=False)
+    mode: Mode
+    timeout_s: float | None = None
+    max_concurrent: int | None = None
+    max_memory_mb: int | None = None
+    worker_type: str | None = None
+    is_async: bool = True
+    origin: str = ""
+    options: ActivityOptions = field(default_factory=ActivityOptions, repr=False, compare=False)
+
+    @cached_property
+    def binding(self) -> Binding:
+        """The way parameters become arguments; made once, when every name the annotations use exists.
+
+        Raises:
+            RegistryError: for a signature no activity can be called with.
+
+        """
+        try:
+            return Binding.of(self.handler)
+        except RegistryError as exc:
+            raise RegistryError(f"activity {self.name!r} ({self.origin}): {exc}") from exc
+
+
 def define(handler: Any, **options: Unpack[ActivityOptions]) -> ActivityDefinition:
     """Checks a function, a callable or an object with `name` and `execute`, and describes it.
 
@@ -108,6 +110,7 @@ def define(handler: Any, **options: Unpack[ActivityOptions]) -> ActivityDefiniti
         mode=Mode.LOOP if is_async else Mode.THREAD,
         is_async=is_async,
         origin=where,
+        options=options,
     )
     return adjusted(plain, options)
 

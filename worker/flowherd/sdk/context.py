@@ -8,10 +8,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import LeaseLost
-from flowherd.files.checkpoints import AsyncCheckpoints, SyncCheckpoints
-from flowherd.files.file_context import AsyncFileContext, SyncFileContext
 from flowherd.model import Usage
+from flowherd.sdk.checkpoints import AsyncCheckpoints, SyncCheckpoints
 from flowherd.sdk.costs import Money, checked_cost
+from flowherd.sdk.file_context import AsyncFileContext, SyncFileContext
 from flowherd.sdk.masked_lines import masked_line
 from flowherd.sdk.run_state import CancelReason, RunState
 from flowherd.sdk.streams import SyncTokenStream, TokenStream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from difflib import get_close_matches
 from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
 
@@ -21,6 +22,21 @@ CONFIGURABLE = frozenset({"offload", "timeout_s", "max_concurrent", "max_memory_
 MakeLifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
 
 Handler = TypeVar("Handler", bound="Callable[..., Any]")
+
+
+class ForeignKind(Protocol):
+    """Activities of another SDK; whoever can read them adds itself to `foreign_kinds`."""
+
+    def is_activity(self, candidate: Any, /) -> bool:
+        """True for one of that SDK's."""
+        ...
+
+    def definition_of(self, activity: Any, worker_type: str | None = None, /) -> ActivityDefinition:
+        """The activity seen as ours."""
+        ...
+
+
+foreign_kinds: list[ForeignKind] = []
 
 
 class HandlerDecorator(Protocol):
@@ -59,7 +75,8 @@ def activity(handler: Any = None, /, **options: Unpack[ActivityOptions]) -> Any:
 def definition_of(candidate: Any) -> ActivityDefinition | None:
     """The definition a decorated function carries, None for anything else.
 
-    A decorator above `@activity` that uses functools.wraps has copied it: then the decorated function is the handler.
+    A decorator above `@activity` that uses functools.wraps has copied it: then the decorated function is the handler,
+    and is run as if `@activity` stood above it.
     """
     found = getattr(candidate, "__dict__", {}).get(MARK)
     if not isinstance(found, ActivityDefinition):
@@ -67,9 +84,8 @@ def definition_of(candidate: Any) -> ActivityDefinition | None:
     inner: object = getattr(getattr(candidate, "__wrapped__", None), "__dict__", {}).get(MARK)
     if inner is not found:
         return found
-    outer, by_default = define(candidate, name=found.name), Mode.LOOP if found.is_async else Mode.THREAD
-    mode = outer.mode if found.mode is by_default else found.mode
-    return replace(found, handler=outer.handler, is_async=outer.is_async, mode=mode)
+    options: ActivityOptions = {**found.options, "name": found.name}
+    return define(candidate, **options)
 
 
 class Registry:
@@ -129,10 +145,10 @@ class Registry:
             RegistryError: when it cannot be an activity or its name is taken.
 
         """
-        from flowherd.stock import adapt  # noqa: PLC0415  # it builds on this module
-
-        if adapt.is_activity(handler):
-            return self.add(adjusted(adapt.definition_of(handler, worker), cast("ActivityOptions", options)))
+        for kind in foreign_kinds:
+            if kind.is_activity(handler):
+                foreign = kind.definition_of(handler, worker)
+                return self.add(adjusted(foreign, cast("ActivityOptions", options)))
         found = definition_of(handler)
         if found is None:
             return self.add(define(handler, worker=worker, **options))
@@ -190,8 +206,10 @@ class Registry:
         """
         strangers = changes.keys() - set(self.names())
         if strangers:
-            known = ", ".join(self.names())
-            raise RegistryError(f"[activities.{min(strangers)}] configures no activity of this app: {known}")
+            name = min(strangers)
+            close = get_close_matches(name, self.names(), 1)
+            known = f"did you mean {close[0]}?" if close else f"it has {', '.join(self.names())}"
+            raise RegistryError(f"[activities.{name}] configures no activity of this app: {known}")
         registry = Registry(self.worker_type, lifespan=self.lifespan)
         for found in self:
             change = changes.get(found.name, {})

@@ -1,24 +1,19 @@
-"""The command line of both programs: flags made from the settings model, and how a slip ends; it parses no value."""
+"""The flags of both programs, made from the settings model; it parses no value."""
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from cyclopts import CycloptsError, Parameter
+from cyclopts import Parameter
 
-from flowherd.errors import ConfigurationError
-from flowherd.exits import Exit
 from flowherd.settings.model import Settings
 from flowherd.settings.sources import CONFIG_VARIABLE, flag_of, variable_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection
 
 _SHORT = {"processes": "-p", "concurrency": "-c"}
 _NO_FLAG = frozenset({"client_secret", "secret_names", "activities"})
@@ -30,7 +25,6 @@ _VALUE = {
     "worker": "TYPE",
 }
 _VALUE_OF_TYPE = {int: "N", float: "SECONDS", Path: "FILE", str: "ID"}
-_NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}
 
 EVERY_FLAG = Parameter(name="*")
 AppName = Annotated[
@@ -101,26 +95,3 @@ def flags_but(ignored: Collection[str] = ()) -> Any:
 def given(flags: Any) -> dict[str, str | bool | None]:
     """The flags by field name."""
     return {item.name: getattr(flags, item.name) for item in fields(flags)}
-
-
-def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
-    """Calls a cyclopts program and returns the exit code; what is wrong with words or settings is said on stderr."""
-    try:
-        result = program(words, exit_on_error=False, print_error=True)
-        sys.stdout.flush()
-    except CycloptsError as error:
-        command = " ".join((name, *(error.command_chain or ())))
-        sys.stderr.write(f"flowherd: {command} --help says how\n")
-        return Exit.USAGE
-    except ConfigurationError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"flowherd: {line}\n")
-        return Exit.USAGE
-    except OSError as error:
-        if error.errno not in _NO_OUTPUT:
-            raise
-        # for what the interpreter flushes at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.stderr.write(f"flowherd: the output cannot be written: {error.strerror}\n")
-        return Exit.INTERNAL
-    return result if isinstance(result, int) else Exit.CLEAN

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from flowherd.errors import ConfigurationError
 from flowherd.free_threading import why_no_threads
+from flowherd.settings import DEFAULT_WORKER_TYPE
 from flowherd.settings.checks import choose_sizes
 from flowherd.settings.parsing import (
     DEFAULT_ADDRESS,
@@ -23,7 +24,6 @@ from flowherd.settings.parsing import (
 )
 from flowherd.settings.worker_config import (
     DEFAULT_TRANSPORT,
-    DEFAULT_WORKER_TYPE,
     MAX_POLL,
     WorkerConfig,
     default_worker_id,

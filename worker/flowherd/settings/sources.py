@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from flowherd.errors import ConfigurationError
-from flowherd.settings.model import Settings
+from flowherd.settings.model import ActivitySettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from pydantic import BaseModel
 
 CONFIG_VARIABLE = "KRUXIAFLOW_WORKER_CONFIG"
 _OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too
@@ -127,13 +129,17 @@ def _check_keys(table: object, place: str) -> _Found:
                 f"{place}: {key}: keep the secret out of files like this: use client_secret_file"
             )
         if name not in Settings.model_fields:
-            close = difflib.get_close_matches(name, Settings.model_fields, 1)
-            hint = f"did you mean {close[0]!r}?" if close else "flowherd config schema lists them all"
-            raise ConfigurationError(f"{place}: unknown key {key!r}: {hint}")
+            raise ConfigurationError(f"{place}: {_unknown(key, Settings)}")
         if name in found:
             raise ConfigurationError(f"{place}: {key}: the same setting is there twice, with - and with _")
         found[name] = (value, f"{place}: {key}")
     return found
+
+
+def _unknown(key: str, model: type[BaseModel]) -> str:
+    close = difflib.get_close_matches(key.replace("-", "_"), model.model_fields, 1)
+    hint = f"did you mean {close[0]!r}?" if close else "flowherd config schema lists them all"
+    return f"unknown key {key!r}: {hint}"
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
@@ -147,7 +153,10 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
             continue
         first, *rest = map(str, problem["loc"])
         name = by_variable.get(first, first)
-        inner = "".join(f".{part}" for part in rest) if name == "activities" else ""
+        if problem["type"] == "extra_forbidden" and rest:
+            inner, message = "".join(f".{part}" for part in rest[:-1]), _unknown(rest[-1], ActivitySettings)
+        else:
+            inner = "".join(f".{part}" for part in rest) if name == "activities" else ""
         about = Settings.model_fields[name].description
         lines.append(
             f"{origins.get(name, flag_of(name))}{inner}: {message}" + (f" ({about})" if about else "")

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from flowherd.errors import ConfigurationError
+from flowherd.settings import DEFAULT_WORKER_TYPE
 
-DEFAULT_WORKER_TYPE = "py-std"
 DEFAULT_TRANSPORT: Literal["direct", "httpx"] = "direct"
 MAX_POLL = 100  # activities a poll may ask for (protocol.md §4)
 LEASE_FALLBACK_S = 60.0  # what the engine uses where a definition names no timeout (protocol.md fact 3)

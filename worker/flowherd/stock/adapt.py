@@ -19,7 +19,7 @@ from flowherd.errors import ActivityError
 from flowherd.sdk.activity import ActivityDefinition, Mode, origin_of
 from flowherd.sdk.output import ActivityResult
 from flowherd.sdk.plain import is_plain
-from flowherd.sdk.registry import Registry
+from flowherd.sdk.registry import Registry, foreign_kinds
 from flowherd.stock.handover import registries_of
 from flowherd.stock.stock_context import has_files, make_context
 
@@ -148,3 +148,6 @@ def _as_json(output: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         return output
     return plain if isinstance(plain, dict) else output
+
+
+foreign_kinds.append(sys.modules[__name__])  # a module is as good as an object with these two functions

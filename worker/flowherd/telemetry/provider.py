@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-import flowherd
+from flowherd import __version__
 from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flowherd.settings.worker_config import WorkerConfig
 
-SCOPE = ("flowherd", flowherd.__version__)
+SCOPE = ("flowherd", __version__)
 EXPORTERS = "opentelemetry.exporter.otlp.proto.http"  # whose loggers complain of every try
 QUIET_S = 600.0  # between two warnings, however often the collector comes and goes
 _MOST_CHARS = 500

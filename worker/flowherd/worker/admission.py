@@ -89,7 +89,8 @@ class Admission:
 
     def note_started(self, name: str) -> None:
         """An activity of this name has been started here: others of its name need not wait for it."""
-        self._started.add(name)
+        if name not in self._started and self._catalog.runs_on_loop(name):
+            self._started.add(name)
 
     def note_ended(self, name: str, others: Iterable[Attempt]) -> None:
         """An attempt has ended: with the last of its name a new courtesy may be asked for."""

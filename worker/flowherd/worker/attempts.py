@@ -251,6 +251,7 @@ class Attempts:
         self._records.count(name, Ending.FAILED)
         self._table.rejected()
         self._changes.note()
+        self._acknowledged()
 
 
 def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:

@@ -14,7 +14,7 @@ import structlog
 
 from flowherd.backoff import Backoff
 from flowherd.client.protocol import Answer, Verdict
-from flowherd.errors import ForeignReply
+from flowherd.errors import EngineMisconfigured, EngineUnavailable, ForeignReply
 from flowherd.model import Completed, Failed
 from flowherd.transport.progress import LARGE_BODY_BYTES
 
@@ -70,13 +70,14 @@ class Delivery:
     Attributes:
         is_large: its body takes its time (faults.md N8).
         in_doubt: an earlier try under the same worker_id may have arrived.
-        tries: those that ended without a verdict, but for a proxy's answers.
+        is_alone: its last try has failed although other calls have succeeded since the try before.
+        tries: those that ended without a verdict, but for a proxy's answers and those of a wrong URL.
 
     """
 
     __slots__ = (
-        "_foreign_until", "_is_replacement", "_retries", "activity_id", "body", "in_doubt", "is_large", "on_done",
-        "outcome", "sent_as", "timeout_s", "tries", "worker_id",
+        "_foreign_until", "_is_replacement", "_retries", "_successes", "activity_id", "body", "in_doubt", "is_alone",
+        "is_large", "on_done", "outcome", "sent_as", "timeout_s", "tries", "worker_id",
     )  # fmt: skip
 
     def __init__(
@@ -97,8 +98,9 @@ class Delivery:
         self.sent_as = sent_as
         self.body = body
         self.is_large = isinstance(outcome, Completed) and len(outcome.output) > LARGE_BODY_BYTES
-        self.in_doubt = self._is_replacement = False
+        self.in_doubt = self.is_alone = self._is_replacement = False
         self.tries = self._retries = 0
+        self._successes: int | None = None
         self._foreign_until: float | None = None
 
     def __repr__(self) -> str:
@@ -143,9 +145,26 @@ class Delivery:
                 return Delivered.DROPPED
         log.error("output_refused", activity_id=self.activity_id, reason=detail)
         self.outcome = _refused(len(self.body or b""), detail, outcome)
-        self.body, self.is_large, self.in_doubt, self._is_replacement = None, False, False, True
+        self.body, self.is_large, self._is_replacement = None, False, True
         self.tries, self._foreign_until = 0, None
         return Again.NOW
+
+    def is_to_blame(self, error: EngineError, successes: int) -> bool:
+        """Notes a failed try; True if its error says something about this delivery alone.
+
+        Either by its kind, or because other calls have succeeded since the try before: an engine or a proxy that never
+        takes this output must not keep all others waiting. A URL that is wrong for every call is found out by polls,
+        and who asks for a pause asks all.
+
+        Args:
+            error: of the try.
+            successes: calls that have ever succeeded.
+
+        """
+        is_asked = isinstance(error, EngineUnavailable) and error.retry_after_s > 0
+        self.is_alone = self._successes not in {None, successes} and not is_asked
+        self._successes = successes
+        return type(error).is_of_the_call or isinstance(error, EngineMisconfigured) or self.is_alone
 
     def failed(self, error: EngineError, now: float, limit_s: float) -> Delivered | Again:
         """Notes a try without a verdict; the end, if that was the last one, or the next try.
@@ -158,15 +177,20 @@ class Delivery:
         """
         log.debug("outcome_not_delivered_yet", activity_id=self.activity_id, reason=str(error))
         self.in_doubt = self.in_doubt or error.in_doubt
-        if isinstance(error, ForeignReply):
+        is_misplaced = isinstance(error, EngineMisconfigured)
+        if isinstance(error, ForeignReply) or (is_misplaced and self.is_alone):
             return self._foreign(error, now, limit_s if self.timeout_s is None else self.timeout_s)
-        self.tries += 1
+        self.tries += not is_misplaced
         if isinstance(self.outcome, Failed) and self.tries >= FAIL_TRIES:
             log.error("failure_given_up", activity_id=self.activity_id, tries=FAIL_TRIES)
             return Delivered.DROPPED
-        return Again.LATER if error.is_of_the_call else Again.NOW
+        if not error.is_of_the_call:
+            return Again.NOW
+        if not self._retries:
+            log.warning("outcome_not_taken_yet", activity_id=self.activity_id, reason=str(error))
+        return Again.LATER
 
-    def _foreign(self, error: ForeignReply, now: float, limit_s: float) -> Delivered | Again:
+    def _foreign(self, error: EngineError, now: float, limit_s: float) -> Delivered | Again:
         """A proxy's answer is a verdict once such answers have come for `limit_s`; the first goes to the log."""
         if self._foreign_until is None:
             self._foreign_until = now + limit_s
@@ -180,7 +204,8 @@ class Delivery:
             return Again.LATER
         self.in_doubt = False
         words = f"{error} (not in the engine's words, for {limit_s:g} s)"
-        return self.answered(Answer(_IN_THE_END.get(error.status, Verdict.REFUSED), words))
+        status = error.status if isinstance(error, ForeignReply) else 403
+        return self.answered(Answer(_IN_THE_END.get(status, Verdict.REFUSED), words))
 
     def pause_s(self, rng: Rng) -> float:
         """Seconds until a try that comes `Again.LATER`."""

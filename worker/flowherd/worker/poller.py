@@ -125,10 +125,9 @@ class Poller:
     def acknowledged(self) -> None:
         """The engine has taken an outcome, which usually makes the next step ready: polls soon."""
         now = self._loop.time()
-        if now == self._acknowledged_at:
-            return  # one of many in this round of the loop
-        self._acknowledged_at = now
-        self._policy.worked(now)
+        if now != self._acknowledged_at:  # else it is one of many
+            self._acknowledged_at = now
+            self._policy.worked(now)
         if self._wakes_at > now + SOON_S:
             self._wake()
 

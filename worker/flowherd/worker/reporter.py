@@ -73,6 +73,7 @@ class Reporter:
         self._resting: list[asyncio.Future[None]] = []
         self._rng = random.Random()
         self._under_way = 0
+        self._is_closed = False
         self._changes = Changes()
         self._tasks = Tasks()
         self._loop = asyncio.get_running_loop()
@@ -83,7 +84,7 @@ class Reporter:
 
     def deliver(self, delivery: Delivery) -> None:
         """Tries until there is a verdict; never blocks, and calls `delivery.on_done` later."""
-        (self._large if delivery.is_large else self._queue).append(delivery)
+        self._queue_of(delivery).append(delivery)
         self._wake()
 
     def hurry(self) -> None:
@@ -96,6 +97,14 @@ class Reporter:
         """Returns when no call is under way, as before a connection is closed."""
         await self._changes.until(lambda: not self._under_way)
 
+    def close(self) -> None:
+        """Makes no more tries; senders end, each when its present call has ended."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._resting:
+            self._wake()
+
     def _wake(self) -> None:
         """Has one more sender look at the queue."""
         while self._resting:
@@ -107,21 +116,35 @@ class Reporter:
             self._unborn -= 1
             self._tasks.spawn(self._send())
 
+    def _queue_of(self, delivery: Delivery) -> deque[Delivery]:
+        return self._large if delivery.is_large else self._queue
+
     async def _send(self) -> None:
-        """The life of a sender."""
-        while True:
-            if self._large and self._large_left:
-                self._large_left -= 1
-                if self._queue:
-                    self._wake()
-                await self._try(self._large.popleft(), is_long=True)
-                self._large_left += 1
-            elif self._queue:
-                await self._try(self._queue.popleft(), is_long=False)
-            else:
-                resting = self._loop.create_future()
-                self._resting.append(resting)
-                await resting
+        """The life of a sender; if somebody cancels it, another one takes its place."""
+        try:
+            while not self._is_closed:
+                if self._large and self._large_left:
+                    if self._queue:
+                        self._wake()
+                    await self._try_large(self._large.popleft())
+                elif self._queue:
+                    await self._try(self._queue.popleft(), is_long=False)
+                else:
+                    resting = self._loop.create_future()
+                    self._resting.append(resting)
+                    await resting
+        except asyncio.CancelledError:
+            self._unborn += 1
+            if (self._large or self._queue) and not self._is_closed:
+                self._wake()
+            raise
+
+    async def _try_large(self, delivery: Delivery) -> None:
+        self._large_left -= 1
+        try:
+            await self._try(delivery, is_long=True)
+        finally:
+            self._large_left += 1
 
     async def _try(self, delivery: Delivery, *, is_long: bool) -> None:
         """Makes a try and does what follows from it. A defect of ours ends the delivery, never the sender."""
@@ -130,6 +153,9 @@ class Reporter:
         except Exception as error:
             log.error("internal_error", activity_id=delivery.activity_id, exc_info=error)
             done = Delivered.WITHDRAWN  # who delivers for ever would never be given more
+        except asyncio.CancelledError:
+            self._queue_of(delivery).appendleft(delivery)
+            raise
         if done is not None:
             try:
                 delivery.on_done(done)
@@ -149,7 +175,7 @@ class Reporter:
         if done is Again.LATER:
             self._put_off(delivery)
         elif done is Again.NOW:
-            (self._large if delivery.is_large else self._queue).appendleft(delivery)
+            self._queue_of(delivery).appendleft(delivery)
         else:
             crashpoints.reached("after_report")
             return done
@@ -165,6 +191,12 @@ class Reporter:
         self._under_way += 1
         try:
             return await call(delivery.activity_id, body, self._deadline_s)
+        except EngineError as error:
+            error.is_of_the_call = delivery.is_to_blame(error, self._circuit.successes)
+            raise
+        except asyncio.CancelledError:
+            delivery.in_doubt = True
+            raise
         finally:
             self._under_way -= 1
             self._changes.note()

@@ -76,7 +76,7 @@ class AttemptTable:
     @property
     def room(self) -> int:
         """Activities that a poll may bring."""
-        if self._delivering >= _UNDELIVERED_A_SLOT * self.slots.limit:
+        if self._delivering + self._rejecting >= _UNDELIVERED_A_SLOT * self.slots.limit:
             return 0
         return self._admission.room(self.backlog.crowd)
 

@@ -223,6 +223,7 @@ class Worker:
             await asyncio.wait({ended}, timeout=give_up_at - _now())
         self._end_polling(polling)
         self._attempts.abandon()
+        self._reporter.close()
         self._threads.close()
         if self.isolates is not None:
             self.isolates.close()

@@ -23,6 +23,7 @@ from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.execution import lifespan
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
+from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.execution.profiles import WholeProcess
 from flowherd.exits import Exit
 from flowherd.isolates.inside.cancel_signal import CancelSignal
@@ -42,7 +43,6 @@ from flowherd.isolates.isolate_protocol import (
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.loops import new_loop
 from flowherd.model import Completed, Failed, Result
-from flowherd.sdk.loading import choose_worker_type, load_app
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage import bounded
 from flowherd.telemetry.start import begin_tracing, end_tracing
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowherd.execution.environment import Tracing
+    from flowherd.execution.loading import LoadedApp
     from flowherd.ledger import Ledger
     from flowherd.model import Outcome
     from flowherd.sdk.activity import ActivityDefinition
-    from flowherd.sdk.loading import LoadedApp
     from flowherd.sdk.registry import Registry
     from flowherd.sdk.run_state import CancelReason
     from flowherd.settings.worker_config import WorkerConfig

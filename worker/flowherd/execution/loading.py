@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import importlib
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.sdk.registry import Registry, definition_of
+from flowherd.settings import DEFAULT_WORKER_TYPE
 from flowherd.stock import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-DEFAULT_WORKER_TYPE = "py-std"
 KINDS = "a flowherd.Registry, a list or module of activities, or a kruxiaflow registry, activity or main()"
 
 _NOT_THE_USERS = (
@@ -69,9 +70,10 @@ def load_app(app: str, app_dir: str | Path = ".") -> LoadedApp:
 
     """
     module_name, _, attribute = app.partition(":")
-    if not module_name.strip() or module_name.startswith(".") or "/" in module_name:
-        raise ConfigurationError(f"the app must look like module:attr, not {app!r}")
     folder = str(Path(app_dir).resolve())
+    meant = _meant(app, folder)
+    if meant or not module_name.strip() or module_name.startswith(".") or "/" in module_name:
+        raise ConfigurationError(f"the app must look like module:attr, not {app!r}{meant}")
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
     module = _import(module_name, folder)
@@ -117,6 +119,45 @@ def _import(name: str, folder: str) -> ModuleType:
         raise
     except BaseException as exc:
         raise _boot_error(name, exc) from exc
+
+
+def _meant(app: str, folder: str) -> str:
+    """The app that a path, or a dot in place of the colon, stands for; read from the file, which is not imported."""
+    name, _, attribute = app.partition(":")
+    path, there = Path(name), Path(folder, name)
+    if path.suffix == ".py" and path.stem.isidentifier():
+        apps = _apps_in(there)
+        attribute = attribute or (apps[0] if apps else "registry" if apps is None else "")
+    elif (
+        path.stem.isidentifier()
+        and path.suffix
+        and there.with_suffix(".py").is_file()
+        and not there.with_suffix("").exists()
+    ):
+        attribute = path.suffix[1:]
+    else:
+        return ""
+    where = "" if path.parent == Path() else f" with --app-dir {path.parent}"
+    return f": did you mean {path.stem}{':' if attribute else ''}{attribute}{where}?"
+
+
+def _apps_in(file: Path) -> list[str] | None:
+    """Names at the top of a file that may be an app, the likeliest first; None where there is no file."""
+    try:
+        statements = ast.parse(file.read_bytes()).body
+    except OSError:
+        return None
+    except (SyntaxError, ValueError):
+        return []
+    found = [
+        target.id
+        for statement in statements
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Call)
+        for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
+        if isinstance(target, ast.Name) and "Registry" in ast.dump(statement.value.func)
+    ]
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    return found + [one.name for one in statements if isinstance(one, functions) and one.name == "main"]
 
 
 def _no_module(name: str, missing: str, folder: str) -> str:

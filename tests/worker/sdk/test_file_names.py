@@ -7,9 +7,9 @@ from files_kit import WORKFLOW
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.client.kruxia_files import FileReference
 from flowherd.errors import InvalidFile
-from flowherd.files.file_names import default_upload_name, is_plain, local_name, upload_name
+from flowherd.sdk.file_names import default_upload_name, is_plain, local_name, upload_name
+from flowherd.sdk.file_reference import FileReference
 
 HOSTILE = [
     "../x", "/etc/x", "a/../../x", "..\\x", "a\\b", "nul\0byte", "n" * 300, "é" * 128, "CON", "con.txt", "nul .txt",

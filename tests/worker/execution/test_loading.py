@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from flowherd import AppImportError, ConfigurationError
-from flowherd.sdk.loading import choose_worker_type, load_app
+from flowherd.execution.loading import choose_worker_type, load_app
 
 
 @pytest.fixture
@@ -159,6 +159,32 @@ def test_what_is_no_app_is_refused_with_a_remedy(app, text, attribute, words):
 def test_names_of_another_shape_are_refused(name, tmp_path):
     with pytest.raises(ConfigurationError, match="must look like module:attr"):
         load_app(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "meant"),
+    [
+        ("ok.py", "registry = Registry()", "did you mean ok:registry?"),
+        ("ok.py:registry", "registry = Registry()", "did you mean ok:registry?"),
+        ("ok.registry", "registry = Registry()", "did you mean ok:registry?"),
+        ("./ok.py", "registry = Registry()", "did you mean ok:registry?"),
+        ("sub/ok.py", "registry = Registry()", "did you mean ok:registry with --app-dir sub?"),
+        ("ok.py", "mine: Registry = Registry()", "did you mean ok:mine?"),
+        ("ok.mine", "from elsewhere import registry as mine", "did you mean ok:mine?"),
+        ("ok.py", "async def main(): ...", "did you mean ok:main?"),
+        ("ok.py", "@activity\ndef f(): ...", "did you mean ok?"),
+        ("ok.py", "def f(:", "did you mean ok?"),
+        ("gone.py", "", "did you mean gone:registry?"),
+    ],
+)
+def test_a_file_or_a_dotted_name_is_answered_by_what_was_meant(name, text, meant, tmp_path):
+    """The two shapes that everybody tries first; nothing is imported to answer."""
+    for folder in (tmp_path, tmp_path / "sub"):
+        folder.mkdir(exist_ok=True)
+        (folder / "ok.py").write_text(text)
+    with pytest.raises(ConfigurationError) as refused:
+        load_app(name, tmp_path)
+    assert str(refused.value).endswith(meant)
 
 
 def test_a_missing_module_is_no_import_error_and_close_ones_are_offered(app, tmp_path):

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd.errors import FileError, FileTransferFailed, LeaseLost
-from flowherd.files.attempt_files import local_path
+from flowherd.sdk.file_names import local_path
 from flowherd.sdk.run_state import CancelReason
 
 if TYPE_CHECKING:

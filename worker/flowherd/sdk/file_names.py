@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from hashlib import sha256
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from flowherd.errors import InvalidFile
 
@@ -64,3 +65,11 @@ def _suffix(name: str) -> str:
     """All that a reader recognises the kind of file by, such as `.tar.gz`; nothing when it is strange."""
     suffix = "".join(PurePosixPath(name.replace("\\", "/").replace("\0", "")).suffixes[-2:])
     return suffix if _SUFFIX.fullmatch(suffix) else ""
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """The path as the handler meant it, whatever the working directory is later."""
+    try:
+        return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a symlink, which F3 forbids
+    except (TypeError, ValueError):
+        raise InvalidFile("path should be a string or a Path") from None

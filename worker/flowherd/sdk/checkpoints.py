@@ -12,11 +12,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import structlog
 
-from flowherd.client.kruxia_files import FileReference
 from flowherd.errors import FileMissing
-from flowherd.files.file_context import files_of, result_of
+from flowherd.sdk.file_context import files_of, result_of
+from flowherd.sdk.file_reference import FileReference
 from flowherd.sdk.output import encode_output
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from flowherd.sdk.run_state import RunState
 
 _KEY = "checkpoint"
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class AsyncCheckpoints:
@@ -119,5 +116,8 @@ def _read(path: Path, state: RunState) -> Any:
     try:
         return decoded(content)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        import structlog  # noqa: PLC0415 - 70 ms for every app that imports flowherd
+
+        log = structlog.stdlib.get_logger(__name__)
         log.warning("checkpoint_ignored", activity_id=state.activity.activity_id, reason=str(error))
         return None

@@ -1,0 +1,90 @@
+"""Says how a workflow stands while `flowherd submit` waits, and that nobody polls for it; it asks the hosts here."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from flowherd.logs import visible
+from flowherd_supervisor.cli.served_here import served_here
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from flowherd_supervisor.cli.served_here import Served
+    from flowherd_supervisor.testkit.workflow_client import Started, Workflow
+
+FIRST_AFTER_S = 5.0
+ASK_EVERY_S = 5.0
+LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
+
+
+class Waiting:
+    """Says on stderr, from `FIRST_AFTER_S` on, what is new; nothing twice.
+
+    The engine shows the state and, once it has failed for good, the error of each step. Which attempt it is in, and
+    when the next one is due, it tells nobody (protocol.md §13).
+
+    Args:
+        started: what is waited for.
+        engine: its address.
+        worker_type: whose host should work on it; None where a definition names its own.
+        ask: finds the hosts of this machine.
+
+    """
+
+    def __init__(
+        self,
+        started: Started,
+        engine: str,
+        worker_type: str | None,
+        ask: Callable[[], Sequence[Served]] = served_here,
+    ) -> None:
+        self._ask = ask
+        self._started = started
+        self._engine = engine
+        self._worker_type = worker_type
+        self._said: set[str] = set()
+        self._ask_at = 0.0
+
+    def look(self, workflow: Workflow, waited_s: float) -> None:
+        """Hears how the workflow stands after so many seconds."""
+        if waited_s < FIRST_AFTER_S:
+            return
+        for key, text in self._news(workflow, waited_s):
+            if key not in self._said:
+                self._said.add(key)
+                sys.stderr.write(
+                    f"flowherd: {self._started.definition} {self._started.id}: {visible(text)}\n"
+                )
+
+    def _news(self, workflow: Workflow, waited_s: float) -> Iterator[tuple[str, str]]:
+        """Pairs of what makes a line new, and the line."""
+        steps = ", ".join(f"{step.activity_key} {step.status}" for step in workflow.activities)
+        yield steps, f"{workflow.status} after {waited_s:.0f} s" + (f": {steps}" if steps else "")
+        for step in workflow.activities:
+            if step.error:
+                yield step.error, f"{step.activity_key}: {step.error}"
+        if self._worker_type is not None and waited_s >= self._ask_at:
+            self._ask_at = waited_s + ASK_EVERY_S
+            yield from self._nobody_asks(self._worker_type)
+
+    def _nobody_asks(self, worker_type: str) -> Iterator[tuple[str, str]]:
+        hosts = [host for host in self._ask() if host.serves(self._engine, worker_type)]
+        if not hosts:
+            yield (
+                "none",
+                (
+                    f"no host of worker type {worker_type!r} for {self._engine} runs on this machine; "
+                    "if none runs elsewhere: flowherd run APP"
+                ),
+            )
+            return
+        ages = [host.polled_s_ago for host in hosts if host.polled_s_ago is not None]
+        if ages and min(ages) < LONG_S:
+            return
+        if not any(host.free_slots for host in hosts):
+            yield "full", f"all slots of {', '.join(map(str, hosts))} are in use"
+        else:
+            since = f"for {min(ages):.0f} s" if ages else "yet"
+            yield "silent", f"no worker of type {worker_type!r} on this machine has polled {since}"

@@ -1,0 +1,47 @@
+"""Who imports flowherd, or asks for help, pays for no library that this needs not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"asyncio", "httpx", "msgspec", "pydantic", "rich", "structlog", "uvicorn", "prometheus_client"}
+AN_APP = "from flowherd import ActivityContext, ActivityError, Registry, activity"
+HELP = "from flowherd_supervisor.cli.main import main\ntry: main({words!r})\nexcept SystemExit: pass"
+
+
+def imported_by(code: str) -> set[str]:
+    """The top-level modules that a program has imported at its end."""
+    said = "import sys; sys.stderr.write(' '.join({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{said}"], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("code", "unneeded"),
+    [
+        ("import flowherd", HEAVY),
+        (AN_APP, {"httpx", "rich", "structlog", "uvicorn", "prometheus_client"}),
+        (HELP.format(words=["--help"]), HEAVY - {"rich"} | {"markdown_it"}),
+        (HELP.format(words=["--version"]), HEAVY - {"rich"} | {"markdown_it"}),
+        (HELP.format(words=["ctl", "--help"]), HEAVY - {"rich"} | {"markdown_it"}),
+    ],
+    ids=["import", "an app", "help", "version", "help of a command"],
+)
+def test_what_is_not_needed_is_not_imported(code: str, unneeded: set[str]) -> None:
+    """These take most of the time that a bare start takes: pydantic and asyncio 40 ms each, structlog 70."""
+    assert imported_by(code) & unneeded == set()
+
+
+def test_every_public_name_is_there_and_listed() -> None:
+    """They are imported when they are first asked for."""
+    listed = "import flowherd\nassert set(flowherd.__all__) <= set(dir(flowherd))"
+    assert "pydantic" in imported_by(f"{listed}\nfrom flowherd import *\nactivity, Usage")
+    wrong = subprocess.run(
+        [sys.executable, "-c", "from flowherd import activty"], capture_output=True, text=True, check=False
+    )
+    assert "cannot import name 'activty' from 'flowherd'" in wrong.stderr

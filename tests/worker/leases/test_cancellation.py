@@ -1,0 +1,87 @@
+"""An operator ends one activity: the engine is told, then its worker; a fake engine and a real ledger."""
+
+from __future__ import annotations
+
+import pytest
+from worker_kit import claim, open_segment
+
+from flowherd.client.protocol import Answer, Verdict
+from flowherd.errors import EngineUnavailable
+from flowherd.leases.cancellation import Canceller, NotCancelled
+from flowherd.ledger import Ledger, RecordWriter, Standing
+from flowherd.testing import FakeEngine
+
+
+class Host:
+    """A worker that holds one activity, and what cancels it."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine()
+        self.ledger = Ledger(processes=1, records=4)
+        self.segment = open_segment(self.ledger)
+        self.writer = RecordWriter(self.segment)
+        self.index, self.sequence = claim(self.writer)
+        self.woken: list[int] = []
+        self._canceller = Canceller(self.engine, self.ledger, self.woken.append, deadline_s=1.0)
+
+    async def cancel(self, activity_id: str = "a-1", *, requeue: bool = False) -> str:
+        return await self._canceller.cancel(activity_id, requeue=requeue)
+
+    @property
+    def standing(self) -> Standing:
+        return self.segment.standing(self.index, self.sequence)
+
+
+@pytest.mark.parametrize(
+    ("requeue", "said"),
+    [(False, "resize a-1 has failed for good (CANCELLED)"), (True, "resize a-1 goes back to the engine")],
+)
+async def test_the_engine_is_told_and_then_the_worker(*, requeue: bool, said: str) -> None:
+    """In this order: a worker that stops first would leave the lease to lapse."""
+    host = Host()
+    assert (await host.cancel(requeue=requeue)).startswith(said)
+    [call] = host.engine.of("fail")
+    error = call.body["error"]
+    assert (call.activity_id, error["code"], error["retryable"]) == ("a-1", "CANCELLED", requeue)
+    assert (host.standing, host.woken) == (Standing.GONE, [host.segment.number])
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (EngineUnavailable("refused"), "the engine has not answered, so nothing was stopped: refused"),
+        (
+            EngineUnavailable("reset", in_doubt=True),
+            "nothing was stopped: reset; it may have taken it: try again",
+        ),
+        (Answer(Verdict.UNKNOWN, "no such row"), "the engine has not taken it: no such row"),
+    ],
+)
+async def test_what_the_engine_does_not_take_is_not_stopped(step: Answer | Exception, said: str) -> None:
+    """Else the handler would be ended, and the activity run again after its lease."""
+    host = Host()
+    host.engine.script("fail", step)
+    with pytest.raises(NotCancelled, match=said):
+        await host.cancel()
+    assert (host.standing, host.woken) == (Standing.UNKNOWN, [])
+
+
+async def test_what_is_somebody_elses_already_is_stopped_here() -> None:
+    """Also the second try after an answer that was lost."""
+    host = Host()
+    host.engine.script("fail", Answer(Verdict.GONE, "already completed"))
+    assert (
+        "is not this host's any more (already completed); its handler is told to stop" in await host.cancel()
+    )
+    assert (host.standing, host.woken) == (Standing.GONE, [host.segment.number])
+
+
+async def test_an_activity_that_is_not_held_or_has_a_result_is_refused() -> None:
+    """A result that is on its way is worth more than the order."""
+    host = Host()
+    with pytest.raises(NotCancelled, match="no process of this host holds an activity a-2"):
+        await host.cancel("a-2")
+    host.writer.reporting(host.index, None)
+    with pytest.raises(NotCancelled, match="a-1 has ended: its result is on its way"):
+        await host.cancel()
+    assert host.engine.of("fail") == []

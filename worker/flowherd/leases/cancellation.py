@@ -1,0 +1,100 @@
+"""Ends one activity on an operator's word: the engine hears it first, then whoever runs it loses its lease."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowherd.client.protocol import Verdict
+from flowherd.errors import EngineError, FlowherdError
+from flowherd.leases.settlement import spent_of
+from flowherd.ledger import Claim, Life, Standing
+from flowherd.model import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.client.protocol import Engine
+    from flowherd.ledger import Ledger, Record, Segment
+
+_STOPS = "its handler is told to stop"
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class NotCancelled(FlowherdError):
+    """Nothing was done; the message says why."""
+
+
+class Canceller:
+    """Fails an activity that a living process holds, and takes it from that process.
+
+    Args:
+        engine: sends the failure.
+        ledger: whose records are looked through.
+        wake: wakes the worker in a segment, after the verdict.
+        deadline_s: seconds for the call.
+
+    """
+
+    def __init__(
+        self, engine: Engine, ledger: Ledger, wake: Callable[[int], None], *, deadline_s: float
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._wake = wake
+        self._deadline_s = deadline_s
+
+    async def cancel(self, activity_id: str, *, requeue: bool) -> str:
+        """Returns what was done, in one line.
+
+        Its handler is told as one whose lease is lost: a coroutine is cancelled, an isolate is stopped, a thread runs
+        on and nothing is reported about it.
+
+        Args:
+            activity_id: of the activity.
+            requeue: whether the engine may hand it out again, which costs an attempt; else it has failed for good.
+
+        Raises:
+            NotCancelled: nobody here holds it, its result is on its way, or the engine has not taken it.
+
+        """
+        segment, record = self._find(activity_id)
+        cost_usd, usage = spent_of(segment, record)
+        failure = Failed("CANCELLED", "cancelled by an operator", retryable=requeue)
+        body = self._engine.encode_failure(record.worker_id, replace(failure, cost_usd=cost_usd, usage=usage))
+        try:
+            answer = await self._engine.fail(activity_id, body, self._deadline_s)
+        except EngineError as error:
+            again = "; it may have taken it: try again" if error.in_doubt else ""
+            raise NotCancelled(
+                f"the engine has not answered, so nothing was stopped: {error}{again}"
+            ) from None
+        if answer.verdict not in {Verdict.ACCEPTED, Verdict.GONE}:
+            raise NotCancelled(f"the engine has not taken it: {answer.detail or answer.verdict.value}")
+        present = segment.record(record.index)
+        if present is not None and present.sequence == record.sequence and segment.readable:
+            segment.judge(record, Standing.GONE, segment.last_ok(record.index, record.sequence))
+            self._wake(segment.number)
+        log.warning("activity_cancelled", activity_id=activity_id, name=record.name, requeued=requeue)
+        if answer.verdict is Verdict.GONE:
+            return f"{record.name} {activity_id} is not this host's any more ({answer.detail}); {_STOPS}"
+        done = (
+            "goes back to the engine, if it has an attempt left"
+            if requeue
+            else "has failed for good (CANCELLED)"
+        )
+        return f"{record.name} {activity_id} {done}; {_STOPS}"
+
+    def _find(self, activity_id: str) -> tuple[Segment, Record]:
+        for segment in self._ledger.segments:
+            if segment.life is not Life.LIVE or not segment.readable:
+                continue
+            for record in segment.records():
+                if record.activity_id == activity_id and record.is_owed:
+                    if record.claim is not Claim.HELD:
+                        raise NotCancelled(f"{activity_id} has ended: its result is on its way to the engine")
+                    return segment, record
+        raise NotCancelled(f"no process of this host holds an activity {activity_id}")

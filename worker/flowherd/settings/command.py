@@ -1,0 +1,44 @@
+"""Calls a command and turns its end into an exit code, and a slip into a line; it imports no setting."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import CycloptsError
+
+from flowherd.exits import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}
+
+
+def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
+    """Calls a cyclopts program and returns the exit code; what is wrong with words or settings is said on stderr."""
+    try:
+        result = program(words, exit_on_error=False, print_error=True)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        command = " ".join((name, *(error.command_chain or ())))
+        sys.stderr.write(f"flowherd: {command} --help says how\n")
+        return Exit.USAGE
+    except OSError as error:
+        if error.errno not in _NO_OUTPUT:
+            raise
+        # for what the interpreter flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stderr.write(f"flowherd: the output cannot be written: {error.strerror}\n")
+        return Exit.INTERNAL
+    except Exception as error:
+        from flowherd.errors import ConfigurationError  # noqa: PLC0415 - 40 ms for who asks for help
+
+        if not isinstance(error, ConfigurationError):
+            raise
+        for line in str(error).splitlines():
+            sys.stderr.write(f"flowherd: {line}\n")
+        return Exit.USAGE
+    return result if isinstance(result, int) else Exit.CLEAN
