@@ -1,10 +1,11 @@
 """Light work beside heavy work: the problem flowherd exists for, measured for the stock worker and for flowherd.
 
     python tests/bench/light_beside_heavy.py [--seconds 24] [--repeat 3] [--processes 2] [--drain 40] [--json FILE]
-                                             [--tuned PYTHON] [--only PART]
+                                             [--tuned PYTHON] [--only PART] [--heavy-every SECONDS]
 
 Ten light activities of 30 ms a second, beside one heavy activity of 3 s pure-Python CPU at a time, under a lease of
-3 s on both sides. The same unchanged stock worker runs everywhere; two rows move its heavy activity by nothing but
+3 s on both sides; with `--heavy-every` a heavy one begins every so many seconds, whether or not the last has ended. The
+same unchanged stock worker runs everywhere; two rows move its heavy activity by nothing but
 `[activities.heavy] offload = ...` in a file of settings. Needs `kruxiaflow`. Latency is from submission to the accepted
 completion, and what is not completed within `--drain` seconds of the last submission counts as so many seconds; "ran
 twice" counts activities that were handed out more than once.
@@ -64,7 +65,7 @@ def measure(words: tuple[str, ...], options: argparse.Namespace) -> dict[str, fl
     with running_engine(*flags, credentials=LOGIN) as engine, running(words, engine.url):
         engine.submit("light", 1)
         engine.wait_for("complete", 1, within_s=60)
-        lights, heavies = _load(engine, options.seconds)
+        lights, heavies = _load(engine, options.seconds, options.heavy_every)
         expected = 1 + len(lights) + len(heavies)
         give_up_at = time.monotonic() + options.drain
         while len(engine.completions_per_activity()) < expected and time.monotonic() < give_up_at:
@@ -78,14 +79,18 @@ def measure(words: tuple[str, ...], options: argparse.Namespace) -> dict[str, fl
         }
 
 
-def _load(engine: Engine, seconds: float) -> tuple[list[str], list[str]]:
+def _load(engine: Engine, seconds: float, heavy_every_s: float | None) -> tuple[list[str], list[str]]:
     """Submits at a steady rate; returns the light workflows and the heavy ones."""
     lights: list[str] = []
     heavies: list[str] = []
     started_at = time.monotonic()
     for number in range(int(seconds * LIGHT_PER_S)):
         threading.Event().wait(max(0.0, started_at + number / LIGHT_PER_S - time.monotonic()))
-        if not heavies or engine.workflow(heavies[-1])["status"] in {"completed", "failed"}:
+        if heavy_every_s is not None:
+            is_due = number / LIGHT_PER_S >= len(heavies) * heavy_every_s
+        else:
+            is_due = not heavies or engine.workflow(heavies[-1])["status"] in {"completed", "failed"}
+        if is_due:
             heavies += engine.submit("heavy", 1, seconds=HEAVY_S)
         lights += engine.submit("light", 1)
     return lights, heavies
@@ -106,6 +111,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=24.0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--drain", type=float, default=40.0)
+    parser.add_argument("--heavy-every", type=float, help="seconds from one heavy activity to the next")
     options = parser.parse_args()
     about = f"{LIGHT_PER_S} a second beside {HEAVY_S:g} s of CPU, for {options.seconds:g} s"
     sheet = Sheet("light beside heavy", about, GATES)
