@@ -109,3 +109,17 @@ def test_secrets_among_the_arguments_are_found_and_masked():
 
 def test_longer_secrets_are_masked_first_and_tiny_ones_not_at_all():
     assert mask("abcdef abcd a", ["abcd", "abcdef", "a", ""]) == "*** *** a"
+
+
+@pytest.mark.parametrize(
+    ("exit_", "words"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (SystemExit("no disk"), "SystemExit: no disk"),
+        (SystemExit(), "SystemExit"),
+        (KeyboardInterrupt("by hand"), "KeyboardInterrupt: by hand"),
+    ],
+)
+def test_an_exit_is_named_as_one(exit_: BaseException, words: str) -> None:
+    """A failure that reads "3" says nothing."""
+    assert describe_exception(exit_) == words

@@ -56,7 +56,10 @@ def _describe(exc: BaseException) -> str:
     if isinstance(exc, BaseExceptionGroup):
         leaf = _first_leaf(exc)
         return f"{text.partition(chr(10))[0]}: {type(leaf).__name__}: {_text_of(leaf)}"
-    return text if text.strip() else type(exc).__name__
+    name = type(exc).__name__
+    if not text.strip() or (isinstance(exc, SystemExit) and exc.code is None):
+        return name
+    return text if isinstance(exc, Exception) else f"{name}: {text}"  # the text of an exit is but a number
 
 
 def _text_of(exc: BaseException) -> str:
