@@ -237,7 +237,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the end of the link",
-        WORKER + "process/commands.py",
+        WORKER + "process/supervisor_commands.py",
         "            self._order(Release(ORPHAN_RELEASE_S))\n            threading.Event().wait(ORPHAN_EXIT_S)",
         "            return",
         CHAOS + "test_orphans.py::test_workers_end_by_themselves_when_the_supervisor_is_gone",
@@ -280,7 +280,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the link thread that survives a bad order",
-        WORKER + "process/commands.py",
+        WORKER + "process/supervisor_commands.py",
         "        except Exception:\n            log.exception",
         "        except ZeroDivisionError:\n            log.exception",
         UNIT + "test_tasks.py::test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf",
@@ -476,7 +476,7 @@ MUTATIONS = (
     ),
     Mutation(
         "permits that processes share",
-        WORKER + "ledger/limits.py",
+        WORKER + "ledger/host_permits.py",
         "self._locks.try_lock(_byte_of(permit))",
         "_byte_of(permit)",
         SYSTEM

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd_supervisor.cli import reload
-from flowherd_supervisor.cli.itself import called_from
+from flowherd_supervisor.cli.program_name import called_from
 from flowherd_supervisor.processes.prctl import stop_with_parent
 from flowherd_supervisor.shell.signals import Signals
-from flowherd_supervisor.testkit.engine_extra import require_engine
 from flowherd_supervisor.testkit.programs import Program, ProgramError, clean_environment
+from flowherd_supervisor.testkit.require_engine import require_engine
 
 if TYPE_CHECKING:
     import subprocess

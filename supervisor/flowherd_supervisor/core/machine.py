@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flowherd.exits import Exit as Code
+from flowherd.exit_codes import Exit as Code
 from flowherd_supervisor.core import budget, events, exits, isolates, rolling, startup, stops, zygotes
 from flowherd_supervisor.core.actions import Action, DumpStacks, Level, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE, ChildEvent, Event

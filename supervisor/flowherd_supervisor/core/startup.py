@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flowherd.exits import Exit as Code
+from flowherd.exit_codes import Exit as Code
 from flowherd_supervisor.core import events, rolling, stops
 from flowherd_supervisor.core.actions import Kill, Level, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flowherd.exits import Exit as Code
+from flowherd.exit_codes import Exit as Code
 from flowherd_supervisor.core import events, isolates, rolling, stops
 from flowherd_supervisor.core.actions import Kill, Level
 from flowherd_supervisor.core.events import ZYGOTE

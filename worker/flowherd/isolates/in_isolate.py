@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.execution.executor import Outlet
-    from flowherd.execution.stepping import LoopMeter
+    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.isolates.frames import Buffer
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.isolates.isolate_protocol import Ended

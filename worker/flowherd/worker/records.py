@@ -15,7 +15,7 @@ from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Claim
 from flowherd.ledger.usage import SUMS_BYTES
 from flowherd.model import Completed, Died
 from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING, STOPPING
-from flowherd.worker.edges import Ending
+from flowherd.worker.table_types import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,7 +56,7 @@ class _Entries(dict[str, int]):
 
 
 class LedgerRecords:
-    """`flowherd.worker.edges.Records` in shared memory.
+    """`flowherd.worker.table_types.Records` in shared memory.
 
     Args:
         writer: of this worker.

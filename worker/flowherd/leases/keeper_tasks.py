@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Keep:
+class KeeperTasks:
     """Heartbeats, settlements and the token, with connections of their own.
 
     Args:
