@@ -98,7 +98,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a number that pydantic nulls is found",
-        WORKER + "sdk/json_output.py",
+        WORKER + "sdk/json_conversion.py",
         "if may_lose_numbers(dumped, type(model)) and",
         "if False and",
         UNIT + "sdk/test_output_models.py::test_a_number_that_json_has_not_is_named_in_any_field",
@@ -433,7 +433,7 @@ MUTATIONS = (
     ),
     Mutation(
         "poison",
-        WORKER + "leases/settlement.py",
+        WORKER + "leases/poison.py",
         "if charges.count < self._poison_after or",
         "if True or",
         SYSTEM + "test_leases.py::test_a_poison_is_found_among_its_neighbours_and_they_all_complete",

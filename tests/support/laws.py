@@ -49,7 +49,7 @@ LOOP = (
     "processes/",
     "shell/supervisor.py",
     "shell/inbox.py",
-    "shell/signals.py",
+    "shell/signal_pipe.py",
     "shell/admin_socket.py",
     "shell/event_log.py",
     "shell/host.py",
@@ -231,7 +231,7 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
     Isolates put back what their activities have changed, and an orphaned keeper has a timer end it, which no exception
     can stop.
     """
-    if source.within(SUPERVISOR, "shell/signals.py", "keeper/orphans.py", *PROGRAMS) or source.within(
+    if source.within(SUPERVISOR, "shell/signal_pipe.py", "keeper/orphans.py", *PROGRAMS) or source.within(
         WORKER,
         "process/worker_process.py",
         "process/solo.py",

@@ -29,6 +29,14 @@ def forked(transition: Transition, process: ProcessState, pid: int) -> None:
         stops.finish_keeper(transition)
 
 
+def start_waiting(transition: Transition) -> None:
+    """Makes the workers that have waited; by itself the first one must show that the app boots."""
+    all_at_once = transition.state.ever_ready or transition.state.zygotes.wanted
+    for process in transition.state.processes if all_at_once else transition.state.processes[:1]:
+        if process.phase is Phase.WAITING:
+            transition.spawn(process)
+
+
 def spawn_failed(transition: Transition, process: ProcessState, reason: str) -> None:
     """Tries again in a while; the others go on (faults.md P12)."""
     serving, mode = transition.state.mode is Mode.SERVING, transition.state.mode

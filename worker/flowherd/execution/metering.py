@@ -13,7 +13,7 @@ from flowherd.execution.profiles import ActivityProfiles
 from flowherd.execution.watchdog import Watchdog
 from flowherd.ledger import Cell, Segment
 from flowherd.ledger.activity_profile import Where
-from flowherd.sdk.activity import Mode
+from flowherd.sdk.definition import Mode
 
 if TYPE_CHECKING:
     from flowherd.sdk.registry import Registry

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.execution.profiles import LoopSample
     from flowherd.model import Result
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 TURN_S = 0.002

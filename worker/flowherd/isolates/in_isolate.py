@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flowherd.ledger import Segment
     from flowherd.ledger.usage import UsagePage
     from flowherd.model import Failed, Outcome, Usage
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 

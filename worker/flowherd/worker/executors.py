@@ -12,7 +12,7 @@ from flowherd.execution.on_loop import OnLoop
 from flowherd.execution.permit_queues import PermitQueues
 from flowherd.isolates.in_isolate import InIsolate
 from flowherd.model import Activity, Failed
-from flowherd.sdk.activity import ActivityDefinition, Mode
+from flowherd.sdk.definition import ActivityDefinition, Mode
 from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from flowherd.execution.loading import LoadedApp
     from flowherd.ledger import Ledger
     from flowherd.model import Outcome
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
     from flowherd.sdk.registry import Registry
     from flowherd.sdk.run_state import CancelReason
     from flowherd.settings.worker_config import WorkerConfig

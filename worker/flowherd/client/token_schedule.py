@@ -22,7 +22,7 @@ _TRY_S = 15.0  # how long the engine may take for an answer
 log = structlog.stdlib.get_logger(__name__)
 
 
-class TokenKeeping:
+class TokenSchedule:
     """Refreshes before expiry, and at once when a worker was refused and rings.
 
     Args:
