@@ -1,4 +1,4 @@
-"""Says how a workflow stands while `flowherd submit` waits, and that nobody polls for it; it asks the hosts here."""
+"""The progress of a workflow while `flowherd submit` waits, and if anybody polls for it; it asks the hosts here."""
 
 from __future__ import annotations
 

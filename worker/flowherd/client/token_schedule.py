@@ -1,4 +1,4 @@
-"""Keeps the host's token fresh for as long as its process lives; it never decides about anybody's end."""
+"""Keeps the host's token fresh: asks for the next one before it expires, and at once after a 401."""
 
 from __future__ import annotations
 
