@@ -277,7 +277,7 @@ class Processes:
         return [child for child, _ in self._ended if isinstance(child, Handle)]
 
     def ended(self) -> list[tuple[Child, int]]:
-        """The ended children, with annotated wait statuses (statuses.py), each once; the rest were strangers."""
+        """The ended children, with annotated statuses (`flowherd.wait_status`), each once; the rest were strangers."""
         ended, self._ended = self._ended, []
         self.strangers += len(self._unclaimed)
         self._unclaimed.clear()
