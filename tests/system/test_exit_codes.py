@@ -142,7 +142,7 @@ def test_3_when_the_app_hangs_at_import(tmp_path: Path, way: str, ended: str) ->
 
 def test_5_after_more_short_ends_than_allowed_with_waits_between(tmp_path: Path) -> None:
     """C21: the third short end in the window is one too many; before the second restart there was a wait."""
-    (tmp_path / "wait_status.py").write_text(ENDS_BY_ITSELF)
+    (tmp_path / "ends.py").write_text(ENDS_BY_ITSELF)
     flags = ("-p", "1", "--max-restarts", "2", "--restart-window", "30", "--no-preload")
     with running_host(tmp_path, "ends", *flags, url=NOBODY, app_dir=tmp_path) as host:
         assert host.wait() == 5
