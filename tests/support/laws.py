@@ -184,8 +184,8 @@ def one_file_moves_an_attempt(source: Source) -> Iterator[str]:
     if source.within(WORKER, "worker/attempt.py"):
         return
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Attribute) and node.attr == "_pair":
-            yield f"{source.path}:{node.lineno}: _pair"
+        if isinstance(node, ast.Attribute) and node.attr == "pair" and isinstance(node.ctx, ast.Store):
+            yield f"{source.path}:{node.lineno}: pair"
         if (
             not source.within(WORKER, "worker/table.py", "worker/time_limits.py")
             and isinstance(node, ast.Call)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import Engine, Host, eventually, running_host
+from harness import Engine, Host, eventually, running_engine, running_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +76,25 @@ def test_an_isolate_works_logs_and_prints_under_its_worker(engine: Engine, host:
     running.signal(signal.SIGTERM)
     assert running.wait() == 0
     assert all(map(is_gone, pids))
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-preload",)], ids=["forked from the preload", "forked directly"])
+def test_an_isolate_calls_the_engine_with_the_token_of_the_host(
+    tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    """The keeper has fetched it; whoever works in the isolate knows no secret."""
+    client = ("the-client", "the-secret-of-the-client")
+    with running_engine(credentials=client) as engine:
+        words = ("-p", "1", "--client-id", client[0], *flags)
+        env = {"KRUXIAFLOW_CLIENT_SECRET": client[1]}
+        with running_host(tmp_path, APP, *words, url=engine.url, env=env) as running:
+            running.ready(1)
+            [workflow] = engine.submit("keep", folder=str(tmp_path))
+            engine.wait_for("complete", 1)
+            output = engine.output(workflow)
+            assert (output["text"], output["resumed"]) == ("kept", {"step": 1})
+            assert f"flowherd-files-{os.getuid()}" in output["folder"]
+            eventually(lambda: not Path(output["folder"]).exists(), "the end of its folder")
 
 
 def test_a17_a_crash_and_a_hang_in_isolates_cost_nobody_else(

@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -98,6 +99,8 @@ class SupervisorProgram:
 
     def status(self) -> dict[str, Any]:
         """The status document; empty while nobody answers yet."""
+        if not _is_listening(self.socket):
+            return {}
         try:
             document: dict[str, Any] = self.ask("GET", "/api/status").json()
         except httpx.TransportError:
@@ -235,3 +238,12 @@ def _state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def _is_listening(path: str) -> bool:
+    """True when somebody takes connections there; httpx would leave its socket open where nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as attempt:
+        try:
+            return attempt.connect_ex(path) == 0
+        except OSError:  # a path that is too long
+            return False

@@ -51,7 +51,7 @@ class FakeEngine:
     def workflow(self, workflow: str) -> Workflow:
         self.run(workflow)
         output = [_Output(name, value) for name, value in self.outputs.get(workflow, {}).items()]
-        return Workflow("completed", [_Step("step", "completed", output)])
+        return Workflow("completed", [_Step("step", outputs=output)])
 
     def run(self, workflow: str) -> None:
         name, given = self.queued[int(workflow)]

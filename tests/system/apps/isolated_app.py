@@ -32,6 +32,16 @@ async def greet(ctx: ActivityContext, name: str) -> dict[str, object]:
 
 
 @isolated
+def keep(ctx: SyncActivityContext, folder: str) -> dict[str, object]:
+    """Sends a file, fetches it again and keeps how far it has come, all by calls of its own."""
+    made = Path(folder) / "made.txt"
+    made.write_text("kept")
+    fetched = ctx.download_file(ctx.upload_file(made, "made.txt"))
+    ctx.checkpoint({"step": 1})
+    return {"text": fetched.read_text(), "folder": str(fetched.parent), "resumed": ctx.resume()}
+
+
+@isolated
 def crash_once(ctx: SyncActivityContext, folder: str) -> dict[str, int]:
     """Takes its process down in the first attempt."""
     first = not list(Path(folder).glob(f"{ctx.activity_id}.*"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
+import random
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +23,13 @@ from flowherd.isolates.isolate_protocol import (
     Ended,
     Leave,
     LeftBehind,
+    Logged,
     NotOpened,
     Opened,
     Stop,
     TokenRefused,
     decode_downward,
+    encode,
 )
 from flowherd.model import Completed, Died, Usage
 from flowherd.sdk.usage import pack
@@ -253,6 +258,42 @@ async def test_a17_a_message_out_of_turn_is_garbage(message, is_idle):
         await until(lambda: ("kill", 1) in it.host.orders)
         it.end(1, 9)
         assert isinstance(await done(run), Completed if is_idle else Died)
+
+
+def scrambled(rng: random.Random) -> bytes:
+    """A message of an isolate, of which something is another thing."""
+    known = [Ended(None), Opened(), NotOpened("n"), LeftBehind("l"), TokenRefused(1), Logged("a", 20, "m")]
+    fields = msgspec.json.decode(encode(rng.choice(known)))
+    odd = [None, -1, 2**70, 1e400, "x", "\0", [], {}, [[]], {"type": "Ended"}, True]
+    for name in rng.sample(sorted(fields), rng.randint(0, len(fields))):
+        fields[name] = rng.choice(odd)
+    data = bytearray(json.dumps(fields).encode())
+    for _ in range(rng.choice([0, 0, 1, 3])):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_a17_whatever_an_isolate_sends_costs_at_most_itself(seed):
+    """Each activity ends, the neighbour completes, and nothing is raised on the loop."""
+    rng = random.Random(seed)
+    async with pool() as it:
+        accidents = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: accidents.append(context))
+        runs = [it.start(), it.start()]
+        peers = [it.open(1), it.open(2)]
+        for peer in peers:
+            await peer.hear()
+        with contextlib.suppress(OSError):  # its channel has been closed
+            for _ in range(5):
+                frame = scrambled(rng)
+                peers[0].sock.sendall(head_of(frame) + frame)
+                await asyncio.sleep(0)
+        peers[1].succeed()
+        assert await done(runs[1]) == Completed(b"{}")
+        it.end(1, 9)
+        await done(runs[0])
+        assert not accidents
 
 
 async def test_what_was_spent_outlives_the_isolate():

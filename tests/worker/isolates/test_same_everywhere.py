@@ -248,7 +248,7 @@ async def test_a_stop_is_the_same_and_tells_what_was_spent(
     async with places(forker, "http://127.0.0.1:1", tmp_path) as place:
         for where in KINDS[kind]:
             mark = tmp_path / f"{where}-mark"
-            limit = {"timeout_s": 0.3} if reason == "limit" else {}
+            limit = {"timeout_s": 1.0} if reason == "limit" else {}
             caplog.clear()
             spans_of(place.environment).told.clear()  # type: ignore[attr-defined]
             run = place.start(f"{kind} stopped {where}", {"mark": str(mark)}, **limit)

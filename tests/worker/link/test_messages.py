@@ -71,6 +71,14 @@ def test_what_is_no_order_is_refused(data: bytes) -> None:
         decode_downward(data)
 
 
+@pytest.mark.parametrize("data", [b'{"type":"Read\xcf"}', b'{"type":"\xff"}', b'{"type":' + b"[" * 5000])
+def test_bytes_that_are_no_text_are_refused_like_anything_else(data: bytes) -> None:
+    """A child's scribbling must not raise in the supervisor what nobody there expects."""
+    for decode in (decode_upward, decode_downward):
+        with pytest.raises(msgspec.DecodeError):
+            decode(data)
+
+
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_boot_failure_can_be_sent(message: str, report: str) -> None:
     """Its texts come from user code: control characters, astral ones, lone surrogates of odd file names."""

@@ -69,8 +69,14 @@ class Circuit:
                 await self._until_reopened()
                 if not is_long:
                     return await self._attempt(call, *arguments)
-            break
-        return await self._attempt(call, *arguments)
+            return await self._attempt(call, *arguments)
+        try:
+            result = await call(*arguments)
+        except EngineError as error:
+            self._failed(error, 0)
+            raise
+        self._succeeded()
+        return result
 
     def hurry(self) -> None:
         """Lets the next call pass at once and begins the delays anew: there is no time left to wait."""
@@ -94,13 +100,19 @@ class Circuit:
         try:
             result = await call(*arguments)
         except EngineError as error:
-            if self.failures == failures_before and not error.is_of_the_call:
-                self._close(error)
+            self._failed(error, failures_before)
             raise
+        self._succeeded()
+        return result
+
+    def _failed(self, error: EngineError, failures_before: int) -> None:
+        if self.failures == failures_before and not error.is_of_the_call:
+            self._close(error)
+
+    def _succeeded(self) -> None:
         self.successes += 1
         if self.failures:
             self._open()
-        return result
 
     def _close(self, error: EngineError) -> None:
         self.failures += 1

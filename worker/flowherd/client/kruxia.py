@@ -23,6 +23,8 @@ from flowherd.errors import (
 from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from flowherd.client.tokens import TokenSource
     from flowherd.model import Completed, Failed, Usage
     from flowherd.settings.worker_config import WorkerConfig
@@ -117,13 +119,13 @@ class KruxiaEngine:
         body = _json.encode({"worker_id": worker_id})
         return await self._tell(activity_id, "heartbeat", body, deadline_s)
 
-    async def complete(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
+    def complete(self, activity_id: str, body: bytes, deadline_s: float) -> Coroutine[Any, Any, Answer]:
         """See `Engine.complete`."""
-        return await self._tell(activity_id, "complete", body, deadline_s)
+        return self._tell(activity_id, "complete", body, deadline_s)
 
-    async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
+    def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Coroutine[Any, Any, Answer]:
         """See `Engine.fail`."""
-        return await self._tell(activity_id, "fail", body, deadline_s)
+        return self._tell(activity_id, "fail", body, deadline_s)
 
     async def stream_text(self, activity_id: str, text: str, index: int, deadline_s: float) -> int:
         """See `Engine.stream_text`; 0 may also mean that those who listen are on another instance (§10)."""

@@ -210,7 +210,7 @@ class Isolate:
         except StreamEnded:
             self._break_off("")  # it has ended, or goes on without us
             return False
-        except (FrameError, msgspec.DecodeError, RecursionError, OSError) as error:
+        except (FrameError, msgspec.DecodeError, OSError) as error:
             self._break_off(f"was killed: {error}")
             return False
         return True

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from flowherd.link.messages import Message
+from flowherd.link.messages import Message, decode
 from flowherd.link.messages import encode_any as encode
 from flowherd.model import Activity, Usage  # noqa: TC001 - msgspec reads annotations
 
@@ -141,9 +141,9 @@ _downward: msgspec.json.Decoder[Downward] = msgspec.json.Decoder(Downward)
 
 def decode_upward(frame: bytes | bytearray) -> Upward:
     """An isolate's message; raises msgspec.DecodeError for anything else."""
-    return _upward.decode(frame)
+    return decode(_upward, frame)
 
 
 def decode_downward(frame: bytes | bytearray) -> Downward:
     """A worker's message; raises msgspec.DecodeError for anything else."""
-    return _downward.decode(frame)
+    return decode(_downward, frame)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+T = TypeVar("T")
 MAX_BYTES = 64 * 1024
 _MESSAGE_CHARS, _REPORT_CHARS = 2_000, 8_000  # fits even when each takes the six bytes of an escape
 _NOTE_CHARS = 500
@@ -306,11 +307,22 @@ def _as_many_as_fit(texts: Iterable[str]) -> Iterator[str]:
         yield text
 
 
+def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray) -> T:
+    """The message in these bytes; raises msgspec.DecodeError for anything else."""
+    try:
+        return decoder.decode(data)
+    except (
+        UnicodeDecodeError,
+        RecursionError,
+    ) as error:  # of a broken type name, or of what is nested too deep
+        raise msgspec.DecodeError(str(error)) from None
+
+
 def decode_upward(data: bytes) -> Upward:
     """A child's message; raises msgspec.DecodeError for anything else."""
-    return _upward.decode(data)
+    return decode(_upward, data)
 
 
 def decode_downward(data: bytes) -> Downward:
     """The supervisor's message; raises msgspec.DecodeError for anything else."""
-    return _downward.decode(data)
+    return decode(_downward, data)

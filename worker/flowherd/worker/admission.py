@@ -109,10 +109,13 @@ class Admission:
 
     def order(self, activities: Sequence[Activity]) -> Sequence[Activity]:
         """A batch in the order in which it should start: light ones, heavy ones, suspects."""
-        if len(activities) < 2:
-            return activities
-        is_charged = self._history.is_charged if self._history.any_charged else _nobody
-        return sorted(activities, key=lambda one: (is_charged(one.activity_id), self.is_heavy(one.name)))
+        is_heavy = {name: self.is_heavy(name) for name in {one.name for one in activities}}
+        if self._history.any_charged:
+            is_charged = self._history.is_charged
+            return sorted(activities, key=lambda one: (is_charged(one.activity_id), is_heavy[one.name]))
+        if len(is_heavy) > 1:
+            return sorted(activities, key=lambda one: is_heavy[one.name])
+        return activities
 
     def obstacle(
         self, attempt: Attempt, active: Collection[Attempt], crowd: Crowd, now: float
@@ -171,7 +174,3 @@ def claimable(busy_mean_s: float) -> int:
 
     """
     return MOST if busy_mean_s <= 0 else max(1, min(MOST, int(SOON_STARTED_S / busy_mean_s)))
-
-
-def _nobody(_: str) -> bool:
-    return False

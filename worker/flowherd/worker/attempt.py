@@ -82,6 +82,7 @@ class Attempt(RunState):
     What a handler's context reads of it is in its base class.
 
     Attributes:
+        pair: handler and claim as one number, see `pair_of`; read by all, changed here alone.
         id: the activity's.
         activity: with the worker_id of the newest claim.
         index: of its record in the ledger.
@@ -106,8 +107,8 @@ class Attempt(RunState):
     """
 
     __slots__ = (
-        "_pair", "begun_at", "claimed_at", "due_at", "executor", "handle", "id", "index", "is_alone", "is_apart",
-        "is_isolated", "is_suspect", "kept", "lease_s", "outcome", "records", "sequence", "usage_place",
+        "begun_at", "claimed_at", "due_at", "executor", "handle", "id", "index", "is_alone", "is_apart",
+        "is_isolated", "is_suspect", "kept", "lease_s", "outcome", "pair", "records", "sequence", "usage_place",
         "was_named",
     )  # fmt: skip
 
@@ -138,55 +139,50 @@ class Attempt(RunState):
         self.executor: Any = None
         self.handle: Any = None
         self.records: Records | None = None
-        self._pair = WAITING
+        self.pair = WAITING
 
     def __repr__(self) -> str:
         return f"<Attempt {self.id} [{self.handler.name}, {self.claim.name}], record {self.index}.{self.sequence}>"
 
     @property
-    def pair(self) -> int:
-        """Handler and claim as one number, see `pair_of`."""
-        return self._pair
-
-    @property
     def handler(self) -> Handler:
         """The state of the handler."""
-        return Handler(self._pair >> 2)
+        return Handler(self.pair >> 2)
 
     @property
     def claim(self) -> Claim:
         """The state of the claim: what the engine still expects."""
-        return Claim(self._pair & 3)
+        return Claim(self.pair & 3)
 
     @property
     def is_held(self) -> bool:
         """The outcome is open and the engine waits for it."""
-        return not self._pair & 3
+        return not self.pair & 3
 
     @property
     def is_owed(self) -> bool:
         """The engine waits for word about it, be it ours or the keeper's."""
-        return self._pair & 3 != _CLOSED
+        return self.pair & 3 != _CLOSED
 
     @property
     def is_reporting(self) -> bool:
         """The outcome is on its way."""
-        return self._pair & 3 == _REPORTS
+        return self.pair & 3 == _REPORTS
 
     @property
     def is_busy(self) -> bool:
         """The handler runs, whatever the claim says."""
-        return RUNNING <= self._pair <= DETACHED
+        return RUNNING <= self.pair <= DETACHED
 
     @property
     def may_begin(self) -> bool:
         """It has a slot, and its handler has not begun."""
-        return self._pair == ADMITTED
+        return self.pair == ADMITTED
 
     @property
     def has_slot(self) -> bool:
         """The attempt holds a slot."""
-        return ADMITTED <= self._pair <= DETACHED
+        return ADMITTED <= self.pair <= DETACHED
 
     def open_costs(self) -> Costs:
         """The sums of its spending; from any thread."""
@@ -195,10 +191,10 @@ class Attempt(RunState):
         return super().open_costs()
 
     def _move(self, event: bytes) -> None:
-        target = event[self._pair]
+        target = event[self.pair]
         if target == _ILLEGAL:
             raise IllegalEvent(f"{self!r} cannot take this event")
-        self._pair = target
+        self.pair = target
 
     def admit(self) -> None:
         """It gets a slot."""

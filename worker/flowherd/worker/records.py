@@ -15,7 +15,6 @@ from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Claim
 from flowherd.ledger.usage import SUMS_BYTES
 from flowherd.model import Completed, Died
 from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING, STOPPING
-from flowherd.worker.table_types import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,16 +24,17 @@ if TYPE_CHECKING:
     from flowherd.ledger.usage import UsagePage
     from flowherd.model import Activity
     from flowherd.worker.attempt import Attempt
+    from flowherd.worker.table_types import Ending
 
 _CLAIMED, _REPORTS = Cell.CLAIMED, int(Claim.REPORTING)
 _TOLD = frozenset({REPORTING, OVERRUN})
 _AT_WORK = frozenset({RUNNING, STOPPING})
 MOST_NAMES = 1_000
-_COUNTERS = {
-    Ending.COMPLETED: (Cell.COMPLETED, Ended.COMPLETED),
-    Ending.FAILED: (Cell.FAILED, Ended.FAILED),
-    Ending.LOST: (Cell.LOST, Ended.LOST),
-}
+_COUNTERS = (
+    (Cell.COMPLETED, Ended.COMPLETED),
+    (Cell.FAILED, Ended.FAILED),
+    (Cell.LOST, Ended.LOST),
+)  # by Ending
 _WAIT, _RUN, _REPORT = int(Took.WAIT), int(Took.RUN), int(Took.REPORT)
 _clearing = threading.Lock()  # of this process's own threads: no page is used again while it is written to
 

@@ -126,7 +126,11 @@ class Reporter:
                 if self._large and self._large_left:
                     if self._queue:
                         self._wake()
-                    await self._try_large(self._large.popleft())
+                    self._large_left -= 1
+                    try:
+                        await self._try(self._large.popleft(), is_long=True)
+                    finally:
+                        self._large_left += 1
                 elif self._queue:
                     await self._try(self._queue.popleft(), is_long=False)
                 else:
@@ -139,47 +143,37 @@ class Reporter:
                 self._wake()
             raise
 
-    async def _try_large(self, delivery: Delivery) -> None:
-        self._large_left -= 1
-        try:
-            await self._try(delivery, is_long=True)
-        finally:
-            self._large_left += 1
-
     async def _try(self, delivery: Delivery, *, is_long: bool) -> None:
         """Makes a try and does what follows from it. A defect of ours ends the delivery, never the sender."""
+        done: Delivered | Again
         try:
-            done = await self._tried(delivery, is_long=is_long)
+            try:
+                answer = await self._circuit.through(self._call, delivery, is_long=is_long)
+                done = delivery.answered(answer)
+            except EngineError as error:
+                done = delivery.failed(error, self._loop.time(), self._limit_s)
+            except _Withdrawn:
+                done = Delivered.WITHDRAWN
         except Exception as error:
             log.error("internal_error", activity_id=delivery.activity_id, exc_info=error)
             done = Delivered.WITHDRAWN  # who delivers for ever would never be given more
         except asyncio.CancelledError:
             self._queue_of(delivery).appendleft(delivery)
             raise
-        if done is not None:
-            try:
-                delivery.on_done(done)
-            except Exception as error:
-                log.error("internal_error", activity_id=delivery.activity_id, exc_info=error)
-
-    async def _tried(self, delivery: Delivery, *, is_long: bool) -> Delivered | None:
-        """The end of the delivery, None when another try follows."""
-        try:
-            answer = await self._circuit.through(self._call, delivery, is_long=is_long)
-        except EngineError as error:
-            done = delivery.failed(error, self._loop.time(), self._limit_s)
-        except _Withdrawn:
-            return Delivered.WITHDRAWN
-        else:
-            done = delivery.answered(answer)
         if done is Again.LATER:
             self._put_off(delivery)
         elif done is Again.NOW:
             self._queue_of(delivery).appendleft(delivery)
         else:
+            self._end(delivery, done)
+
+    def _end(self, delivery: Delivery, done: Delivered) -> None:
+        if done is not Delivered.WITHDRAWN:
             crashpoints.reached("after_report")
-            return done
-        return None
+        try:
+            delivery.on_done(done)
+        except Exception as error:
+            log.error("internal_error", activity_id=delivery.activity_id, exc_info=error)
 
     async def _call(self, delivery: Delivery) -> Answer:
         """Asks for the worker_id only now that the circuit has let it through: it may have been replaced meanwhile."""

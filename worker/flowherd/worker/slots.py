@@ -19,23 +19,19 @@ class Slots:
     Attributes:
         attempts: those that have one.
         reserved: those of the poll under way.
+        limit: slots that may be held; see `resize`.
         usable: the limit, or more as long as what was claimed before it fell needs more.
 
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = self.usable = limit
+        self.limit = self.usable = limit
         self._attempts: dict[Attempt, None] = {}
         self.attempts: KeysView[Attempt] = self._attempts.keys()
         self.reserved = 0
 
     def __repr__(self) -> str:
-        return f"<Slots [{len(self._attempts)} attempts, {self.reserved} reserved of {self._limit}]>"
-
-    @property
-    def limit(self) -> int:
-        """Slots that may be held."""
-        return self._limit
+        return f"<Slots [{len(self._attempts)} attempts, {self.reserved} reserved of {self.limit}]>"
 
     @property
     def held(self) -> int:
@@ -45,12 +41,12 @@ class Slots:
     @property
     def in_use(self) -> int:
         """Slots that nobody else may have yet: those that are held, and those that are promised to what waits."""
-        return self.usable if self.usable > self._limit else len(self._attempts) + self.reserved
+        return self.usable if self.usable > self.limit else len(self._attempts) + self.reserved
 
     @property
     def free(self) -> int:
         """Slots that a poll can take, never negative."""
-        return max(0, self._limit - len(self._attempts) - self.reserved)
+        return max(0, self.limit - len(self._attempts) - self.reserved)
 
     @property
     def is_any_free(self) -> bool:
@@ -59,12 +55,12 @@ class Slots:
 
     def resize(self, limit: int) -> None:
         """Sets the limit; what is usable falls by and by, see `give_up`."""
-        self._limit = limit
+        self.limit = limit
         self.usable = max(self.usable, limit)
 
     def give_up(self, waiting: int) -> None:
         """So many attempts wait for a slot: what neither they nor those that have one need is not usable any more."""
-        self.usable = max(self._limit, min(self.usable, self.held + waiting))
+        self.usable = max(self.limit, min(self.usable, self.held + waiting))
 
     def reserve(self, most: int) -> int:
         """Takes up to `most` for a poll; how many it got."""

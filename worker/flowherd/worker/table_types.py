@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from flowherd.worker.attempt import Attempt
 
 
-class Ending(Enum):
+class Ending(IntEnum):
     """The end of a claim, for the counters."""
 
-    COMPLETED = "completed"
-    FAILED = "failed"
-    LOST = "lost"
+    COMPLETED = 0
+    FAILED = 1
+    LOST = 2
 
 
 class Records(Protocol):
