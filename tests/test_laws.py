@@ -108,7 +108,11 @@ BROKEN: list[tuple[Law, str, str]] = [
         W + "leases/lease_keeper.py",
         "from asyncio import create_task\ncreate_task(work())",
     ),
-    (laws.nothing_ends_unseen, W + "process/commands.py", "from threading import Thread\nThread().start()"),
+    (
+        laws.nothing_ends_unseen,
+        W + "process/supervisor_commands.py",
+        "from threading import Thread\nThread().start()",
+    ),
     (laws.nothing_is_pickled_or_shared, W + "execution/in_thread.py", "import pickle"),
     (laws.nothing_is_pickled_or_shared, S + "processes/zygote.py", "from multiprocessing import Queue"),
     (laws.nothing_is_pickled_or_shared, W + "ledger/wakeups.py", "from fcntl import lockf"),
@@ -142,10 +146,10 @@ def test_every_law_has_been_broken_once() -> None:
 
 KEPT: list[tuple[Law, str, str]] = [
     (laws.the_worker_knows_no_supervisor, S + "cli/main.py", "import flowherd_supervisor"),
-    (laws.core_is_pure, S + "core/x.py", "import math\nfrom flowherd.exits import Exit"),
+    (laws.core_is_pure, S + "core/x.py", "import math\nfrom flowherd.exit_codes import Exit"),
     (laws.one_file_forks_and_reaps, S + "processes/table.py", "import os\nos.fork()"),
     (laws.few_files_kill, S + "keeper/orphans.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
-    (laws.few_files_touch_signals, W + "exit_status.py", "import signal\nsignal.Signals(9).name"),
+    (laws.few_files_touch_signals, W + "wait_status.py", "import signal\nsignal.Signals(9).name"),
     (laws.http_stays_at_the_edge, W + "client/kruxia.py", "import httpx"),
     (
         laws.the_supervisor_has_no_loop_thread_or_client,

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from . import bodies
 from .engine import Engine
 from .files import FilesApi
-from .layers import Circuit, HotRoutes
+from .middleware import Gate, HotRoutes
 from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, json_reply, not_found
 from .worker_api import WorkerApi
 from .workflow_api import WorkflowApi
@@ -51,7 +51,7 @@ def build_app(engine: Engine) -> ASGIApp:
         if not protected:
             public.add(path)
     app.add_exception_handler(HTTPException, _unrouted(engine, public))
-    return Circuit(HotRoutes(app, hot, reply_to), engine.settings)
+    return Gate(HotRoutes(app, hot, reply_to), engine.settings)
 
 
 def routes(engine: Engine) -> list[tuple[str, str, Handler, bool]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from . import documents
+from . import definition_schema as schema
 from .templates import has_template
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
@@ -32,8 +32,8 @@ class Step:
     worker: str
     activity_name: str
     parameters: Mapping[str, Any]
-    dependencies: tuple[documents.Edge, ...]
-    settings: documents.Settings
+    dependencies: tuple[schema.Edge, ...]
+    settings: schema.Settings
     outputs: Sequence[Mapping[str, str]] | None
     streaming: Any
 
@@ -93,8 +93,8 @@ def parse(body: str) -> Definition:
 
     """
     try:
-        raw = documents.read(body)
-    except documents.Unreadable as error:
+        raw = schema.read(body)
+    except schema.Unreadable as error:
         raise DefinitionInvalid({"definition": [f"Failed to parse YAML: {error}"]}) from error
     errors: dict[str, list[str]] = {}
     _check_names(raw, errors)
@@ -108,46 +108,46 @@ def parse(body: str) -> Definition:
 
 def restore(document: bytes) -> Definition:
     """The definition back from its stored normal form."""
-    return _build(msgspec.json.decode(document, type=documents.Workflow))
+    return _build(msgspec.json.decode(document, type=schema.Workflow))
 
 
-def _build(raw: documents.Workflow) -> Definition:
+def _build(raw: schema.Workflow) -> Definition:
     normal = _normalized(raw)
     return Definition(normal.name, tuple(_step(activity) for activity in normal.activities), _encode(normal))
 
 
-def _step(activity: documents.Activity) -> Step:
+def _step(activity: schema.Activity) -> Step:
     outputs = activity.outputs
     return Step(
         key=activity.key,
         worker=activity.worker,
         activity_name=activity.activity_name or "",
         parameters=activity.parameters or {},
-        dependencies=tuple(map(documents.as_edge, activity.depends_on or ())),
-        settings=activity.settings or documents.Settings(),
-        outputs=None if outputs is None else [documents.as_output(output) for output in outputs],
+        dependencies=tuple(map(schema.as_edge, activity.depends_on or ())),
+        settings=activity.settings or schema.Settings(),
+        outputs=None if outputs is None else [schema.as_output(output) for output in outputs],
         streaming=activity.streaming,
     )
 
 
-def _normalized(raw: documents.Workflow) -> documents.Workflow:
+def _normalized(raw: schema.Workflow) -> schema.Workflow:
     """Turn `dependency_of` into `depends_on`, so that each edge has one spelling."""
-    added: dict[str, list[documents.Edge]] = {}
+    added: dict[str, list[schema.Edge]] = {}
     for activity in raw.activities:
-        for edge in map(documents.as_edge, activity.dependency_of or ()):
+        for edge in map(schema.as_edge, activity.dependency_of or ()):
             added.setdefault(edge.activity_key, []).append(
-                documents.Edge(activity.key, conditions=edge.conditions)
+                schema.Edge(activity.key, conditions=edge.conditions)
             )
     activities = []
     for activity in raw.activities:
-        edges = [documents.as_edge(edge) for edge in activity.depends_on or ()] + added.get(activity.key, [])
+        edges = [schema.as_edge(edge) for edge in activity.depends_on or ()] + added.get(activity.key, [])
         unique = {(edge.activity_key, edge.tests or ()): edge for edge in edges}
         ordered = [unique[mark] for mark in sorted(unique)]
         activities.append(msgspec.structs.replace(activity, depends_on=ordered or None, dependency_of=None))
     return msgspec.structs.replace(raw, activities=activities)
 
 
-def _check_names(raw: documents.Workflow, errors: dict[str, list[str]]) -> None:
+def _check_names(raw: schema.Workflow, errors: dict[str, list[str]]) -> None:
     def add(field: str, message: str) -> None:
         errors.setdefault(field, []).append(message)
 
@@ -166,7 +166,7 @@ def _check_names(raw: documents.Workflow, errors: dict[str, list[str]]) -> None:
             add(field, message)
 
 
-def _activity_faults(activity: documents.Activity, at: str) -> Iterator[tuple[str, str]]:
+def _activity_faults(activity: schema.Activity, at: str) -> Iterator[tuple[str, str]]:
     if not activity.key:
         yield f"{at}.key", "Activity key cannot be empty"
     if not _IDENTIFIER.fullmatch(activity.key):
@@ -181,22 +181,22 @@ def _activity_faults(activity: documents.Activity, at: str) -> Iterator[tuple[st
         )
 
 
-def _check_references(raw: documents.Workflow, errors: dict[str, list[str]]) -> None:
+def _check_references(raw: schema.Workflow, errors: dict[str, list[str]]) -> None:
     keys = {activity.key for activity in raw.activities}
     for activity in raw.activities:
         for field in ("depends_on", "dependency_of"):
-            for edge in map(documents.as_edge, getattr(activity, field) or ()):
+            for edge in map(schema.as_edge, getattr(activity, field) or ()):
                 if edge.activity_key not in keys:
                     errors.setdefault(f"activity.{activity.key}.{field}", []).append(
                         f"Referenced activity not found: {edge.activity_key}"
                     )
 
 
-def _check_order(raw: documents.Workflow, errors: dict[str, list[str]]) -> None:
+def _check_order(raw: schema.Workflow, errors: dict[str, list[str]]) -> None:
     """Refuse cycles: the server loops over them, the embedded engine does not (a known difference)."""
     order = TopologicalSorter(
         {
-            activity.key: {documents.as_edge(edge).activity_key for edge in activity.depends_on or ()}
+            activity.key: {schema.as_edge(edge).activity_key for edge in activity.depends_on or ()}
             for activity in _normalized(raw).activities
         }
     )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .catalog import Catalog
 from .clock import Clock
-from .documents import Retry
+from .definition_schema import Retry
 from .scheduling import Launch, Run, Scheduler, write
 
 

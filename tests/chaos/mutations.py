@@ -98,7 +98,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a number that pydantic nulls is found",
-        WORKER + "sdk/json_output.py",
+        WORKER + "sdk/json_conversion.py",
         "if may_lose_numbers(dumped, type(model)) and",
         "if False and",
         UNIT + "sdk/test_output_models.py::test_a_number_that_json_has_not_is_named_in_any_field",
@@ -237,7 +237,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the end of the link",
-        WORKER + "process/commands.py",
+        WORKER + "process/supervisor_commands.py",
         "            self._order(Release(ORPHAN_RELEASE_S))\n            threading.Event().wait(ORPHAN_EXIT_S)",
         "            return",
         CHAOS + "test_orphans.py::test_workers_end_by_themselves_when_the_supervisor_is_gone",
@@ -280,7 +280,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the link thread that survives a bad order",
-        WORKER + "process/commands.py",
+        WORKER + "process/supervisor_commands.py",
         "        except Exception:\n            log.exception",
         "        except ZeroDivisionError:\n            log.exception",
         UNIT + "test_tasks.py::test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf",
@@ -433,7 +433,7 @@ MUTATIONS = (
     ),
     Mutation(
         "poison",
-        WORKER + "leases/settlement.py",
+        WORKER + "leases/poison.py",
         "if charges.count < self._poison_after or",
         "if True or",
         SYSTEM + "test_leases.py::test_a_poison_is_found_among_its_neighbours_and_they_all_complete",
@@ -476,7 +476,7 @@ MUTATIONS = (
     ),
     Mutation(
         "permits that processes share",
-        WORKER + "ledger/limits.py",
+        WORKER + "ledger/host_permits.py",
         "self._locks.try_lock(_byte_of(permit))",
         "_byte_of(permit)",
         SYSTEM

@@ -17,7 +17,7 @@ from flowherd.client.circuit import Circuit
 from flowherd.client.protocol import Batch
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.execution.stepping import LoopMeter
+from flowherd.execution.loop_meter import LoopMeter
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity

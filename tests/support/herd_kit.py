@@ -9,7 +9,7 @@ from scripted_engine import Play, ScriptedEngine
 from worker_kit import open_segment
 
 from flowherd.client.kruxia import KruxiaEngine, connect
-from flowherd.client.token_refresh import TokenKeeping
+from flowherd.client.token_schedule import TokenSchedule
 from flowherd.client.tokens import HostTokens, LedgerTokens, ask_keeper
 from flowherd.ledger import Ledger
 from flowherd.settings.worker_config import WorkerConfig
@@ -36,7 +36,7 @@ class Herd:
         self.tokens = HostTokens(self.config, self.ledger, self.http)
         self.gave_up: list[str] = []
         self.has_given_up = asyncio.Event()
-        self.keeping = TokenKeeping(self.tokens, grace_s=0.0, give_up=self._give_up)
+        self.keeping = TokenSchedule(self.tokens, grace_s=0.0, give_up=self._give_up)
         self.clients: list[KruxiaEngine] = []
         for _ in range(workers):
             source = LedgerTokens(

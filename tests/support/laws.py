@@ -34,15 +34,13 @@ WATCHED = (
 )
 PURE = (
     SUPERVISOR + "core/",
-    *(f"{SUPERVISOR}advise/{name}.py" for name in ("judge", "capacity", "measured")),
-    *(
-        f"{WORKER}{name}.py"
-        for name in ("awake", "backoff", "ends", "link/messages", "link/sharing", "model")
-    ),
+    *(f"{SUPERVISOR}advise/{name}.py" for name in ("judge", "capacity", "measurements")),
+    *(f"{WORKER}{name}.py" for name in ("awake", "backoff", "link/messages", "link/sharing", "model")),
     WORKER + "isolates/isolate_protocol.py",
 )
 PURE_NAMES = (
-    "flowherd.exits",
+    "flowherd.exit_codes",
+    "flowherd.wait_status",
     "flowherd.ledger.layout",
     *(path.split("/", 1)[1].removesuffix(".py").strip("/").replace("/", ".") for path in PURE),
 )
@@ -51,7 +49,7 @@ LOOP = (
     "processes/",
     "shell/supervisor.py",
     "shell/inbox.py",
-    "shell/signals.py",
+    "shell/signal_pipe.py",
     "shell/admin_socket.py",
     "shell/event_log.py",
     "shell/host.py",
@@ -151,7 +149,16 @@ def core_is_pure(source: Source) -> Iterator[str]:
 
 TABLE = tuple(
     f"worker/{name}.py"
-    for name in ("attempt", "table", "admission", "backlog", "edges", "poll_policy", "slots")
+    for name in (
+        "attempt",
+        "table",
+        "admission",
+        "backlog",
+        "poll_policy",
+        "slots",
+        "table_types",
+        "time_limits",
+    )
 )
 
 
@@ -173,14 +180,14 @@ _EVENTS = {
 
 
 def one_file_moves_an_attempt(source: Source) -> Iterator[str]:
-    """Law 9: its pair is assigned in `attempt.py`, by events of which only the table has need."""
+    """Law 9: its pair is assigned in `attempt.py`, by events that the table and its time limits alone bring about."""
     if source.within(WORKER, "worker/attempt.py"):
         return
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute) and node.attr == "pair" and isinstance(node.ctx, ast.Store):
             yield f"{source.path}:{node.lineno}: pair"
         if (
-            not source.within(WORKER, "worker/table.py")
+            not source.within(WORKER, "worker/table.py", "worker/time_limits.py")
             and isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and node.func.attr in _EVENTS
@@ -224,7 +231,7 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
     Isolates put back what their activities have changed, and an orphaned keeper has a timer end it, which no exception
     can stop.
     """
-    if source.within(SUPERVISOR, "shell/signals.py", "keeper/orphans.py", *PROGRAMS) or source.within(
+    if source.within(SUPERVISOR, "shell/signal_pipe.py", "keeper/orphans.py", *PROGRAMS) or source.within(
         WORKER,
         "process/worker_process.py",
         "process/solo.py",
@@ -295,7 +302,7 @@ def nothing_is_pickled_or_shared(source: Source) -> Iterator[str]:
         "pickle", "marshal", "shelve", "dill", "cloudpickle", "multiprocessing",
         "concurrent.futures.ProcessPoolExecutor", "concurrent.futures.process",
     )  # fmt: skip
-    if not source.within(WORKER, "ledger/limits.py"):
+    if not source.within(WORKER, "ledger/host_permits.py"):
         yield from source.using("fcntl.lockf")
 
 

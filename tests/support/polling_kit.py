@@ -9,7 +9,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowherd.execution.stepping import LoopMeter
+from flowherd.execution.loop_meter import LoopMeter
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.admission import claimable

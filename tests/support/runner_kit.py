@@ -11,7 +11,7 @@ from flowherd.ledger.layout import Handler
 from flowherd.model import Completed, Lost
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED
-from flowherd.worker.edges import Stop
+from flowherd.worker.table_types import Stop
 from flowherd.worker.without_engine import WithoutEngine
 
 if TYPE_CHECKING:
@@ -125,5 +125,5 @@ class Run:
             performer.perform(table._given())
         elif attempt.is_held:
             attempt.stop(reason)
-            table._due(attempt, performer._clock() + table._rules.cancel_grace_s)
+            table._time_limits.grant_grace(attempt, performer._clock())
             performer.perform([Stop(attempt)])

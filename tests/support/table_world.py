@@ -12,7 +12,8 @@ from flowherd.ledger.layout import Claim, Handler
 from flowherd.model import Activity, Completed, Died, Failed
 from flowherd.worker.admission import Admission
 from flowherd.worker.attempt import DETACHED, OVER, PAIRS, RUNNING, Attempt
-from flowherd.worker.edges import (
+from flowherd.worker.table import AttemptTable
+from flowherd.worker.table_types import (
     Command,
     Deliver,
     Ending,
@@ -24,7 +25,6 @@ from flowherd.worker.edges import (
     WarnNotBegun,
     Withdraw,
 )
-from flowherd.worker.table import AttemptTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,13 +14,13 @@ from runner_kit import Runner
 from worker_kit import open_segment
 
 from flowherd import Registry, activity
+from flowherd.execution.busy_share import BusyShareMeter
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.gil import GilProbe
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.lag import LagProbe
-from flowherd.execution.load import LoadMeter
+from flowherd.execution.loop_meter import LoopMeter
 from flowherd.execution.profiles import ActivityProfiles
-from flowherd.execution.stepping import LoopMeter
 from flowherd.ledger import Cell, Ledger, RecordWriter
 from flowherd.ledger.activity_profile import Where
 from flowherd.link.messages import SupervisorState
@@ -110,7 +110,7 @@ class MeasuredWorker:
             {found.name: _MODES[found.mode.value] for found in registry}, self.segment.work
         )
         meter = self.meter = LoopMeter(measures=self.measures.by_name)
-        self.load = LoadMeter(self.segment, meter, self.measures)
+        self.load = BusyShareMeter(self.segment, meter, self.measures)
         meter.on_busy = LagProbe(meter.stepping.is_set, self.load).start
         self._probe = GilProbe(meter, self.measures.by_name)
         self._has_ended = threading.Event()

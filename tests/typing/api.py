@@ -23,7 +23,7 @@ from flowherd import (
     activity,
 )
 from flowherd.model import Outcome
-from flowherd.sdk.registry import ActivityDefinition
+from flowherd.sdk.definition import ActivityDefinition
 from flowherd.testing import FakeEngine, TestedRun, make_activity, run_activity, run_activity_sync
 
 

@@ -7,11 +7,11 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.link.link import Link
 from flowherd.link.messages import Drain, Release, encode
-from flowherd.process import commands
-from flowherd.process.commands import CommandReader
+from flowherd.process import supervisor_commands
+from flowherd.process.supervisor_commands import CommandReader
 from flowherd.tasks import Tasks, start_thread
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf(
         codes.append(code)
         left.set()
 
-    monkeypatch.setattr(commands, "leave", leave)
-    monkeypatch.setattr(commands, "ORPHAN_EXIT_S", 0.0)
+    monkeypatch.setattr(supervisor_commands, "leave", leave)
+    monkeypatch.setattr(supervisor_commands, "ORPHAN_EXIT_S", 0.0)
     heard: list[Downward] = []
 
     def deliver(message: Downward) -> None:
@@ -72,6 +72,6 @@ def test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf(
     ours._sock.send(encode(Drain(1.0)))
     ours.close()
     assert left.wait(CEILING_S)
-    assert heard == [Drain(1.0), Release(commands.ORPHAN_RELEASE_S)]
+    assert heard == [Drain(1.0), Release(supervisor_commands.ORPHAN_RELEASE_S)]
     assert codes == [Exit.RELEASED]
     theirs.close()

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
         RegistryError,
     )
     from flowherd.model import Usage
+    from flowherd.sdk.activity import activity
     from flowherd.sdk.context import ActivityContext, CancelReason, SyncActivityContext
     from flowherd.sdk.output import ActivityResult
-    from flowherd.sdk.registry import Registry, activity
+    from flowherd.sdk.registry import Registry
     from flowherd.sdk.streams import SyncTokenStream, TokenStream
 
 __version__ = "0.1.0"
@@ -56,7 +57,7 @@ _ELSEWHERE = {  # what is in no module of this table is in `errors`
     "SyncActivityContext": "sdk.context",
     "ActivityResult": "sdk.output",
     "Registry": "sdk.registry",
-    "activity": "sdk.registry",
+    "activity": "sdk.activity",
     "SyncTokenStream": "sdk.streams",
     "TokenStream": "sdk.streams",
 }

@@ -10,11 +10,11 @@ from cyclopts import App
 
 from flowherd import __version__, logs
 from flowherd.errors import AppImportError
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.process import solo
 from flowherd.process.standard_streams import open_closed_streams
 from flowherd.settings import sources
-from flowherd.settings.command import call
+from flowherd.settings.command_line import call
 from flowherd.settings.flags import EVERY_FLAG, AppDir, AppName, ConfigFile, flags_but, given
 from flowherd.settings.model import SUPERVISOR_ONLY
 
@@ -53,7 +53,7 @@ def work(
 
 
 def main(words: Sequence[str]) -> int:
-    """Runs until told to stop and returns the exit code (flowherd.exits)."""
+    """Runs until told to stop and returns the exit code (flowherd.exit_codes)."""
     return call(app, _NAME, words)
 
 

@@ -9,7 +9,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 
 if TYPE_CHECKING:
     import asyncio

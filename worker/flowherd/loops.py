@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import structlog
 
 from flowherd.errors import ConfigurationError
-from flowherd.procfs import forget_zeros
+from flowherd.memory import forget_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

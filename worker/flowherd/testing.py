@@ -16,8 +16,8 @@ from flowherd.execution.in_thread import ThreadPool
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.model import Activity, Completed, Failed, Outcome, Usage
-from flowherd.sdk.activity import adjusted
 from flowherd.sdk.checkpoints import decoded, encoded, reference_of
+from flowherd.sdk.definition import adjusted
 from flowherd.sdk.registry import Registry
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.stock import adapt
@@ -26,7 +26,7 @@ from flowherd.worker.without_engine import WithoutEngine
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
 
 __all__ = ["Call", "FakeEngine", "TestedRun", "make_activity", "run_activity", "run_activity_sync"]
 

@@ -11,7 +11,7 @@ from flowherd.ledger.activity_profile import STEP_BUCKETS, Load, Metric, Where
 from flowherd.ledger.histogram import BUCKETS, quantile_s, upper_s
 from flowherd_supervisor.advise import capacity
 from flowherd_supervisor.advise.judge import Advice, Criterion, Surroundings, advise
-from flowherd_supervisor.advise.measured import Measured, Place, Steps, median_s
+from flowherd_supervisor.advise.measurements import Measured, Place, Steps, median_s
 
 if TYPE_CHECKING:
     from flowherd.ledger.activity_profile import Work

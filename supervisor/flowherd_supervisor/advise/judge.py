@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowherd_supervisor.advise.measured import ENOUGH_PROBES, Measured, Place, Steps, residual_p95_s
+from flowherd_supervisor.advise.measurements import ENOUGH_PROBES, Measured, Place, Steps, residual_p95_s
 
 ENOUGH_SAMPLES = 30
 CPU_MS = 5.0  # an attempt; below it, a thread's or an isolate's own cost weighs as much

@@ -19,14 +19,14 @@ import msgspec
 from flowherd.client.tokens import HostTokens
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.execution.loading import choose_worker_type, load_app
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.ledger import Ledger
 from flowherd.logs import visible
 from flowherd.process.user_frames import where_main_stands
 from flowherd.settings.checks import cautions
 from flowherd.settings.sources import Loaded, flag_of
 from flowherd.tasks import start_thread
-from flowherd.telemetry.wanted import wanted
+from flowherd.telemetry.destination import destination_of
 from flowherd.transport.transport import new_client
 from flowherd_supervisor.processes.cpus import usable_cpus
 from flowherd_supervisor.shell.planning import plan_of
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from flowherd.sdk.registry import Registry
     from flowherd.settings.model import Settings
     from flowherd.settings.worker_config import WorkerConfig
-    from flowherd.telemetry.wanted import Wanted
+    from flowherd.telemetry.destination import Destination
 
 _HEALTH_DEADLINE_S = 5.0
 
@@ -83,7 +83,7 @@ def _findings(app_name: str, app_dir: str, loaded: Loaded, *, offline: bool) -> 
     yield from _shadows(Path(app_dir))
     yield from _app(app_name, app_dir, loaded)
     yield from _times(loaded)
-    yield from _telemetry(wanted(os.environ))
+    yield from _telemetry(destination_of(os.environ))
     if not offline:
         yield from asyncio.run(_engine(settings))
 
@@ -200,7 +200,7 @@ def _times(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(Weight.WARNING, "--poll-interval-max is less than --poll-interval: the latter is used")
 
 
-def _telemetry(wish: Wanted) -> Iterator[Finding]:
+def _telemetry(wish: Destination) -> Iterator[Finding]:
     """Only where somebody has asked for it."""
     yield from (Finding(Weight.WARNING, text) for text in wish.obstacles)
     if wish.traces:

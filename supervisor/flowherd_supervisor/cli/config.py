@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.settings.model import Settings
 from flowherd_supervisor.shell.planning import plan_of
 

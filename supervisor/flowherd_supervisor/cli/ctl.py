@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from flowherd.errors import ConfigurationError
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask import open_admin
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd_supervisor.cli import reload
-from flowherd_supervisor.cli.itself import called_from
+from flowherd_supervisor.cli.program_name import called_from
 from flowherd_supervisor.processes.prctl import stop_with_parent
-from flowherd_supervisor.shell.signals import Signals
-from flowherd_supervisor.testkit.engine_extra import require_engine
+from flowherd_supervisor.shell.signal_pipe import SignalPipe
 from flowherd_supervisor.testkit.programs import Program, ProgramError, clean_environment
+from flowherd_supervisor.testkit.require_engine import require_engine
 
 if TYPE_CHECKING:
     import subprocess
@@ -57,7 +57,7 @@ def dev(options: DevOptions) -> int:
 
     """
     require_engine("dev")
-    with ExitStack() as stack, Signals(_FORWARDED) as signals:
+    with ExitStack() as stack, SignalPipe(_FORWARDED) as signals:
         engine = stack.enter_context(
             _program("engine", "--port", str(options.port), "--db", options.db, announces=True)
         )
@@ -93,7 +93,7 @@ class _Hosting:
     """Runs the host, and once more after a save where its first import has failed."""
 
     def __init__(
-        self, options: DevOptions, url: str, engine: subprocess.Popen[str], signals: Signals
+        self, options: DevOptions, url: str, engine: subprocess.Popen[str], signals: SignalPipe
     ) -> None:
         self._options = options
         self._words = _run_words(options, url)

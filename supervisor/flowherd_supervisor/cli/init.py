@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flowherd.errors import ConfigurationError
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.settings.model import Settings
-from flowherd_supervisor.cli.itself import called_from
+from flowherd_supervisor.cli.program_name import called_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from flowherd import __version__
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.process.standard_streams import open_closed_streams
 from flowherd.settings import DEFAULT_WORKER_TYPE
-from flowherd.settings.command import call
+from flowherd.settings.command_line import call
 from flowherd_supervisor.cli.bench_command import bench
 from flowherd_supervisor.cli.ctl_command import ctl_app
 from flowherd_supervisor.cli.start_commands import dev, init
@@ -24,7 +24,7 @@ from flowherd_supervisor.cli.start_commands import dev, init
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WITH_FLAGS = "flowherd_supervisor.cli.flag_commands"
+_WITH_FLAGS = "flowherd_supervisor.cli.run_check_config"
 
 app = App(
     name="flowherd",
@@ -164,14 +164,14 @@ def advise(
 @app.command
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> int:
     """Print what completes commands and flags: source <(flowherd completion bash), or zsh; fish: … | source."""
-    from flowherd_supervisor.cli.itself import completing  # noqa: PLC0415 - as above
+    from flowherd_supervisor.cli.program_name import completing  # noqa: PLC0415 - as above
 
     sys.stdout.write(completing(app.generate_completion(prog_name="flowherd", shell=shell), shell))
     return Exit.CLEAN
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """The `flowherd` program: exits with a code of `flowherd.exits`."""
+    """The `flowherd` program: exits with a code of `flowherd.exit_codes`."""
     open_closed_streams()
     sys.exit(call(app, "flowherd", sys.argv[1:] if words is None else words))
 

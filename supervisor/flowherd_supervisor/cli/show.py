@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd_supervisor.cli.ask import WIDTH_OF_A_PIPE
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.logs import visible
 from flowherd_supervisor.cli.served_here import not_taken, served_here
-from flowherd_supervisor.cli.waiting import Waiting
+from flowherd_supervisor.cli.submit_progress import SubmitProgress
 from flowherd_supervisor.testkit.workflow_client import Workflow, WorkflowClient, one_step
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
     try:
         queued = [engine.submit(engine.deploy(one), submission.inputs) for one in definitions]
         for started in queued:
-            waiting = Waiting(started, config.api_url, worker_type)
+            waiting = SubmitProgress(started, config.api_url, worker_type)
             workflow = engine.end_of(started, waiting.look) if submission.wait else Workflow(started.status)
             _show(started, workflow, submission)
             code = Exit.INTERNAL if workflow.status == "failed" else code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from flowherd.errors import ConfigurationError
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd_supervisor.cli.feed import HttpFeed
 from flowherd_supervisor.cli.status import show_status
 

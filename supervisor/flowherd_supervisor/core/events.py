@@ -213,6 +213,13 @@ class ReloadRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadRefused:
+    """HUP, but the settings are wrong, or ask for what only a restart can do."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleRequested:
     """TTIN, TTOU or `scale`: so many processes are wanted from now on."""
 
@@ -242,7 +249,7 @@ class TimePassed:
 Found = SlotsSeen | LimitOverdue | SegmentDamaged | KeeperLate | WorkerUsedUp
 ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | Found
 HostEvent = Started | CredentialsRefused | WorkedOff | StopRequested | PollingSwitched | TimePassed
-Request = ReloadRequested | ScaleRequested | StacksRequested
+Request = ReloadRequested | ReloadRefused | ScaleRequested | StacksRequested
 IsolateWish = IsolateNeeded | IsolateStopWanted | IsolateKillWanted
 IsolateEvent = IsolateWish | IsolateForked | IsolateNotForked | IsolateExited
 Event = ChildEvent | HostEvent | Request | IsolateEvent

@@ -6,9 +6,9 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from flowherd.ends import kind_of
-from flowherd.exits import Exit as Code
+from flowherd.exit_codes import Exit as Code
 from flowherd.ledger.layout import Cause
+from flowherd.wait_status import kind_of
 from flowherd_supervisor.core import events, isolates, rolling, stops
 from flowherd_supervisor.core.actions import Abort, Level
 from flowherd_supervisor.core.events import KEEPER

@@ -17,8 +17,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flowherd.exits import Exit as Code
-from flowherd_supervisor.core import budget, events, exits, isolates, rolling, startup, stops, zygotes
+from flowherd.exit_codes import Exit as Code
+from flowherd_supervisor.core import (
+    budget,
+    events,
+    exits,
+    isolates,
+    reloading,
+    rolling,
+    startup,
+    stops,
+    zygotes,
+)
 from flowherd_supervisor.core.actions import Action, DumpStacks, Level, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE, ChildEvent, Event
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState, State
@@ -57,8 +67,8 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
             _credentials_refused(transition, detail)
         case events.TimePassed():
             _time_passed(transition)
-        case events.ReloadRequested(plan):
-            zygotes.reload_requested(transition, plan)
+        case events.ReloadRequested() | events.ReloadRefused():
+            reloading.heard(transition, event)
         case events.ScaleRequested(processes):
             rolling.scale_requested(transition, processes)
         case events.StacksRequested():

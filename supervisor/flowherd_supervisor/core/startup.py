@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flowherd.exits import Exit as Code
+from flowherd.exit_codes import Exit as Code
 from flowherd_supervisor.core import events, rolling, stops
 from flowherd_supervisor.core.actions import Kill, Level, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER
@@ -27,6 +27,14 @@ def forked(transition: Transition, process: ProcessState, pid: int) -> None:
         transition.actions.append(Kill(process.number, process.incarnation))
     elif process.number == KEEPER and transition.state.mode is Mode.FINISHING:
         stops.finish_keeper(transition)
+
+
+def start_waiting(transition: Transition) -> None:
+    """Makes the workers that have waited; by itself the first one must show that the app boots."""
+    all_at_once = transition.state.ever_ready or transition.state.zygotes.wanted
+    for process in transition.state.processes if all_at_once else transition.state.processes[:1]:
+        if process.phase is Phase.WAITING:
+            transition.spawn(process)
 
 
 def spawn_failed(transition: Transition, process: ProcessState, reason: str) -> None:

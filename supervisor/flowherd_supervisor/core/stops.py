@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd.exits import Exit as Code
+from flowherd.exit_codes import Exit as Code
 from flowherd_supervisor.core.actions import Drain, FinishKeeper, Level, Release
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState

@@ -11,7 +11,7 @@ from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState, State
 
 if TYPE_CHECKING:
-    from flowherd.exits import Exit as Code
+    from flowherd.exit_codes import Exit as Code
     from flowherd_supervisor.core.restarts import Rng
     from flowherd_supervisor.core.state import Isolate
 

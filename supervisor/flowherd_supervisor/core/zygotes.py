@@ -1,8 +1,7 @@
-"""The process that has imported the app and forks all others: its births, deaths and replacements; pure.
+"""The process that has imported the app and forks all others: its starts, ends and replacements; pure.
 
 There are two ways to make workers: forked from a zygote, or each importing the app itself. The second is for
-apps that do not survive a fork, for `--no-preload`, and for hosts whose zygotes do not stay alive. A reload
-begins with a new zygote in any case but `--no-preload`: what it says of the new version decides.
+apps that do not survive a fork, for `--no-preload`, and for hosts whose zygotes do not stay alive.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flowherd.exits import Exit as Code
-from flowherd_supervisor.core import events, isolates, rolling, stops
+from flowherd.exit_codes import Exit as Code
+from flowherd_supervisor.core import events, isolates, reloading, rolling, startup, stops
 from flowherd_supervisor.core.actions import Kill, Level
 from flowherd_supervisor.core.events import ZYGOTE
 from flowherd_supervisor.core.plan import Preload
@@ -19,33 +18,10 @@ from flowherd_supervisor.core.startup import BOOT_CODES, SPAWN_RETRY_S
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState
 
 if TYPE_CHECKING:
-    from flowherd_supervisor.core.plan import Plan
     from flowherd_supervisor.core.transition import Transition
 
 SECOND_WAIT_S = 0.5
 ENDS, WINDOW_S = 3, 10.0
-_OLD_GOES_ON = "the old version goes on"
-
-
-def reload_requested(transition: Transition, plan: Plan) -> None:
-    """Applies new sizes; then a new zygote imports the new version, and its Ready lets workers be replaced."""
-    if transition.state.mode is not Mode.SERVING:
-        transition.note("reload_refused", Level.WARNING, reason="the supervisor is stopping")
-        return
-    plan = rolling.with_scale_kept(transition, plan)
-    transition.note("reloading", processes=plan.workers, concurrency=plan.concurrency)
-    rolling.resize(transition, plan)
-    if plan.preload is Preload.NEVER:
-        transition.state = replace(
-            transition.state, zygotes=replace(transition.state.zygotes, wanted=False, reloading=False)
-        )
-        stops.end_zygotes(transition, {Phase.STARTING, Phase.RUNNING, Phase.BACKOFF})
-        _start_waiting(transition)
-        rolling.begin(transition, range(plan.processes))
-        return
-    transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=True))
-    stops.end_zygotes(transition, {Phase.STARTING, Phase.BACKOFF})
-    transition.spawn(ProcessState(ZYGOTE))
 
 
 def heard(transition: Transition, process: ProcessState, event: events.ChildEvent) -> None:
@@ -107,39 +83,28 @@ def _ready(transition: Transition, process: ProcessState, event: events.ChildRea
             note="processes are forked all the same" if usable else "each process imports the app itself",
             remedy=f"make it in the app's lifespan, or say {'--no-preload' if usable else '--preload'}",
         )
-    reloading = transition.state.zygotes.reloading
+    is_reload = transition.state.zygotes.reloading
     transition.state = replace(
         transition.state, zygotes=replace(transition.state.zygotes, wanted=usable, reloading=False)
     )
     if not usable:
         stops.end_zygotes(transition, {Phase.RUNNING})
     older = [worker.number for worker in transition.state.processes if worker.alive]
-    _start_waiting(transition)
-    if reloading:
+    startup.start_waiting(transition)
+    if is_reload:
         rolling.begin(transition, older)
     elif transition.state.rolling:
         rolling.go_on(transition)
 
 
-def _start_waiting(transition: Transition) -> None:
-    """Makes the workers that have waited; by itself the first one must show that the app boots."""
-    all_at_once = transition.state.ever_ready or transition.state.zygotes.wanted
-    for process in transition.state.processes if all_at_once else transition.state.processes[:1]:
-        if process.phase is Phase.WAITING:
-            transition.spawn(process)
-
-
 def _boot_failed(transition: Transition, process: ProcessState, event: events.BootFailed) -> None:
     """Before any worker was ever ready the app is bad: stop. Later the old version goes on."""
-    reloading = transition.state.zygotes.reloading
+    is_reload = transition.state.zygotes.reloading
     if not transition.state.ever_ready:
         transition.note("boot_failed", Level.ERROR, event.report, process=ZYGOTE, reason=event.message)
         stops.begin_release(transition, Code(event.code) if event.code in BOOT_CODES else Code.BOOT_FAILED)
-    elif reloading:
-        transition.note("reload_failed", Level.ERROR, event.report, reason=event.message, note=_OLD_GOES_ON)
-        transition.state = replace(
-            transition.state, zygotes=replace(transition.state.zygotes, reloading=False)
-        )
+    elif is_reload:
+        reloading.failed(transition, event.message, event.report)
     else:
         transition.note("preload_failed", Level.ERROR, event.report, process=ZYGOTE, reason=event.message)
     transition.kill(transition.state.find(ZYGOTE, process.incarnation) or process, "it could not start")
@@ -185,8 +150,8 @@ def _replace_if_missing(transition: Transition, process: ProcessState) -> None:
     if zygotes.coming:
         return
     if zygotes.reloading:
-        transition.note("reload_failed", Level.ERROR, reason="its import did not end well", note=_OLD_GOES_ON)
-        zygotes = replace(zygotes, reloading=False)
+        reloading.failed(transition, "its import did not end well")
+        zygotes = transition.state.zygotes
     if not zygotes.wanted or zygotes.ready is not None:
         transition.state = replace(transition.state, zygotes=zygotes)
         return
@@ -198,7 +163,7 @@ def _replace_if_missing(transition: Transition, process: ProcessState) -> None:
     )
     if give_up:
         transition.note("preload_given_up", Level.WARNING, note="each process imports the app itself")
-        _start_waiting(transition)
+        startup.start_waiting(transition)
     elif len(ends) == 1:
         transition.spawn(ProcessState(ZYGOTE))
     else:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import logs
-from flowherd.exits import Exit
-from flowherd.leases.keep import Keep
+from flowherd.exit_codes import Exit
+from flowherd.leases.keeper_tasks import KeeperTasks
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     CredentialsRefused,
@@ -104,7 +104,7 @@ class _Keeper:
         """Returns the exit code."""
         setup = self._setup
         loop = asyncio.get_running_loop()
-        keep = Keep(
+        keep = KeeperTasks(
             setup.config,
             setup.ledger,
             setup.wakeups,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,7 +11,8 @@ _FRAMES = 20  # of a thread, the innermost
 _FRAME = re.compile(r'^File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 # Every process is a fork of the supervisor: below its own frames stand those of whoever has forked it.
 _FORKED_BY = re.compile(
-    r'/flowherd_supervisor/(processes|shell|cli)/\w+\.py"|/flowherd/settings/command\.py"|/cyclopts/|<frozen runpy>'
+    r'/flowherd_supervisor/(processes|shell|cli)/\w+\.py"|/flowherd/settings/command_line\.py"'
+    r"|/cyclopts/|<frozen runpy>"
 )
 
 

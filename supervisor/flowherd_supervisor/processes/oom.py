@@ -1,13 +1,11 @@
-"""Asks the kernel about ends: whether a SIGKILL was its own, and whether one has begun; it changes nothing."""
+"""Asks the kernel if a SIGKILL was its own, for want of memory; it changes nothing."""
 
 from __future__ import annotations
 
 import signal
 from pathlib import Path
 
-from flowherd.ends import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
-
-_FLAGS, _PF_EXITING = 6, 0x4  # counted from the state
+from flowherd.wait_status import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
 
 
 class OomCounter:
@@ -50,14 +48,3 @@ def _memory_events(root: Path) -> Path | None:
     own = next((line.removeprefix("0::") for line in groups if line.startswith("0::")), None)
     file = root / "sys/fs/cgroup" / (own or "").lstrip("/") / "memory.events"
     return file if own is not None and file.is_file() else None
-
-
-def is_exiting(pid: int) -> bool:
-    """True when the kernel has begun to end it, for whatever reason (proc(5), `flags` in /proc/PID/stat)."""
-    try:
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        )
-    except OSError:
-        return False
-    return bool(int(fields[_FLAGS]) & _PF_EXITING)

@@ -1,4 +1,4 @@
-"""Has processes made, directly or by the zygote, and keeps what the unborn will need; it decides nothing."""
+"""Makes processes, directly or through the zygote, and keeps their segments until they exist; it decides nothing."""
 
 from __future__ import annotations
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flowherd.ends import OURS
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.link.link import Link
 from flowherd.process.worker_process import ignore_signals
+from flowherd.wait_status import OURS
 from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.processes.contained import contained
 from flowherd_supervisor.processes.last_words import shortened, standing_at
-from flowherd_supervisor.processes.oom import OomCounter, is_exiting
+from flowherd_supervisor.processes.oom import OomCounter
+from flowherd_supervisor.processes.proc_stat import is_exiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -276,7 +277,7 @@ class Processes:
         return [child for child, _ in self._ended if isinstance(child, Handle)]
 
     def ended(self) -> list[tuple[Child, int]]:
-        """The ended children, with annotated wait statuses (statuses.py), each once; the rest were strangers."""
+        """The ended children, with annotated statuses (`flowherd.wait_status`), each once; the rest were strangers."""
         ended, self._ended = self._ended, []
         self.strangers += len(self._unclaimed)
         self._unclaimed.clear()

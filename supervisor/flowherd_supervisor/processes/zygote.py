@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import logs
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     BootFailed,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd.exit_status import describe_status
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
+from flowherd.wait_status import describe_status
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from flowherd.ledger.wakeups import Wakeups
 from flowherd.process.preload import warm_up
 from flowherd.settings.checks import cautions
 from flowherd.settings.sources import flag_of
-from flowherd.telemetry.wanted import wanted
+from flowherd.telemetry.destination import destination_of
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.plan import split
 from flowherd_supervisor.keeper import process as keeper
@@ -63,7 +63,7 @@ class App:
 
 
 def run(app: App, load: Callable[[], Settings]) -> int:
-    """Supervises `app` until told to stop; returns the exit code of `flowherd.exits`.
+    """Supervises `app` until told to stop; returns the exit code of `flowherd.exit_codes`.
 
     Args:
         app: what to host.
@@ -79,7 +79,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     try:
         threads = limit_numeric_threads(os.environ, plan.workers)
         _banner(app, settings, plan, host, threads).say(logs.style_of(settings.log_format))
-        for text in (*cautions(settings, usable_cpus()), *wanted(os.environ).obstacles):
+        for text in (*cautions(settings, usable_cpus()), *destination_of(os.environ).obstacles):
             log.warning("unwise_setting", note=text)
         warm_up()
         become_subreaper()

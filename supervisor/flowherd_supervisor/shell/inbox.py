@@ -7,7 +7,7 @@ import selectors
 import signal
 from typing import TYPE_CHECKING
 
-from flowherd_supervisor.shell.signals import Signals
+from flowherd_supervisor.shell.signal_pipe import SignalPipe
 
 if TYPE_CHECKING:
     from flowherd.link.link import Link
@@ -24,7 +24,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._signals = Signals(HEARD)
+        self._signals = SignalPipe(HEARD)
         self._selector.register(self._signals.fd, selectors.EVENT_READ)
 
     def watch(self, link: Link) -> None:

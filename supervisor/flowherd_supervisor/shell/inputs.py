@@ -13,7 +13,10 @@ from flowherd_supervisor.core import events
 from flowherd_supervisor.core.events import KEEPER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowherd_supervisor.core.events import Event
+    from flowherd_supervisor.core.plan import Plan
     from flowherd_supervisor.processes.table import Handle
 
 log = structlog.stdlib.get_logger("flowherd")
@@ -27,7 +30,6 @@ SIGNALS: dict[signal.Signals, Event] = {
     signal.SIGUSR1: events.StacksRequested(),
 }
 
-
 # What is asked for over the admin socket means what the signal of the same purpose means.
 ORDERS: dict[str, signal.Signals] = {
     "reload": signal.SIGHUP,
@@ -36,6 +38,27 @@ ORDERS: dict[str, signal.Signals] = {
     "drain": signal.SIGTERM,
     "stacks": signal.SIGUSR1,
 }
+
+
+def fact_of_signal(number: signal.Signals, workers: int, reread: Callable[[], Plan | str]) -> Event | None:
+    """A signal as a fact; None for one that means nothing here.
+
+    Args:
+        number: the signal.
+        workers: worker processes or threads that the present plan has.
+        reread: the settings again, as a plan; why not, when they are wrong.
+
+    """
+    match number:
+        case signal.SIGHUP:
+            plan = reread()
+            return events.ReloadRefused(plan) if isinstance(plan, str) else events.ReloadRequested(plan)
+        case signal.SIGTTIN:
+            return events.ScaleRequested(workers + 1)
+        case signal.SIGTTOU:
+            return events.ScaleRequested(workers - 1)
+        case _:
+            return SIGNALS.get(number)
 
 
 def message_of(handle: Handle, data: bytes) -> messages.Upward | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.awake import STEP_S, Witness
 from flowherd.ledger import Cell, Host, Ledger, Life, Record, Segment
-from flowherd.procfs import resident_bytes
+from flowherd.memory import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.budget import in_transit
 from flowherd_supervisor.core.hangs import PastLimit, guilty_of_hang, keeper_late_s

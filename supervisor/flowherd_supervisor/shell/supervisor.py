@@ -30,7 +30,7 @@ from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner
 from flowherd_supervisor.processes.table import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.shell import event_log
 from flowherd_supervisor.shell.inbox import Inbox
-from flowherd_supervisor.shell.inputs import SIGNALS, fact_of, message_of
+from flowherd_supervisor.shell.inputs import fact_of, fact_of_signal, message_of
 from flowherd_supervisor.shell.ledger_watch import LedgerWatch
 from flowherd_supervisor.shell.notifier import Notifier
 from flowherd_supervisor.shell.segment_checks import SegmentChecks
@@ -162,22 +162,10 @@ class Supervisor:
         return self._watch.patience_s(self._state)
 
     def _understand(self, number: signal.Signals) -> Iterator[Event]:
-        match number:
-            case signal.SIGHUP:
-                yield from found_by(self._reload)
-            case signal.SIGTTIN:
-                yield events.ScaleRequested(self._state.plan.workers + 1)
-            case signal.SIGTTOU:
-                yield events.ScaleRequested(self._state.plan.workers - 1)
-            case _ if number in SIGNALS:
-                yield SIGNALS[number]
-
-    def _reload(self) -> Iterator[Event]:
-        plan = self._host.reread()
-        if isinstance(plan, str):
-            self._perform(actions.Note("reload_refused", {"reason": plan}, actions.Level.ERROR))
-        else:
-            yield events.ReloadRequested(plan)
+        workers, reread = self._state.plan.workers, self._host.reread
+        fact = contained(partial(fact_of_signal, number, workers, reread), None)
+        if fact is not None:
+            yield fact
 
     def _read(self, handle: Handle) -> Iterator[Event]:
         try:

@@ -9,7 +9,7 @@ import pytest
 from flowherd_supervisor.advise import capacity
 from flowherd_supervisor.advise.capacity import HostLoad
 from flowherd_supervisor.advise.judge import ENOUGH_SAMPLES, Surroundings, advise
-from flowherd_supervisor.advise.measured import (
+from flowherd_supervisor.advise.measurements import (
     ENOUGH_PROBES,
     Measured,
     Place,

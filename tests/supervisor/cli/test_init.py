@@ -15,7 +15,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.settings import sources
 from flowherd.settings.model import ActivitySettings, Settings
 from flowherd_supervisor.cli.init import init
-from flowherd_supervisor.cli.itself import called_from
+from flowherd_supervisor.cli.program_name import called_from
 
 ROOT = Path(__file__).parents[3]
 

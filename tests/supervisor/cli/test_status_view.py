@@ -16,7 +16,7 @@ from rich.console import Console
 from status_kit import CHILD, DOCUMENT
 
 from flowherd.errors import ConfigurationError
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd_supervisor.cli.ask import open_admin
 from flowherd_supervisor.cli.status import render, show_status
 from flowherd_supervisor.shell.admin_socket import AdminSocket

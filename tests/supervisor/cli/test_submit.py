@@ -14,7 +14,7 @@ from scripted_http import Reply, ScriptedServer, scripted_server
 
 from flowherd_supervisor.cli.main import main
 from flowherd_supervisor.cli.served_here import Served, not_taken
-from flowherd_supervisor.cli.waiting import Waiting
+from flowherd_supervisor.cli.submit_progress import SubmitProgress
 from flowherd_supervisor.testkit import workflow_client
 
 if TYPE_CHECKING:
@@ -186,9 +186,9 @@ def host(polled_s_ago: float | None = 0.1, free_slots: int = 4, **more: Any) -> 
     return Served(polled_s_ago=polled_s_ago, free_slots=free_slots, **known)
 
 
-def looked_at(*hosts: Served, after: Sequence[float] = (1, 6, 7, 12)) -> Waiting:
+def looked_at(*hosts: Served, after: Sequence[float] = (1, 6, 7, 12)) -> SubmitProgress:
     """A wait for one pending step, beside these hosts."""
-    waiting = Waiting(STARTED, URL, "math", lambda: hosts)
+    waiting = SubmitProgress(STARTED, URL, "math", lambda: hosts)
     step = msgspec.convert({"activity_key": "add", "status": "pending"}, workflow_client._Step)
     for waited_s in after:
         waiting.look(workflow_client.Workflow("running", [step]), waited_s)

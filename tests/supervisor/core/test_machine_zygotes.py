@@ -314,3 +314,11 @@ def test_a_reload_keeps_the_number_that_was_scaled_to_until_the_settings_have_an
     assert brain.state.plan.workers == 2, "each needs a slot"
     brain.hears(events.ReloadRequested(replace(settings, processes=4)))
     assert (brain.state.plan.workers, brain.said("scale_kept")) == (4, 2)
+
+
+def test_a_reload_with_wrong_settings_is_told_and_changes_nothing() -> None:
+    brain = Brain().serve()
+    before = brain.state
+    assert brain.hears(events.ReloadRefused("no such setting")) == []
+    assert brain.said("reload_refused") == 1
+    assert brain.state == before

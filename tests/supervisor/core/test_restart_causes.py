@@ -7,7 +7,7 @@ import signal
 import pytest
 from brain import EXITED_1, EXITED_3, Brain, exited, forked, ready
 
-from flowherd.ends import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
+from flowherd.wait_status import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
 from flowherd_supervisor.core import events
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Ledger
 from flowherd.ledger.wakeups import Wakeups

@@ -20,7 +20,7 @@ FORKED_BY = (
     'File "/opt/venv/lib/flowherd_supervisor/processes/zygote.py", line 184 in _be_born',
     'File "/opt/venv/lib/flowherd_supervisor/shell/host.py", line 77 in run',
     'File "/opt/venv/lib/flowherd_supervisor/cli/main.py", line 217 in main',
-    'File "/opt/venv/lib/flowherd/settings/command.py", line 25 in call',
+    'File "/opt/venv/lib/flowherd/settings/command_line.py", line 25 in call',
     'File "/opt/venv/lib/cyclopts/core.py", line 9 in __call__',
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from flowherd.exit_status import describe_status
+from flowherd.wait_status import describe_status
 from flowherd_supervisor.processes.oom import OomCounter
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.fork
 
 PRELUDE = """
 import functools, os, resource, select, signal, subprocess, sys, threading, time
-from flowherd.ends import OURS
+from flowherd.wait_status import OURS
 from flowherd.link.messages import Ready, decode_upward
 from flowherd.link.link import Link, LinkClosed
 from flowherd_supervisor.processes.table import Birth, Processes

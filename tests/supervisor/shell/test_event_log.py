@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flowherd.ends import OURS
+from flowherd.wait_status import OURS
 from flowherd_supervisor.core.actions import Level, Note
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.shell.event_log import Banner, say

@@ -14,7 +14,7 @@ from runner_kit import Phase, Runner
 from flowherd import CancelReason, Registry, activity
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.execution.stepping import LIGHT_S
+from flowherd.execution.loop_meter import LIGHT_S
 from flowherd.model import Completed, Failed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 from worker_kit import open_segment
 
+from flowherd.execution.busy_share import BusyShareMeter
 from flowherd.execution.gil import GilProbe
-from flowherd.execution.load import LoadMeter
+from flowherd.execution.loop_meter import LongStep, LoopMeter
 from flowherd.execution.on_loop import Steps
 from flowherd.execution.profiles import (
     SAMPLED_EVERY,
@@ -22,7 +23,6 @@ from flowherd.execution.profiles import (
     LoopSample,
     Stay,
 )
-from flowherd.execution.stepping import LongStep, LoopMeter
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter
 from flowherd.ledger.activity_profile import ENTRIES, Load, Metric, Where, Work, WorkTable
 
@@ -298,7 +298,7 @@ def test_a_reading_of_the_lag_publishes_load_and_lag() -> None:
     segment.put(Cell.LIMIT, 1)
     segment.put(Cell.RUNNING, 1)
     meter = LoopMeter()
-    load = LoadMeter(segment, meter, ActivityProfiles({}, segment.work))
+    load = BusyShareMeter(segment, meter, ActivityProfiles({}, segment.work))
     load.begins()
     meter.busy_s += 0.2
     load.reads(0.003, 0.25, 0.001)

@@ -16,7 +16,6 @@ from isolate_pool_kit import pool
 from runner_kit import CancelReason, Phase
 from virtual_time import virtual_time
 
-from flowherd.ends import OURS
 from flowherd.isolates.frames import head_of
 from flowherd.isolates.isolate_protocol import (
     Begin,
@@ -35,6 +34,7 @@ from flowherd.isolates.isolate_protocol import (
 from flowherd.model import Completed, Died, Usage
 from flowherd.sdk.usage import pack
 from flowherd.testing import make_activity
+from flowherd.wait_status import OURS
 
 if TYPE_CHECKING:
     from runner_kit import Run

@@ -20,8 +20,8 @@ from runner_kit import CancelReason, Phase
 from scripted_engine import Play, envelope, scripted_engine
 
 from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.loop_meter import LoopMeter
 from flowherd.execution.profiles import ActivityProfile
-from flowherd.execution.stepping import LoopMeter
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.files.scratch import Scratch

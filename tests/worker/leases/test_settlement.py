@@ -11,7 +11,6 @@ from virtual_time import now, virtual_time
 from worker_kit import open_segment
 
 from flowherd.client.protocol import Answer, Verdict
-from flowherd.ends import NOT_OUT_OF_MEMORY
 from flowherd.errors import EngineUnavailable, ForeignReply
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Host, Ledger, Life, ProcessTotal, RecordWriter, Segment
@@ -20,6 +19,7 @@ from flowherd.ledger.layout import TAKEN
 from flowherd.model import Completed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
+from flowherd.wait_status import NOT_OUT_OF_MEMORY
 from flowherd.worker.attempt import DETACHED, OVERRUN
 
 KEPT = FakeEngine().encode_completion("w-1", Completed(b'{"n":1}'))

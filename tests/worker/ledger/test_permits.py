@@ -19,7 +19,7 @@ from worker_kit import child_that
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
-from flowherd.ledger.limits import RETRY_S, YIELD_S, HostPermits, RecordLocks
+from flowherd.ledger.host_permits import RETRY_S, YIELD_S, HostPermits, RecordLocks
 from flowherd.ledger.permits import NotNow, OwnPermits, Permit
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.sdk.registry import Registry
@@ -166,7 +166,7 @@ async def test_a_sibling_that_was_rung_and_does_not_come_costs_a_moment() -> Non
     host = Host(processes=2, limit=1, deaf=True)
     host.start(0)
     host.start(1)
-    host.runners[1].worker.executors._limits._timer.cancel()
+    host.runners[1].worker.executors._permit_queues._timer.cancel()
     begun = now()
     host.start(0)
     await asyncio.sleep(3)

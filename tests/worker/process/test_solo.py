@@ -15,7 +15,7 @@ from engine_rig import brings, item
 from harness import APPS, CEILING_S, Engine, clean_environment, eventually, running_engine
 from scripted_engine import Play, scripted_engine
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from flowherd import InvalidOutput
-from flowherd.sdk.lost_numbers import may_lose_numbers
+from flowherd.sdk.nan_check import may_lose_numbers
 from flowherd.sdk.output import encode_output
 from flowherd.testing import run_activity_sync
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from collector_kit import running_collector
 
+from flowherd.telemetry.destination import Destination, destination_of
 from flowherd.telemetry.provider import EXPORTERS, QUIET_S, Delivery
-from flowherd.telemetry.wanted import Wanted, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ ENDPOINT, LOCAL = "OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318"
 )
 def test_an_endpoint_or_the_exporter_otlp_switches_it_on(environ: dict[str, str], traces: str) -> None:
     """OpenTelemetry's own variables, as its specification has them; those for metrics are the app's alone."""
-    assert wanted(environ, lambda: True) == Wanted(traces)
+    assert destination_of(environ, lambda: True) == Destination(traces)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_an_endpoint_or_the_exporter_otlp_switches_it_on(environ: dict[str, str]
 )
 def test_what_is_asked_for_and_not_done_is_said_once(environ: dict[str, str], traces: str, said: str) -> None:
     """One sentence with the remedy."""
-    found = wanted(environ, lambda: True)
+    found = destination_of(environ, lambda: True)
     assert found.traces == traces
     [obstacle] = found.obstacles
     assert said in obstacle
@@ -63,7 +63,7 @@ def test_what_is_asked_for_and_not_done_is_said_once(environ: dict[str, str], tr
 @pytest.mark.parametrize("name", [ENDPOINT, "OTEL_TRACES_EXPORTER"])
 def test_an_endpoint_without_the_extra_names_the_remedy(name: str) -> None:
     """And switches nothing on."""
-    found = wanted({name: "otlp"}, lambda: False)
+    found = destination_of({name: "otlp"}, lambda: False)
     assert found.traces == ""
     [obstacle] = found.obstacles
     assert obstacle.startswith(name)
@@ -76,7 +76,7 @@ def test_nobody_looks_for_the_extra_where_nothing_is_asked_for() -> None:
     def look() -> bool:
         raise AssertionError("looked")
 
-    assert wanted({}, look) == Wanted()
+    assert destination_of({}, look) == Destination()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import asyncio
 from attempts_kit import Table, an_activity
 from virtual_time import virtual_time
 
-from flowherd.execution.stepping import BLOCKER_S
+from flowherd.execution.loop_meter import BLOCKER_S
 from flowherd.ledger import Cell
 from flowherd.worker.admission import COURTESY_S
 

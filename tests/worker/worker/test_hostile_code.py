@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
 
 SEED = 20261124
 OUTPUTS, EXCEPTIONS, NAMES = 3_000, 2_000, 2_000

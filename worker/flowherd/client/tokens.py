@@ -1,4 +1,4 @@
-"""The bearer token: who fetches it, who reads it, what a 401 does; it never logs the form or the token."""
+"""The bearer token: fetching, publishing and reading it, and the answer to a 401; it logs neither form nor token."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flowherd.execution.stepping import LoopMeter
+from flowherd.execution.loop_meter import LoopMeter
 from flowherd.ledger.permits import OwnPermits
 
 if TYPE_CHECKING:

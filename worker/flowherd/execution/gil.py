@@ -12,8 +12,8 @@ from flowherd.thread_time import queued_s
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.execution.profiles import ActivityProfile
-    from flowherd.execution.stepping import LoopMeter
 
 _GOLDEN = 0.618033988749895
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.execution.executor import Outlet
-    from flowherd.execution.stepping import LoopMeter
+    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.model import Result
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 _log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from flowherd.sdk.tracebacks import clean_message, describe_exception, report
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.sdk.activity import ActivityDefinition
     from flowherd.sdk.context import BaseContext
+    from flowherd.sdk.definition import ActivityDefinition
 
 MAX_CODE_CHARS = 100
 MAX_UNTAKEN = 20  # parameters that are named for one activity

@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import AppImportError, ConfigurationError
-from flowherd.sdk.registry import Registry, definition_of
+from flowherd.sdk.activity import definition_of
+from flowherd.sdk.registry import Registry
 from flowherd.settings import DEFAULT_WORKER_TYPE
 from flowherd.stock import adapt
 

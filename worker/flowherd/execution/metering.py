@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from flowherd.execution.busy_share import BusyShareMeter
 from flowherd.execution.gil import GilProbe
 from flowherd.execution.lag import LagProbe
-from flowherd.execution.load import LoadMeter
+from flowherd.execution.loop_meter import LoopMeter
 from flowherd.execution.profiles import ActivityProfiles
-from flowherd.execution.stepping import LoopMeter
 from flowherd.execution.watchdog import Watchdog
 from flowherd.ledger import Cell, Segment
 from flowherd.ledger.activity_profile import Where
-from flowherd.sdk.activity import Mode
+from flowherd.sdk.definition import Mode
 
 if TYPE_CHECKING:
     from flowherd.sdk.registry import Registry
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PLACES = {Mode.LOOP: Where.LOOP, Mode.THREAD: Where.THREAD, Mode.PROCESS: Where.PROCESS}
 
 
-def measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, LoadMeter, Watchdog]:
+def measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, BusyShareMeter, Watchdog]:
     """A meter of the running loop that writes into `segment`, what publishes its numbers, and a watchdog to start.
 
     Args:
@@ -31,7 +31,7 @@ def measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, LoadMete
     """
     measures = ActivityProfiles({found.name: _PLACES[found.mode] for found in registry}, segment.work)
     meter = LoopMeter(segment.writer_of(Cell.ON_LOOP), measures.by_name)
-    load = LoadMeter(segment, meter, measures)
+    load = BusyShareMeter(segment, meter, measures)
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: segment.add(Cell.BLOCKED_US, int(step_s * 1e6))
     probe = GilProbe(meter, measures.by_name)

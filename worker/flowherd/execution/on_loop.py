@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from flowherd.execution.executor import Outlet
+    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.execution.profiles import LoopSample
-    from flowherd.execution.stepping import LoopMeter
     from flowherd.model import Result
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 TURN_S = 0.002

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from flowherd.execution.stepping import LoopMeter
+    from flowherd.execution.loop_meter import LoopMeter
 
 BLOCKED_S = 0.25
 _LOOK_EVERY_S = 0.05

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.execution.executor import Outlet
-    from flowherd.execution.stepping import LoopMeter
+    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.isolates.frames import Buffer
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.isolates.isolate_protocol import Ended
     from flowherd.ledger import Segment
     from flowherd.ledger.usage import UsagePage
     from flowherd.model import Failed, Outcome, Usage
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 

@@ -13,7 +13,6 @@ import msgspec
 
 from flowherd import crashpoints
 from flowherd.execution.awake_timer import AwakeTimer
-from flowherd.exit_status import describe_status
 from flowherd.isolates.frames import Channel, FrameError, StreamEnded
 from flowherd.isolates.isolate_protocol import (
     MAX_UP_BYTES,
@@ -29,9 +28,10 @@ from flowherd.isolates.isolate_protocol import (
     decode_upward,
 )
 from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput, Reading, Share, replay
+from flowherd.memory import resident_bytes
 from flowherd.model import Died
-from flowherd.procfs import resident_bytes
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
+from flowherd.wait_status import describe_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

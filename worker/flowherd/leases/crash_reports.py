@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from flowherd.exit_status import describe_status, may_be_out_of_memory
 from flowherd.ledger import Cause, Cell, Claim, Handler, Segment
 from flowherd.model import Failed
+from flowherd.wait_status import describe_status, may_be_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,11 +13,10 @@ import structlog
 from flowherd.backoff import Backoff
 from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
-from flowherd.leases.crash_reports import failure_of
-from flowherd.ledger import Cause, Cell, Claim, Host, Ledger, Life, Record, Segment, Standing
+from flowherd.leases.poison import Poison
+from flowherd.ledger import Cell, Claim, Host, Ledger, Life, Record, Segment, Standing
 from flowherd.ledger.activity_counts import Ended
 from flowherd.ledger.damage import unread_in
-from flowherd.model import Failed
 from flowherd.sdk.usage import unpack
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Settlement:
     Args:
         confirmations: learns what the engine has answered.
         deadline_s: seconds for each call.
-        poison_after: deaths charged to one activity before it fails for good, 0 for never.
+        poison_after: see `Poison`.
         clock: monotonic seconds.
 
     """
@@ -72,7 +71,7 @@ class Settlement:
         self._confirmations = confirmations
         self._places = asyncio.Semaphore(PLACES)
         self._deadline_s = deadline_s
-        self._poison_after = poison_after
+        self._poison = Poison(ledger.crash_history, poison_after)
         self._clock = clock
         self._rng = random.Random()
 
@@ -162,45 +161,16 @@ class Settlement:
             if answer.verdict is not Verdict.REFUSED:
                 return _settled(answer, Settled.COMPLETED)
         cost_usd, usage = spent_of(segment, record)
-        failure = self._charged(segment, record, beside)
+        failure = self._poison.charged(segment, record, beside)
         failure = replace(failure, cost_usd=cost_usd, usage=usage)
         body = self._engine.encode_failure(record.worker_id, failure)
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
         return _settled(answer, Settled.REQUEUED if failure.retryable else Settled.POISON)
 
-    def _charged(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
-        """The failure, or POISON when an activity has died alone and often enough (faults.md C22).
-
-        Only what ran in a process whose death nobody ordered is charged; what ran in an isolate, only if that
-        has died.
-        """
-        failure = failure_of(segment, record, beside)
-        was_in_it = record.is_at_work and not record.is_isolated
-        crashed = was_in_it and segment.get(Cell.CAUSE) == Cause.CRASH
-        if not self._poison_after or not (crashed or record.claim is Claim.CRASHED):
-            return failure
-        charges = self._ledger.crash_history.charge(record.activity_id, failure.message, record.sequence)
-        if charges.count < self._poison_after or not _ran_alone(record, beside):
-            return failure
-        deaths = "; ".join(charges.deaths)
-        log.error(
-            "activity_poisonous", activity_id=record.activity_id, name=record.name, deaths=charges.count
-        )
-        message = f"given up after {charges.count} processes died with it, the last time alone: {deaths}"
-        return Failed("POISON", message, retryable=False)
-
 
 def name_of_segment(segment: Segment) -> dict[str, int]:
     """Whose memory it is, as far as it says so."""
     return {"segment": segment.number, "process": segment.get(Cell.PROCESS), "pid": segment.get(Cell.PID)}
-
-
-def _ran_alone(record: Record, beside: Sequence[Record]) -> bool:
-    if record.claim is Claim.CRASHED:
-        return True
-    return not any(
-        other.is_at_work and not other.is_isolated and other.sequence != record.sequence for other in beside
-    )
 
 
 _OTHERWISE = {

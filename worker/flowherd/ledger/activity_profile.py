@@ -13,7 +13,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from flowherd.ledger.activity_counts import OTHER, ActivityCounts, area_bytes, summed
-from flowherd.ledger.checked import CHECKED, checked, read_checked
+from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.histogram import BUCKETS
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ _PLACES = frozenset(map(float, Where))
 _LEAST, _MOST = -(2.0**50), 2.0**52  # memory that is given back counts as growth below zero
 _LONGEST = (Metric.LONGEST_BLOCK_S, Metric.LONGEST_HOLD_S)
 _NAME_AREA = 256  # bytes; a longer name is cut
-_NAME_BYTES = _NAME_AREA - CHECKED.size
+_NAME_BYTES = _NAME_AREA - CHECKSUM.size
 _NAMES_AT = 8 * (LOADS + ENTRIES * FIGURES)
 _COUNTS_AT = _NAMES_AT + ENTRIES * _NAME_AREA
 _OTHER = ENTRIES  # the entry of what has none of its own
@@ -128,7 +128,7 @@ class WorkTable:
             return None
         text = name.encode(errors="replace")[:_NAME_BYTES]
         start = index * _NAME_AREA
-        self._names[start : start + CHECKED.size + len(text)] = checked(text)
+        self._names[start : start + CHECKSUM.size + len(text)] = checksummed(text)
         self.store(index, [float(where), *[0.0] * (FIGURES - 1)])
         self.counts.clear(index)
         self._cells[Load.ENTRIES] = index + 1
@@ -188,7 +188,7 @@ class WorkTable:
     def _name(self, index: int) -> str:
         """The name of an entry, empty for one that is not whole."""
         start = index * _NAME_AREA
-        text = read_checked(bytes(self._names[start : start + _NAME_AREA]), 0, _NAME_BYTES)
+        text = read_checksummed(bytes(self._names[start : start + _NAME_AREA]), 0, _NAME_BYTES)
         return text.decode(errors="replace") if text else ""
 
     def _count(self) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flowherd.ledger.checked import CHECKED, checked, read_checked
+from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ FEWEST_ENTRIES = 256
 FORGOTTEN_AFTER_S = 3600.0
 ABOUT_S = 120.0  # by then most retry delays are over (protocol.md §3.2)
 _ENTRY_BYTES = 1024
-_BODY_BYTES = _ENTRY_BYTES - CHECKED.size
+_BODY_BYTES = _ENTRY_BYTES - CHECKSUM.size
 _DEATHS_NAMED = 5
 _HASH_BYTES = _TIME_BYTES = 8
 _HEAD_BYTES = 8  # how many entries are used
@@ -95,7 +95,7 @@ class CrashHistory:
         if index is None or self._clock() - self._times[index] > FORGOTTEN_AFTER_S:
             return _NOTHING
         start = index * _ENTRY_BYTES
-        body = read_checked(bytes(self._bodies[start : start + _ENTRY_BYTES]), 0, _BODY_BYTES)
+        body = read_checksummed(bytes(self._bodies[start : start + _ENTRY_BYTES]), 0, _BODY_BYTES)
         return _decoder.decode(body) if body else _NOTHING
 
     def is_charged(self, activity_id: str) -> bool:
@@ -125,7 +125,7 @@ class CrashHistory:
             self._hashes[index] = 0
         body = _encoder.encode(after)
         start = index * _ENTRY_BYTES
-        self._bodies[start : start + CHECKED.size + len(body)] = checked(body)
+        self._bodies[start : start + CHECKSUM.size + len(body)] = checksummed(body)
         self._times[index] = self._clock()
         self._hashes[index] = _hash(activity_id)
         self._used[0] = max(self._used[0], index + 1)

@@ -26,7 +26,7 @@ from flowherd import crashpoints
 from flowherd.ledger.activity_counts import summed
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import Work, WorkTable
-from flowherd.ledger.checked import CHECKED, checked, read_checked
+from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_bytes
 from flowherd.ledger.damage import PLAUSIBLE
 from flowherd.ledger.histogram import CELLS, Timing
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 _KEEPER_TICK = Host.KEEPER_TICK  # looked at for each poll
 _TOKEN_BYTES = 16 * 1024
-_TOKEN_AREA = CHECKED.size + _TOKEN_BYTES
+_TOKEN_AREA = CHECKSUM.size + _TOKEN_BYTES
 _PAGE = mmap.PAGESIZE
 MOST_LIVES = 2**20  # of one segment: a sequence has no more bits for them
 MOST_VERSIONS = 2**62
@@ -242,14 +242,18 @@ class Ledger:
             raise ValueError(f"the access token has {len(data)} bytes; at most {_TOKEN_BYTES} are supported")
         version = (self._cells[Host.TOKEN_VERSION] + 1) % MOST_VERSIONS
         offset = _PAGE + (version % 2) * _TOKEN_AREA
-        self._map[offset : offset + CHECKED.size + len(data)] = checked(data)
+        self._map[offset : offset + CHECKSUM.size + len(data)] = checksummed(data)
         self._cells[Host.TOKEN_VERSION] = version
         return version
 
     def token(self) -> tuple[int, str]:
         """The host's bearer and its version; (0, "") before the first, and while it is being replaced."""
         version = self._cells[Host.TOKEN_VERSION]
-        data = read_checked(self._map, _PAGE + (version % 2) * _TOKEN_AREA, _TOKEN_BYTES) if version else None
+        data = (
+            read_checksummed(self._map, _PAGE + (version % 2) * _TOKEN_AREA, _TOKEN_BYTES)
+            if version
+            else None
+        )
         if data is None or self._cells[Host.TOKEN_VERSION] != version:
             return 0, ""
         return version, data.decode()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import WorkTable
-from flowherd.ledger.checked import CHECKED, checked, read_checked
+from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.histogram import CELLS, Timing, bucket_of
 from flowherd.ledger.layout import (
     ISOLATED,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 RECORD_BYTES = 512
 JOURNAL_BYTES = 4096  # a larger kept completion is settled as a failure instead (faults.md decision 4)
-JOURNAL_AREA = CHECKED.size + JOURNAL_BYTES
+JOURNAL_AREA = CHECKSUM.size + JOURNAL_BYTES
 CRC_BYTES = 8  # of which 4 are used: what follows stays aligned
 HEAD = struct.Struct(
     "<HHHxxQQddI"
@@ -212,19 +212,19 @@ class Segment:
     @property
     def blocked_at(self) -> str:
         """The newest line that was found to keep the loop, `file:line`; empty if there was none."""
-        place = read_checked(self.map, self.offset + _PLACE_AT, _PLACE_BYTES)
+        place = read_checksummed(self.map, self.offset + _PLACE_AT, _PLACE_BYTES)
         return place.decode(errors="replace") if place else ""
 
     def note_block(self, place: str) -> None:
         """Counts a line that keeps the loop; only the worker may. Of a long path the end matters."""
         start = self.offset + _PLACE_AT
-        data = checked(place.encode(errors="replace")[-_PLACE_BYTES:])
+        data = checksummed(place.encode(errors="replace")[-_PLACE_BYTES:])
         self.map[start : start + len(data)] = data
         self.add(Cell.BLOCKS)
 
     def forget_block(self) -> None:
         """Empties what the incarnation before has left; only the worker may."""
-        self.map[self.offset + _PLACE_AT : self.offset + _PLACE_AT + CHECKED.size] = bytes(CHECKED.size)
+        self.map[self.offset + _PLACE_AT : self.offset + _PLACE_AT + CHECKSUM.size] = bytes(CHECKSUM.size)
 
     def put(self, cell: Cell, value: int) -> None:
         """Stores a whole number; only the cell's writer may."""
@@ -329,7 +329,7 @@ class Segment:
     def journal(self, index: int) -> bytes | None:
         """The kept completion of a REPORTING record, or how a CRASHED one died; None if neither checks."""
         start = self.offset + self.layout.journals + index * JOURNAL_AREA
-        return read_checked(self.map, start, JOURNAL_BYTES) or None
+        return read_checksummed(self.map, start, JOURNAL_BYTES) or None
 
     def usage(self, page: int, sequence: int) -> UsagePage:
         """The page of an attempt's sums, under the sequence of its first record."""

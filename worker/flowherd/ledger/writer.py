@@ -6,7 +6,7 @@ import zlib
 
 from flowherd import crashpoints
 from flowherd.errors import LedgerFull
-from flowherd.ledger.checked import CHECKED, checked
+from flowherd.ledger.checksummed import CHECKSUM, checksummed
 from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Cell, Claim, Clock, Handler, pair_of
 from flowherd.ledger.segment import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Segment
 
@@ -26,7 +26,7 @@ _SEGMENT_BITS, _RECORD_BITS = (
     12,
     30,
 )  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
-_NOTHING_KEPT = bytes(CHECKED.size)
+_NOTHING_KEPT = bytes(CHECKSUM.size)
 
 
 class RecordWriter:
@@ -140,11 +140,11 @@ class RecordWriter:
         """Puts `text` into the record's journal, if it fits, in place of what an earlier record left there."""
         start = self._journals + index * JOURNAL_AREA
         if text is not None and len(text) <= JOURNAL_BYTES:
-            self._map[start : start + CHECKED.size + len(text)] = checked(text)
+            self._map[start : start + CHECKSUM.size + len(text)] = checksummed(text)
             if not self._keeps[index]:
                 self._keeps[index] = 1
         elif self._keeps[index]:
-            self._map[start : start + CHECKED.size] = _NOTHING_KEPT
+            self._map[start : start + CHECKSUM.size] = _NOTHING_KEPT
             self._keeps[index] = 0
 
     def move(self, index: int, worker_id: str, *, now: float, completion: bytes | None) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.execution.loading import LoadedApp, choose_worker_type, load_app
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.link.messages import BootFailed, boot_failed
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
 from flowherd.leases.confirmations import PollHold
 from flowherd.ledger import Clock, Ledger, RecordWriter, Segment
-from flowherd.ledger.limits import HostPermits, RecordLocks
+from flowherd.ledger.host_permits import HostPermits, RecordLocks
 from flowherd.loops import new_loop
-from flowherd.sdk.activity import Mode
+from flowherd.sdk.definition import Mode
 from flowherd.sdk.redaction import secrets_of_process
 from flowherd.stock.stock_files import SdkFiles
 from flowherd.worker.siblings import Siblings

@@ -38,7 +38,7 @@ from flowherd.link.link import Link
 from flowherd.link.messages import Quiet, Resume, SetSlots, decode_downward, ready
 from flowherd.loops import new_loop
 from flowherd.process.build import BuiltWorker, WorkerPlace
-from flowherd.process.commands import execute
+from flowherd.process.supervisor_commands import execute
 from flowherd.sdk.registry import Registry
 from flowherd.telemetry.start import is_asked_for
 from flowherd.transport.transport import new_client

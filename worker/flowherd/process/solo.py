@@ -13,16 +13,16 @@ import structlog
 
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.execution.loading import choose_worker_type, load_app
-from flowherd.exits import Exit
-from flowherd.leases.keep import Keep
+from flowherd.exit_codes import Exit
+from flowherd.leases.keeper_tasks import KeeperTasks
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.build import BuiltWorker, WorkerPlace
 from flowherd.settings.checks import cautions, choose_sizes
 from flowherd.tasks import start_thread
+from flowherd.telemetry.destination import destination_of
 from flowherd.telemetry.start import begin_tracing, end_tracing
-from flowherd.telemetry.wanted import wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def run(app_name: str, app_dir: str, settings: Settings) -> int:
     registry = app.for_type(worker_type).configured(settings.activity_options())
     registry.check_alone()
     config = config.model_copy(update={"worker_type": worker_type})
-    for text in (*cautions(settings, 1), *wanted(os.environ).obstacles):
+    for text in (*cautions(settings, 1), *destination_of(os.environ).obstacles):
         log.warning("unwise_setting", note=text)
     tracing = begin_tracing(config, 0, is_loud=True)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
@@ -97,7 +97,7 @@ class _Solo:
         built.start_threads()
         leases = _LeaseThread(
             config.loop,
-            lambda: Keep(
+            lambda: KeeperTasks(
                 config,
                 ledger,
                 wakeups,
@@ -161,7 +161,7 @@ class _LeaseThread:
     def __init__(
         self,
         loop: Literal["auto", "uvloop", "asyncio"],
-        make: Callable[[], Keep],
+        make: Callable[[], KeeperTasks],
         failed: Callable[[], None],
     ) -> None:
         self._make = make

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING
 from flowherd import fork_guard, logs
 from flowherd.errors import LifespanFailed
 from flowherd.execution.lifespan import LEAVE_S, enter
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.free_threading import gil_watched
 from flowherd.isolates.isolate_host import LinkedHost
-from flowherd.ledger.limits import RecordLocks
+from flowherd.ledger.host_permits import RecordLocks
 from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
 from flowherd.link.sharing import orders_of
 from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.boot import load
 from flowherd.process.build import WorkerPlace
-from flowherd.process.commands import CommandReader, execute, leave
+from flowherd.process.supervisor_commands import CommandReader, execute, leave
 from flowherd.process.worker_process import (
     ChildSetup,
     build_worker,

@@ -15,16 +15,16 @@ import structlog
 from flowherd import fork_guard, logs
 from flowherd.errors import LifespanFailed
 from flowherd.execution.lifespan import LEAVE_S, enter
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves
 from flowherd.loops import new_loop, run_to_the_end
+from flowherd.memory import resident_bytes
 from flowherd.process.boot import load
 from flowherd.process.build import BuiltWorker, WorkerPlace
-from flowherd.process.commands import CommandReader, execute, leave
-from flowherd.procfs import resident_bytes
+from flowherd.process.supervisor_commands import CommandReader, execute, leave
 from flowherd.telemetry.start import begin_tracing, end_tracing
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which names files get on this host and at the engine; it touches no file (protocol.md §9.3, faults.md F1)."""
+"""The names of files on this host and at the engine; it touches no file (protocol.md §9.3, faults.md F1)."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import msgspec
 from pydantic import BaseModel
 
 from flowherd.errors import InvalidOutput
-from flowherd.sdk.json_output import Converter
-from flowherd.sdk.plain import check_unfolded, is_plain
+from flowherd.sdk.json_conversion import Converter
+from flowherd.sdk.plain_json import check_unfolded, is_plain
 from flowherd.sdk.tracebacks import clean_message, describe_exception
 
 if TYPE_CHECKING:

@@ -1,27 +1,23 @@
-"""Which activities an app offers, by name; it must not load apps or run handlers."""
+"""The activities of an app, by name; it must not load apps or run handlers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from difflib import get_close_matches
 from inspect import isasyncgenfunction
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Unpack, cast, overload
 
 from flowherd.errors import RegistryError
-from flowherd.sdk.activity import ActivityDefinition, ActivityOptions, Mode, adjusted, define
+from flowherd.sdk.activity import MARK, Handler, HandlerDecorator, activity, definition_of
+from flowherd.sdk.definition import ActivityDefinition, ActivityOptions, Mode, adjusted, define
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["ActivityDefinition", "ActivityOptions", "Mode", "Registry", "activity", "definition_of"]
-
-MARK = "__flowherd_activity__"
 CONFIGURABLE = frozenset({"offload", "timeout_s", "max_concurrent", "max_memory_mb"})
 
 MakeLifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
-
-Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
 
 class ForeignKind(Protocol):
@@ -37,55 +33,6 @@ class ForeignKind(Protocol):
 
 
 foreign_kinds: list[ForeignKind] = []
-
-
-class HandlerDecorator(Protocol):
-    """The decorator that `@activity(…)` is: it returns the very function it was given."""
-
-    def __call__(self, handler: Handler, /) -> Handler: ...
-
-
-@overload
-def activity(handler: Handler, /) -> Handler: ...
-@overload
-def activity(**options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
-def activity(handler: Any = None, /, **options: Unpack[ActivityOptions]) -> Any:
-    """Marks a function as an activity and returns it unchanged, so that it can still be called.
-
-    Args:
-        handler: an `async def` or `def`.
-        options: see `ActivityOptions`.
-
-    Raises:
-        RegistryError: when it cannot be an activity; names the function, its place and the remedy.
-
-    """
-
-    def mark(function: Any) -> Any:
-        definition = define(function, **options)
-        try:
-            setattr(function, MARK, definition)
-        except (AttributeError, TypeError) as exc:
-            raise RegistryError(f"{definition.origin} cannot be decorated: use registry.register(…)") from exc
-        return function
-
-    return mark if handler is None else mark(handler)
-
-
-def definition_of(candidate: Any) -> ActivityDefinition | None:
-    """The definition a decorated function carries, None for anything else.
-
-    A decorator above `@activity` that uses functools.wraps has copied it: then the decorated function is the handler,
-    and is run as if `@activity` stood above it.
-    """
-    found = getattr(candidate, "__dict__", {}).get(MARK)
-    if not isinstance(found, ActivityDefinition):
-        return None
-    inner: object = getattr(getattr(candidate, "__wrapped__", None), "__dict__", {}).get(MARK)
-    if inner is not found:
-        return found
-    options: ActivityOptions = {**found.options, "name": found.name}
-    return define(candidate, **options)
 
 
 class Registry:

@@ -16,9 +16,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import ActivityError
-from flowherd.sdk.activity import ActivityDefinition, Mode, origin_of
+from flowherd.sdk.definition import ActivityDefinition, Mode, origin_of
 from flowherd.sdk.output import ActivityResult
-from flowherd.sdk.plain import is_plain
+from flowherd.sdk.plain_json import is_plain
 from flowherd.sdk.registry import Registry, foreign_kinds
 from flowherd.stock.handover import registries_of
 from flowherd.stock.stock_context import has_files, make_context

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.telemetry.wanted import wanted
+from flowherd.telemetry.destination import destination_of
 
 if TYPE_CHECKING:
     from flowherd.execution.environment import Tracing
@@ -23,7 +23,7 @@ log = structlog.stdlib.get_logger(__name__)
 @cache
 def is_asked_for() -> bool:
     """True when spans are asked for; the variables are read once, before the fork if the app is imported before it."""
-    return bool(wanted(os.environ).traces)
+    return bool(destination_of(os.environ).traces)
 
 
 def begin_tracing(config: WorkerConfig, process: int, *, is_loud: bool) -> Tracing | None:

@@ -15,24 +15,24 @@ from flowherd.model import Completed, Died
 from flowherd.tasks import Changes
 from flowherd.worker.admission import Admission
 from flowherd.worker.delivery import Delivered, Delivery
-from flowherd.worker.edges import Ending, Rules
 from flowherd.worker.performer import Performer
 from flowherd.worker.records import LedgerRecords
 from flowherd.worker.table import AttemptTable
+from flowherd.worker.table_types import Ending, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flowherd.client.protocol import Batch, Engine
-    from flowherd.execution.stepping import LoopMeter
+    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
     from flowherd.ledger.crash_history import CrashHistory
     from flowherd.model import Result
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.edges import Reject, WakePoller
     from flowherd.worker.executors import Executors
     from flowherd.worker.reporter import Reporter
+    from flowherd.worker.table_types import Reject, WakePoller
 
 _ACCEPTED = Delivered.ACCEPTED  # looked up for each activity, which is dear
 

@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.execution.in_thread import InThread
-from flowherd.execution.limits import Limits
 from flowherd.execution.on_loop import OnLoop
+from flowherd.execution.permit_queues import PermitQueues
 from flowherd.isolates.in_isolate import InIsolate
 from flowherd.model import Activity, Failed
-from flowherd.sdk.activity import ActivityDefinition, Mode
+from flowherd.sdk.definition import ActivityDefinition, Mode
 from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Executors:
         self._isolates = isolates
         self._environment = environment
         self._context = copy_context()  # of no handler: none begins with what another one has set
-        self._limits = Limits(environment.permits)
+        self._permit_queues = PermitQueues(environment.permits)
 
     def tell(self, outlet: Outlet) -> None:
         """Tells `outlet` of all handlers; called once, before any is started."""
@@ -123,15 +123,15 @@ class Executors:
 
     def ended(self, attempt: Attempt) -> None:
         """Its handler has ended, or will never begin: its permits are free."""
-        if self._limits.are_used:
-            self._limits.leave(attempt)
+        if self._permit_queues.are_used:
+            self._permit_queues.leave(attempt)
 
     def permits_changed(self) -> None:
         """A permit of the host may be free."""
-        self._limits.proceed()
+        self._permit_queues.proceed()
 
     def _in_turn(self, attempt: Attempt, name: str, most: int, begin: partial[None]) -> None:
-        if not self._limits.enter(attempt, name, most, begin):
+        if not self._permit_queues.enter(attempt, name, most, begin):
             self._outlet.waits(attempt)
 
     def _begin(self, attempt: Attempt, definition: ActivityDefinition) -> None:

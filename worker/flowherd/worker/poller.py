@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flowherd.client.circuit import Circuit
     from flowherd.client.protocol import Engine
-    from flowherd.execution.stepping import LoopMeter
+    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import Segment
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempts import Attempts

@@ -17,13 +17,23 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd.ledger.layout import Claim, Handler
+from flowherd.ledger.layout import Claim
 from flowherd.model import Completed, Died, Failed
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED, DETACHED, RUNNING, SHUTDOWN
 from flowherd.worker.backlog import Backlog
-from flowherd.worker.edges import Deliver, Ending, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
 from flowherd.worker.slots import Slots
+from flowherd.worker.table_types import (
+    Deliver,
+    Ending,
+    Reject,
+    Start,
+    Stop,
+    WakePoller,
+    WarnNotBegun,
+    Withdraw,
+)
+from flowherd.worker.time_limits import TimeLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +42,7 @@ if TYPE_CHECKING:
     from flowherd.model import Activity
     from flowherd.worker.admission import Admission
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.edges import Command, Records, Rules
+    from flowherd.worker.table_types import Command, Records, Rules
 
 NOT_BEGUN = "the worker was stopped before the activity had begun"
 _UNDELIVERED_A_SLOT = 4  # more outcomes on their way than this and nothing more is claimed
@@ -51,14 +61,12 @@ class AttemptTable:
     Attributes:
         slots: of the worker; a poll reserves some before it is sent.
         backlog: what has not begun, and why.
-        next_deadline: monotonic seconds; never later than what time alone changes next.
         released: attempts that were requeued because the worker stops.
         dropped: successes that came after their outcome was decided.
 
     """
 
     def __init__(self, rules: Rules, records: Records, admission: Admission, limit: int) -> None:
-        self._rules = rules
         self._records = records
         self._admission = admission
         self._owed: dict[str, Attempt] = {}
@@ -67,7 +75,7 @@ class AttemptTable:
         self._rejecting = self._delivering = 0
         self._is_releasing = self._is_abandoned = False
         self._commands: list[Command] = []
-        self.next_deadline = inf
+        self._time_limits = TimeLimits(rules.cancel_grace_s)
         self.released = self.dropped = 0
 
     def __repr__(self) -> str:
@@ -86,6 +94,11 @@ class AttemptTable:
         self._commands.append(_WAKE)
         self._admit(now)
         return self._given()
+
+    @property
+    def next_deadline(self) -> float:
+        """Monotonic seconds; never later than what time alone changes next."""
+        return self._time_limits.next_deadline
 
     @property
     def is_clear(self) -> bool:
@@ -124,7 +137,7 @@ class AttemptTable:
         attempt.begin(now)
         self.backlog.begun(attempt)
         self._records.follow(attempt)
-        self.next_deadline = min(self.next_deadline, attempt.due_at)
+        self._time_limits.look_at(attempt.due_at)
         return True
 
     def waits_for_permit(self, attempt: Attempt) -> None:
@@ -170,7 +183,7 @@ class AttemptTable:
         attempt.lose()
         if attempt.pair == DETACHED:
             self._commands.append(Stop(attempt))
-            self._due(attempt, now + self._rules.cancel_grace_s)
+            self._time_limits.grant_grace(attempt, now)
         elif had_slot:
             self._commands.append(Withdraw(attempt))
             self._leave(attempt)
@@ -187,9 +200,7 @@ class AttemptTable:
 
     def stood_still(self, seconds: float) -> None:
         """The process was frozen for so long: it costs nobody any of its time."""
-        for attempt in self._pending():
-            attempt.due_at += seconds
-        self.next_deadline += seconds
+        self._time_limits.stood_still(self._pending(), seconds)
 
     def time_passed(self, now: float) -> list[Command]:
         """Ends what is past its limit or its grace, and looks again at what waits."""
@@ -198,7 +209,7 @@ class AttemptTable:
         for attempt in self._pending():
             if attempt.due_at <= now:
                 self._overdue(attempt, now)
-        self.next_deadline = min((attempt.due_at for attempt in self._pending()), default=inf)
+        self._time_limits.look_again(self._pending())
         self._admit(now)
         return self._given()
 
@@ -212,14 +223,14 @@ class AttemptTable:
                 if attempt.pair == RUNNING:
                     self._commands.append(Stop(attempt))
                 attempt.stop(CancelReason.SHUTDOWN)
-                self._due(attempt, min(attempt.due_at, now + last_chance_s))
+                self._time_limits.set_due(attempt, min(attempt.due_at, now + last_chance_s))
                 self._records.follow(attempt)
         return self._given()
 
     def abandon(self) -> None:
         """The process is about to end: no more commands, and the records stay, for the keeper to settle."""
         self._is_abandoned = True
-        self.next_deadline = inf
+        self._time_limits.next_deadline = inf
 
     def _given(self) -> list[Command]:
         if self.slots.usable > self.slots.limit:
@@ -238,7 +249,7 @@ class AttemptTable:
             return
         self._owed[attempt.id] = attempt
         self.backlog.add(attempt)
-        self._due(attempt, attempt.due_at)
+        self._time_limits.set_due(attempt, attempt.due_at)
         if self._is_releasing:
             self._requeue(attempt, SHUTDOWN, NOT_BEGUN)
 
@@ -273,11 +284,7 @@ class AttemptTable:
             self._records.follow(attempt)
             self._commands.append(Start(attempt))
             attempt, again_at = self.backlog.next_start(now)
-        self.next_deadline = min(self.next_deadline, again_at)
-
-    def _due(self, attempt: Attempt, at: float) -> None:
-        attempt.due_at = at
-        self.next_deadline = min(self.next_deadline, at)
+        self._time_limits.look_at(again_at)
 
     def _leave(self, attempt: Attempt) -> None:
         """Its slot is free."""
@@ -311,27 +318,21 @@ class AttemptTable:
         self._rejecting += 1
         self._commands.append(Reject(activity_id, name, worker_id, failure))
 
-    def _decided(self, attempt: Attempt, outcome: Completed | Failed | Died | None) -> Completed | Failed:
+    def _decided(self, attempt: Attempt, outcome: Completed | Failed | Died) -> Completed | Failed:
         self.released += attempt.cancel_reason is CancelReason.SHUTDOWN
         return attempt.decided(outcome)
 
     def _overdue(self, attempt: Attempt, now: float) -> None:
-        match attempt.handler:
-            case Handler.WAITING | Handler.ADMITTED:
-                self._not_begun(attempt, now)
-            case Handler.RUNNING:
-                attempt.stop(CancelReason.TIMEOUT)
-                self._due(attempt, now + self._rules.cancel_grace_s)
-                self._records.follow(attempt)
-                self._commands.append(Stop(attempt))
-            case Handler.STOPPING:
-                attempt.due_at = inf
-                if attempt.is_held:
-                    attempt.overrun(self._decided(attempt, None))
-                    self._records.follow(attempt)
-                    self._delivering += 1
-                    self._commands.append(Deliver(attempt))
-                self._commands.append(Stop(attempt, is_last=True))
+        if attempt.pair <= ADMITTED:
+            self._not_begun(attempt, now)
+            return
+        is_detached = attempt.pair == DETACHED
+        self._commands += self._time_limits.end(attempt, now)
+        if attempt.is_reporting:  # its grace was over
+            self._delivering += 1
+            self.released += attempt.cancel_reason is CancelReason.SHUTDOWN
+        if not is_detached:
+            self._records.follow(attempt)
 
     def _not_begun(self, attempt: Attempt, now: float) -> None:
         """Warns once; requeues when no progress explains the wait."""

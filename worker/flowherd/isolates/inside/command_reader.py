@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from flowherd.execution.environment import ShutdownSignal
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded
 from flowherd.isolates.isolate_protocol import Begin, Draining, Leave, Stop, decode_downward
 from flowherd.sdk.run_state import CancelReason

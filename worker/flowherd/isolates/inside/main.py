@@ -25,7 +25,7 @@ from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.execution.profiles import WholeProcess
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.isolates.inside.cancel_signal import CancelSignal
 from flowherd.isolates.inside.command_reader import CommandReader, Job, die_with
 from flowherd.isolates.inside.connection import UpwardHandler, WorkerConnection
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from flowherd.execution.loading import LoadedApp
     from flowherd.ledger import Ledger
     from flowherd.model import Outcome
-    from flowherd.sdk.activity import ActivityDefinition
+    from flowherd.sdk.definition import ActivityDefinition
     from flowherd.sdk.registry import Registry
     from flowherd.sdk.run_state import CancelReason
     from flowherd.settings.worker_config import WorkerConfig

@@ -1,4 +1,4 @@
-"""The words this program is called by, so that hints can be pasted, and completion in shells; it runs nothing."""
+"""The name this program is called by, so that hints can be pasted, and completion in shells; it runs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which handler is on the loop now, and how long handlers keep it; it runs nothing of its own accord.
+"""The handler that is on the loop now, and how long handlers keep it; it runs nothing of its own accord.
 
 Each handler that runs on the loop is stepped through a wrapper. For the length of a step the ledger's ON_LOOP cell
 holds the handler's record, so that the supervisor knows whom to blame when the loop never comes back.

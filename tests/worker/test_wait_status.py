@@ -7,8 +7,7 @@ import signal
 
 import pytest
 
-from flowherd.ends import NOT_OUT_OF_MEMORY, OURS
-from flowherd.exit_status import describe_status
+from flowherd.wait_status import NOT_OUT_OF_MEMORY, OURS, describe_status
 
 
 @pytest.mark.parametrize(

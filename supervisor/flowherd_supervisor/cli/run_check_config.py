@@ -1,4 +1,4 @@
-"""The words of the commands that take every setting as a flag; `main.py` names them, with their help."""
+"""The flags of `run`, `check` and `config`, which take every setting; `main.py` names them, with their help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The link of a worker process from below: a thread reads it, workers execute; it decides nothing."""
+"""The supervisor's commands: a thread of the worker process reads them, workers execute them; it decides nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     Downward,

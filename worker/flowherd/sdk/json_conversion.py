@@ -18,8 +18,8 @@ from pydantic import BaseModel, RootModel
 from pydantic_core import to_jsonable_python
 
 from flowherd.errors import InvalidOutput
-from flowherd.sdk.lost_numbers import Path, lost_number, may_lose_numbers
-from flowherd.sdk.plain import MAX_DEPTH, MAX_INT, MAX_NODES, MIN_INT, too_many
+from flowherd.sdk.nan_check import Path, lost_number, may_lose_numbers
+from flowherd.sdk.plain_json import MAX_DEPTH, MAX_INT, MAX_NODES, MIN_INT, too_many
 from flowherd.sdk.tracebacks import describe_exception
 
 _WRITTEN_BY_PYDANTIC = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from deploy_kit import find_tool
 
-from flowherd_supervisor.cli.itself import called_from
+from flowherd_supervisor.cli.program_name import called_from
 
 
 @pytest.fixture(scope="module")

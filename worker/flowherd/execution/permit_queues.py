@@ -27,8 +27,8 @@ class _Queue:
     waiting: deque[tuple[Attempt, Callable[[], None]]]
 
 
-class Limits:
-    """All limits, each with a name; an attempt may need permits of several, and has all permits until it has ended.
+class PermitQueues:
+    """All queues, each with a name; an attempt may need permits of several, and has all permits until it has ended.
 
     All methods must be called on the worker's loop.
 
@@ -46,7 +46,7 @@ class Limits:
 
     def __repr__(self) -> str:
         waiting = sum(len(queue.waiting) for queue in self._queues.values())
-        return f"<Limits [{len(self._inside)} inside, {waiting} waiting]>"
+        return f"<PermitQueues [{len(self._inside)} inside, {waiting} waiting]>"
 
     def enter(self, attempt: Attempt, name: str, limit: int, begin: Callable[[], None]) -> bool:
         """Calls `begin` as soon as there is a permit, if the attempt still waits then; False if it has to wait."""

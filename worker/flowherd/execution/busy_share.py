@@ -10,12 +10,12 @@ from flowherd.ledger.activity_profile import LOADS, Load
 from flowherd.ledger.histogram import bucket_of
 
 if TYPE_CHECKING:
+    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.execution.profiles import ActivityProfiles
-    from flowherd.execution.stepping import LoopMeter
     from flowherd.ledger import Segment
 
 
-class LoadMeter:
+class BusyShareMeter:
     """Takes the lag's readings and publishes them with everything that has been measured since.
 
     Args:

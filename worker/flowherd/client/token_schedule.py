@@ -1,4 +1,4 @@
-"""Keeps the host's token fresh for as long as its process lives; it never decides about anybody's end."""
+"""Keeps the host's token fresh: asks for the next one before it expires, and at once after a 401."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRY_S = 15.0  # how long the engine may take for an answer
 log = structlog.stdlib.get_logger(__name__)
 
 
-class TokenKeeping:
+class TokenSchedule:
     """Refreshes before expiry, and at once when a worker was refused and rings.
 
     Args:

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from flowherd.execution.loop_meter import BLOCKER_S, LIGHT_S, LoopMeter
 from flowherd.execution.on_loop import Steps
-from flowherd.execution.stepping import BLOCKER_S, LIGHT_S, LoopMeter
 from flowherd.execution.watchdog import BLOCKED_S, Watchdog
 
 

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from flowherd.procfs import forget_zeros, resident_bytes
+from flowherd.memory import forget_zeros, resident_bytes
 
 _OWN_LOOP = """
 import sys
 from flowherd.loops import new_loop
-from flowherd.procfs import resident_bytes
+from flowherd.memory import resident_bytes
 import uvloop
 make = new_loop("uvloop") if sys.argv[1] == "ours" else uvloop.new_event_loop
 first = make()

@@ -27,7 +27,7 @@ class _Sigaction(ctypes.Structure):
     )
 
 
-class Signals:
+class SignalPipe:
     """From its making to `close`, the signals `numbers` are read here and do nothing else.
 
     A pipe holds 65,536 of them while nobody reads; a socket pair holds 278 and drops what comes last.

@@ -18,8 +18,8 @@ _ASKING = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", 
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The parts that are to be sent.
+class Destination:
+    """The collector that spans go to.
 
     Attributes:
         traces: the collector that gets spans, as people may see it; empty for none.
@@ -42,16 +42,16 @@ def is_installed() -> bool:
         return False
 
 
-def wanted(environ: Mapping[str, str], has_extra: Callable[[], bool] = is_installed) -> Wanted:
-    """Reads the variables; nothing is wanted unless an endpoint or the exporter `otlp` is named.
+def destination_of(environ: Mapping[str, str], has_extra: Callable[[], bool] = is_installed) -> Destination:
+    """Reads the variables; there is no destination unless an endpoint or the exporter `otlp` is named.
 
     Args:
         environ: where they are.
-        has_extra: asked only if something is wanted.
+        has_extra: asked only if there is one.
 
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return Wanted()
+        return Destination()
     obstacles: list[str] = []
     traces = _place(environ, obstacles)
     if traces and not has_extra():
@@ -61,7 +61,7 @@ def wanted(environ: Mapping[str, str], has_extra: Callable[[], bool] = is_instal
             "or OTEL_SDK_DISABLED=true"
         )
         traces = ""
-    return Wanted(traces, tuple(obstacles))
+    return Destination(traces, tuple(obstacles))
 
 
 def _place(environ: Mapping[str, str], obstacles: list[str]) -> str:

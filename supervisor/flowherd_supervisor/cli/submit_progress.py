@@ -1,4 +1,4 @@
-"""Says how a workflow stands while `flowherd submit` waits, and that nobody polls for it; it asks the hosts here."""
+"""The progress of a workflow while `flowherd submit` waits, and if anybody polls for it; it asks the hosts here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASK_EVERY_S = 5.0
 LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
 
 
-class Waiting:
+class SubmitProgress:
     """Says on stderr, from `FIRST_AFTER_S` on, what is new; nothing twice.
 
     The engine shows the state and, once it has failed for good, the error of each step. Which attempt it is in, and

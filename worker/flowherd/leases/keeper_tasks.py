@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.client.kruxia import connect
-from flowherd.client.token_refresh import TokenKeeping
+from flowherd.client.token_schedule import TokenSchedule
 from flowherd.client.tokens import HostTokens
 from flowherd.leases import heartbeats, settlement
 from flowherd.leases.cancellation import Canceller
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Keep:
+class KeeperTasks:
     """Heartbeats, settlements and the token, with connections of their own.
 
     Args:
@@ -54,7 +54,7 @@ class Keep:
         self._http = new_client(config.api_url, None, connections=2)
         tokens = HostTokens(config, ledger, self._http) if config.client_id else None
         self._token = (
-            TokenKeeping(tokens, grace_s=auth_grace_s, give_up=refused) if tokens is not None else None
+            TokenSchedule(tokens, grace_s=auth_grace_s, give_up=refused) if tokens is not None else None
         )
         self._beating = connect(config, tokens, connections=heartbeats.PLACES)
         self._settling = connect(config, tokens, connections=settlement.PLACES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import CycloptsError
 
-from flowherd.exits import Exit
+from flowherd.exit_codes import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

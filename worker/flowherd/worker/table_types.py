@@ -1,4 +1,4 @@
-"""The edges of the table of attempts: its rules, what it asks of its surroundings, and the commands it gives. Pure."""
+"""The types around the table of attempts: its rules, what it asks of its surroundings, and its commands. Pure."""
 
 from __future__ import annotations
 

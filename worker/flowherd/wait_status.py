@@ -1,10 +1,19 @@
-"""Wait statuses in words; nothing else."""
+"""Wait statuses: the kind of end one speaks of, and one in words; never more than the status says."""
 
 from __future__ import annotations
 
 import signal
 
-from flowherd.ends import NOT_OUT_OF_MEMORY, OURS, OUT_OF_MEMORY
+OUT_OF_MEMORY = 1 << 16  # beside the 16 bits of a wait status: the kernel has counted an out-of-memory kill
+NOT_OUT_OF_MEMORY = 1 << 17  # ... or has counted none, and would have
+OURS = 1 << 18  # the supervisor has sent it SIGKILL
+
+
+def kind_of(status: int) -> str:
+    """`exit`, `signal` or `out_of_memory`: short enough for the label of a metric (faults.md S2)."""
+    if status & OUT_OF_MEMORY:
+        return "out_of_memory"
+    return "signal" if status & 0x7F else "exit"
 
 
 def may_be_out_of_memory(status: int) -> bool:
@@ -18,7 +27,7 @@ def describe_status(status: int, killed_for: str = "") -> str:
     Without a word from the kernel a SIGKILL may have been one: the question mark says so.
 
     Args:
-        status: annotated as in `flowherd.ends`.
+        status: annotated as in `flowherd.wait_status`.
         killed_for: why we have killed the process, if we have.
 
     """

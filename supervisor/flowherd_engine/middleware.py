@@ -60,7 +60,7 @@ class HotRoutes:
         return self._verbs.get(verb)
 
 
-class Circuit:
+class Gate:
     """Request ids, the Host allow-list, and no browsers (faults.md S4)."""
 
     def __init__(self, app: ASGIApp, settings: EngineSettings) -> None:

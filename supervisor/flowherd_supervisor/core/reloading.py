@@ -1,0 +1,54 @@
+"""A reload: new sizes at once, then the new version of the app, process after process; pure.
+
+It begins with a new zygote in any case but `--no-preload`: what that says of the new version decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flowherd_supervisor.core import events, rolling, startup, stops
+from flowherd_supervisor.core.actions import Level
+from flowherd_supervisor.core.events import ZYGOTE
+from flowherd_supervisor.core.plan import Preload
+from flowherd_supervisor.core.state import Mode, Phase, ProcessState
+
+if TYPE_CHECKING:
+    from flowherd_supervisor.core.plan import Plan
+    from flowherd_supervisor.core.transition import Transition
+
+
+def heard(transition: Transition, event: events.ReloadRequested | events.ReloadRefused) -> None:
+    """HUP: the settings have been read again."""
+    if isinstance(event, events.ReloadRefused):
+        transition.note("reload_refused", Level.ERROR, reason=event.reason)
+    else:
+        _begin(transition, event.plan)
+
+
+def _begin(transition: Transition, plan: Plan) -> None:
+    """Applies new sizes; then a new zygote imports the new version, and its Ready lets workers be replaced."""
+    if transition.state.mode is not Mode.SERVING:
+        transition.note("reload_refused", Level.WARNING, reason="the supervisor is stopping")
+        return
+    plan = rolling.with_scale_kept(transition, plan)
+    transition.note("reloading", processes=plan.workers, concurrency=plan.concurrency)
+    rolling.resize(transition, plan)
+    if plan.preload is Preload.NEVER:
+        transition.state = replace(
+            transition.state, zygotes=replace(transition.state.zygotes, wanted=False, reloading=False)
+        )
+        stops.end_zygotes(transition, {Phase.STARTING, Phase.RUNNING, Phase.BACKOFF})
+        startup.start_waiting(transition)
+        rolling.begin(transition, range(plan.processes))
+        return
+    transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=True))
+    stops.end_zygotes(transition, {Phase.STARTING, Phase.BACKOFF})
+    transition.spawn(ProcessState(ZYGOTE))
+
+
+def failed(transition: Transition, reason: str, report: str = "") -> None:
+    """The new version does not import."""
+    transition.note("reload_failed", Level.ERROR, report, reason=reason, note="the old version goes on")
+    transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=False))
