@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 from . import bodies
 from .engine import Engine
 from .files import FilesApi
-from .middleware import Gate, HotRoutes
+from .gate import Gate
+from .hot_routes import HotRoutes
 from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, json_reply, not_found
 from .worker_api import WorkerApi
 from .workflow_api import WorkflowApi

@@ -6,8 +6,8 @@ import sqlite3
 from typing import Self
 
 from .auth import Authority
-from .catalog import Catalog
 from .clock import Clock
+from .deployed_definitions import DeployedDefinitions
 from .queue import Queue
 from .scheduling import Scheduler
 from .settings import EngineSettings
@@ -28,7 +28,7 @@ class Engine:
         self.database = database
         self.clock = self.clock_type()
         self.authority = Authority(settings, self.clock)
-        self.catalog = Catalog()
+        self.catalog = DeployedDefinitions()
         scheduler = Scheduler(self.catalog)
         self.queue = self.queue_type(self.clock, self.catalog, scheduler, settings.workflow_timeout_s)
         self.workflows = Workflows(

@@ -9,9 +9,9 @@ from decimal import Decimal
 from enum import Enum, auto
 from typing import NamedTuple
 
-from .catalog import Catalog
 from .clock import Clock
 from .definition_schema import Retry
+from .deployed_definitions import DeployedDefinitions
 from .scheduling import Launch, Run, Scheduler, write
 
 
@@ -88,7 +88,7 @@ class Queue:
     """The queue rows of all workflows."""
 
     def __init__(
-        self, clock: Clock, catalog: Catalog, scheduler: Scheduler, workflow_timeout_s: float
+        self, clock: Clock, catalog: DeployedDefinitions, scheduler: Scheduler, workflow_timeout_s: float
     ) -> None:
         self.clock = clock
         self._catalog = catalog

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from .catalog import Catalog
 from .clock import uuid7
 from .definitions import Definition, Step
+from .deployed_definitions import DeployedDefinitions
 from .expressions import UNDEFINED, TemplateError
 from .templates import resolve, truth
 
@@ -141,7 +141,7 @@ class Launch:
 class Scheduler:
     """Decides and writes what runs next; it runs on the database thread only."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: DeployedDefinitions) -> None:
         self._catalog = catalog
 
     def start(self, connection: sqlite3.Connection, run: Run, now_s: float) -> None:

@@ -3,8 +3,8 @@
 import sqlite3
 from typing import Any, NamedTuple
 
-from .catalog import Catalog, Deployed
 from .clock import Clock, iso, uuid7
+from .deployed_definitions import Deployed, DeployedDefinitions
 from .replies import conflict, not_found
 from .scheduling import Run, Scheduler, write
 
@@ -24,7 +24,7 @@ class Workflows:
     def __init__(
         self,
         clock: Clock,
-        catalog: Catalog,
+        catalog: DeployedDefinitions,
         scheduler: Scheduler,
         default_lease_s: float,
         default_retries: int,

@@ -15,9 +15,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from flowherd_engine.catalog import Catalog
 from flowherd_engine.clock import Clock
 from flowherd_engine.definitions import parse
+from flowherd_engine.deployed_definitions import DeployedDefinitions
 from flowherd_engine.queue import NO_COST, Failure, Queue, Verdict
 from flowherd_engine.scheduling import Scheduler
 from flowherd_engine.storage import _connect, _in_transaction
@@ -87,7 +87,7 @@ class Leases(RuleBasedStateMachine):
 
     def start(self) -> None:
         self.connection = _connect(str(Path(self.folder.name) / "x.db"))
-        self.catalog = Catalog()
+        self.catalog = DeployedDefinitions()
         scheduler = Scheduler(self.catalog)
         self.queue = Queue(self.clock, self.catalog, scheduler, 1e9)
         self.workflows = Workflows(self.clock, self.catalog, scheduler, LEASE_S, 3)

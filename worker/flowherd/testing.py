@@ -21,7 +21,7 @@ from flowherd.sdk.definition import adjusted
 from flowherd.sdk.registry import Registry
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.stock import adapt
-from flowherd.worker.without_engine import WithoutEngine
+from flowherd.worker.for_tests import WithoutEngine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

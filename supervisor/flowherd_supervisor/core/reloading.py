@@ -1,5 +1,7 @@
 """A reload: new sizes at once, then the new version of the app, process after process; pure.
 
+HUP becomes the event for it in `shell/inputs.py`.
+
 It begins with a new zygote in any case but `--no-preload`: what that says of the new version decides.
 """
 

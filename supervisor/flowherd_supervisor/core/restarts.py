@@ -1,4 +1,4 @@
-"""When an ended process starts again, and when the supervisor gives up: a pure policy."""
+"""The policy of restarts, which `exits.py` applies: when an ended process starts again, and when to give up; pure."""
 
 from __future__ import annotations
 

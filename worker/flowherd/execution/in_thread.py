@@ -1,4 +1,7 @@
-"""The executor of handlers that block: daemon threads, so that none delays the end of its process."""
+"""The executor of handlers that block: daemon threads, so that none delays the end of its process.
+
+`sdk/definition.py` says which handlers run here: a `def`, unless it is offloaded elsewhere.
+"""
 
 from __future__ import annotations
 

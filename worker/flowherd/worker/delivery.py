@@ -1,5 +1,7 @@
 """An outcome on its way to the engine: its bytes, and what follows from each answer. Pure but for the log.
 
+`reporter.py` sends it; the waiting in an outage is `client/circuit.py`'s.
+
 A delivery is not an outcome: an undelivered success stays a success and is never turned into a failure,
 except that the engine itself refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27), or that a proxy
 has done so for as long as the activity may run, counted from its first answer (faults.md N7).

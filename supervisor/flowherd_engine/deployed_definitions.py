@@ -19,7 +19,7 @@ class Deployed(NamedTuple):
     created_s: float
 
 
-class Catalog:
+class DeployedDefinitions:
     """Runs on the database thread only."""
 
     def __init__(self) -> None:
