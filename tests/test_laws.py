@@ -76,7 +76,7 @@ BROKEN: list[tuple[Law, str, str]] = [
     (laws.core_is_pure, W + "awake.py", "def f():\n    from random import random"),
     (laws.core_is_pure, W + "awake.py", "from flowherd.link.link import Link"),
     (laws.core_is_pure, S + "core/x.py", "from asyncio import sleep as nap"),
-    (laws.the_table_of_attempts_is_pure, W + "worker/table.py", "from time import monotonic"),
+    (laws.the_table_of_attempts_is_pure, W + "worker/attempt_table.py", "from time import monotonic"),
     (laws.the_table_of_attempts_is_pure, W + "worker/backlog.py", "import asyncio"),
     (laws.one_file_moves_an_attempt, W + "worker/worker.py", "attempt.pair = 3"),
     (laws.one_file_moves_an_attempt, W + "execution/on_loop.py", "attempt.begin(1.0)"),

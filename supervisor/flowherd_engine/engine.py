@@ -12,7 +12,7 @@ from .queue import Queue
 from .scheduling import Scheduler
 from .settings import EngineSettings
 from .storage import Database, open_database
-from .workflows import Workflows
+from .submit_and_signal import Workflows
 
 _log = logging.getLogger(__name__)
 

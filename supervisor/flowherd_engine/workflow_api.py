@@ -14,8 +14,8 @@ from .clock import iso
 from .definitions import DefinitionInvalid, parse
 from .engine import Engine
 from .replies import TextError, bad_request, invalid, json_reply, not_found, refuse
+from .submit_and_signal import Submission
 from .views import Filters
-from .workflows import Submission
 
 _VERSION = re.compile(r"\d{8}\.\d{6}\.\d{6}")
 

@@ -135,24 +135,24 @@ MUTATIONS = (
     ),
     Mutation(
         "polls wait for leases that may have lapsed",
-        WORKER + "leases/confirmations.py",
+        WORKER + "leases/poll_hold.py",
         "self._ledger.put(_UNCONFIRMED, count)",
         "self._ledger.put(_UNCONFIRMED, 0)",
-        UNIT + "leases/test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
+        UNIT + "leases/test_poll_hold.py::test_n6_nothing_runs_twice_after_an_outage",
     ),
     Mutation(
         "polls wait for a keeper that has stood still",
-        WORKER + "leases/confirmations.py",
+        WORKER + "leases/poll_hold.py",
         "return self._looks <= _LOOKS",
         "return False",
-        UNIT + "leases/test_confirmations.py::test_nothing_runs_twice_after_everything_has_stood_still",
+        UNIT + "leases/test_poll_hold.py::test_nothing_runs_twice_after_everything_has_stood_still",
     ),
     Mutation(
         "the poller waits when polls have to",
         WORKER + "worker/poller.py",
         "or not wanted or self._polls_wait():",
         "or not wanted:",
-        UNIT + "leases/test_confirmations.py::test_n6_nothing_runs_twice_after_an_outage",
+        UNIT + "leases/test_poll_hold.py::test_n6_nothing_runs_twice_after_an_outage",
     ),
     Mutation(
         "a secret that is read again",
@@ -283,7 +283,8 @@ MUTATIONS = (
         WORKER + "process/supervisor_commands.py",
         "        except Exception:\n            log.exception",
         "        except ZeroDivisionError:\n            log.exception",
-        UNIT + "test_tasks.py::test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf",
+        UNIT
+        + "test_background.py::test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf",
     ),
     Mutation(
         "the catch-all around a funeral",

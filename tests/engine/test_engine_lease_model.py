@@ -21,7 +21,7 @@ from flowherd_engine.deployed_definitions import DeployedDefinitions
 from flowherd_engine.queue import NO_COST, Failure, Queue, Verdict
 from flowherd_engine.scheduling import Scheduler
 from flowherd_engine.storage import _connect, _in_transaction
-from flowherd_engine.workflows import Submission, Workflows
+from flowherd_engine.submit_and_signal import Submission, Workflows
 
 HISTORIES = int(os.environ.get("FLOWHERD_LEASE_HISTORIES", "60"))
 LEASE_S = 10.0

@@ -9,7 +9,7 @@ from scripted_engine import Play, ScriptedEngine
 from worker_kit import open_segment
 
 from flowherd.client.kruxia import KruxiaEngine, connect
-from flowherd.client.token_schedule import TokenSchedule
+from flowherd.client.token_refresher import TokenSchedule
 from flowherd.client.tokens import HostTokens, LedgerTokens, ask_keeper
 from flowherd.ledger import Ledger
 from flowherd.settings.worker_config import WorkerConfig

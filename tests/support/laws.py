@@ -21,7 +21,7 @@ PROGRAMS = ("demo/", "bench/", "testkit/", "cli/dev.py", "cli/reload.py")  # the
 CLIENTS = (*PROGRAMS, "cli/", "keeper/")
 FORKERS = ("processes/table.py", "processes/zygote.py")
 WATCHED = (
-    "tasks.py",
+    "background.py",
     "client/fake_engine.py",  # tells its caller
     "transport/dialing.py",  # asks each of its attempts how it has ended
     "isolates/inside/main.py",  # as the next three: run or awaited where it is made
@@ -151,12 +151,12 @@ TABLE = tuple(
     f"worker/{name}.py"
     for name in (
         "attempt",
-        "table",
+        "attempt_table",
         "admission",
         "backlog",
         "poll_policy",
         "slots",
-        "table_types",
+        "attempt_table_types",
         "time_limits",
     )
 )
@@ -170,7 +170,7 @@ def the_table_of_attempts_is_pure(source: Source) -> Iterator[str]:
             "flowherd.execution", "flowherd.client.kruxia", "flowherd.client.circuit", "flowherd.isolates",
             "flowherd.worker.attempts",
             "flowherd.worker.performer", "flowherd.worker.records", "flowherd.worker.poller",
-            "flowherd.worker.reporter", "flowherd.tasks", "flowherd.worker.worker",
+            "flowherd.worker.reporter", "flowherd.background", "flowherd.worker.worker",
         )  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def one_file_moves_an_attempt(source: Source) -> Iterator[str]:
         if isinstance(node, ast.Attribute) and node.attr == "pair" and isinstance(node.ctx, ast.Store):
             yield f"{source.path}:{node.lineno}: pair"
         if (
-            not source.within(WORKER, "worker/table.py", "worker/time_limits.py")
+            not source.within(WORKER, "worker/attempt_table.py", "worker/time_limits.py")
             and isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and node.func.attr in _EVENTS

@@ -11,8 +11,8 @@ from flowherd.ledger.layout import Handler
 from flowherd.model import Completed, Lost
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED
+from flowherd.worker.attempt_table_types import Stop
 from flowherd.worker.for_tests import WithoutEngine
-from flowherd.worker.table_types import Stop
 
 if TYPE_CHECKING:
     from flowherd.model import Activity, Outcome

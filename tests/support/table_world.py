@@ -12,8 +12,8 @@ from flowherd.ledger.layout import Claim, Handler
 from flowherd.model import Activity, Completed, Died, Failed
 from flowherd.worker.admission import Admission
 from flowherd.worker.attempt import DETACHED, OVER, PAIRS, RUNNING, Attempt
-from flowherd.worker.table import AttemptTable
-from flowherd.worker.table_types import (
+from flowherd.worker.attempt_table import AttemptTable
+from flowherd.worker.attempt_table_types import (
     Command,
     Deliver,
     Ending,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 import msgspec
 
+from flowherd.background import start_thread
 from flowherd.client.tokens import HostTokens
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.execution.loading import choose_worker_type, load_app
@@ -25,7 +26,6 @@ from flowherd.logs import visible
 from flowherd.process.user_frames import where_main_stands
 from flowherd.settings.checks import cautions
 from flowherd.settings.sources import Loaded, flag_of
-from flowherd.tasks import start_thread
 from flowherd.telemetry.destination import destination_of
 from flowherd.transport.transport import new_client
 from flowherd_supervisor.processes.cpus import usable_cpus

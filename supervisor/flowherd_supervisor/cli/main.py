@@ -24,7 +24,7 @@ from flowherd_supervisor.cli.start_commands import dev, init
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WITH_FLAGS = "flowherd_supervisor.cli.run_check_config"
+_WITH_FLAGS = "flowherd_supervisor.cli.settings_commands"
 
 app = App(
     name="flowherd",
@@ -164,7 +164,7 @@ def advise(
 @app.command
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> int:
     """Print what completes commands and flags: source <(flowherd completion bash), or zsh; fish: … | source."""
-    from flowherd_supervisor.cli.program_name import completing  # noqa: PLC0415 - as above
+    from flowherd_supervisor.cli.completion import completing  # noqa: PLC0415 - as above
 
     sys.stdout.write(completing(app.generate_completion(prog_name="flowherd", shell=shell), shell))
     return Exit.CLEAN

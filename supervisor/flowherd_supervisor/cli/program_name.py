@@ -1,9 +1,8 @@
-"""The name this program is called by, so that hints can be pasted, and completion in shells; it runs nothing."""
+"""The name this program is called by, so that hints can be pasted; it runs nothing."""
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -18,19 +17,3 @@ def called_from(folder: Path) -> str:
         return "flowherd"
     own = own.parent.resolve() / own.name
     return shlex.quote(min(os.path.relpath(own, folder.resolve()), str(own), key=len))
-
-
-def completing(script: str, shell: str) -> str:
-    """A shell's script, for zsh such that it can be sourced as well as put into a folder of `$fpath`."""
-    if shell != "zsh":
-        return script
-    [function] = re.findall(r"^(\w+)\(\) \{$", script, flags=re.MULTILINE)[:1]
-    return f"""{script}
-if [[ $funcstack[1] == _flowherd ]]; then
-  {function} "$@"
-elif (( $+functions[compdef] )); then
-  compdef {function} flowherd
-else
-  print -u2 'flowherd: first start completion: autoload -Uz compinit && compinit'
-fi
-"""

@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from flowherd.tasks import start_thread
+from flowherd.background import start_thread
 from flowherd_supervisor.keeper.guard import is_own_user
 
 if TYPE_CHECKING:

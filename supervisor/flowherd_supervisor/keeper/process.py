@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import logs
+from flowherd.background import Tasks
 from flowherd.exit_codes import Exit
 from flowherd.leases.keeper_tasks import KeeperTasks
 from flowherd.link.link import Link, LinkClosed
@@ -31,7 +32,6 @@ from flowherd.link.messages import (
 )
 from flowherd.loops import new_loop
 from flowherd.process.stacks import dump_tasks, dump_threads
-from flowherd.tasks import Tasks
 from flowherd_supervisor.keeper.event_stream import EventLog, OwnLog
 from flowherd_supervisor.keeper.http import HttpThread
 from flowherd_supervisor.keeper.orphans import SETTLED_WITHIN_S, Orphans, limit_the_keeper

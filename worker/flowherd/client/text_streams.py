@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from flowherd.background import Tasks
 from flowherd.backoff import Backoff
 from flowherd.errors import EngineError
-from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

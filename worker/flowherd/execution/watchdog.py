@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.background import start_thread
 from flowherd.execution.gil import GilProbe
-from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

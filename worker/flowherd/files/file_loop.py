@@ -11,7 +11,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowherd.tasks import start_thread
+from flowherd.background import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

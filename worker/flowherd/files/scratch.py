@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowherd.background import start_thread
 from flowherd.errors import StorageFailed
 from flowherd.files.file_ends import storage_errors
-from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

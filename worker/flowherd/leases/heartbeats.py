@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.background import Tasks
 from flowherd.client.protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.contact import Contact, Trouble
 from flowherd.ledger import Claim, Host, Ledger, Record, Segment, Standing
-from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.leases.confirmations import Confirmations
+    from flowherd.leases.poll_hold import Confirmations
     from flowherd.settings.worker_config import WorkerConfig
 
 PLACES = 64  # calls under way, and so connections

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.leases.confirmations import Confirmations
+from flowherd.background import Tasks
 from flowherd.leases.heartbeats import Heartbeats
+from flowherd.leases.poll_hold import Confirmations
 from flowherd.leases.settlement import Settlement, name_of_segment
 from flowherd.ledger import Cell, Claim, Ledger, Life, Record, Segment
-from flowherd.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

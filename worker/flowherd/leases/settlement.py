@@ -22,7 +22,7 @@ from flowherd.sdk.usage import unpack
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flowherd.leases.confirmations import Confirmations
+    from flowherd.leases.poll_hold import Confirmations
     from flowherd.model import Usage
 
 PLACES = 16  # calls under way, and so connections

@@ -17,7 +17,7 @@ from flowherd.files.scratch import begin_sweep
 from flowherd.files.transfers import EngineFiles
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
-from flowherd.leases.confirmations import PollHold
+from flowherd.leases.poll_hold import PollHold
 from flowherd.ledger import Clock, Ledger, RecordWriter, Segment
 from flowherd.ledger.host_permits import HostPermits, RecordLocks
 from flowherd.loops import new_loop

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
+from flowherd.background import start_thread
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.exit_codes import Exit
@@ -20,7 +21,6 @@ from flowherd.ledger.wakeups import Wakeups
 from flowherd.loops import new_loop, run_to_the_end
 from flowherd.process.build import BuiltWorker, WorkerPlace
 from flowherd.settings.checks import cautions, choose_sizes
-from flowherd.tasks import start_thread
 from flowherd.telemetry.destination import destination_of
 from flowherd.telemetry.start import begin_tracing, end_tracing
 

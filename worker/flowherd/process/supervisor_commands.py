@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.background import start_thread
 from flowherd.exit_codes import Exit
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
@@ -23,7 +24,6 @@ from flowherd.link.messages import (
     decode_downward,
 )
 from flowherd.process.stacks import dump_activities, dump_tasks, dump_threads
-from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,6 +19,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from flowherd import fork_guard, logs
+from flowherd.background import start_thread
 from flowherd.errors import LifespanFailed
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exit_codes import Exit
@@ -40,7 +41,6 @@ from flowherd.process.worker_process import (
     send_last,
     serves_of,
 )
-from flowherd.tasks import start_thread
 from flowherd.telemetry.start import begin_tracing, end_tracing
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from flowherd import __version__
-from flowherd.tasks import start_thread
+from flowherd.background import start_thread
 
 if TYPE_CHECKING:
     import threading

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from flowherd.model import Activity
-    from flowherd.worker.table_types import Catalog, History, Profile, Records, Rules
+    from flowherd.worker.attempt_table_types import Catalog, History, Profile, Records, Rules
 
 COURTESY_S = 0.25
 SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling

@@ -32,7 +32,7 @@ from flowherd.sdk.run_state import CancelReason, RunState
 if TYPE_CHECKING:
     from flowherd.model import Activity
     from flowherd.sdk.costs import Costs
-    from flowherd.worker.table_types import Records
+    from flowherd.worker.attempt_table_types import Records
 
 
 class IllegalEvent(Exception):

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.background import Changes
 from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.layout import Claim
 from flowherd.model import Completed, Died
-from flowherd.tasks import Changes
 from flowherd.worker.admission import Admission
+from flowherd.worker.attempt_table import AttemptTable
+from flowherd.worker.attempt_table_types import Ending, Rules
 from flowherd.worker.delivery import Delivered, Delivery
 from flowherd.worker.performer import Performer
 from flowherd.worker.records import LedgerRecords
-from flowherd.worker.table import AttemptTable
-from flowherd.worker.table_types import Ending, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from flowherd.model import Result
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
+    from flowherd.worker.attempt_table_types import Reject, WakePoller
     from flowherd.worker.executors import Executors
     from flowherd.worker.reporter import Reporter
-    from flowherd.worker.table_types import Reject, WakePoller
 
 _ACCEPTED = Delivered.ACCEPTED  # looked up for each activity, which is dear
 

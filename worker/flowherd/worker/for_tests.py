@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from flowherd.background import Changes
 from flowherd.client.protocol import Batch
 from flowherd.ledger.crash_history import CrashHistory
 from flowherd.model import Died, Lost
-from flowherd.tasks import Changes
 from flowherd.worker.admission import Admission
+from flowherd.worker.attempt_table import AttemptTable
+from flowherd.worker.attempt_table_types import Ending, Rules
 from flowherd.worker.executors import Executors
 from flowherd.worker.performer import Performer
-from flowherd.worker.table import AttemptTable
-from flowherd.worker.table_types import Ending, Rules
 
 if TYPE_CHECKING:
     from flowherd.execution.environment import RunEnvironment
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.admission import Crowd, Obstacle
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.table_types import Reject, WakePoller
+    from flowherd.worker.attempt_table_types import Reject, WakePoller
 
 _MOST = 1 << 30  # slots and records
 
 
 class _NoRecords:
-    """`flowherd.worker.table_types.Records` of nothing that a crash should leave behind."""
+    """`flowherd.worker.attempt_table_types.Records` of nothing that a crash should leave behind."""
 
     def __init__(self) -> None:
         self._last = 0

@@ -17,16 +17,24 @@ from flowherd.ledger.layout import Handler
 from flowherd.model import Completed, Died, Lost
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import OVERRUN
-from flowherd.worker.table_types import Deliver, Reject, Start, Stop, WakePoller, WarnNotBegun, Withdraw
+from flowherd.worker.attempt_table_types import (
+    Deliver,
+    Reject,
+    Start,
+    Stop,
+    WakePoller,
+    WarnNotBegun,
+    Withdraw,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.model import Outcome
     from flowherd.worker.attempt import Attempt
+    from flowherd.worker.attempt_table import AttemptTable
+    from flowherd.worker.attempt_table_types import Command
     from flowherd.worker.executors import Executors
-    from flowherd.worker.table import AttemptTable
-    from flowherd.worker.table_types import Command
 
 log = structlog.stdlib.get_logger(__name__)
 _log = logging.getLogger(__name__)

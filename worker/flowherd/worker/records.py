@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.usage import UsagePage
     from flowherd.model import Activity
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.table_types import Ending
+    from flowherd.worker.attempt_table_types import Ending
 
 _CLAIMED, _REPORTS = Cell.CLAIMED, int(Claim.REPORTING)
 _TOLD = frozenset({REPORTING, OVERRUN})
@@ -56,7 +56,7 @@ class _Entries(dict[str, int]):
 
 
 class LedgerRecords:
-    """`flowherd.worker.table_types.Records` in shared memory.
+    """`flowherd.worker.attempt_table_types.Records` in shared memory.
 
     Args:
         writer: of this worker.

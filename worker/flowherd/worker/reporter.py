@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import crashpoints
+from flowherd.background import Changes, Tasks
 from flowherd.errors import EngineError
 from flowherd.model import Completed
-from flowherd.tasks import Changes, Tasks
 from flowherd.worker.delivery import Again, Delivered
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from flowherd.ledger.layout import Handler
 from flowherd.sdk.run_state import CancelReason
-from flowherd.worker.table_types import Deliver, Stop
+from flowherd.worker.attempt_table_types import Deliver, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.table_types import Command
+    from flowherd.worker.attempt_table_types import Command
 
 
 class TimeLimits:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.awake import Patience
+from flowherd.background import Tasks
 from flowherd.client.circuit import Circuit
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
 from flowherd.link.messages import Stopped, stopped
-from flowherd.tasks import Tasks
 from flowherd.worker.attempts import Attempts
 from flowherd.worker.executors import Executors
 from flowherd.worker.poller import Mode, Poller

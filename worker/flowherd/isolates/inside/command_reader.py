@@ -11,12 +11,12 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from flowherd.background import start_thread
 from flowherd.execution.environment import ShutdownSignal
 from flowherd.exit_codes import Exit
 from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded
 from flowherd.isolates.isolate_protocol import Begin, Draining, Leave, Stop, decode_downward
 from flowherd.sdk.run_state import CancelReason
-from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     from flowherd.isolates.inside.cancel_signal import CancelSignal

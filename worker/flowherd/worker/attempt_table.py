@@ -21,9 +21,7 @@ from flowherd.ledger.layout import Claim
 from flowherd.model import Completed, Died, Failed
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED, DETACHED, RUNNING, SHUTDOWN
-from flowherd.worker.backlog import Backlog
-from flowherd.worker.slots import Slots
-from flowherd.worker.table_types import (
+from flowherd.worker.attempt_table_types import (
     Deliver,
     Ending,
     Reject,
@@ -33,6 +31,8 @@ from flowherd.worker.table_types import (
     WarnNotBegun,
     Withdraw,
 )
+from flowherd.worker.backlog import Backlog
+from flowherd.worker.slots import Slots
 from flowherd.worker.time_limits import TimeLimits
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from flowherd.model import Activity
     from flowherd.worker.admission import Admission
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.table_types import Command, Records, Rules
+    from flowherd.worker.attempt_table_types import Command, Records, Rules
 
 NOT_BEGUN = "the worker was stopped before the activity had begun"
 _UNDELIVERED_A_SLOT = 4  # more outcomes on their way than this and nothing more is claimed

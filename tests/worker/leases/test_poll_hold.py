@@ -18,8 +18,8 @@ from flowherd import Registry
 from flowherd.client.protocol import Answer, Batch, Verdict
 from flowherd.errors import EngineError, EngineUnavailable
 from flowherd.execution.environment import RunEnvironment
-from flowherd.leases.confirmations import ANSWERED_FOR_S, Answers, PollHold, unconfirmed
 from flowherd.leases.lease_keeper import SCAN_EVERY_S, LeaseKeeper
+from flowherd.leases.poll_hold import ANSWERED_FOR_S, Answers, PollHold, unconfirmed
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordWriter
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity

@@ -7,12 +7,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from flowherd.background import Tasks, start_thread
 from flowherd.exit_codes import Exit
 from flowherd.link.link import Link
 from flowherd.link.messages import Drain, Release, encode
 from flowherd.process import supervisor_commands
 from flowherd.process.supervisor_commands import CommandReader
-from flowherd.tasks import Tasks, start_thread
 
 if TYPE_CHECKING:
     import pytest
