@@ -530,14 +530,6 @@ MUTATIONS = (
         UNIT + "isolates/test_isolates.py::test_an_isolate_that_was_told_to_stop_never_gets_another_activity",
     ),
     Mutation(
-        "whole messages under a SIGTERM",
-        WORKER + "isolates/inside/cancel_signal.py",
-        "self._is_due = True",
-        "self._raise()",
-        UNIT
-        + "isolates/test_isolate_inside.py::test_a_message_is_sent_whole_before_the_handler_is_interrupted",
-    ),
-    Mutation(
         "the peer's user on the unix socket",
         SUPERVISOR + "keeper/http.py",
         "if is_unix and not is_own_user(sock):",

@@ -19,7 +19,6 @@ from flowherd.isolates.isolate_protocol import (
     Failure,
     Leave,
     LeftBehind,
-    Logged,
     NotOpened,
     Opened,
     Stop,
@@ -175,7 +174,7 @@ class History:
     def babble(self, actor: Actor) -> None:
         self.send(
             actor,
-            self.rng.choice([Logged("app", 20, "x"), TokenRefused(1), Ended(None, cost_usd="-1"), Opened()]),
+            self.rng.choice([TokenRefused(1), TokenRefused(2), Ended(None, cost_usd="-1"), Opened()]),
         )
 
     def send(self, actor: Actor, *what: Any) -> None:

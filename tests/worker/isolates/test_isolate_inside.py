@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 import threading
@@ -21,9 +20,9 @@ from flowherd.files.scratch import GivenFolder
 from flowherd.isolates.frames import FrameReader
 from flowherd.isolates.inside.cancel_signal import CancelSignal
 from flowherd.isolates.inside.command_reader import CommandReader
-from flowherd.isolates.inside.connection import UpwardHandler, WorkerConnection
+from flowherd.isolates.inside.connection import WorkerConnection
 from flowherd.isolates.inside.engine import UsageKeeper
-from flowherd.isolates.isolate_protocol import Begin, Logged, Stop, UsagePlace, decode_upward, encode
+from flowherd.isolates.isolate_protocol import Begin, Stop, UsagePlace, encode
 from flowherd.ledger import Cause, Cell, Ledger
 from flowherd.sdk.costs import Costs
 from flowherd.sdk.run_state import RunState
@@ -108,44 +107,6 @@ def test_a_signal_that_nobody_explains_is_a_cancellation_all_the_same(cancel_sig
     assert str(interrupted(cancel_signal, state_of(), strike)) == "the isolate was told to stop"
 
 
-def test_a_message_is_sent_whole_before_the_handler_is_interrupted(cancel_signal):
-    sent = []
-
-    def handler() -> None:
-        cancel_signal.reason_known.set()
-        with cancel_signal.shield():
-            with cancel_signal.shield():
-                strike()
-                sent.append("inner")
-            sent.append("outer")
-        sent.append("never")
-
-    interrupted(cancel_signal, state_of(CancelReason.TIMEOUT), handler)
-    assert sent == ["inner", "outer"]
-
-
-def test_other_threads_have_no_need_of_a_shield(cancel_signal):
-    """The signal is for the main thread, whoever is in the middle of a message elsewhere."""
-    inside, leave = threading.Event(), threading.Event()
-
-    def speak() -> None:
-        with cancel_signal.shield():
-            inside.set()
-            leave.wait(LONG_S)
-
-    thread = threading.Thread(target=speak)
-
-    def handler() -> None:
-        cancel_signal.reason_known.set()
-        thread.start()
-        inside.wait(LONG_S)
-        strike()
-
-    interrupted(cancel_signal, state_of(CancelReason.TIMEOUT), handler)
-    leave.set()
-    thread.join()
-
-
 def test_a_def_that_has_stopped_by_itself_is_not_interrupted_while_it_cleans_up(cancel_signal):
     """It may have looked at `ctx.cancelled` before the signal came, as it would in a thread."""
     state = state_of(CancelReason.LEASE_LOST)
@@ -205,7 +166,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.worker, ours = socket.socketpair()
-        self.connection = WorkerConnection(ours, CancelSignal())
+        self.connection = WorkerConnection(ours)
         self._reader = FrameReader(1 << 20)
         self._frames: list[Any] = []
 
@@ -215,97 +176,12 @@ class Wire:
             self._frames += self._reader.read(self.worker)
         return self._frames.pop(0)
 
-    def heard(self) -> Any:
-        return decode_upward(self.frame())
-
 
 @contextmanager
 def wire() -> Iterator[Wire]:
     made = Wire()
     with closing(made.worker), closing(made.connection):
         yield made
-
-
-@contextmanager
-def logger_to(it: Wire) -> Iterator[logging.Logger]:
-    """A logger of the isolate's kind."""
-    logger, handler = logging.getLogger("app.part"), UpwardHandler(it.connection)
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    try:
-        yield logger
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-
-
-def logged(logger_call: Any) -> Logged:
-    with wire() as it, logger_to(it) as logger:
-        logger_call(logger)
-        return it.heard()
-
-
-def test_a_record_keeps_its_logger_level_words_and_fields():
-    record = logged(
-        lambda log: log.warning("%s of %d", "one", 2, extra={"shelf": "B", "rows": [1, {"a": None}]})
-    )
-    assert record == Logged("app.part", 30, "one of 2", {"shelf": "B", "rows": [1, {"a": None}]})
-
-
-def test_what_is_no_json_is_logged_in_its_own_words():
-    record = logged(
-        lambda log: log.info("x\ud800", extra={"odd": {1}.union, "half": "\ud800", "big": "y" * 9000})
-    )
-    assert record.message == "x?"
-    assert record.fields["half"] == "?"
-    assert "union" in record.fields["odd"]
-    assert len(record.fields["big"]) == 4000
-
-
-def test_an_exception_is_logged_with_its_traceback():
-    def call(log: logging.Logger) -> None:
-        try:
-            {}["shelf"]
-        except KeyError:
-            log.exception("failed")
-
-    assert logged(call).fields["exception"].endswith("KeyError: 'shelf'")
-
-
-def test_an_event_of_structlog_is_a_record_like_any_other():
-    """Where it comes replayed out of the worker's log it is no event of structlog any more."""
-    extra = {"_logger": object(), "_name": "info"}  # as structlog hands them over for its formatter
-    record = logged(lambda log: log.info({"event": "moved", "rows": 3}, extra=extra))
-    assert (record.message, record.fields) == ("moved", {"rows": 3})
-
-
-def test_logging_goes_on_when_the_worker_has_gone():
-    with wire() as it, logger_to(it) as logger:
-        it.worker.close()
-        logger.error("nobody hears this")
-
-
-def test_a_destructor_that_logs_within_a_message_waits_for_nobody():
-    """Its thread holds the lock already: it would wait for itself."""
-    with wire() as it, logger_to(it) as logger:
-
-        class Interrupted:
-            """A socket in whose midst something is collected."""
-
-            def __init__(self, sock: socket.socket) -> None:
-                self.sock = sock
-
-            def sendmsg(self, buffers: Any) -> int:
-                logger.error("within")
-                return self.sock.sendmsg(buffers)
-
-        sock = it.connection.sock
-        it.connection.sock = Interrupted(sock)  # type: ignore[assignment]
-        logger.error("around")
-        it.connection.sock = sock
-        assert it.heard().message == "around"
 
 
 # What is kept

@@ -24,7 +24,6 @@ from flowherd.isolates.isolate_protocol import (
     Ended,
     Leave,
     LeftBehind,
-    Logged,
     NotOpened,
     Opened,
     Stop,
@@ -262,7 +261,7 @@ async def test_a17_a_message_out_of_turn_is_garbage(message, is_idle):
 
 def scrambled(rng: random.Random) -> bytes:
     """A message of an isolate, of which something is another thing."""
-    known = [Ended(None), Opened(), NotOpened("n"), LeftBehind("l"), TokenRefused(1), Logged("a", 20, "m")]
+    known = [Ended(None), Opened(), NotOpened("n"), LeftBehind("l"), TokenRefused(1)]
     fields = msgspec.json.decode(encode(rng.choice(known)))
     odd = [None, -1, 2**70, 1e400, "x", "\0", [], {}, [[]], {"type": "Ended"}, True]
     for name in rng.sample(sorted(fields), rng.randint(0, len(fields))):

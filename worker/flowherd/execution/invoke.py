@@ -200,11 +200,4 @@ def _take_costs(result: ActivityResult, state: RunState) -> None:
 
 
 def _note(level: int, event: str, state: RunState, **data: Any) -> None:
-    activity = state.activity
-    ids = {
-        "activity_id": activity.activity_id,
-        "workflow_id": activity.workflow_id,
-        "activity_key": activity.key,
-        "activity_name": activity.name,
-    }
-    _log.log(level, event, extra={**ids, **data})
+    _log.log(level, event, extra={**state.ids, **data})

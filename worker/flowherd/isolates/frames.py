@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flowherd.isolates.isolate_protocol import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from flowherd.isolates.isolate_protocol import Message
 
@@ -132,19 +132,17 @@ class Channel:
     Args:
         sock: one end of a stream; does not block.
         limit: longest frame to receive, in bytes.
+        readable: called on the running loop when there is something to read, until it is closed.
 
     """
 
-    def __init__(self, sock: socket.socket, limit: int) -> None:
+    def __init__(self, sock: socket.socket, limit: int, readable: Callable[[], None]) -> None:
         self._sock = sock
         self._reader = FrameReader(limit)
         self._unsent: deque[memoryview] = deque()
         self._loop = asyncio.get_running_loop()
         self._is_waiting = False
-
-    def fileno(self) -> int:
-        """The descriptor, to wait on."""
-        return self._sock.fileno()
+        self._loop.add_reader(sock.fileno(), readable)
 
     def read(self) -> list[bytes | bytearray]:
         """See `FrameReader.read`; nothing when there is nothing, OSError when the other end is gone."""
@@ -183,8 +181,14 @@ class Channel:
             self._is_waiting = False
             self._loop.remove_writer(self._sock.fileno())
 
+    def stop_listening(self) -> None:
+        """Reads no more."""
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+
     def close(self) -> None:
         """Closes this end: the isolate ends."""
+        self.stop_listening()
         self._stop_waiting()
         self._unsent.clear()
         self._sock.close()

@@ -104,13 +104,7 @@ class IsolatedAttempt:
     @property
     def ids(self) -> dict[str, str]:
         """The fields of each line about it in the log."""
-        activity = self._attempt.activity
-        return {
-            "activity_id": activity.activity_id,
-            "workflow_id": activity.workflow_id,
-            "activity_key": activity.key,
-            "activity_name": activity.name,
-        }
+        return self._attempt.ids
 
     @property
     def cancel_reason(self) -> str:

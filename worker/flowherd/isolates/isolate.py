@@ -21,14 +21,13 @@ from flowherd.isolates.isolate_protocol import (
     Ended,
     Leave,
     LeftBehind,
-    Logged,
     NotOpened,
     Opened,
     Stop,
     TokenRefused,
     decode_upward,
 )
-from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput, Reading, Share, replay
+from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput
 from flowherd.model import Died
 from flowherd.procfs import resident_bytes
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
@@ -120,9 +119,7 @@ class Isolate:
         self._was_told = False  # to leave
         self._times_stopped = 0
         self._before: Ended | None = None  # what the next frame is the output of
-        self._share = Share()  # of the log's lines; what it prints has another one, so that neither starves
-        self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES)
-        self._listening = Reading(ends.channel.fileno(), self._share, self._read)
+        self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES, self._read)
         self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
         self._timer: AwakeTimer | None = None
         self._set_timer(rules.boot_timeout_s, self._did_not_open)
@@ -192,7 +189,6 @@ class Isolate:
         """It has been reaped, or could not be made, and why."""
         run, self._run = self._run, None
         self.stage = Stage.GONE
-        self._listening.stop()
         self._channel.close()
         if reason:
             self.why_not = f"could not be made: {reason}"
@@ -203,17 +199,14 @@ class Isolate:
         if run is not None:
             run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
 
-    def _read(self) -> bool:
+    def _read(self) -> None:
         try:
             for frame in self._channel.read():
                 self._handle(frame)
         except StreamEnded:
             self._break_off("")  # it has ended, or goes on without us
-            return False
         except (FrameError, msgspec.DecodeError, OSError) as error:
             self._break_off(f"was killed: {error}")
-            return False
-        return True
 
     def _handle(self, frame: bytes | bytearray) -> None:
         if self._before is not None:
@@ -223,9 +216,6 @@ class Isolate:
         if len(frame) > MAX_UP_BYTES:
             raise FrameError(f"it sent a message of {len(frame)} bytes")
         match decode_upward(frame):
-            case Logged() as record:
-                self._share.take()
-                replay(record, self._printed.ids, self._rules.secrets)
             case TokenRefused(version):
                 self._rules.token_refused(version)
             case Opened() if self.stage is Stage.OPENING:
@@ -245,6 +235,7 @@ class Isolate:
                 raise FrameError(f"it sent {type(message).__name__} out of turn")
 
     def _break_off(self, why: str) -> None:
+        self._channel.stop_listening()
         self.why_not = self.why_not or why
         self._kill("it had closed its channel")
         if self.stage in {Stage.IDLE, Stage.SETTLING}:
@@ -318,7 +309,6 @@ class Isolate:
 
     def _stop_reading(self) -> None:
         self._set_timer(None)
-        self._listening.stop()
         self._printed.stop()
         self._channel.close()
 

@@ -7,8 +7,6 @@ attempt spends on the attempt's usage page: neither is said here.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from flowherd.link.messages import Message, decode
@@ -99,15 +97,6 @@ class NotOpened(Message, frozen=True):
     report: str = ""
 
 
-class Logged(Message, frozen=True):
-    """A record of the standard library's logging."""
-
-    logger: str
-    level: int
-    message: str
-    fields: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
-
-
 class TokenRefused(Message, frozen=True):
     """The engine has refused this version of the host's token: the worker asks the keeper for another."""
 
@@ -133,7 +122,7 @@ class LeftBehind(Message, frozen=True):
 
 
 Downward = Begin | Stop | Draining | Leave
-Upward = Opened | NotOpened | Logged | TokenRefused | Ended | LeftBehind
+Upward = Opened | NotOpened | TokenRefused | Ended | LeftBehind
 
 _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)
 _downward: msgspec.json.Decoder[Downward] = msgspec.json.Decoder(Downward)

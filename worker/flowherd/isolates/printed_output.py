@@ -1,4 +1,4 @@
-"""Lines of the worker's log for what an isolate prints and logs, at a bounded share of the loop's time.
+"""Lines of the worker's log for what an isolate prints, at a bounded share of the loop's time.
 
 Nothing here is hurt by how much that is or what it is (faults.md A17): who floods its pipes waits, and nobody else.
 """
@@ -16,14 +16,11 @@ from flowherd.sdk.redaction import mask
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from flowherd.isolates.isolate_protocol import Logged
-
 CHUNK_BYTES = 16 * 1024
 LONGEST_LINE = 2000  # bytes; what is longer becomes several, as a line of the log holds 4 KiB
 PAUSE_S = 0.02  # the other end waits meanwhile, once what is between us is full
 
 _log = logging.getLogger(__name__)
-_OWN_NAMES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class Share:
@@ -255,15 +252,3 @@ class PrintedOutput:
 
     def _log(self, level: int, event: str, line: str) -> None:
         _log.log(level, event, extra={**self.ids, "line": mask(line, self._secrets)})
-
-
-def replay(record: Logged, ids: Mapping[str, Any], secrets: Iterable[str]) -> None:
-    """Logs a record as if its isolate's handler ran here; ids of the activity are added where it has none."""
-    logger = logging.getLogger(record.logger)
-    if logger.isEnabledFor(record.level):
-        extra = {
-            name: mask(value, secrets) if isinstance(value, str) else value
-            for name, value in record.fields.items()
-            if name not in _OWN_NAMES
-        }
-        logger.log(record.level, "%s", mask(record.message, secrets), extra={**ids, **extra})

@@ -68,6 +68,16 @@ class RunState:
         self.logger: logging.LoggerAdapter[logging.Logger] | None = None
         self.trace: Trace | None = None
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """The fields of each line about it in the log."""
+        return {
+            "activity_id": self.activity.activity_id,
+            "workflow_id": self.activity.workflow_id,
+            "activity_key": self.activity.key,
+            "activity_name": self.activity.name,
+        }
+
     def open_costs(self) -> Costs:
         """The sums of this attempt's spending, made at their first use; from any thread."""
         if self.costs is None:

@@ -22,15 +22,12 @@ class CancelSignal:
     """Ends the handler at work on SIGTERM.
 
     An `async def` is cancelled. A `def` runs in the main thread, as signal handlers do: it gets an exception where
-    it stands, unless that is in the middle of a message to the worker; then right after it.
+    it stands. Where that is in the middle of a message, the worker kills an isolate that is to end anyway.
     """
 
     def __init__(self) -> None:
-        self._main_thread = threading.get_ident()
         self._state: RunState | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._shields = 0
-        self._is_due = False
         self.reason_known = threading.Event()
 
     def install(self) -> None:
@@ -41,27 +38,11 @@ class CancelSignal:
     def around(self, state: RunState, task: asyncio.Task[Any] | None = None) -> Iterator[None]:
         """For as long as a handler is at work: in `task`, or in the calling thread."""
         self.reason_known.clear()
-        self._is_due = False
         self._task, self._state = task, state
         try:
             yield
         finally:
             self._state = self._task = None
-
-    @contextlib.contextmanager
-    def shield(self) -> Iterator[None]:
-        """Holds an interruption back until the block is done."""
-        if threading.get_ident() != self._main_thread:
-            yield
-            return
-        self._shields += 1
-        try:
-            yield
-        finally:
-            self._shields -= 1
-        if self._is_due and not self._shields:
-            self._is_due = False
-            self._raise()
 
     def _received(self) -> None:
         if self._state is None:
@@ -71,8 +52,6 @@ class CancelSignal:
             return
         if self._task is not None:
             self._task.get_loop().call_soon_threadsafe(self._cancel_once, self._task)
-        elif self._shields:
-            self._is_due = True
         else:
             self._raise()
 

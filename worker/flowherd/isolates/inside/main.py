@@ -7,18 +7,18 @@ process from seeing that the worker is gone, and that it shall stop.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd import fork_guard
+from flowherd import fork_guard, logs
 from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.execution import lifespan
 from flowherd.execution.environment import RunEnvironment
@@ -28,7 +28,7 @@ from flowherd.execution.profiles import WholeProcess
 from flowherd.exits import Exit
 from flowherd.isolates.inside.cancel_signal import CancelSignal
 from flowherd.isolates.inside.command_reader import CommandReader, Job, die_with
-from flowherd.isolates.inside.connection import UpwardHandler, WorkerConnection
+from flowherd.isolates.inside.connection import WorkerConnection
 from flowherd.isolates.inside.engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
 from flowherd.isolates.isolate_protocol import (
@@ -43,6 +43,7 @@ from flowherd.isolates.isolate_protocol import (
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.loops import new_loop
 from flowherd.model import Completed, Failed, Result
+from flowherd.sdk.redaction import masking, secrets_of_process
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage import bounded
 from flowherd.telemetry.start import begin_tracing, end_tracing
@@ -96,16 +97,11 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
 
     """
     die_with(lifeline_fd)
-    _take_places(stdout_fd, stderr_fd)
-    os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
-    os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
-    for name in SECRET_VARIABLES:
-        os.environ.pop(name, None)
-    for fd in (channel_fd, lifeline_fd):
+    _settle_in(setup, stdout_fd, stderr_fd)
+    for fd in (channel_fd, lifeline_fd, stdout_fd, stderr_fd):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
     cancel_signal = CancelSignal()
-    connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal)
-    logging.getLogger().handlers[:] = [UpwardHandler(connection)]
+    connection = WorkerConnection(socket.socket(fileno=channel_fd))
     loop = new_loop(setup.config.loop)()
     commands = CommandReader(connection, cancel_signal, loop)
     commands.start()
@@ -137,12 +133,11 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
 def _environment(
     setup: IsolateSetup, engine: IsolateEngine, commands: CommandReader, state: Any, tracing: Tracing | None
 ) -> RunEnvironment:
-    secret = setup.config.client_secret
     return RunEnvironment(
         process_index=setup.index,
         state=state,
         shutdown=commands.shutdown,
-        secrets=(secret.get_secret_value(),) if secret else (),
+        secrets=_secrets(setup.config),
         secret_names=setup.config.secret_names,
         stock_files=engine.stock_files,
         files=engine.files,
@@ -151,11 +146,26 @@ def _environment(
     )
 
 
-def _take_places(stdout_fd: int, stderr_fd: int) -> None:
-    for fd, place in ((stdout_fd, 1), (stderr_fd, 2)):
+def _secrets(config: WorkerConfig) -> tuple[str, ...]:
+    return (config.client_secret.get_secret_value(),) if config.client_secret else ()
+
+
+def _name(index: int, ids: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Each line of the log is about a worker, and about an activity while one is here."""
+    logs.name_process(process=index, isolate=os.getpid(), **ids)
+
+
+def _settle_in(setup: IsolateSetup, stdout_fd: int, stderr_fd: int) -> None:
+    """Its log goes where its worker's does; what is printed, to its worker."""
+    _name(setup.index)
+    secrets = (*_secrets(setup.config), *secrets_of_process(setup.config.secret_names))
+    logs.move_to(os.dup(2), masking(secrets))
+    os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
+    os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
+    for name in SECRET_VARIABLES:
+        os.environ.pop(name, None)
+    for fd, place, stream in ((stdout_fd, 1, sys.stdout), (stderr_fd, 2, sys.stderr)):
         os.dup2(fd, place)
-        os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
-    for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)  # a kill must not cost the last lines
 
@@ -207,6 +217,7 @@ class ActivityLoop:
             ended, output = _ended(outcome, own.taken(), trace.what)
             self._connection.send(ended, output)
             self._end_output(job.begin.mark)
+            _name(self._environment.process_index)
             if self._environment.tracing is not None:
                 self._environment.tracing.flush()  # a kill must not cost the spans of what has ended
 
@@ -233,6 +244,7 @@ class ActivityLoop:
         state.limit_s = job.begin.limit_s
         if job.begin.trace:
             state.trace = trace
+        _name(self._environment.process_index, state.ids)
         self._commands.open(state)
         try:
             with self._continuing(job.begin.trace):
