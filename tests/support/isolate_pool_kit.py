@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -71,11 +72,16 @@ class Peer:
     async def _frame(self) -> Any:
         async with asyncio.timeout(5):
             while not self._frames:
-                try:
-                    self._frames += self._reader.read(self.sock)
-                except BlockingIOError:
-                    await asyncio.sleep(0)
+                self.take_in()
+                await asyncio.sleep(0)
         return self._frames.pop(0)
+
+    def take_in(self) -> None:
+        """Reads all frames that are whole."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                if (frame := self._reader.read(self.sock)) is not None:
+                    self._frames.append(frame)
 
     def close(self) -> None:
         self.sock.close()

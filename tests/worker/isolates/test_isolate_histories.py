@@ -54,13 +54,9 @@ class Actor:
     def listen(self) -> None:
         """Takes what has come; an activity only where one may come."""
         try:
-            frames = self.peer._reader.read(self.peer.sock)
-        except BlockingIOError:
-            return
+            self.peer.take_in()
         except Exception:  # noqa: BLE001 - the worker has closed its end
             self.must_end = True
-            return
-        self.peer._frames += frames
         while self.peer._frames:
             match decode_downward(self.peer._frames.pop(0)):
                 case Begin(activity=activity, mark=mark):

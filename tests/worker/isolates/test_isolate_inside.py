@@ -19,7 +19,6 @@ from flowherd.execution.environment import RunEnvironment
 from flowherd.files.scratch import GivenFolder
 from flowherd.isolates.frames import FrameReader
 from flowherd.isolates.inside.cancel_signal import CancelSignal
-from flowherd.isolates.inside.command_reader import CommandReader
 from flowherd.isolates.inside.connection import WorkerConnection
 from flowherd.isolates.inside.engine import UsageKeeper
 from flowherd.isolates.isolate_protocol import Begin, Stop, UsagePlace, encode
@@ -166,21 +165,22 @@ class Wire:
 
     def __init__(self) -> None:
         self.worker, ours = socket.socketpair()
-        self.connection = WorkerConnection(ours)
+        self.loop = asyncio.new_event_loop()
+        self.cancel_signal = CancelSignal()
+        self.connection = WorkerConnection(ours, self.cancel_signal, self.loop)
         self._reader = FrameReader(1 << 20)
-        self._frames: list[Any] = []
 
     def frame(self) -> Any:
         self.worker.settimeout(LONG_S)
-        while not self._frames:
-            self._frames += self._reader.read(self.worker)
-        return self._frames.pop(0)
+        while (frame := self._reader.read(self.worker)) is None:
+            pass
+        return frame
 
 
 @contextmanager
 def wire() -> Iterator[Wire]:
     made = Wire()
-    with closing(made.worker), closing(made.connection):
+    with closing(made.worker), closing(made.connection), closing(made.loop):
         yield made
 
 
@@ -229,10 +229,9 @@ def test_an_attempt_without_a_folder_says_so_at_its_first_file(tmp_path):
 # What comes
 
 
-async def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_for_it():
+def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_for_it():
     """The worker says both in one breath; the main thread may be slower than the one that listens."""
     with wire() as it:
-        reader = CommandReader(it.connection, CancelSignal(), asyncio.get_running_loop())
         begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark")
         for frame in (
             encode(begin),
@@ -240,12 +239,12 @@ async def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_f
             encode(Stop("other", "timeout")),
             encode(Stop("a-1", "shutdown")),
         ):
-            reader._handle(frame)
-        job = await asyncio.wait_for(reader.next_job(), LONG_S)
-        assert (job.begin, job.parameters) == (begin, b"{}")
+            it.connection._handle(frame)
+        assert it.loop.run_until_complete(it.connection.next_job()) == (begin, b"{}")
         state = RunState(make_activity("x", activity_id="a-1"), RunEnvironment())
-        reader.open(state)
-        assert state.cancel_reason is CancelReason.SHUTDOWN
+        with it.cancel_signal.around(state):
+            assert state.cancel_reason is CancelReason.SHUTDOWN
+            assert it.cancel_signal.reason_known.is_set()
 
 
 def test_frames_are_whole_although_the_worker_reads_in_small_pieces():

@@ -147,7 +147,7 @@ class IsolatedAttempt:
         self._attempt.handle = stop
         return self._outlet.begin(self._attempt)
 
-    def outcome_of(self, ended: Ended, output: bytes | bytearray | None) -> Completed | Failed:
+    def outcome_of(self, ended: Ended, output: bytearray | None) -> Completed | Failed:
         """Takes down what the isolate says of the attempt; FrameError for what cannot be, and then nothing counts."""
         attempt = self._attempt
         hide = attempt.environment.secrets
@@ -221,7 +221,7 @@ def _costs_of(ended: Ended) -> Costs:
     return costs
 
 
-def _checked_output(frame: bytes | bytearray) -> bytes:
+def _checked_output(frame: bytearray) -> bytes:
     """An output as it is told to the engine; FrameError when it is no JSON object (faults.md A17)."""
     try:
         raw = msgspec.json.decode(frame, type=msgspec.Raw)

@@ -201,14 +201,16 @@ class Isolate:
 
     def _read(self) -> None:
         try:
-            for frame in self._channel.read():
+            while (frame := self._channel.read()) is not None:
                 self._handle(frame)
+                if self._before is None:  # else its output follows
+                    return
         except StreamEnded:
             self._break_off("")  # it has ended, or goes on without us
         except (FrameError, msgspec.DecodeError, OSError) as error:
             self._break_off(f"was killed: {error}")
 
-    def _handle(self, frame: bytes | bytearray) -> None:
+    def _handle(self, frame: bytearray) -> None:
         if self._before is not None:
             ended, self._before = self._before, None
             self._finish(ended, frame)
@@ -242,7 +244,7 @@ class Isolate:
             self.stage = Stage.LEAVING
             self._changed(self)
 
-    def _finish(self, ended: Ended, output: bytes | bytearray | None) -> None:
+    def _finish(self, ended: Ended, output: bytearray | None) -> None:
         """The activity has ended; a slot is not held by what it has left behind."""
         run = self._run
         assert run is not None, self

@@ -9,10 +9,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from flowherd.sdk.context import BaseContext
+from flowherd.sdk.run_state import CancelReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from flowherd.isolates.isolate_protocol import Stop
     from flowherd.sdk.run_state import RunState
 
 REASON_S = 0.5  # SIGTERM may overtake the message that says why
@@ -28,6 +30,7 @@ class CancelSignal:
     def __init__(self) -> None:
         self._state: RunState | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._stop: Stop | None = None
         self.reason_known = threading.Event()
 
     def install(self) -> None:
@@ -39,10 +42,27 @@ class CancelSignal:
         """For as long as a handler is at work: in `task`, or in the calling thread."""
         self.reason_known.clear()
         self._task, self._state = task, state
+        self._pass_on_reason()  # it may have come before
         try:
             yield
         finally:
             self._state = self._task = None
+
+    @property
+    def is_at_work(self) -> bool:
+        """A handler is."""
+        return self._state is not None
+
+    def explain(self, stop: Stop) -> None:
+        """The worker says why an activity must stop; from another thread."""
+        self._stop = stop
+        self._pass_on_reason()
+
+    def _pass_on_reason(self) -> None:
+        state, stop = self._state, self._stop
+        if state is not None and stop is not None and state.activity.activity_id == stop.activity_id:
+            state.cancel_reason = CancelReason(stop.reason)
+            self.reason_known.set()
 
     def _received(self) -> None:
         if self._state is None:

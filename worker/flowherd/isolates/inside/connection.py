@@ -1,34 +1,65 @@
-"""The isolate's end of the socket to its worker; it knows no activities."""
+"""The isolate's end of the socket to its worker, and its end with the worker; it runs no activities.
+
+A thread of its own reads, so that no handler keeps an isolate from hearing its worker.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import fcntl
+import os
+import select
+import signal
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from flowherd.isolates.frames import drop_sent, framed
+from flowherd.execution.environment import ShutdownSignal
+from flowherd.exits import Exit
+from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded, drop_sent, framed
+from flowherd.isolates.isolate_protocol import Begin, Draining, Leave, Stop, decode_downward
+from flowherd.tasks import start_thread
 
 if TYPE_CHECKING:
     import socket
 
     from flowherd.isolates.frames import Buffer
+    from flowherd.isolates.inside.cancel_signal import CancelSignal
     from flowherd.isolates.isolate_protocol import Message
 
 
 class WorkerConnection:
-    """Sends frames to the worker, from any thread; each whole, however long the worker does not read.
+    """Brings activities to the main thread, and what is said about the one at work to the cancel signal.
 
     Args:
         sock: one end of a stream that blocks.
+        cancel_signal: is told why the handler at work must stop.
+        loop: where `next_job` is awaited.
+
+    Attributes:
+        shutdown: the worker drains.
 
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self, sock: socket.socket, cancel_signal: CancelSignal, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.sock = sock
-        self._lock = threading.Lock()
+        self.shutdown = ShutdownSignal()
+        self._cancel_signal = cancel_signal
+        self._loop = loop
+        self._sending = threading.Lock()
+        self._jobs: asyncio.Queue[tuple[Begin, bytearray] | None] = asyncio.Queue()
+        self._begun: Begin | None = None  # its parameters come next
+        self._may_leave = False
+
+    def start(self) -> None:
+        """Begins to read."""
+        start_thread("worker", self._read, failed=leave_with_programs)  # nothing else would end this process
 
     def send(self, message: Message, follows: Buffer | None = None) -> None:
-        """Sends a message and the frame that belongs to it.
+        """Sends a message and the frame that belongs to it, as a whole, from any thread; waits for the worker.
 
         Raises:
             OSError: the worker has gone.
@@ -36,10 +67,66 @@ class WorkerConnection:
 
         """
         buffers = deque(framed(message, follows))
-        with self._lock:
+        with self._sending:
             while buffers:
                 drop_sent(buffers, self.sock.sendmsg(buffers))
 
     def close(self) -> None:
         """For a copy of this process that a handler has forked: it must not send in the name of the original."""
         self.sock.close()
+
+    async def next_job(self) -> tuple[Begin, bytearray] | None:
+        """Waits for an activity and its parameters; None when there are no more."""
+        return await self._jobs.get()
+
+    def _read(self) -> None:
+        reader = FrameReader(MAX_FRAME_BYTES)
+        try:
+            while True:
+                if (frame := reader.read(self.sock)) is not None:
+                    self._handle(frame)
+        except (StreamEnded, FrameError, OSError):
+            if self._may_leave and not self._cancel_signal.is_at_work:
+                return  # the main thread leaves the lifespan
+        leave_with_programs()
+
+    def _handle(self, frame: bytearray) -> None:
+        if self._begun is not None:
+            job, self._begun = (self._begun, frame), None
+            self._loop.call_soon_threadsafe(self._jobs.put_nowait, job)
+            return
+        match decode_downward(frame):
+            case Begin() as begin:
+                self._begun = begin
+            case Stop() as stop:
+                self._cancel_signal.explain(stop)
+            case Draining():
+                self.shutdown.request()
+            case Leave():
+                self._may_leave = True
+                self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+
+
+def die_with(lifeline: int) -> None:
+    """From now on the kernel kills this process and its programs when the other end of the pipe is closed.
+
+    What has left the process group by `setsid` is not reached. A process that does not lead its group dies alone.
+    """
+    is_leader = os.getpgrp() == os.getpid()
+    with contextlib.suppress(
+        OSError
+    ):  # of a kernel that only looks like Linux: `WorkerConnection` sees the end, too
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid() if is_leader else os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    ready = select.poll()
+    ready.register(lifeline, select.POLLIN)
+    if ready.poll(0):  # it was closed before
+        leave_with_programs()
+
+
+def leave_with_programs() -> NoReturn:
+    """Ends this process at once with all that its activities have started: the group is its own while it lives."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(Exit.RELEASED)

@@ -21,18 +21,18 @@ import msgspec
 from flowherd import fork_guard, logs
 from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.execution import lifespan
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.environment import RunEnvironment, ShutdownSignal
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.execution.profiles import WholeProcess
 from flowherd.exits import Exit
 from flowherd.isolates.inside.cancel_signal import CancelSignal
-from flowherd.isolates.inside.command_reader import CommandReader, Job, die_with
-from flowherd.isolates.inside.connection import WorkerConnection
+from flowherd.isolates.inside.connection import WorkerConnection, die_with
 from flowherd.isolates.inside.engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
 from flowherd.isolates.isolate_protocol import (
     MAX_USAGE_BYTES,
+    Begin,
     Ended,
     Failure,
     LeftBehind,
@@ -101,10 +101,9 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     for fd in (channel_fd, lifeline_fd, stdout_fd, stderr_fd):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
     cancel_signal = CancelSignal()
-    connection = WorkerConnection(socket.socket(fileno=channel_fd))
     loop = new_loop(setup.config.loop)()
-    commands = CommandReader(connection, cancel_signal, loop)
-    commands.start()
+    connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal, loop)
+    connection.start()
     try:
         app = setup.loaded or load_app(setup.app, setup.app_dir)
         worker_type = choose_worker_type(app, setup.worker_type)
@@ -119,9 +118,10 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
         return _refuse(connection, f"{type(error).__name__}: {error}", traceback.format_exc())
     engine = IsolateEngine(setup.config, setup.ledger, connection)
-    environment = _environment(setup, engine, commands, span.state, tracing)
-    output = (stdout_fd, stderr_fd)
-    activity_loop = ActivityLoop(registry, commands, engine, environment, output)
+    environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
+    activity_loop = ActivityLoop(
+        registry, connection, cancel_signal, loop, engine, environment, (stdout_fd, stderr_fd)
+    )
     connection.send(Opened())
     activity_loop.run()
     engine.close()
@@ -131,12 +131,12 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
 
 
 def _environment(
-    setup: IsolateSetup, engine: IsolateEngine, commands: CommandReader, state: Any, tracing: Tracing | None
+    setup: IsolateSetup, engine: IsolateEngine, shutdown: ShutdownSignal, state: Any, tracing: Tracing | None
 ) -> RunEnvironment:
     return RunEnvironment(
         process_index=setup.index,
         state=state,
-        shutdown=commands.shutdown,
+        shutdown=shutdown,
         secrets=_secrets(setup.config),
         secret_names=setup.config.secret_names,
         stock_files=engine.stock_files,
@@ -184,7 +184,9 @@ class ActivityLoop:
 
     Args:
         registry: the handlers.
-        commands: where activities come from.
+        connection: where activities come from.
+        cancel_signal: ends the handler at work.
+        loop: runs them; does not run here.
         engine: what handlers have of it.
         environment: what they see of the process.
         output: the pipes behind stdout and stderr.
@@ -194,29 +196,31 @@ class ActivityLoop:
     def __init__(
         self,
         registry: Registry,
-        commands: CommandReader,
+        connection: WorkerConnection,
+        cancel_signal: CancelSignal,
+        loop: asyncio.AbstractEventLoop,
         engine: IsolateEngine,
         environment: RunEnvironment,
         output: tuple[int, int],
     ) -> None:
         self._registry = registry
-        self._commands = commands
-        self._connection = commands.connection
-        self._cancel_signal = commands.cancel_signal
-        self._loop = commands.loop
+        self._connection = connection
+        self._cancel_signal = cancel_signal
+        self._loop = loop
         self._engine = engine
         self._environment = environment
         self._output = output
-        self._leftovers = Leftovers(commands.loop, lambda: engine.files.loop.thread)
+        self._leftovers = Leftovers(loop, lambda: engine.files.loop.thread)
 
     def run(self) -> None:
         """Returns when there are no more activities."""
-        while (job := self._loop.run_until_complete(self._commands.next_job())) is not None:
-            own, trace = WholeProcess(), RaisedTrace(job.begin.trace)
-            outcome = self._outcome_of(job, trace)
+        while (job := self._loop.run_until_complete(self._connection.next_job())) is not None:
+            begin, parameters = job
+            own, trace = WholeProcess(), RaisedTrace(begin.trace)
+            outcome = self._outcome_of(begin, parameters, trace)
             ended, output = _ended(outcome, own.taken(), trace.what)
             self._connection.send(ended, output)
-            self._end_output(job.begin.mark)
+            self._end_output(begin.mark)
             _name(self._environment.process_index)
             if self._environment.tracing is not None:
                 self._environment.tracing.flush()  # a kill must not cost the spans of what has ended
@@ -228,31 +232,29 @@ class ActivityLoop:
             with suppress(OSError):  # the worker has gone: before that, it may have sent `Leave`
                 self._connection.send(LeftBehind(_sendable(reason)))
 
-    def _outcome_of(self, job: Job, trace: RaisedTrace) -> Completed | Failed:
+    def _outcome_of(self, begin: Begin, parameters: bytearray, trace: RaisedTrace) -> Completed | Failed:
         """Never raises, whatever the handler does."""
-        activity, definition = job.begin.activity, self._registry.lookup(job.begin.activity.name)
+        activity, definition = begin.activity, self._registry.lookup(begin.activity.name)
         if definition is None:
             known = ", ".join(self._registry.names())
             return Failed("UNKNOWN_ACTIVITY", f"the isolate's app knows: {known}", retryable=True)
         try:
-            activity = msgspec.structs.replace(activity, parameters=msgspec.json.decode(job.parameters))
+            activity = msgspec.structs.replace(activity, parameters=msgspec.json.decode(parameters))
         except (msgspec.DecodeError, RecursionError) as error:
             reason = f"its JSON cannot be read ({type(error).__name__})"
             return Failed("INVALID_ACTIVITY", reason, retryable=False)
-        keeper = self._engine.begin(job.begin)
+        keeper = self._engine.begin(begin)
         state = RunState(activity, self._environment, keeper)
-        state.limit_s = job.begin.limit_s
-        if job.begin.trace:
+        state.limit_s = begin.limit_s
+        if begin.trace:
             state.trace = trace
         _name(self._environment.process_index, state.ids)
-        self._commands.open(state)
         try:
-            with self._continuing(job.begin.trace):
+            with self._continuing(begin.trace):
                 outcome = self._invoke(definition, state)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
             outcome = failure_of(exc, state)
         self._leftovers.stop_timers()
-        self._commands.close()
         state.note_end()
         if keeper is not None:
             keeper.end()
