@@ -13,6 +13,7 @@ import msgspec
 
 from flowherd import crashpoints
 from flowherd.execution.awake_timer import AwakeTimer
+from flowherd.execution.invoke import failed
 from flowherd.exit_status import describe_status
 from flowherd.isolates.frames import Channel, FrameError, StreamEnded
 from flowherd.isolates.isolate_protocol import (
@@ -141,7 +142,7 @@ class Isolate:
         self._channel.send(*order)
         crashpoints.reached("after_begin")
         self.stage, self._run = Stage.RUNNING, run
-        self._printed.begin({"isolate": self.pid, **run.ids}, mark)
+        self._printed.begin({"isolate": self.pid, **run.attempt.ids}, mark)
         self._tasks += 1
         if run.definition.max_memory_mb is not None:
             self._look_at_memory(run, run.definition.max_memory_mb)
@@ -174,7 +175,9 @@ class Isolate:
         if self._times_stopped > 1:
             self._kill("its handler did not stop within its grace")
             return
-        self._channel.send(Stop(self._run.ids["activity_id"], self._run.cancel_reason))
+        attempt = self._run.attempt
+        assert attempt.cancel_reason is not None, attempt
+        self._channel.send(Stop(attempt.id, attempt.cancel_reason.value))
         self._host.stop(self.key)
 
     def _kill(self, why: str = "") -> None:
@@ -301,7 +304,7 @@ class Isolate:
             self._loop.call_later(LOOK_EVERY_S, self._look_at_memory, run, limit_mb)
             return
         words = f"its isolate had {used_mb} MB in RAM, more than max_memory_mb = {limit_mb}"
-        self._verdict = run.failure("OUT_OF_MEMORY", words, retryable=self._tasks > 1)
+        self._verdict = failed(run.attempt, "OUT_OF_MEMORY", words, retryable=self._tasks > 1)
         self._kill()
 
     def _set_timer(self, delay_s: float | None, then: Callable[[], None] | None = None) -> None:

@@ -10,10 +10,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from flowherd.execution.invoke import failed
 from flowherd.isolates.isolate import Isolate, IsolateRules, Stage
 from flowherd.isolates.isolate_host import connect
-from flowherd.model import Failed
-from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
     from flowherd.isolates.in_isolate import IsolatedAttempt
@@ -110,9 +109,9 @@ class Isolates:
         """Gives work to idle isolates, and asks for as many new ones as are missing."""
         while self._waiting and self._idle:
             following = self._waiting.popleft()
-            if following.waits:  # else it was cancelled meanwhile
+            if following.attempt.may_begin:  # else it was cancelled meanwhile
                 self._start(self._idle.pop(), following)
-        self._waiting = deque(one for one in self._waiting if one.waits)
+        self._waiting = deque(one for one in self._waiting if one.attempt.may_begin)
         stages = [isolate.stage for isolate in self._all.values()]
         room = self._limit - len(stages) + stages.count(Stage.LEAVING)
         coming = stages.count(Stage.OPENING) + stages.count(Stage.SETTLING)
@@ -124,8 +123,8 @@ class Isolates:
             has_begun = isolate.start(following)
         except (TypeError, ValueError, OverflowError) as error:
             self._note_idle(isolate)
-            message = clean_message(f"its parameters cannot be sent to an isolate: {error}")
-            following.finish(Failed("INVALID_PARAMETERS", message, retryable=False))
+            message = f"its parameters cannot be sent to an isolate: {error}"
+            following.finish(failed(following.attempt, "INVALID_PARAMETERS", message, retryable=False))
         else:
             if not has_begun:
                 self._note_idle(isolate)
@@ -152,8 +151,8 @@ class Isolates:
         """The first one that waits does so in vain: otherwise all would, where no isolate can be had."""
         while self._waiting:
             first = self._waiting.popleft()
-            if first.waits:
-                first.finish(first.failure(code, message, retryable=True))
+            if first.attempt.may_begin:
+                first.finish(failed(first.attempt, code, message, retryable=True))
                 return
 
     def _changed(self, isolate: Isolate) -> None:
