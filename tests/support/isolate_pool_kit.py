@@ -113,13 +113,11 @@ class Host:
 class Pool:
     """Isolates and a runner that uses them."""
 
-    def __init__(
-        self, *, limit: int = 2, idle_s: float = 60.0, cancel_grace_s: float = 60.0, **rules: Any
-    ) -> None:
+    def __init__(self, *, limit: int = 2, cancel_grace_s: float = 60.0, **rules: Any) -> None:
         self.host = Host()
         self.ledger = Ledger(processes=1, records=1024)
         segment = open_segment(self.ledger)
-        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, segment, idle_s=idle_s)
+        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, segment)
         registry = Registry()
 
         @registry.activity(offload="process")

@@ -107,6 +107,25 @@ async def test_the_one_that_was_used_last_is_used_first():
         assert it.keys == [1, 2]
 
 
+@virtual_time
+async def test_an_isolate_that_works_for_long_is_not_idle():
+    async with pool(limit=1, idle_s=10.0) as it:
+        first = it.start()
+        peer = it.open(1)
+        await peer.hear()
+        peer.succeed()
+        await done(first)
+        await until(lambda: "1 idle" in repr(it.isolates))
+        it.start(timeout_s=100.0)
+        await peer.hear()
+        await asyncio.sleep(30.0)
+        peer.take_in()
+        assert not peer._frames
+        peer.succeed()
+        await asyncio.sleep(30.0)
+        assert await peer.hear() == Leave()
+
+
 async def test_an_isolate_ends_after_so_many_activities_and_a_new_one_takes_its_place():
     async with pool(limit=1, max_tasks=2) as it:
         runs = [it.start(), it.start()]

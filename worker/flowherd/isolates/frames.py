@@ -119,7 +119,6 @@ class Channel:
         self._reader = FrameReader(limit)
         self._unsent: deque[memoryview] = deque()
         self._loop = asyncio.get_running_loop()
-        self._is_waiting = False
         self._loop.add_reader(sock.fileno(), readable)
 
     def read(self) -> bytearray | None:
@@ -136,8 +135,9 @@ class Channel:
             TypeError, ValueError, OverflowError: it cannot be said in a frame of JSON; nothing was sent.
 
         """
+        waits = bool(self._unsent)
         self._unsent += framed(message, follows)
-        if not self._is_waiting:
+        if not waits:
             self._send()
 
     def _send(self) -> None:
@@ -146,27 +146,23 @@ class Channel:
                 buffers = [self._unsent[index] for index in range(min(len(self._unsent), _MOST_BUFFERS))]
                 drop_sent(self._unsent, self._sock.sendmsg(buffers, [], socket.MSG_NOSIGNAL))
         except BlockingIOError:
-            if not self._is_waiting:
-                self._is_waiting = True
-                self._loop.add_writer(self._sock.fileno(), self._send)
+            self._loop.add_writer(self._sock.fileno(), self._send)
             return
         except OSError:
             self._unsent.clear()  # it has ended: its reader is told
-        self._stop_waiting()
+        self._stop(self._loop.remove_writer)
 
-    def _stop_waiting(self) -> None:
-        if self._is_waiting:
-            self._is_waiting = False
-            self._loop.remove_writer(self._sock.fileno())
+    def _stop(self, remove: Callable[[int], bool]) -> None:
+        if self._sock.fileno() >= 0:  # else it is closed
+            remove(self._sock.fileno())
 
     def stop_listening(self) -> None:
         """Reads no more."""
-        if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock.fileno())
+        self._stop(self._loop.remove_reader)
 
     def close(self) -> None:
         """Closes this end: the isolate ends."""
-        self.stop_listening()
-        self._stop_waiting()
+        self._stop(self._loop.remove_reader)
+        self._stop(self._loop.remove_writer)
         self._unsent.clear()
         self._sock.close()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.isolates.in_isolate import IsolatedAttempt
-    from flowherd.isolates.isolate_host import Ends, IsolateHost
+    from flowherd.isolates.isolate_host import Ends, LinkedHost
     from flowherd.model import Failed
 
 LEAVE_S = 5.0  # for leaving the app's lifespan
@@ -66,6 +66,7 @@ class IsolateRules:
     Attributes:
         max_tasks: activities after which it is replaced.
         boot_timeout_s: from its order until the app is ready in it.
+        idle_s: without work, after which it ends.
         secrets: must not appear in messages or logs.
         token_refused: called with the version of the host's token that the engine has refused an isolate.
 
@@ -73,6 +74,7 @@ class IsolateRules:
 
     max_tasks: int = 100
     boot_timeout_s: float = 30.0
+    idle_s: float = 60.0
     secrets: tuple[str, ...] = ()
     token_refused: Callable[[int], None] = lambda _: None
 
@@ -90,7 +92,6 @@ class Isolate:
     Attributes:
         pid: 0 until the supervisor has said it.
         stage: where it stands.
-        idle_since: loop time.
         why_not: what became of it, once that is known and nothing good.
 
     """
@@ -99,14 +100,13 @@ class Isolate:
         self,
         key: int,
         ends: Ends,
-        host: IsolateHost,
+        host: LinkedHost,
         rules: IsolateRules,
         changed: Callable[[Isolate], None],
     ) -> None:
         self.key = key
         self.pid = 0
         self.stage = Stage.OPENING
-        self.idle_since = 0.0
         self.why_not = ""
         self._ends = ends
         self._host = host
@@ -122,7 +122,7 @@ class Isolate:
         self._before: Ended | None = None  # what the next frame is the output of
         self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES, self._read)
         self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
-        self._timer: AwakeTimer | None = None
+        self._timer: AwakeTimer | asyncio.TimerHandle | None = None
         self._set_timer(rules.boot_timeout_s, self._did_not_open)
 
     def __repr__(self) -> str:
@@ -141,6 +141,7 @@ class Isolate:
         crashpoints.reached("before_begin")
         self._channel.send(*order)
         crashpoints.reached("after_begin")
+        self._set_timer(None)
         self.stage, self._run = Stage.RUNNING, run
         self._printed.begin({"isolate": self.pid, **run.attempt.ids}, mark)
         self._tasks += 1
@@ -244,6 +245,7 @@ class Isolate:
         self.why_not = self.why_not or why
         self._kill("it had closed its channel")
         if self.stage in {Stage.IDLE, Stage.SETTLING}:
+            self._set_timer(None)
             self.stage = Stage.LEAVING
             self._changed(self)
 
@@ -283,9 +285,9 @@ class Isolate:
 
     def _become_idle(self) -> None:
         self._set_timer(None)
+        self._timer = self._loop.call_later(self._rules.idle_s, self.leave)
         self._printed.ids = {"isolate": self.pid}
         self.stage = Stage.IDLE
-        self.idle_since = self._loop.time()
         self._changed(self)
 
     def _did_not_open(self) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,27 +22,11 @@ _SEND_BYTES = 1 << 20  # the kernel gives less if it is set up so
 log = structlog.stdlib.get_logger(__name__)
 
 
-class IsolateHost(Protocol):
-    """Makes and ends isolates; what became of one is told to `Isolates.started` and `Isolates.ended`."""
-
-    def need(self, key: int, fds: Sequence[int]) -> None:
-        """Asks for an isolate with these descriptors; OSError when nobody can be asked."""
-        ...
-
-    def stop(self, key: int) -> None:
-        """Asks for SIGTERM to its group."""
-        ...
-
-    def kill(self, key: int) -> None:
-        """Asks for SIGKILL to its group."""
-        ...
-
-
 class LinkedHost:
-    """`IsolateHost` by way of the supervisor.
+    """Has isolates made and ended by the supervisor; what became of one is told to `Isolates.started` and `.ended`.
 
     Args:
-        link: to the supervisor; its answers come back the same way, to the worker.
+        link: to the supervisor; its answers come back the same way.
         worker: its number, where several workers of one process share the link.
 
     """
@@ -55,18 +39,18 @@ class LinkedHost:
         return key if self._worker is None else joint_key(self._worker, key)
 
     def need(self, key: int, fds: Sequence[int]) -> None:
-        """See `IsolateHost.need`."""
+        """Asks for an isolate with these descriptors; OSError when nobody can be asked."""
         try:
             self._link.send(NeedIsolate(self._sent(key)), fds)
         except LinkClosed as error:
             raise OSError(f"the supervisor is gone ({error})") from None
 
     def stop(self, key: int) -> None:
-        """See `IsolateHost.stop`."""
+        """Asks for SIGTERM to its group."""
         self._ask(StopIsolate(self._sent(key)))
 
     def kill(self, key: int) -> None:
-        """See `IsolateHost.kill`."""
+        """Asks for SIGKILL to its group."""
         self._ask(KillIsolate(self._sent(key)))
 
     def _ask(self, message: Message) -> None:
