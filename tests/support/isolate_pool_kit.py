@@ -19,9 +19,10 @@ from flowherd.execution.in_thread import ThreadPool
 from flowherd.isolates.frames import FrameReader, head_of
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
-from flowherd.isolates.isolate_protocol import Begin, Ended, Failure, Message, Opened, decode_downward, encode
+from flowherd.isolates.isolate_protocol import Begin, Ended, Message, Opened, decode_downward, encode
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.ledger import Ledger
+from flowherd.model import Failed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
@@ -49,7 +50,7 @@ class Peer:
 
     def fail(self, code: str = "C", message: str = "m", *, retryable: bool = True) -> None:
         """The handler has raised, and its output has ended."""
-        self.send(Ended(Failure(code, message, retryable)))
+        self.send(Ended(Failed(code, message, retryable)))
         self.end_output()
 
     def end_output(self) -> None:

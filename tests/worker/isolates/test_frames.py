@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flowherd.isolates import isolate_protocol
 from flowherd.isolates.frames import HEAD, FrameError, FrameReader, StreamEnded, head_of
+from flowherd.model import Failed
 from flowherd.testing import make_activity
 
 
@@ -82,7 +83,7 @@ def test_a_large_frame_is_received_right_into_its_place():
 
 SAMPLES = {"int": 7, "str": "s", "bytes": b"\xff/x", "bool": True, "float": 1.5}
 SAMPLES["Activity"] = make_activity("n", settings={"a": 1}, signal_data=[1])
-SAMPLES["Failure | None"] = isolate_protocol.Failure("C", "m", retryable=True)
+SAMPLES["Failed | None"] = Failed("C", "m", retryable=True)
 
 
 def sample_of(kind):

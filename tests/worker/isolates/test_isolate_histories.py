@@ -16,7 +16,6 @@ from flowherd.isolates.isolate import Stage
 from flowherd.isolates.isolate_protocol import (
     Begin,
     Ended,
-    Failure,
     Leave,
     LeftBehind,
     NotOpened,
@@ -156,7 +155,7 @@ class History:
 
     def fail(self, actor: Actor) -> None:
         actor.runs = None
-        self.send(actor, Ended(Failure("C", "m", retryable=True)))
+        self.send(actor, Ended(Failed("C", "m", retryable=True)))
         self.end_output(actor)
 
     def end_output(self, actor: Actor) -> None:

@@ -15,7 +15,6 @@ from flowherd.isolates.isolate_protocol import Begin, UsagePlace
 from flowherd.ledger.layout import Cell
 from flowherd.model import Completed
 from flowherd.sdk.costs import Costs
-from flowherd.sdk.redaction import mask
 from flowherd.sdk.usage import unpack
 
 if TYPE_CHECKING:
@@ -128,7 +127,6 @@ class IsolatedAttempt:
     def outcome_of(self, ended: Ended, output: bytearray | None) -> Completed | Failed:
         """Takes down what the isolate says of the attempt; FrameError for what cannot be, and then nothing counts."""
         attempt = self.attempt
-        hide = attempt.environment.secrets
         costs, content = _costs_of(ended), b"" if output is None else _checked_output(output)
         try:
             attempt.environment.meter.offloaded(
@@ -140,13 +138,12 @@ class IsolatedAttempt:
         except ValueError as error:
             raise FrameError(f"it reported what cannot be: {error}") from None
         attempt.costs = costs
-        if ended.raised is not None and attempt.trace is not None:
-            raised = ended.raised
-            attempt.trace.raised(raised.kind, mask(raised.message, hide), mask(raised.report, hide))
-        if ended.failure is None:
+        failure = ended.failure
+        if failure is None:
             return Completed(content, *attempt.spent)
-        message = mask(ended.failure.message, hide)
-        return failed(attempt, ended.failure.code, message, retryable=ended.failure.retryable)
+        return failed(
+            attempt, failure.code, failure.message, retryable=failure.retryable, raised=failure.raised
+        )
 
     def finish(self, outcome: Outcome) -> None:
         """The handler has ended, or will never begin."""

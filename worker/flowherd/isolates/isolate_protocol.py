@@ -11,7 +11,7 @@ import msgspec
 
 from flowherd.link.messages import Message, decode
 from flowherd.link.messages import encode_any as encode
-from flowherd.model import Activity, Usage  # noqa: TC001 - msgspec reads annotations
+from flowherd.model import Activity, Failed, Usage  # noqa: TC001 - msgspec reads annotations
 
 __all__ = ["Message", "encode"]
 
@@ -26,22 +26,6 @@ class UsagePlace(msgspec.Struct, frozen=True):
     life: int
     page: int
     sequence: int
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """The handler raised, or returned an error."""
-
-    code: str
-    message: str
-    retryable: bool
-
-
-class Raised(msgspec.Struct, frozen=True):
-    """The exception of the handler, for the attempt's trace."""
-
-    kind: str
-    message: str
-    report: str
 
 
 # From the worker to its isolate
@@ -106,13 +90,12 @@ class TokenRefused(Message, frozen=True):
 class Ended(Message, frozen=True):
     """The handler has ended: how, what it has spent, and what it has taken of the isolate, in seconds and bytes."""
 
-    failure: Failure | None
+    failure: Failed | None
     cost_usd: str | None = None
     usage: tuple[Usage, ...] = ()
     cpu_s: float = 0.0
     wall_s: float = 0.0
     growth_bytes: int = 0
-    raised: Raised | None = None
 
 
 class LeftBehind(Message, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowherd.sdk.costs import Costs
 
@@ -66,7 +66,7 @@ class RunState:
         self.files: Transfers | None = None
         self.heartbeat_at = 0.0  # monotonic seconds of the handler's last heartbeat()
         self.logger: logging.LoggerAdapter[logging.Logger] | None = None
-        self.trace: Trace | None = None
+        self.trace: Trace | Any | None = None  # in an isolate, the W3C headers of its worker's
 
     @property
     def ids(self) -> dict[str, str]:

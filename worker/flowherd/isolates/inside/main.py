@@ -12,7 +12,7 @@ import socket
 import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,9 @@ from flowherd.isolates.isolate_protocol import (
     MAX_USAGE_BYTES,
     Begin,
     Ended,
-    Failure,
     LeftBehind,
     NotOpened,
     Opened,
-    Raised,
 )
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.loops import new_loop
@@ -54,10 +52,8 @@ if TYPE_CHECKING:
     from flowherd.execution.environment import Tracing
     from flowherd.execution.loading import LoadedApp
     from flowherd.ledger import Ledger
-    from flowherd.model import Outcome
     from flowherd.sdk.activity import ActivityDefinition
     from flowherd.sdk.registry import Registry
-    from flowherd.sdk.run_state import CancelReason
     from flowherd.settings.worker_config import WorkerConfig
 
 SECRET_VARIABLES = ("KRUXIAFLOW_CLIENT_SECRET", "KRUXIAFLOW_CLIENT_SECRET_FILE")  # faults.md S9
@@ -216,9 +212,9 @@ class ActivityLoop:
         """Returns when there are no more activities."""
         while (job := self._loop.run_until_complete(self._connection.next_job())) is not None:
             begin, parameters = job
-            own, trace = WholeProcess(), RaisedTrace(begin.trace)
-            outcome = self._outcome_of(begin, parameters, trace)
-            ended, output = _ended(outcome, own.taken(), trace.what)
+            own = WholeProcess()
+            outcome = self._outcome_of(begin, parameters)
+            ended, output = _ended(outcome, own.taken())
             self._connection.send(ended, output)
             self._end_output(begin.mark)
             _name(self._environment.process_index)
@@ -232,7 +228,7 @@ class ActivityLoop:
             with suppress(OSError):  # the worker has gone: before that, it may have sent `Leave`
                 self._connection.send(LeftBehind(_sendable(reason)))
 
-    def _outcome_of(self, begin: Begin, parameters: bytearray, trace: RaisedTrace) -> Completed | Failed:
+    def _outcome_of(self, begin: Begin, parameters: bytearray) -> Completed | Failed:
         """Never raises, whatever the handler does."""
         activity, definition = begin.activity, self._registry.lookup(begin.activity.name)
         if definition is None:
@@ -246,8 +242,7 @@ class ActivityLoop:
         keeper = self._engine.begin(begin)
         state = RunState(activity, self._environment, keeper)
         state.limit_s = begin.limit_s
-        if begin.trace:
-            state.trace = trace
+        state.trace = begin.trace or None
         _name(self._environment.process_index, state.ids)
         try:
             with self._continuing(begin.trace):
@@ -276,37 +271,9 @@ class ActivityLoop:
             return invoke_sync(definition, state)
 
 
-class RaisedTrace:
-    """`flowherd.execution.environment.Trace` in an isolate: keeps what was raised for the worker, whose span it is."""
-
-    def __init__(self, carrier: Mapping[str, str]) -> None:
-        self._carrier = carrier
-        self.what: Raised | None = None
-
-    def carrier(self) -> Mapping[str, str]:
-        """See `Trace.carrier`."""
-        return self._carrier
-
-    def raised(self, kind: str, message: str, report: str) -> None:
-        """See `Trace.raised`."""
-        self.what = Raised(_sendable(kind), _sendable(message), _sendable(report))
-
-    def told_to_stop(self, reason: CancelReason) -> None:
-        """The worker knows."""
-
-    def settled(self, outcome: Outcome) -> None:
-        """The worker decides."""
-
-    def ended(self) -> None:
-        """The worker hears of it."""
-
-
-def _ended(
-    outcome: Completed | Failed, taken: tuple[float, float, int], raised: Raised | None
-) -> tuple[Ended, bytes | None]:
+def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes | None]:
     """The message that says how it ended, and the output."""
     cost_usd, usage = bounded(outcome.cost_usd, outcome.usage, MAX_USAGE_BYTES)
     if isinstance(outcome, Completed):
-        return Ended(None, cost_usd, usage, *taken, raised), outcome.output
-    failure = Failure(outcome.code, outcome.message, outcome.retryable)
-    return Ended(failure, cost_usd, usage, *taken, raised), None
+        return Ended(None, cost_usd, usage, *taken), outcome.output
+    return Ended(replace(outcome, cost_usd=None, usage=()), cost_usd, usage, *taken), None
