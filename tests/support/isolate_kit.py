@@ -39,7 +39,6 @@ from flowherd.link.messages import (
     IsolateStarted,
     KillIsolate,
     NeedIsolate,
-    StopIsolate,
     decode_downward,
     decode_upward,
 )
@@ -189,8 +188,6 @@ class Forker:
         match decode_upward(data):
             case NeedIsolate(key):
                 self.fork(family, key, fds)
-            case StopIsolate(key):
-                family.signal(key, signal.SIGTERM)
             case KillIsolate(key):
                 family.signal(key, signal.SIGKILL)
 

@@ -104,9 +104,6 @@ class Host:
         self.peers[key] = Peer(fds)
         self.orders.append(("need", key))
 
-    def stop(self, key: int) -> None:
-        self.orders.append(("stop", key))
-
     def kill(self, key: int) -> None:
         self.orders.append(("kill", key))
 

@@ -77,29 +77,9 @@ def test_nobody_is_interrupted_where_no_handler_is_at_work(cancel_signal):
 )
 def test_a_def_is_interrupted_with_the_reason_as_its_error(cancel_signal, reason, error):
     def handler() -> None:
-        cancel_signal.reason_known.set()
         strike()
 
     assert type(interrupted(cancel_signal, state_of(reason), handler)) is error
-
-
-def test_the_reason_is_waited_for_where_the_signal_was_faster(cancel_signal):
-    """It comes by another way, and the handler shall see why it must stop."""
-    state = state_of()
-
-    def say_why() -> None:
-        state.cancel_reason = CancelReason.LEASE_LOST
-        cancel_signal.reason_known.set()
-
-    def handler() -> None:
-        timer = threading.Timer(0.03, say_why)
-        timer.start()
-        try:
-            strike()
-        finally:
-            timer.join()
-
-    assert type(interrupted(cancel_signal, state, handler)) is LeaseLost
 
 
 def test_a_signal_that_nobody_explains_is_a_cancellation_all_the_same(cancel_signal):
@@ -128,7 +108,6 @@ def test_the_transfers_of_other_threads_end_with_the_handler(cancel_signal):
     state.files = SimpleNamespace(cancel=lambda: ended.append(1))
 
     def handler() -> None:
-        cancel_signal.reason_known.set()
         strike()
 
     interrupted(cancel_signal, state, handler)
@@ -244,7 +223,6 @@ def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_for_it(
         state = RunState(make_activity("x", activity_id="a-1"), RunEnvironment())
         with it.cancel_signal.around(state):
             assert state.cancel_reason is CancelReason.SHUTDOWN
-            assert it.cancel_signal.reason_known.is_set()
 
 
 def test_frames_are_whole_although_the_worker_reads_in_small_pieces():

@@ -179,7 +179,6 @@ class Isolate:
         attempt = self._run.attempt
         assert attempt.cancel_reason is not None, attempt
         self._channel.send(Stop(attempt.id, attempt.cancel_reason.value))
-        self._host.stop(self.key)
 
     def _kill(self, why: str = "") -> None:
         self._killed_for = self._killed_for or why

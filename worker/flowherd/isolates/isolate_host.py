@@ -8,18 +8,14 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
 from flowherd.link.link import Link, LinkClosed
-from flowherd.link.messages import KillIsolate, Message, NeedIsolate, StopIsolate
+from flowherd.link.messages import KillIsolate, NeedIsolate
 from flowherd.link.sharing import joint_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SEND_BYTES = 1 << 20  # the kernel gives less if it is set up so
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class LinkedHost:
@@ -45,19 +41,10 @@ class LinkedHost:
         except LinkClosed as error:
             raise OSError(f"the supervisor is gone ({error})") from None
 
-    def stop(self, key: int) -> None:
-        """Asks for SIGTERM to its group."""
-        self._ask(StopIsolate(self._sent(key)))
-
     def kill(self, key: int) -> None:
         """Asks for SIGKILL to its group."""
-        self._ask(KillIsolate(self._sent(key)))
-
-    def _ask(self, message: Message) -> None:
-        try:
-            self._link.send(message)
-        except LinkClosed:  # with the supervisor its isolates end too
-            log.debug("supervisor_gone", unsaid=type(message).__name__)
+        with contextlib.suppress(LinkClosed):  # with the supervisor its isolates end too
+            self._link.send(KillIsolate(self._sent(key)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Begin(Message, frozen=True):
 
 
 class Stop(Message, frozen=True):
-    """The outcome of this activity is decided, and why; SIGTERM follows, which also ends its transfers."""
+    """The outcome of this activity is decided, and why: its handler and its transfers shall end."""
 
     activity_id: str
     reason: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 from flowherd.sdk.context import BaseContext
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
     from flowherd.isolates.isolate_protocol import Stop
     from flowherd.sdk.run_state import RunState
-
-REASON_S = 0.5  # SIGTERM may overtake the message that says why
 
 
 class CancelSignal:
@@ -31,7 +28,6 @@ class CancelSignal:
         self._state: RunState | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stop: Stop | None = None
-        self.reason_known = threading.Event()
 
     def install(self) -> None:
         """Takes SIGTERM; to be called in the main thread."""
@@ -40,7 +36,6 @@ class CancelSignal:
     @contextlib.contextmanager
     def around(self, state: RunState, task: asyncio.Task[Any] | None = None) -> Iterator[None]:
         """For as long as a handler is at work: in `task`, or in the calling thread."""
-        self.reason_known.clear()
         self._task, self._state = task, state
         self._pass_on_reason()  # it may have come before
         try:
@@ -53,16 +48,17 @@ class CancelSignal:
         """A handler is."""
         return self._state is not None
 
-    def explain(self, stop: Stop) -> None:
-        """The worker says why an activity must stop; from another thread."""
+    def explain(self, stop: Stop) -> bool:
+        """The worker says why an activity must stop, from another thread; True when its handler is at work."""
         self._stop = stop
-        self._pass_on_reason()
+        return self._pass_on_reason()
 
-    def _pass_on_reason(self) -> None:
+    def _pass_on_reason(self) -> bool:
         state, stop = self._state, self._stop
-        if state is not None and stop is not None and state.activity.activity_id == stop.activity_id:
-            state.cancel_reason = CancelReason(stop.reason)
-            self.reason_known.set()
+        if state is None or stop is None or state.activity.activity_id != stop.activity_id:
+            return False
+        state.cancel_reason = CancelReason(stop.reason)
+        return True
 
     def _received(self) -> None:
         if self._state is None:
@@ -76,15 +72,12 @@ class CancelSignal:
             self._raise()
 
     def _cancel_once(self, task: asyncio.Task[Any]) -> None:
-        """Keeps the handler's loop for a moment: once cancelled, it asks why."""
         if not task.cancelling():  # a second time would hit the handler while it cleans up
-            self.reason_known.wait(REASON_S)
             self._end_transfers()
             task.cancel()
 
     def _raise(self) -> None:
         if self._state is not None:
-            self.reason_known.wait(REASON_S)
             self._end_transfers()
             BaseContext(self._state).raise_if_cancelled()
             raise asyncio.CancelledError("the isolate was told to stop")

@@ -99,7 +99,8 @@ class WorkerConnection:
             case Begin() as begin:
                 self._begun = begin
             case Stop() as stop:
-                self._cancel_signal.explain(stop)
+                if self._cancel_signal.explain(stop):  # its programs get it, too
+                    os.kill(_with_programs(), signal.SIGTERM)
             case Draining():
                 self.shutdown.request()
             case Leave():
@@ -112,11 +113,10 @@ def die_with(lifeline: int) -> None:
 
     What has left the process group by `setsid` is not reached. A process that does not lead its group dies alone.
     """
-    is_leader = os.getpgrp() == os.getpid()
     with contextlib.suppress(
         OSError
     ):  # of a kernel that only looks like Linux: `WorkerConnection` sees the end, too
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid() if is_leader else os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, _with_programs())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     ready = select.poll()
@@ -127,6 +127,11 @@ def die_with(lifeline: int) -> None:
 
 def leave_with_programs() -> NoReturn:
     """Ends this process at once with all that its activities have started: the group is its own while it lives."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
+    if (group := _with_programs()) < 0:
+        os.kill(group, signal.SIGKILL)
     os._exit(Exit.RELEASED)
+
+
+def _with_programs() -> int:
+    """The kernel's number of this process's group while it leads one, else of the process alone."""
+    return -os.getpid() if os.getpgrp() == os.getpid() else os.getpid()
