@@ -507,6 +507,21 @@ MUTATIONS = (
         CHAOS + "test_poison.py",
     ),
     Mutation(
+        "secrets in what an isolate logs",
+        WORKER + "logs.py",
+        "    _hide = hide\n",
+        "",
+        "tests/worker/test_logs.py"
+        "::test_a_process_that_is_given_another_place_for_its_lines_masks_whoever_logs",
+    ),
+    Mutation(
+        "a stop that reaches the handler of an isolate",
+        WORKER + "isolates/inside/connection.py",
+        "if self._cancel_signal.explain(stop):",
+        "if not self._cancel_signal.explain(stop):",
+        UNIT + "isolates/test_isolates_live.py::test_a_computing_def_is_interrupted_where_it_stands",
+    ),
+    Mutation(
         "an isolate as it was before",
         WORKER + "isolates/inside/main.py",
         "reason = self._leftovers.put_back() or",
