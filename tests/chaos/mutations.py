@@ -508,6 +508,21 @@ MUTATIONS = (
         CHAOS + "test_poison.py",
     ),
     Mutation(
+        "secrets in what an isolate logs",
+        WORKER + "logs.py",
+        "    _hide = hide\n",
+        "",
+        "tests/worker/test_logs.py"
+        "::test_a_process_that_is_given_another_place_for_its_lines_masks_whoever_logs",
+    ),
+    Mutation(
+        "a stop that reaches the handler of an isolate",
+        WORKER + "isolates/inside/connection.py",
+        "if self._cancel_signal.explain(stop):",
+        "if not self._cancel_signal.explain(stop):",
+        UNIT + "isolates/test_isolates_live.py::test_a_computing_def_is_interrupted_where_it_stands",
+    ),
+    Mutation(
         "an isolate as it was before",
         WORKER + "isolates/inside/main.py",
         "reason = self._leftovers.put_back() or",
@@ -529,14 +544,6 @@ MUTATIONS = (
         "if self._times_stopped or self._tasks",
         "if self._tasks",
         UNIT + "isolates/test_isolates.py::test_an_isolate_that_was_told_to_stop_never_gets_another_activity",
-    ),
-    Mutation(
-        "whole messages under a SIGTERM",
-        WORKER + "isolates/inside/cancel_signal.py",
-        "self._is_due = True",
-        "self._raise()",
-        UNIT
-        + "isolates/test_isolate_inside.py::test_a_message_is_sent_whole_before_the_handler_is_interrupted",
     ),
     Mutation(
         "the peer's user on the unix socket",

@@ -121,7 +121,7 @@ class Isolates:
         self.runs: dict[str, IsolatedAttempt] = {}
 
     def begin(self, run: IsolatedAttempt) -> None:
-        self.runs[run.ids["activity_id"]] = run
+        self.runs[run.attempt.id] = run
         run.begin(lambda: None)
 
     def end(self, activity_id: str, outcome: Outcome) -> None:

@@ -48,8 +48,6 @@ class IsolateWorld:
                     assert self.world.reachable(ZYGOTE, zygote).ready_at is not None
                 self.living[names] = IsolateProcess(names, zygote)
                 return [] if zygote or self.world.forks_wait else [self.answer_fork(self.living[names])]
-            case actions.TerminateIsolate():
-                assert self.living[names].forked, f"{order} before it exists"
             case actions.KillIsolate():
                 self.living[names].kills += 1
                 assert self.living[names].forked, f"{order} before it exists"
@@ -86,9 +84,8 @@ class IsolateWorld:
             return
         names = rng.choice(sorted(self.wanted))
         isolate = self.living.get(names)
-        wishes = (events.IsolateStopWanted, events.IsolateKillWanted)
         if names[:2] in self.world.living and rng.random() < 0.3:
-            self.world.feed(rng.choice(wishes)(*names))
+            self.world.feed(events.IsolateKillWanted(*names))
         elif isolate is not None and not isolate.forked and self.can_be_forked(isolate):
             self.world.feed(self.answer_fork(isolate))
         elif isolate is not None and isolate.forked and (isolate.kills or rng.random() < 0.5):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +39,6 @@ from flowherd.link.messages import (
     IsolateStarted,
     KillIsolate,
     NeedIsolate,
-    StopIsolate,
     decode_downward,
     decode_upward,
 )
@@ -61,10 +62,60 @@ _MEMORY_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Fork:
-    """A forker that runs: the way to it, and the memory that its isolates share with these tests."""
+    """A forker that runs: the way to it, the memory that its isolates share with these tests, and its log."""
 
     control: socket.socket
     ledger: Ledger
+    log: ForkLog
+
+
+class ForkLog:
+    """The stderr of the forker and its isolates: each line is a record of this process's logging, too."""
+
+    def __init__(self) -> None:
+        self.fd, self._writer = os.pipe()
+        self._read = threading.Condition()
+        self._marks = self._seen = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def writer(self) -> int:
+        return self._writer
+
+    def _run(self) -> None:
+        with os.fdopen(self.fd, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("mark "):
+                    with self._read:
+                        self._seen = int(line[5:])
+                        self._read.notify_all()
+                else:
+                    self._log(line)
+
+    def _log(self, line: str) -> None:
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            sys.stderr.write(line)
+            return
+        name, event = fields.pop("logger", "structlog"), fields.pop("event")
+        level = logging.getLevelName(fields.pop("level").upper())
+        fields["worker_process"] = fields.pop("process", None)  # a record has another one of this name
+        logger = logging.getLogger(name)
+        if logger.isEnabledFor(level):
+            logger.handle(logger.makeRecord(name, level, "", 0, event, (), None, extra=fields))
+
+    def catch_up(self) -> None:
+        """Returns when all that was logged until now is logged here."""
+        with self._read:
+            self._marks += 1
+            os.write(self._writer, f"mark {self._marks}\n".encode())
+            assert self._read.wait_for(lambda: self._seen >= self._marks, CEILING_S)
+
+    def close(self) -> None:
+        os.close(self._writer)
+        self._thread.join(CEILING_S)
 
 
 def ledger_in(memory: int) -> Ledger:
@@ -137,8 +188,6 @@ class Forker:
         match decode_upward(data):
             case NeedIsolate(key):
                 self.fork(family, key, fds)
-            case StopIsolate(key):
-                family.signal(key, signal.SIGTERM)
             case KillIsolate(key):
                 family.signal(key, signal.SIGKILL)
 
@@ -199,6 +248,7 @@ class Workplace:
     ) -> None:
         self.link = link
         self.ledger = fork.ledger
+        self.log = fork.log
         segment = fork.ledger.segments[0]
         if segment.life is Life.FREE:
             segment.open(index=0, incarnation=1, now=0.0)
@@ -234,6 +284,7 @@ class Workplace:
         run = self.start(name, parameters, **fields)
         outcome = await asyncio.wait_for(run.outcome(), CEILING_S)
         await asyncio.wait_for(run.ended(), CEILING_S)
+        self.log.catch_up()
         return outcome
 
     async def until(self, look: Any) -> None:
@@ -250,13 +301,17 @@ def running_forker(app: str = APP, folder: Path = FOLDER) -> Iterator[Fork]:
     memory = os.memfd_create("ledger")
     os.ftruncate(memory, _MEMORY_BYTES)
     words = [sys.executable, str(Path(__file__)), str(theirs.fileno()), str(memory), app, str(folder)]
-    program = subprocess.Popen(words, pass_fds=[theirs.fileno(), memory], stdin=subprocess.DEVNULL)
+    log = ForkLog()
+    program = subprocess.Popen(
+        words, pass_fds=[theirs.fileno(), memory], stdin=subprocess.DEVNULL, stderr=log.writer
+    )
     theirs.close()
     try:
-        yield Fork(ours, ledger_in(memory))
+        yield Fork(ours, ledger_in(memory), log)
     finally:
         ours.close()
         os.close(memory)
+        log.close()
         assert program.wait(CEILING_S) == 0
 
 
@@ -296,9 +351,18 @@ async def workplace(
         link.close()
 
 
+def named(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """A record whose line says which logger it is of."""
+    record = logging.LogRecord(*args, **kwargs)
+    record.logger = record.name
+    return record
+
+
 def main() -> None:
     number, memory, app, folder = sys.argv[1:]
     logs.setup("debug", "json")
+    logs.MAX_LINE_BYTES = 1 << 20  # tests compare whole records
+    logging.setLogRecordFactory(named)
     ledger = ledger_in(int(memory))
     Forker(socket.socket(fileno=int(number)), ledger, load_app(app, folder), folder).serve()
 

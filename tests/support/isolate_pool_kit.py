@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -18,9 +19,10 @@ from flowherd.execution.in_thread import ThreadPool
 from flowherd.isolates.frames import FrameReader, head_of
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
-from flowherd.isolates.isolate_protocol import Begin, Ended, Failure, Message, Opened, decode_downward, encode
+from flowherd.isolates.isolate_protocol import Begin, Ended, Message, Opened, decode_downward, encode
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.ledger import Ledger
+from flowherd.model import Failed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
@@ -48,7 +50,7 @@ class Peer:
 
     def fail(self, code: str = "C", message: str = "m", *, retryable: bool = True) -> None:
         """The handler has raised, and its output has ended."""
-        self.send(Ended(Failure(code, message, retryable)))
+        self.send(Ended(Failed(code, message, retryable)))
         self.end_output()
 
     def end_output(self) -> None:
@@ -71,11 +73,16 @@ class Peer:
     async def _frame(self) -> Any:
         async with asyncio.timeout(5):
             while not self._frames:
-                try:
-                    self._frames += self._reader.read(self.sock)
-                except BlockingIOError:
-                    await asyncio.sleep(0)
+                self.take_in()
+                await asyncio.sleep(0)
         return self._frames.pop(0)
+
+    def take_in(self) -> None:
+        """Reads all frames that are whole."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                if (frame := self._reader.read(self.sock)) is not None:
+                    self._frames.append(frame)
 
     def close(self) -> None:
         self.sock.close()
@@ -97,9 +104,6 @@ class Host:
         self.peers[key] = Peer(fds)
         self.orders.append(("need", key))
 
-    def stop(self, key: int) -> None:
-        self.orders.append(("stop", key))
-
     def kill(self, key: int) -> None:
         self.orders.append(("kill", key))
 
@@ -107,13 +111,11 @@ class Host:
 class Pool:
     """Isolates and a runner that uses them."""
 
-    def __init__(
-        self, *, limit: int = 2, idle_s: float = 60.0, cancel_grace_s: float = 60.0, **rules: Any
-    ) -> None:
+    def __init__(self, *, limit: int = 2, cancel_grace_s: float = 60.0, **rules: Any) -> None:
         self.host = Host()
         self.ledger = Ledger(processes=1, records=1024)
         segment = open_segment(self.ledger)
-        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, segment, idle_s=idle_s)
+        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, segment)
         registry = Registry()
 
         @registry.activity(offload="process")

@@ -216,7 +216,7 @@ def few_files_kill(source: Source) -> Iterator[str]:
 
     `cli/reload.py` is a program of its own, and what it sends is no death: HUP.
     """
-    if source.within(WORKER, "crashpoints.py", "isolates/inside/command_reader.py"):
+    if source.within(WORKER, "crashpoints.py", "isolates/inside/connection.py"):
         return
     if source.within(SUPERVISOR, *FORKERS, "keeper/orphans.py", "testkit/host.py"):
         return

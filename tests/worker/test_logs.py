@@ -16,13 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowherd import logs
-from flowherd.isolates.inside.connection import UpwardHandler
-from flowherd.isolates.printed_output import replay
+from flowherd.sdk.redaction import masking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from flowherd.isolates.isolate_protocol import Logged
 
 
 class Log:
@@ -64,6 +61,7 @@ def log() -> Iterator[Log]:
     root.setLevel(level)
     structlog.reset_defaults()
     logs.name_process()
+    logs._hide = None
     log.close()
 
 
@@ -270,28 +268,18 @@ def test_a_worker_that_is_a_thread_names_itself_also_where_its_work_goes_on_else
     assert [json.loads(line)["process"] for line in log.lines()] == [1, 1, 0]
 
 
-class Wire(list["Logged"]):
-    """What an isolate says, not yet heard."""
-
-    is_sending_here = False
-    send = list.append
-
-
-def test_a_line_of_an_isolate_is_one_of_its_worker_whoever_logged_it(log: Log) -> None:
-    """Handlers use structlog or the standard library; what an isolate has logged is logged once more by the worker."""
+def test_a_process_that_is_given_another_place_for_its_lines_masks_whoever_logs(log: Log) -> None:
+    """An isolate writes beside its worker, whose lines it names, and knows the secrets of its environment."""
     log.use("json")
-    logs.name_process(process="preload")
-    root, wire = logging.getLogger(), Wire()
-    root.handlers[:] = [UpwardHandler(wire)]  # type: ignore[arg-type]
-    say("moved", rows=3)
-    logging.getLogger("theirs").warning("theirs %s", "too")
-    root.handlers[:] = [log.handler]
-    logs.name_process(process=2)
-    for record in wire:
-        replay(record, {"isolate": 71}, ())
-    entries = [json.loads(line) for line in log.lines()]
-    assert [(e["event"], e["level"], e["process"], e["isolate"]) for e in entries] == [
-        ("moved", "info", 2, 71),
-        ("theirs too", "warning", 2, 71),
-    ]
-    assert entries[0]["rows"] == 3
+    logs.name_process(process=2, isolate=71)
+    logs.move_to(log.writer, masking(["hunter22", "info"]))
+    say("moved to hunter22", rows=3)
+    try:
+        {}["hunter22"]
+    except KeyError:
+        logging.getLogger("theirs").exception("%s", "theirs", extra={"shelf": "a hunter22"})
+    first, second = (json.loads(line) for line in log.lines())
+    first.pop("time")
+    assert first == {"level": "info", "event": "moved to ***", "process": 2, "isolate": 71, "rows": 3}
+    assert (second["event"], second["shelf"], second["isolate"]) == ("theirs", "a ***", 71)
+    assert second["exception"].endswith("KeyError: '***'")

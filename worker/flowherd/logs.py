@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
 MAX_LINE_BYTES = 4096  # what a pipe takes in one piece, so that processes never interleave
 
@@ -85,6 +85,19 @@ def _for_eyes(name: str, value: Any) -> Any:
     return visible(value) if isinstance(value, str) else value
 
 
+def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Takes out what a process must not log; time and level are ours."""
+    if _hide is None:
+        return event
+    return {
+        name: _hide(value) if isinstance(value, str) and name not in _OURS else value
+        for name, value in event.items()
+    }
+
+
+_OURS = frozenset({"time", "timestamp", "level"})
+_hide: Callable[[str], str] | None = None
+_formatter: logging.Formatter | None = None
 _process_label: dict[str, Any] = {}
 _thread_label: ContextVar[Mapping[str, Any]] = ContextVar(
     "flowherd_thread_label", default=MappingProxyType({})
@@ -100,6 +113,18 @@ def name_process(**label: Any) -> None:
 def name_thread(**label: Any) -> None:
     """Sets what every later line of this context carries, and of all that is begun from it, before the process's."""
     _thread_label.set(label)
+
+
+def move_to(fd: int, hide: Callable[[str], str]) -> None:
+    """From now on the lines of this process go to another descriptor, and `hide` takes secrets out of their texts.
+
+    Whatever else an app has made of the root logger goes.
+    """
+    global _hide  # noqa: PLW0603 - it is the process that has secrets
+    _hide = hide
+    handler = LineHandler(fd)
+    handler.setFormatter(_formatter)
+    logging.getLogger().handlers[:] = [handler]
 
 
 def _stamp(style: str) -> Any:
@@ -120,7 +145,7 @@ def rendering(style: Literal["text", "json"]) -> list[Any]:
         last: list[Any] = [_familiar_order, structlog.processors.JSONRenderer(default=repr)]
     else:
         last = [_one_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)]
-    return [structlog.processors.format_exc_info, *last]
+    return [structlog.processors.format_exc_info, _without_secrets, *last]
 
 
 def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> None:
@@ -142,12 +167,13 @@ def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> 
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    formatter = structlog.stdlib.ProcessorFormatter(
+    global _formatter  # noqa: PLW0603 - as above
+    _formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering(style)],
     )
     handler = LineHandler()
-    handler.setFormatter(formatter)
+    handler.setFormatter(_formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -6,7 +6,7 @@ Those that every activity needs are structs: making a frozen dataclass of ten fi
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - msgspec reads annotations
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -71,14 +71,27 @@ class Completed(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Raised:
+    """The exception behind a failure: its class, words and traceback, without secrets."""
+
+    kind: str
+    message: str
+    report: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
-    """The handler raised, ran out of time, or was given back; `message` is clean and at most 8 KiB (§7)."""
+    """The handler raised, ran out of time, or was given back; `message` is clean and at most 8 KiB (§7).
+
+    `raised` is for the attempt's trace, where there is one; the engine is not told.
+    """
 
     code: str
     message: str
     retryable: bool
     cost_usd: str | None = None
     usage: tuple[Usage, ...] = ()
+    raised: Raised | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,15 +106,6 @@ class SpawnIsolate:
 
 
 @dataclass(frozen=True, slots=True)
-class TerminateIsolate:
-    """SIGTERM for its process group."""
-
-    index: int
-    incarnation: int
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
 class KillIsolate:
     """SIGKILL for its process group."""
 
@@ -170,5 +161,5 @@ class Note:
 
 
 ToChild = SetSlots | Drain | Release | SwitchPolling | FinishKeeper | Kill | Abort
-AboutIsolate = SpawnIsolate | TerminateIsolate | KillIsolate | TellIsolateStarted | TellIsolateEnded
+AboutIsolate = SpawnIsolate | KillIsolate | TellIsolateStarted | TellIsolateEnded
 Action = Spawn | ToChild | AboutIsolate | DumpStacks | Exit | Note

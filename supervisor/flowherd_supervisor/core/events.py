@@ -150,15 +150,6 @@ class IsolateNotForked:
 
 
 @dataclass(frozen=True, slots=True)
-class IsolateStopWanted:
-    """Its worker wants it to be sent SIGTERM."""
-
-    index: int
-    incarnation: int
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
 class IsolateKillWanted:
     """Its worker wants it to be killed."""
 
@@ -250,6 +241,6 @@ Found = SlotsSeen | LimitOverdue | SegmentDamaged | KeeperLate | WorkerUsedUp
 ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | Found
 HostEvent = Started | CredentialsRefused | WorkedOff | StopRequested | PollingSwitched | TimePassed
 Request = ReloadRequested | ReloadRefused | ScaleRequested | StacksRequested
-IsolateWish = IsolateNeeded | IsolateStopWanted | IsolateKillWanted
+IsolateWish = IsolateNeeded | IsolateKillWanted
 IsolateEvent = IsolateWish | IsolateForked | IsolateNotForked | IsolateExited
 Event = ChildEvent | HostEvent | Request | IsolateEvent

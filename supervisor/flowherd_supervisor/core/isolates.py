@@ -16,7 +16,6 @@ from flowherd_supervisor.core.actions import (
     SpawnIsolate,
     TellIsolateEnded,
     TellIsolateStarted,
-    TerminateIsolate,
 )
 from flowherd_supervisor.core.state import Isolate, Mode, Phase
 
@@ -39,8 +38,6 @@ def heard(transition: Transition, event: events.IsolateEvent) -> None:
             _forked(transition, isolate, pid)
         case events.IsolateNotForked(reason=reason):
             _gone(transition, isolate, reason=reason)
-        case events.IsolateStopWanted():
-            _stop(transition, isolate)
         case events.IsolateKillWanted():
             kill(transition, isolate)
         case events.IsolateExited(status=status):
@@ -126,14 +123,6 @@ def _forked(transition: Transition, isolate: Isolate, pid: int) -> None:
     else:
         transition.put_isolate(replace(isolate, pid=pid, phase=Phase.RUNNING))
         transition.actions.append(TellIsolateStarted(*isolate.names, pid))
-
-
-def _stop(transition: Transition, isolate: Isolate) -> None:
-    """SIGTERM for its group; what has not begun needs no warning."""
-    if isolate.phase is Phase.RUNNING:
-        transition.actions.append(TerminateIsolate(*isolate.names))
-    else:
-        kill(transition, isolate)
 
 
 def _gone(transition: Transition, isolate: Isolate, status: int = 0, reason: str = "") -> None:

@@ -75,7 +75,6 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
             transition.actions.append(DumpStacks())
         case (
             events.IsolateNeeded()
-            | events.IsolateStopWanted()
             | events.IsolateKillWanted()
             | events.IsolateForked()
             | events.IsolateNotForked()

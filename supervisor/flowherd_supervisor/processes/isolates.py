@@ -63,8 +63,6 @@ class Isolation:
                 log.error(
                     "isolate_not_understood", process=handle.index, key=message.key, descriptors=len(fds)
                 )
-            case messages.StopIsolate():
-                yield events.IsolateStopWanted(*names)
             case messages.KillIsolate():
                 yield events.IsolateKillWanted(*names)
         _close(fds)
@@ -79,12 +77,10 @@ class Isolation:
             case actions.TellIsolateEnded(status=status, reason=reason):
                 self._forget((order.index, order.incarnation, order.key))
                 self._tell(order, messages.IsolateEnded(order.key, status, reason))
-            case actions.TerminateIsolate() | actions.KillIsolate():
+            case actions.KillIsolate():
                 isolate = self._processes.find_isolate(order.index, order.incarnation, order.key)
-                if isolate is not None and isinstance(order, actions.KillIsolate):
+                if isolate is not None:
                     self._processes.kill_group(isolate)
-                elif isolate is not None:
-                    self._processes.terminate(isolate)
         return []
 
     def answered(self, answer: messages.FromZygote) -> list[Event]:

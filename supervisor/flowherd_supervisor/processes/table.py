@@ -219,11 +219,6 @@ class Processes:
         names = (index, incarnation, key)
         return next((i for i in self._isolates.values() if (i.index, i.incarnation, i.key) == names), None)
 
-    def terminate(self, isolate: IsolateHandle) -> None:
-        """SIGTERM for its group."""
-        assert isolate.pid in self._isolates, isolate
-        _signal_group(isolate.pid, signal.SIGTERM)
-
     def kill_group(self, isolate: IsolateHandle) -> None:
         """SIGKILL for its group."""
         assert isolate.pid in self._isolates, isolate

@@ -178,7 +178,7 @@ class Supervisor:
         """Yields the facts that a message leads to."""
         message = message_of(handle, data)
         match message:
-            case messages.NeedIsolate() | messages.StopIsolate() | messages.KillIsolate():
+            case messages.NeedIsolate() | messages.KillIsolate():
                 yield from self._isolation.wanted(handle, message, fds)
                 return
             case messages.Forked(key=0) | messages.ForkFailed(key=0):
@@ -264,7 +264,6 @@ class Supervisor:
                     self._send(handle, messages.DumpStacks())
             case (
                 actions.SpawnIsolate()
-                | actions.TerminateIsolate()
                 | actions.KillIsolate()
                 | actions.TellIsolateStarted()
                 | actions.TellIsolateEnded()

@@ -16,7 +16,6 @@ from flowherd_supervisor.core.actions import (
     SpawnIsolate,
     TellIsolateEnded,
     TellIsolateStarted,
-    TerminateIsolate,
 )
 from flowherd_supervisor.core.events import ZYGOTE
 from flowherd_supervisor.core.isolates import OUTLIVES_WORKER_S
@@ -24,11 +23,7 @@ from flowherd_supervisor.core.plan import Preload
 from flowherd_supervisor.core.state import FORK_WITHIN_S
 
 A = (0, 1, 7)  # what process 0 calls 7
-NEEDED, STOP_WANTED, KILL_WANTED = (
-    events.IsolateNeeded(*A),
-    events.IsolateStopWanted(*A),
-    events.IsolateKillWanted(*A),
-)
+NEEDED, KILL_WANTED = events.IsolateNeeded(*A), events.IsolateKillWanted(*A)
 FORKED = events.IsolateForked(*A, 500)
 
 
@@ -62,22 +57,18 @@ def test_one_that_cannot_be_made_ends_with_the_reason(brain: Brain) -> None:
     ]
 
 
-def test_a_stop_is_sigterm_and_a_kill_is_sigkill_once(brain: Brain) -> None:
+def test_a_kill_is_sigkill_once(brain: Brain) -> None:
     """For its group, while it has not been reaped."""
     brain.hears(NEEDED, FORKED)
-    assert brain.hears(STOP_WANTED) == [TerminateIsolate(*A)]
     assert brain.hears(KILL_WANTED) == [KillIsolate(*A)]
-    assert brain.hears(KILL_WANTED, STOP_WANTED) == []
+    assert brain.hears(KILL_WANTED) == []
     assert brain.hears(gone(SIGKILLED)) == [TellIsolateEnded(*A, SIGKILLED, "")]
 
 
-@pytest.mark.parametrize("wish", [STOP_WANTED, KILL_WANTED])
-def test_one_that_is_not_wanted_any_more_dies_as_soon_as_it_exists(
-    brain: Brain, wish: events.IsolateWish
-) -> None:
+def test_one_that_is_not_wanted_any_more_dies_as_soon_as_it_exists(brain: Brain) -> None:
     """It cannot be signalled before that."""
     brain.hears(NEEDED)
-    assert brain.hears(wish) == []
+    assert brain.hears(KILL_WANTED) == []
     assert brain.hears(FORKED) == [KillIsolate(*A)]
     assert brain.hears(gone(SIGKILLED)) == [TellIsolateEnded(*A, SIGKILLED, "")]
 

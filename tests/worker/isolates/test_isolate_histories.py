@@ -16,10 +16,8 @@ from flowherd.isolates.isolate import Stage
 from flowherd.isolates.isolate_protocol import (
     Begin,
     Ended,
-    Failure,
     Leave,
     LeftBehind,
-    Logged,
     NotOpened,
     Opened,
     Stop,
@@ -55,13 +53,9 @@ class Actor:
     def listen(self) -> None:
         """Takes what has come; an activity only where one may come."""
         try:
-            frames = self.peer._reader.read(self.peer.sock)
-        except BlockingIOError:
-            return
+            self.peer.take_in()
         except Exception:  # noqa: BLE001 - the worker has closed its end
             self.must_end = True
-            return
-        self.peer._frames += frames
         while self.peer._frames:
             match decode_downward(self.peer._frames.pop(0)):
                 case Begin(activity=activity, mark=mark):
@@ -161,7 +155,7 @@ class History:
 
     def fail(self, actor: Actor) -> None:
         actor.runs = None
-        self.send(actor, Ended(Failure("C", "m", retryable=True)))
+        self.send(actor, Ended(Failed("C", "m", retryable=True)))
         self.end_output(actor)
 
     def end_output(self, actor: Actor) -> None:
@@ -175,7 +169,7 @@ class History:
     def babble(self, actor: Actor) -> None:
         self.send(
             actor,
-            self.rng.choice([Logged("app", 20, "x"), TokenRefused(1), Ended(None, cost_usd="-1"), Opened()]),
+            self.rng.choice([TokenRefused(1), TokenRefused(2), Ended(None, cost_usd="-1"), Opened()]),
         )
 
     def send(self, actor: Actor, *what: Any) -> None:

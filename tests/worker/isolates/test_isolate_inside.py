@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 import threading
@@ -20,10 +19,9 @@ from flowherd.execution.environment import RunEnvironment
 from flowherd.files.scratch import GivenFolder
 from flowherd.isolates.frames import FrameReader
 from flowherd.isolates.inside.cancel_signal import CancelSignal
-from flowherd.isolates.inside.command_reader import CommandReader
-from flowherd.isolates.inside.connection import UpwardHandler, WorkerConnection
+from flowherd.isolates.inside.connection import WorkerConnection
 from flowherd.isolates.inside.engine import UsageKeeper
-from flowherd.isolates.isolate_protocol import Begin, Logged, Stop, UsagePlace, decode_upward, encode
+from flowherd.isolates.isolate_protocol import Begin, Stop, UsagePlace, encode
 from flowherd.ledger import Cause, Cell, Ledger
 from flowherd.sdk.costs import Costs
 from flowherd.sdk.run_state import RunState
@@ -79,71 +77,13 @@ def test_nobody_is_interrupted_where_no_handler_is_at_work(cancel_signal):
 )
 def test_a_def_is_interrupted_with_the_reason_as_its_error(cancel_signal, reason, error):
     def handler() -> None:
-        cancel_signal.reason_known.set()
         strike()
 
     assert type(interrupted(cancel_signal, state_of(reason), handler)) is error
 
 
-def test_the_reason_is_waited_for_where_the_signal_was_faster(cancel_signal):
-    """It comes by another way, and the handler shall see why it must stop."""
-    state = state_of()
-
-    def say_why() -> None:
-        state.cancel_reason = CancelReason.LEASE_LOST
-        cancel_signal.reason_known.set()
-
-    def handler() -> None:
-        timer = threading.Timer(0.03, say_why)
-        timer.start()
-        try:
-            strike()
-        finally:
-            timer.join()
-
-    assert type(interrupted(cancel_signal, state, handler)) is LeaseLost
-
-
 def test_a_signal_that_nobody_explains_is_a_cancellation_all_the_same(cancel_signal):
     assert str(interrupted(cancel_signal, state_of(), strike)) == "the isolate was told to stop"
-
-
-def test_a_message_is_sent_whole_before_the_handler_is_interrupted(cancel_signal):
-    sent = []
-
-    def handler() -> None:
-        cancel_signal.reason_known.set()
-        with cancel_signal.shield():
-            with cancel_signal.shield():
-                strike()
-                sent.append("inner")
-            sent.append("outer")
-        sent.append("never")
-
-    interrupted(cancel_signal, state_of(CancelReason.TIMEOUT), handler)
-    assert sent == ["inner", "outer"]
-
-
-def test_other_threads_have_no_need_of_a_shield(cancel_signal):
-    """The signal is for the main thread, whoever is in the middle of a message elsewhere."""
-    inside, leave = threading.Event(), threading.Event()
-
-    def speak() -> None:
-        with cancel_signal.shield():
-            inside.set()
-            leave.wait(LONG_S)
-
-    thread = threading.Thread(target=speak)
-
-    def handler() -> None:
-        cancel_signal.reason_known.set()
-        thread.start()
-        inside.wait(LONG_S)
-        strike()
-
-    interrupted(cancel_signal, state_of(CancelReason.TIMEOUT), handler)
-    leave.set()
-    thread.join()
 
 
 def test_a_def_that_has_stopped_by_itself_is_not_interrupted_while_it_cleans_up(cancel_signal):
@@ -168,7 +108,6 @@ def test_the_transfers_of_other_threads_end_with_the_handler(cancel_signal):
     state.files = SimpleNamespace(cancel=lambda: ended.append(1))
 
     def handler() -> None:
-        cancel_signal.reason_known.set()
         strike()
 
     interrupted(cancel_signal, state, handler)
@@ -205,107 +144,23 @@ class Wire:
 
     def __init__(self) -> None:
         self.worker, ours = socket.socketpair()
-        self.connection = WorkerConnection(ours, CancelSignal())
+        self.loop = asyncio.new_event_loop()
+        self.cancel_signal = CancelSignal()
+        self.connection = WorkerConnection(ours, self.cancel_signal, self.loop)
         self._reader = FrameReader(1 << 20)
-        self._frames: list[Any] = []
 
     def frame(self) -> Any:
         self.worker.settimeout(LONG_S)
-        while not self._frames:
-            self._frames += self._reader.read(self.worker)
-        return self._frames.pop(0)
-
-    def heard(self) -> Any:
-        return decode_upward(self.frame())
+        while (frame := self._reader.read(self.worker)) is None:
+            pass
+        return frame
 
 
 @contextmanager
 def wire() -> Iterator[Wire]:
     made = Wire()
-    with closing(made.worker), closing(made.connection):
+    with closing(made.worker), closing(made.connection), closing(made.loop):
         yield made
-
-
-@contextmanager
-def logger_to(it: Wire) -> Iterator[logging.Logger]:
-    """A logger of the isolate's kind."""
-    logger, handler = logging.getLogger("app.part"), UpwardHandler(it.connection)
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    try:
-        yield logger
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-
-
-def logged(logger_call: Any) -> Logged:
-    with wire() as it, logger_to(it) as logger:
-        logger_call(logger)
-        return it.heard()
-
-
-def test_a_record_keeps_its_logger_level_words_and_fields():
-    record = logged(
-        lambda log: log.warning("%s of %d", "one", 2, extra={"shelf": "B", "rows": [1, {"a": None}]})
-    )
-    assert record == Logged("app.part", 30, "one of 2", {"shelf": "B", "rows": [1, {"a": None}]})
-
-
-def test_what_is_no_json_is_logged_in_its_own_words():
-    record = logged(
-        lambda log: log.info("x\ud800", extra={"odd": {1}.union, "half": "\ud800", "big": "y" * 9000})
-    )
-    assert record.message == "x?"
-    assert record.fields["half"] == "?"
-    assert "union" in record.fields["odd"]
-    assert len(record.fields["big"]) == 4000
-
-
-def test_an_exception_is_logged_with_its_traceback():
-    def call(log: logging.Logger) -> None:
-        try:
-            {}["shelf"]
-        except KeyError:
-            log.exception("failed")
-
-    assert logged(call).fields["exception"].endswith("KeyError: 'shelf'")
-
-
-def test_an_event_of_structlog_is_a_record_like_any_other():
-    """Where it comes replayed out of the worker's log it is no event of structlog any more."""
-    extra = {"_logger": object(), "_name": "info"}  # as structlog hands them over for its formatter
-    record = logged(lambda log: log.info({"event": "moved", "rows": 3}, extra=extra))
-    assert (record.message, record.fields) == ("moved", {"rows": 3})
-
-
-def test_logging_goes_on_when_the_worker_has_gone():
-    with wire() as it, logger_to(it) as logger:
-        it.worker.close()
-        logger.error("nobody hears this")
-
-
-def test_a_destructor_that_logs_within_a_message_waits_for_nobody():
-    """Its thread holds the lock already: it would wait for itself."""
-    with wire() as it, logger_to(it) as logger:
-
-        class Interrupted:
-            """A socket in whose midst something is collected."""
-
-            def __init__(self, sock: socket.socket) -> None:
-                self.sock = sock
-
-            def sendmsg(self, buffers: Any) -> int:
-                logger.error("within")
-                return self.sock.sendmsg(buffers)
-
-        sock = it.connection.sock
-        it.connection.sock = Interrupted(sock)  # type: ignore[assignment]
-        logger.error("around")
-        it.connection.sock = sock
-        assert it.heard().message == "around"
 
 
 # What is kept
@@ -353,10 +208,9 @@ def test_an_attempt_without_a_folder_says_so_at_its_first_file(tmp_path):
 # What comes
 
 
-async def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_for_it():
+def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_for_it():
     """The worker says both in one breath; the main thread may be slower than the one that listens."""
     with wire() as it:
-        reader = CommandReader(it.connection, CancelSignal(), asyncio.get_running_loop())
         begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark")
         for frame in (
             encode(begin),
@@ -364,12 +218,11 @@ async def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_f
             encode(Stop("other", "timeout")),
             encode(Stop("a-1", "shutdown")),
         ):
-            reader._handle(frame)
-        job = await asyncio.wait_for(reader.next_job(), LONG_S)
-        assert (job.begin, job.parameters) == (begin, b"{}")
+            it.connection._handle(frame)
+        assert it.loop.run_until_complete(it.connection.next_job()) == (begin, b"{}")
         state = RunState(make_activity("x", activity_id="a-1"), RunEnvironment())
-        reader.open(state)
-        assert state.cancel_reason is CancelReason.SHUTDOWN
+        with it.cancel_signal.around(state):
+            assert state.cancel_reason is CancelReason.SHUTDOWN
 
 
 def test_frames_are_whole_although_the_worker_reads_in_small_pieces():

@@ -127,6 +127,7 @@ async def test_money_logs_and_lines_come_out_here(forker, caplog):
         run = place.start("speak", key="aisle")
         await asyncio.wait_for(run.ended(), CEILING_S)
         await place.until(lambda: "1 idle" in repr(place.isolates))
+        place.log.catch_up()
     about = [record for record in caplog.records if getattr(record, "activity_key", "") == "aisle"]
     assert {record.activity_id for record in about} == {run.activity.activity_id}
     assert [record.line for record in about if record.getMessage() == "activity_stdout"] == [

@@ -67,10 +67,10 @@ class Spans:
     def told_to_stop(self, reason: CancelReason) -> None:
         self.told.append(("stopped", reason))
 
-    def raised(self, kind: str, message: str, report: str) -> None:
-        self.told.append(("raised", kind, message, report.strip().rpartition("\n")[2]))
-
     def settled(self, outcome: Any) -> None:
+        if raised := getattr(outcome, "raised", None):
+            last_line = raised.report.strip().rpartition("\n")[2]
+            self.told.append(("raised", raised.kind, raised.message, last_line))
         self.told.append(("settled", type(outcome).__name__))
 
     def ended(self) -> None:

@@ -143,10 +143,6 @@ class Trace(Protocol):
         """The handler has been told to stop."""
         ...
 
-    def raised(self, kind: str, message: str, report: str) -> None:
-        """The handler has raised: the exception's class, words and traceback, without secrets."""
-        ...
-
     def settled(self, outcome: Outcome) -> None:
         """The outcome is known."""
         ...

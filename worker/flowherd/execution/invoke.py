@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.errors import ActivityError, InvalidOutput
 from flowherd.fork_guard import leave_if_copied
-from flowherd.model import Completed, Failed, Result
+from flowherd.link.messages import sendable
+from flowherd.model import Completed, Failed, Raised, Result
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
 from flowherd.sdk.output import ActivityResult, encode_output
 from flowherd.sdk.redaction import hiding
@@ -149,17 +150,18 @@ def _failure_of(exc: BaseException, state: RunState, hide: Callable[[str], str])
     message = describe_exception(exc, hide)
     if state.cancel_reason is not None:
         return stopped(state, message)
+    raised = None
     if state.trace is not None:
-        state.trace.raised(type(exc).__qualname__, message, report(exc, hide))
+        raised = Raised(*map(sendable, (type(exc).__qualname__, message, report(exc, hide))))
     if isinstance(exc, ActivityError):
         _note(logging.INFO, "activity_failed", state, code=_code(exc.code), reason=message)
-        return failed(state, exc.code, message, retryable=bool(exc.retryable))
+        return failed(state, exc.code, message, retryable=bool(exc.retryable), raised=raised)
     if isinstance(exc, asyncio.CancelledError):
         message = "the handler raised CancelledError although nobody had cancelled it"
     elif isinstance(exc, RuntimeError):
         message += next((f" ({remedy})" for words, remedy in _HINTS.items() if words in message), "")
     _note(logging.ERROR, "activity_raised", state, reason=message, exception=report(exc, hide))
-    return failed(state, "EXECUTION_ERROR", message, retryable=True)
+    return failed(state, "EXECUTION_ERROR", message, retryable=True, raised=raised)
 
 
 def stopped(state: RunState, detail: str) -> Failed:
@@ -175,9 +177,11 @@ def deliver(loop: asyncio.AbstractEventLoop, end: Callable[[Result], None], outc
         _log.debug("handler_ended_after_its_worker")
 
 
-def failed(state: RunState, code: Any, message: str, *, retryable: bool) -> Failed:
+def failed(
+    state: RunState, code: Any, message: str, *, retryable: bool, raised: Raised | None = None
+) -> Failed:
     """A failure with cleaned words and what was spent until now."""
-    return Failed(_code(code), clean_message(message), retryable, *state.spent)
+    return Failed(_code(code), clean_message(message), retryable, *state.spent, raised)
 
 
 def _code(code: Any) -> str:
@@ -200,11 +204,4 @@ def _take_costs(result: ActivityResult, state: RunState) -> None:
 
 
 def _note(level: int, event: str, state: RunState, **data: Any) -> None:
-    activity = state.activity
-    ids = {
-        "activity_id": activity.activity_id,
-        "workflow_id": activity.workflow_id,
-        "activity_key": activity.key,
-        "activity_name": activity.name,
-    }
-    _log.log(level, event, extra={**ids, **data})
+    _log.log(level, event, extra={**state.ids, **data})

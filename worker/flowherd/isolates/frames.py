@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from flowherd.isolates.isolate_protocol import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from flowherd.isolates.isolate_protocol import Message
 
 HEAD = struct.Struct(">I")
-CHUNK_BYTES = 64 * 1024
 MAX_FRAME_BYTES = 2**32 - 1
 _MOST_BUFFERS = 16  # handed to one system call
 
@@ -60,7 +59,7 @@ def drop_sent(buffers: deque[memoryview], count: int) -> None:
 
 
 class FrameReader:
-    """Puts frames together; the body of a large one is received right into its place, so that it is copied once.
+    """Puts frames together; each is received right into its place, so that it is copied once.
 
     Args:
         limit: a longer frame is an error, in bytes.
@@ -69,12 +68,12 @@ class FrameReader:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._rest = bytearray()
-        self._large: bytearray | None = None
+        self._head = bytearray(HEAD.size)
+        self._frame: bytearray | None = None  # while its head is awaited
         self._filled = 0
 
-    def read(self, sock: socket.socket) -> list[bytes | bytearray]:
-        """Receives once and returns the frames that are whole now.
+    def read(self, sock: socket.socket) -> bytearray | None:
+        """Receives what there is of a frame; the frame, once it is whole.
 
         Raises:
             StreamEnded: between two frames.
@@ -82,48 +81,27 @@ class FrameReader:
             BlockingIOError: the socket does not block and has nothing.
 
         """
-        if self._large is not None:
-            return self._read_large(sock, self._large)
-        data = sock.recv(CHUNK_BYTES)
-        if not data:
-            if self._rest:
-                raise FrameError("it ended in the middle of a frame")
-            raise StreamEnded
-        self._rest += data
-        return list(self._whole_ones())
-
-    def _read_large(self, sock: socket.socket, frame: bytearray) -> list[bytes | bytearray]:
-        with memoryview(frame) as view:
-            received = sock.recv_into(view[self._filled :])
-        if not received:
-            raise FrameError("it ended in the middle of a frame")
-        self._filled += received
-        if self._filled < len(frame):
-            return []
-        self._large = None
-        return [frame]
-
-    def _whole_ones(self) -> Iterator[bytes]:
-        begin = 0
-        while len(self._rest) - begin >= HEAD.size:
-            (length,) = HEAD.unpack_from(self._rest, begin)
+        if self._frame is None:
+            if not self._fill(sock, self._head):
+                return None
+            (length,) = HEAD.unpack(self._head)
             if length > self._limit:
                 raise FrameError(f"it announced a frame of {length} bytes")
-            end = begin + HEAD.size + length
-            if end > len(self._rest):
-                if length > CHUNK_BYTES:
-                    self._begin_large(begin + HEAD.size, length)
-                    return
-                break
-            yield bytes(self._rest[begin + HEAD.size : end])
-            begin = end
-        del self._rest[:begin]
+            self._frame = bytearray(length)
+        if self._frame and not self._fill(sock, self._frame):
+            return None
+        frame, self._frame = self._frame, None
+        return frame
 
-    def _begin_large(self, begin: int, length: int) -> None:
-        self._large = bytearray(length)
-        self._filled = len(self._rest) - begin
-        self._large[: self._filled] = self._rest[begin:]
-        self._rest.clear()
+    def _fill(self, sock: socket.socket, place: bytearray) -> bool:
+        with memoryview(place) as view:
+            received = sock.recv_into(view[self._filled :])
+        if not received:
+            if self._frame is None and not self._filled:
+                raise StreamEnded
+            raise FrameError("it ended in the middle of a frame")
+        self._filled = (self._filled + received) % len(place)
+        return not self._filled
 
 
 class Channel:
@@ -132,26 +110,23 @@ class Channel:
     Args:
         sock: one end of a stream; does not block.
         limit: longest frame to receive, in bytes.
+        readable: called on the running loop when there is something to read, until it is closed.
 
     """
 
-    def __init__(self, sock: socket.socket, limit: int) -> None:
+    def __init__(self, sock: socket.socket, limit: int, readable: Callable[[], None]) -> None:
         self._sock = sock
         self._reader = FrameReader(limit)
         self._unsent: deque[memoryview] = deque()
         self._loop = asyncio.get_running_loop()
-        self._is_waiting = False
+        self._loop.add_reader(sock.fileno(), readable)
 
-    def fileno(self) -> int:
-        """The descriptor, to wait on."""
-        return self._sock.fileno()
-
-    def read(self) -> list[bytes | bytearray]:
-        """See `FrameReader.read`; nothing when there is nothing, OSError when the other end is gone."""
+    def read(self) -> bytearray | None:
+        """See `FrameReader.read`; None also when there is nothing, OSError when the other end is gone."""
         try:
             return self._reader.read(self._sock)
         except BlockingIOError:
-            return []
+            return None
 
     def send(self, message: Message, follows: Buffer | None = None) -> None:
         """Sends a message, and the frame that belongs to it; without effect when nobody reads any more.
@@ -160,8 +135,9 @@ class Channel:
             TypeError, ValueError, OverflowError: it cannot be said in a frame of JSON; nothing was sent.
 
         """
+        waits = bool(self._unsent)
         self._unsent += framed(message, follows)
-        if not self._is_waiting:
+        if not waits:
             self._send()
 
     def _send(self) -> None:
@@ -170,21 +146,23 @@ class Channel:
                 buffers = [self._unsent[index] for index in range(min(len(self._unsent), _MOST_BUFFERS))]
                 drop_sent(self._unsent, self._sock.sendmsg(buffers, [], socket.MSG_NOSIGNAL))
         except BlockingIOError:
-            if not self._is_waiting:
-                self._is_waiting = True
-                self._loop.add_writer(self._sock.fileno(), self._send)
+            self._loop.add_writer(self._sock.fileno(), self._send)
             return
         except OSError:
             self._unsent.clear()  # it has ended: its reader is told
-        self._stop_waiting()
+        self._stop(self._loop.remove_writer)
 
-    def _stop_waiting(self) -> None:
-        if self._is_waiting:
-            self._is_waiting = False
-            self._loop.remove_writer(self._sock.fileno())
+    def _stop(self, remove: Callable[[int], bool]) -> None:
+        if self._sock.fileno() >= 0:  # else it is closed
+            remove(self._sock.fileno())
+
+    def stop_listening(self) -> None:
+        """Reads no more."""
+        self._stop(self._loop.remove_reader)
 
     def close(self) -> None:
         """Closes this end: the isolate ends."""
-        self._stop_waiting()
+        self._stop(self._loop.remove_reader)
+        self._stop(self._loop.remove_writer)
         self._unsent.clear()
         self._sock.close()

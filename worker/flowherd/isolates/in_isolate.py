@@ -15,7 +15,6 @@ from flowherd.isolates.isolate_protocol import Begin, UsagePlace
 from flowherd.ledger.layout import Cell
 from flowherd.model import Completed
 from flowherd.sdk.costs import Costs
-from flowherd.sdk.redaction import mask
 from flowherd.sdk.usage import unpack
 
 if TYPE_CHECKING:
@@ -50,28 +49,12 @@ class InIsolate:
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         """Runs it when there is an isolate for it."""
-        self._isolates.begin(IsolatedAttempt(attempt, definition, self, self._isolates.segment))
+        segment = self._isolates.segment
+        self._isolates.begin(IsolatedAttempt(attempt, definition, self._meter, self._outlet, segment))
 
     def stop(self, attempt: Attempt) -> None:
         """Asks the isolate to cancel it; the second time, the isolate is killed."""
         attempt.handle()
-
-    def begin(self, attempt: Attempt) -> bool:
-        """See `Outlet.begin`."""
-        has_begun = self._outlet.begin(attempt)
-        if has_begun:
-            self._meter.enter_isolate()
-        return has_begun
-
-    def waits(self, attempt: Attempt) -> None:
-        """See `Outlet.waits`."""
-        self._outlet.waits(attempt)
-
-    def finished(self, attempt: Attempt, outcome: Outcome) -> None:
-        """See `Outlet.finished`."""
-        if attempt.begun_at:
-            self._meter.leave_isolate()
-        self._outlet.finished(attempt, outcome)
 
 
 class IsolatedAttempt:
@@ -80,50 +63,35 @@ class IsolatedAttempt:
     Args:
         attempt: whose handler it is.
         definition: of the activity.
+        meter: knows how many handlers there are.
         outlet: is told when it begins and that it has ended.
         segment: where the isolate keeps what is spent; None where nobody settles for it.
 
     """
 
     def __init__(
-        self, attempt: Attempt, definition: ActivityDefinition, outlet: Outlet, segment: Segment | None = None
+        self,
+        attempt: Attempt,
+        definition: ActivityDefinition,
+        meter: LoopMeter,
+        outlet: Outlet,
+        segment: Segment | None = None,
     ) -> None:
+        self.attempt = attempt
         self.definition = definition
-        self._attempt = attempt
+        self._meter = meter
         self._outlet = outlet
         self._segment = segment
 
     def __repr__(self) -> str:
-        return f"<IsolatedAttempt {self._attempt!r}>"
-
-    @property
-    def waits(self) -> bool:
-        """It has not begun, and may."""
-        return self._attempt.may_begin
-
-    @property
-    def ids(self) -> dict[str, str]:
-        """The fields of each line about it in the log."""
-        activity = self._attempt.activity
-        return {
-            "activity_id": activity.activity_id,
-            "workflow_id": activity.workflow_id,
-            "activity_key": activity.key,
-            "activity_name": activity.name,
-        }
-
-    @property
-    def cancel_reason(self) -> str:
-        """Why it is told to stop."""
-        reason = self._attempt.cancel_reason
-        return "" if reason is None else reason.value
+        return f"<IsolatedAttempt {self.attempt!r}>"
 
     def order(self, mark: str) -> tuple[Begin, Buffer]:
         """The message that begins it, and its parameters: where they came undecoded, as the engine sent them."""
-        activity, trace = self._attempt.activity, self._attempt.trace
+        activity, trace = self.attempt.activity, self.attempt.trace
         begin = Begin(
             msgspec.structs.replace(activity, parameters=None),
-            self._attempt.limit_s,
+            self.attempt.limit_s,
             mark,
             self._folder(),
             self._usage_place(),
@@ -135,28 +103,30 @@ class IsolatedAttempt:
 
     def _folder(self) -> str:
         """The folder for the isolate's files; it says so itself when there is no room for any."""
-        files = self._attempt.environment.files
+        files = self.attempt.environment.files
         if files is not None:
             with suppress(FileError):
-                return str(files.folder_for(self._attempt))
+                return str(files.folder_for(self.attempt))
         return ""
 
     def _usage_place(self) -> UsagePlace | None:
         if self._segment is None:
             return None
-        place = self._attempt.usage_place
-        self._attempt.costs = SpentInIsolate(self._segment.usage(*place))
+        place = self.attempt.usage_place
+        self.attempt.costs = SpentInIsolate(self._segment.usage(*place))
         return UsagePlace(self._segment.number, self._segment.get(Cell.STARTED), *place)
 
     def begin(self, stop: Callable[[], None]) -> bool:
         """The handler is about to begin; `stop` tells it to end. False when it must not begin any more."""
-        self._attempt.handle = stop
-        return self._outlet.begin(self._attempt)
+        self.attempt.handle = stop
+        has_begun = self._outlet.begin(self.attempt)
+        if has_begun:
+            self._meter.enter_isolate()
+        return has_begun
 
-    def outcome_of(self, ended: Ended, output: bytes | bytearray | None) -> Completed | Failed:
+    def outcome_of(self, ended: Ended, output: bytearray | None) -> Completed | Failed:
         """Takes down what the isolate says of the attempt; FrameError for what cannot be, and then nothing counts."""
-        attempt = self._attempt
-        hide = attempt.environment.secrets
+        attempt = self.attempt
         costs, content = _costs_of(ended), b"" if output is None else _checked_output(output)
         try:
             attempt.environment.meter.offloaded(
@@ -168,21 +138,18 @@ class IsolatedAttempt:
         except ValueError as error:
             raise FrameError(f"it reported what cannot be: {error}") from None
         attempt.costs = costs
-        if ended.raised is not None and attempt.trace is not None:
-            raised = ended.raised
-            attempt.trace.raised(raised.kind, mask(raised.message, hide), mask(raised.report, hide))
-        if ended.failure is None:
+        failure = ended.failure
+        if failure is None:
             return Completed(content, *attempt.spent)
-        message = mask(ended.failure.message, hide)
-        return self.failure(ended.failure.code, message, retryable=ended.failure.retryable)
-
-    def failure(self, code: str, message: str, *, retryable: bool) -> Failed:
-        """A failure, with what was spent until now."""
-        return failed(self._attempt, code, message, retryable=retryable)
+        return failed(
+            attempt, failure.code, failure.message, retryable=failure.retryable, raised=failure.raised
+        )
 
     def finish(self, outcome: Outcome) -> None:
         """The handler has ended, or will never begin."""
-        self._outlet.finished(self._attempt, outcome)
+        if self.attempt.begun_at:
+            self._meter.leave_isolate()
+        self._outlet.finished(self.attempt, outcome)
 
 
 class SpentInIsolate(Costs):
@@ -227,7 +194,7 @@ def _costs_of(ended: Ended) -> Costs:
     return costs
 
 
-def _checked_output(frame: bytes | bytearray) -> bytes:
+def _checked_output(frame: bytearray) -> bytes:
     """An output as it is told to the engine; FrameError when it is no JSON object (faults.md A17)."""
     try:
         raw = msgspec.json.decode(frame, type=msgspec.Raw)

@@ -13,6 +13,7 @@ import msgspec
 
 from flowherd import crashpoints
 from flowherd.execution.awake_timer import AwakeTimer
+from flowherd.execution.invoke import failed
 from flowherd.isolates.frames import Channel, FrameError, StreamEnded
 from flowherd.isolates.isolate_protocol import (
     MAX_UP_BYTES,
@@ -20,14 +21,13 @@ from flowherd.isolates.isolate_protocol import (
     Ended,
     Leave,
     LeftBehind,
-    Logged,
     NotOpened,
     Opened,
     Stop,
     TokenRefused,
     decode_upward,
 )
-from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput, Reading, Share, replay
+from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput
 from flowherd.memory import resident_bytes
 from flowherd.model import Died
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.isolates.in_isolate import IsolatedAttempt
-    from flowherd.isolates.isolate_host import Ends, IsolateHost
+    from flowherd.isolates.isolate_host import Ends, LinkedHost
     from flowherd.model import Failed
 
 LEAVE_S = 5.0  # for leaving the app's lifespan
@@ -66,6 +66,7 @@ class IsolateRules:
     Attributes:
         max_tasks: activities after which it is replaced.
         boot_timeout_s: from its order until the app is ready in it.
+        idle_s: without work, after which it ends.
         secrets: must not appear in messages or logs.
         token_refused: called with the version of the host's token that the engine has refused an isolate.
 
@@ -73,6 +74,7 @@ class IsolateRules:
 
     max_tasks: int = 100
     boot_timeout_s: float = 30.0
+    idle_s: float = 60.0
     secrets: tuple[str, ...] = ()
     token_refused: Callable[[int], None] = lambda _: None
 
@@ -90,7 +92,6 @@ class Isolate:
     Attributes:
         pid: 0 until the supervisor has said it.
         stage: where it stands.
-        idle_since: loop time.
         why_not: what became of it, once that is known and nothing good.
 
     """
@@ -99,14 +100,13 @@ class Isolate:
         self,
         key: int,
         ends: Ends,
-        host: IsolateHost,
+        host: LinkedHost,
         rules: IsolateRules,
         changed: Callable[[Isolate], None],
     ) -> None:
         self.key = key
         self.pid = 0
         self.stage = Stage.OPENING
-        self.idle_since = 0.0
         self.why_not = ""
         self._ends = ends
         self._host = host
@@ -120,11 +120,9 @@ class Isolate:
         self._was_told = False  # to leave
         self._times_stopped = 0
         self._before: Ended | None = None  # what the next frame is the output of
-        self._share = Share()  # of the log's lines; what it prints has another one, so that neither starves
-        self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES)
-        self._listening = Reading(ends.channel.fileno(), self._share, self._read)
+        self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES, self._read)
         self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
-        self._timer: AwakeTimer | None = None
+        self._timer: AwakeTimer | asyncio.TimerHandle | None = None
         self._set_timer(rules.boot_timeout_s, self._did_not_open)
 
     def __repr__(self) -> str:
@@ -143,8 +141,9 @@ class Isolate:
         crashpoints.reached("before_begin")
         self._channel.send(*order)
         crashpoints.reached("after_begin")
+        self._set_timer(None)
         self.stage, self._run = Stage.RUNNING, run
-        self._printed.begin({"isolate": self.pid, **run.ids}, mark)
+        self._printed.begin({"isolate": self.pid, **run.attempt.ids}, mark)
         self._tasks += 1
         if run.definition.max_memory_mb is not None:
             self._look_at_memory(run, run.definition.max_memory_mb)
@@ -177,8 +176,9 @@ class Isolate:
         if self._times_stopped > 1:
             self._kill("its handler did not stop within its grace")
             return
-        self._channel.send(Stop(self._run.ids["activity_id"], self._run.cancel_reason))
-        self._host.stop(self.key)
+        attempt = self._run.attempt
+        assert attempt.cancel_reason is not None, attempt
+        self._channel.send(Stop(attempt.id, attempt.cancel_reason.value))
 
     def _kill(self, why: str = "") -> None:
         self._killed_for = self._killed_for or why
@@ -192,7 +192,6 @@ class Isolate:
         """It has been reaped, or could not be made, and why."""
         run, self._run = self._run, None
         self.stage = Stage.GONE
-        self._listening.stop()
         self._channel.close()
         if reason:
             self.why_not = f"could not be made: {reason}"
@@ -203,19 +202,18 @@ class Isolate:
         if run is not None:
             run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
 
-    def _read(self) -> bool:
+    def _read(self) -> None:
         try:
-            for frame in self._channel.read():
+            while (frame := self._channel.read()) is not None:
                 self._handle(frame)
+                if self._before is None:  # else its output follows
+                    return
         except StreamEnded:
             self._break_off("")  # it has ended, or goes on without us
-            return False
         except (FrameError, msgspec.DecodeError, OSError) as error:
             self._break_off(f"was killed: {error}")
-            return False
-        return True
 
-    def _handle(self, frame: bytes | bytearray) -> None:
+    def _handle(self, frame: bytearray) -> None:
         if self._before is not None:
             ended, self._before = self._before, None
             self._finish(ended, frame)
@@ -223,9 +221,6 @@ class Isolate:
         if len(frame) > MAX_UP_BYTES:
             raise FrameError(f"it sent a message of {len(frame)} bytes")
         match decode_upward(frame):
-            case Logged() as record:
-                self._share.take()
-                replay(record, self._printed.ids, self._rules.secrets)
             case TokenRefused(version):
                 self._rules.token_refused(version)
             case Opened() if self.stage is Stage.OPENING:
@@ -245,13 +240,15 @@ class Isolate:
                 raise FrameError(f"it sent {type(message).__name__} out of turn")
 
     def _break_off(self, why: str) -> None:
+        self._channel.stop_listening()
         self.why_not = self.why_not or why
         self._kill("it had closed its channel")
         if self.stage in {Stage.IDLE, Stage.SETTLING}:
+            self._set_timer(None)
             self.stage = Stage.LEAVING
             self._changed(self)
 
-    def _finish(self, ended: Ended, output: bytes | bytearray | None) -> None:
+    def _finish(self, ended: Ended, output: bytearray | None) -> None:
         """The activity has ended; a slot is not held by what it has left behind."""
         run = self._run
         assert run is not None, self
@@ -287,9 +284,9 @@ class Isolate:
 
     def _become_idle(self) -> None:
         self._set_timer(None)
+        self._timer = self._loop.call_later(self._rules.idle_s, self.leave)
         self._printed.ids = {"isolate": self.pid}
         self.stage = Stage.IDLE
-        self.idle_since = self._loop.time()
         self._changed(self)
 
     def _did_not_open(self) -> None:
@@ -308,7 +305,7 @@ class Isolate:
             self._loop.call_later(LOOK_EVERY_S, self._look_at_memory, run, limit_mb)
             return
         words = f"its isolate had {used_mb} MB in RAM, more than max_memory_mb = {limit_mb}"
-        self._verdict = run.failure("OUT_OF_MEMORY", words, retryable=self._tasks > 1)
+        self._verdict = failed(run.attempt, "OUT_OF_MEMORY", words, retryable=self._tasks > 1)
         self._kill()
 
     def _set_timer(self, delay_s: float | None, then: Callable[[], None] | None = None) -> None:
@@ -318,7 +315,6 @@ class Isolate:
 
     def _stop_reading(self) -> None:
         self._set_timer(None)
-        self._listening.stop()
         self._printed.stop()
         self._channel.close()
 

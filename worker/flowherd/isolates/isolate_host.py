@@ -6,12 +6,10 @@ import contextlib
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-import structlog
+from typing import TYPE_CHECKING
 
 from flowherd.link.link import Link, LinkClosed
-from flowherd.link.messages import KillIsolate, Message, NeedIsolate, StopIsolate
+from flowherd.link.messages import KillIsolate, NeedIsolate
 from flowherd.link.sharing import joint_key
 
 if TYPE_CHECKING:
@@ -19,30 +17,12 @@ if TYPE_CHECKING:
 
 _SEND_BYTES = 1 << 20  # the kernel gives less if it is set up so
 
-log = structlog.stdlib.get_logger(__name__)
-
-
-class IsolateHost(Protocol):
-    """Makes and ends isolates; what became of one is told to `Isolates.started` and `Isolates.ended`."""
-
-    def need(self, key: int, fds: Sequence[int]) -> None:
-        """Asks for an isolate with these descriptors; OSError when nobody can be asked."""
-        ...
-
-    def stop(self, key: int) -> None:
-        """Asks for SIGTERM to its group."""
-        ...
-
-    def kill(self, key: int) -> None:
-        """Asks for SIGKILL to its group."""
-        ...
-
 
 class LinkedHost:
-    """`IsolateHost` by way of the supervisor.
+    """Has isolates made and ended by the supervisor; what became of one is told to `Isolates.started` and `.ended`.
 
     Args:
-        link: to the supervisor; its answers come back the same way, to the worker.
+        link: to the supervisor; its answers come back the same way.
         worker: its number, where several workers of one process share the link.
 
     """
@@ -55,25 +35,16 @@ class LinkedHost:
         return key if self._worker is None else joint_key(self._worker, key)
 
     def need(self, key: int, fds: Sequence[int]) -> None:
-        """See `IsolateHost.need`."""
+        """Asks for an isolate with these descriptors; OSError when nobody can be asked."""
         try:
             self._link.send(NeedIsolate(self._sent(key)), fds)
         except LinkClosed as error:
             raise OSError(f"the supervisor is gone ({error})") from None
 
-    def stop(self, key: int) -> None:
-        """See `IsolateHost.stop`."""
-        self._ask(StopIsolate(self._sent(key)))
-
     def kill(self, key: int) -> None:
-        """See `IsolateHost.kill`."""
-        self._ask(KillIsolate(self._sent(key)))
-
-    def _ask(self, message: Message) -> None:
-        try:
-            self._link.send(message)
-        except LinkClosed:  # with the supervisor its isolates end too
-            log.debug("supervisor_gone", unsaid=type(message).__name__)
+        """Asks for SIGKILL to its group."""
+        with contextlib.suppress(LinkClosed):  # with the supervisor its isolates end too
+            self._link.send(KillIsolate(self._sent(key)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A worker's isolates: which activity runs in which, how many there are and for how long; it neither forks nor kills.
 
 An isolate is used again and again, by one activity at a time, until it has run `max_tasks`, was told to stop, or was
-idle for `IDLE_S`: the one that was used last is used first, so that what is not needed any more grows idle.
+idle for `idle_s`: the one that was used last is used first, so that what is not needed any more grows idle.
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from flowherd.execution.invoke import failed
 from flowherd.isolates.isolate import Isolate, IsolateRules, Stage
 from flowherd.isolates.isolate_host import connect
-from flowherd.model import Failed
-from flowherd.sdk.tracebacks import clean_message
 
 if TYPE_CHECKING:
     from flowherd.isolates.in_isolate import IsolatedAttempt
-    from flowherd.isolates.isolate_host import IsolateHost
+    from flowherd.isolates.isolate_host import LinkedHost
     from flowherd.ledger import Segment
-
-IDLE_S = 60.0
 
 
 class Isolates:
@@ -31,31 +28,26 @@ class Isolates:
         rules: for all of them.
         limit: isolates at most, those that are leaving not counted; activities beyond it wait in order.
         segment: the worker's: isolates keep there what their attempts spend; None where nobody settles for it.
-        idle_s: after which an isolate ends.
 
     """
 
     def __init__(
         self,
-        host: IsolateHost,
+        host: LinkedHost,
         rules: IsolateRules,
         limit: int,
         segment: Segment | None = None,
-        *,
-        idle_s: float = IDLE_S,
     ) -> None:
         self.segment = segment
         self._host = host
         self._rules = rules
         self._limit = limit
-        self._idle_s = idle_s
         self._loop = asyncio.get_running_loop()
         self._all: dict[int, Isolate] = {}
         self._idle: list[Isolate] = []
         self._waiting: deque[IsolatedAttempt] = deque()
         self._last_key = 0
         self._is_draining = False
-        self._sweep: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         stages = [isolate.stage for isolate in self._all.values()]
@@ -98,8 +90,6 @@ class Isolates:
 
     def close(self) -> None:
         """The worker ends: isolates see that, and whatever runs in them is not reported any more."""
-        if self._sweep is not None:
-            self._sweep.cancel()
         self._waiting.clear()
         for isolate in self._all.values():
             isolate.close()
@@ -110,9 +100,9 @@ class Isolates:
         """Gives work to idle isolates, and asks for as many new ones as are missing."""
         while self._waiting and self._idle:
             following = self._waiting.popleft()
-            if following.waits:  # else it was cancelled meanwhile
+            if following.attempt.may_begin:  # else it was cancelled meanwhile
                 self._start(self._idle.pop(), following)
-        self._waiting = deque(one for one in self._waiting if one.waits)
+        self._waiting = deque(one for one in self._waiting if one.attempt.may_begin)
         stages = [isolate.stage for isolate in self._all.values()]
         room = self._limit - len(stages) + stages.count(Stage.LEAVING)
         coming = stages.count(Stage.OPENING) + stages.count(Stage.SETTLING)
@@ -124,8 +114,8 @@ class Isolates:
             has_begun = isolate.start(following)
         except (TypeError, ValueError, OverflowError) as error:
             self._note_idle(isolate)
-            message = clean_message(f"its parameters cannot be sent to an isolate: {error}")
-            following.finish(Failed("INVALID_PARAMETERS", message, retryable=False))
+            message = f"its parameters cannot be sent to an isolate: {error}"
+            following.finish(failed(following.attempt, "INVALID_PARAMETERS", message, retryable=False))
         else:
             if not has_begun:
                 self._note_idle(isolate)
@@ -152,8 +142,8 @@ class Isolates:
         """The first one that waits does so in vain: otherwise all would, where no isolate can be had."""
         while self._waiting:
             first = self._waiting.popleft()
-            if first.waits:
-                first.finish(first.failure(code, message, retryable=True))
+            if first.attempt.may_begin:
+                first.finish(failed(first.attempt, code, message, retryable=True))
                 return
 
     def _changed(self, isolate: Isolate) -> None:
@@ -168,16 +158,5 @@ class Isolates:
         surplus = sum(other.stage is not Stage.LEAVING for other in self._all.values()) > self._limit
         if surplus:
             isolate.leave()
-            return
-        self._idle.append(isolate)
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(self._idle_s, self._end_idle)
-
-    def _end_idle(self) -> None:
-        self._sweep = None
-        since = self._loop.time() - self._idle_s
-        for isolate in [one for one in self._idle if one.idle_since <= since]:
-            isolate.leave()
-        if self._idle:
-            first_due = min(one.idle_since for one in self._idle) + self._idle_s
-            self._sweep = self._loop.call_at(first_due, self._end_idle)
+        else:
+            self._idle.append(isolate)

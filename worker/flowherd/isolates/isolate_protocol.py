@@ -7,13 +7,11 @@ attempt spends on the attempt's usage page: neither is said here.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from flowherd.link.messages import Message, decode
 from flowherd.link.messages import encode_any as encode
-from flowherd.model import Activity, Usage  # noqa: TC001 - msgspec reads annotations
+from flowherd.model import Activity, Failed, Usage  # noqa: TC001 - msgspec reads annotations
 
 __all__ = ["Message", "encode"]
 
@@ -28,22 +26,6 @@ class UsagePlace(msgspec.Struct, frozen=True):
     life: int
     page: int
     sequence: int
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """The handler raised, or returned an error."""
-
-    code: str
-    message: str
-    retryable: bool
-
-
-class Raised(msgspec.Struct, frozen=True):
-    """The exception of the handler, for the attempt's trace."""
-
-    kind: str
-    message: str
-    report: str
 
 
 # From the worker to its isolate
@@ -71,7 +53,7 @@ class Begin(Message, frozen=True):
 
 
 class Stop(Message, frozen=True):
-    """The outcome of this activity is decided, and why; SIGTERM follows, which also ends its transfers."""
+    """The outcome of this activity is decided, and why: its handler and its transfers shall end."""
 
     activity_id: str
     reason: str
@@ -99,15 +81,6 @@ class NotOpened(Message, frozen=True):
     report: str = ""
 
 
-class Logged(Message, frozen=True):
-    """A record of the standard library's logging."""
-
-    logger: str
-    level: int
-    message: str
-    fields: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
-
-
 class TokenRefused(Message, frozen=True):
     """The engine has refused this version of the host's token: the worker asks the keeper for another."""
 
@@ -117,13 +90,12 @@ class TokenRefused(Message, frozen=True):
 class Ended(Message, frozen=True):
     """The handler has ended: how, what it has spent, and what it has taken of the isolate, in seconds and bytes."""
 
-    failure: Failure | None
+    failure: Failed | None
     cost_usd: str | None = None
     usage: tuple[Usage, ...] = ()
     cpu_s: float = 0.0
     wall_s: float = 0.0
     growth_bytes: int = 0
-    raised: Raised | None = None
 
 
 class LeftBehind(Message, frozen=True):
@@ -133,7 +105,7 @@ class LeftBehind(Message, frozen=True):
 
 
 Downward = Begin | Stop | Draining | Leave
-Upward = Opened | NotOpened | Logged | TokenRefused | Ended | LeftBehind
+Upward = Opened | NotOpened | TokenRefused | Ended | LeftBehind
 
 _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)
 _downward: msgspec.json.Decoder[Downward] = msgspec.json.Decoder(Downward)

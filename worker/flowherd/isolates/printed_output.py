@@ -1,4 +1,4 @@
-"""Lines of the worker's log for what an isolate prints and logs, at a bounded share of the loop's time.
+"""Lines of the worker's log for what an isolate prints, at a bounded share of the loop's time.
 
 Nothing here is hurt by how much that is or what it is (faults.md A17): who floods its pipes waits, and nobody else.
 """
@@ -16,14 +16,11 @@ from flowherd.sdk.redaction import mask
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from flowherd.isolates.isolate_protocol import Logged
-
 CHUNK_BYTES = 16 * 1024
 LONGEST_LINE = 2000  # bytes; what is longer becomes several, as a line of the log holds 4 KiB
 PAUSE_S = 0.02  # the other end waits meanwhile, once what is between us is full
 
 _log = logging.getLogger(__name__)
-_OWN_NAMES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class Share:
@@ -54,51 +51,11 @@ class Share:
         self._taken += 1
 
 
-class Reading:
-    """Reads a descriptor on the running loop until it is over, with a pause whenever its share is used up.
+class Lines:
+    """Reads a pipe on the running loop, line by line and up to a mark, with a pause whenever its share is used up.
 
     Args:
         fd: does not block; must stay open until `stop`.
-        share: what `read` takes of.
-        read: takes a bounded piece; False when there will be no more.
-
-    """
-
-    def __init__(self, fd: int, share: Share, read: Callable[[], bool]) -> None:
-        self._fd = fd
-        self._share = share
-        self._read = read
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_over = False
-        self._loop.add_reader(fd, self._run)
-
-    def stop(self) -> None:
-        """Reads no more."""
-        if not self._is_over:
-            self._is_over = True
-            self._loop.remove_reader(self._fd)
-            if self._timer is not None:
-                self._timer.cancel()
-
-    def _run(self) -> None:
-        if not self._read():
-            self.stop()
-        elif self._share.left <= 0 and not self._is_over:
-            self._loop.remove_reader(self._fd)
-            self._timer = self._loop.call_later(PAUSE_S, self._resume)
-
-    def _resume(self) -> None:
-        self._timer = None
-        self._loop.add_reader(self._fd, self._run)
-        self._run()  # of what it has read before its pause nothing tells the loop
-
-
-class Lines:
-    """The reading end of a pipe, line by line, up to a mark.
-
-    Args:
-        fd: does not block.
         share: each line takes of it.
         log: called for each line that is not blank.
         marked: called when the mark has come, once for each `expect`.
@@ -118,22 +75,22 @@ class Lines:
         self._marked = marked
         self._mark = b""
         self._rest = bytearray()
-        self._has_ended = False
+        self._is_over = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(fd, self._read)
 
     def expect(self, mark: str) -> None:
         """From now on this mark ends the output of the present activity, wherever in a line it stands."""
         self._mark = mark_bytes(mark)
 
-    def read(self) -> bool:
-        """Logs what it may of what it has, and reads a little when that is all; False when that was all for ever."""
-        if not self._log_some():
-            return True
-        if self._fill():
-            self._log_some()
-            return True
-        if self._has_ended:
-            self._log_rest()
-        return not self._has_ended
+    def stop(self) -> None:
+        """Reads no more."""
+        if not self._is_over:
+            self._is_over = True
+            self._loop.remove_reader(self._fd)
+            if self._timer is not None:
+                self._timer.cancel()
 
     def settle(self) -> bool:
         """Logs what has been printed until now; False when it may not log all of it yet."""
@@ -143,14 +100,29 @@ class Lines:
                 return True
         return False
 
+    def _read(self) -> None:
+        """Logs what it may of what it has, and reads a little when that is all."""
+        if self._log_some() and self._fill():
+            self._log_some()
+        if self._share.left <= 0 and not self._is_over:
+            self._loop.remove_reader(self._fd)
+            self._timer = self._loop.call_later(PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._timer = None
+        self._loop.add_reader(self._fd, self._read)
+        self._read()  # of what it has read before its pause nothing tells the loop
+
     def _fill(self) -> bool:
         """Reads once; False when there was nothing."""
         try:
             data = os.read(self._fd, CHUNK_BYTES)
         except BlockingIOError:
             return False
-        self._has_ended = not data
         self._rest += data
+        if not data:
+            self._log_rest()
+            self.stop()
         return bool(data)
 
     def _log_some(self) -> bool:
@@ -223,8 +195,6 @@ class PrintedOutput:
                 stderr, share, lambda line: self._log(logging.WARNING, "activity_stderr", line), self._marked
             ),
         )
-        ends = zip((stdout, stderr), self._pipes, strict=True)
-        self._readings = [Reading(end, share, pipe.read) for end, pipe in ends]
 
     @property
     def is_over(self) -> bool:
@@ -245,8 +215,8 @@ class PrintedOutput:
 
     def stop(self) -> None:
         """Reads no more."""
-        for reading in self._readings:
-            reading.stop()
+        for pipe in self._pipes:
+            pipe.stop()
 
     def _marked(self) -> None:
         self._open -= 1
@@ -255,15 +225,3 @@ class PrintedOutput:
 
     def _log(self, level: int, event: str, line: str) -> None:
         _log.log(level, event, extra={**self.ids, "line": mask(line, self._secrets)})
-
-
-def replay(record: Logged, ids: Mapping[str, Any], secrets: Iterable[str]) -> None:
-    """Logs a record as if its isolate's handler ran here; ids of the activity are added where it has none."""
-    logger = logging.getLogger(record.logger)
-    if logger.isEnabledFor(record.level):
-        extra = {
-            name: mask(value, secrets) if isinstance(value, str) else value
-            for name, value in record.fields.items()
-            if name not in _OWN_NAMES
-        }
-        logger.log(record.level, "%s", mask(record.message, secrets), extra={**ids, **extra})

@@ -80,12 +80,6 @@ class NeedIsolate(Message, frozen=True):
     key: int
 
 
-class StopIsolate(Message, frozen=True):
-    """A worker wants its isolate's process group to be sent SIGTERM."""
-
-    key: int
-
-
 class KillIsolate(Message, frozen=True):
     """A worker wants its isolate's process group to be killed."""
 
@@ -227,7 +221,7 @@ class Finish(Message, frozen=True):
     within_s: float
 
 
-FromWorker = NeedIsolate | StopIsolate | KillIsolate
+FromWorker = NeedIsolate | KillIsolate
 FromZygote = Forked | ForkFailed
 Upward = Ready | Serves | BootFailed | Stopped | CredentialsRefused | Asked | FromWorker | FromZygote
 ToWorker = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded

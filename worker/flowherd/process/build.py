@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from flowherd.client.kruxia import KruxiaEngine
     from flowherd.execution.environment import Tracing
-    from flowherd.isolates.isolate_host import IsolateHost
+    from flowherd.isolates.isolate_host import LinkedHost
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
@@ -55,7 +55,7 @@ class WorkerPlace:
 
     index: int
     state: Any = None
-    isolate_host: IsolateHost | None = None
+    isolate_host: LinkedHost | None = None
     locks: RecordLocks | None = None
     tracing: Tracing | None = None
 
@@ -169,5 +169,7 @@ def _isolates(
     if place.isolate_host is None:
         return None
     secrets = (*environment.secrets, *secrets_of_process(config.secret_names))
-    rules = IsolateRules(config.isolate_max_tasks, config.boot_timeout_s, secrets, refused)
+    rules = IsolateRules(
+        config.isolate_max_tasks, config.boot_timeout_s, secrets=secrets, token_refused=refused
+    )
     return Isolates(place.isolate_host, rules, config.concurrency, segment)

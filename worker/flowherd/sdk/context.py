@@ -116,14 +116,7 @@ class BaseContext:
         """A standard logger that adds the attempt's ids to every record."""
         logger = self._state.logger
         if logger is None:
-            activity = self._state.activity
-            ids = {
-                "activity_id": activity.activity_id,
-                "workflow_id": activity.workflow_id,
-                "activity_key": activity.key,
-                "activity_name": activity.name,
-            }
-            logger = self._state.logger = _ActivityLogger(self._state, ids)
+            logger = self._state.logger = _ActivityLogger(self._state, self._state.ids)
         return logger
 
     @property

@@ -51,12 +51,17 @@ def hiding(state: RunState, *arguments: Any) -> Callable[[str], str]:
         *islice(secrets_in(values, environment.secret_names), MAX_SECRETS),
         *secrets_of_process(environment.secret_names),
     )
-    return partial(_replace, shown=_forms(known))
+    return masking(known)
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:
     """Replaces every secret in each form in which a text may show it, but for trivial ones."""
-    return _replace(text, _forms(secrets))
+    return masking(secrets)(text)
+
+
+def masking(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Returns what does as `mask` does, for many texts."""
+    return partial(_replace, shown=_forms(secrets))
 
 
 def secrets_of_process(names: Iterable[str] = ()) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowherd.sdk.costs import Costs
 
@@ -66,7 +66,17 @@ class RunState:
         self.files: Transfers | None = None
         self.heartbeat_at = 0.0  # monotonic seconds of the handler's last heartbeat()
         self.logger: logging.LoggerAdapter[logging.Logger] | None = None
-        self.trace: Trace | None = None
+        self.trace: Trace | Any | None = None  # in an isolate, the W3C headers of its worker's
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The fields of each line about it in the log."""
+        return {
+            "activity_id": self.activity.activity_id,
+            "workflow_id": self.activity.workflow_id,
+            "activity_key": self.activity.key,
+            "activity_name": self.activity.name,
+        }
 
     def open_costs(self) -> Costs:
         """The sums of this attempt's spending, made at their first use; from any thread."""

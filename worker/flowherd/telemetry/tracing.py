@@ -118,13 +118,6 @@ class AttemptSpan:
         with _contained():
             self._span.add_event(_EVENTS[reason])
 
-    def raised(self, kind: str, message: str, report: str) -> None:
-        """See `Trace.raised`."""
-        words = {"type": kind, "message": message, "stacktrace": report}
-        with _contained():
-            attributes = {f"exception.{name}": _text(text) for name, text in words.items()}
-            self._span.add_event("exception", attributes)
-
     def settled(self, outcome: Outcome) -> None:
         """See `Trace.settled`."""
         self._is_settled = True
@@ -137,6 +130,10 @@ class AttemptSpan:
                 case Lost(reason):
                     self._failed("lost", "LEASE_LOST", reason)
                 case _:
+                    if (raised := outcome.raised) is not None:
+                        words = {"type": raised.kind, "message": raised.message, "stacktrace": raised.report}
+                        attributes = {f"exception.{name}": _text(text) for name, text in words.items()}
+                        self._span.add_event("exception", attributes)
                     self._span.set_attribute("kruxiaflow.retryable", outcome.retryable)
                     self._failed("failed", outcome.code, outcome.message)
 

@@ -5,33 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 from flowherd.sdk.context import BaseContext
+from flowherd.sdk.run_state import CancelReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from flowherd.isolates.isolate_protocol import Stop
     from flowherd.sdk.run_state import RunState
-
-REASON_S = 0.5  # SIGTERM may overtake the message that says why
 
 
 class CancelSignal:
     """Ends the handler at work on SIGTERM.
 
     An `async def` is cancelled. A `def` runs in the main thread, as signal handlers do: it gets an exception where
-    it stands, unless that is in the middle of a message to the worker; then right after it.
+    it stands. Where that is in the middle of a message, the worker kills an isolate that is to end anyway.
     """
 
     def __init__(self) -> None:
-        self._main_thread = threading.get_ident()
         self._state: RunState | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._shields = 0
-        self._is_due = False
-        self.reason_known = threading.Event()
+        self._stop: Stop | None = None
 
     def install(self) -> None:
         """Takes SIGTERM; to be called in the main thread."""
@@ -40,28 +36,29 @@ class CancelSignal:
     @contextlib.contextmanager
     def around(self, state: RunState, task: asyncio.Task[Any] | None = None) -> Iterator[None]:
         """For as long as a handler is at work: in `task`, or in the calling thread."""
-        self.reason_known.clear()
-        self._is_due = False
         self._task, self._state = task, state
+        self._pass_on_reason()  # it may have come before
         try:
             yield
         finally:
             self._state = self._task = None
 
-    @contextlib.contextmanager
-    def shield(self) -> Iterator[None]:
-        """Holds an interruption back until the block is done."""
-        if threading.get_ident() != self._main_thread:
-            yield
-            return
-        self._shields += 1
-        try:
-            yield
-        finally:
-            self._shields -= 1
-        if self._is_due and not self._shields:
-            self._is_due = False
-            self._raise()
+    @property
+    def is_at_work(self) -> bool:
+        """A handler is."""
+        return self._state is not None
+
+    def explain(self, stop: Stop) -> bool:
+        """The worker says why an activity must stop, from another thread; True when its handler is at work."""
+        self._stop = stop
+        return self._pass_on_reason()
+
+    def _pass_on_reason(self) -> bool:
+        state, stop = self._state, self._stop
+        if state is None or stop is None or state.activity.activity_id != stop.activity_id:
+            return False
+        state.cancel_reason = CancelReason(stop.reason)
+        return True
 
     def _received(self) -> None:
         if self._state is None:
@@ -71,21 +68,16 @@ class CancelSignal:
             return
         if self._task is not None:
             self._task.get_loop().call_soon_threadsafe(self._cancel_once, self._task)
-        elif self._shields:
-            self._is_due = True
         else:
             self._raise()
 
     def _cancel_once(self, task: asyncio.Task[Any]) -> None:
-        """Keeps the handler's loop for a moment: once cancelled, it asks why."""
         if not task.cancelling():  # a second time would hit the handler while it cleans up
-            self.reason_known.wait(REASON_S)
             self._end_transfers()
             task.cancel()
 
     def _raise(self) -> None:
         if self._state is not None:
-            self.reason_known.wait(REASON_S)
             self._end_transfers()
             BaseContext(self._state).raise_if_cancelled()
             raise asyncio.CancelledError("the isolate was told to stop")

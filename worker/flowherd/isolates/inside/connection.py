@@ -1,54 +1,65 @@
-"""The isolate's end of the socket to its worker, and the log that goes through it; it knows no activities."""
+"""The isolate's end of the socket to its worker, and its end with the worker; it runs no activities.
+
+A thread of its own reads, so that no handler keeps an isolate from hearing its worker.
+"""
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import contextlib
+import fcntl
+import os
+import select
+import signal
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
-import msgspec
-
-from flowherd.isolates.frames import drop_sent, framed
-from flowherd.isolates.isolate_protocol import Logged, Message
+from flowherd.background import start_thread
+from flowherd.execution.environment import ShutdownSignal
+from flowherd.exit_codes import Exit
+from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded, drop_sent, framed
+from flowherd.isolates.isolate_protocol import Begin, Draining, Leave, Stop, decode_downward
 
 if TYPE_CHECKING:
     import socket
 
     from flowherd.isolates.frames import Buffer
     from flowherd.isolates.inside.cancel_signal import CancelSignal
-
-_MOST_CHARS = 4000  # of a record: a line of the log holds 4 KiB
-_BLANK = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_OF_STRUCTLOG = {
-    "_logger",
-    "_name",
-}  # by which its formatter knows its own records, and would not know the replayed
-_formatter = logging.Formatter()
+    from flowherd.isolates.isolate_protocol import Message
 
 
 class WorkerConnection:
-    """Sends frames to the worker, from any thread; each whole, however long the worker does not read.
+    """Brings activities to the main thread, and what is said about the one at work to the cancel signal.
 
     Args:
         sock: one end of a stream that blocks.
-        cancel_signal: must not cut a frame in two.
+        cancel_signal: is told why the handler at work must stop.
+        loop: where `next_job` is awaited.
+
+    Attributes:
+        shutdown: the worker drains.
 
     """
 
-    def __init__(self, sock: socket.socket, cancel_signal: CancelSignal) -> None:
+    def __init__(
+        self, sock: socket.socket, cancel_signal: CancelSignal, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.sock = sock
+        self.shutdown = ShutdownSignal()
         self._cancel_signal = cancel_signal
-        self._lock = threading.Lock()
-        self._sender = 0
+        self._loop = loop
+        self._sending = threading.Lock()
+        self._jobs: asyncio.Queue[tuple[Begin, bytearray] | None] = asyncio.Queue()
+        self._begun: Begin | None = None  # its parameters come next
+        self._may_leave = False
 
-    @property
-    def is_sending_here(self) -> bool:
-        """The calling thread is in the middle of a frame: what a destructor logs then cannot be sent."""
-        return self._sender == threading.get_ident()
+    def start(self) -> None:
+        """Begins to read."""
+        start_thread("worker", self._read, failed=leave_with_programs)  # nothing else would end this process
 
     def send(self, message: Message, follows: Buffer | None = None) -> None:
-        """Sends a message and the frame that belongs to it.
+        """Sends a message and the frame that belongs to it, as a whole, from any thread; waits for the worker.
 
         Raises:
             OSError: the worker has gone.
@@ -56,67 +67,71 @@ class WorkerConnection:
 
         """
         buffers = deque(framed(message, follows))
-        with self._cancel_signal.shield(), self._lock:
-            self._sender = threading.get_ident()
-            try:
-                while buffers:
-                    drop_sent(buffers, self.sock.sendmsg(buffers))
-            finally:
-                self._sender = 0
+        with self._sending:
+            while buffers:
+                drop_sent(buffers, self.sock.sendmsg(buffers))
 
     def close(self) -> None:
         """For a copy of this process that a handler has forked: it must not send in the name of the original."""
         self.sock.close()
 
+    async def next_job(self) -> tuple[Begin, bytearray] | None:
+        """Waits for an activity and its parameters; None when there are no more."""
+        return await self._jobs.get()
 
-class UpwardHandler(logging.Handler):
-    """Sends each record of this process's log to the worker, whose log it is to appear in.
-
-    Args:
-        connection: without effect once the worker has gone.
-
-    """
-
-    def __init__(self, connection: WorkerConnection) -> None:
-        super().__init__()
-        self._connection = connection
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Sends one record."""
-        if self._connection.is_sending_here:
-            return
+    def _read(self) -> None:
+        reader = FrameReader(MAX_FRAME_BYTES)
         try:
-            self._connection.send(_logged(record))
-        except OSError:
+            while True:
+                if (frame := reader.read(self.sock)) is not None:
+                    self._handle(frame)
+        except (StreamEnded, FrameError, OSError):
+            if self._may_leave and not self._cancel_signal.is_at_work:
+                return  # the main thread leaves the lifespan
+        leave_with_programs()
+
+    def _handle(self, frame: bytearray) -> None:
+        if self._begun is not None:
+            job, self._begun = (self._begun, frame), None
+            self._loop.call_soon_threadsafe(self._jobs.put_nowait, job)
             return
-        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not take the handler down
-            self.handleError(record)
+        match decode_downward(frame):
+            case Begin() as begin:
+                self._begun = begin
+            case Stop() as stop:
+                if self._cancel_signal.explain(stop):  # its programs get it, too
+                    os.kill(_with_programs(), signal.SIGTERM)
+            case Draining():
+                self.shutdown.request()
+            case Leave():
+                self._may_leave = True
+                self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
 
 
-def _logged(record: logging.LogRecord) -> Logged:
-    fields = {name: value for name, value in vars(record).items() if name not in _BLANK | _OF_STRUCTLOG}
-    if isinstance(record.msg, dict):  # how structlog hands an event to the standard library
-        fields.update(record.msg)
-        message = str(fields.pop("event", ""))
-    else:
-        message = record.getMessage()
-    if record.exc_info and record.exc_info[0] is not None:
-        fields["exception"] = _formatter.formatException(record.exc_info)
-    return Logged(record.name, record.levelno, _text(message), {str(k): _plain(v) for k, v in fields.items()})
+def die_with(lifeline: int) -> None:
+    """From now on the kernel kills this process and its programs when the other end of the pipe is closed.
+
+    What has left the process group by `setsid` is not reached. A process that does not lead its group dies alone.
+    """
+    with contextlib.suppress(
+        OSError
+    ):  # of a kernel that only looks like Linux: `WorkerConnection` sees the end, too
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, _with_programs())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    ready = select.poll()
+    ready.register(lifeline, select.POLLIN)
+    if ready.poll(0):  # it was closed before
+        leave_with_programs()
 
 
-def _plain(value: Any) -> Any:
-    """As the worker's log would show it: JSON as it is, anything else in its own words."""
-    if isinstance(value, str):
-        return _text(value)
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    try:
-        encoded = msgspec.json.encode(value)
-    except (TypeError, ValueError, RecursionError):
-        return _text(repr(value))
-    return msgspec.Raw(encoded) if len(encoded) <= _MOST_CHARS else _text(encoded.decode())
+def leave_with_programs() -> NoReturn:
+    """Ends this process at once with all that its activities have started: the group is its own while it lives."""
+    if (group := _with_programs()) < 0:
+        os.kill(group, signal.SIGKILL)
+    os._exit(Exit.RELEASED)
 
 
-def _text(text: str) -> str:
-    return text[-_MOST_CHARS:].encode(errors="replace").decode()
+def _with_programs() -> int:
+    """The kernel's number of this process's group while it leads one, else of the process alone."""
+    return -os.getpid() if os.getpgrp() == os.getpid() else os.getpid()

@@ -7,42 +7,41 @@ process from seeing that the worker is gone, and that it shall stop.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd import fork_guard
+from flowherd import fork_guard, logs
 from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.execution import lifespan
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.environment import RunEnvironment, ShutdownSignal
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.execution.profiles import WholeProcess
 from flowherd.exit_codes import Exit
 from flowherd.isolates.inside.cancel_signal import CancelSignal
-from flowherd.isolates.inside.command_reader import CommandReader, Job, die_with
-from flowherd.isolates.inside.connection import UpwardHandler, WorkerConnection
+from flowherd.isolates.inside.connection import WorkerConnection, die_with
 from flowherd.isolates.inside.engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
 from flowherd.isolates.isolate_protocol import (
     MAX_USAGE_BYTES,
+    Begin,
     Ended,
-    Failure,
     LeftBehind,
     NotOpened,
     Opened,
-    Raised,
 )
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.loops import new_loop
 from flowherd.model import Completed, Failed, Result
+from flowherd.sdk.redaction import masking, secrets_of_process
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage import bounded
 from flowherd.telemetry.start import begin_tracing, end_tracing
@@ -53,10 +52,8 @@ if TYPE_CHECKING:
     from flowherd.execution.environment import Tracing
     from flowherd.execution.loading import LoadedApp
     from flowherd.ledger import Ledger
-    from flowherd.model import Outcome
     from flowherd.sdk.definition import ActivityDefinition
     from flowherd.sdk.registry import Registry
-    from flowherd.sdk.run_state import CancelReason
     from flowherd.settings.worker_config import WorkerConfig
 
 SECRET_VARIABLES = ("KRUXIAFLOW_CLIENT_SECRET", "KRUXIAFLOW_CLIENT_SECRET_FILE")  # faults.md S9
@@ -96,19 +93,13 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
 
     """
     die_with(lifeline_fd)
-    _take_places(stdout_fd, stderr_fd)
-    os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
-    os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
-    for name in SECRET_VARIABLES:
-        os.environ.pop(name, None)
-    for fd in (channel_fd, lifeline_fd):
+    _settle_in(setup, stdout_fd, stderr_fd)
+    for fd in (channel_fd, lifeline_fd, stdout_fd, stderr_fd):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
     cancel_signal = CancelSignal()
-    connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal)
-    logging.getLogger().handlers[:] = [UpwardHandler(connection)]
     loop = new_loop(setup.config.loop)()
-    commands = CommandReader(connection, cancel_signal, loop)
-    commands.start()
+    connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal, loop)
+    connection.start()
     try:
         app = setup.loaded or load_app(setup.app, setup.app_dir)
         worker_type = choose_worker_type(app, setup.worker_type)
@@ -123,9 +114,10 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
         return _refuse(connection, f"{type(error).__name__}: {error}", traceback.format_exc())
     engine = IsolateEngine(setup.config, setup.ledger, connection)
-    environment = _environment(setup, engine, commands, span.state, tracing)
-    output = (stdout_fd, stderr_fd)
-    activity_loop = ActivityLoop(registry, commands, engine, environment, output)
+    environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
+    activity_loop = ActivityLoop(
+        registry, connection, cancel_signal, loop, engine, environment, (stdout_fd, stderr_fd)
+    )
     connection.send(Opened())
     activity_loop.run()
     engine.close()
@@ -135,14 +127,13 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
 
 
 def _environment(
-    setup: IsolateSetup, engine: IsolateEngine, commands: CommandReader, state: Any, tracing: Tracing | None
+    setup: IsolateSetup, engine: IsolateEngine, shutdown: ShutdownSignal, state: Any, tracing: Tracing | None
 ) -> RunEnvironment:
-    secret = setup.config.client_secret
     return RunEnvironment(
         process_index=setup.index,
         state=state,
-        shutdown=commands.shutdown,
-        secrets=(secret.get_secret_value(),) if secret else (),
+        shutdown=shutdown,
+        secrets=_secrets(setup.config),
         secret_names=setup.config.secret_names,
         stock_files=engine.stock_files,
         files=engine.files,
@@ -151,11 +142,26 @@ def _environment(
     )
 
 
-def _take_places(stdout_fd: int, stderr_fd: int) -> None:
-    for fd, place in ((stdout_fd, 1), (stderr_fd, 2)):
+def _secrets(config: WorkerConfig) -> tuple[str, ...]:
+    return (config.client_secret.get_secret_value(),) if config.client_secret else ()
+
+
+def _name(index: int, ids: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Each line of the log is about a worker, and about an activity while one is here."""
+    logs.name_process(process=index, isolate=os.getpid(), **ids)
+
+
+def _settle_in(setup: IsolateSetup, stdout_fd: int, stderr_fd: int) -> None:
+    """Its log goes where its worker's does; what is printed, to its worker."""
+    _name(setup.index)
+    secrets = (*_secrets(setup.config), *secrets_of_process(setup.config.secret_names))
+    logs.move_to(os.dup(2), masking(secrets))
+    os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
+    os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
+    for name in SECRET_VARIABLES:
+        os.environ.pop(name, None)
+    for fd, place, stream in ((stdout_fd, 1, sys.stdout), (stderr_fd, 2, sys.stderr)):
         os.dup2(fd, place)
-        os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
-    for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)  # a kill must not cost the last lines
 
@@ -174,7 +180,9 @@ class ActivityLoop:
 
     Args:
         registry: the handlers.
-        commands: where activities come from.
+        connection: where activities come from.
+        cancel_signal: ends the handler at work.
+        loop: runs them; does not run here.
         engine: what handlers have of it.
         environment: what they see of the process.
         output: the pipes behind stdout and stderr.
@@ -184,29 +192,32 @@ class ActivityLoop:
     def __init__(
         self,
         registry: Registry,
-        commands: CommandReader,
+        connection: WorkerConnection,
+        cancel_signal: CancelSignal,
+        loop: asyncio.AbstractEventLoop,
         engine: IsolateEngine,
         environment: RunEnvironment,
         output: tuple[int, int],
     ) -> None:
         self._registry = registry
-        self._commands = commands
-        self._connection = commands.connection
-        self._cancel_signal = commands.cancel_signal
-        self._loop = commands.loop
+        self._connection = connection
+        self._cancel_signal = cancel_signal
+        self._loop = loop
         self._engine = engine
         self._environment = environment
         self._output = output
-        self._leftovers = Leftovers(commands.loop, lambda: engine.files.loop.thread)
+        self._leftovers = Leftovers(loop, lambda: engine.files.loop.thread)
 
     def run(self) -> None:
         """Returns when there are no more activities."""
-        while (job := self._loop.run_until_complete(self._commands.next_job())) is not None:
-            own, trace = WholeProcess(), RaisedTrace(job.begin.trace)
-            outcome = self._outcome_of(job, trace)
-            ended, output = _ended(outcome, own.taken(), trace.what)
+        while (job := self._loop.run_until_complete(self._connection.next_job())) is not None:
+            begin, parameters = job
+            own = WholeProcess()
+            outcome = self._outcome_of(begin, parameters)
+            ended, output = _ended(outcome, own.taken())
             self._connection.send(ended, output)
-            self._end_output(job.begin.mark)
+            self._end_output(begin.mark)
+            _name(self._environment.process_index)
             if self._environment.tracing is not None:
                 self._environment.tracing.flush()  # a kill must not cost the spans of what has ended
 
@@ -217,30 +228,28 @@ class ActivityLoop:
             with suppress(OSError):  # the worker has gone: before that, it may have sent `Leave`
                 self._connection.send(LeftBehind(_sendable(reason)))
 
-    def _outcome_of(self, job: Job, trace: RaisedTrace) -> Completed | Failed:
+    def _outcome_of(self, begin: Begin, parameters: bytearray) -> Completed | Failed:
         """Never raises, whatever the handler does."""
-        activity, definition = job.begin.activity, self._registry.lookup(job.begin.activity.name)
+        activity, definition = begin.activity, self._registry.lookup(begin.activity.name)
         if definition is None:
             known = ", ".join(self._registry.names())
             return Failed("UNKNOWN_ACTIVITY", f"the isolate's app knows: {known}", retryable=True)
         try:
-            activity = msgspec.structs.replace(activity, parameters=msgspec.json.decode(job.parameters))
+            activity = msgspec.structs.replace(activity, parameters=msgspec.json.decode(parameters))
         except (msgspec.DecodeError, RecursionError) as error:
             reason = f"its JSON cannot be read ({type(error).__name__})"
             return Failed("INVALID_ACTIVITY", reason, retryable=False)
-        keeper = self._engine.begin(job.begin)
+        keeper = self._engine.begin(begin)
         state = RunState(activity, self._environment, keeper)
-        state.limit_s = job.begin.limit_s
-        if job.begin.trace:
-            state.trace = trace
-        self._commands.open(state)
+        state.limit_s = begin.limit_s
+        state.trace = begin.trace or None
+        _name(self._environment.process_index, state.ids)
         try:
-            with self._continuing(job.begin.trace):
+            with self._continuing(begin.trace):
                 outcome = self._invoke(definition, state)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
             outcome = failure_of(exc, state)
         self._leftovers.stop_timers()
-        self._commands.close()
         state.note_end()
         if keeper is not None:
             keeper.end()
@@ -262,37 +271,9 @@ class ActivityLoop:
             return invoke_sync(definition, state)
 
 
-class RaisedTrace:
-    """`flowherd.execution.environment.Trace` in an isolate: keeps what was raised for the worker, whose span it is."""
-
-    def __init__(self, carrier: Mapping[str, str]) -> None:
-        self._carrier = carrier
-        self.what: Raised | None = None
-
-    def carrier(self) -> Mapping[str, str]:
-        """See `Trace.carrier`."""
-        return self._carrier
-
-    def raised(self, kind: str, message: str, report: str) -> None:
-        """See `Trace.raised`."""
-        self.what = Raised(_sendable(kind), _sendable(message), _sendable(report))
-
-    def told_to_stop(self, reason: CancelReason) -> None:
-        """The worker knows."""
-
-    def settled(self, outcome: Outcome) -> None:
-        """The worker decides."""
-
-    def ended(self) -> None:
-        """The worker hears of it."""
-
-
-def _ended(
-    outcome: Completed | Failed, taken: tuple[float, float, int], raised: Raised | None
-) -> tuple[Ended, bytes | None]:
+def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes | None]:
     """The message that says how it ended, and the output."""
     cost_usd, usage = bounded(outcome.cost_usd, outcome.usage, MAX_USAGE_BYTES)
     if isinstance(outcome, Completed):
-        return Ended(None, cost_usd, usage, *taken, raised), outcome.output
-    failure = Failure(outcome.code, outcome.message, outcome.retryable)
-    return Ended(failure, cost_usd, usage, *taken, raised), None
+        return Ended(None, cost_usd, usage, *taken), outcome.output
+    return Ended(replace(outcome, cost_usd=None, usage=()), cost_usd, usage, *taken), None
