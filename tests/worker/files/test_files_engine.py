@@ -245,16 +245,18 @@ async def dripping(*downloads: tuple[int, int], every_s: float = 0.05):
 
     async def serve(reader, writer):
         connections.append(writer)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):  # the client gave up
-            while True:
-                await reader.readuntil(b"\r\n\r\n")
-                drops, size = waiting.pop(0)
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (drops * size))
-                for _ in range(drops):
-                    await asyncio.sleep(every_s)
-                    writer.write(b"x" * size)
-                    await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):  # the client gave up
+                while True:
+                    await reader.readuntil(b"\r\n\r\n")
+                    drops, size = waiting.pop(0)
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (drops * size))
+                    for _ in range(drops):
+                        await asyncio.sleep(every_s)
+                        writer.write(b"x" * size)
+                        await writer.drain()
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:

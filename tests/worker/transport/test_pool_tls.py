@@ -127,8 +127,6 @@ async def test_a_handshake_that_never_ends_meets_the_deadline() -> None:
     server.close()
 
 
-# asyncio of Python 3.11 does not close the transport below a TLS connection that the server has aborted
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("how", ["reset_after", "close_after"])
 @pytest.mark.parametrize("n", [0, 10, 60])
 async def test_a_reply_cut_under_tls_is_an_outage(how: str, n: int) -> None:
