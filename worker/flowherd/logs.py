@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
+from flowherd.attempt_ids import HANDLERS, working_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
 
@@ -57,6 +59,30 @@ def _shorten(line: bytes) -> bytes:
 def _name_the_process(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Names the process in every line that does not speak of another one; a worker that is a thread, itself."""
     return {**_process_label, **_thread_label.get(), **event}
+
+
+def _name_the_activity(logger: Any, _: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Names the activity in every line of its handler, and puts the ids of any line about one where eyes find them."""
+    if "activity_id" not in event:
+        attempt = working_for.get()
+        if attempt is None or _is_ours(logger, event):
+            return event
+        event = {**attempt.fields(), **event}
+    if "activity_name" in event:
+        event = {"name": event.pop("activity_name"), **event}
+    for name in _IDS:
+        if name in event:
+            event[name] = event.pop(name)
+    return event
+
+
+_IDS = ("seen", "workflow_id", "activity_id", "activity_key")
+
+
+def _is_ours(logger: Any, event: Mapping[str, Any]) -> bool:
+    """A line of flowherd's own: it names the activity itself where it speaks of one."""
+    name = str(getattr(event.get("_record", logger), "name", ""))
+    return name.partition(".")[0] == "flowherd" and name != HANDLERS
 
 
 def _familiar_order(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -144,7 +170,10 @@ def rendering(style: Literal["text", "json"]) -> list[Any]:
     if style == "json":
         last: list[Any] = [_familiar_order, structlog.processors.JSONRenderer(default=repr)]
     else:
-        last = [_one_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)]
+        last = [
+            _one_line,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28, sort_keys=False),
+        ]
     return [structlog.processors.format_exc_info, _without_secrets, *last]
 
 
@@ -155,6 +184,7 @@ def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> 
         _name_the_process,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        _name_the_activity,
         _stamp(style),
     ]
     structlog.configure(
