@@ -87,7 +87,7 @@ class FakeRecords:
     def begun_at(self, name: str) -> float:
         return 100.0 if name == "limited" else 0.0
 
-    def count(self, name: str, ending: Ending) -> None:
+    def closed(self, attempt: Attempt, ending: Ending) -> None:
         self.endings += isinstance(ending, Ending)
 
 

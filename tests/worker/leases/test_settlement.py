@@ -15,6 +15,7 @@ from flowherd.errors import EngineUnavailable, ForeignReply
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Host, Ledger, Life, ProcessTotal, RecordWriter, Segment
 from flowherd.ledger.activity_counts import OTHER, Ended
+from flowherd.ledger.attempt_history import End, decoded
 from flowherd.ledger.layout import TAKEN
 from flowherd.model import Completed
 from flowherd.settings.worker_config import WorkerConfig
@@ -80,6 +81,45 @@ async def test_each_record_is_settled_by_its_state() -> None:
     assert dead.ledger.get(Host.SETTLED) == 4
     counts = dead.ledger.activity_counts()[OTHER]
     assert (counts[Ended.COMPLETED], counts[Ended.CRASHED]) == (1, 3)
+
+
+@virtual_time
+async def test_the_last_happenings_of_a_dead_process_are_in_the_history_of_the_host() -> None:
+    """With the words that the engine was told; another keeper finds them there."""
+    dead = DeadWorker("claimed", "running", "kept")
+    index, sequence = dead.writer.claim(
+        "ended", "w-1", "resize", now=now(), lease_s=60.0, workflow_id="flow-1"
+    )
+    dead.writer.clear(index)
+    dead.writer.remember(index, sequence, 1.0, 2.0, 3.0, End.COMPLETED, None)
+    dead.end()
+    await asyncio.sleep(1.0)
+    dead.running.cancel()
+    dead.start_keeper()
+    await asyncio.sleep(1.0)
+    attempts = {one.activity_id: one for one in decoded(dead.ledger.history.attempts.entries())}
+    assert {name: one.end for name, one in attempts.items()} == {
+        "ended": End.COMPLETED,
+        "claimed": End.SETTLED,
+        "running": End.SETTLED,
+        "kept": End.DELIVERED,
+    }
+    assert attempts["running"].begun_at > 0
+    failures = {one.activity_id: one for one in decoded(dead.ledger.history.failures.entries())}
+    assert set(failures) == {"claimed", "running"}
+    assert failures["running"].code == "WORKER_CRASHED"
+    assert "was killed by SIGKILL" in failures["running"].message
+    assert failures["running"].is_retryable
+
+
+@virtual_time
+async def test_an_answer_that_says_it_was_settled_before_is_in_the_history_too() -> None:
+    dead = DeadWorker("running")
+    dead.engine.script("fail", Answer(Verdict.GONE, "already completed"))
+    dead.end()
+    await asyncio.sleep(1.0)
+    (failure,) = decoded(dead.ledger.history.failures.entries())
+    assert failure.message.endswith("(had been settled before)")
 
 
 @virtual_time

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowherd.leases.poll_hold import Confirmations
-    from flowherd.model import Usage
+    from flowherd.model import Failed, Usage
 
 PLACES = 16  # calls under way, and so connections
 _TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless
@@ -108,7 +108,8 @@ class Settlement:
         if segment.standing(record.index, record.sequence) is Standing.SETTLED:
             return  # by a keeper that has died in the midst of it
         try:
-            done = await self._until_told(segment, record, beside)
+            ended_at = self._clock()
+            done, failure = await self._until_told(segment, record, beside)
         except EngineError as error:
             reason = str(error)  # one line: a traceback would say no more
             log.error("settlement_given_up", activity_id=record.activity_id, reason=reason)
@@ -122,6 +123,9 @@ class Settlement:
         if segment.life is Life.ENDED:  # else its worker counts it
             how = Ended.COMPLETED if done is Settled.COMPLETED else Ended.CRASHED
             segment.work.counts.ended(segment.work.entry_of(record.name), how)
+        if failure is not None and done not in {Settled.REQUEUED, Settled.POISON}:
+            failure = replace(failure, message=f"{failure.message} ({done})")
+        remember(self._ledger, segment, record, ended_at, self._clock(), failure)
         cost_usd, usage = spent_of(segment, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}
         log.warning(
@@ -134,7 +138,9 @@ class Settlement:
             **spent,
         )
 
-    async def _until_told(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Settled:
+    async def _until_told(
+        self, segment: Segment, record: Record, beside: Sequence[Record]
+    ) -> tuple[Settled, Failed | None]:
         """Tries through outages; raises the last EngineError when it has been tried for long enough."""
         give_up_at = self._clock() + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
         failures = 0
@@ -153,19 +159,21 @@ class Settlement:
                     log.warning("settlement_delayed", activity_id=record.activity_id, reason=str(error))
                 await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
 
-    async def _tell(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Settled:
-        """Tells the engine once."""
+    async def _tell(
+        self, segment: Segment, record: Record, beside: Sequence[Record]
+    ) -> tuple[Settled, Failed | None]:
+        """Tells the engine once; the failure that it was told, if it was one."""
         kept = segment.journal(record.index) if record.claim is Claim.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
             if answer.verdict is not Verdict.REFUSED:
-                return _settled(answer, Settled.COMPLETED)
+                return _settled(answer, Settled.COMPLETED), None
         cost_usd, usage = spent_of(segment, record)
         failure = self._poison.charged(segment, record, beside)
         failure = replace(failure, cost_usd=cost_usd, usage=usage)
         body = self._engine.encode_failure(record.worker_id, failure)
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
-        return _settled(answer, Settled.REQUEUED if failure.retryable else Settled.POISON)
+        return _settled(answer, Settled.REQUEUED if failure.retryable else Settled.POISON), failure
 
 
 def name_of_segment(segment: Segment) -> dict[str, int]:
@@ -188,3 +196,12 @@ def spent_of(segment: Segment, record: Record) -> tuple[str | None, tuple[Usage,
     """Cost and usage that the attempt had recorded before its process ended."""
     sums = segment.usage(record.usage_page, record.usage_sequence).read()
     return (None, ()) if sums is None else unpack(sums)
+
+
+def remember(
+    ledger: Ledger, segment: Segment, record: Record, ended_at: float, now: float, failure: Failed | None
+) -> None:
+    """Adds an attempt to the host's history for which the keeper has spoken; None where it delivered the result."""
+    beat_at = segment.last_ok(record.index, record.sequence)
+    times = (record.started_at, ended_at, now, beat_at)
+    ledger.history.add(record, times, segment.get(Cell.PROCESS), failure)

@@ -14,7 +14,8 @@ from flowherd.ledger.layout import (
     Standing,
 )
 from flowherd.ledger.ledger import Ledger
-from flowherd.ledger.segment import JOURNAL_BYTES, RECORD_BYTES, Record, Segment
+from flowherd.ledger.record import RECORD_BYTES, Record
+from flowherd.ledger.segment import JOURNAL_BYTES, Segment
 from flowherd.ledger.writer import RecordWriter, records_needed
 
 __all__ = [

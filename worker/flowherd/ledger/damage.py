@@ -6,7 +6,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from flowherd.ledger.layout import Cell, Clock, is_record_byte
-from flowherd.ledger.segment import RECORD_BYTES
+from flowherd.ledger.record import RECORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,6 +27,8 @@ from flowherd.ledger import seen_counts
 from flowherd.ledger.activity_counts import summed
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import Work, WorkTable
+from flowherd.ledger.attempt_history import HOST_BYTES as HISTORY_BYTES
+from flowherd.ledger.attempt_history import AttemptHistory
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_bytes
 from flowherd.ledger.damage import PLAUSIBLE
@@ -39,11 +41,15 @@ from flowherd.ledger.layout import (
     Standing,
 )
 from flowherd.ledger.seen_counts import SeenCounts
-from flowherd.ledger.segment import Layout, Record, Segment, pages
+from flowherd.ledger.segment import Layout, Segment, pages
 from flowherd.ledger.segments import Segments
+from flowherd.ledger.trend import AREA_BYTES as TREND_BYTES
+from flowherd.ledger.trend import Trend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from flowherd.ledger.record import Record
 
 T = TypeVar("T")
 
@@ -80,7 +86,9 @@ class Ledger:
         suspects = totals + pages(8 * processes * _WIDTH)
         suspects_bytes = area_bytes(max(records, FEWEST_ENTRIES))
         work = suspects + pages(suspects_bytes)
-        seen = work + pages(WORK_BYTES)
+        history = work + pages(WORK_BYTES)
+        trend = history + pages(HISTORY_BYTES)
+        seen = trend + pages(TREND_BYTES)
         seen_bytes = seen_counts.area_bytes(segments + 1)
         first = seen + pages(seen_bytes)
         self._map = mmap.mmap(
@@ -94,6 +102,8 @@ class Ledger:
         self.crash_history = CrashHistory(memoryview(self._map)[suspects : suspects + suspects_bytes])
         self.seen = SeenCounts(memoryview(self._map)[seen : seen + seen_bytes])
         self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
+        self.history = AttemptHistory.of_host(self._map, history)
+        self.trend = Trend(self._map, trend)
         self.processes = processes
         self.segments = Segments(self._map, first, layout, segments)
 
@@ -164,6 +174,27 @@ class Ledger:
             for name, numbers in table.read_counts().items():
                 counts[name] = summed((counts[name], numbers)) if name in counts else numbers
         return counts
+
+    def remember(self, now: float) -> None:
+        """Moves what workers have written of ended attempts to the host's history, and counts; the keeper alone may."""
+        for segment in self.segments:
+            self.history.take_from(segment.history)
+        self.trend.note(now, self._counted)
+
+    def ended_attempts(self) -> tuple[list[bytes], list[bytes]]:
+        """The entries of attempts and of failures, also those that the keeper has not moved yet.
+
+        Who moves them meanwhile may show one twice.
+        """
+        own = [segment.history for segment in self.segments]
+        return (
+            self.history.attempts.entries() + [one for its in own for one in its.attempts.waiting()],
+            self.history.failures.entries() + [one for its in own for one in its.failures.waiting()],
+        )
+
+    def _counted(self) -> tuple[int, ...]:
+        tables = (self._ended_work, *(segment.work for segment in self.segments if _counts(segment)))
+        return summed(numbers for table in tables for numbers in table.read_counts().values())
 
     def process_of(self, segment: Segment) -> tuple[Segment, ...]:
         """The segments of one process: a worker's own, or those of all threads beside which it works."""

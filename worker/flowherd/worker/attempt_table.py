@@ -301,7 +301,7 @@ class AttemptTable:
             del self._owed[attempt.id]
         self.backlog.closed(attempt)
         self._records.follow(attempt)
-        self._records.count(attempt.activity.name, ending)
+        self._records.closed(attempt, ending)
 
     def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
         attempt.report(outcome)

@@ -49,7 +49,7 @@ class _NoRecords:
     def rebind(self, attempt: Attempt, worker_id: str, *, now: float) -> None:
         """No engine hands anything out again."""
 
-    def count(self, name: str, ending: Ending) -> None:
+    def closed(self, attempt: Attempt, ending: Ending) -> None:
         """Nobody asks."""
 
     def keeper_of(self, attempt: Attempt) -> None:

@@ -14,9 +14,10 @@ from flowherd.ledger.activity_counts import Ended, Took
 from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Claim
 from flowherd.ledger.seen_counts import SeenRow
 from flowherd.ledger.usage import SUMS_BYTES
-from flowherd.model import Completed, Died
+from flowherd.model import Completed, Died, Failed
 from flowherd.worker.activity_log import say
 from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING, STOPPING
+from flowherd.worker.attempt_table_types import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from flowherd.ledger.usage import UsagePage
     from flowherd.model import Activity
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.attempt_table_types import Ending
 
 _CLAIMED, _REPORTS = Cell.CLAIMED, int(Claim.REPORTING)
 _TOLD = frozenset({REPORTING, OVERRUN})
 _AT_WORK = frozenset({RUNNING, STOPPING})
+_FAILED = Ending.FAILED
 MOST_NAMES = 1_000
 _COUNTERS = (
     (Cell.COMPLETED, Ended.COMPLETED),
@@ -91,7 +92,13 @@ class LedgerRecords:
     def claim(self, activity: Activity, *, now: float, lease_s: float) -> tuple[int, int]:
         """See `Records.claim`. The lease may be as old as the request for it: the reply may have been slow."""
         place = self._writer.claim(
-            activity.activity_id, activity.worker_id, activity.name, now=now, lease_s=lease_s
+            activity.activity_id,
+            activity.worker_id,
+            activity.name,
+            now=now,
+            lease_s=lease_s,
+            workflow_id=activity.workflow_id,
+            key=activity.key,
         )
         self._writer.segment.add(_CLAIMED)
         return place
@@ -113,8 +120,8 @@ class LedgerRecords:
     def _note_decided(self, attempt: Attempt, pair: int, index: int) -> None:
         writer = self._writer
         if attempt.is_decided and writer.segment.states[index] & PAIR in _AT_WORK:
-            ran_s = self._clock() - attempt.begun_at
-            self._counts.took(self._entries[attempt.activity.name], _RUN, ran_s)
+            attempt.ended_at = now = self._clock()
+            self._counts.took(self._entries[attempt.activity.name], _RUN, now - attempt.begun_at)
         if pair in _TOLD and writer.segment.states[index] & 3 != _REPORTS:
             attempt.kept = self._kept_of(attempt)
             writer.reporting(index, attempt.kept, TAKEN | (ISOLATED if attempt.is_isolated else 0) | pair)
@@ -137,8 +144,24 @@ class LedgerRecords:
         attempt.who.seen += attempt.who.seen > 0
         say(logging.WARNING, "activity_claimed_again", attempt.ids, state=state)
 
+    def closed(self, attempt: Attempt, ending: Ending) -> None:
+        """See `Records.closed`. The keeper itself remembers what it has settled."""
+        self.count(attempt.activity.name, ending)
+        outcome = attempt.outcome
+        if not isinstance(outcome, Died):
+            failure = outcome if ending == _FAILED and isinstance(outcome, Failed) else None
+            self._writer.remember(
+                attempt.index,
+                attempt.sequence,
+                attempt.begun_at,
+                attempt.ended_at,
+                self._clock(),
+                ending,
+                failure,
+            )
+
     def count(self, name: str, ending: Ending) -> None:
-        """See `Records.count`."""
+        """Counts the end of a claim of an activity of that name."""
         cell, how = _COUNTERS[ending]
         self._writer.segment.add(cell)
         self._counts.ended(self._entries[name], how)
