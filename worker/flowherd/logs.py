@@ -69,7 +69,8 @@ def _name_the_activity(logger: Any, _: str, event: MutableMapping[str, Any]) -> 
             return event
         event = {**attempt.fields(), **event}
     if "activity_name" in event:
-        event = {"name": event.pop("activity_name"), **event}
+        event["name"] = event.pop("activity_name")
+    event = {**{name: event[name] for name in ("process", "name") if name in event}, **event}
     for name in _IDS:
         if name in event:
             event[name] = event.pop(name)

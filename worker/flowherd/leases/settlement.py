@@ -54,7 +54,7 @@ class _Told:
 
 
 def _say(told: _Told, fields: Mapping[str, Any]) -> None:
-    """One line: a failure like those of living processes, or why it is none."""
+    """Logs a line: a failure like those of living processes, or why it is none."""
     failure = told.failure
     if failure is None or told.done is not Settled.FAILED:
         log.warning("activity_settled", outcome=str(told.done), **fields)
