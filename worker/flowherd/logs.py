@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import structlog
 
 from flowherd.attempt_ids import HANDLERS, working_for
+from flowherd.texts import cut_middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
 
+_SHORTEST_TEXT = 64  # that is cut
 MAX_LINE_BYTES = 4096  # what a pipe takes in one piece, so that processes never interleave
 
 
@@ -47,12 +49,25 @@ class LineHandler(logging.Handler):
 
 
 def _shorten(line: bytes) -> bytes:
-    """Keeps JSON lines JSON: an over-long record becomes a record that holds its beginning."""
-    head = line[: MAX_LINE_BYTES // 2].decode(errors="ignore")
+    """Cuts an over-long record in the middle of its longest texts, so that JSON stays JSON and its ids are kept."""
     if not line.startswith(b"{"):
-        return line[: MAX_LINE_BYTES - 20].decode(errors="ignore").encode() + b" ... (cut)"
+        half = MAX_LINE_BYTES // 2 - 10
+        head, tail = (part.decode(errors="ignore") for part in (line[:half], line[-half:]))
+        return f"{head} … {tail}".encode()
     import msgspec  # noqa: PLC0415 - only for lines that are too long
 
+    record = msgspec.json.decode(line)
+    texts = [name for name, value in record.items() if isinstance(value, str)]
+    short = line
+    while texts and len(short) >= MAX_LINE_BYTES:
+        longest = max(texts, key=lambda name: len(record[name]))
+        if len(record[longest]) < _SHORTEST_TEXT:
+            break
+        record[longest] = cut_middle(record[longest], len(record[longest]) * 2 // 3)
+        short = msgspec.json.encode(record)
+    if len(short) < MAX_LINE_BYTES:
+        return short
+    head = line[: MAX_LINE_BYTES // 2].decode(errors="ignore")
     return msgspec.json.encode({"event": "line_too_long", "bytes": len(line), "begins": head[:1500]})
 
 

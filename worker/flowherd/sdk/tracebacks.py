@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from flowherd import user_code
+from flowherd.texts import cut_middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -179,14 +180,6 @@ def _shown(stack: list[Frame], most: int, hide: Callable[[str], str]) -> str:
 def _lines_of(stack: list[Frame], hide: Callable[[str], str]) -> str:
     lines = traceback.StackSummary.extract(iter(stack)).format()
     return hide("".join(lines)).translate(_SURROGATES_AND_NUL)
-
-
-def cut_middle(text: str, most: int) -> str:
-    """The text, or its beginning and its end."""
-    if len(text) <= most:
-        return text
-    head = (most - 5) // 2
-    return f"{text[:head]} … {text[head + 3 - most :]}"
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
