@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -203,4 +204,8 @@ def test_one_process_without_a_supervisor_says_the_same(engine: Engine, tmp_path
         finally:
             program.terminate()
             program.wait(20)
-    assert log.read_text().count(workflow) == 4
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    about_it = [line for line in lines if line.get("workflow_id") == workflow]
+    assert [line["event"] for line in about_it] == ["said", "said", "activity_stdout", "activity_completed"]
+    for line in about_it:
+        ids_of(line, "thread", workflow)

@@ -83,7 +83,10 @@ class ChildExited:
 
 @dataclass(frozen=True, slots=True)
 class LimitOverdue:
-    """An activity has run past its limit and the grace: its loop is blocked, or it would have been reported."""
+    """An activity has run past its limit and the grace: its loop is blocked, or it would have been reported.
+
+    `seen` is how often the host has been given it.
+    """
 
     index: int
     incarnation: int
@@ -91,6 +94,9 @@ class LimitOverdue:
     name: str
     activity_id: str
     limit_s: float
+    workflow_id: str = ""
+    key: str = ""
+    seen: int = 1
 
 
 @dataclass(frozen=True, slots=True)

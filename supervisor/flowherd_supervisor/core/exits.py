@@ -101,9 +101,12 @@ def _hangs(transition: Transition, process: ProcessState, event: events.LimitOve
         Level.ERROR,
         process=process.number,
         pid=process.pid,
-        activity_id=event.activity_id,
         name=event.name,
         limit_s=event.limit_s,
+        seen=event.seen,
+        workflow_id=event.workflow_id,
+        activity_id=event.activity_id,
+        activity_key=event.key,
     )
     transition.put(
         replace(

@@ -41,6 +41,8 @@ class PastLimit:
     late_s: float
     seen_s: float
     is_on_loop: bool = False
+    workflow_id: str = ""
+    key: str = ""
 
 
 def guilty_of_hang(past_limit: Iterable[PastLimit], grace_s: float) -> PastLimit | None:

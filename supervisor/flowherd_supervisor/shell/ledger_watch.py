@@ -103,9 +103,7 @@ class LedgerWatch:
                 segment.put(Cell.RESIDENT_BYTES, size or segment.get(Cell.RESIDENT_BYTES))
                 past_limit = self._past_limit(segment, records, (now, awake_s))
                 if one := guilty_of_hang(past_limit, state.plan.cancel_grace_s):
-                    yield events.LimitOverdue(
-                        *_names(handle), one.sequence, one.name, one.activity_id, one.limit_s
-                    )
+                    yield self._overdue(handle, one)
             chance = random.Random(str(_names(handle))).random()
             for reason in used_up(self._wear(handle), state.plan, chance):
                 yield events.WorkerUsedUp(*_names(handle), reason)
@@ -114,6 +112,18 @@ class LedgerWatch:
         self.judges = shortest_lease_s < inf
         if self.judges:
             yield from self._keeper_late(state, shortest_lease_s, (now, awake_s))
+
+    def _overdue(self, handle: Handle, one: PastLimit) -> events.LimitOverdue:
+        return events.LimitOverdue(
+            *_names(handle),
+            one.sequence,
+            one.name,
+            one.activity_id,
+            one.limit_s,
+            workflow_id=one.workflow_id,
+            key=one.key,
+            seen=1 + self.ledger.seen.earlier(one.activity_id),
+        )
 
     def _keeper_late(
         self, state: Brain, shortest_lease_s: float, times: tuple[float, float]
@@ -151,6 +161,8 @@ class LedgerWatch:
                     late_s=late_s,
                     seen_s=self._witness.lasts_s((segment.number, record.sequence), awake_s),
                     is_on_loop=record.index == on_loop,
+                    workflow_id=record.workflow_id,
+                    key=record.key,
                 )
 
     def _wear(self, handle: Handle) -> Wear:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
+from flowherd import logs
 from flowherd.background import start_thread
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.execution.loading import choose_worker_type, load_app
@@ -48,6 +49,7 @@ def run(app_name: str, app_dir: str, settings: Settings) -> int:
         AppImportError: the app raised.
 
     """
+    logs.name_process(process=0)
     _, concurrency = choose_sizes(1, settings.concurrency, 1)
     config = settings.worker_config(concurrency)
     os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
