@@ -38,7 +38,7 @@ def test_a_loop_that_hangs_beyond_its_limit_is_ended_and_the_guilty_named(
     assert "its limit of 1 s" in _error(engine, guilty)
     assert "because activity 'hangs' blocked it" in _error(engine, neighbour)
     [hung] = host.log("process_hangs")
-    assert hung["name"] == "hangs"
+    assert (hung["name"], hung["workflow_id"], hung["seen"]) == ("hangs", guilty, 1)
     [stacks] = host.wait_for_log("stacks_of_dead_process")
     assert any("sample_app.py" in line and "hangs" in line for line in stacks["stacks"])
     host.wait_for_log("process_ready", 3)

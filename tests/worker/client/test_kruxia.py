@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 
@@ -102,6 +104,27 @@ async def test_replies_that_are_verdicts(
 async def test_warnings_of_a_completion_are_passed_on(server: ScriptedEngine, client: KruxiaEngine) -> None:
     server.script("complete", Play(200, {"acknowledged": True, "warnings": ["unknown model", "another"]}))
     assert await complete(client) == Answer(Verdict.ACCEPTED, "unknown model; another")
+
+
+@pytest.mark.parametrize(
+    ("body", "will_retry"),
+    [
+        ({"acknowledged": True, "will_retry": True}, True),
+        ({"acknowledged": True, "will_retry": False}, False),
+        ({"acknowledged": True}, True),
+        ({"acknowledged": True, "will_retry": "no"}, True),
+        (b'{"acknowledged": true,', True),
+    ],
+)
+async def test_the_receipt_of_a_failure_says_whether_there_is_another_attempt(
+    server: ScriptedEngine,
+    client: KruxiaEngine,
+    body: Any,
+    will_retry: bool,  # noqa: FBT001
+) -> None:
+    """protocol.md §7: the engine alone counts attempts."""
+    server.script("fail", Play(200, body))
+    assert await fail(client) == Answer(Verdict.ACCEPTED, will_retry=will_retry)
 
 
 @pytest.mark.parametrize("verb", VERBS)

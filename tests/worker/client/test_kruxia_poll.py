@@ -185,6 +185,10 @@ def test_an_item_with_wrong_types_can_be_failed_and_the_others_run(bad: dict[str
     (item,) = batch.undecodable
     assert (item.activity_id, item.worker_id) == ("bad-1", "w-1")
     assert next(iter(bad)) in item.reason
+    names = an_item(activity_id="bad-1", **bad)
+    known = (names["workflow_id"], names["activity_key"], names["activity_name"])
+    shown = tuple(name if isinstance(name, str) else "" for name in known)
+    assert (item.workflow_id, item.key, item.name) == shown, "for the log: as much as can be read"
 
 
 @pytest.mark.parametrize(

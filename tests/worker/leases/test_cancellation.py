@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 from worker_kit import claim, open_segment
 
 from flowherd.client.protocol import Answer, Verdict
@@ -40,7 +41,11 @@ class Host:
 async def test_the_engine_is_told_and_then_the_worker(*, requeue: bool, said: str) -> None:
     """In this order: a worker that stops first would leave the lease to lapse."""
     host = Host()
-    assert (await host.cancel(requeue=requeue)).startswith(said)
+    with capture_logs() as logs:
+        assert (await host.cancel(requeue=requeue)).startswith(said)
+    [line] = [line for line in logs if line["event"] == "activity_cancelled"]
+    names = {"name", "workflow_id", "activity_key", "process", "seen"}
+    assert (line["activity_id"], line["requeued"], names - line.keys()) == ("a-1", requeue, set())
     [call] = host.engine.of("fail")
     error = call.body["error"]
     assert (call.activity_id, error["code"], error["retryable"]) == ("a-1", "CANCELLED", requeue)

@@ -126,6 +126,8 @@ async def test_a_lost_lease_is_judged_rung_counted_and_said_once(verdict: Verdic
     assert host.ledger.get(Host.LEASES_LOST) == 1
     assert host.beats == ["a-1"]
     assert [entry["event"] for entry in logs] == ["lease_lost"]
+    names = {"name", "workflow_id", "activity_key", "process"}
+    assert (logs[0]["activity_id"], logs[0]["seen"], names - logs[0].keys()) == ("a-1", 1, set())
 
 
 @pytest.mark.parametrize("status", [404, 409, 413])
