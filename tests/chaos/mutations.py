@@ -222,8 +222,8 @@ MUTATIONS = (
     Mutation(
         "a turn of its own for what may block",
         WORKER + "execution/on_loop.py",
-        "return now >= self._turn_until or not self._meter.is_light(name)",
-        "return now >= self._turn_until",
+        "return perf_counter() < self._turn_until and self._meter.is_light(name)",
+        "return perf_counter() < self._turn_until",
         UNIT
         + "execution/test_on_loop.py"
         + "::test_a_handler_that_is_not_known_to_be_light_begins_a_turn_of_its_own",
