@@ -149,7 +149,8 @@ class OnLoop:
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         """Runs it soon, in a copy of the present context."""
-        task = asyncio.get_running_loop().create_task(self._life(attempt, definition))
+        task = attempt.handle = asyncio.get_running_loop().create_task(self._life(attempt, definition))
+        task.set_name(attempt.activity.name or "activity")  # for whoever looks at tasks
         self._tasks[task] = attempt, definition  # the loop itself keeps only weak references
         task.add_done_callback(self._ended)
 
@@ -164,9 +165,6 @@ class OnLoop:
         if not self._outlet.begin(attempt):
             return
         self._begun += 1
-        task = attempt.handle = asyncio.current_task()
-        assert task is not None
-        task.set_name(name or "activity")  # for whoever looks at tasks
         sample = self._meter.sample_of(name)
         outcome = await Steps(invoke_async(definition, attempt), self._meter, attempt, sample)
         self._outlet.finished(attempt, outcome)

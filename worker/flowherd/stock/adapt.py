@@ -98,7 +98,7 @@ def _through_registry(stock: Any, worker_type: str, name: str) -> Callable[[Any,
 def _definition(
     sdk: ModuleType, name: str, worker_type: str | None, activity: Any, execute: Callable[[Any, Any], Any]
 ) -> ActivityDefinition:
-    async def call(params: Any, ctx: ActivityContext) -> ActivityResult:
+    async def call(params: Any, ctx: ActivityContext) -> ActivityResult | dict[str, Any]:
         stock_ctx = make_context(sdk, ctx)
         try:
             return _result(sdk, await execute(params, stock_ctx))
@@ -118,15 +118,13 @@ def _definition(
     )
 
 
-def _result(sdk: ModuleType, stock: Any) -> ActivityResult:
-    """A stock result as ours; AttributeError for anything else, as in the stock worker."""
+def _result(sdk: ModuleType, stock: Any) -> ActivityResult | dict[str, Any]:
+    """A stock result as ours, its output alone if there is no more; AttributeError for anything else, as there."""
     if _is_error(sdk, stock):
         message = stock.error_message or "Unknown error"
         return ActivityResult.error(message, stock.error_code or "EXECUTION_ERROR", retryable=stock.retryable)
-    result = ActivityResult(_as_json(stock.to_output_dict()))
-    if stock.cost_usd is not None:
-        result.with_cost(stock.cost_usd)
-    return result
+    output = _as_json(stock.to_output_dict())
+    return output if stock.cost_usd is None else ActivityResult(output).with_cost(stock.cost_usd)
 
 
 def _is_error(sdk: ModuleType, stock: Any) -> bool:
