@@ -14,17 +14,17 @@ from cyclopts import App, Parameter
 
 from flowherd import __version__
 from flowherd.exit_codes import Exit
-from flowherd.process.standard_streams import open_closed_streams
+from flowherd.process.open_standard_streams import open_closed_streams
 from flowherd.settings import DEFAULT_WORKER_TYPE
-from flowherd.settings.command_line import call
+from flowherd.settings.command_exit import call
 from flowherd_supervisor.cli.bench_command import bench
 from flowherd_supervisor.cli.ctl_command import ctl_app
-from flowherd_supervisor.cli.start_commands import dev, init
+from flowherd_supervisor.cli.init_and_dev_commands import dev, init
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WITH_FLAGS = "flowherd_supervisor.cli.settings_commands"
+_WITH_FLAGS = "flowherd_supervisor.cli.run_check_config_commands"
 
 app = App(
     name="flowherd",
@@ -164,7 +164,7 @@ def advise(
 @app.command
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> int:
     """Print what completes commands and flags: source <(flowherd completion bash), or zsh; fish: … | source."""
-    from flowherd_supervisor.cli.completion import completing  # noqa: PLC0415 - as above
+    from flowherd_supervisor.cli.shell_completion import completing  # noqa: PLC0415 - as above
 
     sys.stdout.write(completing(app.generate_completion(prog_name="flowherd", shell=shell), shell))
     return Exit.CLEAN
