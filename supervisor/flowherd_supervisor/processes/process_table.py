@@ -8,6 +8,7 @@ import signal
 import threading
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd.exit_codes import Exit
@@ -17,7 +18,6 @@ from flowherd.wait_status import OURS
 from flowherd_supervisor.processes.catch_all import contained
 from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.processes.oom import OomCounter
-from flowherd_supervisor.processes.proc_stat import is_exiting
 from flowherd_supervisor.processes.stack_dumps import shortened, standing_at
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flowherd.ledger import Segment
 
 _STACKS_BYTES = 1 << 20
+_FLAGS, _PF_EXITING = 6, 0x4  # of /proc/PID/stat, counted from the state
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +257,7 @@ class Processes:
 
     def _is_killed_by_us(self, pid: int) -> None:
         """Remembers that it is, unless it is ending by itself already: its channel closes before it can be reaped."""
-        if not is_exiting(pid):
+        if not _is_exiting(pid):
             self._killed.add(pid)
 
     def _annotated(self, pid: int, status: int) -> int:
@@ -301,3 +302,14 @@ def _pidfd(pid: int) -> int:
 def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(OSError):  # what is left of it belongs to another user
         os.killpg(pid, number)
+
+
+def _is_exiting(pid: int) -> bool:
+    """True when the kernel has begun to end it, for whatever reason (proc(5), `flags`)."""
+    try:
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        )
+    except OSError:
+        return False
+    return bool(int(fields[_FLAGS]) & _PF_EXITING)
