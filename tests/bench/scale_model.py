@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from bench.scale_engine import EPOCH_S, Engine, Shape, World
 
 from flowherd.worker.poll_policy import Leave, Pace, Poll, Wait, decide, helper
-from flowherd.worker.siblings import Sibling
+from flowherd.worker.sibling_processes import Sibling
 
 SCHEMES = ("fixed", "alone", "turns")
 POLL_MAX = 10

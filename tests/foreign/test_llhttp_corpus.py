@@ -14,7 +14,7 @@ from scripted_engine import Play, scripted_engine
 from flowherd.client import transport_choice as choice
 from flowherd.errors import EngineUnavailable
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport.parser import ReplyReader
+from flowherd.transport.reply_parser import ReplyReader
 
 if TYPE_CHECKING:
     from flowherd.transport.transport import Transport

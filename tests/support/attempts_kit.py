@@ -14,23 +14,23 @@ from worker_kit import open_segment
 
 from flowherd import Registry
 from flowherd.client.circuit import Circuit
-from flowherd.client.protocol import Batch
-from flowherd.execution.environment import RunEnvironment
+from flowherd.client.engine_protocol import Batch
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loop_meter import LoopMeter
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
 from flowherd.worker.attempts import Attempts
-from flowherd.worker.executors import Executors
+from flowherd.worker.executor_choice import Executors
 from flowherd.worker.reporter import Reporter
 from flowherd.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from flowherd.activities_and_outcomes import Activity, Outcome
     from flowherd.isolates.in_isolate import IsolatedAttempt
     from flowherd.ledger import Record
     from flowherd.link.messages import Stopped
-    from flowherd.model import Activity, Outcome
     from flowherd.worker.attempt import Attempt
 
 

@@ -14,7 +14,7 @@ from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.admission import claimable
 from flowherd.worker.poll_policy import CLOSE_S, PollPolicy
-from flowherd.worker.siblings import Siblings
+from flowherd.worker.sibling_processes import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

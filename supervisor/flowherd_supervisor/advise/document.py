@@ -10,8 +10,8 @@ from flowherd.ledger import Cell, Clock, Ledger, Life
 from flowherd.ledger.activity_profile import STEP_BUCKETS, Load, Metric, Where
 from flowherd.ledger.histogram import BUCKETS, quantile_s, upper_s
 from flowherd_supervisor.advise import capacity
-from flowherd_supervisor.advise.judge import Advice, Criterion, Surroundings, advise
 from flowherd_supervisor.advise.measurements import Measured, Place, Steps, median_s
+from flowherd_supervisor.advise.placement import Advice, Criterion, Surroundings, advise
 
 if TYPE_CHECKING:
     from flowherd.ledger.activity_profile import Work

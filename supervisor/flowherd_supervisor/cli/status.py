@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flowherd.logs import visible
-from flowherd_supervisor.cli.ask import ask
-from flowherd_supervisor.cli.show import show
+from flowherd_supervisor.cli.ask_supervisor import ask
+from flowherd_supervisor.cli.print_document import show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

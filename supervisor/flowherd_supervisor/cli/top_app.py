@@ -12,8 +12,8 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, RichLog, Static
 
 from flowherd.logs import visible
-from flowherd_supervisor.cli.feed import Feed, Happened, Silent, Status
 from flowherd_supervisor.cli.status import COLUMNS, cells, headline
+from flowherd_supervisor.cli.top_feed import Feed, Happened, Silent, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

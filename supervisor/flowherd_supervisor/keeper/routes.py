@@ -12,7 +12,7 @@ import msgspec
 from flowherd.leases.cancellation import NotCancelled
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import Asked
-from flowherd_supervisor.keeper import guard
+from flowherd_supervisor.keeper import access_check
 from flowherd_supervisor.keeper.event_stream import BlockWatch, Streams
 from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
 
@@ -109,7 +109,7 @@ class Routes:
         """For everybody who can reach the port."""
         headers = dict(scope["headers"])
         is_page = scope["path"] == "/"
-        if (reason := guard.refusal(headers, self._own_names, may_be_linked=is_page)) is not None:
+        if (reason := access_check.refusal(headers, self._own_names, may_be_linked=is_page)) is not None:
             await _send(send, Reply.json(403, {"error": reason}))
         elif scope["method"] not in GET:
             text = "GET only: orders are taken on the unix socket, see flowherd ctl --pid"

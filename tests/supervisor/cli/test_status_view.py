@@ -17,7 +17,7 @@ from status_kit import CHILD, DOCUMENT
 
 from flowherd.errors import ConfigurationError
 from flowherd.exit_codes import Exit
-from flowherd_supervisor.cli.ask import open_admin
+from flowherd_supervisor.cli.ask_supervisor import open_admin
 from flowherd_supervisor.cli.status import render, show_status
 from flowherd_supervisor.shell.admin_socket import AdminSocket
 

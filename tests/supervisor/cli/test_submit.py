@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
+from flowherd_supervisor.cli.ask_local_hosts import Served, not_taken
 from flowherd_supervisor.cli.main import main
-from flowherd_supervisor.cli.served_here import Served, not_taken
 from flowherd_supervisor.cli.submit_progress import SubmitProgress
 from flowherd_supervisor.testkit import workflow_client
 

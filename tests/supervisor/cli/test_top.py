@@ -14,9 +14,9 @@ from status_kit import CHILD, DOCUMENT
 from textual.widgets import DataTable, RichLog, Static
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.cli.feed import Happened, News, Silent, Status
 from flowherd_supervisor.cli.top import top
 from flowherd_supervisor.cli.top_app import TopApp, line_of
+from flowherd_supervisor.cli.top_feed import Happened, News, Silent, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -14,7 +14,7 @@ from flowherd.leases.cancellation import NotCancelled
 from flowherd.ledger import Ledger
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import Asked, Serves, SupervisorState
-from flowherd_supervisor.keeper import guard
+from flowherd_supervisor.keeper import access_check
 from flowherd_supervisor.keeper.event_stream import EventLog
 from flowherd_supervisor.keeper.routes import MAX_BODY, ORDERS, PAGES, Routes, consider
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -189,7 +189,7 @@ async def test_no_answer_allows_another_origin(asking: Asking) -> None:
 def test_s4_no_host_or_origin_makes_the_guard_fall_over(host: bytes, origin: bytes | None) -> None:
     """It answers or refuses; a stranger's bytes are no reason for a traceback."""
     headers = {b"host": host} | ({b"origin": origin} if origin is not None else {})
-    assert guard.refusal(headers) is None or isinstance(guard.refusal(headers), str)
+    assert access_check.refusal(headers) is None or isinstance(access_check.refusal(headers), str)
 
 
 @pytest.mark.parametrize(

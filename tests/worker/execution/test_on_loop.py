@@ -12,11 +12,11 @@ import pytest
 from runner_kit import Phase, Runner
 
 from flowherd import CancelReason, Registry, activity
+from flowherd.activities_and_outcomes import Completed, Failed
 from flowherd.execution import on_loop
-from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loop_meter import LIGHT_S
-from flowherd.model import Completed, Failed
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 

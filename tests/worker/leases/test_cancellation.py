@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from worker_kit import claim, open_segment
 
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.leases.cancellation import Canceller, NotCancelled
 from flowherd.ledger import Ledger, RecordWriter, Standing

@@ -10,13 +10,13 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import open_segment
 
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.activities_and_outcomes import Completed
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable, ForeignReply
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Host, Ledger, Life, ProcessTotal, RecordWriter, Segment
 from flowherd.ledger.activity_counts import OTHER, Ended
-from flowherd.ledger.layout import TAKEN
-from flowherd.model import Completed
+from flowherd.ledger.states_and_cells import TAKEN
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
 from flowherd.wait_status import NOT_OUT_OF_MEMORY

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from flowherd.client import transport_choice as choice
 from flowherd.errors import EngineUnavailable
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport.parser import ReplyReader
-from flowherd.transport.wire import base_path_of, checked_target
+from flowherd.transport.reply_parser import ReplyReader
+from flowherd.transport.wire_format import base_path_of, checked_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

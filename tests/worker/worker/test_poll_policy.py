@@ -24,7 +24,7 @@ from flowherd.worker.poll_policy import (
     Wait,
     decide,
 )
-from flowherd.worker.siblings import OVERDUE_S, Sibling
+from flowherd.worker.sibling_processes import OVERDUE_S, Sibling
 
 RHYTHM = Rhythm(0.1, 2.0)
 
@@ -315,7 +315,7 @@ import gc, sys
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.ledger import Ledger, RecordWriter
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.worker.siblings import Siblings
+from flowherd.worker.sibling_processes import Siblings
 import random
 from flowherd.worker.poll_policy import PollPolicy
 ledger = Ledger(processes=1, records=4)

@@ -10,13 +10,13 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.client.protocol import Batch, Undecodable
+from flowherd.client.engine_protocol import Batch, Undecodable
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ForeignReply, ReplyTooLarge
 from flowherd.ledger import Cell, Clock
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.poll_policy import LEAST, SOON_S
 from flowherd.worker.poller import Mode, Poller
-from flowherd.worker.siblings import Siblings
+from flowherd.worker.sibling_processes import Siblings
 
 
 class Polling:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.kruxia_batches import decode_batch
+from flowherd.client.engine_protocol import Answer, Batch, Verdict
+from flowherd.client.kruxia_poll_replies import decode_batch
 from flowherd.client.kruxia_replies import TAKEN, is_engines, is_receipt, sort_reply, words_of
-from flowherd.client.protocol import Answer, Batch, Verdict
 from flowherd.client.transport_choice import new_transport
 from flowherd.errors import (
     EngineError,
@@ -25,8 +25,8 @@ from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from flowherd.activities_and_outcomes import Completed, Failed, Usage
     from flowherd.client.tokens import TokenSource
-    from flowherd.model import Completed, Failed, Usage
     from flowherd.settings.worker_config import WorkerConfig
 
 API = "/api/v1"
@@ -58,7 +58,7 @@ def connect(
 
 
 class KruxiaEngine:
-    """`flowherd.client.protocol.Engine` for Kruxia Flow.
+    """`flowherd.client.engine_protocol.Engine` for Kruxia Flow.
 
     Args:
         api_url: named in errors.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowherd.client.tokens import BearerAuth
-from flowherd.transport.direct import DirectTransport
+from flowherd.transport.direct_transport import DirectTransport
 from flowherd.transport.transport import HttpxTransport, new_client
 
 if TYPE_CHECKING:

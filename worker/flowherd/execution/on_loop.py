@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from flowherd.activities_and_outcomes import Failed
 from flowherd.execution.invoke import invoke_async
-from flowherd.model import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from types import FrameType
 
+    from flowherd.activities_and_outcomes import Result
+    from flowherd.execution.activity_profiler import LoopSample
     from flowherd.execution.executor import Outlet
     from flowherd.execution.loop_meter import LoopMeter
-    from flowherd.execution.profiles import LoopSample
-    from flowherd.model import Result
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 TURN_S = 0.002

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.backoff import Backoff
-from flowherd.client.protocol import Answer, Engine, Verdict
+from flowherd.client.engine_protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.leases.poison import Poison
 from flowherd.ledger import Cell, Claim, Host, Ledger, Life, Record, Segment, Standing
 from flowherd.ledger.activity_counts import Ended
-from flowherd.ledger.damage import unread_in
-from flowherd.sdk.usage import unpack
+from flowherd.ledger.damage_check import unread_in
+from flowherd.sdk.usage_bytes import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from flowherd.activities_and_outcomes import Usage
     from flowherd.leases.poll_hold import Confirmations
-    from flowherd.model import Usage
 
 PLACES = 16  # calls under way, and so connections
 _TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.ledger.layout import Cell
 from flowherd.ledger.permits import NotNow, OwnPermits, Permit
+from flowherd.ledger.states_and_cells import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

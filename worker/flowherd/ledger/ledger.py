@@ -28,17 +28,17 @@ from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import Work, WorkTable
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_bytes
-from flowherd.ledger.damage import PLAUSIBLE
+from flowherd.ledger.damage_check import PLAUSIBLE
 from flowherd.ledger.histogram import CELLS, Timing
-from flowherd.ledger.layout import (
+from flowherd.ledger.segment import Layout, Record, Segment, pages
+from flowherd.ledger.segments import Segments
+from flowherd.ledger.states_and_cells import (
     Cell,
     Host,
     Life,
     ProcessTotal,
     Standing,
 )
-from flowherd.ledger.segment import Layout, Record, Segment, pages
-from flowherd.ledger.segments import Segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

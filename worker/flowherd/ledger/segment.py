@@ -14,7 +14,7 @@ from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import WorkTable
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.histogram import CELLS, Timing, bucket_of
-from flowherd.ledger.layout import (
+from flowherd.ledger.states_and_cells import (
     ISOLATED,
     PAIR,
     Cause,
@@ -26,8 +26,8 @@ from flowherd.ledger.layout import (
     Standing,
     is_record_byte,
 )
-from flowherd.ledger.usage import PAGE_BYTES as USAGE_BYTES
-from flowherd.ledger.usage import UsagePage
+from flowherd.ledger.usage_page import PAGE_BYTES as USAGE_BYTES
+from flowherd.ledger.usage_page import UsagePage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from flowherd.errors import ConfigurationError
 from flowherd.free_threading import why_no_threads
 from flowherd.settings import DEFAULT_WORKER_TYPE
-from flowherd.settings.checks import choose_sizes
 from flowherd.settings.parsing import (
     DEFAULT_ADDRESS,
     Address,
@@ -22,6 +21,7 @@ from flowherd.settings.parsing import (
     SecretNames,
     TransportName,
 )
+from flowherd.settings.sizes_and_warnings import choose_sizes
 from flowherd.settings.worker_config import (
     DEFAULT_TRANSPORT,
     MAX_POLL,

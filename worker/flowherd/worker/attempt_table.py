@@ -17,8 +17,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd.ledger.layout import Claim
-from flowherd.model import Completed, Died, Failed
+from flowherd.activities_and_outcomes import Completed, Died, Failed
+from flowherd.ledger.states_and_cells import Claim
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED, DETACHED, RUNNING, SHUTDOWN
 from flowherd.worker.attempt_table_types import (
@@ -38,8 +38,8 @@ from flowherd.worker.time_limits import TimeLimits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowherd.client.protocol import Undecodable
-    from flowherd.model import Activity
+    from flowherd.activities_and_outcomes import Activity
+    from flowherd.client.engine_protocol import Undecodable
     from flowherd.worker.admission import Admission
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Command, Records, Rules

@@ -7,8 +7,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from flowherd.model import Activity, Failed
-    from flowherd.sdk.costs import SpendingKeeper
+    from flowherd.activities_and_outcomes import Activity, Failed
+    from flowherd.sdk.spending import SpendingKeeper
     from flowherd.worker.attempt import Attempt
 
 

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.activities_and_outcomes import Completed, Died
 from flowherd.background import Changes
 from flowherd.ledger import FINAL, Cell
-from flowherd.ledger.layout import Claim
-from flowherd.model import Completed, Died
+from flowherd.ledger.states_and_cells import Claim
 from flowherd.worker.admission import Admission
 from flowherd.worker.attempt_table import AttemptTable
 from flowherd.worker.attempt_table_types import Ending, Rules
 from flowherd.worker.delivery import Delivered, Delivery
-from flowherd.worker.performer import Performer
-from flowherd.worker.records import LedgerRecords
+from flowherd.worker.ledger_records import LedgerRecords
+from flowherd.worker.perform_commands import Performer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from flowherd.client.protocol import Batch, Engine
+    from flowherd.activities_and_outcomes import Result
+    from flowherd.client.engine_protocol import Batch, Engine
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
     from flowherd.ledger.crash_history import CrashHistory
-    from flowherd.model import Result
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Reject, WakePoller
-    from flowherd.worker.executors import Executors
+    from flowherd.worker.executor_choice import Executors
     from flowherd.worker.reporter import Reporter
 
 _ACCEPTED = Delivered.ACCEPTED  # looked up for each activity, which is dear

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.activities_and_outcomes import Completed, Failed
 from flowherd.backoff import Backoff
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineMisconfigured, EngineUnavailable, ForeignReply
-from flowherd.model import Completed, Failed
-from flowherd.transport.progress import LARGE_BODY_BYTES
+from flowherd.transport.stall_detection import LARGE_BODY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.backoff import Rng
-    from flowherd.client.protocol import Engine
+    from flowherd.client.engine_protocol import Engine
     from flowherd.errors import EngineError
 
 FAIL_TRIES = (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flowherd.backoff import Rng
     from flowherd.settings.worker_config import WorkerConfig
-    from flowherd.worker.siblings import Sibling, Siblings
+    from flowherd.worker.sibling_processes import Sibling, Siblings
 
 SOON_S = 0.002  # after work, or an acknowledged completion: that usually makes the next step ready
 RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
