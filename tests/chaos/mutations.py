@@ -105,7 +105,7 @@ MUTATIONS = (
     ),
     Mutation(
         "no model is made of parameters that mean something else",
-        WORKER + "sdk/whole_parameter_types.py",
+        WORKER + "sdk/parameter_model_types.py",
         "return bool(value.model_fields_set)",
         "return True",
         UNIT

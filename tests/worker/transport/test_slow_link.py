@@ -15,8 +15,7 @@ from structlog.testing import capture_logs
 
 from flowherd.activities_and_outcomes import Completed
 from flowherd.client.circuit import Circuit
-from flowherd.client.kruxia import KruxiaEngine
-from flowherd.client.transport_choice import new_transport
+from flowherd.client.kruxia import KruxiaEngine, new_transport
 from flowherd.errors import CallTooSlow, EngineUnavailable
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.direct_transport import DirectTransport

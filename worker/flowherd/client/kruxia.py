@@ -11,7 +11,7 @@ import msgspec
 from flowherd.client.engine_protocol import Answer, Batch, Verdict
 from flowherd.client.kruxia_poll_replies import decode_batch
 from flowherd.client.kruxia_replies import TAKEN, is_engines, is_receipt, sort_reply, words_of
-from flowherd.client.transport_choice import new_transport
+from flowherd.client.tokens import BearerAuth
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -20,7 +20,8 @@ from flowherd.errors import (
     ForeignReply,
     ReplyTooLarge,
 )
-from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
+from flowherd.transport.direct_transport import DirectTransport
+from flowherd.transport.transport import MAX_REPLY_BYTES, HttpxTransport, Reply, Transport, new_client
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -55,6 +56,18 @@ def connect(
         anonymous=tokens is None,
         undecoded=undecoded,
     )
+
+
+def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> Transport:
+    """The transport that `config.transport` names, for `config.api_url`; without `tokens` it sends no token (§2.2).
+
+    A proxy, or a client of the user's own, needs httpx: hand its client to `HttpxTransport`.
+    """
+    if config.transport == "direct":
+        return DirectTransport(config.api_url, tokens, connections=connections)
+    auth = BearerAuth(tokens, config.api_url) if tokens is not None else None
+    client = new_client(config.api_url, auth, connections=connections + 1, is_bounded=True)
+    return HttpxTransport(client, connections=connections)
 
 
 class KruxiaEngine:

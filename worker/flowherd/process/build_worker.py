@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,12 @@ from flowherd.client.kruxia import connect
 from flowherd.client.text_streams import EngineStreams
 from flowherd.client.tokens import LedgerTokens, ask_keeper
 from flowherd.event_loop import new_loop
-from flowherd.execution.meter_setup import measuring
+from flowherd.execution.activity_profiler import ActivityProfiles
+from flowherd.execution.blocked_loop import Watchdog
+from flowherd.execution.busy_share import BusyShareMeter
+from flowherd.execution.gil_probe import GilProbe
+from flowherd.execution.loop_lag import LagProbe
+from flowherd.execution.loop_meter import LoopMeter
 from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.scratch_folders import begin_sweep
@@ -19,7 +25,8 @@ from flowherd.files.transfers import EngineFiles
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
 from flowherd.leases.poll_hold import PollHold
-from flowherd.ledger import Clock, Ledger, RecordWriter, Segment
+from flowherd.ledger import Cell, Clock, Ledger, RecordWriter, Segment
+from flowherd.ledger.activity_profile import Where
 from flowherd.ledger.host_permits import HostPermits, RecordLocks
 from flowherd.sdk.activity_definition import Mode
 from flowherd.sdk.redaction import secrets_of_process
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
 
 MOST_CONNECTIONS = 64
+_PLACES = {Mode.LOOP: Where.LOOP, Mode.THREAD: Where.THREAD, Mode.PROCESS: Where.PROCESS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class BuiltWorker:
         locks = place.locks or RecordLocks(wakeups.permits)
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
         writer = RecordWriter(segment)
-        meter, self._load, self._watchdog = measuring(registry, segment)
+        meter, self._load, self._watchdog = _measuring(registry, segment)
         self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
             process_index=place.index,
@@ -173,3 +181,20 @@ def _isolates(
         config.isolate_max_tasks, config.boot_timeout_s, secrets=secrets, token_refused=refused
     )
     return Isolates(place.isolate_host, rules, config.concurrency, segment)
+
+
+def _measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, BusyShareMeter, Watchdog]:
+    """A meter of the running loop that writes into `segment`, what publishes its numbers, and a watchdog to start.
+
+    Args:
+        registry: the activities that are hosted.
+        segment: opened already: opening clears it.
+
+    """
+    measures = ActivityProfiles({found.name: _PLACES[found.mode] for found in registry}, segment.work)
+    meter = LoopMeter(segment.writer_of(Cell.ON_LOOP), measures.by_name)
+    load = BusyShareMeter(segment, meter, measures)
+    meter.on_busy = LagProbe(meter.stepping.is_set, load).start
+    meter.on_long_step = lambda step_s: segment.add(Cell.BLOCKED_US, int(step_s * 1e6))
+    probe = GilProbe(meter, measures.by_name)
+    return meter, load, Watchdog(meter, threading.get_ident(), segment.note_block, probe)
