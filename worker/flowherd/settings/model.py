@@ -100,7 +100,7 @@ class Settings(BaseModel):
         "WORKER_POLL_INTERVAL", "seconds between polls while there is little to do", 0.1
     )
     poll_interval_max: PositiveSeconds = _env(
-        "WORKER_POLL_INTERVAL_MAX", "seconds between polls after a long idle time", 2.0
+        "WORKER_POLL_INTERVAL_MAX", "seconds between polls in the end, after ten minutes without work", 2.0
     )
     default_lease: PositiveSeconds = _env(
         "QUEUE_DEFAULT_TIMEOUT",

@@ -217,7 +217,7 @@ class Poller:
     async def _poll(self, wanted: int) -> None:
         """Slots first: what comes must be able to start at once (protocol.md R1)."""
         began_at = self._loop.time()
-        asked, batch = self._attempts.reserve(self._policy.share_of(wanted)), _NOTHING
+        asked, batch = self._attempts.reserve(self._policy.share_of(wanted, began_at)), _NOTHING
         try:
             batch = await self._ask(asked, began_at)
         finally:
