@@ -14,7 +14,8 @@ from flowherd.client.engine_protocol import Batch, Undecodable
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ForeignReply, ReplyTooLarge
 from flowherd.ledger import Cell, Clock
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.worker.poll_policy import LEAST, SOON_S
+from flowherd.worker.poll_batch_size import LEAST
+from flowherd.worker.poll_policy import SOON_S
 from flowherd.worker.poller import Mode, Poller
 from flowherd.worker.sibling_processes import Siblings
 

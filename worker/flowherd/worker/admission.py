@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowherd.activities_and_outcomes import Failed
 from flowherd.errors import LedgerFull
 from flowherd.worker.attempt import Attempt
-from flowherd.worker.poll_policy import MOST
+from flowherd.worker.poll_batch_size import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -12,10 +12,6 @@ and never twice for the same answer. Three rules, each from what every process p
 
 Activities that wait for something outside for long would else all be with whoever polled first. So a process whose last
 ones have not ended asks for no more than makes it as busy as its freest sibling, and a quarter more.
-
-How much: what can start soon. What is claimed and has not begun is of no use to anybody: its lease runs, and a sibling
-could have begun it. So while polls come back full and this thread has always something to do, they ask for half as
-much; when it often has nothing to do, since a distant engine takes its time, for twice as much.
 """
 
 from __future__ import annotations
@@ -23,6 +19,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from flowherd.worker.poll_batch_size import MOST, BatchSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,10 +39,6 @@ PATIENCE_S = 0.01  # how long a process that left its turn to a sibling waits fo
 RECENTLY_S = 0.1  # a poll that began since may be under way
 CLOSE_S = 0.0005  # a timer may fire this early
 LAGGING_S = 0.02  # a loop that is this late should leave work to others
-MOST = 100  # activities a poll may ask for (protocol.md §4)
-LEAST = 16  # of what does nothing this is a millisecond or two of work; less would be polls instead
-BUSY, STARVING = 0.05, 0.1  # shares of the time in which the thread had nothing to do
-WINDOW_S = 0.02  # of full polls only, before they are judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +117,7 @@ class Pace(NamedTuple):
         return self._replace(polled_at=began_at, due_at=0.0, is_called=False, is_hungry=False, jitter=jitter)
 
     def is_filling(self, load: int) -> bool:
-        """What came last has hardly begun to end: more of it would make a process with this load busier for long."""
+        """Less than half of what came last has ended: more would make a process with this load busier for long."""
         return load > self.settled_at
 
     def quick_at(self, drained_at: float, period_s: float, now: float, *, is_roomy: bool) -> float | None:
@@ -248,38 +242,6 @@ def helper(siblings: Sequence[Sibling], now: float) -> Sibling | None:
 
 def _by_freedom(one: Sibling) -> tuple[int, float, float, int]:
     return one.load, one.lag_s, one.polled_at, one.number
-
-
-class BatchSize:
-    """Learns from polls that came back full.
-
-    Args:
-        busy_s: returns seconds in which the loop's thread has ever had something to do, with a CPU for it or without.
-
-    """
-
-    def __init__(self, busy_s: Callable[[], float]) -> None:
-        self._busy_s = busy_s
-        self._since: tuple[float, float] | None = None
-        self.most = MOST
-
-    def found(self, asked: int, found: int, now: float) -> None:
-        """A poll that had asked for so many has brought so many."""
-        if found < max(asked, 1):
-            self._since = None
-            return
-        if self._since is None:
-            self._since = now, self._busy_s()
-            return
-        since, busy_before_s = self._since
-        if now - since < WINDOW_S:
-            return
-        self._since = now, self._busy_s()
-        idle_share = 1 - (self._since[1] - busy_before_s) / (now - since)
-        if idle_share <= BUSY:
-            self.most = max(min(self.most, asked) // 2, LEAST)
-        elif idle_share > STARVING:
-            self.most = min(self.most * 2, MOST)
 
 
 class PollPolicy:

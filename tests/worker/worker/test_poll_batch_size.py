@@ -8,7 +8,7 @@ import time
 import pytest
 
 from flowherd.thread_time import busy_s
-from flowherd.worker.poll_policy import BUSY, LEAST, MOST, STARVING, WINDOW_S, BatchSize
+from flowherd.worker.poll_batch_size import BUSY, LEAST, MOST, STARVING, WINDOW_S, BatchSize
 
 
 class Thread:
