@@ -75,7 +75,7 @@ async def test_a_poll_asks_for_the_free_slots_and_at_most_for_poll_max() -> None
 
 @virtual_time
 async def test_a_poll_asks_for_no_more_than_can_begin_soon() -> None:
-    """See test_batch_size.py."""
+    """See test_poll_batch_size.py."""
     polling = Polling(slots=64, records=500, poll_max=100)
     polling.poller._policy._batch_size.most = LEAST
     polling.engine.offer(*(an_activity(f"a-{number}") for number in range(40)))
