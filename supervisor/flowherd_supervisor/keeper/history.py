@@ -227,7 +227,7 @@ def _events_of(one: EndedAttempt) -> Iterator[dict[str, Any]]:
             event = _STOPPED.get(one.code, crashed) if one.end is End.SETTLED else crashed
             yield {**common, **words, "event": event, "at": one.ended_at or one.closed_at}
             after = "requeued" if one.is_retryable else "given_up"
-            yield {**common, "code": one.code, "event": after, "at": one.closed_at}
+            yield {**common, "event": after, "at": one.closed_at}
 
 
 def _common(one: EndedAttempt | Record, process: int) -> dict[str, Any]:
