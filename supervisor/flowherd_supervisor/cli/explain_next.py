@@ -49,7 +49,7 @@ class Explained(Served, frozen=True):
 def next_of(
     workflow: Workflow | None, hosts: Sequence[Explained], own: Sequence[Explained], now: float
 ) -> str:
-    """One line without its "Next: ".
+    """The line behind "Next: ".
 
     Args:
         workflow: the engine's word; None if it could not be asked.

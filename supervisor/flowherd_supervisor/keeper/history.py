@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.ledger import Cell, Claim, Handler, Ledger, Life
 from flowherd.ledger.attempt_history import End, decoded
+from flowherd_supervisor.keeper.activity_rows import milliseconds, waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,9 +82,9 @@ class History:
                     "completed": round(one.completed, 3),
                     "failed": round(one.failed, 3),
                     "lost": round(one.lost, 3),
-                    "run_ms_p50": _milliseconds(one.run_s_p50),
-                    "run_ms_p95": _milliseconds(one.run_s_p95),
-                    "wait_ms_p95": _milliseconds(one.wait_s_p95),
+                    "run_ms_p50": milliseconds(one.run_s_p50),
+                    "run_ms_p95": milliseconds(one.run_s_p95),
+                    "wait_ms_p95": milliseconds(one.wait_s_p95),
                 }
                 for one in self._ledger.trend.intervals(now)
             ]
@@ -152,13 +153,13 @@ class History:
             "state": state_of(segment, record),
             "for_s": round(at_work_s if at_work_s is not None else now - record.claimed_at, 1),
             "limit_s": record.limit_s or None,
-            "waits_for": waits_for(record),
+            "waits_for": waits_for(segment, record),
             "lease_s": record.lease_s,
         }
 
 
 def state_of(segment: Segment, record: Record) -> str:
-    """One word: waiting, running, stopping, reporting, detached, or settling."""
+    """Waiting, running, stopping, reporting, detached or settling."""
     if not record.is_owed:
         return "detached"
     if segment.life is Life.ENDED or record.claim is Claim.CRASHED:
@@ -166,13 +167,6 @@ def state_of(segment: Segment, record: Record) -> str:
     if record.claim is Claim.REPORTING:
         return "reporting"
     return {Handler.RUNNING: "running", Handler.STOPPING: "stopping"}.get(record.handler, "waiting")
-
-
-def waits_for(record: Record) -> str | None:
-    """The reason why a handler has not begun."""
-    if not record.is_held or record.handler > Handler.ADMITTED:
-        return None
-    return "a slot" if record.handler is Handler.WAITING else "a permit, an isolate or the loop"
 
 
 def _distinct(found: list[EndedAttempt]) -> list[EndedAttempt]:
@@ -238,7 +232,3 @@ def _common(one: EndedAttempt | Record, process: int) -> dict[str, Any]:
         "process": process,
         "sequence": one.sequence,
     }
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)

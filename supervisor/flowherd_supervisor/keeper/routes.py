@@ -15,7 +15,6 @@ from flowherd.link.link import LinkClosed
 from flowherd.link.messages import Asked
 from flowherd_supervisor.keeper import guard
 from flowherd_supervisor.keeper.event_stream import BlockWatch, Streams
-from flowherd_supervisor.keeper.history import History
 from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
 
 if TYPE_CHECKING:
@@ -106,7 +105,6 @@ class Routes:
         self._board = board
         self._ask = ask
         self._metrics = HostMetrics(ledger, board)
-        self._history = History(ledger)
         self._streams = Streams(events, board.document, BlockWatch(ledger, events))
         self._assets = _page_files()
         self._own_names = (socket.gethostname(),)
@@ -166,9 +164,9 @@ class Routes:
             case "/api/activities":
                 reply = Reply.json(200, self._board.activities())
             case "/api/failures":
-                reply = Reply.json(200, self._history.failures())
+                reply = Reply.json(200, self._board.history.failures())
             case "/api/trend":
-                reply = Reply.json(200, self._history.trend())
+                reply = Reply.json(200, self._board.history.trend())
             case "/api/explain":
                 reply = self._explained(query)
             case "/api/advice":
@@ -181,7 +179,7 @@ class Routes:
         wanted = parse_qs(query.decode("latin-1")).get("id", [""])[0]
         if not wanted:
             return Reply.json(422, {"error": "say of which workflow or activity: /api/explain?id=ID"})
-        return Reply.json(200, {**self._board.activities(), **self._history.explain(wanted)})
+        return Reply.json(200, {**self._board.activities(), **self._board.history.explain(wanted)})
 
     async def _obey(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
         order = path.removeprefix(_API)
