@@ -17,8 +17,8 @@ CHILD: dict[str, Any] = {
     ],
 }  # fmt: skip
 RESIZE: dict[str, Any] = {
-    "activity": "resize", "running": 2, "waiting": 1, "completed": 17, "failed": 3, "lost": 0, "run_ms_p50": 8.0,
-    "run_ms_p95": 2048.0, "cpu_share": 0.97, "runs": "async", "verdict": "process", "change": True,
+    "activity": "resize", "running": 2, "waiting": 1, "completed": 17, "failed": 3, "lost": 0, "ran": 20,
+    "run_ms_p50": 8.0, "run_ms_p95": 2048.0, "cpu_share": 0.97, "runs": "async", "verdict": "process", "change": True,
 }  # fmt: skip
 FAILURE: dict[str, Any] = {
     "at": 1.5, "activity": "resize", "key": "step", "activity_id": "a-9", "workflow_id": FLOW, "process": 1,

@@ -34,8 +34,8 @@ _STYLES = {
 }  # fmt: skip
 _TEXTS = {
     "created": "created",
-    "claimed": "claimed",
-    "retried": "claimed again, the {seen}. time on this host",
+    "claimed": "claimed: {name} {activity_id}",
+    "retried": "claimed again, time {seen} on this host: {name} {activity_id}",
     "begun": "its handler began",
     "beat": "the last heartbeat that the engine has confirmed",
     "returned": "its handler returned",
@@ -54,12 +54,16 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The workflow that is asked about, by its id or that of one of its activities, and which activity alone."""
+    """The workflow that is asked about, by its id or that of one of its activities, and which activity alone.
+
+    `has_engine` is True where settings name an engine: the default is asked only where no host names another.
+    """
 
     wanted: str
     activity: str | None = None
     api_url: str | None = None
     as_json: bool = False
+    has_engine: bool = True
 
 
 def explain(question: Question, config: WorkerConfig) -> int:
@@ -80,7 +84,7 @@ def explain(question: Question, config: WorkerConfig) -> int:
     answers = asked_here(f"/api/explain?id={quote(question.wanted, safe='')}", Explained)
     hosts = [host for host in answers if host.knows]
     workflow_id = next((host.workflow_id for host in hosts), question.wanted)
-    engines = [question.api_url] if question.api_url else _engines(hosts, answers, config)
+    engines = [question.api_url] if question.api_url else _engines(question, hosts, answers, config)
     url, workflow, trouble = _ask_engines(workflow_id, engines, config)
     if workflow is None and not hosts:
         if isinstance(trouble, NotFound):
@@ -97,9 +101,12 @@ def explain(question: Question, config: WorkerConfig) -> int:
     return Exit.CLEAN
 
 
-def _engines(hosts: Sequence[Explained], answers: Sequence[Explained], config: WorkerConfig) -> list[str]:
+def _engines(
+    question: Question, hosts: Sequence[Explained], answers: Sequence[Explained], config: WorkerConfig
+) -> list[str]:
     """The engines that may know it: of the hosts that do, then the configured one, then of all others here."""
-    urls = [*(host.engine for host in hosts), config.api_url, *(host.engine for host in answers)]
+    configured = [config.api_url] if question.has_engine or not answers else []
+    urls = [*(host.engine for host in hosts), *configured, *(host.engine for host in answers)]
     by_origin: dict[str, str] = {}
     for url in urls:
         by_origin.setdefault(origin(url), url)
@@ -149,7 +156,7 @@ def _document(
     own: Sequence[Explained],
     trouble: EngineError | None,
 ) -> dict[str, Any]:
-    events = sorted(_events(workflow, hosts), key=lambda event: float(event["at"]))
+    events = _without_vain(sorted(_events(workflow, hosts), key=lambda event: float(event["at"])))
     steps = [] if workflow is None else workflow.activities
     if question.activity is not None:
         events, steps = _only(question.activity, events, steps)
@@ -219,6 +226,14 @@ def _events(workflow: Workflow | None, hosts: Sequence[Explained]) -> Iterator[d
         yield from _of_engine("", event, workflow.updated_at, workflow.error_message or "")
 
 
+def _without_vain(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the last requeue of what has failed for good: that the engine had no attempt left, it alone knew."""
+    final = {event["key"] for event in events if event["source"] == "engine" and event["event"] == "given_up"}
+    last = {event["key"]: event for event in events if event["source"] == "host"}
+    vain = [event for key, event in last.items() if key in final and event["event"] == "requeued"]
+    return [event for event in events if not any(event is one for one in vain)]
+
+
 def _of_engine(key: str, event: str, at: datetime | None, message: str = "") -> Iterator[dict[str, Any]]:
     if at is not None:
         who = {"activity_id": None, "key": key, "name": None, "process": None}
@@ -263,7 +278,7 @@ def _said(event: Mapping[str, Any]) -> str:
     words = ": ".join(part for part in (kind, event.get("message", "")) if part)
     if code and code != kind:
         words += f" ({code})"
-    return visible(_TEXTS[event["event"]].format(words=words, seen=event.get("seen")).removesuffix(": "))
+    return visible(_TEXTS[event["event"]].format_map({**event, "words": words}).removesuffix(": "))
 
 
 def _clock(at: float) -> str:

@@ -164,8 +164,11 @@ def explain(
     from flowherd.settings import sources  # noqa: PLC0415 - as above
     from flowherd_supervisor.cli import explain as part  # noqa: PLC0415 - as above
 
-    config = sources.load({"api_url": api_url}).settings.worker_config(1)
-    return part.explain(part.Question(workflow_id, activity, api_url, json), config)
+    loaded = sources.load({"api_url": api_url})
+    question = part.Question(
+        workflow_id, activity, api_url, as_json=json, has_engine="api_url" in loaded.origins
+    )
+    return part.explain(question, loaded.settings.worker_config(1))
 
 
 @app.command

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("proc", "pid", "phase", "busy", "done", "failed", "restarts", "CPU%", "own MB", "up")
 _WORDS = frozenset({"phase", "activity", "advice"})
+_SEEN = ("running", "waiting", "completed", "failed", "lost")
 SHOWN_NOW, SHOWN_FAILURES = 8, 5  # of `flowherd status`; `top` and the page show more
 
 
@@ -52,8 +53,12 @@ def render(document: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = 
         Text("\n".join(map(visible, headline(document)))),
         _table(document["children"]),
     ]
-    if rows := document.get("by_activity"):
-        parts += [Text(), table_of(ACTIVITY_COLUMNS, map(activity_cells, rows))]
+    rows = document.get("by_activity", ())
+    seen = [row for row in rows if any(row[name] for name in _SEEN)]
+    if seen:
+        parts += [Text(), table_of(ACTIVITY_COLUMNS, map(activity_cells, seen))]
+    if unseen := len(rows) - len(seen):
+        parts.append(Text(f"and {unseen} activities that nobody has asked for"))
     if lines := now_lines(document["children"], SHOWN_NOW):
         parts += [Text(), Text("\n".join(lines))]
     if failures:

@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
 
 def activity_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The texts of an activity, one for each of `ACTIVITY_COLUMNS`."""
-    ended = bool(row["completed"] or row["failed"])
+    ended = bool(row["ran"])
     share = row["cpu_share"]
     return (
         cut(row["activity"], _NAME_WIDTH),

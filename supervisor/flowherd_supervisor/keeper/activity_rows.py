@@ -22,7 +22,7 @@ MOST_SHOWN = 8  # activities of one process: who has hundreds of slots looks for
 def by_activity(ledger: Ledger, advice: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each activity of the app, and one for all others if there were any.
 
-    Durations are upper bounds, None where nothing has ended or where they are longer than 16 s.
+    `ran` are the handlers that have ended. Durations are upper bounds, None where none has, and beyond 16 s.
 
     Args:
         ledger: only read.
@@ -46,6 +46,7 @@ def by_activity(ledger: Ledger, advice: Iterable[Mapping[str, Any]]) -> list[dic
             "completed": numbers[Ended.COMPLETED],
             "failed": numbers[Ended.FAILED] + numbers[Ended.CRASHED],
             "lost": numbers[Ended.LOST],
+            "ran": sum(buckets(numbers, Took.RUN)),
             "run_ms_p50": milliseconds(quantile_s(buckets(numbers, Took.RUN), 0.5)),
             "run_ms_p95": milliseconds(quantile_s(buckets(numbers, Took.RUN), 0.95)),
             "cpu_share": _advised(advised, name, "cpu_share"),

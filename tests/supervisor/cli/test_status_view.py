@@ -120,6 +120,16 @@ def test_nothing_is_cut_at_80_columns_after_a_long_life() -> None:
     ]  # fmt: skip
 
 
+def test_activities_that_nobody_has_asked_for_are_counted_and_take_no_lines() -> None:
+    """An app may have a hundred."""
+    idle = dict.fromkeys(("running", "waiting", "completed", "failed", "lost", "ran"), 0)
+    idle |= {"run_ms_p50": None, "run_ms_p95": None}
+    lines = shown(DOCUMENT | {"by_activity": [RESIZE, RESIZE | idle, RESIZE | idle | {"failed": 1}]})
+    assert lines[10].split()[:2] == ["resize", "2"]
+    assert lines[11].split()[:7] == ["resize", "0", "0", "0", "1", "-", "-"], "it could not begin"
+    assert lines[12] == "and 1 activities that nobody has asked for"
+
+
 def test_of_many_that_run_the_oldest_are_shown_and_the_others_counted() -> None:
     busy = CHILD | {"activities": [CHILD["activities"][0] | {"for_s": float(n)} for n in range(20)]}
     lines = shown(DOCUMENT | {"children": [busy]})

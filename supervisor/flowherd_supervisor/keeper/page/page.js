@@ -2,6 +2,7 @@
 "use strict";
 
 const KEPT = 300; // samples of charts: seconds, but for those of the last 15 minutes
+const FEW = 3; // samples that make no line yet
 const TREND_EVERY_MS = 10000;
 const EVENTS_SHOWN = 100;
 const COLOURS = ["#3b82c4", "#d9822b", "#2f9e63", "#a854b8", "#c94f4f", "#5b7083", "#b5a22f", "#3aa6a6"];
@@ -78,8 +79,8 @@ class Chart {
 
   // All at once, for a chart whose past is known.
   fill(times, rows) {
+    if (this.rows.size !== rows.size || this.times.length <= FEW) this.forget();
     this.times = times;
-    if (this.rows.size !== rows.size) this.forget();
     this.rows = rows;
     this.draw();
   }
@@ -127,7 +128,7 @@ class Chart {
           label: name,
           stroke: this.colour(name, n),
           width: 1.5,
-          points: { show: false },
+          points: { show: this.times.length <= FEW },
         })),
       ],
     };
@@ -173,7 +174,7 @@ function show(status) {
 function nameRow(row) {
   const made = document.createElement("tr");
   made.dataset.activity = row.activity;
-  const ended = row.completed + row.failed > 0;
+  const ended = row.ran > 0;
   const share = row.cpu_share === null ? "–" : number(100 * row.cpu_share, 0);
   const advice = row.verdict === null ? "–" : row.change ? `${row.runs} → ${row.verdict}` : row.verdict;
   const cells = [
