@@ -205,7 +205,7 @@ class Table:
 
     def ended(self) -> list[EndedAttempt]:
         """What the history says, failures with their words."""
-        attempts, failures = map(decoded, self.ledger.ended_attempts())
+        attempts, failures = decoded(self.ledger.ended_attempts()), decoded(self.ledger.ended_failures())
         words = {one.sequence: one for one in failures}
         return [words.get(one.sequence, one) for one in attempts]
 

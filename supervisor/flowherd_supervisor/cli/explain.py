@@ -176,6 +176,7 @@ def _document(
         "present": [
             {"pid": host.pid, **msgspec.structs.asdict(one)} for host in hosts for one in host.present
         ],
+        "left_out": sum(host.left_out for host in hosts),
         "next": next_of(workflow, hosts, own, time.time()),
     }
 
@@ -249,6 +250,8 @@ def render(document: Mapping[str, Any]) -> list[Text | Table]:
     hosts = ", ".join(f"{host['app']}, pid {host['pid']}" for host in document["hosts"])
     lines = [title, f"engine {engine['url']}; on this machine: {hosts or 'no host remembers it'}"]
     lines += [f"the engine says nothing of it: {engine['error']}"] if engine["error"] else []
+    if document["left_out"]:
+        lines.append(f"{document['left_out']} older attempts are left out")
     parts: list[Text | Table] = [Text("\n".join(map(visible, lines)))]
     if document["events"]:
         parts.append(_table(document["events"]))

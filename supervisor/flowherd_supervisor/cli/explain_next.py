@@ -39,6 +39,7 @@ class Explained(Served, frozen=True):
     workflow_id: str
     events: list[dict[str, Any]]
     present: list[Present]
+    left_out: int = 0
 
     @property
     def knows(self) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.attempt_history import EndedAttempt
 
 SHOWN_FAILURES = 50
+MOST_TOLD = 500  # attempts of one workflow, the newest
 _STOPPED = {"CANCELLED": "cancelled", "TIMEOUT": "hung", "WORKER_SHUTDOWN": "stopped"}
 
 
@@ -50,7 +51,7 @@ class History:
 
     def failures(self) -> dict[str, Any]:
         """The document of `/api/failures`: the newest first."""
-        found = _distinct(decoded(self._ledger.ended_attempts()[1]))
+        found = _distinct(decoded(self._ledger.ended_failures()))
         newest = sorted(found, key=lambda one: one.closed_at, reverse=True)[:SHOWN_FAILURES]
         since = self._since()
         return {
@@ -93,6 +94,8 @@ class History:
     def explain(self, wanted: str) -> dict[str, Any]:
         """The attempts of a workflow, or of the workflow of an activity, as `events`, and those `present`.
 
+        The newest `MOST_TOLD` are told; `left_out` is the number of older ones.
+
         Args:
             wanted: the id of either.
 
@@ -104,12 +107,13 @@ class History:
         if workflow_id != wanted:
             past = self._past(workflow_id)
         over = {one.sequence for one in past}
+        left_out = max(len(past) - MOST_TOLD, 0)
         present = [
             (segment, one)
             for segment, one in held
             if one.workflow_id == workflow_id and (one.sequence not in over or not one.is_owed)
         ]
-        events = [event for one in past for event in _events_of(one)]
+        events = [event for one in past[left_out:] for event in _events_of(one)]
         for segment, one in present:
             if one.sequence not in over:
                 events += _events_so_far(segment, one)
@@ -117,7 +121,8 @@ class History:
         return {
             "workflow_id": workflow_id,
             "events": [{**event, "at": round(since + event["at"], 3)} for event in _numbered(events)],
-            "present": [self._standing(segment, one) for segment, one in present],
+            "present": [self._standing(segment, one) for segment, one in present[:MOST_TOLD]],
+            "left_out": left_out,
         }
 
     def _since(self) -> float:
@@ -127,9 +132,8 @@ class History:
     def _past(self, wanted: str) -> list[EndedAttempt]:
         """The ended attempts of a workflow or an activity, with the words of failures, in order of their claims."""
         word = wanted.encode(errors="replace")
-        attempts, failures = (
-            decoded(entry for entry in entries if word in entry) for entries in self._ledger.ended_attempts()
-        )
+        attempts = decoded(self._ledger.ended_attempts(word))
+        failures = decoded(self._ledger.ended_failures(word))
         told = {one.sequence: one for one in attempts if one.end is not End.LOST}
         known = {one.sequence: one for one in attempts} | told | {one.sequence: one for one in failures}
         found = [one for one in known.values() if wanted in {one.workflow_id, one.activity_id}]

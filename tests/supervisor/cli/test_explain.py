@@ -138,7 +138,7 @@ def test_nothing_of_a_message_is_taken_for_markup_or_control() -> None:
     }  # fmt: skip
     document: dict[str, Any] = {
         "workflow_id": "w", "status": None, "definition": None, "engine": {"url": "u", "error": "gone"},
-        "hosts": [{"app": "app:r", "pid": 1}], "events": [event], "next": "x",
+        "hosts": [{"app": "app:r", "pid": 1}], "events": [event], "next": "x", "left_out": 0,
     }  # fmt: skip
     console = Console(file=io.StringIO(), width=80, markup=False)
     console.print(*render(document), sep="\n")

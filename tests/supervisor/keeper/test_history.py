@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ from flowherd.ledger import Cause, Ledger, RecordWriter, Segment, Standing
 from flowherd.ledger.attempt_history import End
 from flowherd.ledger.layout import Claim, Handler, pair_of
 from flowherd.model import Failed, Raised
-from flowherd_supervisor.keeper.history import SHOWN_FAILURES, History
+from flowherd_supervisor.keeper.activity_rows import by_activity
+from flowherd_supervisor.keeper.history import MOST_TOLD, SHOWN_FAILURES, History
 
 EPOCH = 1_000_000.0
 FAILURE = Failed("EXECUTION_ERROR", "no such size", retryable=True, raised=Raised("ValueError", "", ""))
@@ -89,7 +92,22 @@ def test_an_activity_s_id_leads_to_its_workflow(host: Remembered) -> None:
 
 def test_an_id_that_nobody_knows_has_no_events(host: Remembered) -> None:
     host.live("a-1", 10.0)
-    assert host.history.explain("flow-9") == {"workflow_id": "flow-9", "events": [], "present": []}
+    assert host.history.explain("flow-9") == {
+        "workflow_id": "flow-9", "events": [], "present": [], "left_out": 0,
+    }  # fmt: skip
+
+
+def test_of_a_workflow_of_thousands_the_newest_attempts_are_told_and_the_others_counted(
+    host: Remembered,
+) -> None:
+    """The answer is bounded, too."""
+    for number in range(MOST_TOLD + 7):
+        host.live(f"a-{number}", float(number))
+        host.ledger.remember(0.0)
+    found = host.history.explain("flow-1")
+    assert found["left_out"] == 7
+    assert len(found["events"]) == 4 * MOST_TOLD
+    assert found["events"][0]["activity_id"] == "a-7"
 
 
 def test_what_runs_is_told_with_its_last_beat_and_its_limit(host: Remembered) -> None:
@@ -206,3 +224,28 @@ def test_the_trend_has_times_and_milliseconds(host: Remembered) -> None:
         "at": EPOCH + 995.0, "completed": 0.067, "failed": 0.0, "lost": 0.0,
         "run_ms_p50": None, "run_ms_p95": None, "wait_ms_p95": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_user_code_writes_over_the_history_the_keeper_goes_on(seed: int) -> None:
+    """It shares the memory of the host's processes; what cannot be is left out."""
+    rng = random.Random(seed)
+    host = Remembered()
+    host.live("a-1", 10.0, End.FAILED, FAILURE)
+    host.ledger.remember(0.0)
+    segment = host.segment
+    work, history = segment.offset + segment.layout.work, segment.offset + segment.layout.history
+    end = segment.offset + segment.layout.size
+    for now in range(1, 60):
+        for _ in range(rng.randint(1, 20)):
+            at = rng.choice(
+                [rng.randrange(work, end), history + rng.randrange(64), rng.randrange(work, history)]
+            )
+            garbage = rng.choice([rng.randbytes(40), b"\xff" * 40, bytes(40)])[: end - at]
+            segment.map[at : at + len(garbage)] = garbage
+        host.now = 1000.0 + 10.0 * now
+        host.ledger.remember(host.now)
+        for document in (host.history.failures(), host.history.trend(), host.history.explain("flow-1")):
+            json.dumps(document, allow_nan=False)
+        assert by_activity(host.ledger, []) is not None
+        assert host.history.failures_so_far >= 0

@@ -54,6 +54,17 @@ def test_entries_move_on_once_and_in_order_however_often_they_are_fetched() -> N
     assert (own.missed, own.waiting()) == (0, [])
 
 
+def test_entries_are_found_by_a_word_that_stands_in_one_of_them_and_not_across_two() -> None:
+    past = ring(64)
+    texts = [b"a flow-1 b", b"flow-2", b"x" * (SIZE - 4) + b"flow", b"-1 and flow-2", b"", b"flow-1flow-1"]
+    for text in texts:
+        past.append(text.ljust(SIZE, b"\0"))
+    assert [one.rstrip(b"\0") for one in past.entries(b"flow-1")] == [texts[0], texts[5]]
+    assert [one.rstrip(b"\0") for one in past.waiting(b"flow-2")] == [texts[1], texts[3]]
+    assert past.entries(b"flow-3") == []
+    assert len(past.entries()) == len(texts)
+
+
 def test_what_was_written_over_before_it_was_fetched_is_counted_as_missed() -> None:
     own, host = ring(), ring(64)
     for number in range(30):

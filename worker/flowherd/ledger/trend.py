@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EVERY_S, KEPT_S = 10.0, 900.0
 _SAMPLE = struct.Struct(f"<d{len(Ended) + 2 * BUCKETS}Q")
+_MOST = 2**63  # more cannot be stored, and no sum is that large by itself
 _SLOTS = int(KEPT_S / EVERY_S) + 2  # of which one is not read, and the first interval needs two samples
 AREA_BYTES = ring_bytes(_SLOTS, _SAMPLE.size)
 
@@ -58,7 +59,7 @@ class Trend:
         if self._noted_at <= now < self._noted_at + EVERY_S:
             return
         self._noted_at = now
-        numbers = counted()
+        numbers = [min(number, _MOST) for number in counted()]
         durations = (*buckets(numbers, Took.RUN), *buckets(numbers, Took.WAIT))
         self._ring.extend(_SAMPLE.pack(now, *numbers[: len(Ended)], *durations))
 
