@@ -37,6 +37,15 @@ DOCUMENT: dict[str, Any] = {
     "restarts": 1,
     "totals": {"claimed": 20, "completed": 17, "failed": 3, "lost": 0, "settled_after_crash": 1},
     "by_activity": [RESIZE, RESIZE | {"activity": "crop", "change": False, "verdict": "unknown"}],
+    "lately": {
+        "seconds": 900.0,
+        "completed": 12.34,
+        "failed": 0.05,
+        "lost": 0.0,
+        "run_ms_p50": 8.0,
+        "run_ms_p95": 2048.0,
+        "wait_ms_p95": 1.0,
+    },
     "failures_so_far": 1,
     "children": [CHILD, CHILD | {"process": 1, "phase": "starting", "uss_mb": None, "cpu_percent": None}],
 }

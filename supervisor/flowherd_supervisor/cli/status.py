@@ -16,6 +16,7 @@ from flowherd_supervisor.cli.status_tables import (
     duration,
     failure_lines,
     figure,
+    lately_line,
     now_lines,
 )
 
@@ -67,7 +68,7 @@ def render(document: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = 
 
 
 def headline(document: Mapping[str, Any]) -> list[str]:
-    """The whole in five lines, or four of one that has not said its app."""
+    """The whole in a few lines."""
     engine, sizes, slots = document["engine"], document["processes"], document["concurrency"]
     reach = f"reachable, {engine['rtt_ms']} ms" if engine["reachable"] else "NOT reachable"
     ready = f"{sizes['ready']} of {sizes['wanted']} processes ready"
@@ -80,6 +81,7 @@ def headline(document: Mapping[str, Any]) -> list[str]:
         f"engine {engine['url']}: {reach}",
         f"{ready}, {busy}, {document['restarts']} restarts",
         ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in document["totals"].items()),
+        *lately_line(document),
     ]
 
 

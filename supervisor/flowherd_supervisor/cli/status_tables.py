@@ -18,7 +18,9 @@ _NOW = f"{{:>7}} {{:>4}} {{:<{_NAME_WIDTH}}} {{}}"
 
 def figure(value: float | None) -> str:
     """A measured number; a process that has just ended has none."""
-    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if not 0 < value < 0.1 else f"{value:.3f}"
 
 
 def duration(seconds: float) -> str:
@@ -55,6 +57,18 @@ def _took(milliseconds: float | None, *, ended: bool) -> str:
     if milliseconds is None:
         return ">16s" if ended else "-"
     return f"{milliseconds:.0f}ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f}s"
+
+
+def lately_line(document: Mapping[str, Any]) -> list[str]:
+    """Rates and run times of the last 15 minutes, or of as many as there were."""
+    lately = document.get("lately")
+    if not lately:
+        return []
+    rates = f"{figure(lately['completed'])}/s done, {figure(lately['failed'])}/s failed"
+    if not lately["completed"] + lately["failed"]:
+        return [f"last {duration(lately['seconds'])}: nothing ended"]
+    half, most = (_took(lately[key], ended=True) for key in ("run_ms_p50", "run_ms_p95"))
+    return [f"last {duration(lately['seconds'])}: {rates}, run time p50 {half}, p95 {most}"]
 
 
 def _advice(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from flowherd.ledger import Record, Segment
     from flowherd.ledger.attempt_history import EndedAttempt
+    from flowherd.ledger.trend import Interval
 
 SHOWN_FAILURES = 50
 MOST_TOLD = 500  # attempts of one workflow, the newest
@@ -76,20 +77,13 @@ class History:
         """The document of `/api/trend`: ends a second and durations over the last quarter of an hour."""
         now = self._clock()
         since = self._since()
-        return {
-            "intervals": [
-                {
-                    "at": round(since + now - one.ago_s, 1),
-                    "completed": round(one.completed, 3),
-                    "failed": round(one.failed, 3),
-                    "lost": round(one.lost, 3),
-                    "run_ms_p50": milliseconds(one.run_s_p50),
-                    "run_ms_p95": milliseconds(one.run_s_p95),
-                    "wait_ms_p95": milliseconds(one.wait_s_p95),
-                }
-                for one in self._ledger.trend.intervals(now)
-            ]
-        }
+        intervals = self._ledger.trend.intervals(now)
+        return {"intervals": [{"at": round(since + now - one.ago_s, 1), **_rates(one)} for one in intervals]}
+
+    def lately(self) -> dict[str, Any] | None:
+        """The last quarter of an hour as one; None before there is anything to tell."""
+        whole = self._ledger.trend.whole(self._clock())
+        return None if whole is None else {"seconds": round(whole.seconds, 1), **_rates(whole)}
 
     def explain(self, wanted: str) -> dict[str, Any]:
         """The attempts of a workflow, or of the workflow of an activity, as `events`, and those `present`.
@@ -160,6 +154,17 @@ class History:
             "waits_for": waits_for(segment, record),
             "lease_s": record.lease_s,
         }
+
+
+def _rates(one: Interval) -> dict[str, Any]:
+    return {
+        "completed": round(one.completed, 3),
+        "failed": round(one.failed, 3),
+        "lost": round(one.lost, 3),
+        "run_ms_p50": milliseconds(one.run_s_p50),
+        "run_ms_p95": milliseconds(one.run_s_p95),
+        "wait_ms_p95": milliseconds(one.wait_s_p95),
+    }
 
 
 def state_of(segment: Segment, record: Record) -> str:

@@ -103,6 +103,7 @@ class StatusBoard:
             "totals": self._ledger.unmoved(self._totals),
             "children": children,
             "by_activity": by_activity(self._ledger, advice["activities"]),
+            "lately": self.history.lately(),
             "failures_so_far": self.history.failures_so_far,
             "advice": summary(advice),
         }

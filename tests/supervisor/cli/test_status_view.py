@@ -61,28 +61,29 @@ def shown(document: dict[str, Any], width: int = 80, failures: Sequence[dict[str
 def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
     """Users read app, engine, host, process, slots, restarts; then activities, what runs, what waits, what failed."""
     lines = shown(DOCUMENT, failures=[FAILURE, FAILURE | {"retryable": False}])
-    assert lines[:5] == [
+    assert lines[:6] == [
         "flowherd 0.1.0, pid 4710, running for 12s",
         "app shop:registry on host worker-3",
         "engine http://engine:8080: reachable, 3.1 ms",
         "3 of 4 processes ready, 7 of 16 slots in use, 1 restarts",
         "claimed 20, completed 17, failed 3, lost 0, settled after crash 1",
+        "last 15m00s: 12.3/s done, 0.050/s failed, run time p50 8ms, p95 2.0s",
     ]
-    assert " ".join(lines[5].split()) == "proc pid phase busy done failed restarts CPU% own MB up"
-    assert lines[6].split() == ["0", "4711", "running", "2/4", "17", "3", "1", "97.0", "4.1", "12s"]
-    assert lines[7].split() == ["1", "4711", "starting", "2/4", "17", "3", "1", "-", "-", "12s"]
-    assert lines[9].split() == ["activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice"]
-    assert lines[10].split() == ["resize", "2", "1", "17", "3", "8ms", "2.0s", "97", "async→process"]
-    assert lines[11].split()[-1] == "unknown"
-    assert [line.split(maxsplit=3) for line in lines[13:17]] == [
+    assert " ".join(lines[6].split()) == "proc pid phase busy done failed restarts CPU% own MB up"
+    assert lines[7].split() == ["0", "4711", "running", "2/4", "17", "3", "1", "97.0", "4.1", "12s"]
+    assert lines[8].split() == ["1", "4711", "starting", "2/4", "17", "3", "1", "-", "-", "12s"]
+    assert lines[10].split() == ["activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice"]
+    assert lines[11].split() == ["resize", "2", "1", "17", "3", "8ms", "2.0s", "97", "async→process"]
+    assert lines[12].split()[-1] == "unknown"
+    assert [line.split(maxsplit=3) for line in lines[14:18]] == [
         ["for", "proc", "activity", "workflow"],
         ["3m20s", "0", "resize", FLOW],
         ["3m20s", "1", "resize", FLOW],
         ["3s", "0", "crop", FLOW],
     ]
-    assert lines[17] == "             waits for a slot"
+    assert lines[18] == "             waits for a slot"
     when = time.strftime("%H:%M:%S", time.localtime(FAILURE["at"]))
-    assert lines[21:] == [
+    assert lines[22:] == [
         "last failures",
         f"{when}  resize  {FLOW}",
         "          ValueError: no such size",
@@ -93,7 +94,11 @@ def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
 
 
 def test_a_supervisor_that_says_nothing_of_activities_is_shown_all_the_same() -> None:
-    bare = {name: value for name, value in DOCUMENT.items() if name not in {"app", "host", "by_activity"}}
+    bare = {
+        name: value
+        for name, value in DOCUMENT.items()
+        if name not in {"app", "host", "by_activity", "lately"}
+    }
     idle = {name: value for name, value in CHILD.items() if name not in {"activities", "waiting"}}
     lines = shown(bare | {"children": [idle]})
     assert len(lines) == 6
@@ -114,8 +119,8 @@ def test_nothing_is_cut_at_80_columns_after_a_long_life() -> None:
     )
     assert max(map(len, lines)) <= 80
     values = ["63", "4194304", "starting", "128/128", "12345678", "123456", "1234", "100", "12346", "30d00h"]
-    assert lines[6].split() == values
-    assert lines[9].split() == [
+    assert lines[7].split() == values
+    assert lines[10].split() == [
         "images.resi…nd_crop.v2", "128", "100", "12345678", "123456", "16.0s", ">16s", "100", "async→process",
     ]  # fmt: skip
 
@@ -125,9 +130,25 @@ def test_activities_that_nobody_has_asked_for_are_counted_and_take_no_lines() ->
     idle = dict.fromkeys(("running", "waiting", "completed", "failed", "lost", "ran"), 0)
     idle |= {"run_ms_p50": None, "run_ms_p95": None}
     lines = shown(DOCUMENT | {"by_activity": [RESIZE, RESIZE | idle, RESIZE | idle | {"failed": 1}]})
-    assert lines[10].split()[:2] == ["resize", "2"]
-    assert lines[11].split()[:7] == ["resize", "0", "0", "0", "1", "-", "-"], "it could not begin"
-    assert lines[12] == "and 1 activities that nobody has asked for"
+    assert lines[11].split()[:2] == ["resize", "2"]
+    assert lines[12].split()[:7] == ["resize", "0", "0", "0", "1", "-", "-"], "it could not begin"
+    assert lines[13] == "and 1 activities that nobody has asked for"
+
+
+@pytest.mark.parametrize(
+    ("lately", "line"),
+    [
+        ({"seconds": 40.0, "completed": 0.0, "failed": 0.0}, "last 40s: nothing ended"),
+        (
+            {"completed": 200.0, "failed": 0.0, "run_ms_p95": None},
+            "last 15m00s: 200/s done, 0.0/s failed, run time p50 8ms, p95 >16s",
+        ),
+    ],
+)
+def test_rates_and_run_times_of_the_last_quarter_of_an_hour_are_one_line(
+    lately: dict[str, Any], line: str
+) -> None:
+    assert shown(DOCUMENT | {"lately": DOCUMENT["lately"] | lately})[5] == line
 
 
 def test_of_many_that_run_the_oldest_are_shown_and_the_others_counted() -> None:
@@ -149,7 +170,7 @@ def test_no_message_of_a_failure_reaches_the_terminal_as_more_than_text() -> Non
 )
 def test_ages_have_two_units_at_most(seconds: float, text: str) -> None:
     """They must stay short however old a process gets."""
-    assert shown(DOCUMENT | {"children": [CHILD | {"uptime_s": seconds}]})[6].split()[-1] == text
+    assert shown(DOCUMENT | {"children": [CHILD | {"uptime_s": seconds}]})[7].split()[-1] == text
 
 
 def test_an_engine_that_does_not_answer_is_said_loudly() -> None:
@@ -179,7 +200,7 @@ def test_in_a_pipe_no_column_is_cut(
     """`flowherd status | grep` must find a whole row."""
     big = DOCUMENT | {"children": [CHILD | {"completed": 10**12, "pid": 4_194_304, "uptime_s": 10**7}]}
     assert show_status(admin=serve(200, json.dumps(big).encode()), pid=None, as_json=False) == Exit.CLEAN
-    assert "4194304" in (row := capsys.readouterr().out.splitlines()[6])
+    assert "4194304" in (row := capsys.readouterr().out.splitlines()[7])
     assert "1000000000000" in row
 
 

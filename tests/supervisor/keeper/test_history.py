@@ -218,7 +218,12 @@ def test_a_failure_without_an_exception_is_named_by_its_code(host: Remembered) -
 def test_the_trend_has_times_and_milliseconds(host: Remembered) -> None:
     host.ledger.remember(980.0)
     host.writer.segment.work.counts.ended(64, 0)
+    assert host.history.lately() is None
     host.ledger.remember(995.0)
+    assert host.history.lately() == {
+        "seconds": 15.0, "completed": 0.067, "failed": 0.0, "lost": 0.0,
+        "run_ms_p50": None, "run_ms_p95": None, "wait_ms_p95": None,
+    }  # fmt: skip
     (interval,) = host.history.trend()["intervals"]
     assert interval == {
         "at": EPOCH + 995.0, "completed": 0.067, "failed": 0.0, "lost": 0.0,
