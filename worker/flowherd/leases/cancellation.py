@@ -10,6 +10,7 @@ import structlog
 
 from flowherd.client.protocol import Verdict
 from flowherd.errors import EngineError, FlowherdError
+from flowherd.leases.record_ids import ids_of
 from flowherd.leases.settlement import remember, spent_of
 from flowherd.ledger import Claim, Life, Standing
 from flowherd.model import Failed
@@ -90,7 +91,7 @@ class Canceller:
         if answer.verdict is Verdict.ACCEPTED:
             now = self._clock()
             remember(self._ledger, segment, record, now, now, failure)
-        log.warning("activity_cancelled", activity_id=activity_id, name=record.name, requeued=requeue)
+        log.warning("activity_cancelled", requeued=requeue, **ids_of(self._ledger, segment, record))
         if answer.verdict is Verdict.GONE:
             return f"{record.name} {activity_id} is not this host's any more ({answer.detail}); {_STOPS}"
         done = (

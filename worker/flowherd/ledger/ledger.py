@@ -23,6 +23,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd import crashpoints
+from flowherd.ledger import seen_counts
 from flowherd.ledger.activity_counts import summed
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import Work, WorkTable
@@ -39,6 +40,7 @@ from flowherd.ledger.layout import (
     ProcessTotal,
     Standing,
 )
+from flowherd.ledger.seen_counts import SeenCounts
 from flowherd.ledger.segment import Layout, Segment, pages
 from flowherd.ledger.segments import Segments
 from flowherd.ledger.trend import AREA_BYTES as TREND_BYTES
@@ -86,7 +88,9 @@ class Ledger:
         work = suspects + pages(suspects_bytes)
         history = work + pages(WORK_BYTES)
         trend = history + pages(HISTORY_BYTES)
-        first = trend + pages(TREND_BYTES)
+        seen = trend + pages(TREND_BYTES)
+        seen_bytes = seen_counts.area_bytes(segments + 1)
+        first = seen + pages(seen_bytes)
         self._map = mmap.mmap(
             memory,
             first + segments * layout.size,
@@ -96,6 +100,7 @@ class Ledger:
         self._sums: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
         self._moves = 0  # odd while `absorb` is at it; not shared, since keeper and reader are one process
         self.crash_history = CrashHistory(memoryview(self._map)[suspects : suspects + suspects_bytes])
+        self.seen = SeenCounts(memoryview(self._map)[seen : seen + seen_bytes])
         self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
         self.history = AttemptHistory.of_host(self._map, history)
         self.trend = Trend(self._map, trend)

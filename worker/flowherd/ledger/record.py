@@ -43,6 +43,16 @@ class Record:
     usage_sequence: int
 
     @property
+    def ids(self) -> dict[str, str]:
+        """The names of its activity, for a line of the log."""
+        return {
+            "name": self.name,
+            "workflow_id": self.workflow_id,
+            "activity_id": self.activity_id,
+            "activity_key": self.key,
+        }
+
+    @property
     def handler(self) -> Handler:
         """The state of the handler."""
         return Handler((self.byte & PAIR) >> 2)

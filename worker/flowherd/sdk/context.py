@@ -7,6 +7,7 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from flowherd.attempt_ids import HANDLERS
 from flowherd.errors import LeaseLost
 from flowherd.model import Usage
 from flowherd.sdk.checkpoints import AsyncCheckpoints, SyncCheckpoints
@@ -25,7 +26,7 @@ YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn t
 
 __all__ = ["ActivityContext", "BaseContext", "CancelReason", "RunState", "SyncActivityContext"]
 
-_handler_log = logging.getLogger("flowherd.activity")
+_handler_log = logging.getLogger(HANDLERS)
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):

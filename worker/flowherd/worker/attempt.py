@@ -242,8 +242,9 @@ class Attempt(RunState):
         code, message = "TIMEOUT", f"the handler took longer than its limit of {self.limit_s:g} s"
         if self.cancel_reason is CancelReason.SHUTDOWN:
             code, message = SHUTDOWN, "the worker was stopped before the handler had ended"
+        at = outcome.at if isinstance(outcome, Failed) else ""
         cost_usd, usage = self.spent
-        return Failed(code, message, retryable=True, cost_usd=cost_usd, usage=usage)
+        return Failed(code, message, retryable=True, cost_usd=cost_usd, usage=usage, at=at)
 
     def acknowledge(self) -> None:
         """The delivery has ended, with whatever answer."""

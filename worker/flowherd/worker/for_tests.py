@@ -55,6 +55,13 @@ class _NoRecords:
     def keeper_of(self, attempt: Attempt) -> None:
         """Nobody settles for this process."""
 
+    def earlier(self, activity_id: str) -> int:
+        del activity_id
+        return 0
+
+    def not_completed(self, activity_id: str) -> None:
+        """Nobody hands it out again."""
+
     def begun_at(self, name: str) -> float:
         del name
         return _now()
@@ -98,7 +105,14 @@ class WithoutEngine:
         self.table = AttemptTable(rules, self._records, admission, _MOST)
         self.changes = Changes()
         grace_s = config.cancel_grace_s
-        self.performer = Performer(self.table, self.executors, self, grace_s=grace_s, clock=_now)
+        self.performer = Performer(
+            self.table,
+            self.executors,
+            self,
+            grace_s=grace_s,
+            clock=_now,
+            log_completed=config.log_activities,
+        )
 
     def start(self, activity: Activity) -> Attempt:
         """Starts an attempt."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
-import structlog
 from msgspec.structs import replace
 
 from flowherd.fork_guard import is_copy
 from flowherd.ledger import JOURNAL_BYTES, Cell
 from flowherd.ledger.activity_counts import Ended, Took
 from flowherd.ledger.layout import ISOLATED, PAIR, TAKEN, Claim
+from flowherd.ledger.seen_counts import SeenRow
 from flowherd.ledger.usage import SUMS_BYTES
 from flowherd.model import Completed, Died, Failed
+from flowherd.worker.activity_log import say
 from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING, STOPPING
 from flowherd.worker.attempt_table_types import Ending
 
@@ -39,8 +41,6 @@ _COUNTERS = (
 _WAIT, _RUN, _REPORT = int(Took.WAIT), int(Took.RUN), int(Took.REPORT)
 _clearing = threading.Lock()  # of this process's own threads: no page is used again while it is written to
 
-log = structlog.stdlib.get_logger(__name__)
-
 
 class _Entries(dict[str, int]):
     """The entry of each name in the worker's table of activities."""
@@ -64,6 +64,7 @@ class LedgerRecords:
         engine: encodes the completions that are kept.
         clock: monotonic seconds.
         segments: all of the host, to see what its other processes do.
+        seen: how often the host has been given an activity; None for a row of its own.
 
     """
 
@@ -73,11 +74,13 @@ class LedgerRecords:
         engine: Engine,
         clock: Callable[[], float],
         segments: Iterable[Segment] = (),
+        seen: SeenRow | None = None,
     ) -> None:
         self._writer = writer
         self._engine = engine
         self._clock = clock
         self._segments = segments
+        self._seen = seen or SeenRow.alone()
         self._counts = writer.segment.work.counts
         self._entries = _Entries(writer.segment)
 
@@ -137,7 +140,9 @@ class LedgerRecords:
             attempt.index, worker_id, now=now, completion=attempt.kept
         )
         state = "claimed" if attempt.pair <= ADMITTED else "running" if attempt.is_held else "reporting"
-        log.warning("activity_claimed_again", activity_id=attempt.id, state=state)
+        self.not_completed(attempt.id)
+        attempt.who.seen += attempt.who.seen > 0
+        say(logging.WARNING, "activity_claimed_again", attempt.ids, state=state)
 
     def closed(self, attempt: Attempt, ending: Ending) -> None:
         """See `Records.closed`. The keeper itself remembers what it has settled."""
@@ -172,6 +177,14 @@ class LedgerRecords:
     def usage_of(self, attempt: Attempt) -> UsagePage:
         """The page of an attempt's sums; its place and its sequence are those of the first record."""
         return self._writer.segment.usage(*attempt.usage_place)
+
+    def earlier(self, activity_id: str) -> int:
+        """See `Records.earlier`."""
+        return self._seen.earlier(activity_id)
+
+    def not_completed(self, activity_id: str) -> None:
+        """See `Records.not_completed`."""
+        self._seen.add(activity_id)
 
     def begun_at(self, name: str) -> float:
         """See `Records.begun_at`."""
