@@ -87,7 +87,7 @@ class FakeRecords:
     def begun_at(self, name: str) -> float:
         return 100.0 if name == "limited" else 0.0
 
-    def closed(self, attempt: Attempt, ending: Ending) -> None:
+    def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
         self.endings += isinstance(ending, Ending)
 
 

@@ -55,10 +55,10 @@ def test_a_crash_is_told_from_the_claim_to_the_end_and_outlives_the_keeper(
     [done] = engine.submit("hello", name="Ada")
     engine.wait_for("fail", 2)
     engine.wait_for("complete", 1)
-    eventually(lambda: len(words_of(events(explain, host, flow))) >= 7, "both attempts are told")
+    eventually(lambda: len(words_of(events(explain, host, flow))) >= 8, "both attempts are told")
     found = events(explain, host, flow)
     assert [event["at"] for event in found] == sorted(event["at"] for event in found)
-    expected = ["claimed", "begun", "crashed", "requeued", "retried", "begun", "crashed"]
+    expected = ["claimed", "begun", "crashed", "requeued", "retried", "begun", "crashed", "given_up"]
     assert words_of(found) == expected
     assert words_of(found, "engine") == ["created", "given_up", "failed"]
     crashed = next(event for event in found if event["event"] == "crashed")

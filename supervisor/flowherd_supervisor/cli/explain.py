@@ -156,7 +156,7 @@ def _document(
     own: Sequence[Explained],
     trouble: EngineError | None,
 ) -> dict[str, Any]:
-    events = _without_vain(sorted(_events(workflow, hosts), key=lambda event: float(event["at"])))
+    events = sorted(_events(workflow, hosts), key=lambda event: float(event["at"]))
     steps = [] if workflow is None else workflow.activities
     if question.activity is not None:
         events, steps = _only(question.activity, events, steps)
@@ -225,14 +225,6 @@ def _events(workflow: Workflow | None, hosts: Sequence[Explained]) -> Iterator[d
     if workflow.status in ENDED:
         event = "completed" if workflow.status == "completed" else "failed"
         yield from _of_engine("", event, workflow.updated_at, workflow.error_message or "")
-
-
-def _without_vain(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without the last requeue of what has failed for good: that the engine had no attempt left, it alone knew."""
-    final = {event["key"] for event in events if event["source"] == "engine" and event["event"] == "given_up"}
-    last = {event["key"]: event for event in events if event["source"] == "host"}
-    vain = [event for key, event in last.items() if key in final and event["event"] == "requeued"]
-    return [event for event in events if not any(event is one for one in vain)]
 
 
 def _of_engine(key: str, event: str, at: datetime | None, message: str = "") -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from scripted_http import Reply, ScriptedServer, scripted_server
 
-from flowherd_supervisor.cli.explain import _without_vain, render
+from flowherd_supervisor.cli.explain import render
 from flowherd_supervisor.cli.explain_next import Explained, Present, next_of
 from flowherd_supervisor.cli.main import main
 from flowherd_supervisor.testkit.workflow_client import Step, Workflow
@@ -146,17 +146,6 @@ def test_nothing_of_a_message_is_taken_for_markup_or_control() -> None:
     assert "failed: ValueError: [bold]" in shown
     assert "\x1b" not in shown
     assert max(map(len, shown.splitlines())) <= 80
-
-
-def test_a_requeue_for_which_no_attempt_was_left_is_not_told() -> None:
-    """The host cannot know; the engine says that it has failed."""
-    common = {"source": "host", "key": "add"}
-    requeued = [{**common, "event": "requeued", "at": at} for at in (1.0, 2.0)]
-    retried = {**common, "event": "retried", "at": 1.5}
-    final = {"source": "engine", "key": "add", "event": "given_up", "at": 1.9}
-    events = [requeued[0], retried, final, requeued[1]]
-    assert _without_vain(events) == [requeued[0], retried, final]
-    assert _without_vain([requeued[0], retried, requeued[1]]) == [requeued[0], retried, requeued[1]]
 
 
 # What comes next

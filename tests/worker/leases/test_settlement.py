@@ -113,6 +113,16 @@ async def test_the_last_happenings_of_a_dead_process_are_in_the_history_of_the_h
 
 
 @virtual_time
+async def test_a_death_that_was_the_last_attempt_is_final_in_the_history() -> None:
+    dead = DeadWorker("running")
+    dead.engine.script("fail", Answer(Verdict.ACCEPTED, will_retry=False))
+    dead.end()
+    await asyncio.sleep(1.0)
+    (failure,) = decoded(dead.ledger.history.failures.entries())
+    assert not failure.is_retryable
+
+
+@virtual_time
 async def test_an_answer_that_says_it_was_settled_before_is_in_the_history_too() -> None:
     dead = DeadWorker("running")
     dead.engine.script("fail", Answer(Verdict.GONE, "already completed"))

@@ -151,6 +151,8 @@ class Settlement:
         failure = told.failure
         if failure is not None and told.done is not Settled.FAILED:
             failure = replace(failure, message=f"{failure.message} ({told.done})")
+        if failure is not None and not told.will_retry:
+            failure = replace(failure, retryable=False)
         remember(self._ledger, segment, record, ended_at, self._clock(), failure)
         cost_usd, usage = spent_of(segment, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}

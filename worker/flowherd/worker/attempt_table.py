@@ -163,13 +163,18 @@ class AttemptTable:
         self._admit(now)
         return self._given()
 
-    def delivered(self, attempt: Attempt, ending: Ending, now: float) -> list[Command]:
-        """The delivery has ended, with whatever answer; of one that was withdrawn it says nothing."""
+    def delivered(
+        self, attempt: Attempt, ending: Ending, now: float, told: Failed | None = None
+    ) -> list[Command]:
+        """The delivery has ended, with whatever answer; of one that was withdrawn it says nothing.
+
+        `told` is the failure that the engine has taken, as it has taken it.
+        """
         if not attempt.is_reporting or self._is_abandoned:
             return []
         attempt.acknowledge()
         self._delivering -= 1
-        self._close(attempt, ending)
+        self._close(attempt, ending, told)
         self._admit(now)
         return self._given()
 
@@ -295,13 +300,13 @@ class AttemptTable:
         self.backlog.left(attempt)
         self._commands.append(_WAKE)
 
-    def _close(self, attempt: Attempt, ending: Ending) -> None:
+    def _close(self, attempt: Attempt, ending: Ending, told: Failed | None = None) -> None:
         """Nothing is owed about it any more; its handler may not have ended."""
         if self._owed.get(attempt.id) is attempt:
             del self._owed[attempt.id]
         self.backlog.closed(attempt)
         self._records.follow(attempt)
-        self._records.closed(attempt, ending)
+        self._records.closed(attempt, ending, told)
 
     def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
         attempt.report(outcome)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowherd.execution.environment import RunEnvironment
     from flowherd.execution.in_thread import ThreadPool
     from flowherd.isolates.isolate_pool import Isolates
-    from flowherd.model import Activity, Outcome
+    from flowherd.model import Activity, Failed, Outcome
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.admission import Crowd, Obstacle
@@ -49,7 +49,7 @@ class _NoRecords:
     def rebind(self, attempt: Attempt, worker_id: str, *, now: float) -> None:
         """No engine hands anything out again."""
 
-    def closed(self, attempt: Attempt, ending: Ending) -> None:
+    def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
         """Nobody asks."""
 
     def keeper_of(self, attempt: Attempt) -> None:

@@ -144,21 +144,25 @@ class LedgerRecords:
         attempt.who.seen += attempt.who.seen > 0
         say(logging.WARNING, "activity_claimed_again", attempt.ids, state=state)
 
-    def closed(self, attempt: Attempt, ending: Ending) -> None:
+    def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
         """See `Records.closed`. The keeper itself remembers what it has settled."""
         self.count(attempt.activity.name, ending)
         outcome = attempt.outcome
-        if not isinstance(outcome, Died):
-            failure = outcome if ending == _FAILED and isinstance(outcome, Failed) else None
-            self._writer.remember(
-                attempt.index,
-                attempt.sequence,
-                attempt.begun_at,
-                attempt.ended_at,
-                self._clock(),
-                ending,
-                failure,
-            )
+        if isinstance(outcome, Died):
+            return
+        if ending != _FAILED:
+            told = None
+        elif told is None and isinstance(outcome, Failed):
+            told = outcome
+        self._writer.remember(
+            attempt.index,
+            attempt.sequence,
+            attempt.begun_at,
+            attempt.ended_at,
+            self._clock(),
+            ending,
+            told,
+        )
 
     def count(self, name: str, ending: Ending) -> None:
         """Counts the end of a claim of an activity of that name."""
