@@ -166,10 +166,7 @@ class AttemptTable:
     def delivered(
         self, attempt: Attempt, ending: Ending, now: float, told: Failed | None = None
     ) -> list[Command]:
-        """The delivery has ended, with whatever answer; of one that was withdrawn it says nothing.
-
-        `told` is the failure that the engine has taken, as it has taken it.
-        """
+        """The delivery has ended; of one that was withdrawn it says nothing. `told`: the failure that was taken."""
         if not attempt.is_reporting or self._is_abandoned:
             return []
         attempt.acknowledge()
