@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
 
 _DAY_S = 86_400.0
+_HOST_WITHIN_S, _ENGINE_WITHIN_S = 5.0, 10.0  # who looks at three in the morning waits for nobody for long
 _STYLES = {
     "failed": "red", "crashed": "red", "hung": "red", "given_up": "bold red", "lost": "yellow",
     "requeued": "yellow", "stopped": "yellow", "cancelled": "yellow", "completed": "green", "delivered": "green",
@@ -81,7 +82,7 @@ def explain(question: Question, config: WorkerConfig) -> int:
         ConfigurationError: nobody knows the id, or the workflow has no such activity.
 
     """
-    answers = asked_here(f"/api/explain?id={quote(question.wanted, safe='')}", Explained)
+    answers = asked_here(f"/api/explain?id={quote(question.wanted, safe='')}", Explained, _HOST_WITHIN_S)
     hosts = [host for host in answers if host.knows]
     workflow_id = next((host.workflow_id for host in hosts), question.wanted)
     engines = [question.api_url] if question.api_url else _engines(question, hosts, answers, config)
@@ -132,6 +133,7 @@ def _ask_engine(workflow_id: str, url: str, config: WorkerConfig) -> Workflow:
     is_own = origin(url) == origin(config.api_url)
     secret = config.client_secret.get_secret_value() if config.client_secret else ""
     client = WorkflowClient(url, (config.client_id, secret) if config.client_id and is_own else None)
+    client.http.timeout = _ENGINE_WITHIN_S
     try:
         return client.workflow(workflow_id)
     finally:

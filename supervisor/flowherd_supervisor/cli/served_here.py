@@ -43,8 +43,8 @@ def served_here() -> list[Served]:
     return asked_here("/api/activities", Served)
 
 
-def asked_here(page: str, shape: type[_Document]) -> list[_Document]:
-    """The answers to `page` of all hosts of this user; those that do not answer so are left out."""
+def asked_here(page: str, shape: type[_Document], within_s: float = _GLANCE_S) -> list[_Document]:
+    """The answers to `page` of all hosts of this user; those that do not answer so, and in time, are left out."""
     try:
         sockets = find_sockets()
     except ConfigurationError:
@@ -53,7 +53,7 @@ def asked_here(page: str, shape: type[_Document]) -> list[_Document]:
     for _, path in sorted(sockets.items()):
         transport = httpx.HTTPTransport(uds=str(path))
         try:
-            with httpx.Client(transport=transport, timeout=_GLANCE_S, trust_env=False) as client:
+            with httpx.Client(transport=transport, timeout=within_s, trust_env=False) as client:
                 reply = client.get(f"http://flowherd{page}")
                 found.append(msgspec.json.decode(reply.content, type=shape))
         except (httpx.HTTPError, msgspec.DecodeError):
