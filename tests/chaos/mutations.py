@@ -591,6 +591,13 @@ MUTATIONS = (
         "::test_the_last_happenings_of_a_dead_process_are_in_the_history_of_the_host",
     ),
     Mutation(
+        "the client's secret is shown to the configured engine alone",
+        SUPERVISOR + "cli/explain.py",
+        "if config.client_id and is_own else None",
+        "if config.client_id else None",
+        BRAIN + "cli/test_explain.py::test_the_configured_secret_is_shown_to_the_configured_engine_alone",
+    ),
+    Mutation(
         "a template's MemoryError is its step's own",
         ENGINE + "scheduling.py",
         "msgspec.MsgspecError, OverflowError, MemoryError)",

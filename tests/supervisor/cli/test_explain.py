@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from rich.console import Console
 from scripted_http import Reply, ScriptedServer, scripted_server
@@ -51,12 +54,12 @@ def explain(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Explain:
-    """Exit code, stdout and stderr of `flowherd explain`, where no host runs."""
+    """Exit code, stdout and stderr of `flowherd explain`, where no host runs unless the test starts one."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
 
     def call(*words: str, url: str = engine.url) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
-            main(["explain", *words, "--api-url", url])
+            main(["explain", *words, *(["--api-url", url] if url else [])])
         return int(left.value.code or 0), *capsys.readouterr()
 
     return call
@@ -128,6 +131,59 @@ def test_an_engine_that_cannot_be_asked_is_said_with_the_code_of_submit(
     """404 without the engine's words: something else answers there."""
     engine.replies[FLOW] = Reply(status, "")
     assert explain("w-1")[0] == code
+
+
+@pytest.fixture
+def a_host(explain: Explain, engine: ScriptedServer) -> Iterator[ScriptedServer]:
+    """A host of that engine, which has seen the workflow."""
+    assert explain
+    folder = Path(os.environ["XDG_RUNTIME_DIR"]) / "flowherd"
+    folder.mkdir(mode=0o700)
+    failed = {
+        "at": 1.5,
+        "event": "failed",
+        "activity_id": "a-1",
+        "key": "add",
+        "name": "sum",
+        "process": 0,
+        "seen": 1,
+    }
+    known = host(
+        engine=engine.url, events=[failed | {"type": "ValueError", "message": "no such size", "code": "X"}]
+    )
+    reply = Reply(200, msgspec.to_builtins(known))
+    with scripted_server(path=folder / "7.sock") as server:
+        server.replies |= {"/api/explain?id=w-1": reply, "/api/explain?id=a-1": reply}
+        yield server
+
+
+def test_the_engine_of_the_host_that_knows_the_workflow_is_asked_unnamed(
+    explain: Explain, a_host: ScriptedServer
+) -> None:
+    for wanted in ("w-1", "a-1"):
+        code, out, _ = explain(wanted, url="")
+        assert code == 0
+        assert out.splitlines()[0] == "sums w-1: failed"
+        assert "process 0 add" in out
+        assert "failed: ValueError: no such size (X)" in out
+    assert [request.path for request in a_host.seen] == ["/api/explain?id=w-1", "/api/explain?id=a-1"]
+
+
+def test_the_configured_secret_is_shown_to_the_configured_engine_alone(
+    engine: ScriptedServer, explain: Explain, a_host: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine of a host may be another one than the configured; what the host knows is told all the same."""
+    monkeypatch.setenv("KRUXIAFLOW_CLIENT_ID", "me")
+    monkeypatch.setenv("KRUXIAFLOW_CLIENT_SECRET", "hush")
+    monkeypatch.setenv("KRUXIAFLOW_API_URL", "http://127.0.0.1:9")
+    engine.replies[FLOW] = Reply(401, "")
+    code, out, _ = explain("w-1", url="")
+    assert code == 0
+    assert "the engine says nothing of it: GET /api/v1/workflows/w-1: status 401" in out
+    assert "ValueError: no such size" in out
+    assert a_host.seen
+    assert [request.path for request in engine.seen] == [FLOW]
+    assert "authorization" not in engine.seen[0].headers
 
 
 def test_nothing_of_a_message_is_taken_for_markup_or_control() -> None:
