@@ -6,8 +6,10 @@ import asyncio
 import json
 import logging
 import os
+import re
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -216,6 +218,23 @@ async def test_a_completed_activity_in_text_is_one_line(log: Log) -> None:
     words = ("activity_completed", "name=work", "took_s=", "waited_s=", "seen=1", "activity_key=step")
     places = [line.index(word) for word in words]
     assert places == sorted(places)
+
+
+async def test_the_page_on_the_log_shows_a_failure_as_it_is(log: Log) -> None:
+    """Its example and its table have the fields of a real line, in their order."""
+    page = (Path(__file__).parents[2] / "worker" / "docs" / "log.md").read_text()
+    [example] = re.findall(r'^\{"time".*?\}$', page, flags=re.DOTALL | re.MULTILINE)
+
+    @activity
+    async def work() -> None:
+        raise ValueError("no such card")
+
+    log.use("json")
+    await run(Registry.of([work]))
+    [line] = log.lines()
+    assert list(json.loads(example, strict=False)) == list(line)
+    for name in line.keys() - {"time", "level", "event"}:
+        assert f"`{name}`" in page, name
 
 
 # What is printed

@@ -50,7 +50,7 @@ class LineHandler(logging.Handler):
 
 def _shorten(line: bytes) -> bytes:
     """Cuts an over-long record in the middle of its longest texts, so that JSON stays JSON and its ids are kept."""
-    if not line.startswith(b"{"):
+    if not line.startswith(b'{"'):
         half = MAX_LINE_BYTES // 2 - 10
         head, tail = (part.decode(errors="ignore") for part in (line[:half], line[-half:]))
         return f"{head} … {tail}".encode()

@@ -15,7 +15,7 @@ from flowherd.background import Changes
 from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.layout import Claim
 from flowherd.model import Died, Failed
-from flowherd.worker.activity_log import say
+from flowherd.worker.activity_log import named, say
 from flowherd.worker.admission import Admission
 from flowherd.worker.attempt_table import AttemptTable
 from flowherd.worker.attempt_table_types import Ending, Rules
@@ -216,7 +216,7 @@ class Attempts:
             try:
                 self._post(attempt)
             except Exception as error:
-                log.error("internal_error", exc_info=error)
+                log.error("internal_error", exc_info=error, **named(attempt.ids))
 
     def _post(self, attempt: Attempt) -> None:
         outcome, activity = attempt.outcome, attempt.activity
