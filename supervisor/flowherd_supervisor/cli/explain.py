@@ -47,7 +47,7 @@ _TEXTS = {
     "hung": "ended with its process: {words}",
     "stopped": "stopped: {words}",
     "cancelled": "cancelled: {words}",
-    "requeued": "requeued: the engine runs it again, if it has an attempt left",
+    "requeued": "requeued: the engine runs it again",
     "given_up": "failed for good: {words}",
     "lost": "lost: the engine gave it to another worker, or ended it",
 }
