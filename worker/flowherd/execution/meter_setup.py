@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.execution.activity_profiler import ActivityProfiles
@@ -35,4 +36,12 @@ def measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, BusyShar
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: segment.add(Cell.BLOCKED_US, int(step_s * 1e6))
     probe = GilProbe(meter, measures.by_name)
-    return meter, load, Watchdog(meter, threading.get_ident(), segment.note_block, probe)
+    ids = partial(_ids_on_loop, segment)
+    return meter, load, Watchdog(meter, threading.get_ident(), segment.note_block, probe, ids)
+
+
+def _ids_on_loop(segment: Segment) -> dict[str, str]:
+    """The names of the attempt whose handler is on the loop, as far as its record says so."""
+    place = segment.get(Cell.ON_LOOP)
+    record = segment.record(place - 1) if place else None
+    return {} if record is None else record.ids

@@ -110,11 +110,10 @@ class BuiltWorker:
             tracing=place.tracing,
         )
         siblings = Siblings(ledger.segments, segment, wakeups)
-        refused = ask_keeper(segment, wakeups.wake_keeper)
-        isolates = _isolates(config, place, environment, segment, refused)
-        host = SharedHost(
-            ledger.segments, ledger.crash_history, siblings, isolates, self._rouse_keeper, self._polls_wait
-        )
+        isolates = _isolates(config, place, environment, segment, ask_keeper(segment, wakeups.wake_keeper))
+        seen = ledger.seen.of(segment.number)
+        calls = self._rouse_keeper, self._polls_wait
+        host = SharedHost(ledger.segments, ledger.crash_history, seen, siblings, isolates, *calls)
         self.worker = Worker(config, registry, self._engine, writer, environment, host)
         asyncio.get_running_loop().add_reader(wakeups.of(segment.number), self._heed_wakeup)
         segment.set_clock(Clock.READY_AT, time.monotonic())
