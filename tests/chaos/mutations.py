@@ -576,6 +576,28 @@ MUTATIONS = (
         "tests/engine/test_engine_templates.py::test_nonsense_is_a_template_error",
     ),
     Mutation(
+        "an entry that is written over while it is read does not count",
+        WORKER + "ledger/ring.py",
+        "lost = min(max(self.written + 1 - self.slots - first, 0), max(end - first, 0))",
+        "lost = 0",
+        UNIT + "ledger/test_ring.py::test_what_is_written_over_while_it_is_read_does_not_count",
+    ),
+    Mutation(
+        "what a dead process had is in the history of the host",
+        WORKER + "leases/settlement.py",
+        "        remember(self._ledger, segment, record, ended_at, self._clock(), failure)\n",
+        "",
+        UNIT + "leases/test_settlement.py"
+        "::test_the_last_happenings_of_a_dead_process_are_in_the_history_of_the_host",
+    ),
+    Mutation(
+        "the client's secret is shown to the configured engine alone",
+        SUPERVISOR + "cli/explain.py",
+        "if config.client_id and is_own else None",
+        "if config.client_id else None",
+        BRAIN + "cli/test_explain.py::test_the_configured_secret_is_shown_to_the_configured_engine_alone",
+    ),
+    Mutation(
         "a template's MemoryError is its step's own",
         ENGINE + "scheduling.py",
         "msgspec.MsgspecError, OverflowError, MemoryError)",

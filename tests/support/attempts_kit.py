@@ -19,6 +19,7 @@ from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loop_meter import LoopMeter
 from flowherd.execution.run_environment import RunEnvironment
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
+from flowherd.ledger.attempt_history import End, decoded
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
 from flowherd.worker.attempts import Attempts
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Activity, Outcome
     from flowherd.isolates.in_isolate import IsolatedAttempt
     from flowherd.ledger import Record
+    from flowherd.ledger.attempt_history import EndedAttempt
     from flowherd.link.messages import Stopped
     from flowherd.worker.attempt import Attempt
 
@@ -201,6 +203,12 @@ class Table:
     def count(self, cell: Cell) -> int:
         return self.segment.get(cell)
 
+    def ended(self) -> list[EndedAttempt]:
+        """What the history says, failures with their words."""
+        attempts, failures = decoded(self.ledger.ended_attempts()), decoded(self.ledger.ended_failures())
+        words = {one.sequence: one for one in failures}
+        return [words.get(one.sequence, one) for one in attempts]
+
     def check(self) -> None:
         """What must hold at any time."""
         records = list(self.segment.records())
@@ -214,6 +222,7 @@ class Table:
         held = [r for r in records if r.is_owed]
         assert len({r.activity_id for r in held}) == len(held)
         over = sum(self.count(cell) for cell in (Cell.COMPLETED, Cell.FAILED, Cell.LOST))
+        assert sum(one.end is not End.SETTLED for one in self.ended()) <= over
         owed = len(held) + self.attempts._table._rejecting
         assert self.count(Cell.CLAIMED) == over + owed
 

@@ -101,7 +101,8 @@ class ForkLog:
             return
         name, event = fields.pop("logger", "structlog"), fields.pop("event")
         level = logging.getLevelName(fields.pop("level").upper())
-        fields["worker_process"] = fields.pop("process", None)  # a record has another one of this name
+        for ours, theirs in (("process", "worker_process"), ("name", "activity_name")):
+            fields[theirs] = fields.pop(ours, None)  # a record has other ones of these names
         logger = logging.getLogger(name)
         if logger.isEnabledFor(level):
             logger.handle(logger.makeRecord(name, level, "", 0, event, (), None, extra=fields))

@@ -77,10 +77,17 @@ class FakeRecords:
     def keeper_of(self, attempt: Attempt) -> None:
         """Nothing is spent."""
 
+    def earlier(self, activity_id: str) -> int:
+        del activity_id
+        return 0
+
+    def not_completed(self, activity_id: str) -> None:
+        """No line is written here."""
+
     def begun_at(self, name: str) -> float:
         return 100.0 if name == "limited" else 0.0
 
-    def count(self, name: str, ending: Ending) -> None:
+    def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
         self.endings += isinstance(ending, Ending)
 
 

@@ -114,6 +114,7 @@ def test_saving_a_file_brings_the_next_version_and_a_broken_one_leaves_the_old(t
     with running(tmp_path, command) as dev:
         dev.wait_for('"event": "app_loaded"')
         assert "result: 1" in dev.submit("version")
+        dev.wait_for('"level": "info", "event": "activity_completed"')  # so that one sees that it has run
         app.write_text(APP.format("2 +"))
         dev.wait_for('"event": "(?:reload_failed|preload_failed|boot_failed)"')
         assert "result: 1" in dev.submit("version")

@@ -79,7 +79,7 @@ def test_the_work_of_a_killed_process_is_handed_back_at_once(
     assert set(engine.completions_per_activity().values()) == {1}
     [died] = host.log("process_died")
     assert died["cause"].startswith("was killed by SIGKILL")
-    assert {line["activity_id"] for line in host.log("activity_settled")} == held
+    assert {line["activity_id"] for line in host.log("activity_failed")} == held
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])

@@ -26,7 +26,7 @@ def test_what_a_killed_process_had_spent_is_charged_once(
     engine.wait_for("complete", 1)
     document = engine.http.get(f"/api/v1/workflows/{workflow}/output").json()
     assert document["total_cost_usd"] == "0.35"
-    [line] = host.log("activity_settled")
+    [line] = host.log("activity_failed")
     assert line["cost_usd"] == "0.05"
 
 

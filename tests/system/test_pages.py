@@ -178,13 +178,14 @@ def test_every_snippet_of_a_page_has_a_test() -> None:
 def loud_events() -> set[str]:
     """Every event that some file logs as a warning or an error."""
     logged = re.compile(r'log\.(?:warning|error|exception)\(\s*"([a-z_]+)"')
+    said = re.compile(r'(?:say|log\.log)\([^"]{0,120}(?:WARNING|ERROR)[^"]{0,120}"([a-z_]+)"')
     noted = re.compile(r'note\(\s*"([a-z_]+)",\s*(?:actions\.)?Level\.(?:WARNING|ERROR)')
     found: set[str] = set()
     for root in ("worker/flowherd", "supervisor/flowherd_supervisor"):
         for path in (ROOT / root).rglob("*.py"):
             if "demo" not in path.parts:
                 text = path.read_text(encoding="utf-8")
-                found |= {*logged.findall(text), *noted.findall(text)}
+                found |= {*logged.findall(text), *said.findall(text), *noted.findall(text)}
     return found
 
 

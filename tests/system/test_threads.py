@@ -56,7 +56,7 @@ def running(host: Host, wanted: int) -> list[dict[str, Any]]:
 
 def settled(host: Host, name: str) -> int:
     """How often an activity of that name was handed back after the end of its process."""
-    return sum(line["name"] == name for line in host.log("activity_settled"))
+    return sum(line["name"] == name for line in host.log("activity_failed"))
 
 
 def test_status_shows_each_thread_and_counts_memory_once(
@@ -110,8 +110,8 @@ def test_the_end_of_the_process_is_one_restart_and_all_threads_are_settled(
     eventually(lambda: sum(row["in_flight"] for row in rows(host)) == 6, "six at work")
     os.kill(pid, signal.SIGKILL)
     engine.wait_for("fail", 6)
-    assert {line["pid"] for line in host.wait_for_log("activity_settled", 6)} == {pid}
-    assert len({line["process"] for line in host.log("activity_settled")}) > 1
+    assert {line["pid"] for line in host.wait_for_log("activity_failed", 6)} == {pid}
+    assert len({line["process"] for line in host.log("activity_failed")}) > 1
     assert running(host, 3)[0]["pid"] != pid
     assert host.status()["restarts"] == 1
     assert len(host.log("process_died")) == 1

@@ -129,8 +129,33 @@ def test_a_long_record_is_cut_to_what_a_pipe_takes_in_one_piece(log: Log, style:
         raw = os.read(log.reader, 1 << 20)
         assert len(raw) <= logs.MAX_LINE_BYTES
         assert raw.endswith(b"\n")
+        assert b"a long one" in raw
         if style == "json":
-            assert json.loads(raw)["event"] == "line_too_long"
+            assert json.loads(raw)["event"] == "a long one"
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_long_record_keeps_its_ids_and_both_ends_of_its_traceback(log: Log, style: str) -> None:
+    """A failure that cannot be found by its workflow is as good as none."""
+    log.use(style)
+    trace = f"root cause {'é' * 5_000} last line"
+    say("activity_failed", reason="x" * 3_000, workflow_id="wf-1", activity_id="a-1", exception=trace)
+    raw = os.read(log.reader, 1 << 20).decode()
+    assert len(raw.encode()) <= logs.MAX_LINE_BYTES
+    assert raw.startswith("{") == (style == "json")
+    assert "activity_failed" in raw
+    assert "last line" in raw
+    if style == "json":
+        entry = json.loads(raw)
+        assert (entry["workflow_id"], entry["activity_id"]) == ("wf-1", "a-1")
+        assert entry["exception"].startswith("root cause")
+
+
+def test_a_record_of_many_texts_is_still_a_record(log: Log) -> None:
+    """Where nothing can be cut, its beginning is shown."""
+    log.use("json")
+    say("too many", **{f"field_{number}": "short" for number in range(500)})
+    assert json.loads(os.read(log.reader, 1 << 20))["event"] == "line_too_long"
 
 
 def test_a_full_pipe_loses_the_line_and_never_blocks(log: Log) -> None:

@@ -72,18 +72,22 @@ class Completed(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The exception behind a failure: its class, words and traceback, without secrets."""
+    """The exception behind a failure: its class, words and traceback, without secrets.
+
+    `distinct` is the same for failures of the same kinds from the same lines; "" where only this one is like it.
+    """
 
     kind: str
     message: str
     report: str
+    distinct: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The handler raised, ran out of time, or was given back; `message` is clean and at most 8 KiB (§7).
 
-    `raised` is for the attempt's trace, where there is one; the engine is not told.
+    `raised` and `at`, the line of the user's where its handler stood, are for log and trace; the engine is not told.
     """
 
     code: str
@@ -92,6 +96,7 @@ class Failed:
     cost_usd: str | None = None
     usage: tuple[Usage, ...] = ()
     raised: Raised | None = field(default=None, compare=False, repr=False)
+    at: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

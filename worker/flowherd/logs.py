@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
+from flowherd.attempt_ids import HANDLERS, working_for
+from flowherd.texts import cut_middle
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
 
+_SHORTEST_TEXT = 64  # that is cut
 MAX_LINE_BYTES = 4096  # what a pipe takes in one piece, so that processes never interleave
 
 
@@ -45,18 +49,56 @@ class LineHandler(logging.Handler):
 
 
 def _shorten(line: bytes) -> bytes:
-    """Keeps JSON lines JSON: an over-long record becomes a record that holds its beginning."""
-    head = line[: MAX_LINE_BYTES // 2].decode(errors="ignore")
-    if not line.startswith(b"{"):
-        return line[: MAX_LINE_BYTES - 20].decode(errors="ignore").encode() + b" ... (cut)"
+    """Cuts an over-long record in the middle of its longest texts, so that JSON stays JSON and its ids are kept."""
+    if not line.startswith(b'{"'):
+        half = MAX_LINE_BYTES // 2 - 10
+        head, tail = (part.decode(errors="ignore") for part in (line[:half], line[-half:]))
+        return f"{head} … {tail}".encode()
     import msgspec  # noqa: PLC0415 - only for lines that are too long
 
+    record = msgspec.json.decode(line)
+    texts = [name for name, value in record.items() if isinstance(value, str)]
+    short = line
+    while texts and len(short) >= MAX_LINE_BYTES:
+        longest = max(texts, key=lambda name: len(record[name]))
+        if len(record[longest]) < _SHORTEST_TEXT:
+            break
+        record[longest] = cut_middle(record[longest], len(record[longest]) * 2 // 3)
+        short = msgspec.json.encode(record)
+    if len(short) < MAX_LINE_BYTES:
+        return short
+    head = line[: MAX_LINE_BYTES // 2].decode(errors="ignore")
     return msgspec.json.encode({"event": "line_too_long", "bytes": len(line), "begins": head[:1500]})
 
 
 def _name_the_process(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Names the process in every line that does not speak of another one; a worker that is a thread, itself."""
     return {**_process_label, **_thread_label.get(), **event}
+
+
+def _name_the_activity(logger: Any, _: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Names the activity in every line of its handler, and puts the ids of any line about one where eyes find them."""
+    if "activity_id" not in event:
+        attempt = working_for.get()
+        if attempt is None or _is_ours(logger, event):
+            return event
+        event = {**attempt.fields(), **event}
+    if "activity_name" in event:
+        event["name"] = event.pop("activity_name")
+    event = {**{name: event[name] for name in ("process", "name") if name in event}, **event}
+    for name in _IDS:
+        if name in event:
+            event[name] = event.pop(name)
+    return event
+
+
+_IDS = ("seen", "workflow_id", "activity_id", "activity_key")
+
+
+def _is_ours(logger: Any, event: Mapping[str, Any]) -> bool:
+    """A line of flowherd's own: it names the activity itself where it speaks of one."""
+    name = str(getattr(event.get("_record", logger), "name", ""))
+    return name.partition(".")[0] == "flowherd" and name != HANDLERS
 
 
 def _familiar_order(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -144,7 +186,10 @@ def rendering(style: Literal["text", "json"]) -> list[Any]:
     if style == "json":
         last: list[Any] = [_familiar_order, structlog.processors.JSONRenderer(default=repr)]
     else:
-        last = [_one_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)]
+        last = [
+            _one_line,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28, sort_keys=False),
+        ]
     return [structlog.processors.format_exc_info, _without_secrets, *last]
 
 
@@ -155,6 +200,7 @@ def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> 
         _name_the_process,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        _name_the_activity,
         _stamp(style),
     ]
     structlog.configure(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 import msgspec
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _GLANCE_S = 1.0
+_Document = TypeVar("_Document")
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -34,11 +35,16 @@ class Served(msgspec.Struct, frozen=True):
 
     def serves(self, engine: str, worker: str) -> bool:
         """True if it works for this engine and type; an address of this machine has several names."""
-        return (_origin(self.engine), self.worker) == (_origin(engine), worker)
+        return (origin(self.engine), self.worker) == (origin(engine), worker)
 
 
 def served_here() -> list[Served]:
     """All hosts of this user that answer."""
+    return asked_here("/api/activities", Served)
+
+
+def asked_here(page: str, shape: type[_Document], within_s: float = _GLANCE_S) -> list[_Document]:
+    """The answers to `page` of all hosts of this user; those that do not answer so, and in time, are left out."""
     try:
         sockets = find_sockets()
     except ConfigurationError:
@@ -47,9 +53,9 @@ def served_here() -> list[Served]:
     for _, path in sorted(sockets.items()):
         transport = httpx.HTTPTransport(uds=str(path))
         try:
-            with httpx.Client(transport=transport, timeout=_GLANCE_S, trust_env=False) as client:
-                reply = client.get("http://flowherd/api/activities")
-                found.append(msgspec.json.decode(reply.content, type=Served))
+            with httpx.Client(transport=transport, timeout=within_s, trust_env=False) as client:
+                reply = client.get(f"http://flowherd{page}")
+                found.append(msgspec.json.decode(reply.content, type=shape))
         except (httpx.HTTPError, msgspec.DecodeError):
             continue
     return found
@@ -72,5 +78,6 @@ def not_taken(activity: str, given: Iterable[str], hosts: Sequence[Served]) -> s
     return said
 
 
-def _origin(url: str) -> str:
+def origin(url: str) -> str:
+    """A URL of an engine, the same for the names that this machine has for itself."""
     return url.replace("://localhost", "://127.0.0.1").rstrip("/")

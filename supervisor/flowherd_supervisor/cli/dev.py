@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd.exit_codes import Exit
+from flowherd.settings.sources import variable_of
 from flowherd_supervisor.cli import watch_files
 from flowherd_supervisor.cli.program_name import called_from
 from flowherd_supervisor.engine_extra import require_engine
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
+_LOG_ACTIVITIES = variable_of("log_activities")  # a flag in `flags` is stronger
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -85,7 +87,7 @@ def _run_words(options: DevOptions, url: str) -> tuple[str, ...]:
 def _program(*words: str, announces: bool = False) -> Program:
     """A program of ours; it keeps what configures telemetry, and ends with a `dev` that is killed."""
     telemetry = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
-    env = clean_environment(**telemetry)
+    env = clean_environment(**{_LOG_ACTIVITIES: "true"}, **telemetry)
     return Program(*words, env=env, announces=announces, tie=stop_with_parent)
 
 

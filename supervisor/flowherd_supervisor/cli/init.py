@@ -40,6 +40,7 @@ _EXAMPLES = {  # of keys that have no default
     "max_tasks_per_child": 1000,
     "max_memory_per_child": 500,
     "preload": True,
+    "log_activities": True,
     "log_format": "json",
 }
 _WIDTH = 100

@@ -187,6 +187,29 @@ def top(
 
 
 @app.command
+def explain(
+    workflow_id: Annotated[
+        str,
+        Parameter(name="WORKFLOW_ID", help="as submit prints it and log lines have it; or an activity's id"),
+    ],
+    /,
+    *,
+    activity: Annotated[str | None, Parameter(help="this one alone: its id, key or name")] = None,
+    api_url: Annotated[str | None, Parameter(help="the engine [env: KRUXIAFLOW_API_URL]")] = None,
+    json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
+) -> int:
+    """Say what has happened to a workflow, as this machine's hosts and the engine know it, and what comes next."""
+    from flowherd.settings import sources  # noqa: PLC0415 - as above
+    from flowherd_supervisor.cli import explain as part  # noqa: PLC0415 - as above
+
+    loaded = sources.load({"api_url": api_url})
+    question = part.Question(
+        workflow_id, activity, api_url, as_json=json, has_engine="api_url" in loaded.origins
+    )
+    return part.explain(question, loaded.settings.worker_config(1))
+
+
+@app.command
 def advise(
     *,
     admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,

@@ -33,13 +33,20 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True)
+class Failures:
+    """The newest failures, when there are new ones."""
+
+    failures: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Silent:
     """Nobody answers at the moment; the feed goes on trying."""
 
     reason: str
 
 
-News = Status | Happened | Silent
+News = Status | Happened | Failures | Silent
 
 
 class Feed(Protocol):
@@ -68,7 +75,7 @@ class HttpFeed:
 
     def __init__(self, admin: str | None = None, pid: int | None = None) -> None:
         self._base_url, self._socket = endpoint(admin, pid)
-        self._seen = 0
+        self._seen = self._failures_seen = 0
 
     def _client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=self._socket)
@@ -100,7 +107,11 @@ class HttpFeed:
                 if name == "event":
                     kind = value
                 elif name == "data" and kind == "status":
-                    yield Status(msgspec.json.decode(value))
+                    document = msgspec.json.decode(value)
+                    yield Status(document)
+                    if (so_far := document.get("failures_so_far", 0)) != self._failures_seen:
+                        self._failures_seen = so_far
+                        yield Failures((await client.get("/api/failures")).json()["failures"])
                 elif name == "data" and kind == "happened":
                     event = msgspec.json.decode(value)
                     self._seen = event["id"]

@@ -35,7 +35,7 @@ KEPT = 200  # events
 # Of the keeper's own log: what an operator wants to see beside the supervisor's lines.
 OWN = frozenset(
     {
-        "activity_settled", "activity_poisonous", "settlement_given_up", "settlement_delayed", "lease_lost",
+        "activity_failed", "activity_settled", "settlement_given_up", "settlement_delayed", "lease_lost",
         "lease_too_short", "token_not_granted", "token_granted", "engine_unreachable", "engine_reachable_again",
         "engine_misconfigured", "engine_refuses_our_token",
     }

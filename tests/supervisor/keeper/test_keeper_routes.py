@@ -65,9 +65,11 @@ class Asking:
             sent.append(message)
 
         shown = {"host": "127.0.0.1:9464"} | (headers or {})
+        path, _, query = path.partition("?")
         scope = {
             "method": method,
             "path": path,
+            "query_string": query.encode(),
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in shown.items()],
         }
         await getattr(self.routes, f"over_{way}")(scope, receive, send)
@@ -245,8 +247,8 @@ async def test_every_page_answers_on_both_ways_and_what_is_none_is_not_found(ask
     """`/api/events` streams, and has its own test."""
     for way in ("tcp", "unix"):
         for page in PAGES - {"/api/events"}:
-            assert (await asking(way, "GET", page))[0] in {200, 503}, page
-            assert (await asking(way, "HEAD", page))[0] in {200, 503}, page
+            assert (await asking(way, "GET", page))[0] in {200, 422, 503}, page
+            assert (await asking(way, "HEAD", page))[0] in {200, 422, 503}, page
         assert (await asking(way, "GET", "/api/nothing"))[0] == 404
     assert (await asking("unix", "POST", "/api/status", JSON))[0] == 405
     assert (await asking("unix", "POST", "/api/nothing", JSON))[0] == 404
@@ -271,6 +273,16 @@ async def test_what_the_activities_take_can_be_asked_for(asking: Asking) -> None
     _, said = await asking("unix", "GET", "/api/activities")
     assert (said["engine"], said["worker"]) == ("http://engine:8080", "py-std")
     assert said["activities"] == {"add": ["a", "b"], "any": None}
+
+
+async def test_a_workflow_is_explained_by_its_id(asking: Asking) -> None:
+    """With what says who works on it next."""
+    status, said = await asking("tcp", "GET", "/api/explain?id=flow%2D1")
+    assert (status, said["workflow_id"], said["events"], said["present"]) == (200, "flow-1", [], [])
+    assert (said["engine"], said["free_slots"], said["polled_s_ago"]) == ("http://engine:8080", 0, None)
+    for query in ("", "?", "?id=", "?other=1"):
+        status, said = await asking("unix", "GET", f"/api/explain{query}")
+        assert (status, said) == (422, {"error": "say of which workflow or activity: /api/explain?id=ID"})
 
 
 async def test_one_activity_is_cancelled_by_whoever_holds_the_leases(asking: Asking) -> None:

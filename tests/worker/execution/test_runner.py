@@ -8,6 +8,7 @@ import threading
 import pytest
 from pydantic import BaseModel, SecretStr
 from runner_kit import Phase, Runner
+from structlog.testing import capture_logs
 from virtual_time import virtual_time
 
 from flowherd import ActivityError, ActivityResult, CancelReason, Registry, RegistryError, Usage, activity
@@ -132,7 +133,7 @@ BASE_EXCEPTIONS = [
 
 @pytest.mark.parametrize("exc", BASE_EXCEPTIONS, ids=lambda exc: type(exc).__name__)
 @pytest.mark.parametrize("mode", ["loop", "thread of an async def", "thread of a def"])
-async def test_whatever_is_raised_fails_the_activity_alone(exc, mode, caplog):
+async def test_whatever_is_raised_fails_the_activity_alone(exc, mode):
     """A3: SystemExit and KeyboardInterrupt end an event loop when they leave a task."""
 
     async def on_loop():
@@ -144,13 +145,15 @@ async def test_whatever_is_raised_fails_the_activity_alone(exc, mode, caplog):
     handler = in_thread if mode == "thread of a def" else on_loop
     options = {"offload": "thread"} if mode == "thread of an async def" else {}
     bench = Bench(activity(name="work", **options)(handler))
-    run = bench.start("work")
-    outcome = await after(run.outcome())
-    await after(run.ended())
+    with capture_logs() as lines:
+        run = bench.start("work")
+        outcome = await after(run.outcome())
+        await after(run.ended())
     assert (outcome.code, outcome.retryable) == ("EXECUTION_ERROR", True)
     assert outcome.message.strip()
-    assert [record.getMessage() for record in caplog.records] == ["activity_raised"]
-    assert f"in {handler.__name__}" in caplog.records[0].exception
+    [line] = lines
+    assert (line["event"], line["code"]) == ("activity_failed", "EXECUTION_ERROR")
+    assert f"in {handler.__name__}" in line["exception"]
 
 
 @pytest.mark.parametrize("options", [{}, {"offload": "thread"}])
@@ -290,7 +293,7 @@ async def test_the_limit_is_the_smaller_of_both_else_the_handlers_else_the_worke
 
 
 @pytest.mark.parametrize("options", [{}, {"offload": "thread"}])
-async def test_a_handler_past_its_limit_is_cancelled_and_fails_when_it_has_ended(options, caplog):
+async def test_a_handler_past_its_limit_is_cancelled_and_fails_when_it_has_ended(options):
     """A7: local limit, cancellation, TIMEOUT."""
     ended = []
 
@@ -301,12 +304,15 @@ async def test_a_handler_past_its_limit_is_cancelled_and_fails_when_it_has_ended
         finally:
             ended.append(ctx.cancel_reason)
 
-    run = Bench(work).start("work", timeout_s=SOON)
-    outcome = await after(run.outcome())
+    with capture_logs() as lines:
+        run = Bench(work).start("work", timeout_s=SOON)
+        outcome = await after(run.outcome())
+        await after(run.ended())
     assert outcome == Failed("TIMEOUT", "the handler took longer than its limit of 0.02 s", retryable=True)
     assert ended == [CancelReason.TIMEOUT]
-    await after(run.ended())
-    assert [record.getMessage() for record in caplog.records] == ["activity_timed_out"]
+    [line] = lines
+    assert (line["event"], line["code"], line["retryable"]) == ("activity_failed", "TIMEOUT", True)
+    assert line["at"].endswith("in work")
 
 
 async def test_a_late_success_is_dropped_and_counted():

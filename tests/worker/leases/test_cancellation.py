@@ -9,6 +9,7 @@ from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.leases.cancellation import Canceller, NotCancelled
 from flowherd.ledger import Ledger, RecordWriter, Standing
+from flowherd.ledger.attempt_history import decoded
 from flowherd.testing import FakeEngine
 
 
@@ -44,6 +45,8 @@ async def test_the_engine_is_told_and_then_the_worker(*, requeue: bool, said: st
     error = call.body["error"]
     assert (call.activity_id, error["code"], error["retryable"]) == ("a-1", "CANCELLED", requeue)
     assert (host.standing, host.woken) == (Standing.GONE, [host.segment.number])
+    (remembered,) = decoded(host.ledger.history.failures.entries())
+    assert (remembered.code, remembered.is_retryable) == ("CANCELLED", requeue)
 
 
 @pytest.mark.parametrize(

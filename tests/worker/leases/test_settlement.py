@@ -16,6 +16,7 @@ from flowherd.errors import EngineUnavailable, ForeignReply
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Host, Ledger, Life, ProcessTotal, RecordWriter, Segment
 from flowherd.ledger.activity_counts import OTHER, Ended
+from flowherd.ledger.attempt_history import End, decoded
 from flowherd.ledger.states_and_cells import TAKEN
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
@@ -80,6 +81,55 @@ async def test_each_record_is_settled_by_its_state() -> None:
     assert dead.ledger.get(Host.SETTLED) == 4
     counts = dead.ledger.activity_counts()[OTHER]
     assert (counts[Ended.COMPLETED], counts[Ended.CRASHED]) == (1, 3)
+
+
+@virtual_time
+async def test_the_last_happenings_of_a_dead_process_are_in_the_history_of_the_host() -> None:
+    """With the words that the engine was told; another keeper finds them there."""
+    dead = DeadWorker("claimed", "running", "kept")
+    index, sequence = dead.writer.claim(
+        "ended", "w-1", "resize", now=now(), lease_s=60.0, workflow_id="flow-1"
+    )
+    dead.writer.clear(index)
+    dead.writer.remember(index, sequence, 1.0, 2.0, 3.0, End.COMPLETED, None)
+    dead.end()
+    await asyncio.sleep(1.0)
+    dead.running.cancel()
+    dead.start_keeper()
+    await asyncio.sleep(1.0)
+    attempts = {one.activity_id: one for one in decoded(dead.ledger.history.attempts.entries())}
+    assert {name: one.end for name, one in attempts.items()} == {
+        "ended": End.COMPLETED,
+        "claimed": End.SETTLED,
+        "running": End.SETTLED,
+        "kept": End.DELIVERED,
+    }
+    assert attempts["running"].begun_at > 0
+    failures = {one.activity_id: one for one in decoded(dead.ledger.history.failures.entries())}
+    assert set(failures) == {"claimed", "running"}
+    assert failures["running"].code == "WORKER_CRASHED"
+    assert "was killed by SIGKILL" in failures["running"].message
+    assert failures["running"].is_retryable
+
+
+@virtual_time
+async def test_a_death_that_was_the_last_attempt_is_final_in_the_history() -> None:
+    dead = DeadWorker("running")
+    dead.engine.script("fail", Answer(Verdict.ACCEPTED, will_retry=False))
+    dead.end()
+    await asyncio.sleep(1.0)
+    (failure,) = decoded(dead.ledger.history.failures.entries())
+    assert not failure.is_retryable
+
+
+@virtual_time
+async def test_an_answer_that_says_it_was_settled_before_is_in_the_history_too() -> None:
+    dead = DeadWorker("running")
+    dead.engine.script("fail", Answer(Verdict.GONE, "already completed"))
+    dead.end()
+    await asyncio.sleep(1.0)
+    (failure,) = decoded(dead.ledger.history.failures.entries())
+    assert failure.message.endswith("(had been settled before)")
 
 
 @virtual_time
@@ -318,15 +368,42 @@ async def test_what_is_settled_is_said_in_one_line_with_its_id_and_cause() -> No
     with capture_logs() as logs:
         await asyncio.sleep(1.0)
     (entry,) = logs
-    assert entry["event"] == "activity_settled"
-    assert (entry["activity_id"], entry["name"], entry["pid"]) == ("running", "resize", 4711)
-    assert entry["outcome"] == "requeued"
+    assert (entry["event"], entry["log_level"]) == ("activity_failed", "warning")
+    assert (entry["activity_id"], entry["name"], entry["process"], entry["pid"]) == (
+        "running",
+        "resize",
+        0,
+        4711,
+    )
+    assert (entry["code"], entry["retryable"], entry["seen"]) == ("WORKER_CRASHED", True, 1)
+    assert "was killed by SIGKILL" in entry["reason"]
+    assert {"workflow_id", "activity_key"} <= set(entry)
+
+
+@virtual_time
+async def test_a_crash_that_used_up_the_last_attempt_is_an_error() -> None:
+    """Only the engine counts attempts, and it says so in its answer."""
+    dead = DeadWorker("running")
+    dead.engine.script("fail", Answer(Verdict.ACCEPTED, will_retry=False))
+    dead.end()
+    with capture_logs() as logs:
+        await dead.keeper.all_settled()
+    [line] = [line for line in logs if line["event"] == "activity_failed"]
+    assert (line["log_level"], line["retryable"], line["attempts_left"]) == ("error", False, 0)
+
+
+@virtual_time
+async def test_what_a_dead_process_held_counts_as_seen_by_this_host() -> None:
+    """Whoever is given it next says so; what was being reported is counted by its worker."""
+    dead = DeadWorker("running", "kept")
+    dead.end()
+    await dead.keeper.all_settled()
+    assert [dead.ledger.seen.earlier(name) for name in ("running", "kept")] == [1, 0]
 
 
 @pytest.mark.parametrize(
     ("state", "verdict", "outcome"),
     [
-        ("running", Verdict.ACCEPTED, "requeued"),
         ("kept", Verdict.ACCEPTED, "completed from the kept result"),
         ("running", Verdict.GONE, "had been settled before"),
         ("kept", Verdict.GONE, "had been settled before"),
@@ -350,16 +427,17 @@ async def test_the_outcome_of_a_settlement_is_one_of_a_few_words(
 
 
 @virtual_time
-async def test_an_activity_that_is_given_up_ended_as_poison() -> None:
-    """It died alone, and for the third time: a line that says `requeued` would be wrong."""
+async def test_an_activity_that_is_given_up_has_failed_for_good() -> None:
+    """It died alone, and for the third time."""
     dead = DeadWorker("running")
     for sequence in (1, 2):
         dead.ledger.crash_history.charge("running", "died", sequence)
     dead.end()
     with capture_logs() as logs:
         await dead.keeper.all_settled()
-    [line] = [line for line in logs if line["event"] == "activity_settled"]
-    assert line["outcome"] == "ended as poison"
+    [line] = [line for line in logs if line["event"] == "activity_failed"]
+    assert (line["log_level"], line["code"], line["retryable"]) == ("error", "POISON", False)
+    assert line["reason"].startswith("given up after 3 processes died with it")
 
 
 class DeadThreads(DeadWorker):

@@ -19,7 +19,7 @@ from flowherd.ledger import (
     Segment,
     Standing,
 )
-from flowherd.ledger.segment import CRC_BYTES, HEAD
+from flowherd.ledger.record import CRC_BYTES, HEAD
 from flowherd.worker.attempt import DETACHED
 
 

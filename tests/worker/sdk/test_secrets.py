@@ -295,5 +295,5 @@ async def test_a_failure_in_an_isolate_is_masked_wherever_it_shows(caplog: pytes
         async with workplace(forker, env={"MY_API_KEY": "canary-env"}) as place:
             outcome = await asyncio.wait_for(place.outcome("leak", parameters), CEILING_S)
     assert outcome.message == "refused ***, ***, ***"
-    assert "activity_raised" in logged(caplog)
+    assert "activity_failed" in logged(caplog)
     assert "canary" not in logged(caplog)

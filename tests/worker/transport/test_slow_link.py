@@ -14,6 +14,7 @@ from slow_link import slow_link
 from structlog.testing import capture_logs
 
 from flowherd.activities_and_outcomes import Completed
+from flowherd.attempt_ids import AttemptIds
 from flowherd.client.circuit import Circuit
 from flowherd.client.kruxia import KruxiaEngine, new_transport
 from flowherd.errors import CallTooSlow, EngineUnavailable
@@ -54,7 +55,7 @@ def ways(request: pytest.FixtureRequest) -> tuple[str, Callable[[Coroutine], Non
 
 async def delivered(reporter: Reporter, activity_id: str, outcome: Completed) -> Delivered:
     end: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
-    reporter.deliver(Delivery(activity_id, lambda: "w-1", outcome, end.set_result))
+    reporter.deliver(Delivery(AttemptIds(activity_id, "w", "k", "n"), lambda: "w-1", outcome, end.set_result))
     return await end
 
 

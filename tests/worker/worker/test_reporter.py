@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
 from flowherd.activities_and_outcomes import Completed, Failed
+from flowherd.attempt_ids import AttemptIds
 from flowherd.client.circuit import Circuit
 from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable
@@ -25,6 +26,8 @@ FAILED = Failed("EXECUTION_ERROR", "it broke", retryable=True)
 AWAY = EngineUnavailable("connection refused")
 IN_DOUBT = EngineUnavailable("ReadError", in_doubt=True)
 
+WHO = AttemptIds("a-1", "wf-1", "step", "work")
+
 
 class Sender:
     def __init__(self) -> None:
@@ -33,9 +36,9 @@ class Sender:
         self.reporter = Reporter(self.engine, self.circuit, deadline_s=30.0)
         self.worker_id: str | None = "w-1"
 
-    async def deliver(self, outcome: Completed | Failed = DONE) -> Delivered:
+    async def deliver(self, outcome: Completed | Failed = DONE, who: AttemptIds = WHO) -> Delivered:
         ends: asyncio.Queue[Delivered] = asyncio.Queue()
-        self.reporter.deliver(Delivery("a-1", lambda: self.worker_id, outcome, ends.put_nowait))
+        self.reporter.deliver(Delivery(who, lambda: self.worker_id, outcome, ends.put_nowait))
         return await ends.get()
 
     def sent(self, verb: str) -> list[object]:
@@ -121,10 +124,31 @@ async def test_warnings_of_the_engine_reach_the_log() -> None:
         {
             "event": "completion_warnings",
             "log_level": "warning",
+            "name": "work",
+            "workflow_id": "wf-1",
             "activity_id": "a-1",
+            "activity_key": "step",
+            "seen": 1,
             "warnings": "unknown model 'x/y'",
         }
     ]
+
+
+RETRYABLE = Failed("EXECUTION_ERROR", "it broke", retryable=True)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_a_retryable_failure_whose_last_attempt_it_was_is_said_as_an_error_once(is_known: bool) -> None:  # noqa: FBT001
+    """The engine alone counts attempts: a retryable failure may be the end of a workflow."""
+    sender, who = Sender(), AttemptIds("a-1", "wf-1", "step", "work", is_last=is_known)
+    sender.engine.script("fail", Answer(Verdict.ACCEPTED, will_retry=False))
+    with capture_logs() as logs:
+        assert await sender.deliver(RETRYABLE, who) is Delivered.LAST
+    lines = [line for line in logs if line["event"] == "activity_out_of_attempts"]
+    assert len(lines) == (not is_known)
+    for line in lines:
+        assert (line["log_level"], line["code"], line["reason"]) == ("error", "EXECUTION_ERROR", "it broke")
+        assert (line["name"], line["workflow_id"]) == ("work", "wf-1")
 
 
 @virtual_time

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
 from flowherd.activities_and_outcomes import Completed, Failed
+from flowherd.attempt_ids import AttemptIds
 from flowherd.client.circuit import Circuit
 from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import CallTooSlow, EngineError, EngineMisconfigured, EngineUnavailable, ForeignReply
@@ -43,7 +44,9 @@ class Sender:
         self, outcome: Completed | Failed = DONE, timeout_s: float | None = None, id_: str = "a-1"
     ) -> asyncio.Future[Delivered]:
         end: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
-        self.reporter.deliver(Delivery(id_, lambda: "w-1", outcome, end.set_result, timeout_s))
+        self.reporter.deliver(
+            Delivery(AttemptIds(id_, "w", "k", "n"), lambda: "w-1", outcome, end.set_result, timeout_s)
+        )
         return end
 
     def answer(self, verb: str, step: EngineError, times: int = 10_000) -> None:
@@ -262,7 +265,7 @@ async def test_a_403_about_everything_is_no_verdict_about_any_output() -> None:
 def test_an_engine_that_asks_for_a_pause_asks_everybody_for_it() -> None:
     """E7: also one that has taken other outcomes since."""
     busy = EngineUnavailable("status 429", retry_after_s=20.0)
-    delivery = Delivery("a-1", lambda: "w-1", DONE, lambda _: None)
+    delivery = Delivery(AttemptIds("a-1", "w", "k", "n"), lambda: "w-1", DONE, lambda _: None)
     assert not delivery.is_to_blame(BROKEN, successes=1)
     assert not delivery.is_to_blame(busy, successes=2)
     assert delivery.is_to_blame(BROKEN, successes=3)

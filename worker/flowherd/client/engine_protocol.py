@@ -24,19 +24,29 @@ class Verdict(Enum):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A verdict and the engine's own words about it, cleaned for a log line."""
+    """A verdict and the engine's own words about it, cleaned for a log line.
+
+    `will_retry` is false where the engine has taken a failure and makes no other attempt, whatever was asked for.
+    """
 
     verdict: Verdict
     detail: str = ""
+    will_retry: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """An item of a poll reply that cannot be run; `activity_id` is readable, so that it can be failed (R4)."""
+    """An item of a poll reply that cannot be run; `activity_id` is readable, so that it can be failed (R4).
+
+    The others are what else could be read of its names, for the log.
+    """
 
     activity_id: str
     worker_id: str
     reason: str
+    workflow_id: str = ""
+    key: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,14 @@ import msgspec
 
 from flowherd.client.engine_protocol import Answer, Batch, Verdict
 from flowherd.client.kruxia_poll_replies import decode_batch
-from flowherd.client.kruxia_replies import TAKEN, is_engines, is_receipt, sort_reply, words_of
+from flowherd.client.kruxia_replies import (
+    TAKEN,
+    is_engines,
+    is_receipt,
+    sort_reply,
+    taken_failure,
+    words_of,
+)
 from flowherd.client.tokens import BearerAuth
 from flowherd.errors import (
     EngineError,
@@ -164,7 +171,7 @@ class KruxiaEngine:
         route = f"{API}/activities/{activity_id}/{verb}"
         reply = await self._transport.call(route, body, deadline_s)
         if is_receipt(reply):
-            return TAKEN
+            return taken_failure(reply) if verb == "fail" else TAKEN
         try:
             return self._acknowledged(route, reply)
         except EngineError as error:

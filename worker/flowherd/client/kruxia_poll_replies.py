@@ -19,6 +19,7 @@ _SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # becomes a part of a path
 _LIST = re.compile(rb'\s*\{\s*"activities"\s*:\s*\[')
 _MARK = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)  # a whole string, or a single sign
+_MOST_CHARS = 200  # of a name in the log
 _UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
 
 log = structlog.stdlib.get_logger(__name__)
@@ -63,7 +64,7 @@ def _all_sound(body: bytes, worker_id: str) -> list[Activity] | None:
             worker_type=item.worker,
             worker_id=worker_id,
             parameters=item.parameters,
-            timeout_s=_timeout_s(item.timeout_seconds, item.activity_id),
+            timeout_s=_timeout_s(item.timeout_seconds, item),
             settings=item.settings or {},
             output_definitions=tuple(item.output_definitions or ()),
             signal_data=item.signal_data,
@@ -165,7 +166,14 @@ def _decode_piece(piece: bytes, worker_id: str) -> Activity | Undecodable | None
     except _UNREADABLE:
         return None
     activity_id = _id_of(item)
-    return None if activity_id is None else Undecodable(activity_id, worker_id, reason)
+    return None if activity_id is None else _undecodable(item, activity_id, worker_id, reason)
+
+
+def _undecodable(item: Any, activity_id: str, worker_id: str, reason: str) -> Undecodable:
+    """With what can be read of its names."""
+    names = (item.get(name) for name in ("workflow_id", "activity_key", "activity_name"))
+    texts = (name[:_MOST_CHARS] if isinstance(name, str) else "" for name in names)
+    return Undecodable(activity_id, worker_id, reason, *texts)
 
 
 def _id_of(item: Any) -> str | None:
@@ -181,12 +189,11 @@ def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
         return None
     texts = [item.get(name) for name in ("workflow_id", "activity_key", "worker")]
     if not all(isinstance(text, str) for text in texts):
-        return Undecodable(
-            activity_id, worker_id, "workflow_id, activity_key or worker is missing or not a string"
-        )
+        reason = "workflow_id, activity_key or worker is missing or not a string"
+        return _undecodable(item, activity_id, worker_id, reason)
     name = item.get("activity_name") or ""
     if not isinstance(name, str):
-        return Undecodable(activity_id, worker_id, "activity_name is not a string")
+        return _undecodable(item, activity_id, worker_id, "activity_name is not a string")
     settings = item.get("settings")
     outputs = item.get("output_definitions")
     return Activity(
@@ -197,7 +204,7 @@ def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
         worker_type=texts[2],
         worker_id=worker_id,
         parameters=item.get("parameters"),
-        timeout_s=_timeout_s(item.get("timeout_seconds"), activity_id),
+        timeout_s=_timeout_s(item.get("timeout_seconds"), item),
         settings=settings if isinstance(settings, dict) else {},
         output_definitions=tuple(o for o in outputs if isinstance(o, dict))
         if isinstance(outputs, list)
@@ -206,7 +213,14 @@ def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
     )
 
 
-def _timeout_s(value: Any, activity_id: str) -> float | None:
+def _ids(item: _Item | dict[str, Any]) -> dict[str, Any]:
+    """The names of an activity for a line of the log."""
+    known = item if isinstance(item, dict) else msgspec.structs.asdict(item)
+    names = ("workflow_id", "activity_id", "activity_key")
+    return {"name": known.get("activity_name") or "", **{name: known[name] for name in names}}
+
+
+def _timeout_s(value: Any, item: _Item | dict[str, Any]) -> float | None:
     """`timeout_seconds` as a lease; None when there is none, clamped to 1 s … 7 days (faults.md E23)."""
     if value is None:
         return None
@@ -216,5 +230,5 @@ def _timeout_s(value: Any, activity_id: str) -> float | None:
             seconds = float(value)
     clamped = None if math.isnan(seconds) else min(max(seconds, _SHORTEST_LEASE_S), _LONGEST_LEASE_S)
     if clamped != seconds:
-        log.warning("timeout_out_of_range", activity_id=activity_id, taken_as_s=clamped)
+        log.warning("timeout_out_of_range", taken_as_s=clamped, **_ids(item))
     return clamped

@@ -19,6 +19,7 @@ _UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueEr
 _PASSING = frozenset({408, 425, 429})  # and every 5xx
 _NOT_DONE = frozenset({408, 425, 429, 503})  # the call has certainly not taken effect
 TAKEN = Answer(Verdict.ACCEPTED)
+_TAKEN_AS_LAST = Answer(Verdict.ACCEPTED, will_retry=False)
 _VERDICTS = {
     400: Verdict.REFUSED,
     404: Verdict.UNKNOWN,
@@ -44,6 +45,15 @@ _TEXTS = {  # plain text that the engine's framework writes (protocol.md §1.4 B
 def is_receipt(reply: Reply) -> bool:
     """True for the usual reply to an outcome, which says nothing else (protocol.md §6.2)."""
     return reply.status == 200 and b'"acknowledged"' in reply.body and b'"warnings"' not in reply.body
+
+
+def taken_failure(reply: Reply) -> Answer:
+    """The receipt of a failure, which says too whether the engine makes another attempt (protocol.md §7)."""
+    try:
+        will_retry = msgspec.json.decode(reply.body)["will_retry"]
+    except _UNREADABLE:
+        return TAKEN
+    return _TAKEN_AS_LAST if will_retry is False else TAKEN
 
 
 def sort_reply(reply: Reply) -> Answer | None:

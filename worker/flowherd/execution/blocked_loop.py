@@ -17,7 +17,7 @@ from flowherd.background import start_thread
 from flowherd.execution.gil_probe import GilProbe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
     from flowherd.execution.loop_meter import LoopMeter
@@ -41,6 +41,7 @@ class Watchdog:
         loop_thread: the thread to look at.
         found: called with the place, once for each step that blocks.
         probe: is how it sleeps between two looks, None for one that tells nobody.
+        ids: the names of the attempt that is on the loop.
 
     Attributes:
         places: how often each `file:line` was found to block.
@@ -48,11 +49,17 @@ class Watchdog:
     """
 
     def __init__(
-        self, meter: LoopMeter, loop_thread: int, found: Callable[[str], None], probe: GilProbe | None = None
+        self,
+        meter: LoopMeter,
+        loop_thread: int,
+        found: Callable[[str], None],
+        probe: GilProbe | None = None,
+        ids: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._meter = meter
         self._loop_thread = loop_thread
         self._found = found
+        self._ids = ids
         self._probe = probe or GilProbe(meter, {})
         self._said: dict[str, float] = {}
         self._seen_since = 0.0
@@ -82,7 +89,11 @@ class Watchdog:
         if time.monotonic() - self._said.get(place, -_SAY_AGAIN_AFTER_S) >= _SAY_AGAIN_AFTER_S:
             self._said[place] = time.monotonic()
             log.warning(
-                "loop_blocked", place=place, name=name, longer_than_s=BLOCKED_S, times=self.places[place]
+                "loop_blocked",
+                place=place,
+                longer_than_s=BLOCKED_S,
+                times=self.places[place],
+                **{"name": name, **self._ids()},
             )
         return place
 

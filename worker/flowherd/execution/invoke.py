@@ -13,7 +13,7 @@ from flowherd.end_forked_copies import leave_if_copied
 from flowherd.errors import ActivityError, InvalidOutput
 from flowherd.link.messages import sendable
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
-from flowherd.sdk.error_texts import clean_message, describe_exception, report
+from flowherd.sdk.error_texts import clean_message, describe_exception, trace_of
 from flowherd.sdk.output import ActivityResult, encode_output
 from flowherd.sdk.redaction import hiding
 
@@ -84,14 +84,7 @@ def _bound(
         fresh = [name[:64] for name in untaken if name[:64] not in named][: MAX_UNTAKEN - len(named)]
         if fresh:
             named.update(fresh)
-            _log.warning(
-                "parameters_not_taken",
-                extra={
-                    "activity_name": activity.name,
-                    "activity_id": activity.activity_id,
-                    "parameters": fresh,
-                },
-            )
+            _log.warning("parameters_not_taken", extra={**state.ids, "parameters": fresh})
     return bound
 
 
@@ -137,7 +130,7 @@ def outcome_of(value: Any, state: RunState) -> Result:
 
 
 def failure_of(exc: BaseException, state: RunState, *arguments: Any) -> Result:
-    """The outcome for what a handler raised; an unexpected exception's traceback goes to the log, once."""
+    """The outcome for what a handler raised."""
     try:
         return _failure_of(exc, state, hiding(state, *arguments))
     except BaseException:  # noqa: BLE001  # an exception or a log handler that breaks whoever describes it
@@ -147,26 +140,24 @@ def failure_of(exc: BaseException, state: RunState, *arguments: Any) -> Result:
 
 
 def _failure_of(exc: BaseException, state: RunState, hide: Callable[[str], str]) -> Result:
-    message = describe_exception(exc, hide)
+    message, trace = describe_exception(exc, hide), trace_of(exc, hide)
+    at = sendable(trace.at)
     if state.cancel_reason is not None:
-        return stopped(state, message)
-    raised = None
-    if state.trace is not None:
-        raised = Raised(*map(sendable, (type(exc).__qualname__, message, report(exc, hide))))
+        return stopped(state, message, at)
+    kind = type(exc).__qualname__
+    raised = Raised(*map(sendable, (kind, message, trace.text if at else "", trace.distinct)))
     if isinstance(exc, ActivityError):
-        _note(logging.INFO, "activity_failed", state, code=_code(exc.code), reason=message)
-        return failed(state, exc.code, message, retryable=bool(exc.retryable), raised=raised)
+        return failed(state, exc.code, message, retryable=bool(exc.retryable), raised=raised, at=at)
     if isinstance(exc, asyncio.CancelledError):
         message = "the handler raised CancelledError although nobody had cancelled it"
     elif isinstance(exc, RuntimeError):
         message += next((f" ({remedy})" for words, remedy in _HINTS.items() if words in message), "")
-    _note(logging.ERROR, "activity_raised", state, reason=message, exception=report(exc, hide))
-    return failed(state, "EXECUTION_ERROR", message, retryable=True, raised=raised)
+    return failed(state, "EXECUTION_ERROR", message, retryable=True, raised=raised, at=at)
 
 
-def stopped(state: RunState, detail: str) -> Failed:
+def stopped(state: RunState, detail: str, at: str = "") -> Failed:
     """The outcome of an attempt that was told to stop; the run puts its own outcome in its place."""
-    return failed(state, "CANCELLED", detail, retryable=True)
+    return failed(state, "CANCELLED", detail, retryable=True, at=at)
 
 
 def deliver(loop: asyncio.AbstractEventLoop, end: Callable[[Result], None], outcome: Result) -> None:
@@ -178,10 +169,16 @@ def deliver(loop: asyncio.AbstractEventLoop, end: Callable[[Result], None], outc
 
 
 def failed(
-    state: RunState, code: Any, message: str, *, retryable: bool, raised: Raised | None = None
+    state: RunState,
+    code: Any,
+    message: str,
+    *,
+    retryable: bool,
+    raised: Raised | None = None,
+    at: str = "",
 ) -> Failed:
     """A failure with cleaned words and what was spent until now."""
-    return Failed(_code(code), clean_message(message), retryable, *state.spent, raised)
+    return Failed(_code(code), clean_message(message), retryable, *state.spent, raised, at)
 
 
 def _code(code: Any) -> str:
@@ -201,7 +198,3 @@ def _take_costs(result: ActivityResult, state: RunState) -> None:
             costs.add_usage(usage)
     except (ValueError, TypeError, AttributeError) as exc:
         raise InvalidOutput(f"cost or usage of the result: {describe_exception(exc)}") from exc
-
-
-def _note(level: int, event: str, state: RunState, **data: Any) -> None:
-    _log.log(level, event, extra={**state.ids, **data})

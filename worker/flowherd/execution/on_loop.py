@@ -217,13 +217,13 @@ class OnLoop:
         attempt, definition = self._tasks.pop(task)
         if attempt.has_ended or not attempt.has_slot:
             if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("internal_error", exc_info=error)
+                log.error("internal_error", exc_info=error, **attempt.ids)
             return
         if task.cancelled() and attempt.may_begin:
             self.start(attempt, definition)  # not by us: its turn comes in another task
             return
         reason = "its task ended without it"
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("internal_error", exc_info=error)
+            log.error("internal_error", exc_info=error, **attempt.ids)
             reason = f"its task raised {type(error).__name__}"
         self._outlet.finished(attempt, Failed("EXECUTION_ERROR", reason, retryable=True))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import httpx
 import structlog
 
+from flowherd.attempt_ids import working_for
 from flowherd.backoff import Backoff
 from flowherd.client.kruxia_files import announced_size, check_uploaded, refusal
 from flowherd.client.tokens import BearerAuth
@@ -113,7 +114,9 @@ class EngineFiles:
                 if failures == TRIES or isinstance(error, EngineMisconfigured):
                     tries = "1 try" if failures == 1 else f"{failures} tries"
                     raise FileTransferFailed(f"{what} failed after {tries}: {error}") from error
-                log.info("file_transfer_failed", direction=what, reason=str(error), failures=failures)
+                who = working_for.get()  # the handler that has asked for it
+                ids = {} if who is None else who.fields()
+                log.info("file_transfer_failed", direction=what, reason=str(error), failures=failures, **ids)
                 asked_s = error.retry_after_s if isinstance(error, EngineUnavailable) else 0.0
             await asyncio.sleep(self._backoff.delay_s(failures, self._rng, asked_s=asked_s))
 

@@ -95,6 +95,7 @@ class IsolatedAttempt:
             mark,
             self._folder(),
             self._usage_place(),
+            self.attempt.ids["seen"],
             {} if trace is None else dict(trace.carrier()),
         )
         if isinstance(activity.parameters, msgspec.Raw):
@@ -142,7 +143,12 @@ class IsolatedAttempt:
         if failure is None:
             return Completed(content, *attempt.spent)
         return failed(
-            attempt, failure.code, failure.message, retryable=failure.retryable, raised=failure.raised
+            attempt,
+            failure.code,
+            failure.message,
+            retryable=failure.retryable,
+            raised=failure.raised,
+            at=failure.at,
         )
 
     def finish(self, outcome: Outcome) -> None:

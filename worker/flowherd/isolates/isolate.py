@@ -272,7 +272,7 @@ class Isolate:
         self._replace(f"its output has not ended {MARK_S:g} s after its activity")
 
     def _replace(self, reason: str) -> None:
-        _log.info("isolate_replaced", extra={"isolate": self.pid, "reason": reason})
+        _log.info("isolate_replaced", extra={**self._printed.ids, "isolate": self.pid, "reason": reason})
         self.leave()
 
     def _log_the_rest(self, tries: int = _MOST_PAUSES) -> None:

@@ -40,6 +40,7 @@ class Begin(Message, frozen=True):
         mark: ends what the activity has printed.
         folder: where its files go; may not exist yet, and is empty where there is no room for any.
         usage: where its sums are kept, None where nobody settles for it.
+        seen: how often the host has been given the activity.
         trace: W3C headers, where it is traced.
 
     """
@@ -49,6 +50,7 @@ class Begin(Message, frozen=True):
     mark: str
     folder: str = ""
     usage: UsagePlace | None = None
+    seen: int = 1
     trace: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
 

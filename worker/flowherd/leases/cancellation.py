@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ import structlog
 from flowherd.activities_and_outcomes import Failed
 from flowherd.client.engine_protocol import Verdict
 from flowherd.errors import EngineError, FlowherdError
-from flowherd.leases.settlement import spent_of
+from flowherd.leases.record_ids import ids_of
+from flowherd.leases.settlement import remember, spent_of
 from flowherd.ledger import Claim, Life, Standing
 
 if TYPE_CHECKING:
@@ -36,16 +38,24 @@ class Canceller:
         ledger: whose records are looked through.
         wake: wakes the worker in a segment, after the verdict.
         deadline_s: seconds for the call.
+        clock: monotonic seconds.
 
     """
 
     def __init__(
-        self, engine: Engine, ledger: Ledger, wake: Callable[[int], None], *, deadline_s: float
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        wake: Callable[[int], None],
+        *,
+        deadline_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._ledger = ledger
         self._wake = wake
         self._deadline_s = deadline_s
+        self._clock = clock
 
     async def cancel(self, activity_id: str, *, requeue: bool) -> str:
         """Returns what was done, in one line.
@@ -78,7 +88,10 @@ class Canceller:
         if present is not None and present.sequence == record.sequence and segment.readable:
             segment.judge(record, Standing.GONE, segment.last_ok(record.index, record.sequence))
             self._wake(segment.number)
-        log.warning("activity_cancelled", activity_id=activity_id, name=record.name, requeued=requeue)
+        if answer.verdict is Verdict.ACCEPTED:
+            now = self._clock()
+            remember(self._ledger, segment, record, now, now, failure)
+        log.warning("activity_cancelled", requeued=requeue, **ids_of(self._ledger, segment, record))
         if answer.verdict is Verdict.GONE:
             return f"{record.name} {activity_id} is not this host's any more ({answer.detail}); {_STOPS}"
         done = (

@@ -11,6 +11,7 @@ calls under way, so that neither an outage nor beats that are not answered make 
 
 from __future__ import annotations
 
+import logging
 import random
 from dataclasses import dataclass
 from heapq import heapify, heappop
@@ -22,6 +23,7 @@ from flowherd.background import Tasks
 from flowherd.client.engine_protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.outages import Contact, Trouble
+from flowherd.leases.record_ids import ids_of
 from flowherd.ledger import Claim, Host, Ledger, Record, Segment, Standing
 
 if TYPE_CHECKING:
@@ -190,7 +192,8 @@ class Heartbeats:
     def _after_failure(self, due: _Due, error: EngineError, asked_at: float) -> float:
         """Seconds until the next try: within a third of the lease, sooner the first time, and if nothing answered."""
         record, failures, now = due.record, due.watch.failures, self._clock()
-        log.debug("heartbeat_failed", activity_id=record.activity_id, reason=str(error))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("heartbeat_failed", reason=str(error), **ids_of(self._ledger, due.segment, record))
         self._trouble.met(error, now, failures)
         interval_s = self._interval_s(record)
         due.watch.was_answered = error.is_engines
@@ -212,7 +215,8 @@ class Heartbeats:
         took_s = now - asked_at
         if took_s > record.lease_s / 3 and record.name not in self._short_leases:
             self._short_leases.add(record.name)
-            log.warning("lease_too_short", name=record.name, lease_s=record.lease_s, took_s=took_s)
+            ids = ids_of(self._ledger, due.segment, record)
+            log.warning("lease_too_short", lease_s=record.lease_s, took_s=took_s, **ids)
         if answer.verdict is Verdict.REFUSED:
             return self._after_refusal(due, answer)
         due.watch.failures = 0
@@ -222,7 +226,8 @@ class Heartbeats:
     def _after_refusal(self, due: _Due, answer: Answer) -> float:
         due.watch.failures += 1
         if due.watch.failures == 1:
-            log.error("heartbeat_refused", activity_id=due.record.activity_id, reason=answer.detail)
+            ids = ids_of(self._ledger, due.segment, due.record)
+            log.error("heartbeat_refused", reason=answer.detail, **ids)
         return self._interval_s(due.record)
 
     def _judge(self, segment: Segment, record: Record, answer: Answer, asked_at: float) -> None:
@@ -238,5 +243,5 @@ class Heartbeats:
             segment.judge(record, Standing.GOOD, asked_at)
             return
         self._ledger.conclude(Host.LEASES_LOST, segment, record, Standing.GONE)
-        log.warning("lease_lost", activity_id=record.activity_id, name=record.name, reason=answer.detail)
+        log.warning("lease_lost", reason=answer.detail, **ids_of(self._ledger, segment, record))
         self._wake(segment.number)

@@ -118,6 +118,7 @@ class LeaseKeeper:
         self._heartbeats.attend(held, now)
         self._settling_crashed &= {(segment.number, record.sequence) for segment, record in owed}
         self._confirmations.store([*held, *owed], now)
+        self._ledger.remember(now)
         self._ledger.tick(now)
 
     def _say_unreadable(self, segment: Segment, error: Exception) -> None:

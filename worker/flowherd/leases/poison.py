@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from flowherd.activities_and_outcomes import Failed
 from flowherd.leases.crash_reports import failure_of
 from flowherd.ledger import Cause, Cell, Claim
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
 
     from flowherd.ledger import Record, Segment
     from flowherd.ledger.crash_history import CrashHistory
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class Poison:
@@ -53,9 +49,6 @@ class Poison:
         if charges.count < self._poison_after or not _ran_alone(record, beside):
             return failure
         deaths = "; ".join(charges.deaths)
-        log.error(
-            "activity_poisonous", activity_id=record.activity_id, name=record.name, deaths=charges.count
-        )
         message = f"given up after {charges.count} processes died with it, the last time alone: {deaths}"
         return Failed("POISON", message, retryable=False)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -14,15 +15,16 @@ from flowherd.backoff import Backoff
 from flowherd.client.engine_protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.leases.poison import Poison
+from flowherd.leases.record_ids import ids_of
 from flowherd.ledger import Cell, Claim, Host, Ledger, Life, Record, Segment, Standing
 from flowherd.ledger.activity_counts import Ended
 from flowherd.ledger.damage_check import unread_in
 from flowherd.sdk.usage_bytes import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from flowherd.activities_and_outcomes import Usage
+    from flowherd.activities_and_outcomes import Failed, Usage
     from flowherd.leases.poll_hold import Confirmations
 
 PLACES = 16  # calls under way, and so connections
@@ -33,14 +35,34 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Settled(StrEnum):
-    """The field `outcome` of `activity_settled`: what became of an activity; these words stay."""
+    """The end of what a dead process held. Those but FAILED are the `outcome` of `activity_settled`; they stay."""
 
-    REQUEUED = "requeued"
+    FAILED = "failed"
     COMPLETED = "completed from the kept result"
-    POISON = "ended as poison"
     BEFORE = "had been settled before"
     UNKNOWN = "unknown to the engine"
     REFUSED = "refused by the engine"
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The engine's answer, and the failure that it was told, if it was one."""
+
+    done: Settled
+    failure: Failed | None = None
+    will_retry: bool = True
+
+
+def _say(told: _Told, fields: Mapping[str, Any]) -> None:
+    """Logs a line: a failure like those of living processes, or why it is none."""
+    failure = told.failure
+    if failure is None or told.done is not Settled.FAILED:
+        log.warning("activity_settled", outcome=str(told.done), **fields)
+        return
+    retryable = failure.retryable and told.will_retry
+    used_up = {"attempts_left": 0} if failure.retryable and not told.will_retry else {}
+    words = {"code": failure.code, "reason": failure.message, "retryable": retryable, **used_up}
+    log.log(logging.WARNING if retryable else logging.ERROR, "activity_failed", **words, **fields)
 
 
 class Settlement:
@@ -107,34 +129,38 @@ class Settlement:
     async def _settle_one(self, segment: Segment, record: Record, beside: Sequence[Record]) -> None:
         if segment.standing(record.index, record.sequence) is Standing.SETTLED:
             return  # by a keeper that has died in the midst of it
+        ids = ids_of(self._ledger, segment, record)
+        if record.claim is not Claim.REPORTING:  # of that its worker has said so itself
+            self._ledger.seen.keeper.add(record.activity_id)
         try:
-            done = await self._until_told(segment, record, beside)
+            ended_at = self._clock()
+            told = await self._until_told(segment, record, beside, ids)
         except EngineError as error:
             reason = str(error)  # one line: a traceback would say no more
-            log.error("settlement_given_up", activity_id=record.activity_id, reason=reason)
+            log.error("settlement_given_up", reason=reason, **ids)
             self._ledger.conclude(Host.UNSETTLED, segment, record, Standing.SETTLED)
             return
         except Exception:  # a segment must not stay taken for ever because of one record
-            log.exception("internal_error", activity_id=record.activity_id)
+            log.exception("internal_error", **ids)
             segment.judge(record, Standing.SETTLED, 0.0)
             return
         self._ledger.conclude(Host.SETTLED, segment, record, Standing.SETTLED)
         if segment.life is Life.ENDED:  # else its worker counts it
-            how = Ended.COMPLETED if done is Settled.COMPLETED else Ended.CRASHED
+            how = Ended.COMPLETED if told.done is Settled.COMPLETED else Ended.CRASHED
             segment.work.counts.ended(segment.work.entry_of(record.name), how)
+        failure = told.failure
+        if failure is not None and told.done is not Settled.FAILED:
+            failure = replace(failure, message=f"{failure.message} ({told.done})")
+        if failure is not None and not told.will_retry:
+            failure = replace(failure, retryable=False)
+        remember(self._ledger, segment, record, ended_at, self._clock(), failure)
         cost_usd, usage = spent_of(segment, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}
-        log.warning(
-            "activity_settled",
-            activity_id=record.activity_id,
-            name=record.name,
-            outcome=str(done),
-            process=segment.get(Cell.PROCESS),
-            pid=segment.get(Cell.PID),
-            **spent,
-        )
+        _say(told, {"pid": segment.get(Cell.PID), **spent, **ids})
 
-    async def _until_told(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Settled:
+    async def _until_told(
+        self, segment: Segment, record: Record, beside: Sequence[Record], ids: Mapping[str, Any]
+    ) -> _Told:
         """Tries through outages; raises the last EngineError when it has been tried for long enough."""
         give_up_at = self._clock() + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
         failures = 0
@@ -150,22 +176,22 @@ class Settlement:
                 if self._clock() > give_up_at:
                     raise
                 if failures == 1:
-                    log.warning("settlement_delayed", activity_id=record.activity_id, reason=str(error))
+                    log.warning("settlement_delayed", reason=str(error), **ids)
                 await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
 
-    async def _tell(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Settled:
+    async def _tell(self, segment: Segment, record: Record, beside: Sequence[Record]) -> _Told:
         """Tells the engine once."""
         kept = segment.journal(record.index) if record.claim is Claim.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
             if answer.verdict is not Verdict.REFUSED:
-                return _settled(answer, Settled.COMPLETED)
+                return _Told(_settled(answer, Settled.COMPLETED))
         cost_usd, usage = spent_of(segment, record)
         failure = self._poison.charged(segment, record, beside)
         failure = replace(failure, cost_usd=cost_usd, usage=usage)
         body = self._engine.encode_failure(record.worker_id, failure)
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
-        return _settled(answer, Settled.REQUEUED if failure.retryable else Settled.POISON)
+        return _Told(_settled(answer, Settled.FAILED), failure, will_retry=answer.will_retry)
 
 
 def name_of_segment(segment: Segment) -> dict[str, int]:
@@ -188,3 +214,12 @@ def spent_of(segment: Segment, record: Record) -> tuple[str | None, tuple[Usage,
     """Cost and usage that the attempt had recorded before its process ended."""
     sums = segment.usage(record.usage_page, record.usage_sequence).read()
     return (None, ()) if sums is None else unpack(sums)
+
+
+def remember(
+    ledger: Ledger, segment: Segment, record: Record, ended_at: float, now: float, failure: Failed | None
+) -> None:
+    """Adds an attempt to the host's history for which the keeper has spoken; None where it delivered the result."""
+    beat_at = segment.last_ok(record.index, record.sequence)
+    times = (record.started_at, ended_at, now, beat_at)
+    ledger.history.add(record, times, segment.get(Cell.PROCESS), failure)

@@ -2,8 +2,9 @@
 
 from flowherd.ledger.histogram import Timing
 from flowherd.ledger.ledger import Ledger
+from flowherd.ledger.record import RECORD_BYTES, Record
 from flowherd.ledger.record_writer import RecordWriter, records_needed
-from flowherd.ledger.segment import JOURNAL_BYTES, RECORD_BYTES, Record, Segment
+from flowherd.ledger.segment import JOURNAL_BYTES, Segment
 from flowherd.ledger.states_and_cells import (
     FINAL,
     Cause,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from flowherd.ledger.segment import RECORD_BYTES
+from flowherd.ledger.record import RECORD_BYTES
 from flowherd.ledger.states_and_cells import Cell, Clock, is_record_byte
 
 if TYPE_CHECKING:

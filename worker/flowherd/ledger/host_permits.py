@@ -183,5 +183,10 @@ def _byte_of(permit: Permit) -> int:
     return _digest(permit.name) * _MOST + permit.number
 
 
+def waits_for_permit(segment: Segment, name: str) -> bool:
+    """True when attempts of this activity wait in that segment's process for a permit of the host."""
+    return bool(segment.get(Cell.WAITS_FOR) & _bit_of(name))
+
+
 def _bit_of(name: str) -> int:
     return 1 << _digest(name) % _WAITS

@@ -19,18 +19,22 @@ A segment's life is told by counters that only grow, so that no cell needs two w
 from __future__ import annotations
 
 import mmap
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd import crashpoints
+from flowherd.ledger import seen_counts
 from flowherd.ledger.activity_counts import summed
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import Work, WorkTable
+from flowherd.ledger.attempt_history import HOST_BYTES as HISTORY_BYTES
+from flowherd.ledger.attempt_history import AttemptHistory
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_bytes
 from flowherd.ledger.damage_check import PLAUSIBLE
 from flowherd.ledger.histogram import CELLS, Timing
-from flowherd.ledger.segment import Layout, Record, Segment, pages
+from flowherd.ledger.seen_counts import SeenCounts
+from flowherd.ledger.segment import Layout, Segment, pages
 from flowherd.ledger.segments import Segments
 from flowherd.ledger.states_and_cells import (
     Cell,
@@ -39,9 +43,13 @@ from flowherd.ledger.states_and_cells import (
     ProcessTotal,
     Standing,
 )
+from flowherd.ledger.trend import AREA_BYTES as TREND_BYTES
+from flowherd.ledger.trend import Trend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from flowherd.ledger.record import Record
 
 T = TypeVar("T")
 
@@ -78,7 +86,11 @@ class Ledger:
         suspects = totals + pages(8 * processes * _WIDTH)
         suspects_bytes = area_bytes(max(records, FEWEST_ENTRIES))
         work = suspects + pages(suspects_bytes)
-        first = work + pages(WORK_BYTES)
+        history = work + pages(WORK_BYTES)
+        trend = history + pages(HISTORY_BYTES)
+        seen = trend + pages(TREND_BYTES)
+        seen_bytes = seen_counts.area_bytes(segments + 1)
+        first = seen + pages(seen_bytes)
         self._map = mmap.mmap(
             memory,
             first + segments * layout.size,
@@ -88,7 +100,10 @@ class Ledger:
         self._sums: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
         self._moves = 0  # odd while `absorb` is at it; not shared, since keeper and reader are one process
         self.crash_history = CrashHistory(memoryview(self._map)[suspects : suspects + suspects_bytes])
+        self.seen = SeenCounts(memoryview(self._map)[seen : seen + seen_bytes])
         self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
+        self.history = AttemptHistory.of_host(self._map, history)
+        self.trend = Trend(self._map, trend)
         self.processes = processes
         self.segments = Segments(self._map, first, layout, segments)
 
@@ -159,6 +174,29 @@ class Ledger:
             for name, numbers in table.read_counts().items():
                 counts[name] = summed((counts[name], numbers)) if name in counts else numbers
         return counts
+
+    def remember(self, now: float) -> None:
+        """Moves what workers have written of ended attempts to the host's history, and counts; the keeper alone may."""
+        for segment in self.segments:
+            self.history.take_from(segment.history)
+        self.trend.note(now, self._counted)
+
+    def ended_attempts(self, word: bytes = b"") -> list[bytes]:
+        """The entries of attempts that hold `word`, also those that the keeper has not moved yet.
+
+        What is moved meanwhile is there twice.
+        """
+        own = (segment.history.attempts.waiting(word) for segment in self.segments)
+        return [*chain.from_iterable(own), *self.history.attempts.entries(word)]
+
+    def ended_failures(self, word: bytes = b"") -> list[bytes]:
+        """The same of failures, with their words."""
+        own = (segment.history.failures.waiting(word) for segment in self.segments)
+        return [*chain.from_iterable(own), *self.history.failures.entries(word)]
+
+    def _counted(self) -> tuple[int, ...]:
+        tables = (self._ended_work, *(segment.work for segment in self.segments if _counts(segment)))
+        return summed(numbers for table in tables for numbers in table.read_counts().values())
 
     def process_of(self, segment: Segment) -> tuple[Segment, ...]:
         """The segments of one process: a worker's own, or those of all threads beside which it works."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
 
 from flowherd import crashpoints
 from flowherd.errors import LedgerFull
 from flowherd.ledger.checksummed import CHECKSUM, checksummed
-from flowherd.ledger.segment import CRC_BYTES, HEAD, JOURNAL_AREA, JOURNAL_BYTES, RECORD_BYTES, Segment
+from flowherd.ledger.record import CRC_BYTES, RECORD_BYTES, body_of
+from flowherd.ledger.segment import JOURNAL_AREA, JOURNAL_BYTES, Segment
 from flowherd.ledger.states_and_cells import ISOLATED, PAIR, TAKEN, Cell, Claim, Clock, Handler, pair_of
+
+if TYPE_CHECKING:
+    from flowherd.activities_and_outcomes import Failed
 
 # Looking a member up in its enum costs as much as storing it: these are stored for every activity.
 _FREE = 0
@@ -26,6 +31,8 @@ _SEGMENT_BITS, _RECORD_BITS = (
     12,
     30,
 )  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
+_MOST_PROCESSES = 2**16 - 1  # in an entry of the history
+_LASTED_S = 1.0  # no lease is confirmed sooner after its claim, but for those of seconds
 _NOTHING_KEPT = bytes(CHECKSUM.size)
 
 
@@ -43,6 +50,8 @@ class RecordWriter:
         self._states = segment.states
         self._times = segment.times
         self._bodies = segment.offset + segment.layout.bodies
+        self._process = min(segment.get(Cell.PROCESS), _MOST_PROCESSES)
+        self._ended = segment.history.ended
         self._journals = segment.offset + segment.layout.journals
         # No verdict of an earlier incarnation can match, nor can deaths in two segments pass for one.
         self._sequence = (segment.get(Cell.STARTED) << _SEGMENT_BITS | segment.number) << _RECORD_BITS
@@ -62,6 +71,7 @@ class RecordWriter:
         segment.clear_timings()
         segment.forget_block()
         segment.work.clear()
+        segment.history.resume()
         segment.put(Cell.OPENED, segment.get(Cell.STARTED))
 
     @property
@@ -77,6 +87,8 @@ class RecordWriter:
         *,
         now: float,
         lease_s: float,
+        workflow_id: str = "",
+        key: str = "",
         usage: tuple[int, int] | None = None,
     ) -> tuple[int, int]:
         """Writes a record that waits before the handler starts and returns its index and sequence.
@@ -89,19 +101,11 @@ class RecordWriter:
         """
         if not self._free:
             raise LedgerFull(f"all {self.segment.capacity} records are taken")
-        id_bytes, worker_bytes = activity_id.encode(), worker_id.encode()
-        name_bytes = name.encode(errors="replace")
-        id_len, worker_len = len(id_bytes), len(worker_bytes)
-        room = RECORD_BYTES - CRC_BYTES - HEAD.size - id_len - worker_len
-        if room < len(name_bytes):
-            if room < 0:
-                raise LedgerFull(f"activity_id and worker_id of {id_len} + {worker_len} bytes are too long")
-            name_bytes = name_bytes[:room]
-        self._sequence = sequence = self._sequence + 1
-        index = self._free.pop()
+        sequence, index = self._sequence + 1, self._free[-1]
         page, first = usage or (index, sequence)
-        body = HEAD.pack(id_len, worker_len, len(name_bytes), sequence, first, now, lease_s, page)
-        body += id_bytes + worker_bytes + name_bytes
+        body = body_of(activity_id, worker_id, name, workflow_id, key, sequence, first, now, lease_s, page)
+        self._sequence = sequence
+        self._free.pop()
         start = self._bodies + index * RECORD_BYTES
         self._map[start : start + CRC_BYTES + len(body)] = (
             zlib.crc32(body).to_bytes(CRC_BYTES, "little") + body
@@ -160,7 +164,16 @@ class RecordWriter:
         if is_only_place:
             self._leave(index, old.usage_page, stays=True)
         usage = old.usage_page, old.usage_sequence
-        place = self.claim(old.activity_id, worker_id, old.name, now=now, lease_s=old.lease_s, usage=usage)
+        place = self.claim(
+            old.activity_id,
+            worker_id,
+            old.name,
+            now=now,
+            lease_s=old.lease_s,
+            workflow_id=old.workflow_id,
+            key=old.key,
+            usage=usage,
+        )
         if place[0] != old.usage_page:
             self._moved[place[0]] = old.usage_page
         if old.is_at_work:
@@ -179,6 +192,24 @@ class RecordWriter:
         self._moved.pop(index, None)
         if stays or index != page:
             self._free.append(index)
+
+    def remember(
+        self,
+        index: int,
+        sequence: int,
+        begun_at: float,
+        ended_at: float,
+        now: float,
+        end: int,
+        failure: Failed | None,
+    ) -> None:
+        """Keeps in the history that the claim of a record has ended; its place may be free, but not used again.
+
+        `failure` is what the engine was told; the other arguments are as for `AttemptHistory.ended`.
+        """
+        beat_at = self.segment.last_ok(index, sequence) if now - begun_at > _LASTED_S else 0.0
+        body = self._bodies + index * RECORD_BYTES
+        self._ended(body, begun_at, ended_at, now, beat_at, self._process, end, failure)
 
     def clear(self, index: int) -> None:
         """The place is free again, and with it the usage page of the attempt."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import struct
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_profile import WorkTable
+from flowherd.ledger.attempt_history import AttemptHistory, history_bytes
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.histogram import CELLS, Timing, bucket_of
+from flowherd.ledger.record import CRC_BYTES, HEAD, RECORD_BYTES, TEXT_AT, Record, texts_of
 from flowherd.ledger.states_and_cells import (
-    ISOLATED,
     PAIR,
     Cause,
     Cell,
-    Claim,
     Clock,
     Handler,
     Life,
@@ -32,73 +31,11 @@ from flowherd.ledger.usage_page import UsagePage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-RECORD_BYTES = 512
 JOURNAL_BYTES = 4096  # a larger kept completion is settled as a failure instead (faults.md decision 4)
 JOURNAL_AREA = CHECKSUM.size + JOURNAL_BYTES
-CRC_BYTES = 8  # of which 4 are used: what follows stays aligned
-HEAD = struct.Struct(
-    "<HHHxxQQddI"
-)  # three lengths, sequence, usage_sequence, claimed_at, lease_s, usage_page
-_TEXT_AT = CRC_BYTES + HEAD.size
 _TIMINGS_AT = 8 * 128  # behind cells and clocks, in the page of both
 _PLACE_AT, _PLACE_BYTES = 2048, 512  # behind the timings
 _PAGE = mmap.PAGESIZE
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A consistent copy of one record. Times are seconds of the monotonic clock, which all processes share.
-
-    `started_at` and `limit_s` are 0 before the handler is at work. The usage is that of the attempt's first record.
-    """
-
-    index: int
-    byte: int
-    sequence: int
-    activity_id: str
-    worker_id: str
-    name: str
-    claimed_at: float
-    lease_s: float
-    started_at: float
-    limit_s: float
-    usage_page: int
-    usage_sequence: int
-
-    @property
-    def handler(self) -> Handler:
-        """The state of the handler."""
-        return Handler((self.byte & PAIR) >> 2)
-
-    @property
-    def claim(self) -> Claim:
-        """The engine's expectation."""
-        return Claim(self.byte & 3)
-
-    @property
-    def is_held(self) -> bool:
-        """The outcome is open and the engine waits for it."""
-        return not self.byte & 3
-
-    @property
-    def is_owed(self) -> bool:
-        """The engine waits for word about it: the keeper settles it if its process dies."""
-        return self.byte & 3 != Claim.CLOSED
-
-    @property
-    def is_at_work(self) -> bool:
-        """The handler runs, whatever the claim says."""
-        return Handler.RUNNING <= (self.byte & PAIR) >> 2 <= Handler.STOPPING
-
-    @property
-    def is_detached(self) -> bool:
-        """The handler runs although nothing is owed any more."""
-        return self.is_at_work and not self.is_owed
-
-    @property
-    def is_isolated(self) -> bool:
-        """The handler runs in an isolate: whatever ends its worker's process, it was not this."""
-        return bool(self.byte & ISOLATED)
 
 
 def pages(size: int) -> int:
@@ -153,9 +90,14 @@ class Layout:
         return self.usage + pages(USAGE_BYTES * self.records)
 
     @property
+    def history(self) -> int:
+        """Offset of the attempts that have ended."""
+        return self.work + pages(WORK_BYTES)
+
+    @property
     def size(self) -> int:
         """The whole segment."""
-        return self.work + pages(WORK_BYTES)
+        return self.history + pages(history_bytes())
 
 
 class Segment:
@@ -175,6 +117,7 @@ class Segment:
         self._last_ok: memoryview[float] = self._view(layout.last_ok, layout.records, "d")
         self.times: memoryview[float] = self._view(layout.times, 2 * layout.records, "d")
         self.work = WorkTable(memoryview(map_)[offset + layout.work :][:WORK_BYTES])
+        self.history = AttemptHistory(map_, offset + layout.history)
 
     def __repr__(self) -> str:
         process = f"{self.get(Cell.PROCESS)}.{self.get(Cell.INCARNATION)}"
@@ -299,25 +242,26 @@ class Segment:
         """
         start = self.offset + self.layout.bodies + index * RECORD_BYTES
         body = self.map[start : start + RECORD_BYTES]
-        head = HEAD.unpack_from(body, CRC_BYTES)
-        id_len, worker_len, name_len, sequence, first, claimed_at, lease_s, page = head
-        end = _TEXT_AT + id_len + worker_len + name_len
+        *lengths, sequence, first, claimed_at, lease_s, page = HEAD.unpack_from(body, CRC_BYTES)
+        end = TEXT_AT + sum(lengths)
         if end > RECORD_BYTES or zlib.crc32(body[CRC_BYTES:end]) != int.from_bytes(
             body[:CRC_BYTES], "little"
         ):
             return None
         state, started_at, limit_s = self.states[index], self.times[2 * index], self.times[2 * index + 1]
-        if not state or not is_record_byte(state) or self.map[start : start + _TEXT_AT] != body[:_TEXT_AT]:
+        if not state or not is_record_byte(state) or self.map[start : start + TEXT_AT] != body[:TEXT_AT]:
             return None
         has_begun = (state & PAIR) >> 2 >= Handler.RUNNING
-        text = body[_TEXT_AT:end]
+        activity_id, workflow_id, name, key, worker_id = texts_of(lengths, body[TEXT_AT:end])
         return Record(
             index=index,
             byte=state,
             sequence=sequence,
-            activity_id=text[:id_len].decode(),
-            worker_id=text[id_len : id_len + worker_len].decode(),
-            name=text[id_len + worker_len :].decode(errors="replace"),
+            activity_id=activity_id,
+            worker_id=worker_id,
+            name=name,
+            workflow_id=workflow_id,
+            key=key,
             claimed_at=claimed_at,
             lease_s=lease_s,
             started_at=started_at if has_begun else 0.0,

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowherd.client.kruxia import connect
@@ -118,11 +119,10 @@ class BuiltWorker:
             tracing=place.tracing,
         )
         siblings = Siblings(ledger.segments, segment, wakeups)
-        refused = ask_keeper(segment, wakeups.wake_keeper)
-        isolates = _isolates(config, place, environment, segment, refused)
-        host = SharedHost(
-            ledger.segments, ledger.crash_history, siblings, isolates, self._rouse_keeper, self._polls_wait
-        )
+        isolates = _isolates(config, place, environment, segment, ask_keeper(segment, wakeups.wake_keeper))
+        seen = ledger.seen.of(segment.number)
+        calls = self._rouse_keeper, self._polls_wait
+        host = SharedHost(ledger.segments, ledger.crash_history, seen, siblings, isolates, *calls)
         self.worker = Worker(config, registry, self._engine, writer, environment, host)
         asyncio.get_running_loop().add_reader(wakeups.of(segment.number), self._heed_wakeup)
         segment.set_clock(Clock.READY_AT, time.monotonic())
@@ -197,4 +197,12 @@ def _measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, BusySha
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: segment.add(Cell.BLOCKED_US, int(step_s * 1e6))
     probe = GilProbe(meter, measures.by_name)
-    return meter, load, Watchdog(meter, threading.get_ident(), segment.note_block, probe)
+    ids = partial(_ids_on_loop, segment)
+    return meter, load, Watchdog(meter, threading.get_ident(), segment.note_block, probe, ids)
+
+
+def _ids_on_loop(segment: Segment) -> dict[str, str]:
+    """The names of the attempt whose handler is on the loop, as far as its record says so."""
+    place = segment.get(Cell.ON_LOOP)
+    record = segment.record(place - 1) if place else None
+    return {} if record is None else record.ids

@@ -27,12 +27,7 @@ def dump_activities(log: BoundLogger, segments: Iterable[Segment]) -> None:
     now = time.monotonic()
     running = [record for segment in segments for record in segment.records() if record.is_at_work]
     for record in sorted(running, key=lambda one: one.started_at):
-        log.info(
-            "activity_at_work",
-            activity_name=record.name,
-            activity_id=record.activity_id,
-            for_s=round(now - record.started_at, 1),
-        )
+        log.info("activity_at_work", for_s=round(now - record.started_at, 1), **record.ids)
 
 
 def dump_threads(log: BoundLogger) -> None:

@@ -20,6 +20,7 @@ from flowherd.leases.keeper_tasks import KeeperTasks
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.process.build_worker import BuiltWorker, WorkerPlace
+from flowherd.process.printed_lines import log_what_is_printed
 from flowherd.settings.sizes_and_warnings import cautions, choose_sizes
 from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 from flowherd.telemetry.destination import destination_of
@@ -57,6 +58,7 @@ def run(app_name: str, app_dir: str, settings: Settings) -> int:
     config = config.model_copy(update={"worker_type": worker_type})
     for text in (*cautions(settings, 1), *destination_of(os.environ).obstacles):
         log.warning("unwise_setting", note=text)
+    log_what_is_printed(config)
     tracing = begin_tracing(config, 0, is_loud=True)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(config.loop)()

@@ -31,6 +31,7 @@ from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, s
 from flowherd.link.split_over_threads import orders_of
 from flowherd.process.build_worker import WorkerPlace
 from flowherd.process.load_app_or_report import load
+from flowherd.process.printed_lines import log_what_is_printed
 from flowherd.process.supervisor_commands import CommandReader, execute, leave
 from flowherd.process.worker_process import (
     ChildSetup,
@@ -95,6 +96,7 @@ def main(setups: Sequence[ChildSetup], link: Link) -> int:
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
     ignore_signals()  # again: the app may have installed handlers of its own
+    log_what_is_printed(first.config)
     tracing = begin_tracing(first.config, first.index, is_loud=True)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     crew = _Crew(setups, loaded.registry, link, tracing)

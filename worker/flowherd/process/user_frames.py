@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sys
-import sysconfig
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from flowherd.user_code import is_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType
-
-_PYTHONS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
-_LIBRARIES = ("/site-packages/", "/dist-packages/")
-_NOT_THE_USERS = ("<", str(Path(__file__).parents[1]), *_PYTHONS)
 
 Place = tuple[str, int, str]
 """File, line and function."""
@@ -31,7 +27,7 @@ def innermost(places: Iterable[Place], *, only_users: bool = False) -> str:
     of_others = ""
     for file, line, function in places:
         place = f"{file}:{line} {function}"
-        if not file.startswith(_NOT_THE_USERS) and not any(one in file for one in _LIBRARIES):
+        if is_users(file):
             return place
         if not of_others and not file.startswith("<"):
             of_others = place

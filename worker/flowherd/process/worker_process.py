@@ -24,6 +24,7 @@ from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serv
 from flowherd.memory import resident_bytes
 from flowherd.process.build_worker import BuiltWorker, WorkerPlace
 from flowherd.process.load_app_or_report import load
+from flowherd.process.printed_lines import log_what_is_printed
 from flowherd.process.supervisor_commands import CommandReader, execute, leave
 from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 
@@ -95,6 +96,7 @@ def main(setup: ChildSetup, link: Link) -> int:
         ignore_signals()  # again: the app may have installed handlers of its own
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
+    log_what_is_printed(setup.config)
     tracing = begin_tracing(setup.config, setup.index, is_loud=setup.index == 0)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(setup.config.loop)()

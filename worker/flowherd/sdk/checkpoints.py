@@ -119,5 +119,5 @@ def _read(path: Path, state: RunState) -> Any:
         import structlog  # noqa: PLC0415 - 70 ms for every app that imports flowherd
 
         log = structlog.stdlib.get_logger(__name__)
-        log.warning("checkpoint_ignored", activity_id=state.activity.activity_id, reason=str(error))
+        log.warning("checkpoint_ignored", reason=str(error), **state.ids)
         return None

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flowherd.activities_and_outcomes import Usage
+from flowherd.attempt_ids import HANDLERS
 from flowherd.errors import LeaseLost
 from flowherd.sdk.checkpoints import AsyncCheckpoints, SyncCheckpoints
 from flowherd.sdk.file_context import AsyncFileContext, SyncFileContext
@@ -25,7 +26,7 @@ YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn t
 
 __all__ = ["ActivityContext", "BaseContext", "CancelReason", "RunState", "SyncActivityContext"]
 
-_handler_log = logging.getLogger("flowherd.activity")
+_handler_log = logging.getLogger(HANDLERS)
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):

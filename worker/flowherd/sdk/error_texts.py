@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
+from flowherd import user_code
+from flowherd.texts import cut_middle
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from flowherd.user_code import Frame
 
 MAX_MESSAGE_BYTES = 8192  # protocol.md §7: the message is shown in the API
-MAX_REPORT_CHARS = 3000  # a log line holds 4 KiB
+MAX_TRACE_CHARS = 2400  # a log line holds 4 KiB, ids and escapes too
+_MAX_WORDS = 400  # of each exception in it
+_MAX_PART = 700  # of each in a chain that is too long
 MAX_CHAIN = 10  # causes and group members written to the log
 
 _SURROGATES_AND_NUL = dict.fromkeys((0, *range(0xD800, 0xE000)), "\ufffd")
@@ -96,17 +104,82 @@ def field_path(parts: Iterable[str | int]) -> str:
     return path or "parameters"
 
 
-def report(exc: BaseException, hide: Callable[[str], str] = str) -> str:
-    """Returns the traceback for the log, innermost cause first, bounded, with described messages only.
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """An exception for the log: described messages only, never values.
 
-    See `describe_exception` for the arguments.
+    Attributes:
+        text: the traceback from the user's frame on, the root cause first, of at most `MAX_TRACE_CHARS`.
+        at: the user's innermost frame, `file:line in function`; of an app among the installed packages its first frame;
+            "" where no code but Python's and flowherd's was called.
+        distinct: the same for all failures of these kinds that come from these lines.
+
     """
-    parts: list[str] = []
-    for link in reversed(list(_chain(exc))):
-        frames = traceback.format_list(traceback.extract_tb(link.__traceback__, limit=-12))
-        parts.append(f"{hide(''.join(frames))}{type(link).__qualname__}: {hide(_describe(link))[:1000]}")
-    text = "\n\n".join(parts).translate(_SURROGATES_AND_NUL)
-    return text if len(text) <= MAX_REPORT_CHARS else "…" + text[-MAX_REPORT_CHARS:]
+
+    text: str
+    at: str
+    distinct: str
+
+
+def trace_of(exc: BaseException, hide: Callable[[str], str] = str) -> Trace:
+    """Describes an exception with its causes; see `describe_exception` for the arguments."""
+    links = list(_chain(exc))
+    stacks = [_stack(link) for link in links]
+    places = [user_code.place_of(stack) for stack in stacks]
+    described = [_named(type(link).__qualname__, hide(_describe(link))[:_MAX_WORDS]) for link in links]
+    parts = [
+        (stack, words.translate(_SURROGATES_AND_NUL))
+        for stack, words in zip(reversed(stacks), reversed(described), strict=True)
+    ]
+    distinct = "|".join(
+        f"{type(link).__qualname__}@{place}" for link, place in zip(links, places, strict=True)
+    )
+    return Trace(_fitting(parts, hide), next(filter(None, places), ""), distinct)
+
+
+def _named(kind: str, words: str) -> str:
+    """The last line of a traceback; the words of an exit, or of an exception without any, are its name already."""
+    return words if words == kind or words.startswith(f"{kind}: ") else f"{kind}: {words}"
+
+
+def report(exc: BaseException, hide: Callable[[str], str] = str) -> str:
+    """The text of `trace_of`."""
+    return trace_of(exc, hide).text
+
+
+def _stack(exc: BaseException) -> list[Frame]:
+    """The frames of an exception from the user's first one on."""
+    return user_code.from_users(list(traceback.walk_tb(exc.__traceback__)))
+
+
+def _fitting(parts: Sequence[tuple[list[Frame], str]], hide: Callable[[str], str]) -> str:
+    """The traceback with as many frames as fit; what comes between the root cause and the last goes first."""
+    for most in (12, 6, 3, 2):
+        text = "\n\n".join(_shown(stack, most, hide) + words for stack, words in parts)
+        if len(text) <= MAX_TRACE_CHARS:
+            return text
+    ends = {0, len(parts) - 1}
+    shown = [
+        _shown(stack, 2, hide) + words if number in ends else words
+        for number, (stack, words) in enumerate(parts)
+    ]
+    text = "\n\n".join(one if len(one) <= _MAX_PART else cut_middle(one, _MAX_PART) for one in shown)
+    return cut_middle(text, MAX_TRACE_CHARS)
+
+
+def _shown(stack: list[Frame], most: int, hide: Callable[[str], str]) -> str:
+    """The first third and the last two of so many frames."""
+    if len(stack) <= most:
+        return _lines_of(stack, hide)
+    head = max(1, most // 3)
+    tail = most - head
+    left_out = f"  … {len(stack) - most} frames left out …\n"
+    return _lines_of(stack[:head], hide) + left_out + _lines_of(stack[-tail:], hide)
+
+
+def _lines_of(stack: list[Frame], hide: Callable[[str], str]) -> str:
+    lines = traceback.StackSummary.extract(iter(stack)).format()
+    return hide("".join(lines)).translate(_SURROGATES_AND_NUL)
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

@@ -6,6 +6,7 @@ import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from flowherd.attempt_ids import AttemptIds
 from flowherd.sdk.spending import Costs
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class RunState:
         "limit_s",
         "logger",
         "trace",
+        "who",
     )
 
     environment: RunEnvironment
@@ -54,6 +56,7 @@ class RunState:
         keeper: SpendingKeeper | None = None,
     ) -> None:
         self.activity = activity
+        self.who = AttemptIds(activity.activity_id, activity.workflow_id, activity.key, activity.name)
         if environment is not None:
             self.environment = environment  # else whoever starts the handler sets it
         self.keeper = keeper  # of what is spent, None where a crash is nobody's to settle
@@ -69,14 +72,9 @@ class RunState:
         self.trace: Trace | Any | None = None  # in an isolate, the W3C headers of its worker's
 
     @property
-    def ids(self) -> dict[str, str]:
+    def ids(self) -> dict[str, Any]:
         """The fields of each line about it in the log."""
-        return {
-            "activity_id": self.activity.activity_id,
-            "workflow_id": self.activity.workflow_id,
-            "activity_key": self.activity.key,
-            "activity_name": self.activity.name,
-        }
+        return self.who.fields()
 
     def open_costs(self) -> Costs:
         """The sums of this attempt's spending, made at their first use; from any thread."""

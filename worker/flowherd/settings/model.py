@@ -180,6 +180,11 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = _env(
         "LOG_LEVEL", "debug, info, warning or error", "info"
     )
+    log_activities: bool | None = _env(
+        "WORKER_LOG_ACTIVITIES",
+        "a line at info for each completed activity; by default at debug, and at info in `flowherd dev`",
+        None,
+    )
     log_format: Literal["text", "json"] | None = _env(
         "LOG_FORMAT", "text or json; text on a terminal, else json", None
     )
@@ -244,6 +249,7 @@ class Settings(BaseModel):
             max_file_mb=self.max_file_mb,
             loop=self.loop,
             transport=self.transport,
+            log_activities=bool(self.log_activities),
             secret_names=self.secret_names,
         )
 

@@ -75,6 +75,7 @@ class WorkerConfig(BaseModel):
     max_file_mb: int = Field(default=5120, ge=1)
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     transport: Literal["direct", "httpx"] = DEFAULT_TRANSPORT
+    log_activities: bool = False  # each completed one at info, not at debug
     secret_names: tuple[str, ...] = ()  # besides `redaction.SECRET_NAMES`
 
     @field_validator("api_url")

@@ -80,7 +80,7 @@ class Admission:
             return Failed("WORKER_OVERLOADED", f"no room for this activity: {error}", retryable=True)
         limit_s = self._catalog.limit_s(activity)
         attempt = Attempt(activity, index, sequence, claimed_at=asked_at, lease_s=lease_s, limit_s=limit_s)
-        attempt.records = self._records
+        attempt.records = attempt.who.history = self._records
         if self._history.any_charged and self._history.is_charged(attempt.id):
             attempt.is_suspect = True
             attempt.is_apart = self._catalog.has_isolates

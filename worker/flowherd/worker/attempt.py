@@ -92,6 +92,7 @@ class Attempt(RunState):
         limit_s: seconds the handler may take from its first step.
         claimed_at: monotonic seconds: when the poll that brought it was sent.
         begun_at: monotonic seconds of the handler's first step, 0 before.
+        ended_at: monotonic seconds when the outcome of a handler was decided, 0 before.
         due_at: monotonic seconds when time alone changes something, infinity if nothing.
         is_suspect: a process has died while it ran.
         is_apart: it runs in an isolate because it is a suspect.
@@ -107,7 +108,7 @@ class Attempt(RunState):
     """
 
     __slots__ = (
-        "begun_at", "claimed_at", "due_at", "executor", "handle", "id", "index", "is_alone", "is_apart",
+        "begun_at", "claimed_at", "due_at", "ended_at", "executor", "handle", "id", "index", "is_alone", "is_apart",
         "is_isolated", "is_suspect", "kept", "lease_s", "outcome", "pair", "records", "sequence", "usage_place",
         "was_named",
     )  # fmt: skip
@@ -130,7 +131,7 @@ class Attempt(RunState):
         self.lease_s = lease_s
         self.limit_s = limit_s
         self.claimed_at = claimed_at
-        self.begun_at = 0.0
+        self.begun_at = self.ended_at = 0.0
         self.due_at = claimed_at + limit_s
         self.is_suspect = self.is_apart = self.is_alone = self.is_isolated = False
         self.was_named = False
@@ -241,8 +242,9 @@ class Attempt(RunState):
         code, message = "TIMEOUT", f"the handler took longer than its limit of {self.limit_s:g} s"
         if self.cancel_reason is CancelReason.SHUTDOWN:
             code, message = SHUTDOWN, "the worker was stopped before the handler had ended"
+        at = outcome.at if isinstance(outcome, Failed) else ""
         cost_usd, usage = self.spent
-        return Failed(code, message, retryable=True, cost_usd=cost_usd, usage=usage)
+        return Failed(code, message, retryable=True, cost_usd=cost_usd, usage=usage, at=at)
 
     def acknowledge(self) -> None:
         """The delivery has ended, with whatever answer."""

@@ -15,9 +15,10 @@ When the engine hands out an activity that is held already, the pair decides (pr
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowherd.activities_and_outcomes import Completed, Died, Failed
+from flowherd.attempt_ids import AttemptIds
 from flowherd.ledger.states_and_cells import Claim
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED, DETACHED, RUNNING, SHUTDOWN
@@ -36,7 +37,7 @@ from flowherd.worker.slots import Slots
 from flowherd.worker.time_limits import TimeLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from flowherd.activities_and_outcomes import Activity
     from flowherd.client.engine_protocol import Undecodable
@@ -122,7 +123,8 @@ class AttemptTable:
         self.slots.give_back(reserved)
         for item in undecodable:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
-            self._reject(item.activity_id, "", item.worker_id, failure)
+            who = AttemptIds(item.activity_id, item.workflow_id, item.key, item.name)
+            self._reject(who, item.worker_id, failure, {})
         for activity in self._admission.order(activities):
             owed = self._owed.get(activity.activity_id)
             if owed is None or not self._claimed_again(owed, activity, asked_at):
@@ -161,13 +163,15 @@ class AttemptTable:
         self._admit(now)
         return self._given()
 
-    def delivered(self, attempt: Attempt, ending: Ending, now: float) -> list[Command]:
-        """The delivery has ended, with whatever answer; of one that was withdrawn it says nothing."""
+    def delivered(
+        self, attempt: Attempt, ending: Ending, now: float, told: Failed | None = None
+    ) -> list[Command]:
+        """The delivery has ended; of one that was withdrawn it says nothing. `told`: the failure that was taken."""
         if not attempt.is_reporting or self._is_abandoned:
             return []
         attempt.acknowledge()
         self._delivering -= 1
-        self._close(attempt, ending)
+        self._close(attempt, ending, told)
         self._admit(now)
         return self._given()
 
@@ -245,7 +249,8 @@ class AttemptTable:
     def _claim(self, activity: Activity, asked_at: float) -> None:
         attempt = self._admission.attempt_of(activity, asked_at)
         if isinstance(attempt, Failed):
-            self._reject(activity.activity_id, activity.name, activity.worker_id, attempt)
+            who = AttemptIds(activity.activity_id, activity.workflow_id, activity.key, activity.name)
+            self._reject(who, activity.worker_id, attempt, activity.settings)
             return
         self._owed[attempt.id] = attempt
         self.backlog.add(attempt)
@@ -292,13 +297,13 @@ class AttemptTable:
         self.backlog.left(attempt)
         self._commands.append(_WAKE)
 
-    def _close(self, attempt: Attempt, ending: Ending) -> None:
+    def _close(self, attempt: Attempt, ending: Ending, told: Failed | None = None) -> None:
         """Nothing is owed about it any more; its handler may not have ended."""
         if self._owed.get(attempt.id) is attempt:
             del self._owed[attempt.id]
         self.backlog.closed(attempt)
         self._records.follow(attempt)
-        self._records.count(attempt.activity.name, ending)
+        self._records.closed(attempt, ending, told)
 
     def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
         attempt.report(outcome)
@@ -314,9 +319,9 @@ class AttemptTable:
             self._commands.append(Withdraw(attempt))
             self._leave(attempt)
 
-    def _reject(self, activity_id: str, name: str, worker_id: str, failure: Failed) -> None:
+    def _reject(self, who: AttemptIds, worker_id: str, failure: Failed, settings: Mapping[str, Any]) -> None:
         self._rejecting += 1
-        self._commands.append(Reject(activity_id, name, worker_id, failure))
+        self._commands.append(Reject(who, worker_id, failure, settings))
 
     def _decided(self, attempt: Attempt, outcome: Completed | Failed | Died) -> Completed | Failed:
         self.released += attempt.cancel_reason is CancelReason.SHUTDOWN

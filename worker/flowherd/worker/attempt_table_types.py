@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flowherd.activities_and_outcomes import Activity, Failed
+    from flowherd.attempt_ids import AttemptIds
     from flowherd.sdk.spending import SpendingKeeper
     from flowherd.worker.attempt import Attempt
 
@@ -40,12 +43,20 @@ class Records(Protocol):
         """Moves an attempt under the worker_id of its newest claim; its index and sequence are others then."""
         ...
 
-    def count(self, name: str, ending: Ending) -> None:
-        """A claim of an activity of that name has ended."""
+    def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
+        """The claim of an attempt has ended, as `follow` was told before; see `AttemptTable.delivered`."""
         ...
 
     def keeper_of(self, attempt: Attempt) -> SpendingKeeper | None:
         """Keeps what an attempt spends with its record, from any thread."""
+        ...
+
+    def earlier(self, activity_id: str) -> int:
+        """The number of times that this host was given an activity and did not complete it."""
+        ...
+
+    def not_completed(self, activity_id: str) -> None:
+        """The host was given it once, and does not complete it: the engine may hand it out again from now on."""
         ...
 
     def begun_at(self, name: str) -> float:
@@ -147,10 +158,10 @@ class Deliver(NamedTuple):
 class Reject(NamedTuple):
     """Report a failure about an activity that has no record here; its end is the fact `rejected`."""
 
-    activity_id: str
-    name: str
+    who: AttemptIds
     worker_id: str
     failure: Failed
+    settings: Mapping[str, Any]
 
 
 class WarnNotBegun(NamedTuple):

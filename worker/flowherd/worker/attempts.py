@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.activities_and_outcomes import Completed, Died
+from flowherd.activities_and_outcomes import Died, Failed
 from flowherd.background import Changes
 from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.states_and_cells import Claim
+from flowherd.worker.activity_log import named, say
 from flowherd.worker.admission import Admission
 from flowherd.worker.attempt_table import AttemptTable
 from flowherd.worker.attempt_table_types import Ending, Rules
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
     from flowherd.ledger.crash_history import CrashHistory
+    from flowherd.ledger.seen_counts import SeenRow
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Reject, WakePoller
@@ -35,6 +39,13 @@ if TYPE_CHECKING:
     from flowherd.worker.reporter import Reporter
 
 _ACCEPTED = Delivered.ACCEPTED  # looked up for each activity, which is dear
+_LOST = Ending.LOST  # also what a defect of ours withdraws: its lease ends, and somebody else runs it
+_ENDINGS = dict.fromkeys(Delivered, _LOST) | dict.fromkeys(
+    (Delivered.ACCEPTED, Delivered.LAST, Delivered.REPLACED), Ending.FAILED
+)
+_REFUSED = Failed(
+    "INVALID_OUTPUT", "the engine refused the output: see output_refused in the log", retryable=False
+)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,6 +64,7 @@ class Attempts:
         segments: all of the host.
         acknowledged: called after each outcome that the engine has taken, and when there is room again.
         slots_changed: called when a slot may be free.
+        seen: how often the host has been given an activity; None for a worker that is alone.
 
     """
 
@@ -68,6 +80,7 @@ class Attempts:
         segments: Iterable[Segment],
         acknowledged: Callable[[], None],
         slots_changed: Callable[[], None],
+        seen: SeenRow | None = None,
     ) -> None:
         self._writer = writer
         self._reporter = reporter
@@ -75,7 +88,7 @@ class Attempts:
         self._acknowledged = acknowledged
         self._slots_changed = slots_changed
         self._clock = clock = _clock_of(asyncio.get_running_loop())
-        self._records = records = LedgerRecords(writer, engine, clock, segments)
+        self._records = records = LedgerRecords(writer, engine, clock, segments, seen)
         rules = Rules(
             cancel_grace_s=config.cancel_grace_s,
             default_lease_s=config.default_lease_s,
@@ -84,7 +97,14 @@ class Attempts:
         admission = Admission(rules, records, executors, meter, crash_history)
         self._table = AttemptTable(rules, records, admission, config.concurrency)
         self.slots = self._table.slots
-        self._performer = Performer(self._table, executors, self, grace_s=config.cancel_grace_s, clock=clock)
+        self._performer = Performer(
+            self._table,
+            executors,
+            self,
+            grace_s=config.cancel_grace_s,
+            clock=clock,
+            log_completed=config.log_activities,
+        )
         self._changes = Changes()
         self._posts: list[Attempt] = []
         meter.on_turn_end = self._turn_ended
@@ -164,6 +184,9 @@ class Attempts:
     def abandon(self) -> None:
         """Time is up: each delivery ends with its present call. The records stay, for the keeper to settle."""
         self._is_abandoned = True
+        for attempt in self._table.owed():
+            if attempt.is_reporting:
+                say(logging.ERROR, "outcome_undelivered", attempt.ids)
         self._table.abandon()
         self._performer.close()
 
@@ -193,7 +216,7 @@ class Attempts:
             try:
                 self._post(attempt)
             except Exception as error:
-                log.error("internal_error", exc_info=error)
+                log.error("internal_error", exc_info=error, **named(attempt.ids))
 
     def _post(self, attempt: Attempt) -> None:
         outcome, activity = attempt.outcome, attempt.activity
@@ -201,7 +224,7 @@ class Attempts:
         assert not isinstance(outcome, Died)
         self._reporter.deliver(
             Delivery(
-                attempt.id,
+                attempt.who,
                 partial(self._worker_id, attempt),
                 outcome,
                 partial(self._delivered, attempt, outcome, time.monotonic()),
@@ -215,35 +238,31 @@ class Attempts:
         return attempt.activity.worker_id if attempt.is_reporting and not self._is_abandoned else None
 
     def _delivered(self, attempt: Attempt, outcome: Result, began: float, end: Delivered) -> None:
-        ending = (
-            Ending.LOST
-        )  # also what a defect of ours withdraws: its lease ends, and somebody else runs it
-        if end is _ACCEPTED:
-            ending = Ending.COMPLETED if isinstance(outcome, Completed) else Ending.FAILED
-        elif end is Delivered.REPLACED:
-            ending = Ending.FAILED
+        ending, told = _ENDINGS[end], outcome if isinstance(outcome, Failed) else None
+        if told is None:
+            ending = Ending.COMPLETED if end is _ACCEPTED else ending
+            told = _REFUSED if end is Delivered.REPLACED else None
+        elif end is Delivered.LAST:
+            told = replace(told, retryable=False)
         if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:
             self._records.reported(attempt.activity.name, time.monotonic() - began)
-            self._performer.perform(self._table.delivered(attempt, ending, self._clock()))
+            self._performer.perform(self._table.delivered(attempt, ending, self._clock(), told))
         self._acknowledged()
 
     def reject(self, command: Reject) -> None:
         """See `Surroundings.reject`."""
-        failure = command.failure
-        log.error(
-            "activity_not_run",
-            activity_id=command.activity_id,
-            code=failure.code,
-            reason=failure.message,
-        )
+        failure, who = command.failure, command.who
+        who.history = self._records
+        self._performer.log.failed(who, failure, command.settings)
+        self._records.not_completed(who.activity_id)
         self._writer.segment.add(Cell.CLAIMED)
         worker_id = command.worker_id
         self._reporter.deliver(
             Delivery(
-                command.activity_id,
+                who,
                 lambda: None if self._is_abandoned else worker_id,
                 failure,
-                partial(self._rejected, command.name),
+                partial(self._rejected, who.activity_name),
             )
         )
 

@@ -9,20 +9,21 @@ has done so for as long as the activity may run, counted from its first answer (
 
 from __future__ import annotations
 
+import logging
 from enum import Enum
-from typing import TYPE_CHECKING
-
-import structlog
+from typing import TYPE_CHECKING, Any
 
 from flowherd.activities_and_outcomes import Completed, Failed
 from flowherd.backoff import Backoff
 from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineMisconfigured, EngineUnavailable, ForeignReply
 from flowherd.transport.stall_detection import LARGE_BODY_BYTES
+from flowherd.worker.activity_log import described, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.attempt_ids import AttemptIds
     from flowherd.backoff import Rng
     from flowherd.client.engine_protocol import Engine
     from flowherd.errors import EngineError
@@ -33,13 +34,12 @@ FAIL_TRIES = (
 _BACKOFF = Backoff()
 _IN_THE_END = {404: Verdict.UNKNOWN, 409: Verdict.GONE}  # else it is refused
 
-log = structlog.stdlib.get_logger(__name__)
-
 
 class Delivered(Enum):
     """The end of a delivery."""
 
     ACCEPTED = "accepted"
+    LAST = "accepted as the last"  # a failure, and the engine makes no other attempt, whatever was asked for
     REPLACED = "replaced"  # the engine refused the output; a failure that says so was delivered instead
     GONE = "gone"  # the attempt was no longer ours
     DROPPED = "dropped"  # the engine does not know the activity, or refuses every form of the outcome
@@ -60,7 +60,7 @@ class Delivery:
     """An outcome, encoded once for each worker_id, so that repeated tries send identical bytes.
 
     Args:
-        activity_id: of the attempt.
+        who: the names of the attempt.
         worker_id: returns the one to speak under at the moment of a try, since a repeated claim replaces it
             (protocol.md R11); None withdraws the delivery.
         outcome: unchanged however often it is tried.
@@ -79,12 +79,12 @@ class Delivery:
 
     __slots__ = (
         "_foreign_until", "_is_replacement", "_retries", "_successes", "activity_id", "body", "in_doubt", "is_alone",
-        "is_large", "on_done", "outcome", "sent_as", "timeout_s", "tries", "worker_id",
+        "is_large", "on_done", "outcome", "sent_as", "timeout_s", "tries", "who", "worker_id",
     )  # fmt: skip
 
     def __init__(
         self,
-        activity_id: str,
+        who: AttemptIds,
         worker_id: Callable[[], str | None],
         outcome: Completed | Failed,
         on_done: Callable[[Delivered], None],
@@ -92,7 +92,8 @@ class Delivery:
         sent_as: str = "",
         body: bytes | None = None,
     ) -> None:
-        self.activity_id = activity_id
+        self.who = who
+        self.activity_id = who.activity_id
         self.worker_id = worker_id
         self.outcome = outcome
         self.on_done = on_done
@@ -123,29 +124,36 @@ class Delivery:
         """The end that a verdict means, or the next try."""
         verdict = answer.verdict
         if verdict is _ACCEPTED:
-            if answer.detail:
-                log.warning("completion_warnings", activity_id=self.activity_id, warnings=answer.detail)
-            return Delivered.REPLACED if self._is_replacement else _DELIVERED
+            return self._taken(answer)
         if verdict is Verdict.GONE and self.worker_id() not in {self.sent_as, None}:
             return Again.NOW  # said about a worker_id that has been replaced since
         if isinstance(self.outcome, Completed):
             return self._success_refused(verdict, answer.detail, self.outcome)
         if verdict is not Verdict.GONE:
-            log.error("failure_refused_by_engine", activity_id=self.activity_id, reason=answer.detail)
+            self._say(logging.ERROR, "failure_refused_by_engine", reason=answer.detail)
             return Delivered.DROPPED
         if not self.in_doubt:
             return Delivered.GONE
         return Delivered.REPLACED if self._is_replacement else _DELIVERED  # an earlier try had arrived (R10)
 
+    def _taken(self, answer: Answer) -> Delivered:
+        if answer.detail:
+            self._say(logging.WARNING, "completion_warnings", warnings=answer.detail)
+        if not answer.will_retry:
+            self._say_last()
+        if self._is_replacement:
+            return Delivered.REPLACED
+        return _DELIVERED if answer.will_retry else Delivered.LAST
+
     def _success_refused(self, verdict: Verdict, detail: str, outcome: Completed) -> Delivered | Again:
         match verdict:
             case Verdict.GONE:
-                log.warning("completion_not_ours_any_more", activity_id=self.activity_id, reason=detail)
+                self._say(logging.WARNING, "completion_not_ours_any_more", reason=detail)
                 return Delivered.GONE
             case Verdict.UNKNOWN:
-                log.error("activity_unknown_to_engine", activity_id=self.activity_id, reason=detail)
+                self._say(logging.ERROR, "activity_unknown_to_engine", reason=detail)
                 return Delivered.DROPPED
-        log.error("output_refused", activity_id=self.activity_id, reason=detail)
+        self._say(logging.ERROR, "output_refused", reason=detail)
         self.outcome = _refused(len(self.body or b""), detail, outcome)
         self.body, self.is_large, self._is_replacement = None, False, True
         self.tries, self._foreign_until = 0, None
@@ -177,30 +185,27 @@ class Delivery:
             limit_s: of activities that have none of their own.
 
         """
-        log.debug("outcome_not_delivered_yet", activity_id=self.activity_id, reason=str(error))
+        self._say(logging.DEBUG, "outcome_not_delivered_yet", reason=str(error))
         self.in_doubt = self.in_doubt or error.in_doubt
         is_misplaced = isinstance(error, EngineMisconfigured)
         if isinstance(error, ForeignReply) or (is_misplaced and self.is_alone):
             return self._foreign(error, now, limit_s if self.timeout_s is None else self.timeout_s)
         self.tries += not is_misplaced
         if isinstance(self.outcome, Failed) and self.tries >= FAIL_TRIES:
-            log.error("failure_given_up", activity_id=self.activity_id, tries=FAIL_TRIES)
+            self._say(logging.ERROR, "failure_given_up", tries=FAIL_TRIES)
             return Delivered.DROPPED
         if not error.is_of_the_call:
             return Again.NOW
         if not self._retries:
-            log.warning("outcome_not_taken_yet", activity_id=self.activity_id, reason=str(error))
+            self._say(logging.WARNING, "outcome_not_taken_yet", reason=str(error))
         return Again.LATER
 
     def _foreign(self, error: EngineError, now: float, limit_s: float) -> Delivered | Again:
         """A proxy's answer is a verdict once such answers have come for `limit_s`; the first goes to the log."""
         if self._foreign_until is None:
             self._foreign_until = now + limit_s
-            log.warning(
-                "outcome_refused_by_a_proxy",
-                activity_id=self.activity_id,
-                reason=str(error),
-                tried_again_for_s=limit_s,
+            self._say(
+                logging.WARNING, "outcome_refused_by_a_proxy", reason=str(error), tried_again_for_s=limit_s
             )
         if now < self._foreign_until:
             return Again.LATER
@@ -208,6 +213,16 @@ class Delivery:
         words = f"{error} (not in the engine's words, for {limit_s:g} s)"
         status = error.status if isinstance(error, ForeignReply) else 403
         return self.answered(Answer(_IN_THE_END.get(status, Verdict.REFUSED), words))
+
+    def _say(self, level: int, event: str, **data: Any) -> None:
+        say(level, event, self.who.fields(), **data)
+
+    def _say_last(self) -> None:
+        """The engine makes no other attempt, though the failure would have let it; once said is enough."""
+        outcome = self.outcome
+        if isinstance(outcome, Failed) and outcome.retryable and not self.who.is_last:
+            self.who.is_last = True
+            self._say(logging.ERROR, "activity_out_of_attempts", **described(outcome))
 
     def pause_s(self, rng: Rng) -> float:
         """Seconds until a try that comes `Again.LATER`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from flowherd.activities_and_outcomes import Activity, Failed
+from flowherd.attempt_ids import working_for
 from flowherd.execution.in_thread import InThread
 from flowherd.execution.on_loop import OnLoop
 from flowherd.execution.permit_queues import PermitQueues
@@ -16,6 +18,8 @@ from flowherd.sdk.activity_definition import ActivityDefinition, Mode
 from flowherd.sdk.error_texts import clean_message
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flowherd.execution.executor import Executor, Outlet
     from flowherd.execution.in_thread import ThreadPool
     from flowherd.execution.run_environment import RunEnvironment
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
 
+_MOST_NAMED = 20  # activities in an error
 _LOOP = Mode.LOOP  # compared for each activity
 _SUSPECTS = "\0suspects"  # the name of their limit; no activity has a NUL in its own
 
@@ -144,6 +149,7 @@ class Executors:
             self._place(attempt, definition)
 
     def _place(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        working_for.set(attempt.who)
         executor = self._on_loop
         if definition.mode is not _LOOP:
             attempt.is_isolated = definition.mode is Mode.PROCESS
@@ -155,7 +161,14 @@ class Executors:
         executor.start(attempt, definition)
 
     def _unknown(self, activity: Activity) -> Failed:
-        known = ", ".join(self._registry.names()) or "none"
+        known = self._registry.names()
+        near = difflib.get_close_matches(activity.name, known, n=3)
+        meant = f", did you mean {' or '.join(map(repr, near))}? This" if near else "; this"
         named = f"is named {activity.name!r}" if activity.name else "has no name"
-        message = f"the activity {named}; this worker knows: {known}"
+        message = f"the activity {named}{meant} worker knows: {_listed(known)}"
         return Failed("UNKNOWN_ACTIVITY", clean_message(message), retryable=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more if names else "none"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
-import structlog
 from msgspec.structs import replace
 
-from flowherd.activities_and_outcomes import Completed, Died
+from flowherd.activities_and_outcomes import Completed, Died, Failed
 from flowherd.end_forked_copies import is_copy
 from flowherd.ledger import JOURNAL_BYTES, Cell
 from flowherd.ledger.activity_counts import Ended, Took
+from flowherd.ledger.seen_counts import SeenRow
 from flowherd.ledger.states_and_cells import ISOLATED, PAIR, TAKEN, Claim
 from flowherd.ledger.usage_page import SUMS_BYTES
+from flowherd.worker.activity_log import say
 from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING, STOPPING
+from flowherd.worker.attempt_table_types import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,11 +27,11 @@ if TYPE_CHECKING:
     from flowherd.ledger import RecordWriter, Segment
     from flowherd.ledger.usage_page import UsagePage
     from flowherd.worker.attempt import Attempt
-    from flowherd.worker.attempt_table_types import Ending
 
 _CLAIMED, _REPORTS = Cell.CLAIMED, int(Claim.REPORTING)
 _TOLD = frozenset({REPORTING, OVERRUN})
 _AT_WORK = frozenset({RUNNING, STOPPING})
+_FAILED = Ending.FAILED
 MOST_NAMES = 1_000
 _COUNTERS = (
     (Cell.COMPLETED, Ended.COMPLETED),
@@ -37,8 +40,6 @@ _COUNTERS = (
 )  # by Ending
 _WAIT, _RUN, _REPORT = int(Took.WAIT), int(Took.RUN), int(Took.REPORT)
 _clearing = threading.Lock()  # of this process's own threads: no page is used again while it is written to
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class _Entries(dict[str, int]):
@@ -63,6 +64,7 @@ class LedgerRecords:
         engine: encodes the completions that are kept.
         clock: monotonic seconds.
         segments: all of the host, to see what its other processes do.
+        seen: how often the host has been given an activity; None for a row of its own.
 
     """
 
@@ -72,11 +74,13 @@ class LedgerRecords:
         engine: Engine,
         clock: Callable[[], float],
         segments: Iterable[Segment] = (),
+        seen: SeenRow | None = None,
     ) -> None:
         self._writer = writer
         self._engine = engine
         self._clock = clock
         self._segments = segments
+        self._seen = seen or SeenRow.alone()
         self._counts = writer.segment.work.counts
         self._entries = _Entries(writer.segment)
 
@@ -88,7 +92,13 @@ class LedgerRecords:
     def claim(self, activity: Activity, *, now: float, lease_s: float) -> tuple[int, int]:
         """See `Records.claim`. The lease may be as old as the request for it: the reply may have been slow."""
         place = self._writer.claim(
-            activity.activity_id, activity.worker_id, activity.name, now=now, lease_s=lease_s
+            activity.activity_id,
+            activity.worker_id,
+            activity.name,
+            now=now,
+            lease_s=lease_s,
+            workflow_id=activity.workflow_id,
+            key=activity.key,
         )
         self._writer.segment.add(_CLAIMED)
         return place
@@ -110,8 +120,8 @@ class LedgerRecords:
     def _note_decided(self, attempt: Attempt, pair: int, index: int) -> None:
         writer = self._writer
         if attempt.is_decided and writer.segment.states[index] & PAIR in _AT_WORK:
-            ran_s = self._clock() - attempt.begun_at
-            self._counts.took(self._entries[attempt.activity.name], _RUN, ran_s)
+            attempt.ended_at = now = self._clock()
+            self._counts.took(self._entries[attempt.activity.name], _RUN, now - attempt.begun_at)
         if pair in _TOLD and writer.segment.states[index] & 3 != _REPORTS:
             attempt.kept = self._kept_of(attempt)
             writer.reporting(index, attempt.kept, TAKEN | (ISOLATED if attempt.is_isolated else 0) | pair)
@@ -130,10 +140,32 @@ class LedgerRecords:
             attempt.index, worker_id, now=now, completion=attempt.kept
         )
         state = "claimed" if attempt.pair <= ADMITTED else "running" if attempt.is_held else "reporting"
-        log.warning("activity_claimed_again", activity_id=attempt.id, state=state)
+        self.not_completed(attempt.id)
+        attempt.who.seen += attempt.who.seen > 0
+        say(logging.WARNING, "activity_claimed_again", attempt.ids, state=state)
+
+    def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
+        """See `Records.closed`. The keeper itself remembers what it has settled."""
+        self.count(attempt.activity.name, ending)
+        outcome = attempt.outcome
+        if isinstance(outcome, Died):
+            return
+        if ending != _FAILED:
+            told = None
+        elif told is None and isinstance(outcome, Failed):
+            told = outcome
+        self._writer.remember(
+            attempt.index,
+            attempt.sequence,
+            attempt.begun_at,
+            attempt.ended_at,
+            self._clock(),
+            ending,
+            told,
+        )
 
     def count(self, name: str, ending: Ending) -> None:
-        """See `Records.count`."""
+        """Counts the end of a claim of an activity of that name."""
         cell, how = _COUNTERS[ending]
         self._writer.segment.add(cell)
         self._counts.ended(self._entries[name], how)
@@ -149,6 +181,14 @@ class LedgerRecords:
     def usage_of(self, attempt: Attempt) -> UsagePage:
         """The page of an attempt's sums; its place and its sequence are those of the first record."""
         return self._writer.segment.usage(*attempt.usage_place)
+
+    def earlier(self, activity_id: str) -> int:
+        """See `Records.earlier`."""
+        return self._seen.earlier(activity_id)
+
+    def not_completed(self, activity_id: str) -> None:
+        """See `Records.not_completed`."""
+        self._seen.add(activity_id)
 
     def begun_at(self, name: str) -> float:
         """See `Records.begun_at`."""

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from flowherd.activities_and_outcomes import Completed, Died, Lost
+from flowherd.activities_and_outcomes import Completed, Died, Failed, Lost
 from flowherd.awake_clock import FREEZE_S, STEP_S
 from flowherd.ledger.states_and_cells import Handler
 from flowherd.sdk.run_state import CancelReason
+from flowherd.worker.activity_log import ActivityLog, Times, say
 from flowherd.worker.attempt import OVERRUN
 from flowherd.worker.attempt_table_types import (
     Deliver,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from flowherd.worker.executor_choice import Executors
 
 log = structlog.stdlib.get_logger(__name__)
-_log = logging.getLogger(__name__)
 
 
 class Surroundings(Protocol):
@@ -69,6 +69,7 @@ class Performer:
         surroundings: engine, poller and whoever waits.
         grace_s: of handlers that were told to stop: a freeze of this process is not charged to them.
         clock: monotonic seconds.
+        log_completed: see `ActivityLog`.
 
     """
 
@@ -80,8 +81,11 @@ class Performer:
         *,
         grace_s: float,
         clock: Callable[[], float],
+        log_completed: bool = False,
     ) -> None:
         self.table = table
+        self.log = ActivityLog(log_completed=log_completed, clock=clock)
+        self._says_completed = self.log.says_completed
         self._executors = executors
         self._surroundings = surroundings
         self._late_s = max(FREEZE_S, grace_s / 4)
@@ -144,7 +148,7 @@ class Performer:
                 attempt, outcome if isinstance(outcome, Died) else attempt.outcome, is_news=is_news
             )
         if isinstance(outcome, Completed) and attempt.cancel_reason is not None:
-            _log.warning("late_success_dropped", extra=_ids(attempt))
+            say(logging.WARNING, "late_success_dropped", attempt.ids)
         self._executors.ended(attempt)
         self.perform(commands)
 
@@ -153,10 +157,7 @@ class Performer:
             cost_usd, usage = (
                 attempt.spent
             )  # the engine takes nothing from an attempt that is not ours any more
-            _log.warning(
-                "spent_by_lost_attempt",
-                extra={"activity_id": attempt.id, "cost_usd": cost_usd, "usage": list(usage)},
-            )
+            say(logging.WARNING, "spent_by_lost_attempt", attempt.ids, cost_usd=cost_usd, usage=list(usage))
         if attempt.files is not None:
             attempt.files.close()
         if attempt.trace is not None:
@@ -166,7 +167,10 @@ class Performer:
 
     def lost(self, attempt: Attempt) -> None:
         """The lease is somebody else's."""
+        ids = attempt.ids
         commands = self.table.lost(attempt, self._clock())
+        if commands and attempt.records is not None:
+            attempt.records.not_completed(ids["activity_id"])
         if commands and attempt.trace is not None:
             attempt.trace.settled(Lost("the lease is somebody else's"))
         self.perform(commands)
@@ -176,9 +180,9 @@ class Performer:
     def _start(self, command: Start) -> None:
         attempt = command.attempt
         if attempt.is_alone:
-            log.warning("suspect_runs_alone", activity_id=attempt.id, name=attempt.activity.name)
+            say(logging.WARNING, "suspect_runs_alone", attempt.ids)
         elif attempt.is_apart:
-            log.warning("suspect_runs_in_isolate", activity_id=attempt.id, name=attempt.activity.name)
+            say(logging.WARNING, "suspect_runs_in_isolate", attempt.ids)
         self._executors.start(attempt)
 
     def _stop(self, command: Stop) -> None:
@@ -189,8 +193,6 @@ class Performer:
             assert attempt.cancel_reason is not None
             if attempt.trace is not None:
                 attempt.trace.told_to_stop(attempt.cancel_reason)
-            if attempt.cancel_reason is CancelReason.TIMEOUT:
-                _log.warning("activity_timed_out", extra={**_ids(attempt), "limit_s": attempt.limit_s})
         self._executors.stop(attempt)
 
     def _withdraw(self, command: Withdraw) -> None:
@@ -203,18 +205,30 @@ class Performer:
         self._executors.ended(attempt)
 
     def _deliver(self, command: Deliver) -> None:
-        attempt = command.attempt
+        attempt, outcome = command.attempt, command.attempt.outcome
+        if type(outcome) is Failed:
+            self._log_failed(attempt, outcome)
+        elif self._says_completed:
+            self.log.completed(attempt.who, self._times(attempt))
         if attempt.pair == OVERRUN and attempt.trace is not None and attempt.outcome is not None:
             attempt.trace.settled(attempt.outcome)
         self._surroundings.deliver(attempt)
 
+    def _log_failed(self, attempt: Attempt, failure: Failed) -> None:
+        self.log.failed(attempt.who, failure, attempt.activity.settings, self._times(attempt))
+        if attempt.records is not None:
+            attempt.records.not_completed(attempt.id)
+
+    def _times(self, attempt: Attempt) -> Times:
+        return Times.of(attempt.claimed_at, attempt.begun_at, self._clock())
+
     def _warn(self, command: WarnNotBegun) -> None:
-        attempt = command.attempt
-        log.warning(
+        waited_s = round(command.waited_s, 1)
+        say(
+            logging.WARNING,
             "activity_not_begun",
-            activity_id=attempt.id,
-            name=attempt.activity.name,
-            waited_s=round(command.waited_s, 1),
+            command.attempt.ids,
+            waited_s=waited_s,
             reason=command.reason,
         )
 
@@ -247,7 +261,3 @@ class Performer:
         """No more deadlines."""
         if self._timer is not None:
             self._timer.cancel()
-
-
-def _ids(attempt: Attempt) -> dict[str, str]:
-    return {"activity_id": attempt.id, "activity_name": attempt.activity.name}

@@ -19,6 +19,7 @@ from flowherd import crashpoints
 from flowherd.activities_and_outcomes import Completed
 from flowherd.background import Changes, Tasks
 from flowherd.errors import EngineError
+from flowherd.worker.activity_log import named
 from flowherd.worker.delivery import Again, Delivered
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Reporter:
             except _Withdrawn:
                 done = Delivered.WITHDRAWN
         except Exception as error:
-            log.error("internal_error", activity_id=delivery.activity_id, exc_info=error)
+            log.error("internal_error", **named(delivery.who.fields()), exc_info=error)
             done = Delivered.WITHDRAWN  # who delivers for ever would never be given more
         except asyncio.CancelledError:
             self._queue_of(delivery).appendleft(delivery)
@@ -173,7 +174,7 @@ class Reporter:
         try:
             delivery.on_done(done)
         except Exception as error:
-            log.error("internal_error", activity_id=delivery.activity_id, exc_info=error)
+            log.error("internal_error", **named(delivery.who.fields()), exc_info=error)
 
     async def _call(self, delivery: Delivery) -> Answer:
         """Asks for the worker_id only now that the circuit has let it through: it may have been replaced meanwhile."""

@@ -16,7 +16,7 @@ from flowherd.worker.executor_choice import Executors
 from flowherd.worker.perform_commands import Performer
 
 if TYPE_CHECKING:
-    from flowherd.activities_and_outcomes import Activity, Outcome
+    from flowherd.activities_and_outcomes import Activity, Failed, Outcome
     from flowherd.execution.in_thread import ThreadPool
     from flowherd.execution.run_environment import RunEnvironment
     from flowherd.isolates.isolate_pool import Isolates
@@ -49,11 +49,18 @@ class _NoRecords:
     def rebind(self, attempt: Attempt, worker_id: str, *, now: float) -> None:
         """No engine hands anything out again."""
 
-    def count(self, name: str, ending: Ending) -> None:
+    def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
         """Nobody asks."""
 
     def keeper_of(self, attempt: Attempt) -> None:
         """Nobody settles for this process."""
+
+    def earlier(self, activity_id: str) -> int:
+        del activity_id
+        return 0
+
+    def not_completed(self, activity_id: str) -> None:
+        """Nobody hands it out again."""
 
     def begun_at(self, name: str) -> float:
         del name
@@ -98,7 +105,14 @@ class WithoutEngine:
         self.table = AttemptTable(rules, self._records, admission, _MOST)
         self.changes = Changes()
         grace_s = config.cancel_grace_s
-        self.performer = Performer(self.table, self.executors, self, grace_s=grace_s, clock=_now)
+        self.performer = Performer(
+            self.table,
+            self.executors,
+            self,
+            grace_s=grace_s,
+            clock=_now,
+            log_completed=config.log_activities,
+        )
 
     def start(self, activity: Activity) -> Attempt:
         """Starts an attempt."""

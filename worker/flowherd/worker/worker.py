@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flowherd.execution.run_environment import RunEnvironment
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.ledger import Segment
+    from flowherd.ledger.seen_counts import SeenRow
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 
@@ -60,6 +61,7 @@ class SharedHost:
     Attributes:
         segments: of all workers, None for a worker that sees its own alone.
         suspects: the host's table of activities that processes have died with, None for a table of its own.
+        seen: how often the host has been given an activity, None for a row of its own.
         siblings: the host's other processes, None for a worker that is alone.
         isolates: where activities with offload="process" run; None where nobody makes them.
         rouse_keeper: called once the ledger has claims that the keeper may not have seen.
@@ -69,6 +71,7 @@ class SharedHost:
 
     segments: Iterable[Segment] | None = None
     crash_history: CrashHistory | None = None
+    seen: SeenRow | None = None
     siblings: Siblings | None = None
     isolates: Isolates | None = None
     rouse_keeper: Callable[[], None] = _nothing
@@ -100,8 +103,7 @@ class Worker:
         environment: RunEnvironment,
         host: SharedHost = ALONE,
     ) -> None:
-        self.isolates = host.isolates
-        circuit = Circuit()
+        self.isolates, circuit = host.isolates, Circuit()
         self._segment = writer.segment
         self._environment = environment
         self._threads = ThreadPool(config.concurrency)
@@ -125,6 +127,7 @@ class Worker:
             host.segments or (writer.segment,),
             self._acknowledged,
             self._slots_changed,
+            host.seen,
         )
         self._poller = Poller(
             config,
@@ -228,8 +231,6 @@ class Worker:
         if self.isolates is not None:
             self.isolates.close()
         undelivered = self._attempts.undelivered
-        for activity_id in undelivered:
-            log.error("outcome_undelivered", activity_id=activity_id)
         ended.cancel()
         return stopped(self._attempts.released, undelivered)
 

@@ -241,7 +241,7 @@ class ActivityLoop:
             return Failed("INVALID_ACTIVITY", reason, retryable=False)
         keeper = self._engine.begin(begin)
         state = RunState(activity, self._environment, keeper)
-        state.limit_s = begin.limit_s
+        state.limit_s, state.who.seen = begin.limit_s, begin.seen
         state.trace = begin.trace or None
         _name(self._environment.process_index, state.ids)
         try:

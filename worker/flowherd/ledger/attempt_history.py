@@ -1,0 +1,250 @@
+"""The attempts that have ended lately, in rings of shared memory: each worker's own, and the host's.
+
+A worker writes an entry when the claim of an attempt ends. The keeper moves the entries to the host's rings with each
+scan, also those of a process that has died, and adds what it has told the engine in the name of such a process. So
+neither a crash nor another keeper loses any of them. An entry is the head of the record as it stands, which costs no
+encoding, behind a head of its own. Failures are kept a second time, with their words, so that successes do not
+displace them.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from flowherd.ledger.record import CRC_BYTES, HEAD, RECORD_BYTES, body_of, texts_of
+from flowherd.ledger.ring import Ring
+from flowherd.ledger.ring import area_bytes as ring_bytes
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Iterable
+
+    from flowherd.activities_and_outcomes import Failed
+    from flowherd.ledger.record import Record
+
+# begun_at, ended_at, closed_at, beat_at; process, end, retryable
+_HEAD = struct.Struct("<ddddHBBxxxx")
+ENTRY_BYTES = 320
+_BODY_BYTES = ENTRY_BYTES - _HEAD.size
+FAILURE_BYTES = 768
+_WORDS = struct.Struct("<HHH")  # the lengths of code, kind and message
+_WORDS_AT = ENTRY_BYTES + _WORDS.size
+MOST_ATTEMPTS, MOST_FAILURES = 10_000, 500  # of the host
+_OWN_ATTEMPTS, _OWN_FAILURES = 512, 64  # of a worker, between two scans of the keeper
+_LATEST_S = 2.0**40
+
+
+class End(IntEnum):
+    """The end of an attempt's claim."""
+
+    COMPLETED = 0  # the engine has taken the result
+    FAILED = 1  # the engine has taken the failure
+    LOST = 2  # the engine gave it to somebody else
+    SETTLED = 3  # the keeper told the engine a failure: its process died, or an operator ended it
+    DELIVERED = 4  # its process died, and the keeper delivered the result it had kept
+
+
+_ENDS = frozenset(End)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedAttempt:
+    """An attempt whose claim has ended. Times are monotonic seconds, 0 for what has not happened.
+
+    Attributes:
+        begun_at: when its handler took its first step.
+        ended_at: when its outcome was decided.
+        closed_at: when the engine had answered.
+        beat_at: the last heartbeat that the engine has confirmed, of attempts that have lasted.
+        code: of a failure, with the class of the exception and its message; "" where they are not known.
+        is_retryable: the engine runs it again: it was asked to, and has not said that no attempt is left.
+
+    """
+
+    process: int
+    sequence: int
+    activity_id: str
+    workflow_id: str
+    name: str
+    key: str
+    claimed_at: float
+    begun_at: float
+    ended_at: float
+    closed_at: float
+    beat_at: float
+    end: End
+    is_retryable: bool = False
+    code: str = ""
+    kind: str = ""
+    message: str = ""
+
+
+class AttemptHistory:
+    """Two rings: of attempts, and of failures with their words.
+
+    Args:
+        map_: the ledger's.
+        offset: of `history_bytes` for the same counts.
+
+    """
+
+    __slots__ = ("_map", "attempts", "failures")
+
+    def __init__(
+        self, map_: mmap.mmap, offset: int, attempts: int = _OWN_ATTEMPTS, failures: int = _OWN_FAILURES
+    ) -> None:
+        self._map = map_
+        self.attempts = Ring(map_, offset, slots=attempts, entry_bytes=ENTRY_BYTES)
+        offset += ring_bytes(attempts, ENTRY_BYTES)
+        self.failures = Ring(map_, offset, slots=failures, entry_bytes=FAILURE_BYTES)
+
+    def __repr__(self) -> str:
+        return f"<AttemptHistory {self.attempts!r}, failures {self.failures!r}>"
+
+    @classmethod
+    def of_host(cls, map_: mmap.mmap, offset: int) -> AttemptHistory:
+        """The host's; a ring keeps an entry fewer than it has slots."""
+        return cls(map_, offset, MOST_ATTEMPTS + 1, MOST_FAILURES + 1)
+
+    def resume(self) -> None:
+        """Goes on where the writer before has ended; for a worker, before it writes."""
+        self.attempts.resume()
+        self.failures.resume()
+
+    def ended(
+        self,
+        body: int,
+        begun_at: float,
+        ended_at: float,
+        closed_at: float,
+        beat_at: float,
+        process: int,
+        end: int,
+        failure: Failed | None = None,
+    ) -> None:
+        """Writes an attempt; the writer of these rings alone may.
+
+        Args:
+            body: where its record's body lies in the map; it may just have been freed.
+            begun_at: as all times in `EndedAttempt`.
+            ended_at: the same.
+            closed_at: the same.
+            beat_at: the same.
+            process: the process's index.
+            end: a member of `End`.
+            failure: what the engine was told of it.
+
+        """
+        start = body + CRC_BYTES
+        is_retryable = failure is not None and failure.retryable
+        head = _HEAD.pack(begun_at, ended_at, closed_at, beat_at, process, end, is_retryable)
+        entry = head + self._map[start : start + _BODY_BYTES]
+        self.attempts.append(entry)
+        if failure is not None:
+            self.failures.append(_with_words(entry, failure))
+
+    def add(
+        self,
+        record: Record,
+        times: tuple[float, float, float, float],
+        process: int,
+        failure: Failed | None,
+    ) -> None:
+        """Writes an attempt that the keeper has settled, and what the engine was told: the keeper alone may.
+
+        Args:
+            record: as its process has left it.
+            times: `begun_at`, `ended_at`, `closed_at` and `beat_at` of `EndedAttempt`.
+            process: the process's index.
+            failure: None if its result was delivered.
+
+        """
+        end = End.DELIVERED if failure is None else End.SETTLED
+        body = body_of(
+            record.activity_id,
+            record.worker_id,
+            record.name,
+            record.workflow_id,
+            record.key,
+            record.sequence,
+            record.usage_sequence,
+            record.claimed_at,
+            record.lease_s,
+            record.usage_page,
+        )
+        head = _HEAD.pack(*times, process, end, failure is not None and failure.retryable)
+        entry = (head + body[:_BODY_BYTES]).ljust(ENTRY_BYTES, b"\0")
+        self.attempts.extend(entry)
+        if failure is not None:
+            words = _with_words(entry, failure)
+            self.failures.extend(words.ljust(FAILURE_BYTES, b"\0"))
+
+    def take_from(self, other: AttemptHistory) -> None:
+        """Moves what is new in a worker's rings to these; the keeper alone may."""
+        self.attempts.take_from(other.attempts)
+        self.failures.take_from(other.failures)
+
+
+def history_bytes(attempts: int = _OWN_ATTEMPTS, failures: int = _OWN_FAILURES) -> int:
+    """The memory of two rings."""
+    return ring_bytes(attempts, ENTRY_BYTES) + ring_bytes(failures, FAILURE_BYTES)
+
+
+HOST_BYTES = history_bytes(MOST_ATTEMPTS + 1, MOST_FAILURES + 1)
+
+
+def _with_words(entry: bytes, failure: Failed) -> bytes:
+    """An entry of the ring of failures; of long words the end is cut off."""
+    kind = failure.raised.kind if failure.raised is not None else ""
+    room, parts = FAILURE_BYTES - _WORDS_AT, []
+    for text in (failure.code, kind, failure.message):
+        parts.append(text.encode("utf-8", "replace")[:room])
+        room -= len(parts[-1])
+    return entry + _WORDS.pack(*map(len, parts)) + b"".join(parts)
+
+
+def decoded(entries: Iterable[bytes]) -> list[EndedAttempt]:
+    """The attempts in entries of either ring, without those that no writer of ours can have written."""
+    return [found for entry in entries if (found := _decode(entry)) is not None]
+
+
+def _decode(entry: bytes) -> EndedAttempt | None:
+    begun_at, ended_at, closed_at, beat_at, process, end, retryable = _HEAD.unpack_from(entry)
+    *lengths, sequence, _, claimed_at, _, _ = HEAD.unpack_from(entry, _HEAD.size)
+    if end not in _ENDS or sum(lengths) > RECORD_BYTES:
+        return None
+    if not all(0.0 <= at < _LATEST_S for at in (claimed_at, begun_at, ended_at, closed_at, beat_at)):
+        return None
+    activity_id, workflow_id, name, key, _ = texts_of(lengths, entry[_HEAD.size + HEAD.size : ENTRY_BYTES])
+    code = kind = message = ""
+    if len(entry) == FAILURE_BYTES:
+        code, kind, message = _words_of(entry)
+    return EndedAttempt(
+        process=process,
+        sequence=sequence,
+        activity_id=activity_id,
+        workflow_id=workflow_id,
+        name=name,
+        key=key,
+        claimed_at=claimed_at,
+        begun_at=begun_at,
+        ended_at=ended_at,
+        closed_at=closed_at,
+        beat_at=beat_at,
+        end=End(end),
+        is_retryable=bool(retryable),
+        code=code,
+        kind=kind,
+        message=message,
+    )
+
+
+def _words_of(entry: bytes) -> list[str]:
+    found, start = [], _WORDS_AT
+    for length in _WORDS.unpack_from(entry, ENTRY_BYTES):
+        found.append(entry[start : start + length].decode(errors="ignore"))
+        start += length
+    return found

@@ -1,0 +1,138 @@
+"""A record as bytes and as an object: what a process says about one attempt that it holds."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowherd.errors import LedgerFull
+from flowherd.ledger.states_and_cells import ISOLATED, PAIR, Claim, Handler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+RECORD_BYTES = 512
+CRC_BYTES = 8  # of which 4 are used: what follows stays aligned
+# The lengths of five texts; sequence, usage_sequence, claimed_at, lease_s, usage_page.
+HEAD = struct.Struct("<HHHHHxxxxxxQQddI")
+TEXT_AT = CRC_BYTES + HEAD.size
+_ROOM = RECORD_BYTES - TEXT_AT
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A consistent copy of one record. Times are seconds of the monotonic clock, which all processes share.
+
+    `started_at` and `limit_s` are 0 before the handler is at work. The usage is that of the attempt's first record.
+    """
+
+    index: int
+    byte: int
+    sequence: int
+    activity_id: str
+    worker_id: str
+    name: str
+    workflow_id: str
+    key: str
+    claimed_at: float
+    lease_s: float
+    started_at: float
+    limit_s: float
+    usage_page: int
+    usage_sequence: int
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The names of its activity, for a line of the log."""
+        return {
+            "name": self.name,
+            "workflow_id": self.workflow_id,
+            "activity_id": self.activity_id,
+            "activity_key": self.key,
+        }
+
+    @property
+    def handler(self) -> Handler:
+        """The state of the handler."""
+        return Handler((self.byte & PAIR) >> 2)
+
+    @property
+    def claim(self) -> Claim:
+        """The engine's expectation."""
+        return Claim(self.byte & 3)
+
+    @property
+    def is_held(self) -> bool:
+        """The outcome is open and the engine waits for it."""
+        return not self.byte & 3
+
+    @property
+    def is_owed(self) -> bool:
+        """The engine waits for word about it: the keeper settles it if its process dies."""
+        return self.byte & 3 != Claim.CLOSED
+
+    @property
+    def is_at_work(self) -> bool:
+        """The handler runs, whatever the claim says."""
+        return Handler.RUNNING <= (self.byte & PAIR) >> 2 <= Handler.STOPPING
+
+    @property
+    def is_detached(self) -> bool:
+        """The handler runs although nothing is owed any more."""
+        return self.is_at_work and not self.is_owed
+
+    @property
+    def is_isolated(self) -> bool:
+        """The handler runs in an isolate: whatever ends its worker's process, it was not this."""
+        return bool(self.byte & ISOLATED)
+
+
+def body_of(
+    activity_id: str,
+    worker_id: str,
+    name: str,
+    workflow_id: str,
+    key: str,
+    sequence: int,
+    first: int,
+    claimed_at: float,
+    lease_s: float,
+    page: int,
+) -> bytes:
+    """A record's head and texts; of a long name or key the end is cut off.
+
+    Raises:
+        LedgerFull: the identifiers are longer than a record.
+
+    """
+    text = f"{activity_id}{workflow_id}{name}{key}{worker_id}"
+    if text.isascii() and len(text) <= _ROOM:  # a character is a byte: one encoding in place of five
+        return (
+            HEAD.pack(
+                len(activity_id), len(workflow_id), len(name), len(key), len(worker_id),
+                sequence, first, claimed_at, lease_s, page,
+            )
+            + text.encode()
+        )  # fmt: skip
+    id_, workflow, name_, key_, worker = (
+        part.encode("utf-8", "replace") for part in (activity_id, workflow_id, name, key, worker_id)
+    )
+    ids = len(id_) + len(workflow) + len(worker)
+    if ids > _ROOM:
+        raise LedgerFull(f"its identifiers of {ids} bytes are too long, at most {_ROOM} fit")
+    name_ = name_[: _ROOM - ids]
+    key_ = key_[: _ROOM - ids - len(name_)]
+    parts = (id_, workflow, name_, key_, worker)
+    return HEAD.pack(*map(len, parts), sequence, first, claimed_at, lease_s, page) + b"".join(parts)
+
+
+def texts_of(lengths: Iterable[int], data: bytes) -> list[str]:
+    """Activity, workflow, name, key and worker: the texts of a record, as far as `data` has them."""
+    found, start = [], 0
+    text = data.decode("ascii") if data.isascii() else None
+    for length in lengths:
+        end = start + length
+        found.append(data[start:end].decode(errors="replace") if text is None else text[start:end])
+        start = end
+    return found

@@ -1,0 +1,128 @@
+"""The newest entries of a fixed size in shared memory: one writer, and readers that see what they have missed.
+
+The number of an entry is its count from the first one on, and the writer stores the count of all behind the entry.
+Entries are moved from one ring to another as bytes; nobody decodes them on the way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import mmap
+
+_CELLS = 8
+HEAD_BYTES = 8 * _CELLS
+_WRITTEN, _TAKEN, _MISSED = range(3)  # by the writer; by who moves entries away; also by them
+_PLAUSIBLE = 1 << 52
+
+
+class Ring:
+    """A ring that keeps the newest `slots - 1` entries of at most `entry_bytes`.
+
+    Args:
+        map_: the ledger's.
+        offset: of its `area_bytes`, a multiple of 8.
+
+    """
+
+    __slots__ = ("_cells", "_first", "_map", "_written", "entry_bytes", "slots")
+
+    def __init__(self, map_: mmap.mmap, offset: int, *, slots: int, entry_bytes: int) -> None:
+        self._map = map_
+        self._cells: memoryview[int] = memoryview(map_)[offset : offset + HEAD_BYTES].cast("Q")
+        self._first = offset + HEAD_BYTES
+        self.slots = slots
+        self.entry_bytes = entry_bytes
+        self._written = self.written
+
+    def __repr__(self) -> str:
+        return f"<Ring [{min(self.written, self.slots)} of {self.slots} slots, {self.missed} missed]>"
+
+    @property
+    def written(self) -> int:
+        """The number of entries that have ever been written; 0 where it cannot be: user code may scribble here."""
+        written = self._cells[_WRITTEN]
+        return written if written < _PLAUSIBLE else 0
+
+    @property
+    def missed(self) -> int:
+        """The number of entries that were overwritten before they were moved away."""
+        return min(self._cells[_MISSED], _PLAUSIBLE)
+
+    def resume(self) -> None:
+        """Goes on where the writer before has ended: for a writer, before its first `append`."""
+        self._written = self.written
+
+    def append(self, entry: bytes) -> None:
+        """Writes an entry over the oldest; its writer alone may."""
+        written = self._written
+        at = self._first + written % self.slots * self.entry_bytes
+        self._map[at : at + len(entry)] = entry
+        self._written = self._cells[_WRITTEN] = written + 1
+
+    def extend(self, entries: bytes) -> None:
+        """Writes several whole entries over the oldest ones, no more than there are slots; its writer alone may."""
+        written, size = self.written, self.entry_bytes
+        while entries:
+            at = written % self.slots
+            part = entries[: (self.slots - at) * size]
+            start = self._first + at * size
+            self._map[start : start + len(part)] = part
+            entries = entries[len(part) :]
+            written += len(part) // size
+            self._cells[_WRITTEN] = written
+
+    def take_from(self, other: Ring) -> None:
+        """Moves what is new in another ring to the end of this one; one process alone does so with that ring."""
+        written, taken = other.written, other._cells[_TAKEN]
+        if written == taken:
+            return
+        if taken > written:
+            taken = 0
+        oldest, data = other._read(taken, written)
+        for start in range(0, len(data), self.slots * self.entry_bytes):
+            self.extend(data[start : start + self.slots * self.entry_bytes])
+        other._cells[_MISSED] = other.missed + oldest - taken
+        other._cells[_TAKEN] = written
+
+    def entries(self, word: bytes = b"") -> list[bytes]:
+        """All entries that are there and hold `word`, the oldest first."""
+        return self._split(self._read(0, self.written)[1], word)
+
+    def waiting(self, word: bytes = b"") -> list[bytes]:
+        """Those that nobody has moved away yet."""
+        return self._split(self._read(self._cells[_TAKEN], self.written)[1], word)
+
+    def _read(self, start: int, end: int) -> tuple[int, bytes]:
+        """Entries as they stand one behind the other, and the number of the first that could be read.
+
+        Of as many as there are slots the oldest may just be written over, so it never counts.
+        """
+        size, data = self.entry_bytes, b""
+        first = number = max(start, end + 1 - self.slots)
+        while number < end:
+            at = number % self.slots
+            count = min(end - number, self.slots - at)
+            place = self._first + at * size
+            data += self._map[place : place + count * size]
+            number += count
+        lost = min(max(self.written + 1 - self.slots - first, 0), max(end - first, 0))
+        return first + lost, data[lost * size :]
+
+    def _split(self, data: bytes, word: bytes) -> list[bytes]:
+        """Looks for a word in all entries at once: most of them have it not."""
+        found, size = [], self.entry_bytes
+        at = 0
+        while at < len(data) and (at := data.find(word, at)) >= 0:
+            start = at - at % size
+            entry = data[start : start + size]
+            if word in entry:  # and not across two
+                found.append(entry)
+            at = start + size
+        return found
+
+
+def area_bytes(slots: int, entry_bytes: int) -> int:
+    """The memory of a ring."""
+    return HEAD_BYTES + slots * entry_bytes

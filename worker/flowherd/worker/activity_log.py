@@ -1,0 +1,146 @@
+"""The log's lines about activities: one for each that has ended, of the same shape wherever it ran."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from flowherd.client.retry_rules import NextTry, next_try
+from flowherd.texts import cut_middle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowherd.activities_and_outcomes import Failed, Raised
+    from flowherd.attempt_ids import AttemptIds
+
+AGAIN_AFTER_S = 600.0  # a traceback is shown again: "above" must be near enough to be found
+MOST_DISTINCT = 200  # failures whose tracebacks are remembered
+_MOST_WORDS = 600  # of an error's message: a log line holds 4 KiB
+
+log = structlog.stdlib.get_logger(__name__)
+_log = logging.getLogger(__name__)
+
+
+def named(ids: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `AttemptIds` as a line of structlog's has them."""
+    return {("name" if name == "activity_name" else name): value for name, value in ids.items()}
+
+
+def say(level: int, event: str, ids: Mapping[str, Any], **data: Any) -> None:
+    """Writes a line about an activity: what is said, then its ids.
+
+    A test of a handler sets up no log of ours: there it is a plain record, as `caplog` takes them.
+    """
+    if structlog.is_configured():
+        log.log(level, event, **data, **named(ids))
+    else:
+        _log.log(level, event, extra={**data, **ids})
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The times of an attempt, in seconds.
+
+    Attributes:
+        waited_s: from its claim to the handler's first step.
+        took_s: from there to its end; None where the handler has not begun.
+
+    """
+
+    waited_s: float
+    took_s: float | None
+
+    @classmethod
+    def of(cls, claimed_at: float, begun_at: float, now: float) -> Times:
+        """Those of an attempt that ends now; `begun_at` is 0 where its handler has not begun."""
+        return cls((begun_at or now) - claimed_at, now - begun_at if begun_at else None)
+
+    def fields(self) -> dict[str, float]:
+        """The fields of a line, rounded."""
+        took = {} if self.took_s is None else {"took_s": round(self.took_s, 4)}
+        return {**took, "waited_s": round(max(self.waited_s, 0.0), 4)}
+
+
+class ActivityLog:
+    """The lines of one worker.
+
+    Args:
+        log_completed: completed activities are said at info, else at debug.
+        clock: monotonic seconds.
+
+    Attributes:
+        says_completed: they are said at all. It is looked at for each of them, so nothing is made of one that is not.
+
+    """
+
+    def __init__(self, *, log_completed: bool, clock: Callable[[], float]) -> None:
+        self._level = logging.INFO if log_completed else logging.DEBUG
+        self.says_completed = _log.isEnabledFor(self._level)
+        self._tracebacks = _Tracebacks(clock)
+
+    def completed(self, who: AttemptIds, times: Times) -> None:
+        """The handler has returned."""
+        say(self._level, "activity_completed", who.fields(), **times.fields())
+
+    def failed(
+        self, who: AttemptIds, failure: Failed, settings: Mapping[str, Any], times: Times | None = None
+    ) -> None:
+        """The attempt has failed: a warning where the engine tries again, as far as we know, else an error.
+
+        Args:
+            who: the attempt.
+            failure: what the engine is told.
+            settings: of the activity.
+            times: of the attempt, None where they are not known.
+
+        """
+        ids = who.fields()
+        following = next_try(settings, who.seen) if failure.retryable else NextTry(is_last=True, after_s=None)
+        who.is_last = following.is_last
+        say(
+            logging.ERROR if following.is_last else logging.WARNING,
+            "activity_failed",
+            ids,
+            **described(failure),
+            retryable=not following.is_last,
+            **({} if following.after_s is None else {"retry_in_s": following.after_s}),
+            **({"attempts_left": 0} if failure.retryable and following.is_last else {}),
+            **({} if times is None else times.fields()),
+            **self._tracebacks.shown(who.activity_name, failure.raised),
+        )
+
+
+def described(failure: Failed) -> dict[str, Any]:
+    """The fields that say what has gone wrong, and where."""
+    kind = {} if failure.raised is None else {"type": failure.raised.kind}
+    at = {"at": failure.at} if failure.at else {}
+    return {**kind, "code": failure.code, "reason": cut_middle(failure.message, _MOST_WORDS), **at}
+
+
+class _Tracebacks:
+    """Shows a traceback once for each distinct failure, then counts."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._shown: OrderedDict[tuple[str, str], list[float]] = OrderedDict()  # when, and how often since
+
+    def shown(self, name: str, raised: Raised | None) -> dict[str, str]:
+        """The field for a failure of that activity: the traceback, or that it is the same as above."""
+        if raised is None or not raised.report:
+            return {}
+        key, now = (name, raised.distinct), self._clock()
+        known = self._shown.get(key)
+        if known is not None and raised.distinct and now - known[0] < AGAIN_AFTER_S:
+            known[1] += 1
+            count = f"{known[1]:.0f} times" if known[1] > 1 else "once"
+            return {"traceback": f"same as above, {count}"}
+        self._shown[key] = [now, 0.0]
+        self._shown.move_to_end(key)
+        if len(self._shown) > MOST_DISTINCT:
+            self._shown.popitem(last=False)
+        return {"exception": raised.report}
