@@ -12,12 +12,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import bodies
+from . import request_bodies
 from .engine import Engine
 from .files import FilesApi
-from .gate import Gate
 from .hot_routes import HotRoutes
 from .replies import EMPTY, SHUTTING_DOWN, ApiError, TextError, json_reply, not_found
+from .request_check import Gate
 from .worker_api import WorkerApi
 from .workflow_api import WorkflowApi
 
@@ -127,7 +127,7 @@ class PublicApi:
     async def token(self, request: Request) -> Response:
         """Grant a token for client credentials (protocol.md §2.3)."""
         try:
-            body = await bodies.read_body(request)
+            body = await request_bodies.read_body(request)
         except TextError as error:  # here too large a body is called malformed
             raise TextError(400, "Invalid JSON: Failed to buffer the request body") from error
         return self._engine.authority.token(request.headers.get("content-type", ""), body)

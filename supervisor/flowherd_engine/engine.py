@@ -7,11 +7,11 @@ from typing import Self
 
 from .auth import Authority
 from .clock import Clock
+from .database import Database, open_database
 from .deployed_definitions import DeployedDefinitions
 from .queue import Queue
 from .scheduling import Scheduler
 from .settings import EngineSettings
-from .storage import Database, open_database
 from .submit_and_signal import Workflows
 
 _log = logging.getLogger(__name__)

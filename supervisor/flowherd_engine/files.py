@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from . import bodies
+from . import request_bodies
 from .clock import iso
 from .engine import Engine
 from .replies import json_reply, not_found
@@ -110,7 +110,7 @@ def listing(connection: sqlite3.Connection, workflow_id: str, key: str) -> list[
 
 def _address(request: Request) -> tuple[str, str, str]:
     """The three names in the path; the file name keeps an encoded slash as a slash (protocol.md §9.3)."""
-    workflow_id = bodies.path_uuid(request, "workflow_id")
+    workflow_id = request_bodies.path_uuid(request, "workflow_id")
     raw: bytes = request.scope["raw_path"]
     filename = unquote(raw.rsplit(b"/", 1)[-1].decode("ascii", "replace"))
     return workflow_id, request.path_params["activity_key"], filename

@@ -85,7 +85,7 @@ def _listener(settings: EngineSettings) -> socket.socket:
 
 
 def _run(settings: EngineSettings, listener: socket.socket, opened: Opened) -> int:
-    from .storage import DatabaseUnusable  # noqa: PLC0415 - a missing extra must become one clear line
+    from .database import DatabaseUnusable  # noqa: PLC0415 - a missing extra must become one clear line
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

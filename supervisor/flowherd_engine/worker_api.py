@@ -7,7 +7,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from . import bodies
+from . import request_bodies
 from .engine import Engine
 from .queue import Failure, Report, Verdict
 from .replies import (
@@ -23,17 +23,17 @@ from .replies import (
     refuse,
 )
 
-_POLL = msgspec.json.Decoder(bodies.Poll)
-_HEARTBEAT = msgspec.json.Decoder(bodies.Heartbeat)
-_COMPLETE = msgspec.json.Decoder(bodies.Complete)
-_FAIL = msgspec.json.Decoder(bodies.Fail)
+_POLL = msgspec.json.Decoder(request_bodies.Poll)
+_HEARTBEAT = msgspec.json.Decoder(request_bodies.Heartbeat)
+_COMPLETE = msgspec.json.Decoder(request_bodies.Complete)
+_FAIL = msgspec.json.Decoder(request_bodies.Fail)
 _IDLE = json_bytes(b'{"activities":[],"count":0}')
 _NO_WORKER_ID = "Worker ID cannot be empty"
 
 
 class _StreamToken(msgspec.Struct):
     text: str
-    index: bodies.U32
+    index: request_bodies.U32
 
 
 class _StreamResult(msgspec.Struct):
@@ -58,7 +58,7 @@ class WorkerApi:
 
     async def poll(self, request: Request) -> Response:
         """Claim at most `max_activities`; returns at once (protocol.md §4)."""
-        wanted, _ = await bodies.read_json(request, _POLL)
+        wanted, _ = await request_bodies.read_json(request, _POLL)
         refuse(
             {
                 "worker": not wanted.worker and "Worker type cannot be empty",
@@ -77,24 +77,24 @@ class WorkerApi:
 
     async def heartbeat(self, request: Request) -> Response:
         """Extend a lease (protocol.md §5)."""
-        activity_id = bodies.path_uuid(request, "activity_id")
-        beat, _ = await bodies.read_json(request, _HEARTBEAT)
+        activity_id = request_bodies.path_uuid(request, "activity_id")
+        beat, _ = await request_bodies.read_json(request, _HEARTBEAT)
         refuse({"worker_id": not beat.worker_id and _NO_WORKER_ID})
         verdict = await self._database.transact(self._queue.heartbeat, activity_id, beat.worker_id)
         return _answer(activity_id, verdict, {Verdict.ACCEPTED: BEATING})
 
     async def complete(self, request: Request) -> Response:
         """Report a success (protocol.md §6)."""
-        activity_id = bodies.path_uuid(request, "activity_id")
-        report, body = await bodies.read_json(request, _COMPLETE)
+        activity_id = request_bodies.path_uuid(request, "activity_id")
+        report, body = await request_bodies.read_json(request, _COMPLETE)
         faults: dict[str, str | bool] = {
             "worker_id": not report.worker_id and _NO_WORKER_ID,
             "output": not isinstance(report.output, dict) and "Output must be a JSON object",
         }
-        cost, usage = bodies.cost_of(report.cost_usd, report.usage, faults)
+        cost, usage = request_bodies.cost_of(report.cost_usd, report.usage, faults)
         refuse(faults)
-        bodies.refuse_nul(body, "output")
-        outputs = msgspec.json.encode(bodies.as_stored(report.output, body)).decode()
+        request_bodies.refuse_nul(body, "output")
+        outputs = msgspec.json.encode(request_bodies.as_stored(report.output, body)).decode()
         verdict = await self._database.transact(
             self._queue.complete, activity_id, report.worker_id, outputs, Report(cost, usage)
         )
@@ -102,16 +102,16 @@ class WorkerApi:
 
     async def fail(self, request: Request) -> Response:
         """Report a failure (protocol.md §7)."""
-        activity_id = bodies.path_uuid(request, "activity_id")
-        report, body = await bodies.read_json(request, _FAIL)
+        activity_id = request_bodies.path_uuid(request, "activity_id")
+        report, body = await request_bodies.read_json(request, _FAIL)
         faults: dict[str, str | bool] = {
             "worker_id": not report.worker_id and _NO_WORKER_ID,
             "error.code": not report.error.code and "Error code cannot be empty",
             "error.message": not report.error.message and "Error message cannot be empty",
         }
-        cost, usage = bodies.cost_of(report.cost_usd, report.usage, faults)
+        cost, usage = request_bodies.cost_of(report.cost_usd, report.usage, faults)
         refuse(faults)
-        bodies.refuse_nul(body, "error")
+        request_bodies.refuse_nul(body, "error")
         failure = Failure(report.error.code, report.error.message, report.error.retryable)
         verdict = await self._database.transact(
             self._queue.fail, activity_id, report.worker_id, failure, Report(cost, usage)
@@ -121,28 +121,28 @@ class WorkerApi:
     @staticmethod
     async def stream_token(request: Request) -> Response:
         """Take a streamed token; nobody can subscribe to this engine (protocol.md §10)."""
-        bodies.path_uuid(request, "activity_id")
-        await bodies.read_json(request, _TOKEN)
+        request_bodies.path_uuid(request, "activity_id")
+        await request_bodies.read_json(request, _TOKEN)
         return json_bytes(b'{"subscribers":0}')
 
     @staticmethod
     async def stream_complete(request: Request) -> Response:
         """End a stream; an empty 200."""
-        bodies.path_uuid(request, "activity_id")
-        await bodies.read_json(request, _RESULT)
+        request_bodies.path_uuid(request, "activity_id")
+        await request_bodies.read_json(request, _RESULT)
         return EMPTY
 
     @staticmethod
     async def stream_error(request: Request) -> Response:
         """End a stream with an error; an empty 200."""
-        bodies.path_uuid(request, "activity_id")
-        await bodies.read_json(request, _ERROR)
+        request_bodies.path_uuid(request, "activity_id")
+        await request_bodies.read_json(request, _ERROR)
         return EMPTY
 
     @staticmethod
     async def stream_subscribers(request: Request) -> Response:
         """Count subscribers: none."""
-        bodies.path_uuid(request, "activity_id")
+        request_bodies.path_uuid(request, "activity_id")
         return json_bytes(b'{"count":0}')
 
 

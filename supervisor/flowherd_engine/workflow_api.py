@@ -9,13 +9,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from . import bodies, files, views
+from . import client_documents, files, request_bodies
+from .client_documents import Filters
 from .clock import iso
 from .definitions import DefinitionInvalid, parse
 from .engine import Engine
 from .replies import TextError, bad_request, invalid, json_reply, not_found, refuse
 from .submit_and_signal import Submission
-from .views import Filters
 
 _VERSION = re.compile(r"\d{8}\.\d{6}\.\d{6}")
 
@@ -46,7 +46,7 @@ class WorkflowApi:
 
     async def deploy(self, request: Request) -> Response:
         """Store a definition, YAML or JSON whatever the content type (protocol.md §11.1)."""
-        body = await bodies.read_body(request)
+        body = await request_bodies.read_body(request)
         try:
             text = body.decode()
         except UnicodeDecodeError as error:
@@ -69,7 +69,7 @@ class WorkflowApi:
 
     async def definitions(self, _request: Request) -> Response:
         """All stored versions."""
-        found = await self._database.transact(views.definitions)
+        found = await self._database.transact(client_documents.definitions)
         return json_reply({"definitions": found, "total": len(found)})
 
     async def definition(self, request: Request) -> Response:
@@ -77,7 +77,7 @@ class WorkflowApi:
         name, version = request.path_params["name"], request.query_params.get("version")
         if version is not None and not _VERSION.fullmatch(version):
             raise bad_request(_malformed(version))
-        found = await self._database.transact(views.definition, name, version)
+        found = await self._database.transact(client_documents.definition, name, version)
         if found is None:
             suffix = "" if version is None else f" version '{version}'"
             raise not_found(f"Workflow definition '{name}'{suffix} not found")
@@ -85,7 +85,7 @@ class WorkflowApi:
 
     async def submit(self, request: Request) -> Response:
         """Run a definition (protocol.md §12)."""
-        wanted, body = await bodies.read_json(request, _SUBMIT)
+        wanted, body = await request_bodies.read_json(request, _SUBMIT)
         too_long = len((wanted.unique_key or "").encode()) > 255
         refuse(
             {
@@ -95,7 +95,7 @@ class WorkflowApi:
                 or (too_long and "Unique key must be 255 characters or less"),
             }
         )
-        bodies.refuse_nul(body, "input")
+        request_bodies.refuse_nul(body, "input")
         if wanted.version is not None and not _VERSION.fullmatch(wanted.version):
             raise bad_request(_malformed(wanted.version))  # the server says 500 (protocol.md §12)
         submission = Submission(
@@ -109,41 +109,41 @@ class WorkflowApi:
 
     async def status(self, request: Request) -> Response:
         """Reply with a workflow (protocol.md §13)."""
-        workflow_id = bodies.path_uuid(request, "workflow_id")
-        return json_reply(await self._database.transact(views.status, workflow_id))
+        workflow_id = request_bodies.path_uuid(request, "workflow_id")
+        return json_reply(await self._database.transact(client_documents.status, workflow_id))
 
     async def listing(self, request: Request) -> Response:
         """A page of workflows."""
         filters = _filters(request)
-        return json_reply(await self._database.transact(views.listing, filters))
+        return json_reply(await self._database.transact(client_documents.listing, filters))
 
     async def output(self, request: Request) -> Response:
         """All outputs of a completed workflow."""
-        workflow_id = bodies.path_uuid(request, "workflow_id")
-        return json_reply(await self._database.transact(views.output, workflow_id))
+        workflow_id = request_bodies.path_uuid(request, "workflow_id")
+        return json_reply(await self._database.transact(client_documents.output, workflow_id))
 
     async def activity_output(self, request: Request) -> Response:
         """Reply with an activity's outputs and files."""
-        workflow_id = bodies.path_uuid(request, "workflow_id")
+        workflow_id = request_bodies.path_uuid(request, "workflow_id")
         key = request.path_params["activity_key"]
 
         def read(connection: sqlite3.Connection) -> dict[str, Any]:
-            found = views.activity_output(connection, workflow_id, key)
+            found = client_documents.activity_output(connection, workflow_id, key)
             return {**found, "files": files.listing(connection, workflow_id, key)}
 
         return json_reply(await self._database.transact(read))
 
     async def signal(self, request: Request) -> Response:
         """Hand data to a waiting activity; always 200 (protocol.md §8.3)."""
-        workflow_id = bodies.path_uuid(request, "workflow_id")
-        wanted, body = await bodies.read_json(request, _SIGNAL)
+        workflow_id = request_bodies.path_uuid(request, "workflow_id")
+        wanted, body = await request_bodies.read_json(request, _SIGNAL)
         refuse(
             {
                 "activity_key": not wanted.activity_key and "Activity key cannot be empty",
                 "event_name": not wanted.event_name and "Event name cannot be empty",
             }
         )
-        bodies.refuse_nul(body, "data")
+        request_bodies.refuse_nul(body, "data")
         key, event = wanted.activity_key, wanted.event_name
         signaled = await self._database.transact(
             self._engine.workflows.signal, workflow_id, key, event, wanted.data

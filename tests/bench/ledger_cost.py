@@ -13,8 +13,10 @@ from bench_kit import arguments, run
 from sheet import Sheet
 
 from flowherd.ledger import Ledger, RecordWriter, Segment
+from flowherd.ledger.attempt_history import End
 
 IDS = [f"0193a1b2-0000-7000-8000-{number:012x}" for number in range(64)]
+FLOW = "0193a1b2-0000-7000-8000-ffffffffffff"
 WORKER_ID = "a-host-name-3121-9f2c01-1234"
 COMPLETION = b'{"worker_id":"a-host-name-3121-9f2c01-1234","output":{"result":42}}'
 SCANS, HELD = 100, 100
@@ -29,14 +31,17 @@ def opened(records: int) -> tuple[Segment, RecordWriter]:
 
 
 def life(completion: bytes | None, activities: int) -> dict[str, float]:
-    """CPU for claim + running + reporting + clear."""
+    """CPU for claim + running + reporting + clear, and an entry in the history."""
     _, writer = opened(110)
     begun_s = time.process_time()
     for number in range(activities):
-        index, _ = writer.claim(IDS[number & 63], WORKER_ID, "resize_image", now=1.0, lease_s=60.0)
+        index, sequence = writer.claim(
+            IDS[number & 63], WORKER_ID, "resize_image", now=1.0, lease_s=60.0, workflow_id=FLOW, key="resize"
+        )
         writer.running(index, now=1.0, limit_s=300.0)
         writer.reporting(index, completion)
         writer.clear(index)
+        writer.remember(index, sequence, 1.0, 1.1, 1.2, End.COMPLETED, None)
     return {LIFE: (time.process_time() - begun_s) / activities * 1e6}
 
 

@@ -31,9 +31,9 @@ import offload_app
 from isolate_kit import Fork, running_forker, workplace
 from runner_kit import Runner
 
-from flowherd.execution.environment import RunEnvironment
+from flowherd.event_loop import new_loop
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.loops import new_loop
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from bench.scale_engine import EPOCH_S, Engine, Shape, World
 
-from flowherd.worker.poll_policy import Leave, Pace, Poll, Wait, decide, helper
-from flowherd.worker.siblings import Sibling
+from flowherd.worker.poll_policy import Leave, Pace, Poll, Wait, decide, helper, share
+from flowherd.worker.sibling_processes import Sibling
 
 SCHEMES = ("fixed", "alone", "turns")
 POLL_MAX = 10
@@ -120,8 +120,8 @@ class Child:
 
     def _poll(self, free: int) -> None:
         world, now = self.model.world, self.model.world.now
-        most = POLL_MAX if self.model.shape.scheme != "turns" else min(POLL_MAX, self._pace.ramp)
-        asked = min(free, most)
+        me = self.said._replace(load=self._held)
+        asked = share(self._pace, me, self._siblings(), min(free, POLL_MAX), now)
         self._is_polling = True
         self.said = self.said._replace(polled_at=now, next_poll_at=0.0)
         self.model.polls += 1
@@ -140,7 +140,9 @@ class Child:
         self.host.claimed += len(batch)
         model.pick_ups += [now - ready_at for ready_at in batch]
         is_full = len(batch) >= asked
-        self._pace = self._pace.after_poll(asked, len(batch), began_at, now, self.rng, is_light=True)
+        self._pace = self._pace.after_poll(
+            asked, len(batch), began_at, now, self.rng, load=self._held, is_light=True
+        )
         self.said = self.said._replace(
             load=self._held,
             drained_at=self.said.drained_at if is_full else began_at,

@@ -1,11 +1,13 @@
-"""How evenly CPU-bound activities that come at once spread over the processes of a host.
+"""How evenly activities that come at once spread over the processes of a host.
 
-    python tests/bench/skew.py [--repeat 3] [--counts 40,12,5] [--seconds 0.3] [--json FILE] [--tuned PYTHON]
-                               [--only PART]
+    python tests/bench/skew.py [--repeat 3] [--counts 40,12,5] [--seconds 0.3] [--bursts 10] [--json FILE]
+                               [--tuned PYTHON] [--only PART]
 
 Some activities of some CPU each, for 4 processes with 16 slots each, a fresh host each time: what it has met before
 would help it. Shown is the most that one process got, and how long all took, of the time that the cores of this machine
 need at least. Beside it four stock workers that know nothing of each other. Needs `kruxiaflow`.
+
+Then bursts of activities that only wait, for 2 processes: the share of those that were split as evenly as can be.
 """
 
 from __future__ import annotations
@@ -34,7 +36,17 @@ def most(count: int) -> str:
     return f"most on one process, of {count}"
 
 
-GATES = [Gate(most(12), OURS, "<=", 4), Gate(most(5), OURS, "<=", 2)]
+def even(count: int) -> str:
+    """The name of a figure."""
+    return f"bursts of {count} that wait, split evenly, %"
+
+
+PAIR, BURSTS = "flowherd -p 2", (8, 3)
+GATES = [
+    Gate(most(12), OURS, "<=", 4),
+    Gate(most(5), OURS, "<=", 2),
+    *(Gate(even(count), PAIR, ">=", 90) for count in BURSTS),
+]
 
 
 def measure(programs: list[tuple[str, ...]], counts: Iterable[int], seconds: float) -> dict[str, float]:
@@ -58,22 +70,33 @@ def measure(programs: list[tuple[str, ...]], counts: Iterable[int], seconds: flo
     return found
 
 
+def measure_bursts(words: tuple[str, ...], bursts: int, seconds: float) -> dict[str, float]:
+    """A host that has met this work before."""
+    found = dict.fromkeys(BURSTS, 0)
+    with running_stub() as stub, running(words, stub.url, **slots(2 * SLOTS_EACH, SLOTS_EACH)) as root:
+        stub.wait_for_pollers(2, root)
+        stub.do(4, name="wait", parameters={"seconds": 0})
+        for count in BURSTS * bursts:
+            claims = stub.do(count, name="wait", parameters={"seconds": seconds})["claims"]
+            found[count] += max(claims.values()) <= (count + 1) // 2
+    return {even(count): 100 * times / bursts for count, times in found.items()}
+
+
 def main() -> int:
     """Runs all in turn, `--repeat` times."""
     parser = arguments(__doc__)
     parser.add_argument("--counts", default="40,12,5")
     parser.add_argument("--seconds", type=float, default=0.3, help="of CPU for each")
+    parser.add_argument("--bursts", type=int, default=10, help="of each size")
     options = parser.parse_args()
     about = f"at once, {options.seconds:g} s of CPU each, on {PROCESSES} processes; stock is {PROCESSES} stock workers"
     sheet = Sheet("skew", about, GATES)
     programs = {who: [words] * PROCESSES for who, words in rivals(APP, options, sheet).items()}
     programs[OURS] = [flowherd(APP, "-p", str(PROCESSES), *STEADY)]
     counts = [int(count) for count in options.counts.split(",")]
-    return run(
-        sheet,
-        options,
-        {who: partial(measure, words, counts, options.seconds) for who, words in programs.items()},
-    )
+    parts = {who: partial(measure, words, counts, options.seconds) for who, words in programs.items()}
+    pair = flowherd(APP, "-p", "2", *STEADY)
+    return run(sheet, options, parts | {PAIR: partial(measure_bursts, pair, options.bursts, options.seconds)})
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ def test_an_idle_host_of_eight_sends_what_one_was_measured_to_send(
 @pytest.mark.parametrize("longest_s", [0.1, 2.0])
 def test_an_idle_host_polls_as_the_workers_own_turns_do(longest_s: float) -> None:
     """The model passes on what children publish by itself: the ledger and `Turns` must come to the same."""
-    host = SimHost(8, longest_s=longest_s).run(200.0)
+    host = SimHost(8, longest_s=longest_s).run(900.0)
     begun = host.now
     theirs = len(host.run(60.0).polls_after(begun)) / 60
-    idle = Model(Shape(hosts=1, rate=0.0, rhythm=Rhythm(0.1, longest_s), warm_up_s=20.0, seconds=60.0)).run()
+    idle = Model(Shape(hosts=1, rate=0.0, rhythm=Rhythm(0.1, longest_s), warm_up_s=900.0, seconds=60.0)).run()
     assert idle.polls_per_s == pytest.approx(theirs, rel=0.15)
 
 

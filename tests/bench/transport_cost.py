@@ -21,7 +21,7 @@ import uvloop
 from bench_kit import arguments, in_turn
 from sheet import Sheet
 
-from flowherd.client.transport_choice import new_transport
+from flowherd.client.kruxia import new_transport
 from flowherd.settings.worker_config import WorkerConfig
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ import flowherd
 from flowherd import Registry
 from flowherd.ledger import Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.process.build import BuiltWorker, WorkerPlace
+from flowherd.process.build_worker import BuiltWorker, WorkerPlace
 from flowherd.settings.worker_config import WorkerConfig
 
 if TYPE_CHECKING:

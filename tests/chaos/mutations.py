@@ -40,7 +40,7 @@ MUTATIONS = (
     ),
     Mutation(
         "secrets are taken out before a text is cut",
-        WORKER + "sdk/tracebacks.py",
+        WORKER + "sdk/error_texts.py",
         "clean_message(hide(_describe(exc)))",
         "hide(clean_message(_describe(exc)))",
         UNIT + "sdk/test_secrets.py::test_the_place_where_a_text_is_cut_shows_no_half_of_a_secret",
@@ -61,7 +61,7 @@ MUTATIONS = (
     ),
     Mutation(
         "no turn is left to a process that is frozen",
-        WORKER + "worker/siblings.py",
+        WORKER + "worker/sibling_processes.py",
         "and self.next_poll_at >= now - OVERDUE_S",
         "",
         UNIT + "worker/test_poll_policy.py::test_no_turn_is_left_to_a_sibling_that_has_missed_its_own",
@@ -76,7 +76,7 @@ MUTATIONS = (
     Mutation(
         "a process asks for little until it has found more than that",
         WORKER + "worker/poll_policy.py",
-        "min(wanted, self._pace.ramp)",
+        "min(wanted, pace.ramp)",
         "wanted",
         UNIT + "worker/test_poll_policy.py::test_heavy_activities_queued_at_once_spread_over_the_children",
     ),
@@ -105,7 +105,7 @@ MUTATIONS = (
     ),
     Mutation(
         "no model is made of parameters that mean something else",
-        WORKER + "sdk/shapes.py",
+        WORKER + "sdk/parameter_model_types.py",
         "return bool(value.model_fields_set)",
         "return True",
         UNIT
@@ -200,7 +200,7 @@ MUTATIONS = (
     ),
     Mutation(
         "deadlines follow the bytes",
-        WORKER + "transport/progress.py",
+        WORKER + "transport/stall_detection.py",
         "(self._size + received) / self._bytes_per_s",
         "0.0",
         UNIT + "transport/test_slow_link.py::test_what_moves_may_go_on_until_its_bytes_are_late",
@@ -222,8 +222,8 @@ MUTATIONS = (
     Mutation(
         "a turn of its own for what may block",
         WORKER + "execution/on_loop.py",
-        "return now >= self._turn_until or not self._meter.is_light(name)",
-        "return now >= self._turn_until",
+        "return perf_counter() < self._turn_until and self._meter.is_light(name)",
+        "return perf_counter() < self._turn_until",
         UNIT
         + "execution/test_on_loop.py"
         + "::test_a_handler_that_is_not_known_to_be_light_begins_a_turn_of_its_own",
@@ -273,7 +273,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the isolate's group killed at reap",
-        SUPERVISOR + "processes/table.py",
+        SUPERVISOR + "processes/process_table.py",
         "                if pid in self._isolates:\n                    _signal_group(pid, signal.SIGKILL)\n",
         "",
         BRAIN + "processes/test_processes.py::test_a_reaped_isolates_programs_have_ended_with_it",
@@ -341,7 +341,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the record before the start",
-        WORKER + "ledger/writer.py",
+        WORKER + "ledger/record_writer.py",
         "self._states[index] = _WAITING\n",
         "self._states[index] = _FREE\n",
         CHAOS
@@ -349,10 +349,10 @@ MUTATIONS = (
     ),
     Mutation(
         "the budget of the host",
-        SUPERVISOR + "core/budget.py",
+        SUPERVISOR + "core/slot_shares.py",
         "free = state.plan.concurrency - sum(worker.charge for worker in transition.state.workers)",
         "free = state.plan.concurrency",
-        "tests/supervisor/core/test_budget_histories.py",
+        "tests/supervisor/core/test_slot_shares_histories.py",
     ),
     Mutation(
         "the hang rule",
@@ -363,7 +363,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a freeze of the supervisor's own is no time",
-        WORKER + "awake.py",
+        WORKER + "awake_clock.py",
         "self._lost_s += gap_s",
         "pass",
         "tests/supervisor/core/test_freezes.py::"
@@ -394,7 +394,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a grace is not used up by a freeze",
-        WORKER + "worker/performer.py",
+        WORKER + "worker/perform_commands.py",
         "self.table.stood_still(late_s)",
         "pass",
         UNIT
@@ -402,16 +402,16 @@ MUTATIONS = (
     ),
     Mutation(
         "closed streams are opened before anything else",
-        WORKER + "process/standard_streams.py",
+        WORKER + "process/open_standard_streams.py",
         "os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free",
         "continue",
         UNIT
-        + "process/test_standard_streams.py::"
+        + "process/test_open_standard_streams.py::"
         + "test_n14_a_closed_stream_is_dev_null_and_nothing_else_gets_its_number",
     ),
     Mutation(
         "a kill of ours is named as ours",
-        SUPERVISOR + "processes/table.py",
+        SUPERVISOR + "processes/process_table.py",
         "ours = OURS if was_killed and status & 0x7F == signal.SIGKILL else 0",
         "ours = 0",
         "tests/supervisor/processes/test_processes.py::"
@@ -448,7 +448,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the end of copies made by a fork",
-        WORKER + "fork_guard.py",
+        WORKER + "end_forked_copies.py",
         "        _is_copy = True",
         "        _is_copy = False",
         CHAOS + "test_hostile_activities.py::test_a_grandchild_that_returns_from_its_handler_ends_there",
@@ -470,7 +470,7 @@ MUTATIONS = (
     ),
     Mutation(
         "two slots for sums of money",
-        WORKER + "ledger/usage.py",
+        WORKER + "ledger/usage_page.py",
         "turns.index(min(turns)) * _SLOT_BYTES",
         "0",
         UNIT + "sdk/test_usage.py::test_a_write_that_a_crash_tears_leaves_the_sums_before",
@@ -502,7 +502,7 @@ MUTATIONS = (
     ),
     Mutation(
         "few isolates for suspects",
-        WORKER + "worker/executors.py",
+        WORKER + "worker/executor_choice.py",
         "self._config.suspects_at_once, begin)",
         "1 << 10, begin)",
         CHAOS + "test_poison.py",
@@ -547,7 +547,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the peer's user on the unix socket",
-        SUPERVISOR + "keeper/http.py",
+        SUPERVISOR + "keeper/http_server.py",
         "if is_unix and not is_own_user(sock):",
         "if False:",
         "tests/supervisor/keeper/test_keeper_connections.py"
@@ -555,7 +555,7 @@ MUTATIONS = (
     ),
     Mutation(
         "idle clients of the admin port give way",
-        SUPERVISOR + "keeper/http.py",
+        SUPERVISOR + "keeper/http_server.py",
         "idle = next((one for one in inside if not one.is_served), None)",
         "idle = None",
         "tests/supervisor/keeper/test_keeper_connections.py"
@@ -574,6 +574,28 @@ MUTATIONS = (
         '_TIMES = "|_number * - - "',
         '_TIMES = " * "',
         "tests/engine/test_engine_templates.py::test_nonsense_is_a_template_error",
+    ),
+    Mutation(
+        "an entry that is written over while it is read does not count",
+        WORKER + "ledger/ring.py",
+        "lost = min(max(self.written + 1 - self.slots - first, 0), max(end - first, 0))",
+        "lost = 0",
+        UNIT + "ledger/test_ring.py::test_what_is_written_over_while_it_is_read_does_not_count",
+    ),
+    Mutation(
+        "what a dead process had is in the history of the host",
+        WORKER + "leases/settlement.py",
+        "        remember(self._ledger, segment, record, ended_at, self._clock(), failure)\n",
+        "",
+        UNIT + "leases/test_settlement.py"
+        "::test_the_last_happenings_of_a_dead_process_are_in_the_history_of_the_host",
+    ),
+    Mutation(
+        "the client's secret is shown to the configured engine alone",
+        SUPERVISOR + "cli/explain.py",
+        "if config.client_id and is_own else None",
+        "if config.client_id else None",
+        BRAIN + "cli/test_explain.py::test_the_configured_secret_is_shown_to_the_configured_engine_alone",
     ),
     Mutation(
         "a template's MemoryError is its step's own",

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from flowherd_engine.clock import Clock
+from flowherd_engine.database import _connect, _in_transaction
 from flowherd_engine.definitions import parse
 from flowherd_engine.deployed_definitions import DeployedDefinitions
 from flowherd_engine.queue import NO_COST, Failure, Queue, Verdict
 from flowherd_engine.scheduling import Scheduler
-from flowherd_engine.storage import _connect, _in_transaction
 from flowherd_engine.submit_and_signal import Submission, Workflows
 
 HISTORIES = int(os.environ.get("FLOWHERD_LEASE_HISTORIES", "60"))

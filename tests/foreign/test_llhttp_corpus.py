@@ -11,10 +11,10 @@ import pytest
 from foreign.llhttp_corpus import Case, corpus
 from scripted_engine import Play, scripted_engine
 
-from flowherd.client import transport_choice as choice
+from flowherd.client.kruxia import new_transport
 from flowherd.errors import EngineUnavailable
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport.parser import ReplyReader
+from flowherd.transport.reply_parser import ReplyReader
 
 if TYPE_CHECKING:
     from flowherd.transport.transport import Transport
@@ -81,7 +81,7 @@ async def test_every_reply_is_a_reply_or_an_outage_and_the_next_call_sees_its_ow
     """Faults E2, E15; smuggling: whatever a reply carries too much must answer nobody."""
     async with scripted_engine() as engine:
         config = WorkerConfig(api_url=engine.url, transport=carrier)  # type: ignore[arg-type]
-        transport = choice.new_transport(config, None, connections=1)
+        transport = new_transport(config, None, connections=1)
         for case in cases:
             reader = read(case.raw)
             reader.end()

@@ -12,9 +12,9 @@ from foreign.rust_scenarios import CLIENT_ROWS, CRATE, ROWS, ClientRow, Row, han
 from herd_kit import Herd
 from scripted_engine import ScriptedEngine, scripted_engine
 
+from flowherd.activities_and_outcomes import Completed, Failed, Usage
 from flowherd.client.kruxia import KruxiaEngine, connect
 from flowherd.errors import EngineError
-from flowherd.model import Completed, Failed, Usage
 from flowherd.settings.worker_config import WorkerConfig
 
 if TYPE_CHECKING:

@@ -14,25 +14,25 @@ from worker_kit import open_segment
 
 from flowherd import Registry
 from flowherd.client.circuit import Circuit
-from flowherd.client.protocol import Batch
-from flowherd.execution.environment import RunEnvironment
+from flowherd.client.engine_protocol import Batch
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loop_meter import LoopMeter
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.ledger.attempt_history import End, decoded
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
 from flowherd.worker.attempts import Attempts
-from flowherd.worker.executors import Executors
+from flowherd.worker.executor_choice import Executors
 from flowherd.worker.reporter import Reporter
 from flowherd.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from flowherd.activities_and_outcomes import Activity, Outcome
     from flowherd.isolates.in_isolate import IsolatedAttempt
     from flowherd.ledger import Record
     from flowherd.ledger.attempt_history import EndedAttempt
     from flowherd.link.messages import Stopped
-    from flowherd.model import Activity, Outcome
     from flowherd.worker.attempt import Attempt
 
 
@@ -205,7 +205,7 @@ class Table:
 
     def ended(self) -> list[EndedAttempt]:
         """What the history says, failures with their words."""
-        attempts, failures = map(decoded, self.ledger.ended_attempts())
+        attempts, failures = decoded(self.ledger.ended_attempts()), decoded(self.ledger.ended_failures())
         words = {one.sequence: one for one in failures}
         return [words.get(one.sequence, one) for one in attempts]
 

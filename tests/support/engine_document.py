@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from engine_schemas import ERROR, OPERATIONS, STREAM_ERROR, STREAM_RESULT, STREAM_TOKEN
 
-from flowherd_engine import bodies
+from flowherd_engine import request_bodies
 from flowherd_engine.app import routes
 
 if TYPE_CHECKING:
     from flowherd_engine.engine import Engine
 
 _STRUCTS: dict[str, Any] = {
-    "poll": bodies.Poll,
-    "heartbeat": bodies.Heartbeat,
-    "complete": bodies.Complete,
-    "fail": bodies.Fail,
+    "poll": request_bodies.Poll,
+    "heartbeat": request_bodies.Heartbeat,
+    "complete": request_bodies.Complete,
+    "fail": request_bodies.Fail,
 }
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _JSON_ERROR = {"application/json": {"schema": ERROR}}

@@ -12,9 +12,9 @@ import uvicorn
 
 from flowherd import ActivityContext
 from flowherd.backoff import Backoff
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
-from flowherd.files.scratch import Scratch
+from flowherd.files.scratch_folders import Scratch
 from flowherd.files.transfers import EngineFiles
 from flowherd.sdk.run_state import RunState
 from flowherd.testing import make_activity

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from runner_kit import Runner
 
 from flowherd import logs
-from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.execution.loading import LoadedApp, load_app
+from flowherd.execution.load_app import LoadedApp, load_app
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_host import LinkedHost
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from runner_kit import Run
 
-    from flowherd.model import Outcome
+    from flowherd.activities_and_outcomes import Outcome
 
 FOLDER = Path(__file__).parent
 APP = "isolate_app:registry"

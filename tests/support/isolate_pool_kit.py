@@ -14,15 +14,15 @@ from runner_kit import Runner
 from worker_kit import open_segment
 
 from flowherd import Registry
-from flowherd.execution.environment import RunEnvironment
+from flowherd.activities_and_outcomes import Failed
 from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.isolates.frames import FrameReader, head_of
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
 from flowherd.isolates.isolate_protocol import Begin, Ended, Message, Opened, decode_downward, encode
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.ledger import Ledger
-from flowherd.model import Failed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 

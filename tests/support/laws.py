@@ -17,15 +17,15 @@ SUPERVISOR, WORKER, ENGINE = (
     "supervisor/flowherd_engine/",
 )
 
-PROGRAMS = ("demo/", "bench/", "testkit/", "cli/dev.py", "cli/reload.py")  # they start programs
+PROGRAMS = ("demo/", "bench/", "testkit/", "cli/dev.py", "cli/watch_files.py")  # they start programs
 CLIENTS = (*PROGRAMS, "cli/", "keeper/")
-FORKERS = ("processes/table.py", "processes/zygote.py")
+FORKERS = ("processes/process_table.py", "processes/zygote.py")
 WATCHED = (
     "background.py",
     "client/fake_engine.py",  # tells its caller
     "transport/dialing.py",  # asks each of its attempts how it has ended
     "isolates/inside/main.py",  # as the next three: run or awaited where it is made
-    "loops.py",
+    "event_loop.py",
     "process/preload.py",
     "worker/poller.py",
     "execution/lifespan.py",  # says how it ended
@@ -34,14 +34,23 @@ WATCHED = (
 )
 PURE = (
     SUPERVISOR + "core/",
-    *(f"{SUPERVISOR}advise/{name}.py" for name in ("judge", "capacity", "measurements")),
-    *(f"{WORKER}{name}.py" for name in ("awake", "backoff", "link/messages", "link/sharing", "model")),
+    *(f"{SUPERVISOR}advise/{name}.py" for name in ("placement", "capacity", "measurements")),
+    *(
+        f"{WORKER}{name}.py"
+        for name in (
+            "awake_clock",
+            "backoff",
+            "link/messages",
+            "link/split_over_threads",
+            "activities_and_outcomes",
+        )
+    ),
     WORKER + "isolates/isolate_protocol.py",
 )
 PURE_NAMES = (
     "flowherd.exit_codes",
     "flowherd.wait_status",
-    "flowherd.ledger.layout",
+    "flowherd.ledger.states_and_cells",
     *(path.split("/", 1)[1].removesuffix(".py").strip("/").replace("/", ".") for path in PURE),
 )
 LOOP = (
@@ -52,7 +61,7 @@ LOOP = (
     "shell/signal_pipe.py",
     "shell/admin_socket.py",
     "shell/event_log.py",
-    "shell/host.py",
+    "shell/host_setup.py",
 )
 
 
@@ -169,7 +178,7 @@ def the_table_of_attempts_is_pure(source: Source) -> Iterator[str]:
             "os", "time", "signal", "socket", "random", "asyncio", "threading", "structlog", "logging",
             "flowherd.execution", "flowherd.client.kruxia", "flowherd.client.circuit", "flowherd.isolates",
             "flowherd.worker.attempts",
-            "flowherd.worker.performer", "flowherd.worker.records", "flowherd.worker.poller",
+            "flowherd.worker.perform_commands", "flowherd.worker.ledger_records", "flowherd.worker.poller",
             "flowherd.worker.reporter", "flowherd.background", "flowherd.worker.worker",
         )  # fmt: skip
 
@@ -214,14 +223,14 @@ def few_files_kill(source: Source) -> Iterator[str]:
     """Law 3: whoever reaps, the keeper in its last minute, a crash point and an isolate, which strike themselves,
     and users' tests.
 
-    `cli/reload.py` is a program of its own, and what it sends is no death: HUP.
+    `cli/watch_files.py` is a program of its own, and what it sends is no death: HUP.
     """
     if source.within(WORKER, "crashpoints.py", "isolates/inside/connection.py"):
         return
-    if source.within(SUPERVISOR, *FORKERS, "keeper/orphans.py", "testkit/host.py"):
+    if source.within(SUPERVISOR, *FORKERS, "keeper/orphans.py", "testkit/supervisor_program.py"):
         return
     yield from source.using("os.kill", "os.killpg")
-    if not source.within(SUPERVISOR, "cli/reload.py"):
+    if not source.within(SUPERVISOR, "cli/watch_files.py"):
         yield from source.using("signal.pidfd_send_signal")
 
 
@@ -234,7 +243,7 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
     if source.within(SUPERVISOR, "shell/signal_pipe.py", "keeper/orphans.py", *PROGRAMS) or source.within(
         WORKER,
         "process/worker_process.py",
-        "process/solo.py",
+        "process/standalone.py",
         "isolates/inside/cancel_signal.py",
         "isolates/inside/leftovers.py",
     ):
@@ -310,7 +319,7 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
     """Law 8: an undelivered success can never become a failure."""
     if source.within(
         WORKER,
-        "worker/executors.py",
+        "worker/executor_choice.py",
         "execution/on_loop.py",
         "execution/invoke.py",
         "isolates/isolate_pool.py",
@@ -318,8 +327,8 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
         "isolates/in_isolate.py",
         "isolates/inside/main.py",
         "sdk/output.py",
-        "sdk/tracebacks.py",
-        "model.py",
+        "sdk/error_texts.py",
+        "activities_and_outcomes.py",
         "execution/in_thread.py",
     ):
         yield from source.using(
@@ -329,7 +338,7 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
             "flowherd.leases.lease_keeper",
         )
     if source.within(WORKER, "worker/reporter.py", "worker/delivery.py"):
-        yield from source.using("flowherd.execution", "flowherd.execution.invoke", "flowherd.sdk.tracebacks")
+        yield from source.using("flowherd.execution", "flowherd.execution.invoke", "flowherd.sdk.error_texts")
 
 
 def files_and_functions_are_short(source: Source) -> Iterator[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Folders, the lowest first. Modules beside them lie below all of them; those named in TOP above.
 LAYERS = {
     "flowherd": (
-        "settings", "sdk", "ledger", "link", "transport", "client", "stock", "telemetry", "files", "execution",
+        "settings", "sdk", "ledger", "link", "transport", "client", "stock_sdk", "telemetry", "files", "execution",
         "isolates", "worker", "leases", "process",
     ),
     "flowherd_supervisor": (

@@ -14,7 +14,7 @@ from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.admission import claimable
 from flowherd.worker.poll_policy import CLOSE_S, PollPolicy
-from flowherd.worker.siblings import Siblings
+from flowherd.worker.sibling_processes import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,7 +179,8 @@ class SimChild:
         self._poll()
 
     def _poll(self) -> None:
-        host, asked, began_at = self.host, self.policy.share_of(self.wanted), self.host.now
+        host, began_at = self.host, self.host.now
+        asked = self.policy.share_of(self.wanted, began_at)
         self._is_polling = True
         self.policy.began(began_at)
         host.polls.append((began_at, self.segment.number))

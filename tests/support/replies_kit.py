@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowherd.transport.parser import MAX_HEAD_BYTES, MAX_HEADERS, MAX_INTERIM_REPLIES, ReplyReader
+from flowherd.transport.reply_parser import MAX_HEAD_BYTES, MAX_HEADERS, MAX_INTERIM_REPLIES, ReplyReader
 
 if TYPE_CHECKING:
     import random

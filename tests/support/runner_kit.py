@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from flowherd.ledger.layout import Handler
-from flowherd.model import Completed, Lost
+from flowherd.activities_and_outcomes import Completed, Lost
+from flowherd.ledger.states_and_cells import Handler
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED
 from flowherd.worker.attempt_table_types import Stop
-from flowherd.worker.for_tests import WithoutEngine
+from flowherd.worker.run_without_engine import WithoutEngine
 
 if TYPE_CHECKING:
-    from flowherd.model import Activity, Outcome
+    from flowherd.activities_and_outcomes import Activity, Outcome
     from flowherd.worker.attempt import Attempt
 
 __all__ = ["CancelReason", "Phase", "Run", "Runner"]

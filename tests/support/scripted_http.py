@@ -7,10 +7,12 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import ThreadingUnixStreamServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,22 @@ class ScriptedServer:
 
 
 @contextmanager
-def scripted_server(replies: Mapping[str, Reply | list[Reply]] | None = None) -> Iterator[ScriptedServer]:
-    """A server on loopback that ends with the block."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+def scripted_server(
+    replies: Mapping[str, Reply | list[Reply]] | None = None, *, path: Path | None = None
+) -> Iterator[ScriptedServer]:
+    """A server on loopback, or on a unix socket, that ends with the block."""
+    server: ThreadingHTTPServer | ThreadingUnixStreamServer
+    if path is None:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        url = f"http://127.0.0.1:{server.server_port}"
+    else:
+        server, url = ThreadingUnixStreamServer(str(path), _Handler), f"unix:{path}"
     server.daemon_threads = True
-    server.script = ScriptedServer(f"http://127.0.0.1:{server.server_port}", dict(replies or {}))  # type: ignore[attr-defined]
+    server.script = ScriptedServer(url, dict(replies or {}))  # type: ignore[union-attr]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield server.script  # type: ignore[attr-defined]
+        yield server.script  # type: ignore[union-attr]
     finally:
         server.shutdown()
         thread.join()

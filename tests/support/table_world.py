@@ -7,9 +7,9 @@ from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING
 
+from flowherd.activities_and_outcomes import Activity, Completed, Died, Failed
 from flowherd.errors import LedgerFull
-from flowherd.ledger.layout import Claim, Handler
-from flowherd.model import Activity, Completed, Died, Failed
+from flowherd.ledger.states_and_cells import Claim, Handler
 from flowherd.worker.admission import Admission
 from flowherd.worker.attempt import DETACHED, OVER, PAIRS, RUNNING, Attempt
 from flowherd.worker.attempt_table import AttemptTable
@@ -87,7 +87,7 @@ class FakeRecords:
     def begun_at(self, name: str) -> float:
         return 100.0 if name == "limited" else 0.0
 
-    def closed(self, attempt: Attempt, ending: Ending) -> None:
+    def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
         self.endings += isinstance(ending, Ending)
 
 

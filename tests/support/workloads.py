@@ -14,19 +14,19 @@ from runner_kit import Runner
 from worker_kit import open_segment
 
 from flowherd import Registry, activity
+from flowherd.execution.activity_profiler import ActivityProfiles
 from flowherd.execution.busy_share import BusyShareMeter
-from flowherd.execution.environment import RunEnvironment
-from flowherd.execution.gil import GilProbe
+from flowherd.execution.gil_probe import GilProbe
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.execution.lag import LagProbe
+from flowherd.execution.loop_lag import LagProbe
 from flowherd.execution.loop_meter import LoopMeter
-from flowherd.execution.profiles import ActivityProfiles
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.ledger import Cell, Ledger, RecordWriter
 from flowherd.ledger.activity_profile import Where
 from flowherd.link.messages import SupervisorState
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
-from flowherd_supervisor.advise.document import Adviser
+from flowherd_supervisor.advise.advice_document import Adviser
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

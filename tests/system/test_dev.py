@@ -203,7 +203,7 @@ def test_run_reloads_too_and_its_watcher_ends_with_it(engine: Engine, tmp_path: 
 
 
 def watchers_of(pid: int) -> list[int]:
-    return [child for child in children_of(pid) if "flowherd_supervisor.cli.reload" in command_of(child)]
+    return [child for child in children_of(pid) if "flowherd_supervisor.cli.watch_files" in command_of(child)]
 
 
 def children_of(pid: int) -> list[int]:
@@ -228,7 +228,7 @@ def test_a_change_before_the_supervisor_listens_is_no_end_of_it(tmp_path: Path, 
         text=True,
     ) as process:
         os.read(ready, 1)
-        words = [sys.executable, "-m", "flowherd_supervisor.cli.reload", str(tmp_path), str(process.pid)]
+        words = [sys.executable, "-m", "flowherd_supervisor.cli.watch_files", str(tmp_path), str(process.pid)]
         with subprocess.Popen(words) as watcher:
             assert process.stdin is not None
             assert process.stdout is not None

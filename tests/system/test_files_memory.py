@@ -24,8 +24,8 @@ _TRANSFER = """
 import asyncio, json, pathlib, re, sys
 from flowherd import ActivityContext
 from flowherd.files.attempt_files import FileAccess
-from flowherd.files.scratch import Scratch
-from flowherd.execution.environment import RunEnvironment
+from flowherd.files.scratch_folders import Scratch
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.transfers import EngineFiles
 from flowherd.sdk.run_state import RunState
 from flowherd.testing import make_activity
@@ -55,8 +55,8 @@ asyncio.run(main())
 _STOCK_TRANSFER = """
 import asyncio, json, os, pathlib, re, sys
 import kruxiaflow.worker as sdk
-from flowherd.execution.environment import RunEnvironment
-from flowherd.stock.stock_files import SdkFiles
+from flowherd.execution.run_environment import RunEnvironment
+from flowherd.stock_sdk.stock_files import SdkFiles
 from flowherd.testing import run_activity
 
 url, folder = sys.argv[1], sys.argv[2]

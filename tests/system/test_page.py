@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -90,13 +91,47 @@ def test_it_shows_what_runs_and_a_killed_process_with_its_cause(
     view.wait_for("#activities", "process [01]  ?wait")
     view.wait_for("#slots", r"2 of \d+ busy")
     view.wait_for("#processes", "[1-9]")
-    assert view.page.locator(".chart canvas").count() == 4
+    assert view.page.locator(".chart canvas").count() >= 3
     pid = host.children()[1]
     os.kill(pid, signal.SIGKILL)
     view.wait_for("#events", f"process_died.*process=1.*pid={pid}.*SIGKILL")
     view.wait_for('#processes tr[data-process="1"]', "running")
     assert view.complaints == []
     assert all(url.startswith(view.url) for url in view.asked)
+    view.context.close()
+
+
+def test_it_names_app_engine_and_host_and_shows_activities_and_failures(
+    browser: Browser, engine: Engine, host: Host
+) -> None:
+    """An operator has a name, or a feeling: done, failed, how long; then what failed, why, and of which workflow."""
+    engine.submit("hello", 5, name="Ada")
+    [flow] = engine.submit("nobodys", settings={"retry": {"max_attempts": 1}})
+    [running] = engine.submit("wait", seconds=20.0)
+    engine.wait_for("complete", 5)
+    view = View(browser, host, viewport={"width": 390, "height": 844}, color_scheme="dark")
+    view.wait_for("#app", f"sample_app:registry on {re.escape(socket.gethostname())}")
+    view.wait_for("#about", re.escape(engine.url))
+    view.wait_for('#names tr[data-activity="hello"]', r"hello\s*0\s*0\s*5\s*0\s*\d+ ms\s*\d+ ms")
+    view.wait_for('#names tr[data-activity="other"]', r"other\s*0\s*0\s*0\s*1")
+    view.wait_for("#failures", rf"nobodys\s+UNKNOWN_ACTIVITY: .*workflow {flow}")
+    view.wait_for("#activities", rf"process [01]  wait\s+workflow {running}")
+    view.wait_for("#waiting", "nothing waits")
+    wide = view.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide[0] <= wide[1]
+    assert view.complaints == []
+    view.context.close()
+
+
+def test_the_last_quarter_of_an_hour_is_drawn_as_soon_as_the_page_opens(browser: Browser, host: Host) -> None:
+    """The host has it: whoever opens the page sees what was before."""
+    eventually(lambda: host.get("/api/trend").json()["intervals"], "an interval of ten seconds has passed")
+    view = View(browser, host)
+    for chart in ("#throughput", "#latency"):
+        sync_api.expect(view.page.locator(f"{chart} canvas")).to_be_visible(timeout=15_000)
+    assert view.page.evaluate("throughput.times.length") >= 1
+    assert view.page.evaluate("[...latency.rows.keys()]") == ["p50", "p95"]
+    assert view.complaints == []
     view.context.close()
 
 
@@ -149,7 +184,10 @@ def test_no_text_of_a_user_becomes_markup(browser: Browser, engine: Engine, host
     view.wait_for("#ready", "2 of 2")
     view.page.evaluate("name => happened({id: 1, at: 1, level: 'info', event: 'x', name})", name)
     view.wait_for("#events", re.escape("name=<img"))
-    assert view.page.locator("#events img").count() == 0
+    one = "{at: 1, activity: name, type: name, message: name, workflow_id: name, retryable: true}"
+    view.page.evaluate(f"name => at('failures').append(failure({one}))", name)
+    view.wait_for("#failures", re.escape("<img"))
+    assert view.page.locator("#events img, #failures img").count() == 0
     assert view.page.title() == "flowherd"
     assert engine.url
     view.context.close()

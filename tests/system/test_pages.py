@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness import clean_environment, running_host
 
-from flowherd.sdk.activity import definition_of
+from flowherd.sdk.activity_decorator import definition_of
 from flowherd.settings import sources
 from flowherd.testing import run_activity_sync
 from flowherd_supervisor.cli.main import app as command_line

@@ -16,9 +16,9 @@ import pytest
 from harness import clean_environment, eventually, running_host
 from worker_kit import child_that
 
-from flowherd_supervisor.cli.feed import Happened, HttpFeed, Status
 from flowherd_supervisor.cli.main import main
-from flowherd_supervisor.keeper.guard import is_own_user
+from flowherd_supervisor.cli.top_feed import Happened, HttpFeed, Status
+from flowherd_supervisor.keeper.access_check import is_own_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable

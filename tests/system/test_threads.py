@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from flowherd_supervisor.testkit.host import SupervisorProgram
+    from flowherd_supervisor.testkit.supervisor_program import SupervisorProgram
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from flowherd import (
     Usage,
     activity,
 )
-from flowherd.model import Outcome
-from flowherd.sdk.definition import ActivityDefinition
+from flowherd.activities_and_outcomes import Outcome
+from flowherd.sdk.activity_definition import ActivityDefinition
 from flowherd.testing import FakeEngine, TestedRun, make_activity, run_activity, run_activity_sync
 
 

@@ -17,14 +17,14 @@ import structlog
 
 from flowherd import Registry, activity, logs
 from flowherd.attempt_ids import AttemptIds, working_for
-from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.process.printed_lines import LONGEST_LINE, PrintedLines
 from flowherd.sdk.redaction import masking
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.stock.adapt import registry_of
+from flowherd.stock_sdk.adapt_apps import registry_of
 from flowherd.testing import make_activity
-from flowherd.worker.for_tests import WithoutEngine
+from flowherd.worker.run_without_engine import WithoutEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

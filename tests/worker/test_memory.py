@@ -13,7 +13,7 @@ from flowherd.memory import forget_zeros, resident_bytes
 
 _OWN_LOOP = """
 import sys
-from flowherd.loops import new_loop
+from flowherd.event_loop import new_loop
 from flowherd.memory import resident_bytes
 import uvloop
 make = new_loop("uvloop") if sys.argv[1] == "ours" else uvloop.new_event_loop

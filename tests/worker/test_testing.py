@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from flowherd import ActivityContext, RegistryError, SyncActivityContext, activity
-from flowherd.client.protocol import Answer, Batch, Engine, Undecodable, Verdict
+from flowherd.activities_and_outcomes import Completed, Failed, Usage
+from flowherd.client.engine_protocol import Answer, Batch, Engine, Undecodable, Verdict
 from flowherd.errors import EngineUnavailable
-from flowherd.execution.environment import RunEnvironment
-from flowherd.model import Completed, Failed, Usage
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity, run_activity, run_activity_sync
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowherd.activities_and_outcomes import Usage
     from flowherd.errors import (
         ActivityError,
         AppImportError,
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
         LifespanFailed,
         RegistryError,
     )
-    from flowherd.model import Usage
-    from flowherd.sdk.activity import activity
+    from flowherd.sdk.activity_decorator import activity
     from flowherd.sdk.context import ActivityContext, CancelReason, SyncActivityContext
     from flowherd.sdk.output import ActivityResult
     from flowherd.sdk.registry import Registry
@@ -51,13 +51,13 @@ __all__ = [
 ]
 
 _ELSEWHERE = {  # what is in no module of this table is in `errors`
-    "Usage": "model",
+    "Usage": "activities_and_outcomes",
     "ActivityContext": "sdk.context",
     "CancelReason": "sdk.context",
     "SyncActivityContext": "sdk.context",
     "ActivityResult": "sdk.output",
     "Registry": "sdk.registry",
-    "activity": "sdk.activity",
+    "activity": "sdk.activity_decorator",
     "SyncTokenStream": "sdk.streams",
     "TokenStream": "sdk.streams",
 }
@@ -68,7 +68,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Registry":
-        import_module(f"{__name__}.stock.adapt")  # a registry takes the stock SDK's activities too
+        import_module(f"{__name__}.stock_sdk.adapt_apps")  # a registry takes the stock SDK's activities too
     found = getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'errors')}"), name)
     globals()[name] = found
     return found

@@ -1,4 +1,4 @@
-"""Runs a worker in this process: turns words into settings; the work is done by `flowherd.process.solo`."""
+"""Runs a worker in this process: turns words into settings; the work is done by `flowherd.process.standalone`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cyclopts import App
 from flowherd import __version__, logs
 from flowherd.errors import AppImportError
 from flowherd.exit_codes import Exit
-from flowherd.process import solo
-from flowherd.process.standard_streams import open_closed_streams
+from flowherd.process import standalone
+from flowherd.process.open_standard_streams import open_closed_streams
 from flowherd.settings import sources
-from flowherd.settings.command_line import call
+from flowherd.settings.command_exit import call
 from flowherd.settings.flags import EVERY_FLAG, AppDir, AppName, ConfigFile, flags_but, given
 from flowherd.settings.model import SUPERVISOR_ONLY
 
@@ -46,7 +46,7 @@ def work(
     settings = sources.load(given(flags), config, ignored=SUPERVISOR_ONLY).settings
     logs.setup(settings.log_level, settings.log_format)
     try:
-        return solo.run(app_name, app_dir, settings)
+        return standalone.run(app_name, app_dir, settings)
     except AppImportError as error:
         sys.stderr.write(f"{error.report}\n{error}\n")
         return Exit.BOOT_FAILED

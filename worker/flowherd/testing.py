@@ -10,23 +10,23 @@ from uuid import UUID
 
 import msgspec
 
+from flowherd.activities_and_outcomes import Activity, Completed, Failed, Outcome, Usage
 from flowherd.client.fake_engine import Call, FakeEngine
-from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
-from flowherd.model import Activity, Completed, Failed, Outcome, Usage
+from flowherd.sdk.activity_definition import adjusted
 from flowherd.sdk.checkpoints import decoded, encoded, reference_of
-from flowherd.sdk.definition import adjusted
 from flowherd.sdk.registry import Registry
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.stock import adapt
-from flowherd.worker.for_tests import WithoutEngine
+from flowherd.stock_sdk import adapt_apps
+from flowherd.worker.run_without_engine import WithoutEngine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity_definition import ActivityDefinition
 
 __all__ = ["Call", "FakeEngine", "TestedRun", "make_activity", "run_activity", "run_activity_sync"]
 
@@ -158,5 +158,5 @@ def run_activity_sync(handler: Any, params: Any = None, **options: Any) -> Teste
 
 
 def _definition_of(handler: Any) -> ActivityDefinition:
-    adapted = adapt.registry_of(handler)
+    adapted = adapt_apps.registry_of(handler)
     return next(iter(adapted)) if adapted is not None else Registry().register(handler)

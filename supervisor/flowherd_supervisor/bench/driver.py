@@ -17,8 +17,8 @@ from flowherd.errors import ConfigurationError
 from flowherd_supervisor.bench.report import Run, curves, describe_machine, document, draw, rate, summary
 from flowherd_supervisor.demo.app import compute
 from flowherd_supervisor.demo.driver import DEMO, App, Session, run_session
+from flowherd_supervisor.engine_extra import require_engine
 from flowherd_supervisor.processes.cpus import usable_cpus
-from flowherd_supervisor.testkit.require_engine import require_engine
 from flowherd_supervisor.testkit.workflow_client import one_step
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flowherd_supervisor.demo.report import Stage
-    from flowherd_supervisor.testkit.engine import EngineProgram
-    from flowherd_supervisor.testkit.host import SupervisorProgram
+    from flowherd_supervisor.testkit.engine_program import EngineProgram
+    from flowherd_supervisor.testkit.supervisor_program import SupervisorProgram
 
 LOADS = ("cpu", "io", "mixed")
 SLOTS_EACH = 4  # the next activity is there when one ends

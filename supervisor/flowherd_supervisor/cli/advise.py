@@ -11,8 +11,8 @@ from rich.text import Text
 
 from flowherd.errors import ConfigurationError
 from flowherd.logs import visible
-from flowherd_supervisor.cli.ask import ask
-from flowherd_supervisor.cli.show import show
+from flowherd_supervisor.cli.ask_supervisor import ask
+from flowherd_supervisor.cli.print_document import show
 from flowherd_supervisor.shell.admin_socket import find_sockets
 
 if TYPE_CHECKING:

@@ -19,17 +19,17 @@ import msgspec
 from flowherd.background import start_thread
 from flowherd.client.tokens import HostTokens
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
-from flowherd.execution.loading import choose_worker_type, load_app
+from flowherd.execution.load_app import choose_worker_type, load_app
 from flowherd.exit_codes import Exit
 from flowherd.ledger import Ledger
 from flowherd.logs import visible
 from flowherd.process.user_frames import where_main_stands
-from flowherd.settings.checks import cautions
+from flowherd.settings.sizes_and_warnings import cautions
 from flowherd.settings.sources import Loaded, flag_of
 from flowherd.telemetry.destination import destination_of
 from flowherd.transport.transport import new_client
 from flowherd_supervisor.processes.cpus import usable_cpus
-from flowherd_supervisor.shell.planning import plan_of
+from flowherd_supervisor.shell.plan_from_settings import plan_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

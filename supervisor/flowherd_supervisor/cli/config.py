@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flowherd.exit_codes import Exit
 from flowherd.settings.model import Settings
-from flowherd_supervisor.shell.planning import plan_of
+from flowherd_supervisor.shell.plan_from_settings import plan_of
 
 if TYPE_CHECKING:
     from flowherd.settings.sources import Loaded

@@ -15,7 +15,7 @@ import msgspec
 from flowherd.errors import ConfigurationError
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
-from flowherd_supervisor.cli.ask import open_admin
+from flowherd_supervisor.cli.ask_supervisor import open_admin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from flowherd.exit_codes import Exit
 from flowherd.settings.sources import variable_of
-from flowherd_supervisor.cli import reload
+from flowherd_supervisor.cli import watch_files
 from flowherd_supervisor.cli.program_name import called_from
+from flowherd_supervisor.engine_extra import require_engine
 from flowherd_supervisor.processes.prctl import stop_with_parent
 from flowherd_supervisor.shell.signal_pipe import SignalPipe
 from flowherd_supervisor.testkit.programs import Program, ProgramError, clean_environment
-from flowherd_supervisor.testkit.require_engine import require_engine
 
 if TYPE_CHECKING:
     import subprocess
@@ -71,11 +71,11 @@ def dev(options: DevOptions) -> int:
             f"submit work with: {called_from(Path.cwd())} submit NAME -P key=value --api-url {url}\n"
         )
         sys.stdout.flush()
-        reloads = options.reload and reload.is_installed()
+        reloads = options.reload and watch_files.is_installed()
         if reloads:
-            stack.enter_context(reload.watching(options.app_dir, os.getpid()))
+            stack.enter_context(watch_files.watching(options.app_dir, os.getpid()))
         elif options.reload:
-            sys.stderr.write(f"flowherd: {reload.MISSING}; going on without\n")
+            sys.stderr.write(f"flowherd: {watch_files.MISSING}; going on without\n")
         return _Hosting(options, url, engine.process, signals).serve(again=reloads)
 
 
@@ -155,7 +155,7 @@ class _Hosting:
             return
         self._has_changed = True
         with suppress(FileNotFoundError):  # it has just ended
-            if reload.listens(host.pid):
+            if watch_files.listens(host.pid):
                 host.send_signal(signal.SIGHUP)
 
     def _until_changed(self) -> None:

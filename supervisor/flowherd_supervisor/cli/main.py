@@ -6,25 +6,25 @@ Whoever asks for help pays for no part: what is imported here is small, and what
 from __future__ import annotations
 
 import os
+import re
 import sys
-from pathlib import Path  # noqa: TC003 - cyclopts reads it
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from flowherd import __version__
 from flowherd.exit_codes import Exit
-from flowherd.process.standard_streams import open_closed_streams
+from flowherd.process.open_standard_streams import open_closed_streams
 from flowherd.settings import DEFAULT_WORKER_TYPE
-from flowherd.settings.command_line import call
+from flowherd.settings.command_exit import call
 from flowherd_supervisor.cli.bench_command import bench
 from flowherd_supervisor.cli.ctl_command import ctl_app
-from flowherd_supervisor.cli.start_commands import dev, init
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WITH_FLAGS = "flowherd_supervisor.cli.settings_commands"
+_WITH_FLAGS = "flowherd_supervisor.cli.run_check_config_commands"
 
 app = App(
     name="flowherd",
@@ -36,8 +36,6 @@ app = App(
 config_app = App(name="config", help="Show settings.")
 app.command(config_app)
 app.command(ctl_app)
-app.command(init)
-app.command(dev)
 app.command(bench)
 app.command(
     f"{_WITH_FLAGS}:run", name="run", help="Host APP's activities on several processes until told to stop."
@@ -51,6 +49,46 @@ config_app.command(
     f"{_WITH_FLAGS}:show", name="show", help="Show the effective settings and where each comes from."
 )
 config_app.command(f"{_WITH_FLAGS}:schema", name="schema", help="Print the JSON schema of the settings file.")
+
+
+@app.command
+def init(
+    folder: Annotated[Path, Parameter(name="FOLDER", help="where to; made if it is not there")] = Path(),
+    /,
+    *,
+    name: Annotated[str, Parameter(help="the module's")] = "my_app",
+) -> int:
+    """Write a starter project: app, test, settings, unit file."""
+    from flowherd_supervisor.cli.init import init as part  # noqa: PLC0415 - `flowherd --help` needs none of it
+
+    return part(folder, name)
+
+
+@app.command
+def dev(
+    app_name: Annotated[str, Parameter(name="APP", help="module:attr, as for run")],
+    /,
+    *,
+    app_dir: Annotated[str, Parameter(help="goes first on the import path, and is watched")] = ".",
+    processes: Annotated[
+        int | None, Parameter(name=["--processes", "-p"], help="worker processes [default: as run]")
+    ] = None,
+    port: Annotated[int, Parameter(help="of the engine; 0 picks a free one")] = 8080,
+    db: Annotated[str, Parameter(help="SQLite file that keeps the engine's state")] = ":memory:",
+    reload: Annotated[bool, Parameter(help="import the app anew when its files change")] = True,
+    admin: Annotated[str | None, Parameter(help="as for run")] = None,
+    log_format: Annotated[str | None, Parameter(help="text or json")] = None,
+) -> int:
+    """Run the embedded engine and APP in one command, and reload APP when its files change."""
+    from flowherd_supervisor.cli import dev as part  # noqa: PLC0415 - as above
+
+    given = {"--admin": admin, "--log-format": log_format}
+    flags = [word for flag, value in given.items() if value is not None for word in (flag, value)]
+    return part.dev(
+        part.DevOptions(
+            app_name, app_dir, port=port, db=db, processes=processes, reload=reload, flags=tuple(flags)
+        )
+    )
 
 
 @app.command
@@ -149,6 +187,29 @@ def top(
 
 
 @app.command
+def explain(
+    workflow_id: Annotated[
+        str,
+        Parameter(name="WORKFLOW_ID", help="as submit prints it and log lines have it; or an activity's id"),
+    ],
+    /,
+    *,
+    activity: Annotated[str | None, Parameter(help="this one alone: its id, key or name")] = None,
+    api_url: Annotated[str | None, Parameter(help="the engine [env: KRUXIAFLOW_API_URL]")] = None,
+    json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
+) -> int:
+    """Say what has happened to a workflow, as this machine's hosts and the engine know it, and what comes next."""
+    from flowherd.settings import sources  # noqa: PLC0415 - as above
+    from flowherd_supervisor.cli import explain as part  # noqa: PLC0415 - as above
+
+    loaded = sources.load({"api_url": api_url})
+    question = part.Question(
+        workflow_id, activity, api_url, as_json=json, has_engine="api_url" in loaded.origins
+    )
+    return part.explain(question, loaded.settings.worker_config(1))
+
+
+@app.command
 def advise(
     *,
     admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
@@ -164,10 +225,24 @@ def advise(
 @app.command
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> int:
     """Print what completes commands and flags: source <(flowherd completion bash), or zsh; fish: … | source."""
-    from flowherd_supervisor.cli.completion import completing  # noqa: PLC0415 - as above
-
-    sys.stdout.write(completing(app.generate_completion(prog_name="flowherd", shell=shell), shell))
+    sys.stdout.write(_completing(app.generate_completion(prog_name="flowherd", shell=shell), shell))
     return Exit.CLEAN
+
+
+def _completing(script: str, shell: str) -> str:
+    """A shell's script, for zsh such that it can be sourced as well as put into a folder of `$fpath`."""
+    if shell != "zsh":
+        return script
+    [function] = re.findall(r"^(\w+)\(\) \{$", script, flags=re.MULTILINE)[:1]
+    return f"""{script}
+if [[ $funcstack[1] == _flowherd ]]; then
+  {function} "$@"
+elif (( $+functions[compdef] )); then
+  compdef {function} flowherd
+else
+  print -u2 'flowherd: first start completion: autoload -Uz compinit && compinit'
+fi
+"""
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -8,14 +8,25 @@ from rich.table import Table
 from rich.text import Text
 
 from flowherd.logs import visible
-from flowherd_supervisor.cli.ask import ask
-from flowherd_supervisor.cli.show import show
+from flowherd_supervisor.cli.ask_supervisor import ask
+from flowherd_supervisor.cli.print_document import show
+from flowherd_supervisor.cli.status_tables import (
+    ACTIVITY_COLUMNS,
+    activity_cells,
+    duration,
+    failure_lines,
+    figure,
+    lately_line,
+    now_lines,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 COLUMNS = ("proc", "pid", "phase", "busy", "done", "failed", "restarts", "CPU%", "own MB", "up")
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+_WORDS = frozenset({"phase", "activity", "advice"})
+_SEEN = ("running", "waiting", "completed", "failed", "lost")
+SHOWN_NOW, SHOWN_FAILURES = 8, 5  # of `flowherd status`; `top` and the page show more
 
 
 def show_status(*, admin: str | None, pid: int | None, as_json: bool) -> int:
@@ -25,36 +36,66 @@ def show_status(*, admin: str | None, pid: int | None, as_json: bool) -> int:
         ConfigurationError: there is none, several and none chosen, or `admin` is no address.
 
     """
-    return show(ask("/api/status", "children", admin=admin, pid=pid), render, as_json=as_json)
+
+    def with_failures(document: Mapping[str, Any]) -> list[Text | Table]:
+        failures = ask("/api/failures", "failures", admin=admin, pid=pid) if _has_failed(document) else None
+        return render(document, failures[1]["failures"] if failures else ())
+
+    return show(ask("/api/status", "children", admin=admin, pid=pid), with_failures, as_json=as_json)
 
 
-def render(document: Mapping[str, Any]) -> list[Text | Table]:
-    """The snapshot for a terminal of 80 columns: a few lines about the whole, and a row for each process."""
-    return [Text("\n".join(map(visible, headline(document)))), _table(document["children"])]
+def _has_failed(document: Mapping[str, Any]) -> bool:
+    return bool(document.get("failures_so_far"))
+
+
+def render(document: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = ()) -> list[Text | Table]:
+    """The snapshot for a terminal of 80 columns: the whole, its processes, its activities, what runs, what failed."""
+    parts: list[Text | Table] = [
+        Text("\n".join(map(visible, headline(document)))),
+        _table(document["children"]),
+    ]
+    rows = document.get("by_activity", ())
+    seen = [row for row in rows if any(row[name] for name in _SEEN)]
+    if seen:
+        parts += [Text(), table_of(ACTIVITY_COLUMNS, map(activity_cells, seen))]
+    if unseen := len(rows) - len(seen):
+        parts.append(Text(f"and {unseen} activities that nobody has asked for"))
+    if lines := now_lines(document["children"], SHOWN_NOW):
+        parts += [Text(), Text("\n".join(lines))]
+    if failures:
+        parts += [Text(), Text("\n".join(["last failures", *failure_lines(failures[:SHOWN_FAILURES])]))]
+    return parts
 
 
 def headline(document: Mapping[str, Any]) -> list[str]:
-    """The whole in four lines."""
+    """The whole in a few lines."""
     engine, sizes, slots = document["engine"], document["processes"], document["concurrency"]
     reach = f"reachable, {engine['rtt_ms']} ms" if engine["reachable"] else "NOT reachable"
     ready = f"{sizes['ready']} of {sizes['wanted']} processes ready"
     busy = f"{slots['in_use']} of {slots['total']} slots in use"
     paused = "" if document.get("polling", True) else ", polling is paused"
-    age = f"{document['state']} for {_duration(document['uptime_s'])}{paused}"
+    age = f"{document['state']} for {duration(document['uptime_s'])}{paused}"
     return [
         f"flowherd {document['version']}, pid {document['pid']}, {age}",
+        *([f"app {document['app']} on host {document.get('host', '')}"] if document.get("app") else []),
         f"engine {engine['url']}: {reach}",
         f"{ready}, {busy}, {document['restarts']} restarts",
         ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in document["totals"].items()),
+        *lately_line(document),
     ]
 
 
 def _table(children: list[Mapping[str, Any]]) -> Table:
+    return table_of(COLUMNS, map(cells, children))
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table without lines; words stand to the left, figures to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for title in COLUMNS:
-        table.add_column(title, justify="left" if title == "phase" else "right", no_wrap=True)
-    for row in children:
-        table.add_row(*cells(row))
+    for title in columns:
+        table.add_column(title, justify="left" if title in _WORDS else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -68,24 +109,7 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row["completed"]),
         str(row["failed"]),
         str(row["restarts"]),
-        _figure(row["cpu_percent"]),
-        _figure(row["uss_mb"]),
-        _duration(row["uptime_s"]),
+        figure(row["cpu_percent"]),
+        figure(row["uss_mb"]),
+        duration(row["uptime_s"]),
     )
-
-
-def _figure(value: float | None) -> str:
-    """A measured number; a process that has just ended has none."""
-    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _duration(seconds: float) -> str:
-    """Two units at most: `9s`, `3m20s`, `5h01m`, `12d04h`."""
-    whole = int(seconds)
-    if whole < _MINUTE_S:
-        return f"{whole}s"
-    if whole < _HOUR_S:
-        return f"{whole // _MINUTE_S}m{whole % _MINUTE_S:02}s"
-    if whole < _DAY_S:
-        return f"{whole // _HOUR_S}h{whole % _HOUR_S // _MINUTE_S:02}m"
-    return f"{whole // _DAY_S}d{whole % _DAY_S // _HOUR_S:02}h"

@@ -14,7 +14,7 @@ import msgspec
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
-from flowherd_supervisor.cli.served_here import not_taken, served_here
+from flowherd_supervisor.cli.ask_local_hosts import not_taken, served_here
 from flowherd_supervisor.cli.submit_progress import SubmitProgress
 from flowherd_supervisor.testkit.workflow_client import Workflow, WorkflowClient, one_step
 

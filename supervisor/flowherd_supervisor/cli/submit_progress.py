@@ -6,12 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from flowherd.logs import visible
-from flowherd_supervisor.cli.served_here import served_here
+from flowherd_supervisor.cli.ask_local_hosts import served_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from flowherd_supervisor.cli.served_here import Served
+    from flowherd_supervisor.cli.ask_local_hosts import Served
     from flowherd_supervisor.testkit.workflow_client import Started, Workflow
 
 FIRST_AFTER_S = 5.0

@@ -6,8 +6,8 @@ import sys
 
 from flowherd.errors import ConfigurationError
 from flowherd.exit_codes import Exit
-from flowherd_supervisor.cli.feed import HttpFeed
 from flowherd_supervisor.cli.status import show_status
+from flowherd_supervisor.cli.top_feed import HttpFeed
 
 
 def top(*, admin: str | None, pid: int | None, once: bool) -> int:

@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from flowherd.exit_codes import Exit as Code
-from flowherd.ledger.layout import Cause
+from flowherd.ledger.states_and_cells import Cause
 from flowherd.wait_status import kind_of
 from flowherd_supervisor.core import events, isolates, rolling, stops
 from flowherd_supervisor.core.actions import Abort, Level

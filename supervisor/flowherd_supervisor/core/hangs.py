@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowherd.awake import STEP_S
+from flowherd.awake_clock import STEP_S
 from flowherd_supervisor.core.state import Phase
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from flowherd.exit_codes import Exit as Code
 from flowherd_supervisor.core import (
-    budget,
     events,
     exits,
     isolates,
     reloading,
     rolling,
+    slot_shares,
     startup,
     stops,
     zygotes,
@@ -85,7 +85,7 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
             _about_a_child(transition, state.find(event.index, event.incarnation), event)
     isolates.go_on(transition)
     rolling.follow_plan(transition)
-    budget.rebalance(transition)
+    slot_shares.rebalance(transition)
     stops.finish_if_empty(transition)
     return transition.state, transition.actions
 
@@ -111,7 +111,7 @@ def _about_a_child(transition: Transition, process: ProcessState | None, event: 
         case events.ChildExited(status=status, running=running):
             exits.exited(transition, process, status, running)
         case events.SlotsSeen():
-            budget.slots_seen(transition, process, event)
+            slot_shares.slots_seen(transition, process, event)
         case events.LimitOverdue() | events.SegmentDamaged():
             exits.must_end(transition, process, event)
         case events.KeeperLate(late_s=late_s):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from flowherd.link.sharing import spread
+from flowherd.link.split_over_threads import spread
 from flowherd_supervisor.core.restarts import RestartPolicy
 
 FEWEST_SEATS = 64  # room for scaling up later

@@ -1,6 +1,6 @@
 """A reload: new sizes at once, then the new version of the app, process after process; pure.
 
-HUP becomes the event for it in `shell/inputs.py`.
+HUP becomes the event for it in `shell/inputs_to_events.py`.
 
 It begins with a new zygote in any case but `--no-preload`: what that says of the new version decides.
 """

@@ -22,12 +22,12 @@ from rich.console import Console
 from flowherd.errors import ConfigurationError, EngineError
 from flowherd_supervisor.demo import app
 from flowherd_supervisor.demo.report import Report, Result, Screen, document, summary
+from flowherd_supervisor.engine_extra import require_engine
 from flowherd_supervisor.processes.cpus import usable_cpus
 from flowherd_supervisor.processes.prctl import die_with_parent
-from flowherd_supervisor.testkit.engine import EngineProgram
-from flowherd_supervisor.testkit.host import SupervisorProgram
+from flowherd_supervisor.testkit.engine_program import EngineProgram
 from flowherd_supervisor.testkit.programs import ProgramError, short_folder
-from flowherd_supervisor.testkit.require_engine import require_engine
+from flowherd_supervisor.testkit.supervisor_program import SupervisorProgram
 from flowherd_supervisor.testkit.workflow_client import ENDED, one_step
 
 if TYPE_CHECKING:

@@ -6,13 +6,14 @@ import socket
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qs
 
 import msgspec
 
 from flowherd.leases.cancellation import NotCancelled
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import Asked
-from flowherd_supervisor.keeper import guard
+from flowherd_supervisor.keeper import access_check
 from flowherd_supervisor.keeper.event_stream import BlockWatch, Streams
 from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
 
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
 JSON = "application/json"
 GET = ("GET", "HEAD")
 PAGES = frozenset(
-    {"/livez", "/readyz", "/metrics", "/api/status", "/api/advice", "/api/activities", "/api/events"}
-)
+    {
+        "/livez", "/readyz", "/metrics", "/api/status", "/api/advice", "/api/activities", "/api/events",
+        "/api/failures", "/api/trend", "/api/explain",
+    }
+)  # fmt: skip
 _API = "/api/"
 ORDERS = frozenset({"scale", "reload", "quiet", "resume", "drain", "stacks", "cancel"})
 MAX_BODY = 1024
@@ -109,7 +113,7 @@ class Routes:
         """For everybody who can reach the port."""
         headers = dict(scope["headers"])
         is_page = scope["path"] == "/"
-        if (reason := guard.refusal(headers, self._own_names, may_be_linked=is_page)) is not None:
+        if (reason := access_check.refusal(headers, self._own_names, may_be_linked=is_page)) is not None:
             await _send(send, Reply.json(403, {"error": reason}))
         elif scope["method"] not in GET:
             text = "GET only: orders are taken on the unix socket, see flowherd ctl --pid"
@@ -141,9 +145,9 @@ class Routes:
             else:
                 await self._streams.serve(headers, receive, send)
         else:
-            await _send(send, self._page(path))
+            await _send(send, self._page(path, scope.get("query_string", b"")))
 
-    def _page(self, path: str) -> Reply:
+    def _page(self, path: str, query: bytes) -> Reply:
         if path in self._assets:
             body, kind = self._assets[path]
             return Reply(200, body, kind, _PAGE_HEADERS)
@@ -159,11 +163,23 @@ class Routes:
                 reply = Reply.json(200, self._board.document())
             case "/api/activities":
                 reply = Reply.json(200, self._board.activities())
+            case "/api/failures":
+                reply = Reply.json(200, self._board.history.failures())
+            case "/api/trend":
+                reply = Reply.json(200, self._board.history.trend())
+            case "/api/explain":
+                reply = self._explained(query)
             case "/api/advice":
                 reply = Reply.json(200, self._board.advice())
             case _:
                 reply = Reply.json(404, {"error": "no such page"})
         return reply
+
+    def _explained(self, query: bytes) -> Reply:
+        wanted = parse_qs(query.decode("latin-1")).get("id", [""])[0]
+        if not wanted:
+            return Reply.json(422, {"error": "say of which workflow or activity: /api/explain?id=ID"})
+        return Reply.json(200, {**self._board.activities(), **self._board.history.explain(wanted)})
 
     async def _obey(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
         order = path.removeprefix(_API)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flowherd.ledger import Cell, Clock, Handler, Host, Ledger, Life, ProcessTotal, Segment
+from flowherd.ledger import Cell, Clock, Host, Ledger, Life, ProcessTotal, Segment
 from flowherd.ledger.activity_counts import Took, buckets, summed
 from flowherd.ledger.histogram import quantile_s
-from flowherd_supervisor.advise.document import Adviser, summary
+from flowherd_supervisor.advise.advice_document import Adviser, summary
+from flowherd_supervisor.keeper.activity_rows import (
+    WAITS_S,
+    by_activity,
+    milliseconds,
+    not_begun_in,
+    running_in,
+)
+from flowherd_supervisor.keeper.history import History
 from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
@@ -18,8 +27,6 @@ if TYPE_CHECKING:
 
 MEASURED_EVERY_S = 1.0  # memory costs the kernel a walk through it, and the loop of the beats the GIL
 GOOD_POLL_WITHIN_S = 15.0  # how long an outage of the engine lasts before no work is expected
-NOT_BEGUN_S = 30.0  # the worker's log names it then, with the reason
-MOST_SHOWN = 8  # activities of one process: who has hundreds of slots looks for the oldest
 
 
 class StatusBoard:
@@ -28,6 +35,7 @@ class StatusBoard:
     Attributes:
         supervisor: the supervisor's last word about itself, None before the first.
         serves: what the app's activities take, None before it has been imported.
+        history: what the ledger remembers.
         version: of flowherd.
         started_at: when the supervisor was, in monotonic seconds.
 
@@ -47,6 +55,8 @@ class StatusBoard:
         self._app = app
         self._folder = folder
         self.serves: Serves | None = None
+        self._host = socket.gethostname()
+        self.history = History(ledger)
         self._ledger = ledger
         self._api_url = api_url
         self.version = version
@@ -69,10 +79,12 @@ class StatusBoard:
             key=lambda row: (row["process"], row["incarnation"]),
         )
         told = self.supervisor
+        advice = self.advice()
         return {
             "version": self.version,
             "pid": self._supervisor_pid,
             "app": self._app,
+            "host": self._host,
             "folder": self._folder,
             "state": told.state if told else "starting",
             "polling": told.polling if told else True,
@@ -90,7 +102,10 @@ class StatusBoard:
             "restarts": sum(told.restarts.values()) if told else 0,
             "totals": self._ledger.unmoved(self._totals),
             "children": children,
-            "advice": summary(self.advice()),
+            "by_activity": by_activity(self._ledger, advice["activities"]),
+            "lately": self.history.lately(),
+            "failures_so_far": self.history.failures_so_far,
+            "advice": summary(advice),
         }
 
     def activities(self) -> dict[str, Any]:
@@ -179,6 +194,7 @@ class StatusBoard:
             "restarts": restarts,
             "activities": running_in(segment, now),
             "not_begun": not_begun_in(segment, now),
+            "waiting": not_begun_in(segment, now, WAITS_S),
             "blocked_at": segment.blocked_at if segment.readable else "",
         }
 
@@ -235,51 +251,11 @@ def _work_of(segment: Segment) -> dict[str, Any]:
         "phase": "running" if said and segment.clock(Clock.READY_AT) else "starting",
         "slots": segment.get(Cell.LIMIT) if said else 0,
         "in_flight": segment.get(Cell.RUNNING) if said else 0,
-        "run_ms_p50": _milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if said else None,
-        "run_ms_p99": _milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if said else None,
-        "loop_lag_ms": _milliseconds(segment.clock(Clock.LOOP_LAG_S)) if said else 0.0,
+        "run_ms_p50": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if said else None,
+        "run_ms_p99": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if said else None,
+        "loop_lag_ms": milliseconds(segment.clock(Clock.LOOP_LAG_S)) if said else 0.0,
         "loops_blocked": segment.get(Cell.BLOCKS) if said else 0,
     }
-
-
-def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
-    """The activities whose handlers have run longest, the oldest first."""
-    running = (record for record in segment.records() if record.is_at_work and record.is_held)
-    oldest = sorted(running, key=lambda record: record.started_at)[:MOST_SHOWN]
-    return [
-        {
-            "name": record.name,
-            "activity_id": record.activity_id,
-            "for_s": round(now - record.started_at, 1),
-            "limit_s": record.limit_s,
-        }
-        for record in oldest
-    ]
-
-
-def not_begun_in(segment: Segment, now: float) -> list[dict[str, Any]]:
-    """The activities that were claimed long ago and have not begun, the oldest first."""
-    waiting = (
-        record
-        for record in segment.records()
-        if record.is_held and record.handler <= Handler.ADMITTED and now - record.claimed_at >= NOT_BEGUN_S
-    )
-    oldest = sorted(waiting, key=lambda record: record.claimed_at)[:MOST_SHOWN]
-    return [
-        {
-            "name": record.name,
-            "activity_id": record.activity_id,
-            "for_s": round(now - record.claimed_at, 1),
-            "waits_for": "a slot"
-            if record.handler is Handler.WAITING
-            else "a permit, an isolate or the loop",
-        }
-        for record in oldest
-    ]
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)
 
 
 def _last_poll_failed(segments: list[Segment]) -> bool:

@@ -16,7 +16,7 @@ from flowherd.link import messages
 from flowherd.link.link import Link, LinkClosed
 from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE
-from flowherd_supervisor.processes.table import Birth, Handle, Processes
+from flowherd_supervisor.processes.process_table import Birth, Handle, Processes
 
 if TYPE_CHECKING:
     from flowherd.ledger.wakeups import Wakeups

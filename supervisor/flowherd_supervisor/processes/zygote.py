@@ -32,8 +32,8 @@ from flowherd.link.messages import (
     serves,
 )
 from flowherd.process import worker_process
+from flowherd.process.log_stacks import dump_threads
 from flowherd.process.preload import rehearse, warm_up
-from flowherd.process.stacks import dump_threads
 from flowherd_supervisor.processes import fork_safety
 from flowherd_supervisor.processes.child_setup import begin, leave_with, own_group
 from flowherd_supervisor.processes.prctl import die_with_parent
@@ -41,8 +41,8 @@ from flowherd_supervisor.processes.prctl import die_with_parent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowherd.execution.loading import LoadedApp
-    from flowherd_supervisor.processes.specs import Setups
+    from flowherd.execution.load_app import LoadedApp
+    from flowherd_supervisor.processes.child_specs import Setups
 
 _BIRTHS = 10  # as many as there are lives in a rehearsal
 ADOPTED_WITHIN_S = 1.0  # from the go-between's last act to its end

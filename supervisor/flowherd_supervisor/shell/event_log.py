@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowherd_supervisor.core.actions import Note
-    from flowherd_supervisor.processes.table import Child
+    from flowherd_supervisor.processes.process_table import Child
 
 log = structlog.stdlib.get_logger("flowherd")
 

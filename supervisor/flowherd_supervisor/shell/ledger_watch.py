@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd.awake import STEP_S, Witness
+from flowherd.awake_clock import STEP_S, Witness
 from flowherd.ledger import Cell, Host, Ledger, Life, Record, Segment
 from flowherd.memory import resident_bytes
 from flowherd_supervisor.core import events
-from flowherd_supervisor.core.budget import in_transit
 from flowherd_supervisor.core.hangs import PastLimit, guilty_of_hang, keeper_late_s
 from flowherd_supervisor.core.recycling import MEMORY_SAMPLES, Wear, used_up
-from flowherd_supervisor.shell.burst import LOOK_EVERY_S, Burst
-from flowherd_supervisor.shell.descriptors import open_descriptors
+from flowherd_supervisor.core.slot_shares import in_transit
+from flowherd_supervisor.shell.burst_mode import LOOK_EVERY_S, Burst
+from flowherd_supervisor.shell.descriptor_limit import open_descriptors
 from flowherd_supervisor.shell.segment_checks import SegmentChecks
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.core.events import Event, SlotsSeen
     from flowherd_supervisor.core.state import State as Brain
-    from flowherd_supervisor.processes.table import Handle
+    from flowherd_supervisor.processes.process_table import Handle
 
 SLOTS_EVERY_S = 0.05
 WORKING_EVERY_S = 0.5

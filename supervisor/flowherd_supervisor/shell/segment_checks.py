@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import Cell
-from flowherd.ledger.damage import damage_in
+from flowherd.ledger.damage_check import damage_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowherd.ledger import Segment
     from flowherd_supervisor.core.state import State
-    from flowherd_supervisor.processes.table import Handle
+    from flowherd_supervisor.processes.process_table import Handle
 
 _OWN = (Cell.STARTED, Cell.PROCESS, Cell.INCARNATION, Cell.PID, Cell.GUILTY)
 

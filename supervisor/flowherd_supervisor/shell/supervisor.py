@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from flowherd.awake import STEP_S, AwakeClock
+from flowherd.awake_clock import STEP_S, AwakeClock
 from flowherd.ledger import Cause, Cell, Ledger, Segment
 from flowherd.link import messages
 from flowherd.link.link import LinkClosed
@@ -24,16 +24,16 @@ from flowherd_supervisor.core.events import ZYGOTE, Event
 from flowherd_supervisor.core.exits import cause_of
 from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.state import State
-from flowherd_supervisor.processes.contained import contained, found_by, say_defect
-from flowherd_supervisor.processes.isolates import IsolateSpecs, Isolation
+from flowherd_supervisor.processes.catch_all import contained, found_by, say_defect
+from flowherd_supervisor.processes.isolate_spawner import IsolateSpecs, Isolation
+from flowherd_supervisor.processes.process_table import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner
-from flowherd_supervisor.processes.table import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.shell import event_log
 from flowherd_supervisor.shell.inbox import Inbox
-from flowherd_supervisor.shell.inputs import fact_of, fact_of_signal, message_of
+from flowherd_supervisor.shell.inputs_to_events import fact_of, fact_of_signal, message_of
 from flowherd_supervisor.shell.ledger_watch import LedgerWatch
-from flowherd_supervisor.shell.notifier import Notifier
 from flowherd_supervisor.shell.segment_checks import SegmentChecks
+from flowherd_supervisor.shell.status_notifier import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """Real programs for tests, yours and ours: an embedded engine and a supervisor; they judge nothing."""
 
-from flowherd_supervisor.testkit.engine import EngineProgram
-from flowherd_supervisor.testkit.host import SupervisorProgram
+from flowherd_supervisor.testkit.engine_program import EngineProgram
 from flowherd_supervisor.testkit.programs import eventually
+from flowherd_supervisor.testkit.supervisor_program import SupervisorProgram
 
 __all__ = ["EngineProgram", "SupervisorProgram", "eventually"]

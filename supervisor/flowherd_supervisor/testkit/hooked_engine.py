@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import msgspec
 from starlette.requests import Request
 
-from flowherd_engine import bodies
+from flowherd_engine import request_bodies
 from flowherd_engine.app import build_app, reply_to
 from flowherd_engine.clock import Clock
 from flowherd_engine.engine import Engine
 from flowherd_engine.replies import TextError, json_reply, not_found
 from flowherd_engine.serve import serve
 from flowherd_engine.settings import EngineSettings
-from flowherd_supervisor.testkit.faults import Fault, FaultLayer, Script
-from flowherd_supervisor.testkit.journal import TABLE, JournaledQueue, entries
+from flowherd_supervisor.testkit.claim_journal import TABLE, JournaledQueue, entries
+from flowherd_supervisor.testkit.scripted_faults import Fault, FaultLayer, Script
 
 if TYPE_CHECKING:
     import sqlite3
@@ -106,7 +106,7 @@ class Hooks:
     async def _clock(self, request: Request) -> Response:
         """POST lets time pass and, unless `sweep` is false, sweeps; both methods answer `{"now_s"}`."""
         if request.method == "POST":
-            wanted, _ = await bodies.read_json(request, _ADVANCE)
+            wanted, _ = await request_bodies.read_json(request, _ADVANCE)
             self._engine.clock.advance(wanted.advance_s)
             if wanted.sweep:
                 await self._engine.sweep()
@@ -115,7 +115,7 @@ class Hooks:
     async def _faults(self, request: Request) -> Response:
         """POST one fault or a list of them; GET shows them with their hits; DELETE forgets them."""
         if request.method == "POST":
-            wanted, _ = await bodies.read_json(request, _FAULTS)
+            wanted, _ = await request_bodies.read_json(request, _FAULTS)
             self._script.add(wanted if isinstance(wanted, list) else [wanted])
         elif request.method == "DELETE":
             self._script.clear()

@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import datetime  # noqa: TC003 - msgspec reads it
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -25,9 +26,14 @@ _TIMEOUT_S = 35.0  # the longest answer of an engine is one it holds back for 30
 _LOOK_FIRST_S, _LOOK_SLOWEST_S = 0.05, 1.0
 _TOO_BUSY = 429
 _TIMED_OUT = re.compile(r"\bActivity timed out after (\d+) retries")  # protocol.md §7, sweep
+_UNKNOWN_ID = re.compile(r"\bWorkflow '.*' not found|UUID parsing failed")  # protocol.md §13
 _PAGE = 1000  # protocol.md §13: at most
 
 _Reply = TypeVar("_Reply")
+
+
+class NotFound(EngineError):
+    """The engine knows nothing of that id."""
 
 
 class Deployed(msgspec.Struct):
@@ -55,19 +61,25 @@ class _Output(msgspec.Struct):
     value: Any
 
 
-class _Step(msgspec.Struct):
+class Step(msgspec.Struct):
+    """An activity of a workflow."""
+
     activity_key: str
     status: str = ""
     outputs: list[_Output] | None = None
     error: str | None = None
+    completed_at: datetime | None = None
 
 
 class Workflow(msgspec.Struct):
     """The part of the status document that is shown (protocol.md §13)."""
 
     status: str
-    activities: list[_Step] = []
+    activities: list[Step] = []
     error_message: str | None = None
+    definition_name: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
 
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:
@@ -165,8 +177,8 @@ class WorkflowClient:
         return Started(reply.workflow_id, reply.status, deployed.name)
 
     def workflow(self, workflow_id: str) -> Workflow:
-        """The status document of a workflow."""
-        return self._call("GET", f"{API}/workflows/{workflow_id}", Workflow)
+        """The status document of a workflow; NotFound if there is none."""
+        return self._call("GET", f"{API}/workflows/{quote(workflow_id, safe='')}", Workflow)
 
     def end_of(self, started: Started, look: Callable[[Workflow, float], None]) -> Workflow:
         """Asks, ever less often, until the workflow is completed or failed.
@@ -254,7 +266,8 @@ def _decoded(call: str, reply: httpx.Response, shape: type[_Reply]) -> _Reply:
     if reply.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or reply.status_code == _TOO_BUSY:
         raise EngineUnavailable(f"{place}: {_explanation(reply)}")
     if not reply.is_success:
-        raise EngineError(f"{place}: {_explanation(reply)}")
+        is_id = _UNKNOWN_ID.search(reply.text) is not None
+        raise (NotFound if is_id else EngineError)(f"{place}: {_explanation(reply)}")
     try:
         return msgspec.json.decode(reply.content, type=shape)
     except (msgspec.DecodeError, RecursionError):

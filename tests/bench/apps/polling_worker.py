@@ -25,7 +25,14 @@ async def spin(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
     return ActivityResult.value("started_at", begun_at)
 
 
-main = program(stamp, spin)
+@activity()
+async def wait(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
+    """Waits for as many seconds as it is told."""
+    await asyncio.sleep(params["seconds"])
+    return ActivityResult.value("result", 0)
+
+
+main = program(stamp, spin, wait)
 
 if __name__ == "__main__":
     asyncio.run(main())

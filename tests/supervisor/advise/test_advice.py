@@ -8,7 +8,6 @@ import pytest
 
 from flowherd_supervisor.advise import capacity
 from flowherd_supervisor.advise.capacity import HostLoad
-from flowherd_supervisor.advise.judge import ENOUGH_SAMPLES, Surroundings, advise
 from flowherd_supervisor.advise.measurements import (
     ENOUGH_PROBES,
     Measured,
@@ -17,6 +16,7 @@ from flowherd_supervisor.advise.measurements import (
     median_s,
     residual_p95_s,
 )
+from flowherd_supervisor.advise.placement import ENOUGH_SAMPLES, Surroundings, advise
 
 AROUND = Surroundings(active_s=10.0)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
-from flowherd.settings.checks import MANY_PER_CPU, cautions
 from flowherd.settings.model import Settings
+from flowherd.settings.sizes_and_warnings import MANY_PER_CPU, cautions
 from flowherd_supervisor.cli.main import main
 
 if TYPE_CHECKING:

@@ -8,21 +8,22 @@ import json
 import os
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from rich.console import Console
-from status_kit import CHILD, DOCUMENT
+from status_kit import CHILD, DOCUMENT, FAILURE, FLOW, RESIZE
 
 from flowherd.errors import ConfigurationError
 from flowherd.exit_codes import Exit
-from flowherd_supervisor.cli.ask import open_admin
+from flowherd_supervisor.cli.ask_supervisor import open_admin
 from flowherd_supervisor.cli.status import render, show_status
 from flowherd_supervisor.shell.admin_socket import AdminSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 
@@ -51,34 +52,117 @@ def serve() -> Iterator[Callable[[int, bytes], str]]:
         server.server_close()
 
 
-def shown(document: dict[str, Any], width: int = 80) -> list[str]:
+def shown(document: dict[str, Any], width: int = 80, failures: Sequence[dict[str, Any]] = ()) -> list[str]:
     console = Console(file=io.StringIO(), width=width, markup=False)
-    console.print(*render(document), sep="\n")
+    console.print(*render(document, failures), sep="\n")
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
 def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
-    """Users read process, slots, restarts."""
-    lines = shown(DOCUMENT)
-    assert lines[:4] == [
+    """Users read app, engine, host, process, slots, restarts; then activities, what runs, what waits, what failed."""
+    lines = shown(DOCUMENT, failures=[FAILURE, FAILURE | {"retryable": False}])
+    assert lines[:6] == [
         "flowherd 0.1.0, pid 4710, running for 12s",
+        "app shop:registry on host worker-3",
         "engine http://engine:8080: reachable, 3.1 ms",
         "3 of 4 processes ready, 7 of 16 slots in use, 1 restarts",
         "claimed 20, completed 17, failed 3, lost 0, settled after crash 1",
+        "last 15m00s: 12.3/s done, 0.050/s failed, run time p50 8ms, p95 2.0s",
     ]
-    assert " ".join(lines[4].split()) == "proc pid phase busy done failed restarts CPU% own MB up"
-    assert lines[5].split() == ["0", "4711", "running", "2/4", "17", "3", "1", "97.0", "4.1", "12s"]
-    assert lines[6].split() == ["1", "4711", "starting", "2/4", "17", "3", "1", "-", "-", "12s"]
+    assert " ".join(lines[6].split()) == "proc pid phase busy done failed restarts CPU% own MB up"
+    assert lines[7].split() == ["0", "4711", "running", "2/4", "17", "3", "1", "97.0", "4.1", "12s"]
+    assert lines[8].split() == ["1", "4711", "starting", "2/4", "17", "3", "1", "-", "-", "12s"]
+    assert lines[10].split() == ["activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice"]
+    assert lines[11].split() == ["resize", "2", "1", "17", "3", "8ms", "2.0s", "97", "async→process"]
+    assert lines[12].split()[-1] == "unknown"
+    assert [line.split(maxsplit=3) for line in lines[14:18]] == [
+        ["for", "proc", "activity", "workflow"],
+        ["3m20s", "0", "resize", FLOW],
+        ["3m20s", "1", "resize", FLOW],
+        ["3s", "0", "crop", FLOW],
+    ]
+    assert lines[18] == "             waits for a slot"
+    when = time.strftime("%H:%M:%S", time.localtime(FAILURE["at"]))
+    assert lines[22:] == [
+        "last failures",
+        f"{when}  resize  {FLOW}",
+        "          ValueError: no such size",
+        f"{when}  resize  {FLOW}  for good",
+        "          ValueError: no such size",
+    ]
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_supervisor_that_says_nothing_of_activities_is_shown_all_the_same() -> None:
+    bare = {
+        name: value
+        for name, value in DOCUMENT.items()
+        if name not in {"app", "host", "by_activity", "lately"}
+    }
+    idle = {name: value for name, value in CHILD.items() if name not in {"activities", "waiting"}}
+    lines = shown(bare | {"children": [idle]})
+    assert len(lines) == 6
+    assert lines[1].startswith("engine ")
 
 
 def test_nothing_is_cut_at_80_columns_after_a_long_life() -> None:
-    """Most terminals are 80 wide; counts and pids grow."""
+    """Most terminals are 80 wide; counts, pids and names grow."""
     old = CHILD | {"process": 63, "pid": 4_194_304, "phase": "starting", "slots": 128, "in_flight": 128}
     old |= {"completed": 12_345_678, "failed": 123_456, "uss_mb": 12345.6, "cpu_percent": 100.0}
-    lines = shown(DOCUMENT | {"children": [old | {"uptime_s": 30 * 86_400.0, "restarts": 1234}]})
+    row = RESIZE | {"activity": "images.resize_and_crop.v2", "running": 128, "waiting": 100, "cpu_share": 1.0}
+    slow = {"name": "images.resize_and_crop.v2", "for_s": 10**6, "workflow_id": FLOW}
+    old |= {"activities": [slow], "waiting": [slow | {"waits_for": "a permit, an isolate or the loop"}]}
+    row |= {"completed": 12_345_678, "failed": 123_456, "run_ms_p50": 16000.0, "run_ms_p95": None}
+    lines = shown(
+        DOCUMENT | {"children": [old | {"uptime_s": 30 * 86_400.0, "restarts": 1234}], "by_activity": [row]},
+        failures=[FAILURE | {"activity": "images.resize_and_crop.v2", "retryable": False}],
+    )
     assert max(map(len, lines)) <= 80
     values = ["63", "4194304", "starting", "128/128", "12345678", "123456", "1234", "100", "12346", "30d00h"]
-    assert lines[-1].split() == values
+    assert lines[7].split() == values
+    assert lines[10].split() == [
+        "images.resi…nd_crop.v2", "128", "100", "12345678", "123456", "16.0s", ">16s", "100", "async→process",
+    ]  # fmt: skip
+
+
+def test_activities_that_nobody_has_asked_for_are_counted_and_take_no_lines() -> None:
+    """An app may have a hundred."""
+    idle = dict.fromkeys(("running", "waiting", "completed", "failed", "lost", "ran"), 0)
+    idle |= {"run_ms_p50": None, "run_ms_p95": None}
+    lines = shown(DOCUMENT | {"by_activity": [RESIZE, RESIZE | idle, RESIZE | idle | {"failed": 1}]})
+    assert lines[11].split()[:2] == ["resize", "2"]
+    assert lines[12].split()[:7] == ["resize", "0", "0", "0", "1", "-", "-"], "it could not begin"
+    assert lines[13] == "and 1 activities that nobody has asked for"
+
+
+@pytest.mark.parametrize(
+    ("lately", "line"),
+    [
+        ({"seconds": 40.0, "completed": 0.0, "failed": 0.0}, "last 40s: nothing ended"),
+        (
+            {"completed": 200.0, "failed": 0.0, "run_ms_p95": None},
+            "last 15m00s: 200/s done, 0.0/s failed, run time p50 8ms, p95 >16s",
+        ),
+    ],
+)
+def test_rates_and_run_times_of_the_last_quarter_of_an_hour_are_one_line(
+    lately: dict[str, Any], line: str
+) -> None:
+    assert shown(DOCUMENT | {"lately": DOCUMENT["lately"] | lately})[5] == line
+
+
+def test_of_many_that_run_the_oldest_are_shown_and_the_others_counted() -> None:
+    busy = CHILD | {"activities": [CHILD["activities"][0] | {"for_s": float(n)} for n in range(20)]}
+    lines = shown(DOCUMENT | {"children": [busy]})
+    now = lines[next(at for at, line in enumerate(lines) if line.endswith("workflow")) + 1 :]
+    assert [line.split()[0] for line in now[:8]] == [f"{n}s" for n in range(19, 11, -1)]
+    assert now[8] == "             and 13 more"
+
+
+def test_no_message_of_a_failure_reaches_the_terminal_as_more_than_text() -> None:
+    """Faults S6: it is a user's text."""
+    lines = shown(DOCUMENT, failures=[FAILURE | {"message": "[bold]\x1b[31m\n"}])
+    assert lines[-1] == r"          ValueError: [bold]\x1b[31m\n"
 
 
 @pytest.mark.parametrize(
@@ -86,19 +170,19 @@ def test_nothing_is_cut_at_80_columns_after_a_long_life() -> None:
 )
 def test_ages_have_two_units_at_most(seconds: float, text: str) -> None:
     """They must stay short however old a process gets."""
-    assert shown(DOCUMENT | {"children": [CHILD | {"uptime_s": seconds}]})[-1].split()[-1] == text
+    assert shown(DOCUMENT | {"children": [CHILD | {"uptime_s": seconds}]})[7].split()[-1] == text
 
 
 def test_an_engine_that_does_not_answer_is_said_loudly() -> None:
     """The first thing to look for when nothing runs."""
     gone = DOCUMENT | {"engine": {"url": "http://engine", "reachable": False, "rtt_ms": None}}
-    assert shown(gone)[1] == "engine http://engine: NOT reachable"
+    assert shown(gone)[2] == "engine http://engine: NOT reachable"
 
 
 def test_nothing_of_a_url_is_taken_for_markup() -> None:
     """An IPv6 address has brackets."""
     six = DOCUMENT | {"engine": {"url": "http://[fe80::1]:8080", "reachable": True, "rtt_ms": 1}}
-    assert "http://[fe80::1]:8080" in shown(six)[1]
+    assert "http://[fe80::1]:8080" in shown(six)[2]
 
 
 def test_json_is_the_document_as_it_was_served(
@@ -116,7 +200,7 @@ def test_in_a_pipe_no_column_is_cut(
     """`flowherd status | grep` must find a whole row."""
     big = DOCUMENT | {"children": [CHILD | {"completed": 10**12, "pid": 4_194_304, "uptime_s": 10**7}]}
     assert show_status(admin=serve(200, json.dumps(big).encode()), pid=None, as_json=False) == Exit.CLEAN
-    assert "4194304" in (row := capsys.readouterr().out.splitlines()[5])
+    assert "4194304" in (row := capsys.readouterr().out.splitlines()[7])
     assert "1000000000000" in row
 
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from scripted_http import Reply, ScriptedServer, scripted_server
 
+from flowherd_supervisor.cli.ask_local_hosts import Served, not_taken
 from flowherd_supervisor.cli.main import main
-from flowherd_supervisor.cli.served_here import Served, not_taken
 from flowherd_supervisor.cli.submit_progress import SubmitProgress
 from flowherd_supervisor.testkit import workflow_client
 
@@ -189,7 +189,7 @@ def host(polled_s_ago: float | None = 0.1, free_slots: int = 4, **more: Any) -> 
 def looked_at(*hosts: Served, after: Sequence[float] = (1, 6, 7, 12)) -> SubmitProgress:
     """A wait for one pending step, beside these hosts."""
     waiting = SubmitProgress(STARTED, URL, "math", lambda: hosts)
-    step = msgspec.convert({"activity_key": "add", "status": "pending"}, workflow_client._Step)
+    step = msgspec.convert({"activity_key": "add", "status": "pending"}, workflow_client.Step)
     for waited_s in after:
         waiting.look(workflow_client.Workflow("running", [step]), waited_s)
     return waiting
@@ -234,7 +234,7 @@ def test_a_step_that_moves_on_and_its_last_error_are_said_each_once(
 ) -> None:
     """What the engine shows of it, and no more: it tells of no attempt that it will make again."""
     waiting = looked_at(host(), after=(6, 7))
-    step = msgspec.convert({"activity_key": "add", "status": "failed", "error": "no"}, workflow_client._Step)
+    step = msgspec.convert({"activity_key": "add", "status": "failed", "error": "no"}, workflow_client.Step)
     for waited_s in (8, 9):
         waiting.look(workflow_client.Workflow("running", [step]), waited_s)
     assert [line.partition("w-1: ")[2] for line in capsys.readouterr().err.splitlines()] == [

@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("textual", reason="the live view is an extra: pip install 'flowherd[top]'")
 
-from status_kit import CHILD, DOCUMENT
-from textual.widgets import DataTable, RichLog, Static
+from status_kit import CHILD, DOCUMENT, FAILURE, FLOW
+from textual.widgets import DataTable, RichLog, Static, TabbedContent
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor.cli.feed import Happened, News, Silent, Status
 from flowherd_supervisor.cli.top import top
 from flowherd_supervisor.cli.top_app import TopApp, line_of
+from flowherd_supervisor.cli.top_feed import Failures, Happened, News, Silent, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -76,6 +76,31 @@ async def test_it_shows_every_process_and_every_event_as_it_comes() -> None:
         await feed.tell(Status(DOCUMENT | {"children": [CHILD]}))
         await pilot.pause()
         assert table.row_count == 1
+
+
+async def test_its_tables_come_with_a_key_each_and_fit_80_columns() -> None:
+    """Activities first; then processes, what runs and waits, what failed."""
+    feed = Told()
+    app = TopApp(feed)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await feed.tell(Status(DOCUMENT), Failures([FAILURE, FAILURE | {"message": "[bold]x"}]))
+        await pilot.pause()
+        tabs = app.query_one(TabbedContent)
+        assert tabs.active == "tab-activities"
+        assert [str(cell) for cell in app.query_one("#activities", DataTable).get_row_at(0)][:4] == [
+            "resize", "2", "1", "17",
+        ]  # fmt: skip
+        for key, name in (("2", "processes"), ("3", "now"), ("4", "failures"), ("1", "activities")):
+            await pilot.press(key)
+            await pilot.pause()
+            assert tabs.active == f"tab-{name}"
+        assert "waits for a slot" in shown(app, "#now")
+        assert FLOW in shown(app, "#now")
+        assert "ValueError: no such size" in shown(app, "#failures")
+        assert "ValueError: [bold]x" in shown(app, "#failures")
+        assert "app shop:registry on host worker-3" in shown(app, "#headline")
+        for table in ("#activities", "#processes"):
+            assert app.query_one(table, DataTable).virtual_size.width <= 80, table
 
 
 async def test_when_nobody_answers_it_says_so_and_goes_on_when_somebody_does() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from brain import Brain, forked, ready
 
-from flowherd.awake import STEP_S
+from flowherd.awake_clock import STEP_S
 from flowherd.ledger import Ledger
 from flowherd.ledger.wakeups import Wakeups
 from flowherd_supervisor.core import events

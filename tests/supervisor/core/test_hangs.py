@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from brain import Brain
 
-from flowherd.awake import STEP_S
+from flowherd.awake_clock import STEP_S
 from flowherd.ledger import Cause
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.exits import cause_of

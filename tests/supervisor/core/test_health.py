@@ -15,8 +15,8 @@ from flowherd.ledger import Cell, Clock, Ledger, RecordWriter
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.health import RARE_S, RECENT_S, is_well
 from flowherd_supervisor.core.state import Phase
-from flowherd_supervisor.shell.notifier import polling_in
 from flowherd_supervisor.shell.service_manager import ServiceManager
+from flowherd_supervisor.shell.status_notifier import polling_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

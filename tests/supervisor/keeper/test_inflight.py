@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
+from typing import Any
+
+from flowherd.ledger import Cause, Cell, Claim, Handler, Ledger, RecordWriter
+from flowherd.ledger.activity_counts import Ended, Took
+from flowherd.ledger.activity_profile import Where
+from flowherd.ledger.states_and_cells import pair_of
+from flowherd_supervisor.keeper.activity_rows import MOST_SHOWN, by_activity, not_begun_in, running_in
 from flowherd_supervisor.keeper.event_stream import BlockWatch, EventLog
-from flowherd_supervisor.keeper.status import MOST_SHOWN, not_begun_in, running_in
+
+FLOW: Any = {"workflow_id": "flow-1", "key": "step"}
 
 
 def host() -> tuple[Ledger, RecordWriter]:
@@ -19,12 +26,12 @@ def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
     """Who has hundreds of slots looks for the one that hangs."""
     _, writer = host()
     for number in range(MOST_SHOWN + 5):
-        index, _ = writer.claim(f"a-{number}", "w-1", "resize", now=1.0, lease_s=60.0)
+        index, _ = writer.claim(f"a-{number}", "w-1", "resize", now=1.0, lease_s=60.0, **FLOW)
         if number != 3:
             writer.running(index, now=100.0 - number, limit_s=30.0)
     rows = running_in(writer.segment, now=110.0)
     assert len(rows) == MOST_SHOWN
-    assert rows[0] == {"name": "resize", "activity_id": "a-12", "for_s": 22.0, "limit_s": 30.0}
+    assert rows[0] == {"name": "resize", "activity_id": "a-12", "for_s": 22.0, "limit_s": 30.0} | FLOW
     assert [row["for_s"] for row in rows] == sorted((row["for_s"] for row in rows), reverse=True)
 
 
@@ -32,12 +39,51 @@ def test_what_was_claimed_long_ago_and_has_not_begun_is_shown() -> None:
     """N12: whatever waits to begin is seen."""
     _, writer = host()
     for number, claimed_at in enumerate((10.0, 20.0, 95.0, 5.0)):
-        writer.claim(f"a-{number}", "w-1", "resize", now=claimed_at, lease_s=60.0)
+        writer.claim(f"a-{number}", "w-1", "resize", now=claimed_at, lease_s=60.0, **FLOW)
     writer.running(3, now=6.0, limit_s=300.0)
     assert not_begun_in(writer.segment, now=100.0) == [
-        {"name": "resize", "activity_id": "a-0", "for_s": 90.0, "waits_for": "a slot"},
-        {"name": "resize", "activity_id": "a-1", "for_s": 80.0, "waits_for": "a slot"},
+        {"name": "resize", "activity_id": "a-0", "for_s": 90.0, "waits_for": "a slot"} | FLOW,
+        {"name": "resize", "activity_id": "a-1", "for_s": 80.0, "waits_for": "a slot"} | FLOW,
     ]
+    assert [row["activity_id"] for row in not_begun_in(writer.segment, 100.0, 1.0)] == ["a-0", "a-1", "a-2"]
+
+
+def test_what_waits_for_a_permit_says_so_where_the_ledger_knows_it() -> None:
+    """Else it may be an isolate, too, or a loop that somebody keeps."""
+    _, writer = host()
+    index, _ = writer.claim("a-1", "w-1", "resize", now=10.0, lease_s=60.0, **FLOW)
+    writer.stands(index, pair_of(Handler.ADMITTED, Claim.HELD))
+    (row,) = not_begun_in(writer.segment, now=100.0)
+    assert row["waits_for"] == "a permit, an isolate or the loop"
+    writer.segment.put(Cell.WAITS_FOR, 2**64 - 1)
+    (row,) = not_begun_in(writer.segment, now=100.0)
+    assert row["waits_for"] == "a permit (max_concurrent)"
+
+
+def test_each_activity_has_a_row_with_all_that_is_known_of_it() -> None:
+    """Of the app's, in order of their names; others share a row, if there were any."""
+    ledger, writer = host()
+    work = writer.segment.work
+    work.add("resize", Where.LOOP)
+    work.add("crop", Where.LOOP)
+    for number, name in enumerate(("resize", "resize", "resize", "crop")):
+        index, _ = writer.claim(f"a-{number}", "w-1", name, now=1.0, lease_s=60.0)
+        if number < 2:
+            writer.running(index, now=2.0, limit_s=30.0)
+    for how in (Ended.COMPLETED, Ended.COMPLETED, Ended.FAILED, Ended.CRASHED, Ended.LOST):
+        work.counts.ended(work.entry_of("resize"), how)
+    for seconds in [0.003] * 18 + [0.1] * 2:
+        work.counts.took(work.entry_of("resize"), Took.RUN, seconds)
+    measured = {"activity": "resize", "samples": 40, "cpu_share": 0.9, "runs": "async", "verdict": "process"}
+    crop, resize = by_activity(ledger, [measured | {"change": True}])
+    assert resize == {
+        "activity": "resize", "running": 2, "waiting": 1, "completed": 2, "failed": 2, "lost": 1,
+        "ran": 20, "run_ms_p50": 4.0, "run_ms_p95": 128.0, "cpu_share": 0.9, "runs": "async", "verdict": "process",
+        "change": True,
+    }  # fmt: skip
+    assert (crop["activity"], crop["waiting"], crop["run_ms_p50"], crop["verdict"]) == ("crop", 1, None, None)
+    work.counts.ended(work.entry_of("unknown"), Ended.FAILED)
+    assert [row["activity"] for row in by_activity(ledger, [])] == ["crop", "resize", "other"]
 
 
 def test_a_loop_that_was_blocked_becomes_one_event_with_its_line() -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
-from flowherd_supervisor.keeper import guard, http
-from flowherd_supervisor.keeper.http import Crowd, bounded, most_tcp
+from flowherd_supervisor.keeper import access_check, http_server
+from flowherd_supervisor.keeper.http_server import Crowd, bounded, most_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,9 +71,9 @@ class Server:
 
 @pytest.fixture
 async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
-    monkeypatch.setattr(http, "HEAD_WITHIN_S", 0.3)
-    monkeypatch.setattr(http, "REPLY_WITHIN_S", 0.3)
-    monkeypatch.setattr(http, "_QUIET_S", 0.1)
+    monkeypatch.setattr(http_server, "HEAD_WITHIN_S", 0.3)
+    monkeypatch.setattr(http_server, "REPLY_WITHIN_S", 0.3)
+    monkeypatch.setattr(http_server, "_QUIET_S", 0.1)
     crowd = Crowd(most=4)
     listener = socket.create_server(("127.0.0.1", 0))
     unix = socket.socket(socket.AF_UNIX)
@@ -114,7 +114,7 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 async def test_an_idle_client_gives_way_to_a_newer_one_and_the_log_has_one_line(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(http, "HEAD_WITHIN_S", 60.0)
+    monkeypatch.setattr(http_server, "HEAD_WITHIN_S", 60.0)
     caplog.set_level("INFO")
     first, _ = await server.connect()
     for _ in range(40):
@@ -205,8 +205,8 @@ async def test_another_users_process_is_refused_on_the_unix_socket(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """S1: the peer's uid, which the kernel tells, decides."""
-    monkeypatch.setattr(guard.os, "geteuid", lambda: 12_345)
-    monkeypatch.setattr(guard, "_ROOT", 54_321)
+    monkeypatch.setattr(access_check.os, "geteuid", lambda: 12_345)
+    monkeypatch.setattr(access_check, "_ROOT", 54_321)
     reader, writer = await asyncio.open_unix_connection(str(server.path))
     assert await ended(reader)
     writer.close()

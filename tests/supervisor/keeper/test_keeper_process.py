@@ -18,8 +18,8 @@ from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
 from flowherd.link.messages import Finish
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd_supervisor.keeper import http, process
-from flowherd_supervisor.keeper.process import KeeperSetup, _Keeper
+from flowherd_supervisor.keeper import http_server, keeper_process
+from flowherd_supervisor.keeper.keeper_process import KeeperSetup, _Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ class NoPages:
 
 @pytest.fixture
 def setup(monkeypatch: pytest.MonkeyPatch) -> Iterator[KeeperSetup]:
-    monkeypatch.setattr(process, "HttpThread", NoPages)
+    monkeypatch.setattr(keeper_process, "HttpThread", NoPages)
     ledger = Ledger(processes=1, records=2)
     wakeups = Wakeups(len(ledger.segments))
     handlers = logging.getLogger().handlers[:]
@@ -91,7 +91,7 @@ async def test_n1_a_keeper_that_is_alone_from_its_first_word_on_limits_itself_an
 ) -> None:
     """N1: the supervisor may die at any moment."""
     limits: list[bool] = []
-    monkeypatch.setattr(process, "limit_the_keeper", lambda: limits.append(True))
+    monkeypatch.setattr(keeper_process, "limit_the_keeper", lambda: limits.append(True))
     links[0].close()
     async with asyncio.timeout(CEILING_S):
         assert await _Keeper(setup, links[1]).run() is Exit.CLEAN
@@ -118,10 +118,10 @@ def test_n1_pages_that_end_are_served_again(monkeypatch: pytest.MonkeyPatch) -> 
     class Routes:
         over_tcp = over_unix = None
 
-    monkeypatch.setattr(http, "_Server", Server)
-    monkeypatch.setattr(http, "AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr(http_server, "_Server", Server)
+    monkeypatch.setattr(http_server, "AGAIN_AFTER_S", 0.0)
     with socket.socket() as one:
-        http.HttpThread(Routes(), [one]).start()  # type: ignore[arg-type]
+        http_server.HttpThread(Routes(), [one]).start()  # type: ignore[arg-type]
         assert served.wait(CEILING_S)
         assert one.fileno() >= 0
     assert families == [socket.AF_INET, socket.AF_INET]

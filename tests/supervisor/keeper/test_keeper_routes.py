@@ -14,7 +14,7 @@ from flowherd.leases.cancellation import NotCancelled
 from flowherd.ledger import Ledger
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import Asked, Serves, SupervisorState
-from flowherd_supervisor.keeper import guard
+from flowherd_supervisor.keeper import access_check
 from flowherd_supervisor.keeper.event_stream import EventLog
 from flowherd_supervisor.keeper.routes import MAX_BODY, ORDERS, PAGES, Routes, consider
 from flowherd_supervisor.keeper.status import StatusBoard
@@ -65,9 +65,11 @@ class Asking:
             sent.append(message)
 
         shown = {"host": "127.0.0.1:9464"} | (headers or {})
+        path, _, query = path.partition("?")
         scope = {
             "method": method,
             "path": path,
+            "query_string": query.encode(),
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in shown.items()],
         }
         await getattr(self.routes, f"over_{way}")(scope, receive, send)
@@ -189,7 +191,7 @@ async def test_no_answer_allows_another_origin(asking: Asking) -> None:
 def test_s4_no_host_or_origin_makes_the_guard_fall_over(host: bytes, origin: bytes | None) -> None:
     """It answers or refuses; a stranger's bytes are no reason for a traceback."""
     headers = {b"host": host} | ({b"origin": origin} if origin is not None else {})
-    assert guard.refusal(headers) is None or isinstance(guard.refusal(headers), str)
+    assert access_check.refusal(headers) is None or isinstance(access_check.refusal(headers), str)
 
 
 @pytest.mark.parametrize(
@@ -245,8 +247,8 @@ async def test_every_page_answers_on_both_ways_and_what_is_none_is_not_found(ask
     """`/api/events` streams, and has its own test."""
     for way in ("tcp", "unix"):
         for page in PAGES - {"/api/events"}:
-            assert (await asking(way, "GET", page))[0] in {200, 503}, page
-            assert (await asking(way, "HEAD", page))[0] in {200, 503}, page
+            assert (await asking(way, "GET", page))[0] in {200, 422, 503}, page
+            assert (await asking(way, "HEAD", page))[0] in {200, 422, 503}, page
         assert (await asking(way, "GET", "/api/nothing"))[0] == 404
     assert (await asking("unix", "POST", "/api/status", JSON))[0] == 405
     assert (await asking("unix", "POST", "/api/nothing", JSON))[0] == 404
@@ -271,6 +273,16 @@ async def test_what_the_activities_take_can_be_asked_for(asking: Asking) -> None
     _, said = await asking("unix", "GET", "/api/activities")
     assert (said["engine"], said["worker"]) == ("http://engine:8080", "py-std")
     assert said["activities"] == {"add": ["a", "b"], "any": None}
+
+
+async def test_a_workflow_is_explained_by_its_id(asking: Asking) -> None:
+    """With what says who works on it next."""
+    status, said = await asking("tcp", "GET", "/api/explain?id=flow%2D1")
+    assert (status, said["workflow_id"], said["events"], said["present"]) == (200, "flow-1", [], [])
+    assert (said["engine"], said["free_slots"], said["polled_s_ago"]) == ("http://engine:8080", 0, None)
+    for query in ("", "?", "?id=", "?other=1"):
+        status, said = await asking("unix", "GET", f"/api/explain{query}")
+        assert (status, said) == (422, {"error": "say of which workflow or activity: /api/explain?id=ID"})
 
 
 async def test_one_activity_is_cancelled_by_whoever_holds_the_leases(asking: Asking) -> None:

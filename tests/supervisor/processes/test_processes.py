@@ -19,7 +19,7 @@ import functools, os, resource, select, signal, subprocess, sys, threading, time
 from flowherd.wait_status import OURS
 from flowherd.link.messages import Ready, decode_upward
 from flowherd.link.link import Link, LinkClosed
-from flowherd_supervisor.processes.table import Birth, Processes
+from flowherd_supervisor.processes.process_table import Birth, Processes
 
 processes = Processes()
 print = functools.partial(print, flush=True)  # a child would write what is left once more
@@ -259,7 +259,7 @@ def test_p12_a_fork_that_fails_leaves_nothing_behind() -> None:
 def test_a_reaped_isolates_programs_have_ended_with_it() -> None:
     """Its group is killed before its number can be anybody else's; nobody else would know of them."""
     out = run("""
-        from flowherd_supervisor.processes.table import IsolateBirth
+        from flowherd_supervisor.processes.process_table import IsolateBirth
 
         def main():
             program = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL)

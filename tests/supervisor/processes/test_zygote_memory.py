@@ -10,16 +10,16 @@ from typing import Any
 _PROBE = """
 import gc, json
 from flowherd import Registry
-from flowherd.transport.wire import Origin
+from flowherd.transport.wire_format import Origin
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.ledger import Ledger, records_needed
-from flowherd.execution.loading import LoadedApp
+from flowherd.execution.load_app import LoadedApp
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.worker.attempts import Attempts
 from flowherd.worker.poller import Poller
 from flowherd.worker.reporter import Reporter
 from flowherd_supervisor.processes import zygote
-from flowherd_supervisor.processes.specs import Setups
+from flowherd_supervisor.processes.child_specs import Setups
 config = WorkerConfig(client_id="me", client_secret="s")
 ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))
 setups = Setups("app:registry", ".", None, config, {}, config.concurrency, ledger, Wakeups(len(ledger.segments)))

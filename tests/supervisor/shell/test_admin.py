@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flowherd.errors import ConfigurationError
 from flowherd.settings.parsing import DEFAULT_ADDRESS, Tcp, parse_address
-from flowherd_supervisor.cli.ask import endpoint
+from flowherd_supervisor.cli.ask_supervisor import endpoint
 from flowherd_supervisor.shell import admin_socket
 from flowherd_supervisor.shell.admin_socket import AdminSocket
 

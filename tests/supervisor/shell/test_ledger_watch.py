@@ -14,7 +14,7 @@ from flowherd.link.link import Link
 from flowherd.worker.attempt import DETACHED
 from flowherd_supervisor.core.events import KeeperLate, LimitOverdue
 from flowherd_supervisor.core.hangs import HANG_MARGIN_S
-from flowherd_supervisor.processes.table import Handle
+from flowherd_supervisor.processes.process_table import Handle
 from flowherd_supervisor.shell.ledger_watch import LedgerWatch
 
 if TYPE_CHECKING:

@@ -22,16 +22,16 @@ from flowherd.ledger.activity_profile import Where
 from flowherd.link.link import Link
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
-from flowherd.worker.siblings import Siblings
+from flowherd.worker.sibling_processes import Siblings
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Abort
 from flowherd_supervisor.core.health import is_well
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard
-from flowherd_supervisor.processes.table import Handle
+from flowherd_supervisor.processes.process_table import Handle
 from flowherd_supervisor.shell.ledger_watch import LedgerWatch
-from flowherd_supervisor.shell.notifier import polling_in
 from flowherd_supervisor.shell.segment_checks import SegmentChecks
+from flowherd_supervisor.shell.status_notifier import polling_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from flowherd.link.link import Link
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, Phase
-from flowherd_supervisor.processes.table import Handle
+from flowherd_supervisor.processes.process_table import Handle
 from flowherd_supervisor.shell import supervisor as supervisor_module
 from flowherd_supervisor.shell.supervisor import Supervisor
 

@@ -12,11 +12,11 @@ from pydantic import SecretStr
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 from structlog.testing import capture_logs
 
-from flowherd.client.protocol import Verdict
+from flowherd.activities_and_outcomes import Completed
+from flowherd.client.engine_protocol import Verdict
 from flowherd.client.tokens import BearerAuth, HostTokens, LedgerTokens, Token, ask_keeper
 from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Cell, Host, Ledger
-from flowherd.model import Completed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.transport import new_client
 

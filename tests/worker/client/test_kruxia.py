@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 
+from flowherd.activities_and_outcomes import Completed, Failed, Usage
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.client.protocol import Answer, Verdict
 from flowherd.errors import (
     EngineDisconnected,
     EngineError,
@@ -17,7 +18,6 @@ from flowherd.errors import (
     EngineUnavailable,
     ForeignReply,
 )
-from flowherd.model import Completed, Failed, Usage
 
 ID = "0193a1b2-0000-7000-8000-000000000001"
 

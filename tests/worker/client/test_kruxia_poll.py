@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scripted_engine import Play, ScriptedEngine, envelope
 from structlog.testing import capture_logs
 
-from flowherd.client.kruxia_batches import decode_batch
-from flowherd.client.protocol import Batch
+from flowherd.client.engine_protocol import Batch
+from flowherd.client.kruxia_poll_replies import decode_batch
 from flowherd.errors import EngineMisconfigured, EngineUnavailable, ReplyTooLarge
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ def test_an_id_that_could_not_be_part_of_a_path_is_no_id_on_the_short_way_either
 
 _KEPT = """
 import gc, sys
-from flowherd.client.kruxia_batches import decode_batch
+from flowherd.client.kruxia_poll_replies import decode_batch
 body = sys.argv[1].encode()
 decode_batch(body, "w-1")
 gc.collect()

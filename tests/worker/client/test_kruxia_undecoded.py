@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from flowherd.client.kruxia_batches import decode_batch
-from flowherd.client.protocol import Batch
+from flowherd.client.engine_protocol import Batch
+from flowherd.client.kruxia_poll_replies import decode_batch
 from flowherd.errors import EngineUnavailable
 
 NAMES = frozenset({"heavy"})

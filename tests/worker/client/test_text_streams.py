@@ -12,7 +12,7 @@ from virtual_time import now, virtual_time
 from flowherd import ActivityContext, SyncActivityContext
 from flowherd.client.text_streams import EVERY_S, MOST_CHARS, EngineStreams
 from flowherd.errors import EngineUnavailable
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.sdk.run_state import CancelReason, RunState
 from flowherd.testing import FakeEngine, make_activity, run_activity, run_activity_sync
 

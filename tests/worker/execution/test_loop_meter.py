@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from flowherd.execution.blocked_loop import BLOCKED_S, Watchdog
 from flowherd.execution.loop_meter import BLOCKER_S, LIGHT_S, LoopMeter
 from flowherd.execution.on_loop import Steps
-from flowherd.execution.watchdog import BLOCKED_S, Watchdog
 
 
 class Marks:

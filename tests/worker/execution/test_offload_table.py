@@ -13,10 +13,10 @@ from isolate_kit import CEILING_S, FOLDER, running_forker, workplace
 from runner_kit import Runner
 
 from flowherd import RegistryError
-from flowherd.execution.environment import RunEnvironment
+from flowherd.activities_and_outcomes import Completed
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.execution.loading import load_app
-from flowherd.model import Completed
+from flowherd.execution.load_app import load_app
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 

@@ -12,10 +12,11 @@ import pytest
 from runner_kit import Phase, Runner
 
 from flowherd import CancelReason, Registry, activity
-from flowherd.execution.environment import RunEnvironment
+from flowherd.activities_and_outcomes import Completed, Failed
+from flowherd.execution import on_loop
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loop_meter import LIGHT_S
-from flowherd.model import Completed, Failed
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
@@ -168,6 +169,68 @@ async def test_the_loop_has_its_turn_between_handlers_that_compute() -> None:
     count()
     outcomes = await loop.outcomes(loop.start("computes", 10))
     assert len({outcome.output for outcome in outcomes}) == 10
+
+
+async def test_handlers_that_wait_for_their_turn_take_no_step_in_the_turns_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a batch of hundreds the loop would do little else than ask each of them again in each round."""
+    steps = 0
+
+    class Counted:
+        def __init__(self, work: Any) -> None:
+            self.work = work
+
+        def __await__(self) -> Any:
+            return self
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> Any:
+            nonlocal steps
+            steps += 1
+            return self.work.send(None)
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        async def around() -> Any:
+            return await Counted(work)
+
+        return asyncio.Task(around(), loop=loop, **options)
+
+    begun: list[int] = []
+
+    @activity
+    async def quick(n: int) -> None:
+        begun.append(n)
+
+    monkeypatch.setattr(on_loop, "TURN_S", 0.0)  # one begins in each turn
+    loop = Loop(quick, concurrency=100)
+    asyncio.get_running_loop().set_task_factory(factory)
+    await loop.outcomes(loop.start("quick", 100))
+    assert begun == list(range(100))
+    assert steps <= 200  # to wait, and to run
+
+
+async def test_one_that_is_cancelled_while_it_waits_for_its_turn_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[int] = []
+
+    @activity
+    async def quick(n: int) -> None:
+        begun.append(n)
+
+    monkeypatch.setattr(on_loop, "TURN_S", 0.0)
+    loop = Loop(quick)
+    runs = loop.start("quick", 5)
+    await asyncio.sleep(0)  # the first has begun, the others wait
+    tasks = [task for task in asyncio.all_tasks() if "_life" in repr(task)]
+    assert len(tasks) >= 4
+    for task in tasks:
+        task.cancel()
+    await loop.outcomes(runs)
+    assert sorted(begun) == list(range(5))
 
 
 async def test_what_is_told_to_stop_before_its_turn_never_begins() -> None:

@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 from virtual_time import virtual_time
 
 from flowherd import ActivityError, ActivityResult, CancelReason, Registry, RegistryError, Usage, activity
-from flowherd.execution.environment import RunEnvironment
+from flowherd.activities_and_outcomes import Completed, Failed, Lost
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.model import Completed, Failed, Lost
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity, run_activity
 

@@ -15,10 +15,10 @@ from runner_kit import Runner
 from scripted_engine import Play
 
 from flowherd import ActivityContext, CancelReason, FileError, LeaseLost, Registry, SyncActivityContext
-from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
-from flowherd.files.scratch import Scratch
+from flowherd.files.scratch_folders import Scratch
 from flowherd.sdk.run_state import RunState
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity, run_activity

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from flowherd.errors import EngineUnavailable, FileChanged, FileTooLarge, InvalidFile, StorageFailed
-from flowherd.files.file_ends import CHUNK_BYTES, Incoming, Outgoing
-from flowherd.files.scratch import Scratch, begin_sweep, sweep
+from flowherd.files.disk_io import CHUNK_BYTES, Incoming, Outgoing
+from flowherd.files.scratch_folders import Scratch, begin_sweep, sweep
 
 LIMIT = 1 << 30
 
@@ -219,7 +219,7 @@ def test_f10_an_empty_file_that_grows_is_noticed_too(tmp_path):
 
 _OWNER = """
 import pathlib, signal, sys
-from flowherd.files.scratch import Scratch
+from flowherd.files.scratch_folders import Scratch
 folder = Scratch(pathlib.Path(sys.argv[1])).folder()
 (folder / "left.bin").write_bytes(b"x" * 100)
 print(folder.parent, flush=True)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowherd.activities_and_outcomes import Failed
 from flowherd.isolates import isolate_protocol
 from flowherd.isolates.frames import HEAD, FrameError, FrameReader, StreamEnded, head_of
-from flowherd.model import Failed
 from flowherd.testing import make_activity
 
 

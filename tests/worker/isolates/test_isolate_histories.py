@@ -12,6 +12,7 @@ from isolate_pool_kit import Peer, Pool, pool
 from runner_kit import CancelReason
 from virtual_time import virtual_time
 
+from flowherd.activities_and_outcomes import Completed, Died, Failed, Lost
 from flowherd.isolates.isolate import Stage
 from flowherd.isolates.isolate_protocol import (
     Begin,
@@ -24,7 +25,6 @@ from flowherd.isolates.isolate_protocol import (
     TokenRefused,
     decode_downward,
 )
-from flowherd.model import Completed, Died, Failed, Lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,16 +15,16 @@ from worker_kit import open_segment
 
 from flowherd import CancelReason, LeaseLost, SyncActivityContext
 from flowherd.errors import StorageFailed
-from flowherd.execution.environment import RunEnvironment
-from flowherd.files.scratch import GivenFolder
+from flowherd.execution.run_environment import RunEnvironment
+from flowherd.files.scratch_folders import GivenFolder
 from flowherd.isolates.frames import FrameReader
 from flowherd.isolates.inside.cancel_signal import CancelSignal
 from flowherd.isolates.inside.connection import WorkerConnection
 from flowherd.isolates.inside.engine import UsageKeeper
 from flowherd.isolates.isolate_protocol import Begin, Stop, UsagePlace, encode
 from flowherd.ledger import Cause, Cell, Ledger
-from flowherd.sdk.costs import Costs
 from flowherd.sdk.run_state import RunState
+from flowherd.sdk.spending import Costs
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from isolate_kit import CEILING_S, running_forker, workplace
 from leftovers_app import LEFTOVERS
 
-from flowherd.model import Completed
+from flowherd.activities_and_outcomes import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,6 +16,7 @@ from isolate_pool_kit import pool
 from runner_kit import CancelReason, Phase
 from virtual_time import virtual_time
 
+from flowherd.activities_and_outcomes import Completed, Died, Usage
 from flowherd.isolates.frames import head_of
 from flowherd.isolates.isolate_protocol import (
     Begin,
@@ -30,8 +31,7 @@ from flowherd.isolates.isolate_protocol import (
     decode_downward,
     encode,
 )
-from flowherd.model import Completed, Died, Usage
-from flowherd.sdk.usage import pack
+from flowherd.sdk.usage_bytes import pack
 from flowherd.testing import make_activity
 from flowherd.wait_status import OURS
 

@@ -19,15 +19,15 @@ from isolate_kit import CEILING_S, running_forker, workplace
 from runner_kit import CancelReason, Phase
 from scripted_engine import Play, envelope, scripted_engine
 
-from flowherd.execution.environment import RunEnvironment
+from flowherd.activities_and_outcomes import Completed, Died
+from flowherd.execution.activity_profiler import ActivityProfile
 from flowherd.execution.loop_meter import LoopMeter
-from flowherd.execution.profiles import ActivityProfile
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
-from flowherd.files.scratch import Scratch
+from flowherd.files.scratch_folders import Scratch
 from flowherd.isolates.printed_output import PAUSE_S
 from flowherd.ledger.activity_profile import Metric, Where
-from flowherd.model import Completed, Died
 from flowherd.testing import WORKFLOW_ID, make_activity
 
 pytestmark = [pytest.mark.fork, pytest.mark.timeout(60)]

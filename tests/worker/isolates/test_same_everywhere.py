@@ -19,15 +19,15 @@ from runner_kit import CancelReason, Phase
 from scripted_engine import Play, scripted_engine
 from structlog.testing import capture_logs
 
+from flowherd.activities_and_outcomes import Completed, Failed
 from flowherd.client.kruxia import connect
 from flowherd.client.text_streams import EngineStreams
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
-from flowherd.files.scratch import Scratch
+from flowherd.files.scratch_folders import Scratch
 from flowherd.files.transfers import EngineFiles
-from flowherd.model import Completed, Failed
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.stock.stock_files import SdkFiles
+from flowherd.stock_sdk.stock_files import SdkFiles
 from flowherd.testing import WORKFLOW_ID
 
 if TYPE_CHECKING:

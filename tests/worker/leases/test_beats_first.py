@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import LeasedHost, open_segment
 
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordWriter, Standing
 from flowherd.testing import FakeEngine

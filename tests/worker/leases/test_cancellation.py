@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 from worker_kit import claim, open_segment
 
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.leases.cancellation import Canceller, NotCancelled
 from flowherd.ledger import Ledger, RecordWriter, Standing

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import LeasedHost
 
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
 from flowherd.leases.heartbeats import PLACES
 from flowherd.leases.lease_keeper import RESTS_FOR_S

@@ -15,9 +15,9 @@ from virtual_time import VirtualTimeLoop, now, virtual_time
 from worker_kit import LeasedHost, open_segment
 
 from flowherd import Registry
-from flowherd.client.protocol import Answer, Batch, Verdict
+from flowherd.client.engine_protocol import Answer, Batch, Verdict
 from flowherd.errors import EngineError, EngineUnavailable
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.leases.lease_keeper import SCAN_EVERY_S, LeaseKeeper
 from flowherd.leases.poll_hold import ANSWERED_FOR_S, Answers, PollHold, unconfirmed
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordWriter
@@ -26,7 +26,7 @@ from flowherd.testing import FakeEngine, make_activity
 from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
-    from flowherd.model import Activity
+    from flowherd.activities_and_outcomes import Activity
 
 
 def test_a_lease_is_in_doubt_when_two_thirds_of_it_have_passed_without_an_answer() -> None:

@@ -10,14 +10,14 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import open_segment
 
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.activities_and_outcomes import Completed
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable, ForeignReply
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Host, Ledger, Life, ProcessTotal, RecordWriter, Segment
 from flowherd.ledger.activity_counts import OTHER, Ended
 from flowherd.ledger.attempt_history import End, decoded
-from flowherd.ledger.layout import TAKEN
-from flowherd.model import Completed
+from flowherd.ledger.states_and_cells import TAKEN
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
 from flowherd.wait_status import NOT_OUT_OF_MEMORY
@@ -110,6 +110,16 @@ async def test_the_last_happenings_of_a_dead_process_are_in_the_history_of_the_h
     assert failures["running"].code == "WORKER_CRASHED"
     assert "was killed by SIGKILL" in failures["running"].message
     assert failures["running"].is_retryable
+
+
+@virtual_time
+async def test_a_death_that_was_the_last_attempt_is_final_in_the_history() -> None:
+    dead = DeadWorker("running")
+    dead.engine.script("fail", Answer(Verdict.ACCEPTED, will_retry=False))
+    dead.end()
+    await asyncio.sleep(1.0)
+    (failure,) = decoded(dead.ledger.history.failures.entries())
+    assert not failure.is_retryable
 
 
 @virtual_time

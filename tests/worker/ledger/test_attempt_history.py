@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 from worker_kit import child_that, open_segment
 
+from flowherd.activities_and_outcomes import Failed, Raised
 from flowherd.ledger import Cause, Ledger, RecordWriter, Segment, Standing
 from flowherd.ledger.attempt_history import (
     HOST_BYTES,
@@ -19,7 +20,6 @@ from flowherd.ledger.attempt_history import (
     decoded,
     history_bytes,
 )
-from flowherd.model import Failed, Raised
 
 RAISED = Raised("ValueError", "no such size", "Traceback …")
 FAILURE = Failed("EXECUTION_ERROR", "no such size", retryable=True, raised=RAISED)
@@ -172,9 +172,10 @@ def test_what_was_not_moved_yet_can_be_read_too(ledger: Ledger) -> None:
     live(writer, 1)
     ledger.remember(0.0)
     live(writer, 2, End.FAILED, FAILURE)
-    attempts, failures = ledger.ended_attempts()
-    assert [one.activity_id for one in decoded(attempts)] == ["a-1", "a-2"]
-    assert [one.activity_id for one in decoded(failures)] == ["a-2"]
+    assert [one.activity_id for one in decoded(ledger.ended_attempts())] == ["a-2", "a-1"]
+    assert [one.activity_id for one in decoded(ledger.ended_failures())] == ["a-2"]
+    assert [one.activity_id for one in decoded(ledger.ended_attempts(b"flow-1"))] == ["a-1"]
+    assert ledger.ended_failures(b"flow-1") == []
 
 
 def test_the_keeper_adds_what_it_has_told_the_engine_of_a_dead_process(ledger: Ledger) -> None:
@@ -199,7 +200,7 @@ def test_any_name_and_any_words_fit(ledger: Ledger, name: str) -> None:
     writer = RecordWriter(open_segment(ledger))
     live(writer, 1, End.FAILED, Failed(name or "X", name * 30, retryable=False), name)
     live(writer, 2)
-    found = decoded(ledger.ended_attempts()[1]) + decoded(ledger.ended_attempts()[0])
+    found = decoded(ledger.ended_failures()) + decoded(ledger.ended_attempts())
     assert [one.activity_id for one in found] == ["a-1", "a-1", "a-2"]
     assert found[0].name == found[1].name
     shown = name.encode("utf-8", "replace").decode()

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import child_that
 
-from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.ledger.host_permits import RETRY_S, YIELD_S, HostPermits, RecordLocks
 from flowherd.ledger.permits import NotNow, OwnPermits, Permit

@@ -54,6 +54,17 @@ def test_entries_move_on_once_and_in_order_however_often_they_are_fetched() -> N
     assert (own.missed, own.waiting()) == (0, [])
 
 
+def test_entries_are_found_by_a_word_that_stands_in_one_of_them_and_not_across_two() -> None:
+    past = ring(64)
+    texts = [b"a flow-1 b", b"flow-2", b"x" * (SIZE - 4) + b"flow", b"-1 and flow-2", b"", b"flow-1flow-1"]
+    for text in texts:
+        past.append(text.ljust(SIZE, b"\0"))
+    assert [one.rstrip(b"\0") for one in past.entries(b"flow-1")] == [texts[0], texts[5]]
+    assert [one.rstrip(b"\0") for one in past.waiting(b"flow-2")] == [texts[1], texts[3]]
+    assert past.entries(b"flow-3") == []
+    assert len(past.entries()) == len(texts)
+
+
 def test_what_was_written_over_before_it_was_fetched_is_counted_as_missed() -> None:
     own, host = ring(), ring(64)
     for number in range(30):
@@ -111,20 +122,57 @@ def test_the_memory_of_a_ring_is_fixed() -> None:
     assert numbers(past.entries()) == list(range(7))
 
 
+class Overtaken:
+    """A map whose writer writes while somebody reads: the first bytes are older than the others."""
+
+    def __init__(self, own: Ring, fresh: list[int]) -> None:
+        self._own, self._map, self._fresh = own, own._map, fresh
+
+    def __getitem__(self, place: slice) -> bytes:
+        middle = (place.start + place.stop) // 2
+        before = self._map[place.start : middle]
+        self._own._map = self._map
+        for number in self._fresh:
+            self._own.append(entry(number))
+        return before + self._map[middle : place.stop]
+
+
+@pytest.mark.parametrize("fresh", [0, 1, 3, 7, 8, 20])
+def test_what_is_written_over_while_it_is_read_does_not_count(fresh: int) -> None:
+    own, host = ring(), ring(64)
+    for number in range(24):
+        own.append(entry(number))
+    own._map = Overtaken(own, list(range(24, 24 + fresh)))  # type: ignore[assignment]
+    host.take_from(own)
+    kept = list(range(max(17, 17 + fresh), 24))
+    assert numbers(host.entries()) == kept
+    assert own.missed == 24 - len(kept)
+    host.take_from(own)
+    assert numbers(host.entries()) == sorted({*kept, *range(max(24, 17 + fresh), 24 + fresh)})
+
+
 def test_a_reader_in_another_process_gets_whole_entries_in_order_while_they_are_overwritten() -> None:
     """A writer that is much faster than its reader costs entries, never the truth of those that are read."""
-    map_ = mmap.mmap(-1, mmap.PAGESIZE * 16)
-    own, host = Ring(map_, 0, slots=8, entry_bytes=SIZE), ring(512)
+    slots, words = 200, struct.Struct("<40Q")
+    map_ = mmap.mmap(-1, mmap.PAGESIZE * 32)
+    own = Ring(map_, 0, slots=slots, entry_bytes=words.size)
+    host = Ring(mmap.mmap(-1, mmap.PAGESIZE * 512), 0, slots=5_000, entry_bytes=words.size)
 
     def write() -> None:
         for number in range(10**9):
-            own.append(entry(number))
+            own.append(words.pack(*[number] * 40))
+
+    def numbers_of(entries: list[bytes]) -> list[int]:
+        found = [set(words.unpack(one)) for one in entries]
+        assert all(len(one) == 1 for one in found), "an entry is torn"
+        return [one.pop() for one in found]
 
     with child_that(write):
-        while host.written < 2_000:
+        while own.written < 50_000:
             host.take_from(own)
-            assert (seen := numbers(own.entries())) == sorted(seen)
-    found = numbers(host.entries())
+            seen = numbers_of(own.entries())
+            assert seen == sorted(seen), "an entry is newer than those behind it"
+    found = numbers_of(host.entries())
     assert found == sorted(set(found))
     assert own.missed + host.written <= own.written
 

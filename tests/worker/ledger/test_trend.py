@@ -74,3 +74,9 @@ def test_a_pause_of_the_keeper_is_one_long_interval(samples: Samples) -> None:
     samples.pass_time(400.0)
     (found,) = samples.trend.intervals(samples.now)
     assert found.completed == 0.1
+
+
+def test_sums_that_cannot_be_are_stored_as_the_largest(samples: Samples) -> None:
+    """User code may scribble in what they are sums of; the keeper goes on."""
+    samples.trend.note(200.0, lambda: (2**70,) * len(samples.counts.read(0)))
+    assert len(samples.trend.intervals(200.0)) == 1

@@ -13,7 +13,7 @@ _PREAMBLE = """
 import asyncio, gc, json, logging, os, signal, sys, threading
 from flowherd import logs
 from flowherd.client.kruxia import encoded
-from flowherd.transport.wire import Origin
+from flowherd.transport.wire_format import Origin
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.process.preload import LIVES, rehearse, warm_up
 config = WorkerConfig(client_id="me", client_secret="s", transport=sys.argv[1], loop=sys.argv[2])
@@ -77,7 +77,7 @@ warm_up()
 import gc
 assert (links(), len(os.listdir("/proc/self/task"))) == before, "a socket or a thread would survive the fork"
 assert gc.get_freeze_count() > 0
-assert {"httpcore", "h11", "flowherd.process.build"} <= sys.modules.keys()
+assert {"httpcore", "h11", "flowherd.process.build_worker"} <= sys.modules.keys()
 import asyncio
 assert asyncio._get_running_loop() is None
 """

@@ -8,8 +8,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, mode
 from typing_extensions import TypedDict, Unpack
 
 from flowherd import InvalidParameters, activity
-from flowherd.execution.environment import RunEnvironment
-from flowherd.sdk.binding import Binding
+from flowherd.execution.run_environment import RunEnvironment
+from flowherd.sdk.parameter_binding import Binding
 from flowherd.testing import run_activity_sync
 
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from flowherd import ActivityContext, CancelReason, FileError, LeaseLost, SyncActivityContext
 from flowherd.errors import InvalidOutput
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.sdk.checkpoints import decoded, encoded, reference_of
 from flowherd.sdk.run_state import RunState
 from flowherd.testing import make_activity, run_activity, run_activity_sync

@@ -9,11 +9,11 @@ from decimal import Decimal
 import pytest
 
 from flowherd import ActivityContext, CancelReason, LeaseLost, SyncActivityContext, Usage
-from flowherd.execution.environment import RunEnvironment, ShutdownSignal
+from flowherd.execution.run_environment import RunEnvironment, ShutdownSignal
 from flowherd.sdk import context
 from flowherd.sdk.context import YIELD_EVERY_S
-from flowherd.sdk.costs import Costs
 from flowherd.sdk.run_state import RunState
+from flowherd.sdk.spending import Costs
 from flowherd.testing import make_activity
 
 

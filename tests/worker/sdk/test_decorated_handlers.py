@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from flowherd import ActivityContext, SyncActivityContext, activity
-from flowherd.sdk.activity import definition_of
-from flowherd.sdk.definition import Mode
+from flowherd.sdk.activity_decorator import definition_of
+from flowherd.sdk.activity_definition import Mode
 from flowherd.testing import run_activity_sync
 
 

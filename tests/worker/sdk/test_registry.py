@@ -5,8 +5,8 @@ import functools
 import pytest
 
 from flowherd import Registry, RegistryError, activity
-from flowherd.sdk.activity import definition_of
-from flowherd.sdk.definition import Mode
+from flowherd.sdk.activity_decorator import definition_of
+from flowherd.sdk.activity_definition import Mode
 
 
 def test_a_decorated_function_stays_callable_and_carries_its_definition():

@@ -14,9 +14,9 @@ from pydantic import BaseModel, SecretStr
 from runner_kit import Runner
 
 from flowherd import ActivityContext, ActivityError, ActivityResult, Registry, activity
-from flowherd.execution.environment import RunEnvironment
+from flowherd.activities_and_outcomes import Completed
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.model import Completed
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.sdk import redaction
 from flowherd.sdk.redaction import mask, secrets_in
 from flowherd.settings.worker_config import WorkerConfig

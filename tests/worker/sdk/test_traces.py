@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowherd import Registry, activity
-from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.invoke import invoke_async, invoke_sync
+from flowherd.execution.run_environment import RunEnvironment
+from flowherd.sdk.error_texts import MAX_TRACE_CHARS, trace_of
 from flowherd.sdk.run_state import RunState
-from flowherd.sdk.tracebacks import MAX_TRACE_CHARS, trace_of
 from flowherd.testing import make_activity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.model import Failed
+    from flowherd.activities_and_outcomes import Failed
 
 HERE = Path(__file__).name
 

@@ -20,13 +20,13 @@ from virtual_time import virtual_time
 from worker_kit import claim, open_segment
 
 from flowherd import SyncActivityContext, Usage
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Ledger, RecordWriter
-from flowherd.ledger.usage import PAGE_BYTES, SUMS_BYTES, UsagePage
-from flowherd.sdk.costs import Costs
+from flowherd.ledger.usage_page import PAGE_BYTES, SUMS_BYTES, UsagePage
 from flowherd.sdk.run_state import RunState
-from flowherd.sdk.usage import MAX_TOKENS, pack, unpack
+from flowherd.sdk.spending import Costs
+from flowherd.sdk.usage_bytes import MAX_TOKENS, pack, unpack
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 from flowherd.worker.admission import COURTESY_S
@@ -99,7 +99,7 @@ def test_what_an_earlier_attempt_left_on_the_same_page_never_counts(
 def test_sums_always_fit_and_no_money_is_lost_on_the_way(
     cost: Decimal | None, usage: tuple[Usage, ...]
 ) -> None:
-    """The rule of sdk/usage.py: prices are exact, tokens without a price stay tokens without a price."""
+    """The rule of sdk/usage_bytes.py: prices are exact, tokens without a price stay tokens without a price."""
     packed = pack(cost, usage, SUMS_BYTES)
     assert len(packed) <= SUMS_BYTES
     kept_cost, kept = unpack(packed)
@@ -330,13 +330,13 @@ async def test_what_is_spent_after_the_outcome_is_in_no_report_and_so_in_the_log
 COPY = """
 import asyncio, os
 from flowherd import SyncActivityContext
-from flowherd import fork_guard
+from flowherd import end_forked_copies
 from flowherd.link.link import Link
 from attempts_kit import Table, an_activity
 
 async def main():
     table = Table()
-    fork_guard.guard(asyncio.get_running_loop(), Link.pair()[0])
+    end_forked_copies.guard(asyncio.get_running_loop(), Link.pair()[0])
     table.bring(an_activity())
     await table.rest()
     context = SyncActivityContext(table.attempt("a-1"))

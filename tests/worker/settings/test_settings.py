@@ -12,7 +12,7 @@ from settings_kit import CANARY, refusal
 from flowherd.errors import ConfigurationError
 from flowherd.settings.model import Settings
 from flowherd.settings.sources import load
-from flowherd_supervisor.shell.planning import plan_of
+from flowherd_supervisor.shell.plan_from_settings import plan_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 from collector_kit import running_collector
 
 from flowherd.telemetry.destination import Destination, destination_of
-from flowherd.telemetry.provider import EXPORTERS, QUIET_S, Delivery
+from flowherd.telemetry.span_export import EXPORTERS, QUIET_S, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,9 +127,9 @@ _OFF = """
 import sys
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.process.preload import warm_up
-from flowherd.telemetry.start import begin_tracing, end_tracing
-import flowherd.process.worker_process, flowherd.process.solo, flowherd.process.threads
-import flowherd.isolates.inside.main, flowherd_supervisor.shell.host, flowherd_supervisor.keeper.process
+from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
+import flowherd.process.worker_process, flowherd.process.standalone, flowherd.process.threaded_process
+import flowherd.isolates.inside.main, flowherd_supervisor.shell.host_setup, flowherd_supervisor.keeper.keeper_process
 warm_up()
 tracing = begin_tracing(WorkerConfig(), 0, is_loud=True)
 end_tracing(tracing)
@@ -166,7 +166,7 @@ import os
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.telemetry.start import begin_tracing, end_tracing
+from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 own = TracerProvider(shutdown_on_exit=False)
 trace.set_tracer_provider(own)
 tracing = begin_tracing(WorkerConfig(), 0, is_loud=True)
@@ -185,7 +185,7 @@ _BROKEN = """
 import sys
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd import logs
-from flowherd.telemetry.start import begin_tracing
+from flowherd.telemetry.begin_and_end_tracing import begin_tracing
 logs.setup("info", "json")
 assert begin_tracing(WorkerConfig(), 0, is_loud=True) is None
 """
@@ -205,7 +205,7 @@ def test_a_variable_that_the_library_refuses_costs_the_spans_and_not_the_worker(
 _SENDS = """
 import os, sys, time
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.telemetry.start import begin_tracing, end_tracing
+from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 tracing = begin_tracing(WorkerConfig(), 5, is_loud=False)
 from opentelemetry import trace
 with trace.get_tracer("app").start_as_current_span("last words"):

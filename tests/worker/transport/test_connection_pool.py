@@ -11,8 +11,8 @@ from scripted_engine import Play, ScriptedEngine
 
 from flowherd.errors import EngineDisconnected
 from flowherd.transport.connection_pool import HttpPool
-from flowherd.transport.direct import DirectTransport
-from flowherd.transport.wire import ConnectError, Origin
+from flowherd.transport.direct_transport import DirectTransport
+from flowherd.transport.wire_format import ConnectError, Origin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

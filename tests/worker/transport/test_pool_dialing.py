@@ -19,7 +19,7 @@ from scripted_engine import ScriptedEngine
 
 from flowherd.errors import EngineUnavailable
 from flowherd.transport.dialing import dial
-from flowherd.transport.direct import DirectTransport
+from flowherd.transport.direct_transport import DirectTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -18,11 +18,11 @@ from httptools import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd.client import transport_choice as choice
+from flowherd.client.kruxia import new_transport
 from flowherd.errors import EngineUnavailable
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport.parser import ReplyReader
-from flowherd.transport.wire import base_path_of, checked_target
+from flowherd.transport.reply_parser import ReplyReader
+from flowherd.transport.wire_format import base_path_of, checked_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,7 +236,7 @@ async def test_whatever_a_server_does_a_call_has_its_own_reply_or_none(carrier: 
     evil = EvilServer(seed, TRICKS if carrier == "httpx" else (*TRICKS, "surplus"))
     server = await asyncio.start_server(evil.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    transport = choice.new_transport(
+    transport = new_transport(
         WorkerConfig(api_url=url, transport=carrier),
         None,
         connections=2,  # type: ignore[arg-type]

@@ -21,8 +21,8 @@ from replies_kit import (
     seen,
 )
 
-from flowherd.transport.parser import Heads, ReplyReader
-from flowherd.transport.wire import OversizedReply
+from flowherd.transport.reply_parser import Heads, ReplyReader
+from flowherd.transport.wire_format import OversizedReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,8 +7,8 @@ import random
 import pytest
 from replies_kit import CAP, CHUNKED, EMPTY, INTERIM, MALFORMED, PLAIN, SEED, WHOLE, mutated, read, seen
 
-from flowherd.transport.parser import ReplyReader, Stage
-from flowherd.transport.wire import MalformedReply, OversizedReply
+from flowherd.transport.reply_parser import ReplyReader, Stage
+from flowherd.transport.wire_format import MalformedReply, OversizedReply
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -9,8 +9,8 @@ from scripted_engine import Play, ScriptedEngine
 
 from flowherd.client.tokens import Token
 from flowherd.errors import EngineUnavailable
-from flowherd.transport.direct import DirectTransport
-from flowherd.transport.wire import Origin, header_line
+from flowherd.transport.direct_transport import DirectTransport
+from flowherd.transport.wire_format import Origin, header_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

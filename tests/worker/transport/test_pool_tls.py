@@ -13,7 +13,7 @@ import trustme
 from scripted_engine import Play, ScriptedEngine
 
 from flowherd.errors import EngineMisconfigured, EngineUnavailable
-from flowherd.transport.direct import DirectTransport
+from flowherd.transport.direct_transport import DirectTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

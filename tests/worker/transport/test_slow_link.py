@@ -13,15 +13,14 @@ from scripted_engine import Play, ScriptedEngine
 from slow_link import slow_link
 from structlog.testing import capture_logs
 
+from flowherd.activities_and_outcomes import Completed
 from flowherd.attempt_ids import AttemptIds
 from flowherd.client.circuit import Circuit
-from flowherd.client.kruxia import KruxiaEngine
-from flowherd.client.transport_choice import new_transport
+from flowherd.client.kruxia import KruxiaEngine, new_transport
 from flowherd.errors import CallTooSlow, EngineUnavailable
-from flowherd.model import Completed
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.transport.direct import DirectTransport
-from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
+from flowherd.transport.direct_transport import DirectTransport
+from flowherd.transport.stall_detection import LEAST_BYTES_PER_S, Progress
 from flowherd.transport.transport import HttpxTransport, new_client
 from flowherd.worker.delivery import Delivered, Delivery
 from flowherd.worker.reporter import Reporter

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from scripted_engine import Play, ScriptedEngine, scripted_engine
 
-from flowherd.client import transport_choice as choice
+from flowherd.client import kruxia
 from flowherd.errors import (
     EngineDisconnected,
     EngineError,
@@ -33,7 +33,7 @@ ACCEPTED = Play(200, b'{"acknowledged":true}')
 
 def new_transport(carrier: str, url: str, *, connections: int = 1) -> Transport:
     config = WorkerConfig(api_url=url, transport=carrier)  # type: ignore[arg-type]  # one of the two
-    return choice.new_transport(config, None, connections=connections)
+    return kruxia.new_transport(config, None, connections=connections)
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
 from flowherd import ActivityError, Registry, activity
+from flowherd.activities_and_outcomes import Failed, Raised
 from flowherd.attempt_ids import AttemptIds
-from flowherd.client.protocol import Batch, Undecodable
-from flowherd.execution.environment import RunEnvironment
+from flowherd.client.engine_protocol import Batch, Undecodable
 from flowherd.execution.in_thread import ThreadPool
-from flowherd.model import Failed, Raised
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import WORKFLOW_ID, make_activity
 from flowherd.worker.activity_log import AGAIN_AFTER_S, MOST_DISTINCT, ActivityLog, Times
-from flowherd.worker.for_tests import WithoutEngine
+from flowherd.worker.run_without_engine import WithoutEngine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -48,7 +48,7 @@ def test_an_illegal_event_changes_nothing() -> None:
     assert refused > 1_000
 
 
-from flowherd.model import Completed, Died  # noqa: E402
+from flowherd.activities_and_outcomes import Completed, Died  # noqa: E402
 from flowherd.sdk.run_state import CancelReason  # noqa: E402
 
 EVENTS = (

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.client.protocol import Answer, Batch, Undecodable, Verdict
+from flowherd.client.engine_protocol import Answer, Batch, Undecodable, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Cell
 

@@ -7,9 +7,9 @@ import asyncio
 from attempts_kit import Isolates, State, Table, an_activity
 from virtual_time import virtual_time
 
+from flowherd.activities_and_outcomes import Completed, Died
 from flowherd.leases.lease_keeper import LeaseKeeper
 from flowherd.ledger import Cause, Cell
-from flowherd.model import Completed, Died
 from flowherd.settings.worker_config import WorkerConfig
 
 KILLED = Died("its isolate was killed by SIGKILL")

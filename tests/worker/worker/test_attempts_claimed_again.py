@@ -8,7 +8,7 @@ from attempts_kit import State, Table, an_activity, state_of
 from structlog.testing import capture_logs
 from virtual_time import virtual_time
 
-from flowherd.client.protocol import Verdict
+from flowherd.client.engine_protocol import Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Cell
 

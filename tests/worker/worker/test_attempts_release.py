@@ -9,7 +9,7 @@ import pytest
 from attempts_kit import State, Table, an_activity
 from virtual_time import virtual_time
 
-from flowherd.client.protocol import Verdict
+from flowherd.client.engine_protocol import Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Cell
 

@@ -7,9 +7,10 @@ import asyncio
 from attempts_kit import Isolates, Table, an_activity
 from virtual_time import now, virtual_time
 
+from flowherd.activities_and_outcomes import Died
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger.attempt_history import End
-from flowherd.model import Died
 
 FLOW = {"workflow_id": "flow-1", "key": "step"}
 
@@ -43,6 +44,28 @@ async def test_a_failure_is_remembered_with_the_words_that_the_engine_was_told()
     assert (found.end, found.is_retryable) == (End.FAILED, True)
     assert (found.code, found.message) == ("EXECUTION_ERROR", "told to fail")
     assert found.workflow_id == "flow-1"
+
+
+@virtual_time
+async def test_a_failure_for_which_the_engine_has_no_attempt_left_is_remembered_as_final() -> None:
+    table = Table()
+    table.engine.script("fail", Answer(Verdict.ACCEPTED, will_retry=False))
+    table.bring(an_activity(name="fail", **FLOW))
+    table.handlers.end("a-1")
+    await table.rest()
+    (found,) = table.ended()
+    assert (found.end, found.is_retryable, found.kind) == (End.FAILED, False, "ValueError")
+
+
+@virtual_time
+async def test_an_output_that_the_engine_refuses_is_remembered_as_a_failure() -> None:
+    table = Table()
+    table.engine.script("complete", Answer(Verdict.REFUSED, "status 400: no"))
+    table.bring(an_activity(**FLOW))
+    table.handlers.end("a-1")
+    await table.rest()
+    (found,) = table.ended()
+    assert (found.end, found.code, found.is_retryable) == (End.FAILED, "INVALID_OUTPUT", False)
 
 
 @virtual_time

@@ -18,9 +18,9 @@ from worker_kit import open_segment
 
 from flowherd import Registry
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.client.kruxia_batches import decode_batch
+from flowherd.client.kruxia_poll_replies import decode_batch
 from flowherd.errors import EngineUnavailable
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.ledger import Ledger, RecordWriter, records_needed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.transport import Reply

@@ -18,13 +18,13 @@ from hostile_code import Code
 from worker_kit import open_segment
 
 from flowherd import ActivityContext, ActivityError, ActivityResult, Registry
+from flowherd.activities_and_outcomes import Usage
 from flowherd.client.kruxia import KruxiaEngine
-from flowherd.execution.environment import RunEnvironment
+from flowherd.execution.run_environment import RunEnvironment
 from flowherd.ledger import Ledger, RecordWriter, records_needed
-from flowherd.model import Usage
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.stock.adapt import definition_of
-from flowherd.stock.stock_files import SdkFiles
+from flowherd.stock_sdk.adapt_apps import definition_of
+from flowherd.stock_sdk.stock_files import SdkFiles
 from flowherd.transport.transport import HttpxTransport
 from flowherd.worker.worker import Worker
 from flowherd_engine.app import build_app
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity_definition import ActivityDefinition
 
 SEED = 20261124
 OUTPUTS, EXCEPTIONS, NAMES = 3_000, 2_000, 2_000

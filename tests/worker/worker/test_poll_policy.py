@@ -24,7 +24,7 @@ from flowherd.worker.poll_policy import (
     Wait,
     decide,
 )
-from flowherd.worker.siblings import OVERDUE_S, Sibling
+from flowherd.worker.sibling_processes import OVERDUE_S, Sibling
 
 RHYTHM = Rhythm(0.1, 2.0)
 
@@ -56,9 +56,21 @@ def test_idle_children_take_equal_turns_and_wake_for_little_else() -> None:
 
 
 def test_a_long_idle_host_spreads_its_polls_to_the_longest_interval() -> None:
-    host = SimHost(8, longest_s=2.0).run(200.0)
+    host = SimHost(8, longest_s=2.0).run(900.0)
     begun = host.now
     assert 0.5 <= len(host.run(60.0).polls_after(begun)) / 60 <= 0.8
+
+
+def test_a_host_that_has_had_work_in_the_last_ten_minutes_picks_up_a_lone_activity_as_soon_as_ever() -> None:
+    """Whoever sends one a minute should not wait longer for it than with a worker that never rests."""
+    host = SimHost(2, longest_s=2.0).run(5.0)
+    begun = host.now
+    for _ in range(40):
+        host.arrive(Item(host.now + 10 + host.rng.random()))
+        host.run(15.0)
+    assert len(host.polls_after(begun)) / (host.now - begun) <= 12.5
+    assert quantile(host.pick_ups, 0.5) <= 0.055
+    assert max(host.pick_ups) <= 0.11
 
 
 def test_children_forked_together_poll_neither_at_once_nor_in_phase_with_another_host() -> None:
@@ -131,6 +143,35 @@ def test_waiting_activities_spread_by_load() -> None:
     assert max(host.per_child.values()) <= 2 * min(host.per_child.values()) + 1, host.per_child
 
 
+@pytest.mark.parametrize("warm_up", [False, True])
+@pytest.mark.parametrize(("count", "most"), [(8, 4), (3, 2), (20, 12)])
+def test_a_burst_of_waiting_activities_is_shared_evenly(count: int, most: int, *, warm_up: bool) -> None:
+    """Nobody can tell whether they wait for a second or for an hour, nor what they compute afterwards."""
+    shares = []
+    for seed in range(20):
+        host = SimHost(2, seed=seed)
+        if warm_up:
+            host.arrive(*(Item(1000.0 + 0.01 * number) for number in range(300)))
+        host.run(10.0)
+        host.per_child.clear()
+        host.arrive(*[Item(host.now + host.rng.random(), 10.0)] * count)
+        host.run(5.0)
+        assert host.per_child.total() == count
+        shares.append(max(host.per_child.values()))
+    assert quantile(shares, 0.9) <= most, shares
+
+
+def test_activities_that_end_soon_are_fetched_many_at_a_time_beside_others_that_wait_for_long() -> None:
+    host = SimHost(2, slots=64).run(5.0)
+    host.arrive(*[Item(host.now, 100.0)] * 20)
+    host.run(5.0)
+    begun = host.now
+    host.arrive(*[Item(host.now, 0.01)] * 2000)
+    host.run(1.0)
+    assert host.per_child.total() == 2020
+    assert len(host.polls_after(begun)) <= 250
+
+
 def test_many_light_activities_are_fetched_by_all_children_and_several_a_poll() -> None:
     host = SimHost(4).run(5.0)
     begun = host.now
@@ -188,7 +229,7 @@ def test_a_blocked_child_is_passed_over_although_it_has_the_next_place() -> None
 def test_after_long_idleness_one_child_cannot_take_the_hosts_turns_with_it() -> None:
     """Its siblings have gone to sleep for many long intervals."""
     for seed in range(10):
-        host = SimHost(8, longest_s=2.0, seed=seed).run(120.0)
+        host = SimHost(8, longest_s=2.0, seed=seed).run(1000.0)
         host.arrive(Item(host.now, 30.0, heavy=True))
         host.run(2.5)
         assert len(host.pick_ups) == 1
@@ -256,7 +297,7 @@ def test_a_process_whose_loop_lags_leaves_its_turn_to_one_whose_loop_does_not() 
 def test_how_much_is_asked_for_beside_siblings_doubles_with_full_batches_and_halves_with_empty_ones() -> None:
     pace, rng, ramps = Pace(), random.Random(1), []
     for asked, found in ((1, 0), (1, 1), (2, 2), (4, 4), (8, 5), (8, 0), (4, 0), (2, 0)):
-        pace = pace.after_poll(asked, found, 1.0, 1.0, rng, is_light=True)
+        pace = pace.after_poll(asked, found, 1.0, 1.0, rng, load=0, is_light=True)
         ramps.append(pace.ramp)
     assert ramps == [1, 2, 4, 8, 8, 4, 2, 2]
 
@@ -315,7 +356,7 @@ import gc, sys
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.ledger import Ledger, RecordWriter
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.worker.siblings import Siblings
+from flowherd.worker.sibling_processes import Siblings
 import random
 from flowherd.worker.poll_policy import PollPolicy
 ledger = Ledger(processes=1, records=4)

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.client.protocol import Batch, Undecodable
+from flowherd.client.engine_protocol import Batch, Undecodable
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ForeignReply, ReplyTooLarge
 from flowherd.ledger import Cell, Clock
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.worker.poll_policy import LEAST, SOON_S
+from flowherd.worker.poll_batch_size import LEAST
+from flowherd.worker.poll_policy import SOON_S
 from flowherd.worker.poller import Mode, Poller
-from flowherd.worker.siblings import Siblings
+from flowherd.worker.sibling_processes import Siblings
 
 
 class Polling:
@@ -74,7 +75,7 @@ async def test_a_poll_asks_for_the_free_slots_and_at_most_for_poll_max() -> None
 
 @virtual_time
 async def test_a_poll_asks_for_no_more_than_can_begin_soon() -> None:
-    """See test_batch_size.py."""
+    """See test_poll_batch_size.py."""
     polling = Polling(slots=64, records=500, poll_max=100)
     polling.poller._policy._batch_size.most = LEAST
     polling.engine.offer(*(an_activity(f"a-{number}") for number in range(40)))
@@ -160,7 +161,7 @@ async def test_no_poll_is_made_while_polls_have_to_wait_and_the_next_one_comes_s
     assert len(polling.polls) == before
     polling.must_wait = False
     await asyncio.sleep(0.15)
-    assert len(polling.polls) == before + 1
+    assert before < len(polling.polls) <= before + 2
     polling.engine.script("poll", *[EngineUnavailable("connection refused")] * 12)
     await asyncio.sleep(5.0)
     polling.must_wait = True
@@ -185,7 +186,7 @@ async def test_every_poll_has_a_worker_id_of_its_own() -> None:
 @virtual_time
 async def test_idle_polls_slow_down_and_work_or_a_completion_makes_them_quick_again() -> None:
     polling = Polling()
-    await asyncio.sleep(120.0)
+    await asyncio.sleep(900.0)
     begun = len(polling.polls)
     await asyncio.sleep(10.0)
     assert 3 <= len(polling.polls) - begun <= 8

@@ -9,11 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
+from flowherd.activities_and_outcomes import Completed, Failed
 from flowherd.attempt_ids import AttemptIds
 from flowherd.client.circuit import Circuit
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineMisconfigured, EngineUnauthorized, EngineUnavailable
-from flowherd.model import Completed, Failed
 from flowherd.testing import FakeEngine
 from flowherd.worker.delivery import FAIL_TRIES, Delivered, Delivery
 from flowherd.worker.reporter import Reporter
@@ -143,7 +143,7 @@ async def test_a_retryable_failure_whose_last_attempt_it_was_is_said_as_an_error
     sender, who = Sender(), AttemptIds("a-1", "wf-1", "step", "work", is_last=is_known)
     sender.engine.script("fail", Answer(Verdict.ACCEPTED, will_retry=False))
     with capture_logs() as logs:
-        assert await sender.deliver(RETRYABLE, who) is Delivered.ACCEPTED
+        assert await sender.deliver(RETRYABLE, who) is Delivered.LAST
     lines = [line for line in logs if line["event"] == "activity_out_of_attempts"]
     assert len(lines) == (not is_known)
     for line in lines:

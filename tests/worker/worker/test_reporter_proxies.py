@@ -9,11 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
+from flowherd.activities_and_outcomes import Completed, Failed
 from flowherd.attempt_ids import AttemptIds
 from flowherd.client.circuit import Circuit
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import CallTooSlow, EngineError, EngineMisconfigured, EngineUnavailable, ForeignReply
-from flowherd.model import Completed, Failed
 from flowherd.testing import FakeEngine
 from flowherd.worker.delivery import FAIL_TRIES, Delivered, Delivery
 from flowherd.worker.reporter import Reporter

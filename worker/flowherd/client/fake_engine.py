@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from flowherd.client.protocol import Answer, Batch, Undecodable, Verdict
-from flowherd.model import Activity, Completed, Failed, Usage
+from flowherd.activities_and_outcomes import Activity, Completed, Failed, Usage
+from flowherd.client.engine_protocol import Answer, Batch, Undecodable, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.kruxia_batches import decode_batch
+from flowherd.client.engine_protocol import Answer, Batch, Verdict
+from flowherd.client.kruxia_poll_replies import decode_batch
 from flowherd.client.kruxia_replies import (
     TAKEN,
     is_engines,
@@ -17,8 +18,7 @@ from flowherd.client.kruxia_replies import (
     taken_failure,
     words_of,
 )
-from flowherd.client.protocol import Answer, Batch, Verdict
-from flowherd.client.transport_choice import new_transport
+from flowherd.client.tokens import BearerAuth
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -27,13 +27,14 @@ from flowherd.errors import (
     ForeignReply,
     ReplyTooLarge,
 )
-from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, Transport
+from flowherd.transport.direct_transport import DirectTransport
+from flowherd.transport.transport import MAX_REPLY_BYTES, HttpxTransport, Reply, Transport, new_client
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from flowherd.activities_and_outcomes import Completed, Failed, Usage
     from flowherd.client.tokens import TokenSource
-    from flowherd.model import Completed, Failed, Usage
     from flowherd.settings.worker_config import WorkerConfig
 
 API = "/api/v1"
@@ -64,8 +65,20 @@ def connect(
     )
 
 
+def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> Transport:
+    """The transport that `config.transport` names, for `config.api_url`; without `tokens` it sends no token (§2.2).
+
+    A proxy, or a client of the user's own, needs httpx: hand its client to `HttpxTransport`.
+    """
+    if config.transport == "direct":
+        return DirectTransport(config.api_url, tokens, connections=connections)
+    auth = BearerAuth(tokens, config.api_url) if tokens is not None else None
+    client = new_client(config.api_url, auth, connections=connections + 1, is_bounded=True)
+    return HttpxTransport(client, connections=connections)
+
+
 class KruxiaEngine:
-    """`flowherd.client.protocol.Engine` for Kruxia Flow.
+    """`flowherd.client.engine_protocol.Engine` for Kruxia Flow.
 
     Args:
         api_url: named in errors.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from flowherd.client.engine_protocol import Verdict
 from flowherd.client.kruxia_replies import is_engines, sort_reply, words_of
-from flowherd.client.protocol import Verdict
 from flowherd.errors import (
     EngineMisconfigured,
     EngineUnavailable,

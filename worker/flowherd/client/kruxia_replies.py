@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineUnauthorized, EngineUnavailable, ForeignReply
 
 if TYPE_CHECKING:

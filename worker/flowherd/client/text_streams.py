@@ -23,7 +23,7 @@ from flowherd.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from flowherd.client.protocol import Engine
+    from flowherd.client.engine_protocol import Engine
 
 T = TypeVar("T")
 EVERY_S = 0.05
@@ -37,7 +37,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class EngineStreams:
-    """`flowherd.execution.environment.Streams` over an engine; make it on the loop the engine is called from."""
+    """`flowherd.execution.run_environment.Streams` over an engine; make it on the loop the engine is called from."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -87,7 +87,7 @@ class EngineStreams:
 
 
 class _Outlet:
-    """`flowherd.execution.environment.Outlet` of one attempt."""
+    """`flowherd.execution.run_environment.Outlet` of one attempt."""
 
     def __init__(self, streams: EngineStreams, activity_id: str) -> None:
         self._streams = streams

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.awake import AwakeClock
+from flowherd.awake_clock import AwakeClock
 from flowherd.errors import EngineError, EngineUnauthorized
 
 if TYPE_CHECKING:

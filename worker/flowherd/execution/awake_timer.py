@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowherd.awake import Patience
+from flowherd.awake_clock import Patience
 
 if TYPE_CHECKING:
     import asyncio

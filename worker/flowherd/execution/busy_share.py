@@ -10,8 +10,8 @@ from flowherd.ledger.activity_profile import LOADS, Load
 from flowherd.ledger.histogram import bucket_of
 
 if TYPE_CHECKING:
+    from flowherd.execution.activity_profiler import ActivityProfiles
     from flowherd.execution.loop_meter import LoopMeter
-    from flowherd.execution.profiles import ActivityProfiles
     from flowherd.ledger import Segment
 
 
@@ -38,7 +38,7 @@ class BusyShareMeter:
         self._cpu_s = time.thread_time()
 
     def reads(self, late_s: float, elapsed_s: float, smoothed_s: float) -> None:
-        """Takes a reading of the lag (`flowherd.execution.lag.Readings`)."""
+        """Takes a reading of the lag (`flowherd.execution.loop_lag.Readings`)."""
         stepping_s = self._meter.busy_s - self._stepping_s
         cpu_s = time.thread_time() - self._cpu_s
         load, segment = self._load, self._segment

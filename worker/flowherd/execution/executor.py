@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from flowherd.model import Outcome
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.activities_and_outcomes import Outcome
+    from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 

@@ -1,6 +1,6 @@
 """The executor of handlers that block: daemon threads, so that none delays the end of its process.
 
-`sdk/definition.py` says which handlers run here: a `def`, unless it is offloaded elsewhere.
+`sdk/activity_definition.py` says which handlers run here: a `def`, unless it is offloaded elsewhere.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING
 
+from flowherd.activities_and_outcomes import Failed
 from flowherd.execution.invoke import ThreadLoop, deliver, invoke_sync
-from flowherd.model import Failed
-from flowherd.sdk.tracebacks import clean_message
+from flowherd.sdk.error_texts import clean_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.activities_and_outcomes import Result
     from flowherd.execution.executor import Outlet
     from flowherd.execution.loop_meter import LoopMeter
-    from flowherd.model import Result
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 _log = logging.getLogger(__name__)

@@ -8,20 +8,20 @@ import logging
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from flowherd.activities_and_outcomes import Completed, Failed, Raised, Result
+from flowherd.end_forked_copies import leave_if_copied
 from flowherd.errors import ActivityError, InvalidOutput
-from flowherd.fork_guard import leave_if_copied
 from flowherd.link.messages import sendable
-from flowherd.model import Completed, Failed, Raised, Result
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
+from flowherd.sdk.error_texts import clean_message, describe_exception, trace_of
 from flowherd.sdk.output import ActivityResult, encode_output
 from flowherd.sdk.redaction import hiding
-from flowherd.sdk.tracebacks import clean_message, describe_exception, trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.sdk.context import BaseContext
-    from flowherd.sdk.definition import ActivityDefinition
 
 MAX_CODE_CHARS = 100
 MAX_UNTAKEN = 20  # parameters that are named for one activity

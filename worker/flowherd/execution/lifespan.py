@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flowherd.errors import LifespanFailed
-from flowherd.execution.loading import users_traceback
+from flowherd.execution.load_app import users_traceback
 
 if TYPE_CHECKING:
     from flowherd.sdk.registry import MakeLifespan, Registry

@@ -5,34 +5,41 @@ once), the handler's own coroutine is awaited inside it, in a context that no ot
 is timed, and marked in the ledger while it lasts, so that the supervisor knows whom to blame when the loop never comes
 back.
 
-Handlers begin in the order in which they were started. After TURN_S of handlers that have begun in one round of the
-loop the others wait for the next one, so that replies are read in between. What is not known to be light begins a round
-of its own, so that no outcome of those before it waits for its end.
+Handlers begin in turns, a round of the loop each, in the order in which they were started. After TURN_S the others wait
+for the next turn, so that replies are read in between. What is not known to be light begins a turn of its own, so that
+no outcome of those before it waits for its end. A turn wakes as many of those that wait as it has time for, as far as
+the turn before can tell.
 """
 
 from __future__ import annotations
 
 import asyncio
+from heapq import heappop, heappush
+from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from flowherd.activities_and_outcomes import Failed
 from flowherd.execution.invoke import invoke_async
-from flowherd.model import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from types import FrameType
 
+    from flowherd.activities_and_outcomes import Result
+    from flowherd.execution.activity_profiler import LoopSample
     from flowherd.execution.executor import Outlet
     from flowherd.execution.loop_meter import LoopMeter
-    from flowherd.execution.profiles import LoopSample
-    from flowherd.model import Result
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 TURN_S = 0.002
+_NO_TURN, _PROMISED = (
+    0.0,
+    -1.0,
+)  # instead of the end of a turn: there is none, or somebody is about to begin one
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -130,14 +137,20 @@ class OnLoop:
         self._meter = meter
         self._outlet = outlet
         self._tasks: dict[asyncio.Task[None], tuple[Attempt, ActivityDefinition]] = {}
-        self._turn_until = 0.0
+        self._turn_until = _NO_TURN
+        self._begun = 0  # handlers, in this turn
+        self._numbers = count()
+        self._waiting: list[
+            tuple[int, str, asyncio.Future[bool]]
+        ] = []  # a heap, by the order of their coming
 
     def __repr__(self) -> str:
         return f"<OnLoop [{len(self._tasks)} tasks]>"
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         """Runs it soon, in a copy of the present context."""
-        task = asyncio.get_running_loop().create_task(self._life(attempt, definition))
+        task = attempt.handle = asyncio.get_running_loop().create_task(self._life(attempt, definition))
+        task.set_name(attempt.activity.name or "activity")  # for whoever looks at tasks
         self._tasks[task] = attempt, definition  # the loop itself keeps only weak references
         task.add_done_callback(self._ended)
 
@@ -147,30 +160,57 @@ class OnLoop:
 
     async def _life(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         name = attempt.activity.name
-        while self._must_wait(name):  # noqa: ASYNC110 - no event says that a round is over
-            await asyncio.sleep(0)
+        if not self._may_begin(name):
+            await self._turn_of(name)
         if not self._outlet.begin(attempt):
             return
-        task = attempt.handle = asyncio.current_task()
-        assert task is not None
-        task.set_name(name or "activity")  # for whoever looks at tasks
+        self._begun += 1
         sample = self._meter.sample_of(name)
         outcome = await Steps(invoke_async(definition, attempt), self._meter, attempt, sample)
         self._outlet.finished(attempt, outcome)
 
-    def _must_wait(self, name: str) -> bool:
-        """Another handler has its turn in this round of the loop, and this one has to wait for the next."""
-        now = perf_counter()
-        if self._turn_until:
-            return now >= self._turn_until or not self._meter.is_light(name)
-        self._turn_until = now + TURN_S
+    def _may_begin(self, name: str) -> bool:
+        """There is a turn that it may begin in; it begins one when there is none."""
+        if self._turn_until == _NO_TURN:
+            self._begin_turn()
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            return True
+        return perf_counter() < self._turn_until and self._meter.is_light(name)
+
+    async def _turn_of(self, name: str) -> None:
+        """Returns when a handler may begin that had to wait; it keeps its place among those that wait."""
+        number, loop = next(self._numbers), asyncio.get_running_loop()
+        while True:
+            waiter = loop.create_future()
+            heappush(self._waiting, (number, name, waiter))
+            if await waiter:
+                self._begin_turn()
+                return
+            if self._may_begin(name):
+                return
+
+    def _begin_turn(self) -> None:
+        self._turn_until = perf_counter() + TURN_S
+        self._begun = 0
         self._meter.begin_turn()
-        asyncio.get_running_loop().call_soon(self._end_turn)
-        return False
 
     def _end_turn(self) -> None:
-        self._turn_until = 0.0
+        took_s = perf_counter() - self._turn_until + TURN_S
+        self._turn_until = _NO_TURN
         self._meter.end_turn()
+        if self._waiting:
+            more = 2.0 if took_s <= TURN_S / 2 else TURN_S / took_s
+            self._wake(max(1, int(self._begun * more)))
+
+    def _wake(self, most: int) -> None:
+        """Lets the first of those that wait begin a turn, and the light ones behind it begin in it."""
+        self._turn_until, is_first = _PROMISED, True
+        while self._waiting and most and (is_first or self._meter.is_light(self._waiting[0][1])):
+            _, _, waiter = heappop(self._waiting)
+            if not waiter.done():  # it was cancelled
+                waiter.set_result(is_first)
+                is_first, most = False, most - 1
+        asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """The only word of a task that somebody has cancelled before it began, or that its factory has broken."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowherd.errors import FileTransferFailed, InvalidFile
-from flowherd.files.file_ends import Incoming, Outgoing, storage_errors
+from flowherd.files.disk_io import Incoming, Outgoing, storage_errors
 from flowherd.files.file_loop import FileLoop
-from flowherd.files.scratch import GivenFolder, Scratch, remove
+from flowherd.files.scratch_folders import GivenFolder, Scratch, remove
 from flowherd.sdk.file_names import default_upload_name, local_name, upload_name
 from flowherd.sdk.file_reference import FileReference
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from concurrent.futures import Future
 
-    from flowherd.execution.environment import Transfers
+    from flowherd.activities_and_outcomes import Activity
+    from flowherd.execution.run_environment import Transfers
     from flowherd.files.transfers import FileStore
-    from flowherd.model import Activity
     from flowherd.sdk.run_state import RunState
 
 T = TypeVar("T")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowherd.errors import FileMissing
-from flowherd.files.file_ends import CHUNK_BYTES
+from flowherd.files.disk_io import CHUNK_BYTES
 from flowherd.sdk.file_reference import FileReference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.files.file_ends import Incoming, Outgoing
+    from flowherd.files.disk_io import Incoming, Outgoing
 
 
 class MemoryFiles:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from flowherd.client.tokens import TokenSource
-    from flowherd.files.file_ends import Incoming, Outgoing
+    from flowherd.files.disk_io import Incoming, Outgoing
     from flowherd.sdk.file_reference import FileReference
 
 MOST_TRANSFERS = 4

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from flowherd.activities_and_outcomes import Completed
 from flowherd.errors import FileError
 from flowherd.execution.invoke import failed
 from flowherd.isolates.frames import FrameError
 from flowherd.isolates.isolate_protocol import Begin, UsagePlace
-from flowherd.ledger.layout import Cell
-from flowherd.model import Completed
-from flowherd.sdk.costs import Costs
-from flowherd.sdk.usage import unpack
+from flowherd.ledger.states_and_cells import Cell
+from flowherd.sdk.spending import Costs
+from flowherd.sdk.usage_bytes import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.activities_and_outcomes import Failed, Outcome, Usage
     from flowherd.execution.executor import Outlet
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.isolates.frames import Buffer
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.isolates.isolate_protocol import Ended
     from flowherd.ledger import Segment
-    from flowherd.ledger.usage import UsagePage
-    from flowherd.model import Failed, Outcome, Usage
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.ledger.usage_page import UsagePage
+    from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flowherd import crashpoints
+from flowherd.activities_and_outcomes import Died
 from flowherd.execution.awake_timer import AwakeTimer
 from flowherd.execution.invoke import failed
 from flowherd.isolates.frames import Channel, FrameError, StreamEnded
@@ -29,16 +30,15 @@ from flowherd.isolates.isolate_protocol import (
 )
 from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput
 from flowherd.memory import resident_bytes
-from flowherd.model import Died
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
 from flowherd.wait_status import describe_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.activities_and_outcomes import Failed
     from flowherd.isolates.in_isolate import IsolatedAttempt
     from flowherd.isolates.isolate_host import Ends, LinkedHost
-    from flowherd.model import Failed
 
 LEAVE_S = 5.0  # for leaving the app's lifespan
 LOOK_EVERY_S = 0.2  # at the memory of an isolate whose activity has a limit

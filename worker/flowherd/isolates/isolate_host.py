@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import KillIsolate, NeedIsolate
-from flowherd.link.sharing import joint_key
+from flowherd.link.split_over_threads import joint_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
+from flowherd.activities_and_outcomes import Activity, Failed, Usage  # noqa: TC001 - msgspec reads annotations
 from flowherd.link.messages import Message, decode
 from flowherd.link.messages import encode_any as encode
-from flowherd.model import Activity, Failed, Usage  # noqa: TC001 - msgspec reads annotations
 
 __all__ = ["Message", "encode"]
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.client.protocol import Verdict
+from flowherd.activities_and_outcomes import Failed
+from flowherd.client.engine_protocol import Verdict
 from flowherd.errors import EngineError, FlowherdError
 from flowherd.leases.record_ids import ids_of
 from flowherd.leases.settlement import remember, spent_of
 from flowherd.ledger import Claim, Life, Standing
-from flowherd.model import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.client.protocol import Engine
+    from flowherd.client.engine_protocol import Engine
     from flowherd.ledger import Ledger, Record, Segment
 
 _STOPS = "its handler is told to stop"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from flowherd.activities_and_outcomes import Failed
 from flowherd.ledger import Cause, Cell, Claim, Handler, Segment
-from flowherd.model import Failed
 from flowherd.wait_status import describe_status, may_be_out_of_memory
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.background import Tasks
-from flowherd.client.protocol import Answer, Engine, Verdict
+from flowherd.client.engine_protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
-from flowherd.leases.contact import Contact, Trouble
+from flowherd.leases.outages import Contact, Trouble
 from flowherd.leases.record_ids import ids_of
 from flowherd.ledger import Claim, Host, Ledger, Record, Segment, Standing
 

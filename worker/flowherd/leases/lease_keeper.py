@@ -21,7 +21,7 @@ from flowherd.ledger import Cell, Claim, Ledger, Life, Record, Segment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.client.protocol import Engine
+    from flowherd.client.engine_protocol import Engine
     from flowherd.settings.worker_config import WorkerConfig
 
 SCAN_EVERY_S = 0.2

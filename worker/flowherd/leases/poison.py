@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowherd.activities_and_outcomes import Failed
 from flowherd.leases.crash_reports import failure_of
 from flowherd.ledger import Cause, Cell, Claim
-from flowherd.model import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flowherd.backoff import Backoff
-from flowherd.client.protocol import Answer, Engine, Verdict
+from flowherd.client.engine_protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
 from flowherd.leases.poison import Poison
 from flowherd.leases.record_ids import ids_of
 from flowherd.ledger import Cell, Claim, Host, Ledger, Life, Record, Segment, Standing
 from flowherd.ledger.activity_counts import Ended
-from flowherd.ledger.damage import unread_in
-from flowherd.sdk.usage import unpack
+from flowherd.ledger.damage_check import unread_in
+from flowherd.sdk.usage_bytes import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from flowherd.activities_and_outcomes import Failed, Usage
     from flowherd.leases.poll_hold import Confirmations
-    from flowherd.model import Failed, Usage
 
 PLACES = 16  # calls under way, and so connections
 _TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless
@@ -151,6 +151,8 @@ class Settlement:
         failure = told.failure
         if failure is not None and told.done is not Settled.FAILED:
             failure = replace(failure, message=f"{failure.message} ({told.done})")
+        if failure is not None and not told.will_retry:
+            failure = replace(failure, retryable=False)
         remember(self._ledger, segment, record, ended_at, self._clock(), failure)
         cost_usd, usage = spent_of(segment, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}

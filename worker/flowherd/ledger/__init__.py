@@ -1,7 +1,11 @@
 """The shared-memory table of every lease of the host, and what else its processes tell each other through memory."""
 
 from flowherd.ledger.histogram import Timing
-from flowherd.ledger.layout import (
+from flowherd.ledger.ledger import Ledger
+from flowherd.ledger.record import RECORD_BYTES, Record
+from flowherd.ledger.record_writer import RecordWriter, records_needed
+from flowherd.ledger.segment import JOURNAL_BYTES, Segment
+from flowherd.ledger.states_and_cells import (
     FINAL,
     Cause,
     Cell,
@@ -13,10 +17,6 @@ from flowherd.ledger.layout import (
     ProcessTotal,
     Standing,
 )
-from flowherd.ledger.ledger import Ledger
-from flowherd.ledger.record import RECORD_BYTES, Record
-from flowherd.ledger.segment import JOURNAL_BYTES, Segment
-from flowherd.ledger.writer import RecordWriter, records_needed
 
 __all__ = [
     "FINAL",

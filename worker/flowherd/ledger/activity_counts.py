@@ -58,7 +58,8 @@ class ActivityCounts:
         """Counts a duration; `what` is a member of `Took`."""
         cells, first = self._cells, entry * NUMBERS + _FIRST[what]
         cells[first + bucket_of(seconds)] += 1
-        cells[first + BUCKETS] += max(0, int(seconds * 1e6))
+        if seconds > 0:
+            cells[first + BUCKETS] += int(seconds * 1e6)
 
     def clear(self, entry: int) -> None:
         """Sets an entry to nothing."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Iterable
 
+    from flowherd.activities_and_outcomes import Failed
     from flowherd.ledger.record import Record
-    from flowherd.model import Failed
 
 # begun_at, ended_at, closed_at, beat_at; process, end, retryable
 _HEAD = struct.Struct("<ddddHBBxxxx")
@@ -60,7 +60,7 @@ class EndedAttempt:
         closed_at: when the engine had answered.
         beat_at: the last heartbeat that the engine has confirmed, of attempts that have lasted.
         code: of a failure, with the class of the exception and its message; "" where they are not known.
-        is_retryable: the engine was asked to run it again, if it has an attempt left.
+        is_retryable: the engine runs it again: it was asked to, and has not said that no attempt is left.
 
     """
 

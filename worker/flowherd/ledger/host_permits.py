@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.ledger.layout import Cell
 from flowherd.ledger.permits import NotNow, OwnPermits, Permit
+from flowherd.ledger.states_and_cells import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,6 +181,11 @@ def _digest(name: str) -> int:
 
 def _byte_of(permit: Permit) -> int:
     return _digest(permit.name) * _MOST + permit.number
+
+
+def waits_for_permit(segment: Segment, name: str) -> bool:
+    """True when attempts of this activity wait in that segment's process for a permit of the host."""
+    return bool(segment.get(Cell.WAITS_FOR) & _bit_of(name))
 
 
 def _bit_of(name: str) -> int:

@@ -19,7 +19,7 @@ A segment's life is told by counters that only grow, so that no cell needs two w
 from __future__ import annotations
 
 import mmap
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd import crashpoints
@@ -31,18 +31,18 @@ from flowherd.ledger.attempt_history import HOST_BYTES as HISTORY_BYTES
 from flowherd.ledger.attempt_history import AttemptHistory
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_bytes
-from flowherd.ledger.damage import PLAUSIBLE
+from flowherd.ledger.damage_check import PLAUSIBLE
 from flowherd.ledger.histogram import CELLS, Timing
-from flowherd.ledger.layout import (
+from flowherd.ledger.seen_counts import SeenCounts
+from flowherd.ledger.segment import Layout, Segment, pages
+from flowherd.ledger.segments import Segments
+from flowherd.ledger.states_and_cells import (
     Cell,
     Host,
     Life,
     ProcessTotal,
     Standing,
 )
-from flowherd.ledger.seen_counts import SeenCounts
-from flowherd.ledger.segment import Layout, Segment, pages
-from flowherd.ledger.segments import Segments
 from flowherd.ledger.trend import AREA_BYTES as TREND_BYTES
 from flowherd.ledger.trend import Trend
 
@@ -181,16 +181,18 @@ class Ledger:
             self.history.take_from(segment.history)
         self.trend.note(now, self._counted)
 
-    def ended_attempts(self) -> tuple[list[bytes], list[bytes]]:
-        """The entries of attempts and of failures, also those that the keeper has not moved yet.
+    def ended_attempts(self, word: bytes = b"") -> list[bytes]:
+        """The entries of attempts that hold `word`, also those that the keeper has not moved yet.
 
-        Who moves them meanwhile may show one twice.
+        What is moved meanwhile is there twice.
         """
-        own = [segment.history for segment in self.segments]
-        return (
-            self.history.attempts.entries() + [one for its in own for one in its.attempts.waiting()],
-            self.history.failures.entries() + [one for its in own for one in its.failures.waiting()],
-        )
+        own = (segment.history.attempts.waiting(word) for segment in self.segments)
+        return [*chain.from_iterable(own), *self.history.attempts.entries(word)]
+
+    def ended_failures(self, word: bytes = b"") -> list[bytes]:
+        """The same of failures, with their words."""
+        own = (segment.history.failures.waiting(word) for segment in self.segments)
+        return [*chain.from_iterable(own), *self.history.failures.entries(word)]
 
     def _counted(self) -> tuple[int, ...]:
         tables = (self._ended_work, *(segment.work for segment in self.segments if _counts(segment)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowherd.errors import LedgerFull
-from flowherd.ledger.layout import ISOLATED, PAIR, Claim, Handler
+from flowherd.ledger.states_and_cells import ISOLATED, PAIR, Claim, Handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

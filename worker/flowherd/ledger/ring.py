@@ -86,13 +86,13 @@ class Ring:
         other._cells[_MISSED] = other.missed + oldest - taken
         other._cells[_TAKEN] = written
 
-    def entries(self) -> list[bytes]:
-        """All entries that are there, the oldest first."""
-        return self._split(self._read(0, self.written)[1])
+    def entries(self, word: bytes = b"") -> list[bytes]:
+        """All entries that are there and hold `word`, the oldest first."""
+        return self._split(self._read(0, self.written)[1], word)
 
-    def waiting(self) -> list[bytes]:
-        """Those that nobody has moved away yet, the oldest first."""
-        return self._split(self._read(self._cells[_TAKEN], self.written)[1])
+    def waiting(self, word: bytes = b"") -> list[bytes]:
+        """Those that nobody has moved away yet."""
+        return self._split(self._read(self._cells[_TAKEN], self.written)[1], word)
 
     def _read(self, start: int, end: int) -> tuple[int, bytes]:
         """Entries as they stand one behind the other, and the number of the first that could be read.
@@ -110,8 +110,17 @@ class Ring:
         lost = min(max(self.written + 1 - self.slots - first, 0), max(end - first, 0))
         return first + lost, data[lost * size :]
 
-    def _split(self, data: bytes) -> list[bytes]:
-        return [data[at : at + self.entry_bytes] for at in range(0, len(data), self.entry_bytes)]
+    def _split(self, data: bytes, word: bytes) -> list[bytes]:
+        """Looks for a word in all entries at once: most of them have it not."""
+        found, size = [], self.entry_bytes
+        at = 0
+        while at < len(data) and (at := data.find(word, at)) >= 0:
+            start = at - at % size
+            entry = data[start : start + size]
+            if word in entry:  # and not across two
+                found.append(entry)
+            at = start + size
+        return found
 
 
 def area_bytes(slots: int, entry_bytes: int) -> int:

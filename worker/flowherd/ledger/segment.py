@@ -14,7 +14,8 @@ from flowherd.ledger.activity_profile import WorkTable
 from flowherd.ledger.attempt_history import AttemptHistory, history_bytes
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.histogram import CELLS, Timing, bucket_of
-from flowherd.ledger.layout import (
+from flowherd.ledger.record import CRC_BYTES, HEAD, RECORD_BYTES, TEXT_AT, Record, texts_of
+from flowherd.ledger.states_and_cells import (
     PAIR,
     Cause,
     Cell,
@@ -24,9 +25,8 @@ from flowherd.ledger.layout import (
     Standing,
     is_record_byte,
 )
-from flowherd.ledger.record import CRC_BYTES, HEAD, RECORD_BYTES, TEXT_AT, Record, texts_of
-from flowherd.ledger.usage import PAGE_BYTES as USAGE_BYTES
-from flowherd.ledger.usage import UsagePage
+from flowherd.ledger.usage_page import PAGE_BYTES as USAGE_BYTES
+from flowherd.ledger.usage_page import UsagePage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

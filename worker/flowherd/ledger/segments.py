@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
 
-from flowherd.ledger.layout import Cell
 from flowherd.ledger.segment import Layout, Segment
+from flowherd.ledger.states_and_cells import Cell
 
 if TYPE_CHECKING:
     import mmap

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EVERY_S, KEPT_S = 10.0, 900.0
 _SAMPLE = struct.Struct(f"<d{len(Ended) + 2 * BUCKETS}Q")
+_MOST = 2**63  # more cannot be stored, and no sum is that large by itself
 _SLOTS = int(KEPT_S / EVERY_S) + 2  # of which one is not read, and the first interval needs two samples
 AREA_BYTES = ring_bytes(_SLOTS, _SAMPLE.size)
 
@@ -30,6 +31,7 @@ class Interval:
     """
 
     ago_s: float
+    seconds: float
     completed: float
     failed: float
     lost: float
@@ -58,14 +60,22 @@ class Trend:
         if self._noted_at <= now < self._noted_at + EVERY_S:
             return
         self._noted_at = now
-        numbers = counted()
+        numbers = [min(number, _MOST) for number in counted()]
         durations = (*buckets(numbers, Took.RUN), *buckets(numbers, Took.WAIT))
         self._ring.extend(_SAMPLE.pack(now, *numbers[: len(Ended)], *durations))
 
     def intervals(self, now: float) -> list[Interval]:
         """The intervals of the last quarter of an hour, the oldest first."""
-        recent = [one for one in self._samples() if now - KEPT_S - EVERY_S <= one[0] <= now]
+        recent = self._recent(now)
         return [_interval(one, other, now) for one, other in pairwise(recent) if other[0] > one[0]]
+
+    def whole(self, now: float) -> Interval | None:
+        """All of them as one; None before the first has ended."""
+        recent = self._recent(now)
+        return _interval(recent[0], recent[-1], now) if recent and recent[-1][0] > recent[0][0] else None
+
+    def _recent(self, now: float) -> list[tuple[float, ...]]:
+        return [one for one in self._samples() if now - KEPT_S - EVERY_S <= one[0] <= now]
 
     def _samples(self) -> list[tuple[float, ...]]:
         return [_SAMPLE.unpack(entry) for entry in self._ring.entries()]
@@ -78,6 +88,7 @@ def _interval(one: tuple[float, ...], other: tuple[float, ...], now: float) -> I
     wait = grown[len(Ended) + BUCKETS :]
     return Interval(
         ago_s=now - other[0],
+        seconds=seconds,
         completed=grown[Ended.COMPLETED] / seconds,
         failed=(grown[Ended.FAILED] + grown[Ended.CRASHED]) / seconds,
         lost=grown[Ended.LOST] / seconds,

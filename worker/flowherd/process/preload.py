@@ -28,21 +28,21 @@ import structlog
 
 from flowherd import crashpoints
 from flowherd.client.kruxia import encoded
+from flowherd.event_loop import new_loop
+from flowherd.execution.activity_profiler import SAMPLED_FIRST
 from flowherd.execution.lifespan import enter
-from flowherd.execution.profiles import SAMPLED_FIRST
-from flowherd.files.scratch import default_base
+from flowherd.files.scratch_folders import default_base
 from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
 from flowherd.link.messages import Quiet, Resume, SetSlots, decode_downward, ready
-from flowherd.loops import new_loop
-from flowherd.process.build import BuiltWorker, WorkerPlace
+from flowherd.process.build_worker import BuiltWorker, WorkerPlace
 from flowherd.process.supervisor_commands import execute
 from flowherd.sdk.registry import Registry
-from flowherd.telemetry.start import is_asked_for
+from flowherd.telemetry.begin_and_end_tracing import is_asked_for
 from flowherd.transport.transport import new_client
-from flowherd.transport.wire import Origin, base_path_of
+from flowherd.transport.wire_format import Origin, base_path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ def warm_up() -> None:
         if importlib.util.find_spec(name) is not None:
             importlib.import_module(name)
     if is_asked_for():
-        importlib.import_module("flowherd.telemetry.provider")
+        importlib.import_module("flowherd.telemetry.span_export")
     new_client("http://127.0.0.1", None, connections=1)  # never opened: nothing to close
     gc.collect()
     gc.freeze()

@@ -23,7 +23,7 @@ from flowherd.link.messages import (
     SetSlots,
     decode_downward,
 )
-from flowherd.process.stacks import dump_activities, dump_tasks, dump_threads
+from flowherd.process.log_stacks import dump_activities, dump_tasks, dump_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

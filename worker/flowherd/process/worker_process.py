@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from flowherd import fork_guard, logs
+from flowherd import end_forked_copies, logs
 from flowherd.errors import LifespanFailed
+from flowherd.event_loop import new_loop, run_to_the_end
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exit_codes import Exit
 from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves
-from flowherd.loops import new_loop, run_to_the_end
 from flowherd.memory import resident_bytes
-from flowherd.process.boot import load
-from flowherd.process.build import BuiltWorker, WorkerPlace
+from flowherd.process.build_worker import BuiltWorker, WorkerPlace
+from flowherd.process.load_app_or_report import load
 from flowherd.process.printed_lines import log_what_is_printed
 from flowherd.process.supervisor_commands import CommandReader, execute, leave
-from flowherd.telemetry.start import begin_tracing, end_tracing
+from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from flowherd.execution.environment import Tracing
-    from flowherd.execution.loading import LoadedApp
+    from flowherd.execution.load_app import LoadedApp
+    from flowherd.execution.run_environment import Tracing
     from flowherd.ledger import Ledger, Segment
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.link.messages import Downward, Ready, Serves, Stopped
@@ -101,7 +101,7 @@ def main(setup: ChildSetup, link: Link) -> int:
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
     loop = new_loop(setup.config.loop)()
     asyncio.set_event_loop(loop)
-    fork_guard.guard(loop, link)
+    end_forked_copies.guard(loop, link)
     try:
         stopped = run_to_the_end(loop, _work(setup, loaded.registry, link, orders, tracing))
     except LifespanFailed as error:

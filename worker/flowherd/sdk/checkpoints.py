@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from flowherd.model import Activity
+    from flowherd.activities_and_outcomes import Activity
     from flowherd.sdk.run_state import RunState
 
 _KEY = "checkpoint"

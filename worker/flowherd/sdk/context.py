@@ -7,20 +7,20 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from flowherd.activities_and_outcomes import Usage
 from flowherd.attempt_ids import HANDLERS
 from flowherd.errors import LeaseLost
-from flowherd.model import Usage
 from flowherd.sdk.checkpoints import AsyncCheckpoints, SyncCheckpoints
-from flowherd.sdk.costs import Money, checked_cost
 from flowherd.sdk.file_context import AsyncFileContext, SyncFileContext
 from flowherd.sdk.masked_lines import masked_line
 from flowherd.sdk.run_state import CancelReason, RunState
+from flowherd.sdk.spending import Money, checked_cost
 from flowherd.sdk.streams import SyncTokenStream, TokenStream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-    from flowherd.execution.environment import StockFiles
+    from flowherd.execution.run_environment import StockFiles
 
 YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn this often, not at each call
 

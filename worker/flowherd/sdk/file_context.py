@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from flowherd.execution.environment import Transfers
+    from flowherd.execution.run_environment import Transfers
     from flowherd.sdk.run_state import RunState
 
 T = TypeVar("T")

@@ -18,9 +18,9 @@ from pydantic import BaseModel, RootModel
 from pydantic_core import to_jsonable_python
 
 from flowherd.errors import InvalidOutput
+from flowherd.sdk.error_texts import describe_exception
 from flowherd.sdk.nan_check import Path, lost_number, may_lose_numbers
-from flowherd.sdk.plain_json import MAX_DEPTH, MAX_INT, MAX_NODES, MIN_INT, too_many
-from flowherd.sdk.tracebacks import describe_exception
+from flowherd.sdk.plain_json_check import MAX_DEPTH, MAX_INT, MAX_NODES, MIN_INT, too_many
 
 _WRITTEN_BY_PYDANTIC = (
     dt.date,

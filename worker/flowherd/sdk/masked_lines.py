@@ -6,8 +6,8 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from flowherd.sdk.error_texts import report
 from flowherd.sdk.redaction import hiding
-from flowherd.sdk.tracebacks import report
 
 if TYPE_CHECKING:
     from flowherd.sdk.run_state import RunState

@@ -10,13 +10,13 @@ import msgspec
 from pydantic import BaseModel
 
 from flowherd.errors import InvalidOutput
+from flowherd.sdk.error_texts import clean_message, describe_exception
 from flowherd.sdk.json_conversion import Converter
-from flowherd.sdk.plain_json import check_unfolded, is_plain
-from flowherd.sdk.tracebacks import clean_message, describe_exception
+from flowherd.sdk.plain_json_check import check_unfolded, is_plain
 
 if TYPE_CHECKING:
-    from flowherd.model import Usage
-    from flowherd.sdk.costs import Money
+    from flowherd.activities_and_outcomes import Usage
+    from flowherd.sdk.spending import Money
 
 __all__ = ["MAX_OUTPUT_BYTES", "ActivityResult", "clean_message", "describe_exception", "encode_output"]
 

@@ -8,8 +8,8 @@ from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Unpack, cast, overload
 
 from flowherd.errors import RegistryError
-from flowherd.sdk.activity import MARK, Handler, HandlerDecorator, activity, definition_of
-from flowherd.sdk.definition import ActivityDefinition, ActivityOptions, Mode, adjusted, define
+from flowherd.sdk.activity_decorator import MARK, Handler, HandlerDecorator, activity, definition_of
+from flowherd.sdk.activity_definition import ActivityDefinition, ActivityOptions, Mode, adjusted, define
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

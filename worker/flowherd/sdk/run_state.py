@@ -7,14 +7,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from flowherd.attempt_ids import AttemptIds
-from flowherd.sdk.costs import Costs
+from flowherd.sdk.spending import Costs
 
 if TYPE_CHECKING:
     import logging
 
-    from flowherd.execution.environment import RunEnvironment, Trace, Transfers
-    from flowherd.model import Activity, Usage
-    from flowherd.sdk.costs import SpendingKeeper
+    from flowherd.activities_and_outcomes import Activity, Usage
+    from flowherd.execution.run_environment import RunEnvironment, Trace, Transfers
+    from flowherd.sdk.spending import SpendingKeeper
 
 _ending = threading.Lock()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
+from flowherd.sdk.error_texts import describe_exception
 from flowherd.sdk.redaction import hiding
 from flowherd.sdk.run_state import CancelReason
-from flowherd.sdk.tracebacks import describe_exception
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from flowherd.execution.environment import Outlet
+    from flowherd.execution.run_environment import Outlet
     from flowherd.sdk.run_state import RunState
 
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from flowherd.errors import ConfigurationError
 from flowherd.free_threading import why_no_threads
 from flowherd.settings import DEFAULT_WORKER_TYPE
-from flowherd.settings.checks import choose_sizes
 from flowherd.settings.parsing import (
     DEFAULT_ADDRESS,
     Address,
@@ -22,6 +21,7 @@ from flowherd.settings.parsing import (
     SecretNames,
     TransportName,
 )
+from flowherd.settings.sizes_and_warnings import choose_sizes
 from flowherd.settings.worker_config import (
     DEFAULT_TRANSPORT,
     MAX_POLL,
@@ -100,7 +100,7 @@ class Settings(BaseModel):
         "WORKER_POLL_INTERVAL", "seconds between polls while there is little to do", 0.1
     )
     poll_interval_max: PositiveSeconds = _env(
-        "WORKER_POLL_INTERVAL_MAX", "seconds between polls after a long idle time", 2.0
+        "WORKER_POLL_INTERVAL_MAX", "seconds between polls in the end, after ten minutes without work", 2.0
     )
     default_lease: PositiveSeconds = _env(
         "QUEUE_DEFAULT_TIMEOUT",

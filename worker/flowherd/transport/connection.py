@@ -6,14 +6,14 @@ import asyncio
 import select
 from typing import TYPE_CHECKING, cast
 
-from flowherd.transport.parser import ReplyReader, Stage
-from flowherd.transport.progress import Progress, bytes_acked
-from flowherd.transport.wire import Disconnected, MalformedReply, WireError
+from flowherd.transport.reply_parser import ReplyReader, Stage
+from flowherd.transport.stall_detection import Progress, bytes_acked
+from flowherd.transport.wire_format import Disconnected, MalformedReply, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.transport.parser import Heads
+    from flowherd.transport.reply_parser import Heads
 
 _UNBOUNDED = 1 << 62
 _IDLE, _HEAD, _DONE = Stage.IDLE, Stage.HEAD, Stage.DONE  # see `reply`

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from flowherd.transport.connection import HttpConnection
 from flowherd.transport.dialing import dial
-from flowherd.transport.parser import Heads
-from flowherd.transport.progress import LEAST_BYTES_PER_S, Progress
-from flowherd.transport.wire import ConnectError
+from flowherd.transport.reply_parser import Heads
+from flowherd.transport.stall_detection import LEAST_BYTES_PER_S, Progress
+from flowherd.transport.wire_format import ConnectError
 
 if TYPE_CHECKING:
     import ssl
 
-    from flowherd.transport.wire import Origin
+    from flowherd.transport.wire_format import Origin
 
 IDLE_S = 60.0
 _CLOSE_S = 1.0

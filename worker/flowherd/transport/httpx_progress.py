@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from flowherd.transport.progress import LARGE_BODY_BYTES, stall_s
+from flowherd.transport.stall_detection import LARGE_BODY_BYTES, stall_s
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,8 +19,8 @@ from flowherd.errors import (
     ReplyTooLarge,
 )
 from flowherd.transport.httpx_progress import BOUNDED, CallProgress, content_of
-from flowherd.transport.progress import LEAST_BYTES_PER_S, late
-from flowherd.transport.wire import checked_target
+from flowherd.transport.stall_detection import LEAST_BYTES_PER_S, late
+from flowherd.transport.wire_format import checked_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,8 +15,8 @@ from flowherd.texts import cut_middle
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from flowherd.activities_and_outcomes import Failed, Raised
     from flowherd.attempt_ids import AttemptIds
-    from flowherd.model import Failed, Raised
 
 AGAIN_AFTER_S = 600.0  # a traceback is shown again: "above" must be near enough to be found
 MOST_DISTINCT = 200  # failures whose tracebacks are remembered

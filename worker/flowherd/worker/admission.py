@@ -15,15 +15,15 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from flowherd.activities_and_outcomes import Failed
 from flowherd.errors import LedgerFull
-from flowherd.model import Failed
 from flowherd.worker.attempt import Attempt
-from flowherd.worker.poll_policy import MOST
+from flowherd.worker.poll_batch_size import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from flowherd.model import Activity
+    from flowherd.activities_and_outcomes import Activity
     from flowherd.worker.attempt_table_types import Catalog, History, Profile, Records, Rules
 
 COURTESY_S = 0.25

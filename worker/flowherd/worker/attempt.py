@@ -25,13 +25,13 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from flowherd.ledger.layout import Claim, Handler, pair_of
-from flowherd.model import Completed, Died, Failed
+from flowherd.activities_and_outcomes import Completed, Died, Failed
+from flowherd.ledger.states_and_cells import Claim, Handler, pair_of
 from flowherd.sdk.run_state import CancelReason, RunState
 
 if TYPE_CHECKING:
-    from flowherd.model import Activity
-    from flowherd.sdk.costs import Costs
+    from flowherd.activities_and_outcomes import Activity
+    from flowherd.sdk.spending import Costs
     from flowherd.worker.attempt_table_types import Records
 
 

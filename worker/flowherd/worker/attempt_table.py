@@ -17,9 +17,9 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from flowherd.activities_and_outcomes import Completed, Died, Failed
 from flowherd.attempt_ids import AttemptIds
-from flowherd.ledger.layout import Claim
-from flowherd.model import Completed, Died, Failed
+from flowherd.ledger.states_and_cells import Claim
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt import ADMITTED, DETACHED, RUNNING, SHUTDOWN
 from flowherd.worker.attempt_table_types import (
@@ -39,8 +39,8 @@ from flowherd.worker.time_limits import TimeLimits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowherd.client.protocol import Undecodable
-    from flowherd.model import Activity
+    from flowherd.activities_and_outcomes import Activity
+    from flowherd.client.engine_protocol import Undecodable
     from flowherd.worker.admission import Admission
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Command, Records, Rules
@@ -163,13 +163,15 @@ class AttemptTable:
         self._admit(now)
         return self._given()
 
-    def delivered(self, attempt: Attempt, ending: Ending, now: float) -> list[Command]:
-        """The delivery has ended, with whatever answer; of one that was withdrawn it says nothing."""
+    def delivered(
+        self, attempt: Attempt, ending: Ending, now: float, told: Failed | None = None
+    ) -> list[Command]:
+        """The delivery has ended; of one that was withdrawn it says nothing. `told`: the failure that was taken."""
         if not attempt.is_reporting or self._is_abandoned:
             return []
         attempt.acknowledge()
         self._delivering -= 1
-        self._close(attempt, ending)
+        self._close(attempt, ending, told)
         self._admit(now)
         return self._given()
 
@@ -295,13 +297,13 @@ class AttemptTable:
         self.backlog.left(attempt)
         self._commands.append(_WAKE)
 
-    def _close(self, attempt: Attempt, ending: Ending) -> None:
+    def _close(self, attempt: Attempt, ending: Ending, told: Failed | None = None) -> None:
         """Nothing is owed about it any more; its handler may not have ended."""
         if self._owed.get(attempt.id) is attempt:
             del self._owed[attempt.id]
         self.backlog.closed(attempt)
         self._records.follow(attempt)
-        self._records.closed(attempt, ending)
+        self._records.closed(attempt, ending, told)
 
     def _report(self, attempt: Attempt, outcome: Completed | Failed) -> None:
         attempt.report(outcome)

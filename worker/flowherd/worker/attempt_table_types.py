@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowherd.activities_and_outcomes import Activity, Failed
     from flowherd.attempt_ids import AttemptIds
-    from flowherd.model import Activity, Failed
-    from flowherd.sdk.costs import SpendingKeeper
+    from flowherd.sdk.spending import SpendingKeeper
     from flowherd.worker.attempt import Attempt
 
 
@@ -43,8 +43,8 @@ class Records(Protocol):
         """Moves an attempt under the worker_id of its newest claim; its index and sequence are others then."""
         ...
 
-    def closed(self, attempt: Attempt, ending: Ending) -> None:
-        """The claim of an attempt has ended, as `follow` was told before."""
+    def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
+        """The claim of an attempt has ended, as `follow` was told before; see `AttemptTable.delivered`."""
         ...
 
     def keeper_of(self, attempt: Attempt) -> SpendingKeeper | None:

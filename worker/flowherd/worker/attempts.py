@@ -5,39 +5,47 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.activities_and_outcomes import Died, Failed
 from flowherd.background import Changes
 from flowherd.ledger import FINAL, Cell
-from flowherd.ledger.layout import Claim
-from flowherd.model import Completed, Died
+from flowherd.ledger.states_and_cells import Claim
 from flowherd.worker.activity_log import named, say
 from flowherd.worker.admission import Admission
 from flowherd.worker.attempt_table import AttemptTable
 from flowherd.worker.attempt_table_types import Ending, Rules
 from flowherd.worker.delivery import Delivered, Delivery
-from flowherd.worker.performer import Performer
-from flowherd.worker.records import LedgerRecords
+from flowherd.worker.ledger_records import LedgerRecords
+from flowherd.worker.perform_commands import Performer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from flowherd.client.protocol import Batch, Engine
+    from flowherd.activities_and_outcomes import Result
+    from flowherd.client.engine_protocol import Batch, Engine
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
     from flowherd.ledger.crash_history import CrashHistory
     from flowherd.ledger.seen_counts import SeenRow
-    from flowherd.model import Result
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Reject, WakePoller
-    from flowherd.worker.executors import Executors
+    from flowherd.worker.executor_choice import Executors
     from flowherd.worker.reporter import Reporter
 
 _ACCEPTED = Delivered.ACCEPTED  # looked up for each activity, which is dear
+_LOST = Ending.LOST  # also what a defect of ours withdraws: its lease ends, and somebody else runs it
+_ENDINGS = dict.fromkeys(Delivered, _LOST) | dict.fromkeys(
+    (Delivered.ACCEPTED, Delivered.LAST, Delivered.REPLACED), Ending.FAILED
+)
+_REFUSED = Failed(
+    "INVALID_OUTPUT", "the engine refused the output: see output_refused in the log", retryable=False
+)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -230,16 +238,15 @@ class Attempts:
         return attempt.activity.worker_id if attempt.is_reporting and not self._is_abandoned else None
 
     def _delivered(self, attempt: Attempt, outcome: Result, began: float, end: Delivered) -> None:
-        ending = (
-            Ending.LOST
-        )  # also what a defect of ours withdraws: its lease ends, and somebody else runs it
-        if end is _ACCEPTED:
-            ending = Ending.COMPLETED if isinstance(outcome, Completed) else Ending.FAILED
-        elif end is Delivered.REPLACED:
-            ending = Ending.FAILED
+        ending, told = _ENDINGS[end], outcome if isinstance(outcome, Failed) else None
+        if told is None:
+            ending = Ending.COMPLETED if end is _ACCEPTED else ending
+            told = _REFUSED if end is Delivered.REPLACED else None
+        elif end is Delivered.LAST:
+            told = replace(told, retryable=False)
         if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:
             self._records.reported(attempt.activity.name, time.monotonic() - began)
-            self._performer.perform(self._table.delivered(attempt, ending, self._clock()))
+            self._performer.perform(self._table.delivered(attempt, ending, self._clock(), told))
         self._acknowledged()
 
     def reject(self, command: Reject) -> None:

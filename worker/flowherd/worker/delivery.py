@@ -13,11 +13,11 @@ import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from flowherd.activities_and_outcomes import Completed, Failed
 from flowherd.backoff import Backoff
-from flowherd.client.protocol import Answer, Verdict
+from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineMisconfigured, EngineUnavailable, ForeignReply
-from flowherd.model import Completed, Failed
-from flowherd.transport.progress import LARGE_BODY_BYTES
+from flowherd.transport.stall_detection import LARGE_BODY_BYTES
 from flowherd.worker.activity_log import described, say
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flowherd.attempt_ids import AttemptIds
     from flowherd.backoff import Rng
-    from flowherd.client.protocol import Engine
+    from flowherd.client.engine_protocol import Engine
     from flowherd.errors import EngineError
 
 FAIL_TRIES = (
@@ -39,6 +39,7 @@ class Delivered(Enum):
     """The end of a delivery."""
 
     ACCEPTED = "accepted"
+    LAST = "accepted as the last"  # a failure, and the engine makes no other attempt, whatever was asked for
     REPLACED = "replaced"  # the engine refused the output; a failure that says so was delivered instead
     GONE = "gone"  # the attempt was no longer ours
     DROPPED = "dropped"  # the engine does not know the activity, or refuses every form of the outcome
@@ -123,11 +124,7 @@ class Delivery:
         """The end that a verdict means, or the next try."""
         verdict = answer.verdict
         if verdict is _ACCEPTED:
-            if answer.detail:
-                self._say(logging.WARNING, "completion_warnings", warnings=answer.detail)
-            if not answer.will_retry:
-                self._say_last()
-            return Delivered.REPLACED if self._is_replacement else _DELIVERED
+            return self._taken(answer)
         if verdict is Verdict.GONE and self.worker_id() not in {self.sent_as, None}:
             return Again.NOW  # said about a worker_id that has been replaced since
         if isinstance(self.outcome, Completed):
@@ -138,6 +135,15 @@ class Delivery:
         if not self.in_doubt:
             return Delivered.GONE
         return Delivered.REPLACED if self._is_replacement else _DELIVERED  # an earlier try had arrived (R10)
+
+    def _taken(self, answer: Answer) -> Delivered:
+        if answer.detail:
+            self._say(logging.WARNING, "completion_warnings", warnings=answer.detail)
+        if not answer.will_retry:
+            self._say_last()
+        if self._is_replacement:
+            return Delivered.REPLACED
+        return _DELIVERED if answer.will_retry else Delivered.LAST
 
     def _success_refused(self, verdict: Verdict, detail: str, outcome: Completed) -> Delivered | Again:
         match verdict:

@@ -8,37 +8,37 @@ and never twice for the same answer. Three rules, each from what every process p
     turns    without work of its own it takes the first free place in the host's calendar: the host polls once an
              interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll
     leaving  at its due time a process that is busier than a sibling wakes that sibling instead, and polls only if
-             the sibling has not within 10 ms
+             the sibling has not within 10 ms; much busier, unless what it was given last has hardly begun to end
 
-How much: what can start soon. What is claimed and has not begun is of no use to anybody: its lease runs, and a sibling
-could have begun it. So while polls come back full and this thread has always something to do, they ask for half as
-much; when it often has nothing to do, since a distant engine takes its time, for twice as much.
+Activities that wait for something outside for long would else all be with whoever polled first. So a process whose last
+ones have not ended asks for no more than makes it as busy as its freest sibling, and a quarter more.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from flowherd.worker.poll_batch_size import MOST, BatchSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowherd.backoff import Rng
     from flowherd.settings.worker_config import WorkerConfig
-    from flowherd.worker.siblings import Sibling, Siblings
+    from flowherd.worker.sibling_processes import Sibling, Siblings
 
 SOON_S = 0.002  # after work, or an acknowledged completion: that usually makes the next step ready
 RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
 CROWDED = 1 / 3  # of a period: a poll that comes sooner after another one tells too little
 GAP = 1 / 2  # of a period: what must be free after a place, or its owner would give it up
-IDLE_AFTER_S = 5.0  # without work for this long, polls spread out to the longest interval
+IDLE_AFTER_S = 600.0  # without work for this long, polls spread out to the longest interval
+SPREADING_S = 10.0  # seconds beyond that in which the pause grows by one interval
 PATIENCE_S = 0.01  # how long a process that left its turn to a sibling waits for its poll
+RECENTLY_S = 0.1  # a poll that began since may be under way
 CLOSE_S = 0.0005  # a timer may fire this early
 LAGGING_S = 0.02  # a loop that is this late should leave work to others
-MOST = 100  # activities a poll may ask for (protocol.md §4)
-LEAST = 16  # of what does nothing this is a millisecond or two of work; less would be polls instead
-BUSY, STARVING = 0.05, 0.1  # shares of the time in which the thread had nothing to do
-WINDOW_S = 0.02  # of full polls only, before they are judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class Rhythm:
         """The pause when the host has had no work for `idle_s` seconds."""
         if idle_s < IDLE_AFTER_S:
             return self.interval_s
-        return max(self.interval_s, min(self.interval_max_s, self.interval_s * idle_s / IDLE_AFTER_S))
+        longer_s = self.interval_s * (1 + (idle_s - IDLE_AFTER_S) / SPREADING_S)
+        return max(self.interval_s, min(self.interval_max_s, longer_s))
 
 
 class Pace(NamedTuple):
@@ -67,6 +68,7 @@ class Pace(NamedTuple):
         is_called: whether a sibling has woken it, so that it polls at once.
         is_hungry: whether its last poll brought all that was asked for, and nothing that keeps it from more.
         ramp: how much the next poll may ask for beside siblings.
+        settled_at: with this load or less, at least half as many as came last have ended.
         jitter: of the next pause: processes forked together, and hosts started together, would poll in phase.
 
     """
@@ -79,12 +81,13 @@ class Pace(NamedTuple):
     is_called: bool = False
     is_hungry: bool = False
     ramp: int = 1
+    settled_at: float = math.inf
     jitter: float = 1.0
 
     def after_poll(
-        self, asked: int, found: int, began_at: float, now: float, rng: Rng, *, is_light: bool
+        self, asked: int, found: int, began_at: float, now: float, rng: Rng, *, load: int, is_light: bool
     ) -> Pace:
-        """The pace after a poll for `asked` activities that began at `began_at` and brought `found`.
+        """The pace after a poll for `asked` activities that began at `began_at` and brought `found`, now in `load`.
 
         How much may be asked for beside siblings begins at 1, doubles with each full batch and halves with each
         empty one down to 2: a few heavy activities spread over the host, and many light ones are soon fetched a
@@ -104,6 +107,7 @@ class Pace(NamedTuple):
             is_called=False,
             is_hungry=is_full and is_light,
             ramp=ramp,
+            settled_at=load - found / 2 if found else math.inf,
             jitter=rng.uniform(0.7, 1.0),
         )
 
@@ -111,6 +115,10 @@ class Pace(NamedTuple):
         """The pace after a poll without an answer: the queue may hold anything."""
         jitter = rng.uniform(0.7, 1.0)
         return self._replace(polled_at=began_at, due_at=0.0, is_called=False, is_hungry=False, jitter=jitter)
+
+    def is_filling(self, load: int) -> bool:
+        """Less than half of what came last has ended: more would make a process with this load busier for long."""
+        return load > self.settled_at
 
     def quick_at(self, drained_at: float, period_s: float, now: float, *, is_roomy: bool) -> float | None:
         """The time at which its own work is reason to poll; None when the queue has long been empty since."""
@@ -171,7 +179,7 @@ def decide(
         due_at = pace.due_at
     if due_at > now + CLOSE_S:
         return Wait(due_at), pace
-    freest = freer_than(me, siblings, now)
+    freest = freer_than(me, siblings, now, is_filling=pace.is_filling(me.load))
     if freest is None:
         return Poll(), pace
     if now < pace.rang_at + PATIENCE_S:
@@ -191,8 +199,13 @@ def _free_place(polled_at: float, siblings: Sequence[Sibling], period_s: float, 
     return place
 
 
-def freer_than(me: Sibling, siblings: Sequence[Sibling], now: float) -> Sibling | None:
-    """The sibling that should poll instead: with less than half the load, or half the lag of a loop that lags."""
+def freer_than(
+    me: Sibling, siblings: Sequence[Sibling], now: float, *, is_filling: bool = False
+) -> Sibling | None:
+    """The sibling that should poll instead: with less than half the load, or half the lag of a loop that lags.
+
+    While this process `is_filling`, one with any less load.
+    """
     is_lagging = me.lag_s > LAGGING_S
     if not me.load and not is_lagging:
         return None  # nobody is freer than an idle process, and an idle host asks for each poll
@@ -200,9 +213,25 @@ def freer_than(me: Sibling, siblings: Sequence[Sibling], now: float) -> Sibling 
         one
         for one in siblings
         if one.will_poll(now)
-        and (2 * one.load < me.load or (is_lagging and one.load <= me.load and 2 * one.lag_s < me.lag_s))
+        and (
+            (2 - is_filling) * one.load < me.load
+            or (is_lagging and one.load <= me.load and 2 * one.lag_s < me.lag_s)
+        )
     ]
     return min(freer, key=_by_freedom, default=None)
+
+
+def share(pace: Pace, me: Sibling, siblings: Sequence[Sibling], wanted: int, now: float) -> int:
+    """The part of `wanted` activities that a process may ask for, beside siblings that could start them too."""
+    if not siblings:
+        return wanted
+    asked = min(wanted, pace.ramp)
+    if pace.is_filling(me.load):
+        takers = (one.load for one in siblings if one.will_poll(now) or one.polled_at > now - RECENTLY_S)
+        least = min(takers, default=None)
+        if least is not None:
+            asked = min(asked, max(1, least - me.load + max(1, me.load // 4)))
+    return asked
 
 
 def helper(siblings: Sequence[Sibling], now: float) -> Sibling | None:
@@ -213,38 +242,6 @@ def helper(siblings: Sequence[Sibling], now: float) -> Sibling | None:
 
 def _by_freedom(one: Sibling) -> tuple[int, float, float, int]:
     return one.load, one.lag_s, one.polled_at, one.number
-
-
-class BatchSize:
-    """Learns from polls that came back full.
-
-    Args:
-        busy_s: returns seconds in which the loop's thread has ever had something to do, with a CPU for it or without.
-
-    """
-
-    def __init__(self, busy_s: Callable[[], float]) -> None:
-        self._busy_s = busy_s
-        self._since: tuple[float, float] | None = None
-        self.most = MOST
-
-    def found(self, asked: int, found: int, now: float) -> None:
-        """A poll that had asked for so many has brought so many."""
-        if found < max(asked, 1):
-            self._since = None
-            return
-        if self._since is None:
-            self._since = now, self._busy_s()
-            return
-        since, busy_before_s = self._since
-        if now - since < WINDOW_S:
-            return
-        self._since = now, self._busy_s()
-        idle_share = 1 - (self._since[1] - busy_before_s) / (now - since)
-        if idle_share <= BUSY:
-            self.most = max(min(self.most, asked) // 2, LEAST)
-        elif idle_share > STARVING:
-            self.most = min(self.most * 2, MOST)
 
 
 class PollPolicy:
@@ -298,9 +295,9 @@ class PollPolicy:
         """Activities that a poll should ask for at most, whatever could start."""
         return min(self._limit, self._batch_size.most)
 
-    def share_of(self, wanted: int) -> int:
+    def share_of(self, wanted: int, now: float) -> int:
         """The part of what this process could start that it may ask for, beside siblings that could start it too."""
-        return min(wanted, self._pace.ramp) if self._siblings.are_there else wanted
+        return share(self._pace, self._siblings.me(), self._siblings.look(now), wanted, now)
 
     def pause(self) -> None:
         """Nobody can count on this process to poll."""
@@ -315,7 +312,8 @@ class PollPolicy:
 
         It had asked for `asked` at `began_at`; `is_light` when all that came is known to leave this process free.
         """
-        pace = self._pace.after_poll(asked, found, began_at, now, self._rng, is_light=is_light)
+        load = self._siblings.me().load
+        pace = self._pace.after_poll(asked, found, began_at, now, self._rng, load=load, is_light=is_light)
         self._batch_size.found(asked, found, now)
         is_full = found >= asked
         if not is_full:

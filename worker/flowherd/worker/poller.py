@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flowherd import crashpoints
-from flowherd.client.protocol import Batch
+from flowherd.client.engine_protocol import Batch
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
 from flowherd.thread_time import busy_s
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from flowherd.client.circuit import Circuit
-    from flowherd.client.protocol import Engine
+    from flowherd.client.engine_protocol import Engine
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import Segment
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempts import Attempts
-    from flowherd.worker.siblings import Siblings
+    from flowherd.worker.sibling_processes import Siblings
 
 _SLOWLY = 0.2  # weight of the newest poll in the fill ratio
 _LOOKS_AGAIN_S = 0.1  # while polls have to wait
@@ -217,7 +217,7 @@ class Poller:
     async def _poll(self, wanted: int) -> None:
         """Slots first: what comes must be able to start at once (protocol.md R1)."""
         began_at = self._loop.time()
-        asked, batch = self._attempts.reserve(self._policy.share_of(wanted)), _NOTHING
+        asked, batch = self._attempts.reserve(self._policy.share_of(wanted, began_at)), _NOTHING
         try:
             batch = await self._ask(asked, began_at)
         finally:

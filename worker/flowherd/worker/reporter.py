@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import crashpoints
+from flowherd.activities_and_outcomes import Completed
 from flowherd.background import Changes, Tasks
 from flowherd.errors import EngineError
-from flowherd.model import Completed
 from flowherd.worker.activity_log import named
 from flowherd.worker.delivery import Again, Delivered
 
 if TYPE_CHECKING:
     from flowherd.client.circuit import Circuit
-    from flowherd.client.protocol import Answer, Engine
+    from flowherd.client.engine_protocol import Answer, Engine
     from flowherd.worker.delivery import Delivery
 
 SENDERS = 64

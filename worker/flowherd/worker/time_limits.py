@@ -13,7 +13,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from flowherd.ledger.layout import Handler
+from flowherd.ledger.states_and_cells import Handler
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.attempt_table_types import Deliver, Stop
 

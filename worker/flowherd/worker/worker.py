@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowherd.awake import Patience
+from flowherd.awake_clock import Patience
 from flowherd.background import Tasks
 from flowherd.client.circuit import Circuit
 from flowherd.execution.in_thread import ThreadPool
@@ -16,16 +16,16 @@ from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
 from flowherd.link.messages import Stopped, stopped
 from flowherd.worker.attempts import Attempts
-from flowherd.worker.executors import Executors
+from flowherd.worker.executor_choice import Executors
 from flowherd.worker.poller import Mode, Poller
 from flowherd.worker.reporter import Reporter
-from flowherd.worker.siblings import Siblings
+from flowherd.worker.sibling_processes import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from flowherd.client.protocol import Engine
-    from flowherd.execution.environment import RunEnvironment
+    from flowherd.client.engine_protocol import Engine
+    from flowherd.execution.run_environment import RunEnvironment
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.ledger import Segment
     from flowherd.ledger.seen_counts import SeenRow

@@ -1,7 +1,9 @@
 // The page at `/`: draws what /api/events streams. It orders nothing, and takes no text of a user for markup.
 "use strict";
 
-const KEPT = 300; // seconds of charts
+const KEPT = 300; // samples of charts: seconds, but for those of the last 15 minutes
+const FEW = 3; // samples that make no line yet
+const TREND_EVERY_MS = 10000;
 const EVENTS_SHOWN = 100;
 const COLOURS = ["#3b82c4", "#d9822b", "#2f9e63", "#a854b8", "#c94f4f", "#5b7083", "#b5a22f", "#3aa6a6"];
 const NOT_SHOWN = new Set(["id", "at", "level", "event", "status"]);
@@ -75,6 +77,14 @@ class Chart {
     this.draw();
   }
 
+  // All at once, for a chart whose past is known.
+  fill(times, rows) {
+    if (this.rows.size !== rows.size || this.times.length <= FEW) this.forget();
+    this.times = times;
+    this.rows = rows;
+    this.draw();
+  }
+
   forget() {
     if (this.plot) this.plot.destroy();
     this.plot = null;
@@ -118,7 +128,7 @@ class Chart {
           label: name,
           stroke: this.colour(name, n),
           width: 1.5,
-          points: { show: false },
+          points: { show: this.times.length <= FEW },
         })),
       ],
     };
@@ -132,10 +142,11 @@ class Chart {
 
 const OUTCOMES = { completed: "#2f9e63", failed: "#c94f4f", lost: "#d9822b" };
 const throughput = new Chart("throughput", OUTCOMES);
+const latency = new Chart("latency", { p50: "#3b82c4", p95: "#d9822b" });
 const busy = new Chart("busy", { busy: "#3b82c4", budget: "#96a1ab" });
 const lag = new Chart("lag");
 const memory = new Chart("memory");
-const charts = [throughput, busy, lag, memory];
+const charts = [throughput, latency, busy, lag, memory];
 
 // The status, once a second
 
@@ -147,10 +158,74 @@ function show(status) {
   put("ready", `${ready} of ${wanted} processes ready`, ready < wanted ? "doubt" : "");
   const engine = status.engine;
   put("engine", engine.reachable ? `engine ${number(engine.rtt_ms)} ms` : "engine NOT reachable", engine.reachable ? "" : "bad");
+  put("app", status.app ? `${status.app} on ${status.host}` : "");
   put("about", `${engine.url} · ${status.version} · pid ${status.pid} · up ${duration(status.uptime_s)} · ${status.restarts} restarts`);
   drawCharts(status);
   at("processes").replaceChildren(...status.children.map(row));
-  at("activities").replaceChildren(...running(status.children));
+  at("names").replaceChildren(...status.by_activity.map(nameRow));
+  at("activities").replaceChildren(...listed(status.children, "activities", "nothing runs"));
+  at("waiting").replaceChildren(...listed(status.children, "waiting", "nothing waits"));
+  if (status.failures_so_far !== failuresSeen) {
+    failuresSeen = status.failures_so_far;
+    fetchJson("/api/failures", (found) => at("failures").replaceChildren(...found.failures.map(failure)));
+  }
+}
+
+function nameRow(row) {
+  const made = document.createElement("tr");
+  made.dataset.activity = row.activity;
+  const ended = row.ran > 0;
+  const share = row.cpu_share === null ? "–" : number(100 * row.cpu_share, 0);
+  const advice = row.verdict === null ? "–" : row.change ? `${row.runs} → ${row.verdict}` : row.verdict;
+  const cells = [
+    row.activity, row.running, row.waiting, row.completed, row.failed, took(row.run_ms_p50, ended),
+    took(row.run_ms_p95, ended), share, advice,
+  ];
+  made.append(...cells.map((text) => element("td", text)));
+  if (row.failed > 0) made.children[4].className = "bad";
+  if (row.change) made.lastChild.className = "doubt";
+  return made;
+}
+
+// Histograms end at 16 s.
+function took(milliseconds, ended) {
+  if (milliseconds === null) return ended ? "> 16 s" : "–";
+  return milliseconds < 1000 ? `${number(milliseconds, 0)} ms` : `${number(milliseconds / 1000)} s`;
+}
+
+function failure(one) {
+  const item = element("li", "", one.retryable ? "" : "bad");
+  item.append(
+    element("span", new Date(one.at * 1000).toLocaleString([], { hour12: false }), "at"),
+    ` ${one.activity}  ${one.type}: ${one.message}  `,
+    element("span", `workflow ${one.workflow_id}`, "id"),
+  );
+  return item;
+}
+
+let failuresSeen = 0;
+
+async function fetchJson(path, use) {
+  try {
+    const reply = await fetch(path);
+    if (reply.ok) use(await reply.json());
+  } catch {
+    failuresSeen = 0; // the stream says that nobody answers, and its next status has it asked for again
+  }
+}
+
+function drawTrend(found) {
+  const rows = found.intervals;
+  if (!rows.length) return;
+  const column = (name) => rows.map((row) => row[name]);
+  const times = column("at");
+  throughput.fill(times, new Map(Object.keys(OUTCOMES).map((name) => [name, column(name)])));
+  latency.fill(times, new Map([["p50", column("run_ms_p50")], ["p95", column("run_ms_p95")]]));
+}
+
+function watchTrend() {
+  fetchJson("/api/trend", drawTrend);
+  setTimeout(watchTrend, TREND_EVERY_MS);
 }
 
 function drawCharts(status) {
@@ -163,11 +238,8 @@ function drawCharts(status) {
   // Another supervisor, or a pause of the stream, would make a peak of what lies in between.
   if (before && before.pid === status.pid && time - before.time < 5) {
     const seconds = Math.max(time - before.time, 0.1);
-    const rates = new Map(
-      Object.keys(OUTCOMES).map((name) => [name, Math.max(status.totals[name] - before.totals[name], 0) / seconds]),
-    );
-    throughput.add(time, rates);
-    put("rate", number(rates.get("completed") + rates.get("failed")));
+    const ended = (totals) => totals.completed + totals.failed;
+    put("rate", `${number(Math.max(ended(status.totals) - ended(before.totals), 0) / seconds)} now`);
   }
   before = { time, pid: status.pid, totals: status.totals };
 }
@@ -189,15 +261,19 @@ function row(child) {
   return made;
 }
 
-function running(children) {
-  return children
-    .flatMap((child) => child.activities.map((one) => ({ ...one, process: child.process })))
+function listed(children, kind, nothing) {
+  const found = children
+    .flatMap((child) => child[kind].map((one) => ({ ...one, process: child.process })))
     .sort((a, b) => b.for_s - a.for_s)
     .slice(0, 20)
     .map((one) => {
-      const text = `${duration(one.for_s).padStart(6)}  process ${one.process}  ${one.name}  ${one.activity_id}`;
-      return element("li", text, one.limit_s && one.for_s > one.limit_s ? "bad" : "");
+      const reason = one.waits_for ? `  waits for ${one.waits_for}` : "";
+      const text = `${duration(one.for_s).padStart(6)}  process ${one.process}  ${one.name}${reason}  `;
+      const item = element("li", text, one.limit_s && one.for_s > one.limit_s ? "bad" : "");
+      item.append(element("span", `workflow ${one.workflow_id}  activity ${one.activity_id}`, "id"));
+      return item;
     });
+  return found.length ? found : [element("li", nothing, "id")];
 }
 
 // Events, each as it comes
@@ -232,3 +308,4 @@ window.addEventListener("resize", () => {
 });
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((chart) => chart.again()));
 listen();
+watchTrend();

@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from flowherd.background import start_thread
-from flowherd.execution.environment import ShutdownSignal
+from flowherd.execution.run_environment import ShutdownSignal
 from flowherd.exit_codes import Exit
 from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded, drop_sent, framed
 from flowherd.isolates.isolate_protocol import Begin, Draining, Leave, Stop, decode_downward

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 from flowherd.client.kruxia import connect
 from flowherd.client.text_streams import CLOSE_S, EngineStreams
 from flowherd.client.tokens import LedgerTokens
+from flowherd.end_forked_copies import is_copy
+from flowherd.event_loop import new_loop
 from flowherd.files.attempt_files import FileAccess
-from flowherd.files.scratch import GivenFolder
+from flowherd.files.scratch_folders import GivenFolder
 from flowherd.files.transfers import EngineFiles
-from flowherd.fork_guard import is_copy
 from flowherd.isolates.isolate_protocol import TokenRefused
-from flowherd.ledger.layout import Cell, Life
-from flowherd.ledger.usage import SUMS_BYTES
-from flowherd.loops import new_loop
-from flowherd.stock.stock_files import SdkFiles
+from flowherd.ledger.states_and_cells import Cell, Life
+from flowherd.ledger.usage_page import SUMS_BYTES
+from flowherd.stock_sdk.stock_files import SdkFiles
 
 if TYPE_CHECKING:
-    from flowherd.execution.environment import Outlet
+    from flowherd.execution.run_environment import Outlet
     from flowherd.isolates.inside.connection import WorkerConnection
     from flowherd.isolates.isolate_protocol import Begin, UsagePlace
     from flowherd.ledger import Ledger
@@ -44,7 +44,7 @@ class IsolateEngine:
         connection: to the worker, which is asked for another token.
 
     Attributes:
-        files: `flowherd.execution.environment.Files`.
+        files: `flowherd.execution.run_environment.Files`.
         stock_files: the same for the stock SDK's handlers.
 
     """
@@ -75,7 +75,7 @@ class IsolateEngine:
         return UsageKeeper(self._ledger, begin.usage) if begin.usage is not None else None
 
     def open(self, activity_id: str) -> Outlet:
-        """See `flowherd.execution.environment.Streams.open`."""
+        """See `flowherd.execution.run_environment.Streams.open`."""
         with self._making:
             if self._streams is None:
                 self._streams = self.files.loop.submit(self._open_streams()).result()
@@ -92,7 +92,7 @@ class IsolateEngine:
 
 
 class UsageKeeper:
-    """`flowherd.sdk.costs.SpendingKeeper` of an attempt in an isolate, until the attempt has ended.
+    """`flowherd.sdk.spending.SpendingKeeper` of an attempt in an isolate, until the attempt has ended.
 
     Args:
         ledger: of the host.

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowherd import fork_guard, logs
+from flowherd import end_forked_copies, logs
+from flowherd.activities_and_outcomes import Completed, Failed, Result
 from flowherd.errors import AppImportError, LifespanFailed
+from flowherd.event_loop import new_loop
 from flowherd.execution import lifespan
-from flowherd.execution.environment import RunEnvironment, ShutdownSignal
+from flowherd.execution.activity_profiler import WholeProcess
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
-from flowherd.execution.loading import choose_worker_type, load_app
-from flowherd.execution.profiles import WholeProcess
+from flowherd.execution.load_app import choose_worker_type, load_app
+from flowherd.execution.run_environment import RunEnvironment, ShutdownSignal
 from flowherd.exit_codes import Exit
 from flowherd.isolates.inside.cancel_signal import CancelSignal
 from flowherd.isolates.inside.connection import WorkerConnection, die_with
@@ -39,20 +41,18 @@ from flowherd.isolates.isolate_protocol import (
     Opened,
 )
 from flowherd.isolates.printed_output import mark_bytes
-from flowherd.loops import new_loop
-from flowherd.model import Completed, Failed, Result
 from flowherd.sdk.redaction import masking, secrets_of_process
 from flowherd.sdk.run_state import RunState
-from flowherd.sdk.usage import bounded
-from flowherd.telemetry.start import begin_tracing, end_tracing
+from flowherd.sdk.usage_bytes import bounded
+from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.execution.environment import Tracing
-    from flowherd.execution.loading import LoadedApp
+    from flowherd.execution.load_app import LoadedApp
+    from flowherd.execution.run_environment import Tracing
     from flowherd.ledger import Ledger
-    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 
@@ -106,7 +106,7 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
         registry = app.for_type(worker_type).configured(setup.activities)
         cancel_signal.install()  # after the import: the app may have installed handlers of its own
         asyncio.set_event_loop(loop)
-        fork_guard.guard(loop, connection)
+        end_forked_copies.guard(loop, connection)
         tracing = begin_tracing(setup.config, setup.index, is_loud=False)
         span = loop.run_until_complete(lifespan.enter(registry))
     except (AppImportError, LifespanFailed) as error:

@@ -1,0 +1,153 @@
+"""The next thing that will happen to a workflow, from what the engine and the hosts of this machine say; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from flowherd_supervisor.cli.ask_local_hosts import Served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from flowherd_supervisor.testkit.workflow_client import Step, Workflow
+
+LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0  # protocol.md §3.2
+_ORDER = ("running", "stopping", "reporting", "settling", "waiting", "pending", "signal")
+_MOST = 3  # activities that are named; the table shows the others
+
+
+class Present(msgspec.Struct, frozen=True):
+    """An attempt that a host holds."""
+
+    activity_id: str
+    key: str
+    name: str
+    process: int
+    state: str
+    for_s: float
+    limit_s: float | None
+    waits_for: str | None
+    lease_s: float
+
+
+class Explained(Served, frozen=True):
+    """The `/api/explain` of a host."""
+
+    workflow_id: str
+    events: list[dict[str, Any]]
+    present: list[Present]
+    left_out: int = 0
+
+    @property
+    def knows(self) -> bool:
+        """The host has seen something of it."""
+        return bool(self.events or self.present)
+
+
+def next_of(
+    workflow: Workflow | None, hosts: Sequence[Explained], own: Sequence[Explained], now: float
+) -> str:
+    """The line behind "Next: ".
+
+    Args:
+        workflow: the engine's word; None if it could not be asked.
+        hosts: those that have seen something of the workflow.
+        own: those that work for its engine.
+        now: seconds since 1970.
+
+    """
+    if workflow is not None and workflow.status == "completed":
+        return "nothing: the workflow has completed."
+    if workflow is not None and workflow.status == "failed":
+        return "nothing: the workflow has failed for good. When the cause is gone, submit it again."
+    found = sorted(_all(workflow, hosts, own, now), key=lambda one: _ORDER.index(one[0]))
+    if not found:
+        if workflow is None:
+            return "the engine knows; ask again when it answers."
+        return "the engine makes the next step ready; it takes a second at most."
+    texts = list(dict.fromkeys(text for _, text in found))
+    more = f" And {len(texts) - _MOST} more." if len(texts) > _MOST else ""
+    return " ".join(texts[:_MOST]) + more
+
+
+def _all(
+    workflow: Workflow | None, hosts: Sequence[Explained], own: Sequence[Explained], now: float
+) -> Iterator[tuple[str, str]]:
+    """The state of each activity that is not over, and its next event."""
+    held = set()
+    for host in hosts:
+        for one in host.present:
+            if one.state != "detached":
+                held.add(one.key)
+                yield one.state, _of_present(one, host)
+    last = _last_events(hosts)
+    for step in workflow.activities if workflow is not None else ():
+        if step.activity_key in held:
+            continue
+        if step.status in {"pending", "running"}:
+            yield "pending", _of_pending(step, last.get(step.activity_key), own, now)
+        elif step.status == "waiting":
+            yield "signal", f"{step.activity_key} waits for a signal, or for its time-out."
+
+
+def _of_present(one: Present, host: Explained) -> str:
+    where = f"on process {one.process} of {host}"
+    what = one.key or one.name
+    match one.state:
+        case "running":
+            left_s = max((one.limit_s or 0.0) - one.for_s, 0.0)
+            limit = f", or is stopped at its limit in {left_s:.0f} s" if one.limit_s else ""
+            return f"{what} has run for {one.for_s:.0f} s {where}: it ends by itself{limit}."
+        case "stopping":
+            return f"{what} was told to stop {where}: it ends, or its process is ended after --cancel-grace."
+        case "reporting":
+            return f"{what} has ended {where}: its outcome is on its way to the engine."
+        case "settling":
+            return (
+                f"{what} has lost its process {where}: the keeper tells the engine, which may run it again."
+            )
+        case _:
+            return f"{what} begins {where} when it gets {one.waits_for or 'a slot'}."
+
+
+def _of_pending(step: Step, last: Mapping[str, Any] | None, own: Sequence[Explained], now: float) -> str:
+    key = step.activity_key
+    if last is not None and last["event"] == "requeued":
+        due_s = min(_FIRST_RETRY_S * 2 ** (last["seen"] - 1), _LONGEST_RETRY_S) - (now - last["at"])
+        when = f"in about {due_s:.0f} s" if due_s >= 1 else "at the next poll"
+        return (
+            f"the engine hands {key} out again {when}, unless its definition names another delay; "
+            f"{_poller(own)}."
+        )
+    if last is not None and last["event"] == "lost":
+        return f"another worker has {key}, or the engine hands it out again; {_poller(own)}."
+    return (
+        f"{key} is claimed by the next poll for its worker type, or runs on another machine; {_poller(own)}."
+    )
+
+
+def _poller(own: Sequence[Explained]) -> str:
+    """The hosts that may poll for it: the engine does not tell the worker type."""
+    if not own:
+        return "no host on this machine works for this engine: flowherd run APP starts one"
+    parts = []
+    for host in own:
+        name = f"{host} (worker type {host.worker})"
+        if host.polled_s_ago is None:
+            parts.append(f"{name} has not polled yet")
+        elif host.free_slots <= 0:
+            parts.append(f"all slots of {name} are in use")
+        elif host.polled_s_ago > LONG_S:
+            parts.append(f"{name} has not polled for {host.polled_s_ago:.0f} s")
+        else:
+            parts.append(f"{name} polls, with {host.free_slots} free slots")
+    return "; ".join(parts)
+
+
+def _last_events(hosts: Sequence[Explained]) -> dict[str, Mapping[str, Any]]:
+    """The newest event of each key."""
+    events = sorted((event for host in hosts for event in host.events), key=lambda event: float(event["at"]))
+    return {event["key"]: event for event in events}

@@ -1,0 +1,34 @@
+"""Prints a document of a running supervisor, as JSON or for eyes; it asks nobody."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from flowherd.exit_codes import Exit
+from flowherd_supervisor.cli.ask_supervisor import WIDTH_OF_A_PIPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rich.console import RenderableType
+
+
+def show(
+    reply: tuple[str, dict[str, Any]] | None,
+    render: Callable[[Mapping[str, Any]], Sequence[RenderableType]],
+    *,
+    as_json: bool,
+) -> int:
+    """Prints what `ask` has returned, and returns the exit code: INTERNAL where it has returned nothing."""
+    if reply is None:
+        return Exit.INTERNAL
+    text, document = reply
+    if as_json:
+        sys.stdout.write(text + "\n")
+    else:
+        width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
+        Console(highlight=False, width=width).print(*render(document), sep="\n")
+    return Exit.CLEAN

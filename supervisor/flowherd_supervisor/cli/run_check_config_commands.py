@@ -1,0 +1,96 @@
+"""The flags of `run`, `check` and `config`, which take every setting; `main.py` names them, with their help."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from pydantic import TypeAdapter, ValidationError
+
+from flowherd.errors import ConfigurationError
+from flowherd.settings import sources
+from flowherd.settings.flags import EVERY_FLAG, AppDir, AppName, ConfigFile, flags_but, given
+from flowherd.settings.parsing import PositiveSeconds
+
+BURST_IDLE_S = 3.0  # the engine has the next step of a workflow ready within 1 s, a first retry after 2
+
+_RunFlags: Any = flags_but()
+_NO_FLAGS = _RunFlags()
+
+
+def run(
+    app_name: AppName,
+    /,
+    *,
+    app_dir: AppDir = ".",
+    config: ConfigFile = None,
+    reload: Annotated[bool, Parameter(help="import the app anew when its files change", negative="")] = False,
+    burst: Annotated[
+        bool, Parameter(help="work off what is queued, then drain and exit 0", negative="")
+    ] = False,
+    burst_idle: Annotated[
+        str | None,
+        Parameter(
+            help=f"with --burst: end when there was nothing to do for so long [default: {BURST_IDLE_S:g}]",
+            metavar="SECONDS",
+        ),
+    ] = None,
+    flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
+) -> int:
+    """Hosts an app until told to stop."""
+    from flowherd_supervisor.cli.watch_files import watching  # noqa: PLC0415 - the help needs none of it
+    from flowherd_supervisor.shell import host_setup  # noqa: PLC0415 - as above
+
+    chosen = given(flags)
+    app = host_setup.App(app_name, app_dir, _idle_s(burst_idle, burst=burst))
+    with watching(app_dir, os.getpid()) if reload else nullcontext():
+        return host_setup.run(app, lambda: sources.load(chosen, config).settings)
+
+
+def _idle_s(text: str | None, *, burst: bool) -> float | None:
+    """Seconds without work after which a burst is over; None without `--burst`."""
+    if text is None:
+        return BURST_IDLE_S if burst else None
+    if not burst:
+        raise ConfigurationError("--burst-idle: says when --burst ends: add --burst")
+    try:
+        return TypeAdapter(PositiveSeconds).validate_python(text)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        raise ConfigurationError(f"--burst-idle: {message}") from None
+
+
+def check(
+    app_name: AppName,
+    /,
+    *,
+    app_dir: AppDir = ".",
+    config: ConfigFile = None,
+    offline: Annotated[bool, Parameter(help="ask no engine", negative="")] = False,
+    flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
+) -> int:
+    """Says what would keep an app from running well."""
+    from flowherd_supervisor.cli.check import check as part  # noqa: PLC0415 - as above
+
+    return part(app_name, app_dir, sources.load(given(flags), config), offline=offline)
+
+
+def show(
+    *,
+    config: ConfigFile = None,
+    json: Annotated[bool, Parameter(help="as one JSON object", negative="")] = False,
+    flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
+) -> int:
+    """Shows the effective settings."""
+    from flowherd_supervisor.cli.config import show_config  # noqa: PLC0415 - as above
+
+    return show_config(sources.load(given(flags), config), as_json=json)
+
+
+def schema() -> int:
+    """Prints the schema of the settings file."""
+    from flowherd_supervisor.cli.config import show_schema  # noqa: PLC0415 - as above
+
+    return show_schema()

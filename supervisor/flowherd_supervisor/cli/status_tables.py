@@ -1,0 +1,114 @@
+"""Texts of the status document for a terminal of 80 columns: figures, and rows about activities and failures; pure."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from flowherd.logs import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+ACTIVITY_COLUMNS = ("activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice")
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+_NAME_WIDTH = 22
+_NOW = f"{{:>7}} {{:>4}} {{:<{_NAME_WIDTH}}} {{}}"
+
+
+def figure(value: float | None) -> str:
+    """A measured number; a process that has just ended has none."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if not 0 < value < 0.1 else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: `9s`, `3m20s`, `5h01m`, `12d04h`."""
+    whole = int(seconds)
+    if whole < _MINUTE_S:
+        return f"{whole}s"
+    if whole < _HOUR_S:
+        return f"{whole // _MINUTE_S}m{whole % _MINUTE_S:02}s"
+    if whole < _DAY_S:
+        return f"{whole // _HOUR_S}h{whole % _HOUR_S // _MINUTE_S:02}m"
+    return f"{whole // _DAY_S}d{whole % _DAY_S // _HOUR_S:02}h"
+
+
+def activity_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The texts of an activity, one for each of `ACTIVITY_COLUMNS`."""
+    ended = bool(row["ran"])
+    share = row["cpu_share"]
+    return (
+        cut(row["activity"], _NAME_WIDTH),
+        str(row["running"]),
+        str(row["waiting"]),
+        str(row["completed"]),
+        str(row["failed"]),
+        _took(row["run_ms_p50"], ended=ended),
+        _took(row["run_ms_p95"], ended=ended),
+        "-" if share is None else f"{100 * share:.0f}",
+        _advice(row),
+    )
+
+
+def _took(milliseconds: float | None, *, ended: bool) -> str:
+    """Histograms end at 16 s."""
+    if milliseconds is None:
+        return ">16s" if ended else "-"
+    return f"{milliseconds:.0f}ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f}s"
+
+
+def lately_line(document: Mapping[str, Any]) -> list[str]:
+    """Rates and run times of the last 15 minutes, or of as many as there were."""
+    lately = document.get("lately")
+    if not lately:
+        return []
+    rates = f"{figure(lately['completed'])}/s done, {figure(lately['failed'])}/s failed"
+    if not lately["completed"] + lately["failed"]:
+        return [f"last {duration(lately['seconds'])}: nothing ended"]
+    half, most = (_took(lately[key], ended=True) for key in ("run_ms_p50", "run_ms_p95"))
+    return [f"last {duration(lately['seconds'])}: {rates}, run time p50 {half}, p95 {most}"]
+
+
+def _advice(row: Mapping[str, Any]) -> str:
+    if row["verdict"] is None:
+        return "-"
+    return f"{row['runs']}→{row['verdict']}" if row["change"] else str(row["verdict"])
+
+
+def now_lines(children: Iterable[Mapping[str, Any]], most: int) -> list[str]:
+    """A heading and the activities that run, the longest first, then those that wait, with the reason below."""
+    rows = [
+        (row, child["process"])
+        for child in children
+        for row in (*child.get("activities", ()), *child.get("waiting", ()))
+    ]
+    rows.sort(key=lambda one: ("waits_for" in one[0], -one[0]["for_s"]))
+    lines = [_NOW.format("for", "proc", "activity", "workflow")] if rows else []
+    for row, process in rows[:most]:
+        name = cut(row["name"], _NAME_WIDTH)
+        lines.append(_NOW.format(duration(row["for_s"]), process, name, row.get("workflow_id", "")))
+        if reason := row.get("waits_for"):
+            lines.append(f"             waits for {reason}")
+    if len(rows) > most:
+        lines.append(f"             and {len(rows) - most} more")
+    return [visible(line) for line in lines]
+
+
+def failure_lines(failures: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Two lines for each failure: when, which activity and workflow; then its type and message."""
+    lines = []
+    for one in failures:
+        when = time.strftime("%H:%M:%S", time.localtime(one["at"]))
+        retried = "" if one["retryable"] else "  for good"
+        lines.append(f"{when}  {cut(one['activity'], _NAME_WIDTH)}  {one['workflow_id']}{retried}")
+        lines.append(f"          {one['type']}: {one['message']}")
+    return [visible(line) for line in lines]
+
+
+def cut(text: str, width: int) -> str:
+    """At most so many characters, in the middle of which something may be missing; names differ at both ends."""
+    text = visible(text)
+    half = (width - 1) // 2
+    return text if len(text) <= width else f"{text[: width - 1 - half]}…{text[-half:]}"

@@ -1,0 +1,243 @@
+"""The documents about what has happened on this host: failures, the last quarter of an hour, one workflow's attempts.
+
+It reads the rings of ended attempts and the records of those that have not ended, and changes neither.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from flowherd.ledger import Cell, Claim, Handler, Ledger, Life
+from flowherd.ledger.attempt_history import End, decoded
+from flowherd_supervisor.keeper.activity_rows import milliseconds, waits_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from flowherd.ledger import Record, Segment
+    from flowherd.ledger.attempt_history import EndedAttempt
+    from flowherd.ledger.trend import Interval
+
+SHOWN_FAILURES = 50
+MOST_TOLD = 500  # attempts of one workflow, the newest
+_STOPPED = {"CANCELLED": "cancelled", "TIMEOUT": "hung", "WORKER_SHUTDOWN": "stopped"}
+
+
+class History:
+    """The memory of the host, as documents. Times in documents are seconds since 1970.
+
+    Args:
+        ledger: only read.
+        clock: monotonic seconds, as the ledger's.
+        wall: seconds since 1970.
+
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._wall = wall
+
+    @property
+    def failures_so_far(self) -> int:
+        """A number that grows with each failure: who has seen it need not ask for them again."""
+        own = sum(len(segment.history.failures.waiting()) for segment in self._ledger.segments)
+        return self._ledger.history.failures.written + own
+
+    def failures(self) -> dict[str, Any]:
+        """The document of `/api/failures`: the newest first."""
+        found = _distinct(decoded(self._ledger.ended_failures()))
+        newest = sorted(found, key=lambda one: one.closed_at, reverse=True)[:SHOWN_FAILURES]
+        since = self._since()
+        return {
+            "failures": [
+                {
+                    "at": round(since + (one.ended_at or one.closed_at), 3),
+                    "activity": one.name,
+                    "key": one.key,
+                    "activity_id": one.activity_id,
+                    "workflow_id": one.workflow_id,
+                    "process": one.process,
+                    "code": one.code,
+                    "type": one.kind or one.code,
+                    "message": one.message,
+                    "retryable": one.is_retryable,
+                }
+                for one in newest
+            ]
+        }
+
+    def trend(self) -> dict[str, Any]:
+        """The document of `/api/trend`: ends a second and durations over the last quarter of an hour."""
+        now = self._clock()
+        since = self._since()
+        intervals = self._ledger.trend.intervals(now)
+        return {"intervals": [{"at": round(since + now - one.ago_s, 1), **_rates(one)} for one in intervals]}
+
+    def lately(self) -> dict[str, Any] | None:
+        """The last quarter of an hour as one; None before there is anything to tell."""
+        whole = self._ledger.trend.whole(self._clock())
+        return None if whole is None else {"seconds": round(whole.seconds, 1), **_rates(whole)}
+
+    def explain(self, wanted: str) -> dict[str, Any]:
+        """The attempts of a workflow, or of the workflow of an activity, as `events`, and those `present`.
+
+        The newest `MOST_TOLD` are told; `left_out` is the number of older ones.
+
+        Args:
+            wanted: the id of either.
+
+        """
+        held = list(self._held())
+        past = self._past(wanted)
+        found = [one.workflow_id for _, one in held if wanted in {one.workflow_id, one.activity_id}]
+        workflow_id = next(iter([*found, *(one.workflow_id for one in past)]), wanted)
+        if workflow_id != wanted:
+            past = self._past(workflow_id)
+        over = {one.sequence for one in past}
+        left_out = max(len(past) - MOST_TOLD, 0)
+        present = [
+            (segment, one)
+            for segment, one in held
+            if one.workflow_id == workflow_id and (one.sequence not in over or not one.is_owed)
+        ]
+        events = [event for one in past[left_out:] for event in _events_of(one)]
+        for segment, one in present:
+            if one.sequence not in over:
+                events += _events_so_far(segment, one)
+        since = self._since()
+        return {
+            "workflow_id": workflow_id,
+            "events": [{**event, "at": round(since + event["at"], 3)} for event in _numbered(events)],
+            "present": [self._standing(segment, one) for segment, one in present[:MOST_TOLD]],
+            "left_out": left_out,
+        }
+
+    def _since(self) -> float:
+        """The wall clock when the monotonic clock was 0."""
+        return self._wall() - self._clock()
+
+    def _past(self, wanted: str) -> list[EndedAttempt]:
+        """The ended attempts of a workflow or an activity, with the words of failures, in order of their claims."""
+        word = wanted.encode(errors="replace")
+        attempts = decoded(self._ledger.ended_attempts(word))
+        failures = decoded(self._ledger.ended_failures(word))
+        told = {one.sequence: one for one in attempts if one.end is not End.LOST}
+        known = {one.sequence: one for one in attempts} | told | {one.sequence: one for one in failures}
+        found = [one for one in known.values() if wanted in {one.workflow_id, one.activity_id}]
+        return sorted(found, key=lambda one: one.claimed_at)
+
+    def _held(self) -> Iterator[tuple[Segment, Record]]:
+        for segment in self._ledger.segments:
+            if segment.life is not Life.FREE and segment.readable:
+                for record in segment.records():
+                    yield segment, record
+
+    def _standing(self, segment: Segment, record: Record) -> dict[str, Any]:
+        """The state of a record now: what happens next follows from it."""
+        now = self._clock()
+        at_work_s = now - record.started_at if record.started_at else None
+        return {
+            "activity_id": record.activity_id,
+            "key": record.key,
+            "name": record.name,
+            "process": segment.get(Cell.PROCESS),
+            "state": state_of(segment, record),
+            "for_s": round(at_work_s if at_work_s is not None else now - record.claimed_at, 1),
+            "limit_s": record.limit_s or None,
+            "waits_for": waits_for(segment, record),
+            "lease_s": record.lease_s,
+        }
+
+
+def _rates(one: Interval) -> dict[str, Any]:
+    return {
+        "completed": round(one.completed, 3),
+        "failed": round(one.failed, 3),
+        "lost": round(one.lost, 3),
+        "run_ms_p50": milliseconds(one.run_s_p50),
+        "run_ms_p95": milliseconds(one.run_s_p95),
+        "wait_ms_p95": milliseconds(one.wait_s_p95),
+    }
+
+
+def state_of(segment: Segment, record: Record) -> str:
+    """Waiting, running, stopping, reporting, detached or settling."""
+    if not record.is_owed:
+        return "detached"
+    if segment.life is Life.ENDED or record.claim is Claim.CRASHED:
+        return "settling"
+    if record.claim is Claim.REPORTING:
+        return "reporting"
+    return {Handler.RUNNING: "running", Handler.STOPPING: "stopping"}.get(record.handler, "waiting")
+
+
+def _distinct(found: list[EndedAttempt]) -> list[EndedAttempt]:
+    """Each once, also what has moved while it was read."""
+    return list({(one.sequence, one.closed_at): one for one in found}.values())
+
+
+def _numbered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In order of time, each with how often this host had been given its activity by then, as far as it remembers."""
+    events = sorted(events, key=lambda event: float(event["at"]))
+    attempts: dict[str, list[int]] = {}
+    for event in events:
+        its = attempts.setdefault(event["activity_id"], [])
+        if event["sequence"] not in its:
+            its.append(event["sequence"])
+        event["seen"] = its.index(event["sequence"]) + 1
+        if event["event"] == "claimed" and event["seen"] > 1:
+            event["event"] = "retried"
+    return [{name: value for name, value in event.items() if name != "sequence"} for event in events]
+
+
+def _events_so_far(segment: Segment, record: Record) -> Iterator[dict[str, Any]]:
+    """The events of an attempt that has not ended."""
+    common = _common(record, segment.get(Cell.PROCESS))
+    yield {**common, "event": "claimed", "at": record.claimed_at, "lease_s": record.lease_s}
+    if record.started_at:
+        yield {**common, "event": "begun", "at": record.started_at, "limit_s": record.limit_s}
+    if (beat_at := segment.last_ok(record.index, record.sequence)) > record.claimed_at:
+        yield {**common, "event": "beat", "at": beat_at}
+
+
+def _events_of(one: EndedAttempt) -> Iterator[dict[str, Any]]:
+    """The events of an attempt that has ended."""
+    common = _common(one, one.process)
+    yield {**common, "event": "claimed", "at": one.claimed_at}
+    if one.begun_at:
+        yield {**common, "event": "begun", "at": one.begun_at}
+    if one.beat_at > one.claimed_at:
+        yield {**common, "event": "beat", "at": one.beat_at}
+    words = {"code": one.code, "type": one.kind or one.code, "message": one.message}
+    match one.end:
+        case End.COMPLETED:
+            yield {**common, "event": "returned", "at": one.ended_at or one.closed_at}
+            yield {**common, "event": "completed", "at": one.closed_at}
+        case End.DELIVERED:
+            yield {**common, "event": "crashed", "at": one.ended_at}
+            yield {**common, "event": "delivered", "at": one.closed_at}
+        case End.LOST:
+            yield {**common, "event": "lost", "at": one.closed_at}
+        case End.FAILED | End.SETTLED:
+            crashed = "crashed" if one.end is End.SETTLED else "failed"
+            event = _STOPPED.get(one.code, crashed) if one.end is End.SETTLED else crashed
+            yield {**common, **words, "event": event, "at": one.ended_at or one.closed_at}
+            after = "requeued" if one.is_retryable else "given_up"
+            yield {**common, "event": after, "at": one.closed_at}
+
+
+def _common(one: EndedAttempt | Record, process: int) -> dict[str, Any]:
+    return {
+        "activity_id": one.activity_id,
+        "key": one.key,
+        "name": one.name,
+        "process": process,
+        "sequence": one.sequence,
+    }

@@ -1,0 +1,315 @@
+"""Makes, reaches, kills and reaps the supervisor's children; it decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowherd.exit_codes import Exit
+from flowherd.link.link import Link
+from flowherd.process.worker_process import ignore_signals
+from flowherd.wait_status import OURS
+from flowherd_supervisor.processes.catch_all import contained
+from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
+from flowherd_supervisor.processes.oom import OomCounter
+from flowherd_supervisor.processes.stack_dumps import shortened, standing_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from flowherd.ledger import Segment
+
+_STACKS_BYTES = 1 << 20
+_FLAGS, _PF_EXITING = 6, 0x4  # of /proc/PID/stat, counted from the state
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """The steps that make one process.
+
+    Attributes:
+        title: what `ps` shows.
+        keep: descriptors that stay open besides 0-2 and the link.
+        main: what the new process does; its result is the exit code.
+        expendable: whether the kernel shall take it first when memory ends.
+        boot_within_s: seconds for the import of the app, None for what imports none.
+
+    """
+
+    title: str
+    keep: Sequence[int]
+    main: Callable[[Link], int]
+    expendable: bool
+    boot_within_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateBirth:
+    """The steps that make one isolate directly.
+
+    Attributes:
+        title: what `ps` shows.
+        ends: its channel, its stdout, its stderr and its lifeline.
+        main: what it does; its result is the exit code.
+
+    """
+
+    title: str
+    ends: Sequence[int]
+    main: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A child as its parent sees it, from fork to reaping."""
+
+    index: int
+    incarnation: int
+    pid: int
+    pidfd: int  # -1 where it had been reaped before we knew of it
+    link: Link
+    segments: tuple[Segment, ...]  # one for each worker in it; none for the keeper and a zygote
+    stacks: int  # a file in memory, where a crash leaves its stacks
+
+    def last_words(self) -> list[str]:
+        """The stacks that a fatal signal has left; empty for a calm end."""
+        return _last_words(self.stacks)
+
+    @property
+    def standing_at(self) -> str:
+        """The line of the user's where its import stood when it had taken long, "" before that."""
+        return standing_at(_left_in(self.stacks))
+
+    def forget_words(self) -> None:
+        """Its import has ended; the offset of the file is the child's, too."""
+        os.ftruncate(self.stacks, 0)
+        os.lseek(self.stacks, 0, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Closes what belongs to a reaped child."""
+        self.link.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        os.close(self.stacks)
+
+
+@dataclass(frozen=True, slots=True)
+class IsolateHandle:
+    """An isolate as its parent sees it; `process` and `incarnation` are its worker's, who calls it `key`."""
+
+    index: int
+    incarnation: int
+    key: int
+    pid: int
+    stacks: int
+
+    def last_words(self) -> list[str]:
+        """As a worker's."""
+        return _last_words(self.stacks)
+
+    def close(self) -> None:
+        """Closes what belongs to a reaped isolate."""
+        os.close(self.stacks)
+
+
+Child = Handle | IsolateHandle
+
+
+def _last_words(stacks: int) -> list[str]:
+    return shortened(_left_in(stacks))
+
+
+def _left_in(stacks: int) -> str:
+    return os.pread(stacks, _STACKS_BYTES, 0).decode(errors="replace")
+
+
+class Processes:
+    """All children that have not been reaped."""
+
+    def __init__(self) -> None:
+        self._handles: dict[int, Handle] = {}
+        self._isolates: dict[int, IsolateHandle] = {}
+        self._ended: list[tuple[Child, int]] = []
+        self._unclaimed: dict[int, int] = {}  # pid and status of what has been reaped and may yet be ours
+        self._killed: set[int] = set()  # pids that have been sent SIGKILL and not been reaped
+        self._oom = OomCounter()
+        self.strangers = 0  # reaped, but never ours: orphans of user code
+
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(tuple(self._handles.values()))
+
+    @property
+    def isolates(self) -> Sequence[IsolateHandle]:
+        """Those that have not been reaped."""
+        return tuple(self._isolates.values())
+
+    def find(self, index: int, incarnation: int) -> Handle | None:
+        """The child, or None once it has been reaped."""
+        for handle in self._handles.values():
+            if (handle.index, handle.incarnation) == (index, incarnation):
+                return handle
+        return None
+
+    def spawn(self, index: int, incarnation: int, segments: tuple[Segment, ...], birth: Birth) -> Handle:
+        """Spawner one child directly.
+
+        Raises:
+            OSError: no process, memory or descriptor is to be had (faults.md P12, P13).
+
+        """
+        ours, theirs = Link.pair()
+        stacks = os.memfd_create("stacks")
+
+        def be_born(parent: int) -> int:
+            close_all_but((theirs.fileno(), stacks, *birth.keep))
+            ignore_signals()
+            begin(birth.title, stacks, expendable=birth.expendable, boot_within_s=birth.boot_within_s)
+            return birth.main(theirs) if os.getppid() == parent else Exit.RELEASED
+
+        try:
+            pid = _fork(be_born)
+            pidfd = _pidfd(pid)
+        except OSError:
+            ours.close()
+            os.close(stacks)
+            raise
+        finally:
+            theirs.close()
+        ours.set_blocking(blocking=False)
+        handle = Handle(index, incarnation, pid, pidfd, ours, segments, stacks)
+        self.adopt(handle)
+        return handle
+
+    def spawn_isolate(self, index: int, incarnation: int, key: int, birth: IsolateBirth) -> IsolateHandle:
+        """Spawner one isolate directly; OSError as for `spawn`."""
+        stacks = os.memfd_create("stacks")
+
+        def be_born(parent: int) -> int:
+            close_all_but((*birth.ends, stacks))
+            ignore_signals(but=(signal.SIGTERM,))
+            begin(birth.title, stacks, expendable=True)
+            return birth.main() if os.getppid() == parent else Exit.RELEASED
+
+        try:
+            pid = _fork(be_born)
+        except OSError:
+            os.close(stacks)
+            raise
+        own_group(pid)
+        isolate = IsolateHandle(index, incarnation, key, pid, stacks)
+        self.adopt(isolate)
+        return isolate
+
+    def adopt(self, child: Child) -> None:
+        """Takes a child into the table; one that was forked by another process may have been reaped already."""
+        if child.pid in self._unclaimed:
+            self._ended.append((child, self._unclaimed.pop(child.pid)))
+        elif isinstance(child, Handle):
+            self._handles[child.pid] = child
+        else:
+            self._isolates[child.pid] = child
+
+    def find_isolate(self, index: int, incarnation: int, key: int) -> IsolateHandle | None:
+        """The isolate, or None once it has been reaped."""
+        names = (index, incarnation, key)
+        return next((i for i in self._isolates.values() if (i.index, i.incarnation, i.key) == names), None)
+
+    def kill_group(self, isolate: IsolateHandle) -> None:
+        """SIGKILL for its group."""
+        assert isolate.pid in self._isolates, isolate
+        self._is_killed_by_us(isolate.pid)
+        _signal_group(isolate.pid, signal.SIGKILL)
+
+    def kill(self, handle: Handle) -> None:
+        """SIGKILL; the handle is in the table only while its process has not been reaped (faults.md P11)."""
+        assert handle.pid in self._handles, handle
+        self._is_killed_by_us(handle.pid)
+        os.kill(handle.pid, signal.SIGKILL)
+
+    def abort(self, handle: Handle) -> None:
+        """SIGABRT: faulthandler writes the stacks of all threads, also with the GIL held, and the process dies."""
+        assert handle.pid in self._handles, handle
+        os.kill(handle.pid, signal.SIGABRT)
+
+    def reap(self) -> None:
+        """Collects every child that has ended (faults.md P14); `ended` tells, once all messages have been read.
+
+        What an isolate has started dies with it: its group is killed while its name cannot be anybody else's.
+        """
+        with contextlib.suppress(ChildProcessError):
+            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                pid = dead.si_pid
+                if pid in self._isolates:
+                    _signal_group(pid, signal.SIGKILL)
+                status = os.waitpid(pid, 0)[1]  # from here on only this process knows of it
+                status = contained(partial(self._annotated, pid, status), status)
+                child = self._handles.pop(pid, None) or self._isolates.pop(pid, None)
+                if child is None:
+                    self._unclaimed[pid] = status
+                else:
+                    self._ended.append((child, status))
+
+    def _is_killed_by_us(self, pid: int) -> None:
+        """Remembers that it is, unless it is ending by itself already: its channel closes before it can be reaped."""
+        if not _is_exiting(pid):
+            self._killed.add(pid)
+
+    def _annotated(self, pid: int, status: int) -> int:
+        """A wait status, with what the kernel says of a SIGKILL, and whether it was ours."""
+        was_killed = pid in self._killed
+        self._killed.discard(pid)
+        ours = OURS if was_killed and status & 0x7F == signal.SIGKILL else 0
+        return self._oom.annotate(status) | ours
+
+    @property
+    def ending(self) -> Sequence[Handle]:
+        """The children that have been reaped and not told yet; their last messages can still be read."""
+        return [child for child, _ in self._ended if isinstance(child, Handle)]
+
+    def ended(self) -> list[tuple[Child, int]]:
+        """The ended children, with annotated statuses (`flowherd.wait_status`), each once; the rest were strangers."""
+        ended, self._ended = self._ended, []
+        self.strangers += len(self._unclaimed)
+        self._unclaimed.clear()
+        return ended
+
+
+def _fork(be_born: Callable[[int], int]) -> int:
+    """The pid of a new process, which does what `be_born` says, given its parent's pid."""
+    assert threading.active_count() == 1, "forking with threads copies locked locks (faults.md P20)"
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        leave_with(lambda: be_born(parent))
+    return pid
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)  # nobody would know of it
+        os.waitpid(pid, 0)
+        raise
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(OSError):  # what is left of it belongs to another user
+        os.killpg(pid, number)
+
+
+def _is_exiting(pid: int) -> bool:
+    """True when the kernel has begun to end it, for whatever reason (proc(5), `flags`)."""
+    try:
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        )
+    except OSError:
+        return False
+    return bool(int(fields[_FLAGS]) & _PF_EXITING)

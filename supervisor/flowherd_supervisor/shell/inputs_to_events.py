@@ -1,0 +1,92 @@
+"""The meaning of signals and messages: facts for the brain; it decides nothing."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from flowherd.link import messages
+from flowherd_supervisor.core import events
+from flowherd_supervisor.core.events import KEEPER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd_supervisor.core.events import Event
+    from flowherd_supervisor.core.plan import Plan
+    from flowherd_supervisor.processes.process_table import Handle
+
+log = structlog.stdlib.get_logger("flowherd")
+
+SIGNALS: dict[signal.Signals, Event] = {
+    signal.SIGTERM: events.StopRequested(),
+    signal.SIGINT: events.StopRequested(),
+    signal.SIGQUIT: events.StopRequested(times=2),
+    signal.SIGTSTP: events.PollingSwitched(on=False),
+    signal.SIGCONT: events.PollingSwitched(on=True),
+    signal.SIGUSR1: events.StacksRequested(),
+}
+
+# What is asked for over the admin socket means what the signal of the same purpose means.
+ORDERS: dict[str, signal.Signals] = {
+    "reload": signal.SIGHUP,
+    "quiet": signal.SIGTSTP,
+    "resume": signal.SIGCONT,
+    "drain": signal.SIGTERM,
+    "stacks": signal.SIGUSR1,
+}
+
+
+def fact_of_signal(number: signal.Signals, workers: int, reread: Callable[[], Plan | str]) -> Event | None:
+    """A signal as a fact; None for one that means nothing here.
+
+    Args:
+        number: the signal.
+        workers: worker processes or threads that the present plan has.
+        reread: the settings again, as a plan; why not, when they are wrong.
+
+    """
+    match number:
+        case signal.SIGHUP:
+            plan = reread()
+            return events.ReloadRefused(plan) if isinstance(plan, str) else events.ReloadRequested(plan)
+        case signal.SIGTTIN:
+            return events.ScaleRequested(workers + 1)
+        case signal.SIGTTOU:
+            return events.ScaleRequested(workers - 1)
+        case _:
+            return SIGNALS.get(number)
+
+
+def message_of(handle: Handle, data: bytes) -> messages.Upward | None:
+    """Reads a child's message; one that cannot be read is named and dropped."""
+    try:
+        return messages.decode_upward(data)
+    except msgspec.DecodeError as error:
+        log.error("unreadable_message", process=handle.index, reason=str(error))
+        return None
+
+
+def fact_of(handle: Handle, message: messages.Message) -> Event | signal.Signals | None:
+    """A child's message as a fact, or as the signal it stands for; one that nobody expects is named and dropped."""
+    names = (handle.index, handle.incarnation)
+    fact: Event | signal.Signals | None = None
+    match message:
+        case messages.Ready(worker_type, activities, hazards):
+            fact = events.ChildReady(*names, worker_type, activities, hazards)
+        case messages.BootFailed(code, text, report):
+            fact = events.BootFailed(*names, code, text, report)
+        case messages.Stopped(released, undelivered):
+            fact = events.ChildStopped(*names, released, undelivered)
+        case messages.CredentialsRefused(detail):
+            fact = events.CredentialsRefused(detail)
+        case messages.Asked("scale", processes) if handle.index == KEEPER:
+            fact = events.ScaleRequested(processes)
+        case messages.Asked(order) if handle.index == KEEPER and order in ORDERS:
+            fact = ORDERS[order]
+        case _:
+            log.error("message_not_understood", process=handle.index, message=type(message).__name__)
+    return fact

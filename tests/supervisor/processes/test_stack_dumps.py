@@ -1,0 +1,82 @@
+"""The stacks of a process that a fatal signal has ended, as the log shows them."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from flowherd_supervisor.processes.process_table import Handle
+from flowherd_supervisor.processes.stack_dumps import ROOM, shortened, standing_at
+
+if TYPE_CHECKING:
+    from flowherd.link.link import Link
+
+HANDLER = 'File "/srv/app/sample_app.py", line 79 in hangs'
+OURS = 'File "/opt/venv/lib/flowherd/execution/on_loop.py", line 102 in _step'
+FORKED_BY = (
+    'File "/opt/venv/lib/flowherd_supervisor/processes/zygote.py", line 184 in _be_born',
+    'File "/opt/venv/lib/flowherd_supervisor/shell/host.py", line 77 in run',
+    'File "/opt/venv/lib/flowherd_supervisor/cli/main.py", line 217 in main',
+    'File "/opt/venv/lib/flowherd/settings/command_line.py", line 25 in call',
+    'File "/opt/venv/lib/cyclopts/core.py", line 9 in __call__',
+)
+
+
+def text_of(*threads: tuple[str, ...]) -> str:
+    blocks = []
+    for number, frames in enumerate(threads):
+        kind = "Current thread" if number == len(threads) - 1 else "Thread"
+        blocks.append("\n  ".join([f"{kind} 0x{number:016x} (most recent call first):", *frames]))
+    return (
+        "Fatal Python error: Aborted\n\n"
+        + "\n\n".join(blocks)
+        + "\n\nExtension modules: a.b, c.d (total: 2)\n"
+    )
+
+
+def test_what_the_handler_did_is_said_and_who_forked_the_process_is_not() -> None:
+    lines = shortened(text_of((HANDLER, OURS, *FORKED_BY)))
+    assert lines == ["Fatal Python error: Aborted", lines[1], HANDLER, OURS]
+    assert lines[1].startswith("Current thread")
+
+
+@pytest.mark.parametrize("depth", [10, 1_000])
+@pytest.mark.parametrize("neighbours", [0, 1, 40])
+def test_the_innermost_frames_of_the_main_thread_are_kept_however_much_there_is(
+    depth: int, neighbours: int
+) -> None:
+    """They were the first to go once the paths of an installation were a little longer."""
+    others = [('File "threading.py", line 324 in wait',) * 30] * neighbours
+    lines = shortened(text_of(*others, (HANDLER, *[OURS.replace("lib", "a-longer-path")] * depth)))
+    assert HANDLER in lines
+    assert sum(map(len, lines[1:])) <= ROOM
+
+
+def test_a_process_that_left_nothing_has_no_last_words() -> None:
+    assert shortened("") == []
+    assert shortened("Fatal Python error: Segmentation fault\n") == ["Fatal Python error: Segmentation fault"]
+
+
+def test_where_a_long_import_stands_is_the_line_of_the_users_own_file() -> None:
+    """Of the main thread, which comes last; the libraries that it calls are passed over."""
+    library = 'File "/opt/venv/lib/python3.13/site-packages/slow/db.py", line 5 in connect'
+    imports = 'File "<frozen importlib._bootstrap>", line 241 in _call_with_frames_removed'
+    text = text_of(('File "/srv/app/other.py", line 1 in poll',), (library, HANDLER, imports, *FORKED_BY))
+    assert standing_at(text) == "/srv/app/sample_app.py:79 hangs"
+    assert standing_at("") == ""
+
+
+def test_an_import_that_ends_in_time_leaves_no_last_words() -> None:
+    """It was looked at shortly before its time was over; a crash much later is told by itself."""
+    stacks = os.memfd_create("stacks")
+    handle = Handle(0, 1, 1, -1, cast("Link", None), (), stacks)
+    faulthandler.dump_traceback(stacks, all_threads=False)  # this thread need not be the main one
+    assert handle.standing_at.endswith("test_an_import_that_ends_in_time_leaves_no_last_words")
+    handle.forget_words()
+    assert (handle.standing_at, handle.last_words()) == ("", [])
+    faulthandler.dump_traceback(stacks, all_threads=False)
+    assert handle.last_words()[0].endswith("(most recent call first):"), "it begins at the beginning"
+    os.close(stacks)

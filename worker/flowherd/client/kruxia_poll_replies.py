@@ -1,0 +1,234 @@
+"""Reads activities out of the reply to a poll, one by one where it must; it sends nothing (protocol.md §4)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from typing import Any
+
+import msgspec
+import structlog
+
+from flowherd.activities_and_outcomes import Activity
+from flowherd.client.engine_protocol import Batch, Undecodable
+from flowherd.errors import EngineUnavailable
+
+_SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # becomes a part of a path
+_LIST = re.compile(rb'\s*\{\s*"activities"\s*:\s*\[')
+_MARK = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)  # a whole string, or a single sign
+_MOST_CHARS = 200  # of a name in the log
+_UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class _Item(msgspec.Struct):
+    """An activity as the engine sends it; all of them are so, except in the tests of what must not matter."""
+
+    activity_id: str
+    workflow_id: str
+    activity_key: str
+    worker: str
+    activity_name: str | None = None
+    parameters: Any = None
+    timeout_seconds: int | float | None = None
+    settings: dict[str, Any] | None = None
+    output_definitions: list[dict[str, Any]] | None = None
+    signal_data: Any = None
+
+
+class _Items(msgspec.Struct):
+    activities: list[_Item]
+
+
+_sound = msgspec.json.Decoder(_Items)
+
+
+def _all_sound(body: bytes, worker_id: str) -> list[Activity] | None:
+    """The activities of a reply without a flaw, checked and read in one go; None to look at each alone."""
+    try:
+        items = _sound.decode(body).activities
+    except _UNREADABLE:
+        return None
+    if not all(_PLAIN_ID.match(item.activity_id) for item in items):  # msgspec's fill caches
+        return None
+    return [
+        Activity(
+            activity_id=item.activity_id,
+            workflow_id=item.workflow_id,
+            key=item.activity_key,
+            name=item.activity_name or "",
+            worker_type=item.worker,
+            worker_id=worker_id,
+            parameters=item.parameters,
+            timeout_s=_timeout_s(item.timeout_seconds, item),
+            settings=item.settings or {},
+            output_definitions=tuple(item.output_definitions or ()),
+            signal_data=item.signal_data,
+        )
+        for item in items
+    ]
+
+
+def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozenset()) -> Batch:
+    """A poll reply; `count` is ignored, the list counts (faults.md E20).
+
+    Args:
+        body: as it came.
+        worker_id: it was asked for with.
+        undecoded: names of activities whose parameters are left as the JSON they came as, a part of `body`.
+
+    Raises:
+        EngineUnavailable: not a poll reply; whatever it claimed stays claimed until its lease ends (fact 2).
+
+    """
+    if not undecoded and (activities := _all_sound(body, worker_id)) is not None:
+        return Batch(activities, [])
+    try:
+        items = _opened(body, undecoded) if undecoded else msgspec.json.decode(body)["activities"]
+    except _UNREADABLE as error:
+        pieces = _pieces(body)
+        if pieces is None:
+            reason = f"an unreadable poll reply of {len(body)} bytes ({type(error).__name__})"
+            raise EngineUnavailable(reason, in_doubt=True) from None
+        decoded = [_decode_piece(piece, worker_id) for piece in pieces if piece.strip()]
+    else:
+        if not isinstance(items, list):
+            raise EngineUnavailable("a poll reply whose activities are not a list", in_doubt=True)
+        decoded = [_decode_item(item, worker_id) for item in items]
+    if nameless := decoded.count(None):
+        log.error("activities_without_id", count=nameless, worker_id=worker_id)
+    return Batch(
+        activities=[item for item in decoded if isinstance(item, Activity)],
+        undecodable=[item for item in decoded if isinstance(item, Undecodable)],
+    )
+
+
+class _Reply(msgspec.Struct):
+    activities: list[msgspec.Raw]
+
+
+class _Named(msgspec.Struct):
+    activity_name: Any = None
+
+
+def _opened(body: bytes, undecoded: frozenset[str]) -> list[Any]:
+    """The items of a reply, some with their parameters undecoded."""
+    items: list[Any] = []
+    for raw in msgspec.json.decode(body, type=_Reply).activities:
+        if msgspec.json.decode(raw, type=_Named).activity_name in undecoded:
+            members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+            kept = members.pop("parameters", None)
+            items.append({name: msgspec.json.decode(value) for name, value in members.items()})
+            items[-1]["parameters"] = kept
+        else:
+            items.append(msgspec.json.decode(raw))
+    return items
+
+
+def _pieces(body: bytes) -> list[bytes] | None:
+    """The items of a reply that cannot be read whole, each as it was sent; None when it is not even balanced.
+
+    One number out of range, one half of a surrogate pair must not cost the batch (protocol.md R4).
+    """
+    head = _LIST.match(body)
+    if head is None:
+        return None
+    pieces, begin, open_ = [], head.end(), bytearray()
+    for mark in _MARK.finditer(body, begin):
+        sign = mark.group()
+        if sign in {b"[", b"{"}:
+            open_ += b"]" if sign == b"[" else b"}"
+        elif sign == b'"':
+            return None  # a string without an end
+        elif open_:
+            if sign in {b"]", b"}"} and open_.pop() != sign[0]:
+                return None
+        elif sign in {b",", b"]"}:
+            pieces.append(body[begin : mark.start()])
+            begin = mark.end()
+            if sign == b"]":
+                return pieces
+    return None
+
+
+def _decode_piece(piece: bytes, worker_id: str) -> Activity | Undecodable | None:
+    """Reads an activity of a reply that cannot be read whole."""
+    try:
+        return _decode_item(msgspec.json.decode(piece), worker_id)
+    except _UNREADABLE as error:
+        reason = f"its JSON cannot be read ({type(error).__name__})"
+    try:  # more lenient, but slower; it is only asked for the id
+        item = json.loads(piece.decode(errors="replace"), strict=False, parse_int=str, parse_float=str)
+    except _UNREADABLE:
+        return None
+    activity_id = _id_of(item)
+    return None if activity_id is None else _undecodable(item, activity_id, worker_id, reason)
+
+
+def _undecodable(item: Any, activity_id: str, worker_id: str, reason: str) -> Undecodable:
+    """With what can be read of its names."""
+    names = (item.get(name) for name in ("workflow_id", "activity_key", "activity_name"))
+    texts = (name[:_MOST_CHARS] if isinstance(name, str) else "" for name in names)
+    return Undecodable(activity_id, worker_id, reason, *texts)
+
+
+def _id_of(item: Any) -> str | None:
+    """The id of an activity, None when nothing can be said to the engine about it."""
+    activity_id = item.get("activity_id") if isinstance(item, dict) else None
+    return activity_id if isinstance(activity_id, str) and _PLAIN_ID.match(activity_id) else None
+
+
+def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
+    """Reads an activity; None when not even its id is readable: nothing can be said to the engine about it."""
+    activity_id = _id_of(item)
+    if activity_id is None:
+        return None
+    texts = [item.get(name) for name in ("workflow_id", "activity_key", "worker")]
+    if not all(isinstance(text, str) for text in texts):
+        reason = "workflow_id, activity_key or worker is missing or not a string"
+        return _undecodable(item, activity_id, worker_id, reason)
+    name = item.get("activity_name") or ""
+    if not isinstance(name, str):
+        return _undecodable(item, activity_id, worker_id, "activity_name is not a string")
+    settings = item.get("settings")
+    outputs = item.get("output_definitions")
+    return Activity(
+        activity_id=activity_id,
+        workflow_id=texts[0],
+        key=texts[1],
+        name=name,
+        worker_type=texts[2],
+        worker_id=worker_id,
+        parameters=item.get("parameters"),
+        timeout_s=_timeout_s(item.get("timeout_seconds"), item),
+        settings=settings if isinstance(settings, dict) else {},
+        output_definitions=tuple(o for o in outputs if isinstance(o, dict))
+        if isinstance(outputs, list)
+        else (),
+        signal_data=item.get("signal_data"),
+    )
+
+
+def _ids(item: _Item | dict[str, Any]) -> dict[str, Any]:
+    """The names of an activity for a line of the log."""
+    known = item if isinstance(item, dict) else msgspec.structs.asdict(item)
+    names = ("workflow_id", "activity_id", "activity_key")
+    return {"name": known.get("activity_name") or "", **{name: known[name] for name in names}}
+
+
+def _timeout_s(value: Any, item: _Item | dict[str, Any]) -> float | None:
+    """`timeout_seconds` as a lease; None when there is none, clamped to 1 s … 7 days (faults.md E23)."""
+    if value is None:
+        return None
+    seconds = math.nan
+    if not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            seconds = float(value)
+    clamped = None if math.isnan(seconds) else min(max(seconds, _SHORTEST_LEASE_S), _LONGEST_LEASE_S)
+    if clamped != seconds:
+        log.warning("timeout_out_of_range", taken_as_s=clamped, **_ids(item))
+    return clamped

@@ -1,0 +1,75 @@
+"""The availability of Python's lock while a handler works; it asks rarely and never holds it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from flowherd.thread_time import queued_s
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowherd.execution.activity_profiler import ActivityProfile
+    from flowherd.execution.loop_meter import LoopMeter
+
+_GOLDEN = 0.618033988749895
+
+
+class GilProbe:
+    """Judges how late a sleeping thread gets to run again.
+
+    Pure Python lets it wait for the switch interval (5 ms), C code that keeps the lock for as long as it takes,
+    code that gives the lock up not at all. What the kernel's scheduler lets it wait is not counted.
+
+    Args:
+        meter: knows which handlers are at work.
+        measures: get the answers, by activity.
+
+    """
+
+    def __init__(self, meter: LoopMeter, measures: Mapping[str, ActivityProfile]) -> None:
+        self._meter = meter
+        self._measures = measures
+        self._patience_s = sys.getswitchinterval() / 2
+        self._naps = 0
+
+    def nap(self, about_s: float) -> None:
+        """Sleeps in the calling thread, always the same one, and takes note of how late it woke."""
+        self._naps += 1
+        length_s = about_s * (0.5 + self._naps * _GOLDEN % 1)  # never in step with what it looks at
+        queued_before_s, busy_s = queued_s(), self._meter.busy_s
+        due = perf_counter() + length_s
+        threading.Event().wait(length_s)
+        late_s = perf_counter() - due
+        if late_s >= self._patience_s:
+            late_s -= queued_s() - queued_before_s
+        self.judge(due, late_s, self._meter.busy_s - busy_s)
+
+    def judge(self, due: float, late_s: float, loop_s: float = 0.0) -> None:
+        """Counts one probe for whoever was at work at `due`, if that is certain.
+
+        A step that has ended meanwhile says nothing unless it let the probe wait: it may have been about to end.
+        Nor does a step beside a thread that may have kept the lock from both.
+
+        Args:
+            due: when it wanted to wake, in `perf_counter` seconds.
+            late_s: how long it waited for the lock then.
+            loop_s: how long handlers have kept the loop meanwhile.
+
+        """
+        meter = self._meter
+        held = late_s >= self._patience_s
+        since, name, last, threads = meter.since, meter.name, meter.last_long, list(meter.in_threads)
+        is_on = bool(since) and since <= due
+        if is_on or last.began <= due < last.ended:
+            if (held and not threads) or (is_on and not held):
+                self._count(name if is_on else last.name, late_s, held=held)
+        elif len(threads) == 1 and (not held or loop_s < late_s / 2):
+            self._count(threads[0], late_s, held=held)
+
+    def _count(self, name: str, late_s: float, *, held: bool) -> None:
+        if (measure := self._measures.get(name)) is not None:
+            measure.probed(waited_s=late_s, released=not held)

@@ -1,0 +1,206 @@
+"""The things that all runs of one worker share: process, state, the shutdown signal; it must not know runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flowherd.execution.loop_meter import LoopMeter
+from flowherd.ledger.permits import OwnPermits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from flowherd.activities_and_outcomes import Outcome
+    from flowherd.ledger.permits import Permits
+    from flowherd.sdk.run_state import CancelReason, RunState
+
+
+class ShutdownSignal:
+    """Says once, to every loop and thread of this process, that the worker is stopping."""
+
+    __slots__ = ("_event", "_lock", "_waiters")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def requested(self) -> bool:
+        """True when the worker has been told to stop."""
+        return self._event.is_set()
+
+    def request(self) -> None:
+        """Sets the signal and wakes every waiter, in whatever loop or thread it waits."""
+        with self._lock:
+            self._event.set()
+            waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            with contextlib.suppress(RuntimeError):  # a handler's own loop may be closed by now
+                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
+    async def wait(self) -> None:
+        """Waits on the running loop until the worker is told to stop."""
+        with self._lock:
+            if self._event.is_set():
+                return
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def wait_in_thread(self, timeout_s: float | None = None) -> bool:
+        """Blocks the calling thread until the worker is told to stop; False when `timeout_s` passed first."""
+        return self._event.wait(timeout_s)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class StockFiles(Protocol):
+    """Makes the API client behind the file methods of a stock context."""
+
+    def client(self) -> Any:
+        """Returns an object with the `upload_file` and `download_file` of that SDK's API client."""
+        ...
+
+
+class Outlet(Protocol):
+    """The way of one attempt's streamed text: best effort, from any thread; its methods neither wait nor raise."""
+
+    def put(self, text: str) -> None:
+        """Takes text to send soon; it may be dropped."""
+        ...
+
+    def end(self, error: str | None) -> None:
+        """Says that the stream is over; with `error`, that it ended badly."""
+        ...
+
+
+class Streams(Protocol):
+    """Opens outlets, from any thread."""
+
+    def open(self, activity_id: str) -> Outlet:
+        """The outlet of one attempt; needs no closing."""
+        ...
+
+
+class Transfers(Protocol):
+    """The files of one attempt; its methods may be called from any thread."""
+
+    def download(self, reference: str) -> Future[Path]:
+        """Begins a download; the result is the path of the whole file."""
+        ...
+
+    def upload(self, path: Path, filename: str | None, content_type: str | None) -> Future[str]:
+        """Begins an upload; the result is the reference."""
+        ...
+
+    def save(self, content: bytes, filename: str, content_type: str) -> Future[str]:
+        """Begins to upload `content` under a name of ours; the result is the reference."""
+        ...
+
+    def cancel(self) -> None:
+        """Ends what is under way: whoever waits for it gets a CancelledError."""
+        ...
+
+    def close(self) -> None:
+        """The attempt has ended, and with it its files."""
+        ...
+
+
+class Files(Protocol):
+    """The source and the destination of files for the attempts of one process."""
+
+    def of(self, state: RunState) -> Transfers:
+        """The files of one attempt; FileTransferFailed once it has ended."""
+        ...
+
+    def folder_for(self, state: RunState) -> Path:
+        """The folder of an attempt whose files another process transfers; StorageFailed when there is no room."""
+        ...
+
+
+class Trace(Protocol):
+    """The facts that tracing is told of one attempt, from any thread; its methods neither wait nor raise."""
+
+    def carrier(self) -> Mapping[str, str]:
+        """The W3C headers that carry it to another process."""
+        ...
+
+    def told_to_stop(self, reason: CancelReason) -> None:
+        """The handler has been told to stop."""
+        ...
+
+    def settled(self, outcome: Outcome) -> None:
+        """The outcome is known."""
+        ...
+
+    def ended(self) -> None:
+        """The handler has really ended."""
+        ...
+
+
+class Tracing(Protocol):
+    """Traces the attempts of one process."""
+
+    def around(self, state: RunState, offload: str) -> AbstractContextManager[None]:
+        """Begins the trace of an attempt, whose handler is to be started within the block, and gives it to `state`."""
+        ...
+
+    def continuing(self, carrier: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Makes what begins within the block belong to a trace of another process."""
+        ...
+
+    def flush(self) -> None:
+        """Sends what has ended, without waiting for it."""
+        ...
+
+    def close(self, within_s: float) -> None:
+        """Sends what there is, within this time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnvironment:
+    """The part of its process that a handler may see.
+
+    Attributes:
+        process: number of this process among its siblings, from 0; gives one GPU a process.
+        state: what the app's start-up made, shared by all handlers of this process.
+        shutdown: set when the worker begins to drain.
+        secrets: values that must not appear in messages or logs (faults.md A12).
+        secret_names: of parameters and variables whose values must not either, besides the usual ones (N19).
+        stock_files: file access for handlers written for the stock SDK, None without an engine.
+        files: where handlers get files from and send them to, None without an engine.
+        streams: where handlers stream text to, None without an engine.
+        permits: for activities with `max_concurrent`.
+        meter: knows who is on the loop.
+        tracing: of this process, None where none is asked for.
+        untaken: parameters that nobody takes and that the log has named, by activity.
+
+    """
+
+    process_index: int = 0
+    state: Any = None
+    shutdown: ShutdownSignal = field(default_factory=ShutdownSignal)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    secret_names: tuple[str, ...] = ()
+    stock_files: StockFiles | None = None
+    files: Files | None = None
+    streams: Streams | None = None
+    permits: Permits = field(default_factory=OwnPermits)
+    meter: LoopMeter = field(default_factory=LoopMeter)
+    tracing: Tracing | None = None
+    untaken: dict[str, set[str]] = field(default_factory=dict, repr=False)

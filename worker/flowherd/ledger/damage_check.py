@@ -1,0 +1,66 @@
+"""Finds what no writer of ours can have written into a segment: user code has scribbled there; it changes nothing."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from flowherd.ledger.record import RECORD_BYTES
+from flowherd.ledger.states_and_cells import Cell, Clock, is_record_byte
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowherd.ledger.segment import Segment
+
+PLAUSIBLE = 2**52  # what no honest counter reaches
+_LATEST_S = 2.0**40  # as above, of the monotonic clock
+_COUNTERS = tuple(cell for cell in Cell if cell > Cell.OPENED and cell is not Cell.WAITS_FOR)
+_INDICES = (Cell.HIGH_WATER, Cell.ON_LOOP, Cell.RUNNING)
+
+
+def damage_in(segment: Segment, unread_before: Mapping[int, bytes]) -> tuple[str, Mapping[int, bytes]]:
+    """The first damage of a worker's part, empty for none, and the records that could not be read this time.
+
+    Args:
+        segment: open.
+        unread_before: what the last look has returned. A record is torn for a moment while it is written; one that
+            is the same at the next look, and still cannot be read, is damaged.
+
+    """
+    found = _in_cells(segment)
+    if found:
+        return found, {}
+    unread = {}
+    high_water = segment.get(Cell.HIGH_WATER)
+    for index, state in enumerate(bytes(segment.states)):
+        if not is_record_byte(state):
+            return f"record {index} is in state {state}", {}
+        if state and (index >= high_water or segment.record(index) is None):
+            start = segment.offset + segment.layout.bodies + index * RECORD_BYTES
+            unread[index] = segment.map[start : start + RECORD_BYTES]
+            if unread_before.get(index) == unread[index]:
+                return f"record {index} cannot be read, the mark is at {high_water}", {}
+    return "", unread
+
+
+def unread_in(segment: Segment) -> int:
+    """The number of records of an ended incarnation that cannot be read."""
+    if not segment.readable:
+        return 0
+    return sum(
+        bool(state) and segment.record(index) is None for index, state in enumerate(bytes(segment.states))
+    )
+
+
+def _in_cells(segment: Segment) -> str:
+    for cell in _INDICES:
+        if segment.get(cell) > segment.capacity:
+            return f"the cell {cell.name} holds {segment.get(cell)}"
+    for cell in _COUNTERS:
+        if segment.get(cell) > PLAUSIBLE:
+            return f"the cell {cell.name} holds {segment.get(cell)}"
+    for clock in Clock:
+        if not isfinite(segment.clock(clock)) or abs(segment.clock(clock)) > _LATEST_S:
+            return f"the cell {clock.name} holds {segment.clock(clock)}"
+    return ""

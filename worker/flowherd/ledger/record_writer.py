@@ -1,0 +1,224 @@
+"""The worker's pen: the only writer of its segment's records and worker cells; it never reads other segments."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from flowherd import crashpoints
+from flowherd.errors import LedgerFull
+from flowherd.ledger.checksummed import CHECKSUM, checksummed
+from flowherd.ledger.record import CRC_BYTES, RECORD_BYTES, body_of
+from flowherd.ledger.segment import JOURNAL_AREA, JOURNAL_BYTES, Segment
+from flowherd.ledger.states_and_cells import ISOLATED, PAIR, TAKEN, Cell, Claim, Clock, Handler, pair_of
+
+if TYPE_CHECKING:
+    from flowherd.activities_and_outcomes import Failed
+
+# Looking a member up in its enum costs as much as storing it: these are stored for every activity.
+_FREE = 0
+_WAITING, _RUNNING, _REPORTING, _CRASHED = (
+    TAKEN | pair_of(handler, claim)
+    for handler, claim in (
+        (Handler.WAITING, Claim.HELD),
+        (Handler.RUNNING, Claim.HELD),
+        (Handler.ENDED, Claim.REPORTING),
+        (Handler.ENDED, Claim.CRASHED),
+    )
+)
+_STOPPING = pair_of(Handler.STOPPING, Claim.HELD)
+_SEGMENT_BITS, _RECORD_BITS = (
+    12,
+    30,
+)  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
+_MOST_PROCESSES = 2**16 - 1  # in an entry of the history
+_LASTED_S = 1.0  # no lease is confirmed sooner after its claim, but for those of seconds
+_NOTHING_KEPT = bytes(CHECKSUM.size)
+
+
+class RecordWriter:
+    """Writes what one worker holds; making it opens the segment for readers.
+
+    Args:
+        segment: LIVE, and this process's own.
+
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._map = segment.map
+        self._states = segment.states
+        self._times = segment.times
+        self._bodies = segment.offset + segment.layout.bodies
+        self._process = min(segment.get(Cell.PROCESS), _MOST_PROCESSES)
+        self._ended = segment.history.ended
+        self._journals = segment.offset + segment.layout.journals
+        # No verdict of an earlier incarnation can match, nor can deaths in two segments pass for one.
+        self._sequence = (segment.get(Cell.STARTED) << _SEGMENT_BITS | segment.number) << _RECORD_BITS
+        self._free = list(range(segment.capacity - 1, -1, -1))
+        self._moved: dict[
+            int, int
+        ] = {}  # the usage pages of records that are not in their attempt's first place
+        self._high_water = 0
+        self._keeps = bytearray(b"\1" * segment.capacity)  # 1: the journal may hold something
+        self._states[:] = bytes(segment.capacity)
+        for cell in Cell:
+            if cell > Cell.OPENED:
+                segment.put(cell, 0)
+        for clock in Clock:
+            if clock > Clock.STARTED_AT:
+                segment.set_clock(clock, 0.0)
+        segment.clear_timings()
+        segment.forget_block()
+        segment.work.clear()
+        segment.history.resume()
+        segment.put(Cell.OPENED, segment.get(Cell.STARTED))
+
+    @property
+    def free(self) -> int:
+        """The number of activities that still fit; a poll asks for at most this many."""
+        return len(self._free)
+
+    def claim(
+        self,
+        activity_id: str,
+        worker_id: str,
+        name: str,
+        *,
+        now: float,
+        lease_s: float,
+        workflow_id: str = "",
+        key: str = "",
+        usage: tuple[int, int] | None = None,
+    ) -> tuple[int, int]:
+        """Writes a record that waits before the handler starts and returns its index and sequence.
+
+        `usage` names the page of an attempt that has been claimed before: place and sequence of its first record.
+
+        Raises:
+            LedgerFull: no record is free, or the identifiers are longer than a record.
+
+        """
+        if not self._free:
+            raise LedgerFull(f"all {self.segment.capacity} records are taken")
+        sequence, index = self._sequence + 1, self._free[-1]
+        page, first = usage or (index, sequence)
+        body = body_of(activity_id, worker_id, name, workflow_id, key, sequence, first, now, lease_s, page)
+        self._sequence = sequence
+        self._free.pop()
+        start = self._bodies + index * RECORD_BYTES
+        self._map[start : start + CRC_BYTES + len(body)] = (
+            zlib.crc32(body).to_bytes(CRC_BYTES, "little") + body
+        )
+        if index >= self._high_water:
+            self._high_water = index + 1
+            self.segment.put(Cell.HIGH_WATER, index + 1)
+        self._states[index] = _WAITING
+        crashpoints.reached("after_claim")
+        return index, sequence
+
+    def running(self, index: int, *, now: float, limit_s: float, apart: bool = False) -> None:
+        """The handler begins, `apart` in an isolate, and with it the limit."""
+        self._times[2 * index] = now
+        self._times[2 * index + 1] = limit_s
+        self._states[index] = _RUNNING | ISOLATED if apart else _RUNNING
+
+    def stands(self, index: int, pair: int) -> None:
+        """Stores where an attempt stands, where nothing else is to be kept with it."""
+        states = self._states
+        states[index] = states[index] & ISOLATED | TAKEN | pair
+
+    def reporting(self, index: int, completion: bytes | None, byte: int = _REPORTING) -> None:
+        """The outcome is on its way; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
+        crashpoints.reached("after_handler")
+        self._keep(index, completion)
+        self._states[index] = byte
+        crashpoints.reached("before_report")
+
+    def crashed(self, index: int, death: str) -> None:
+        """CRASHED: its isolate has died with it, and how; the keeper tells the engine."""
+        self._keep(index, death.encode(errors="replace"))
+        self._states[index] = _CRASHED
+
+    def _keep(self, index: int, text: bytes | None) -> None:
+        """Puts `text` into the record's journal, if it fits, in place of what an earlier record left there."""
+        start = self._journals + index * JOURNAL_AREA
+        if text is not None and len(text) <= JOURNAL_BYTES:
+            self._map[start : start + CHECKSUM.size + len(text)] = checksummed(text)
+            if not self._keeps[index]:
+                self._keeps[index] = 1
+        elif self._keeps[index]:
+            self._map[start : start + CHECKSUM.size] = _NOTHING_KEPT
+            self._keeps[index] = 0
+
+    def move(self, index: int, worker_id: str, *, now: float, completion: bytes | None) -> tuple[int, int]:
+        """Puts an activity under the worker_id of its newest claim; returns its new index and sequence.
+
+        The second record is written before the first is freed, so that a crash in between loses nothing: the
+        engine takes the report of the newest claim alone, and both name the same usage page.
+        With no other place free the first must go first: an instant without a record is the lesser evil.
+        """
+        old = self.segment.record(index)
+        assert old is not None, index
+        is_only_place = not self._free
+        if is_only_place:
+            self._leave(index, old.usage_page, stays=True)
+        usage = old.usage_page, old.usage_sequence
+        place = self.claim(
+            old.activity_id,
+            worker_id,
+            old.name,
+            now=now,
+            lease_s=old.lease_s,
+            workflow_id=old.workflow_id,
+            key=old.key,
+            usage=usage,
+        )
+        if place[0] != old.usage_page:
+            self._moved[place[0]] = old.usage_page
+        if old.is_at_work:
+            self.running(place[0], now=old.started_at, limit_s=old.limit_s, apart=old.is_isolated)
+        if old.claim is Claim.REPORTING:
+            self.reporting(place[0], completion, old.byte)
+        else:
+            self.stands(place[0], old.byte & PAIR)
+        if not is_only_place:
+            self._leave(index, old.usage_page)
+        return place
+
+    def _leave(self, index: int, page: int, *, stays: bool = False) -> None:
+        """A record moves away. The first place of its attempt stays taken for the page, unless the record stays too."""
+        self._states[index] = _FREE
+        self._moved.pop(index, None)
+        if stays or index != page:
+            self._free.append(index)
+
+    def remember(
+        self,
+        index: int,
+        sequence: int,
+        begun_at: float,
+        ended_at: float,
+        now: float,
+        end: int,
+        failure: Failed | None,
+    ) -> None:
+        """Keeps in the history that the claim of a record has ended; its place may be free, but not used again.
+
+        `failure` is what the engine was told; the other arguments are as for `AttemptHistory.ended`.
+        """
+        beat_at = self.segment.last_ok(index, sequence) if now - begun_at > _LASTED_S else 0.0
+        body = self._bodies + index * RECORD_BYTES
+        self._ended(body, begun_at, ended_at, now, beat_at, self._process, end, failure)
+
+    def clear(self, index: int) -> None:
+        """The place is free again, and with it the usage page of the attempt."""
+        self._states[index] = _FREE
+        self._free.append(index)
+        if self._moved and (page := self._moved.pop(index, None)) is not None:
+            self._free.append(page)
+
+
+def records_needed(concurrency: int, poll_max: int) -> int:
+    """Records per segment: running, queued, undelivered (4 x slots), and a surplus poll or two."""
+    return 5 * concurrency + 3 * poll_max

@@ -1,0 +1,208 @@
+"""Puts one worker together: client, files, meter, worker; it neither loads apps nor runs loops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flowherd.client.kruxia import connect
+from flowherd.client.text_streams import EngineStreams
+from flowherd.client.tokens import LedgerTokens, ask_keeper
+from flowherd.event_loop import new_loop
+from flowherd.execution.activity_profiler import ActivityProfiles
+from flowherd.execution.blocked_loop import Watchdog
+from flowherd.execution.busy_share import BusyShareMeter
+from flowherd.execution.gil_probe import GilProbe
+from flowherd.execution.loop_lag import LagProbe
+from flowherd.execution.loop_meter import LoopMeter
+from flowherd.execution.run_environment import RunEnvironment
+from flowherd.files.attempt_files import FileAccess
+from flowherd.files.scratch_folders import begin_sweep
+from flowherd.files.transfers import EngineFiles
+from flowherd.isolates.isolate import IsolateRules
+from flowherd.isolates.isolate_pool import Isolates
+from flowherd.leases.poll_hold import PollHold
+from flowherd.ledger import Cell, Clock, Ledger, RecordWriter, Segment
+from flowherd.ledger.activity_profile import Where
+from flowherd.ledger.host_permits import HostPermits, RecordLocks
+from flowherd.sdk.activity_definition import Mode
+from flowherd.sdk.redaction import secrets_of_process
+from flowherd.stock_sdk.stock_files import SdkFiles
+from flowherd.worker.sibling_processes import Siblings
+from flowherd.worker.worker import SharedHost, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowherd.client.kruxia import KruxiaEngine
+    from flowherd.execution.run_environment import Tracing
+    from flowherd.isolates.isolate_host import LinkedHost
+    from flowherd.ledger.wakeups import Wakeups
+    from flowherd.sdk.registry import Registry
+    from flowherd.settings.worker_config import WorkerConfig
+
+MOST_CONNECTIONS = 64
+_PLACES = {Mode.LOOP: Where.LOOP, Mode.THREAD: Where.THREAD, Mode.PROCESS: Where.PROCESS}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """The place of a worker on its host.
+
+    Attributes:
+        process: its number among its siblings, from 0.
+        state: what the app's lifespan yielded.
+        isolate_host: makes its isolates, None where nobody does.
+        locks: hold the permits of all workers of its process, None for one that has a process to itself.
+        tracing: of its process, None where none is asked for.
+
+    """
+
+    index: int
+    state: Any = None
+    isolate_host: LinkedHost | None = None
+    locks: RecordLocks | None = None
+    tracing: Tracing | None = None
+
+
+class BuiltWorker:
+    """A worker with its client and its wakeup; make it on the loop it will run on. It begins without a thread.
+
+    Args:
+        place: what surrounds it.
+        most_slots: how many activities it may ever run at once; bounds the connections.
+
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        registry: Registry,
+        *,
+        ledger: Ledger,
+        segment: Segment,
+        wakeups: Wakeups,
+        place: WorkerPlace,
+        most_slots: int,
+    ) -> None:
+        tokens = LedgerTokens(ledger, ask_keeper(segment, wakeups.wake_keeper)) if config.client_id else None
+        self._engine = _engine_for(config, registry, tokens, most_slots)
+        self._sdk_files = SdkFiles(config.api_url, tokens)
+        self._files = FileAccess(
+            lambda: EngineFiles(config.api_url, tokens),
+            new_loop(config.loop),
+            max_file_mb=config.max_file_mb,
+        )
+        self._ledger = ledger
+        self._hold = PollHold(ledger)
+        self._wakeups = wakeups
+        self._segment = segment
+        locks = place.locks or RecordLocks(wakeups.permits)
+        secret = config.client_secret.get_secret_value() if config.client_secret else ""
+        writer = RecordWriter(segment)
+        meter, self._load, self._watchdog = _measuring(registry, segment)
+        self._streams = EngineStreams(self._engine)
+        environment = RunEnvironment(
+            process_index=place.index,
+            state=place.state,
+            secrets=(secret,) if secret else (),
+            secret_names=config.secret_names,
+            stock_files=self._sdk_files,
+            files=self._files,
+            streams=self._streams,
+            permits=HostPermits(locks, wakeups, ledger.segments, segment, time.monotonic),
+            meter=meter,
+            tracing=place.tracing,
+        )
+        siblings = Siblings(ledger.segments, segment, wakeups)
+        isolates = _isolates(config, place, environment, segment, ask_keeper(segment, wakeups.wake_keeper))
+        seen = ledger.seen.of(segment.number)
+        calls = self._rouse_keeper, self._polls_wait
+        host = SharedHost(ledger.segments, ledger.crash_history, seen, siblings, isolates, *calls)
+        self.worker = Worker(config, registry, self._engine, writer, environment, host)
+        asyncio.get_running_loop().add_reader(wakeups.of(segment.number), self._heed_wakeup)
+        segment.set_clock(Clock.READY_AT, time.monotonic())
+
+    def start_threads(self) -> None:
+        """Begins to watch the loop, and to remove files that ended processes have left."""
+        self._watchdog.start()
+        begin_sweep()
+
+    def _heed_wakeup(self) -> None:
+        self._wakeups.clear(self._wakeups.of(self._segment.number))
+        self.worker.heed_verdicts()
+        self.worker.called()
+
+    def _rouse_keeper(self) -> None:
+        """Claims have come: the keeper may have gone to rest since nothing was held."""
+        if self._ledger.keeper_rests(time.monotonic()):
+            self._wakeups.wake_keeper()
+
+    def _polls_wait(self) -> bool:
+        return self._hold.holds(time.monotonic())
+
+    async def aclose(self) -> None:
+        """Ends listening and closes all connections."""
+        self._load.publish()
+        asyncio.get_running_loop().remove_reader(self._wakeups.of(self._segment.number))
+        await self._streams.aclose()
+        await self._files.aclose()
+        await self._sdk_files.aclose()
+        await self._engine.aclose()
+
+
+def _engine_for(
+    config: WorkerConfig, registry: Registry, tokens: LedgerTokens | None, most_slots: int
+) -> KruxiaEngine:
+    """A client whose connections suffice for all slots; parameters that go to isolates stay as they come."""
+    return connect(
+        config,
+        tokens,
+        connections=min(most_slots, MOST_CONNECTIONS) + 2,
+        undecoded=frozenset(found.name for found in registry if found.mode is Mode.PROCESS),
+    )
+
+
+def _isolates(
+    config: WorkerConfig,
+    place: WorkerPlace,
+    environment: RunEnvironment,
+    segment: Segment,
+    refused: Callable[[int], None],
+) -> Isolates | None:
+    if place.isolate_host is None:
+        return None
+    secrets = (*environment.secrets, *secrets_of_process(config.secret_names))
+    rules = IsolateRules(
+        config.isolate_max_tasks, config.boot_timeout_s, secrets=secrets, token_refused=refused
+    )
+    return Isolates(place.isolate_host, rules, config.concurrency, segment)
+
+
+def _measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, BusyShareMeter, Watchdog]:
+    """A meter of the running loop that writes into `segment`, what publishes its numbers, and a watchdog to start.
+
+    Args:
+        registry: the activities that are hosted.
+        segment: opened already: opening clears it.
+
+    """
+    measures = ActivityProfiles({found.name: _PLACES[found.mode] for found in registry}, segment.work)
+    meter = LoopMeter(segment.writer_of(Cell.ON_LOOP), measures.by_name)
+    load = BusyShareMeter(segment, meter, measures)
+    meter.on_busy = LagProbe(meter.stepping.is_set, load).start
+    meter.on_long_step = lambda step_s: segment.add(Cell.BLOCKED_US, int(step_s * 1e6))
+    probe = GilProbe(meter, measures.by_name)
+    ids = partial(_ids_on_loop, segment)
+    return meter, load, Watchdog(meter, threading.get_ident(), segment.note_block, probe, ids)
+
+
+def _ids_on_loop(segment: Segment) -> dict[str, str]:
+    """The names of the attempt whose handler is on the loop, as far as its record says so."""
+    place = segment.get(Cell.ON_LOOP)
+    record = segment.record(place - 1) if place else None
+    return {} if record is None else record.ids

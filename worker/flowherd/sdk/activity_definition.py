@@ -1,0 +1,212 @@
+"""The facts about one activity before any of it runs; it must not run anything."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cached_property
+from sys import float_info
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from flowherd.errors import RegistryError
+from flowherd.sdk.parameter_binding import Binding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_NAME_CHARS = 200
+
+
+class Mode(Enum):
+    """The place where a handler runs."""
+
+    LOOP = "loop"
+    THREAD = "thread"
+    PROCESS = "process"
+
+
+class ActivityOptions(TypedDict, total=False):
+    """The options of `@activity(…)`.
+
+    Attributes:
+        name: what the engine calls it; the function's name by default.
+        offload: "thread", "process" or None: `async def` runs on the loop, `def` in a thread; "process" is an
+            isolate, a process of its own that can be stopped, and needs `flowherd run`.
+        offload_to_thread: True is `offload="thread"`, as other SDKs spell it.
+        timeout_s: seconds an attempt may take.
+        max_memory_mb: with offload="process", what its isolate may have in RAM, pages it shares included; it is
+            killed beyond that, and the failure is `OUT_OF_MEMORY`.
+        max_concurrent: attempts of it that may run at the same time on this host; the others wait in their slots.
+        worker: the only worker type that serves it.
+
+    """
+
+    name: str | None
+    offload: str | None
+    offload_to_thread: bool
+    timeout_s: float | None
+    max_concurrent: int | None
+    max_memory_mb: int | None
+    worker: str | None
+
+
+@dataclass(frozen=True)
+class ActivityDefinition:
+    """An activity and how it is run.
+
+    Attributes:
+        name: what the engine calls it.
+        handler: called with what `binding` makes of parameters and context.
+        mode: where it runs.
+        timeout_s: seconds an attempt may take, None for the engine's or the worker's limit.
+        max_memory_mb: what its isolate may have in RAM, None for no limit.
+        max_concurrent: attempts of it that may run at the same time on this host, None for no limit.
+        worker_type: the only worker type that serves it, None for any.
+        is_async: whether calling the handler returns an awaitable.
+        origin: `function, file:line`, for messages.
+        options: what its decorator was given.
+
+    """
+
+    name: str
+    handler: Callable[..., Any] = field(repr=False)
+    mode: Mode
+    timeout_s: float | None = None
+    max_concurrent: int | None = None
+    max_memory_mb: int | None = None
+    worker_type: str | None = None
+    is_async: bool = True
+    origin: str = ""
+    options: ActivityOptions = field(default_factory=ActivityOptions, repr=False, compare=False)
+
+    @cached_property
+    def binding(self) -> Binding:
+        """The way parameters become arguments; made once, when every name the annotations use exists.
+
+        Raises:
+            RegistryError: for a signature no activity can be called with.
+
+        """
+        try:
+            return Binding.of(self.handler)
+        except RegistryError as exc:
+            raise RegistryError(f"activity {self.name!r} ({self.origin}): {exc}") from exc
+
+
+def define(handler: Any, **options: Unpack[ActivityOptions]) -> ActivityDefinition:
+    """Checks a function, a callable or an object with `name` and `execute`, and describes it.
+
+    Raises:
+        RegistryError: naming the function, its place and the remedy.
+
+    """
+    function, found_name = _callable_of(handler)
+    where = origin_of(function)
+    is_async = _is_async(function, where)
+    plain = ActivityDefinition(
+        name=_name(found_name if options.get("name") is None else options["name"], where),
+        handler=function,
+        mode=Mode.LOOP if is_async else Mode.THREAD,
+        is_async=is_async,
+        origin=where,
+        options=options,
+    )
+    return adjusted(plain, options)
+
+
+def adjusted(definition: ActivityDefinition, options: ActivityOptions) -> ActivityDefinition:
+    """The definition with these options in place of its own; RegistryError for senseless ones."""
+    where = definition.origin or definition.name
+    unknown = options.keys() - ActivityOptions.__annotations__.keys()
+    if unknown:
+        raise RegistryError(f"{where}: activities have no option {', '.join(sorted(unknown))}")
+    timeout_s = options.get("timeout_s")
+    if timeout_s is not None and not (_is_number(timeout_s) and 0 < timeout_s <= float_info.max):
+        raise RegistryError(f"{where}: timeout_s must be a number of seconds above 0")
+    max_concurrent = options.get("max_concurrent")
+    if max_concurrent is not None and not (isinstance(max_concurrent, int) and max_concurrent >= 1):
+        raise RegistryError(f"{where}: max_concurrent must be a whole number of at least 1")
+    mode = _mode(options, where, definition)
+    max_memory_mb = options.get("max_memory_mb")
+    if max_memory_mb is not None:
+        if not isinstance(max_memory_mb, int) or isinstance(max_memory_mb, bool) or max_memory_mb < 1:
+            raise RegistryError(f"{where}: max_memory_mb must be a whole number of at least 1")
+        if mode is not Mode.PROCESS:
+            raise RegistryError(f'{where}: max_memory_mb needs offload="process": others share their memory')
+    return replace(
+        definition,
+        mode=mode,
+        timeout_s=definition.timeout_s if timeout_s is None else float(timeout_s),
+        max_concurrent=max_concurrent or definition.max_concurrent,
+        max_memory_mb=max_memory_mb or definition.max_memory_mb,
+        worker_type=options.get("worker") or definition.worker_type,
+    )
+
+
+def origin_of(function: Any) -> str:
+    """`qualified name, file:line` as far as they can be known."""
+    plain = inspect.unwrap(getattr(function, "__func__", function))
+    label = getattr(plain, "__qualname__", None) or type(plain).__qualname__
+    code = getattr(plain, "__code__", None)
+    return f"{label}, {code.co_filename}:{code.co_firstlineno}" if code else str(label)
+
+
+def _callable_of(handler: Any) -> tuple[Callable[..., Any], Any]:
+    """The function to call and the name it suggests."""
+    if inspect.isclass(handler):
+        raise RegistryError(
+            f"{handler.__qualname__} is a class: register an instance, {handler.__qualname__}()"
+        )
+    execute = getattr(handler, "execute", None)
+    if callable(execute) and not inspect.isfunction(handler):
+        return execute, getattr(handler, "name", None)
+    if not callable(handler):
+        raise RegistryError(
+            f"a {type(handler).__qualname__} is no activity: give a function, or an object with execute"
+        )
+    return handler, getattr(inspect.unwrap(handler), "__name__", None)
+
+
+def _is_async(function: Any, where: str) -> bool:
+    """True when calling it returns a coroutine, as far as can be seen: through functools.wraps and partials."""
+    called = function if inspect.isroutine(function) else getattr(function, "func", function)
+    if not inspect.isroutine(called):
+        called = type(called).__call__
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise RegistryError(f"{where} is a generator: an activity returns once, so use return, not yield")
+    if inspect.iscoroutinefunction(called):
+        return True
+    if (inner := getattr(called, "__wrapped__", None)) is None or not inspect.isroutine(called):
+        return False
+    innermost = inspect.unwrap(inner)
+    return inspect.iscoroutinefunction(getattr(innermost, "func", innermost))
+
+
+def _name(name: Any, where: str) -> str:
+    usable = isinstance(name, str) and name.strip() and "\0" not in name and name != "<lambda>"
+    if not usable or len(name) > MAX_NAME_CHARS:
+        raise RegistryError(f'{where} needs a name of 1 to {MAX_NAME_CHARS} characters: @activity(name="…")')
+    return str(name)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _mode(options: ActivityOptions, where: str, definition: ActivityDefinition) -> Mode:
+    """The place where the handler runs: a plain `def` never on the loop."""
+    offload, to_thread = options.get("offload"), options.get("offload_to_thread", False)
+    if to_thread and offload not in {None, "thread"}:
+        raise RegistryError(f"{where}: offload_to_thread=True and offload={offload!r} contradict: keep one")
+    if to_thread:
+        return Mode.THREAD
+    if offload is None:
+        return definition.mode
+    if offload not in {mode.value for mode in Mode}:
+        raise RegistryError(f'{where}: offload must be "thread", "process" or None, not {offload!r}')
+    if offload == "loop" and not definition.is_async:
+        raise RegistryError(
+            f'{where} is a plain def and would block the event loop: drop offload="loop" or make it async def'
+        )
+    return Mode(offload)

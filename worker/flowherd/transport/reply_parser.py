@@ -1,0 +1,234 @@
+"""Reads one reply after another out of bytes, within bounds; it knows no connection and no time."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from flowherd.transport.wire_format import MalformedReply, OversizedReply, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_HEAD_BYTES = 64 << 10
+MAX_HEADERS = 100
+MAX_INTERIM_REPLIES = 8
+_OVERHEAD_PER_BYTE = 16  # of chunked framing: one-byte chunks take 5
+
+
+class Stage(enum.Enum):
+    """The stage that a reply has reached."""
+
+    IDLE = enum.auto()
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    DONE = enum.auto()
+
+
+# Looking a member up in its enum costs as much as what is done with it.
+_IDLE, _HEAD, _BODY, _DONE = Stage.IDLE, Stage.HEAD, Stage.BODY, Stage.DONE
+
+
+class Headers(Mapping[str, str]):
+    """Headers as text, for who asks for one; of a name that comes twice, the last."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.encode("latin-1", "replace")
+        for key, value in reversed(self._raw):
+            if key == wanted:
+                return value.decode("latin-1")
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.decode("latin-1") for name, _ in self._raw))
+
+    def __len__(self) -> int:
+        return len({name for name, _ in self._raw})
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHead:
+    """A head that was read before, of a reply with a length that leaves its connection open.
+
+    An engine's receipts begin with the same bytes for as long as its clock shows the same second, and the same bytes
+    mean the same again.
+    """
+
+    raw: bytes
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    text: Headers
+    length: int
+
+
+class Heads:
+    """The head that was read last, for all connections of a pool."""
+
+    def __init__(self) -> None:
+        self.latest: KnownHead | None = None
+
+
+class ReplyReader:
+    """Strict where leniency would let one reply pass for two, or for another's.
+
+    Args:
+        heads: shared with the other connections to the same origin.
+
+    Attributes:
+        chunks: of the body, until somebody takes them.
+        fault: why there will be no whole reply.
+        keep_alive: whether the connection may carry another exchange.
+        known: the reply's head, if it was read before.
+
+    """
+
+    def __init__(self, heads: Heads | None = None) -> None:
+        self._heads = heads or Heads()
+        self._parser = HttpResponseParser(self)
+        self.begin(0)
+        self.stage = _IDLE
+
+    def begin(self, most_bytes: int) -> None:
+        """Before each request; `most_bytes` bounds the body."""
+        self.stage = _HEAD
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.chunks: list[bytes] = []
+        self.known: KnownHead | None = None
+        self.fault: WireError | None = None
+        self.keep_alive = False
+        self.received = self._size = self._fields = self._head_bytes = self._interim = 0
+        self._ends_with_connection = False
+        self._most_bytes = most_bytes
+
+    @property
+    def is_whole(self) -> bool:
+        """True when its last byte has come."""
+        return self.stage is _DONE
+
+    def feed(self, data: bytes) -> None:
+        """Reads on; what follows a whole reply spoils the connection, what spoils the reply is its fault."""
+        if self.stage is _IDLE or self.is_whole:
+            self.keep_alive = False  # bytes that answer nothing must not answer the next request
+            return
+        known = self._heads.latest
+        if (
+            known is not None
+            and not self.received
+            and len(data) - len(known.raw) == known.length <= self._most_bytes
+            and data.startswith(known.raw)
+        ):
+            self._take(known, data)
+            return
+        self.received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._refuse("a switch of protocols")
+        except HttpParserError as error:
+            self.keep_alive = False
+            self._refuse(str(error))
+        if self.is_whole:
+            if self.keep_alive and self.received == len(data):
+                self._learn(data)
+        elif self.received - self._size > MAX_HEAD_BYTES + _OVERHEAD_PER_BYTE * self._size:
+            self._refuse("more framing than a reply needs")
+
+    def _take(self, known: KnownHead, data: bytes) -> None:
+        """Takes a whole reply, as the parser would; it stands between two replies before and after."""
+        self.known = known
+        self.status, self.headers = known.status, known.headers
+        self.received, self._size = len(data), known.length
+        if known.length:
+            self.chunks.append(data[len(known.raw) :])
+        self.keep_alive = True
+        self.stage = _DONE
+
+    def _learn(self, data: bytes) -> None:
+        """Remembers the head of a reply that was read in one piece, if nothing about it is unusual."""
+        length = self.header(b"content-length")
+        ends = data.find(b"\r\n\r\n") + 4
+        is_usual = length == b"%d" % self._size and len(data) - ends == self._size
+        if is_usual and not self._interim and not self.header(b"content-encoding"):
+            text = Headers(self.headers)
+            head = KnownHead(data[:ends], self.status, self.headers, text, self._size)
+            self._heads.latest = head
+
+    def end(self) -> None:
+        """The other side will send nothing more, in good order."""
+        self.keep_alive = False
+        if self.stage is _BODY and self._ends_with_connection and self.fault is None:
+            self.stage = _DONE
+
+    def header(self, name: bytes) -> bytes:
+        """All values of a header, joined by commas."""
+        values = [value for key, value in self.headers if key == name]
+        return values[0] if len(values) == 1 else b", ".join(values)
+
+    def _refuse(self, reason: str) -> None:
+        if self.stage is not _DONE and self.fault is None:
+            self.fault = MalformedReply(f"no reply in HTTP/1.1: {reason}")
+
+    def _stop(self, fault: WireError) -> WireError:
+        """To be raised: the parser reads no further."""
+        self.keep_alive = False
+        if self.stage is not _DONE and self.fault is None:
+            self.fault = fault
+        return fault
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        if self.stage is not _HEAD:
+            raise self._stop(MalformedReply("a second reply"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += 1
+        self._head_bytes += len(name) + len(value)
+        if self._fields > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
+            raise self._stop(MalformedReply("more headers than a reply needs"))
+        if self.stage is _HEAD:  # trailers are dropped
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        self.status = parser.get_status_code()
+        if self.status < 200:
+            return
+        if parser.get_http_version() not in {"1.1", "1.0"}:
+            raise self._stop(MalformedReply("no reply in HTTP/1.1: another version"))
+        length = self.header(b"content-length")
+        coding = self.header(b"transfer-encoding")
+        if coding and coding.lower() != b"chunked":
+            raise self._stop(MalformedReply(f"transfer-encoding {coding[:40]!r} that nobody asked for"))
+        self.keep_alive = parser.should_keep_alive()
+        self._ends_with_connection = not length and not coding
+        self.stage = _BODY
+        if length.isdigit() and int(length) > self._most_bytes:
+            raise self._stop(OversizedReply(f"a reply of {int(length)} bytes"))
+
+    def on_body(self, data: bytes) -> None:
+        if self.stage is not _BODY:
+            raise self._stop(MalformedReply("a body where none belongs"))
+        self._size += len(data)
+        if self._size > self._most_bytes:
+            raise self._stop(OversizedReply(f"a reply of more than {self._most_bytes} bytes"))
+        self.chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200:
+            self.stage = _DONE
+            return
+        self._interim += 1
+        if self._interim > MAX_INTERIM_REPLIES:
+            raise self._stop(MalformedReply("interim replies without end"))
+        self.headers.clear()

@@ -1,0 +1,174 @@
+"""The hosted activities, and where each runs: on the loop, in a thread or in an isolate."""
+
+from __future__ import annotations
+
+import difflib
+from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flowherd.activities_and_outcomes import Activity, Failed
+from flowherd.attempt_ids import working_for
+from flowherd.execution.in_thread import InThread
+from flowherd.execution.on_loop import OnLoop
+from flowherd.execution.permit_queues import PermitQueues
+from flowherd.isolates.in_isolate import InIsolate
+from flowherd.sdk.activity_definition import ActivityDefinition, Mode
+from flowherd.sdk.error_texts import clean_message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowherd.execution.executor import Executor, Outlet
+    from flowherd.execution.in_thread import ThreadPool
+    from flowherd.execution.run_environment import RunEnvironment
+    from flowherd.isolates.isolate_pool import Isolates
+    from flowherd.sdk.registry import Registry
+    from flowherd.settings.worker_config import WorkerConfig
+    from flowherd.worker.attempt import Attempt
+
+_MOST_NAMED = 20  # activities in an error
+_LOOP = Mode.LOOP  # compared for each activity
+_SUSPECTS = "\0suspects"  # the name of their limit; no activity has a NUL in its own
+
+
+class Executors:
+    """Starts and stops the handlers of one worker.
+
+    Args:
+        registry: the activities of this worker's type; RegistryError comes here for what cannot be bound.
+        config: time limits.
+        threads: where handlers that block run.
+        environment: what handlers see of this process.
+        isolates: where handlers with offload="process" run; None where nobody makes them.
+
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        config: WorkerConfig,
+        threads: ThreadPool,
+        environment: RunEnvironment,
+        isolates: Isolates | None = None,
+    ) -> None:
+        registry.check()
+        if isolates is None:
+            registry.check_alone()
+        self._registry = registry
+        self._config = config
+        self._threads = threads
+        self._isolates = isolates
+        self._environment = environment
+        self._context = copy_context()  # of no handler: none begins with what another one has set
+        self._permit_queues = PermitQueues(environment.permits)
+
+    def tell(self, outlet: Outlet) -> None:
+        """Tells `outlet` of all handlers; called once, before any is started."""
+        meter = self._environment.meter
+        self._outlet = outlet
+        self._on_loop: Executor = OnLoop(meter, outlet)
+        self._in_thread: Executor = InThread(self._threads, meter, outlet)
+        self._in_isolate: Executor | None = None
+        if self._isolates is not None:
+            self._in_isolate = InIsolate(self._isolates, meter, outlet)
+
+    # What the table asks
+
+    @property
+    def has_isolates(self) -> bool:
+        """True when a handler can be run apart from the others, so that it takes nobody with it."""
+        return self._isolates is not None
+
+    def limit_s(self, activity: Activity) -> float:
+        """The smaller of the engine's `timeout_seconds` and the handler's own; else that one, else the worker's."""
+        timeout_s, definition = activity.timeout_s, self._registry.lookup(activity.name)
+        if definition is None or definition.timeout_s is None:
+            return self._config.limit_s(timeout_s)
+        return definition.timeout_s if timeout_s is None else min(definition.timeout_s, timeout_s)
+
+    def runs_on_loop(self, name: str) -> bool:
+        """True when its handler shares the event loop with others."""
+        definition = self._registry.lookup(name)
+        return definition is not None and definition.mode is _LOOP
+
+    # What the table commands
+
+    def start(self, attempt: Attempt) -> None:
+        """Starts the handler where it belongs, once there are permits for it.
+
+        A suspect runs in an isolate, wherever it belongs, and in turn with the host's other suspects: a crash makes
+        a suspect of everything that ran in the process, and all at once would be as many isolates.
+        """
+        definition = self._registry.lookup(attempt.activity.name)
+        if definition is None:
+            self._outlet.finished(attempt, self._unknown(attempt.activity))
+            return
+        attempt.environment = self._environment
+        if attempt.is_apart:
+            definition = replace(definition, mode=Mode.PROCESS)
+        if attempt.is_apart or definition.max_concurrent is not None:
+            self._start_in_turn(attempt, definition)
+        else:
+            self._begin(attempt, definition)
+
+    def _start_in_turn(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        most, begin = definition.max_concurrent, partial(self._begin, attempt, definition)
+        if attempt.is_apart:
+            begin = partial(self._in_turn, attempt, _SUSPECTS, self._config.suspects_at_once, begin)
+        if most is None:
+            begin()
+        else:
+            self._in_turn(attempt, definition.name, most, begin)
+
+    def stop(self, attempt: Attempt) -> None:
+        """Tells a handler that has begun to end."""
+        attempt.executor.stop(attempt)
+
+    def ended(self, attempt: Attempt) -> None:
+        """Its handler has ended, or will never begin: its permits are free."""
+        if self._permit_queues.are_used:
+            self._permit_queues.leave(attempt)
+
+    def permits_changed(self) -> None:
+        """A permit of the host may be free."""
+        self._permit_queues.proceed()
+
+    def _in_turn(self, attempt: Attempt, name: str, most: int, begin: partial[None]) -> None:
+        if not self._permit_queues.enter(attempt, name, most, begin):
+            self._outlet.waits(attempt)
+
+    def _begin(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        begin = self._place if self._environment.tracing is None else self._begin_traced
+        self._context.copy().run(begin, attempt, definition)
+
+    def _begin_traced(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        assert self._environment.tracing is not None
+        with self._environment.tracing.around(attempt, definition.mode.value):
+            self._place(attempt, definition)
+
+    def _place(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        working_for.set(attempt.who)
+        executor = self._on_loop
+        if definition.mode is not _LOOP:
+            attempt.is_isolated = definition.mode is Mode.PROCESS
+            executor = self._in_thread
+            if attempt.is_isolated:
+                assert self._in_isolate is not None, definition
+                executor = self._in_isolate
+        attempt.executor = executor
+        executor.start(attempt, definition)
+
+    def _unknown(self, activity: Activity) -> Failed:
+        known = self._registry.names()
+        near = difflib.get_close_matches(activity.name, known, n=3)
+        meant = f", did you mean {' or '.join(map(repr, near))}? This" if near else "; this"
+        named = f"is named {activity.name!r}" if activity.name else "has no name"
+        message = f"the activity {named}{meant} worker knows: {_listed(known)}"
+        return Failed("UNKNOWN_ACTIVITY", clean_message(message), retryable=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more if names else "none"
