@@ -208,7 +208,7 @@ def test_an_attempt_without_a_folder_says_so_at_its_first_file(tmp_path):
 # What comes
 
 
-def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_for_it():
+def test_an_activity_whose_cancellation_has_come_before_it_does_not_begin():
     """The worker says both in one breath; the main thread may be slower than the one that listens."""
     with wire() as it:
         begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark")
@@ -221,8 +221,10 @@ def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_for_it(
             it.connection._handle(frame)
         assert it.loop.run_until_complete(it.connection.next_job()) == (begin, b"{}")
         state = RunState(make_activity("x", activity_id="a-1"), RunEnvironment())
-        with it.cancel_signal.around(state):
-            assert state.cancel_reason is CancelReason.SHUTDOWN
+        with pytest.raises(asyncio.CancelledError), it.cancel_signal.around(state):
+            pytest.fail("it has begun")
+        assert state.cancel_reason is CancelReason.SHUTDOWN
+        assert not it.cancel_signal.is_at_work
 
 
 def test_frames_are_whole_although_the_worker_reads_in_small_pieces():

@@ -99,13 +99,25 @@ class WorkerConnection:
             case Begin() as begin:
                 self._begun = begin
             case Stop() as stop:
-                if self._cancel_signal.explain(stop):  # its programs get it, too
-                    os.kill(_with_programs(), signal.SIGTERM)
+                if self._cancel_signal.explain(stop):
+                    _interrupt()
             case Draining():
                 self.shutdown.request()
             case Leave():
                 self._may_leave = True
                 self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+
+
+def _interrupt() -> None:
+    """Sends SIGTERM to the main thread, where a handler is at work, and to its programs.
+
+    The kernel gives what is sent to the whole process to any of its threads: to another one where the main thread has
+    not yet run after a freeze (faults.md N4). Then nothing would interrupt the handler.
+    """
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGTERM)
+    os.kill(_with_programs(), signal.SIGTERM)
 
 
 def die_with(lifeline: int) -> None:
