@@ -523,6 +523,14 @@ MUTATIONS = (
         UNIT + "isolates/test_isolates_live.py::test_a_computing_def_is_interrupted_where_it_stands",
     ),
     Mutation(
+        "a stop that reaches the handler of an isolate after a freeze",
+        WORKER + "isolates/inside/connection.py",
+        "signal.pthread_kill(main_thread, signal.SIGTERM)",
+        "pass",
+        UNIT + "isolates/test_isolates_live.py"
+        "::test_n4_a_stop_reaches_a_handler_whose_thread_has_not_yet_run_after_a_freeze",
+    ),
+    Mutation(
         "an isolate as it was before",
         WORKER + "isolates/inside/main.py",
         "reason = self._leftovers.put_back() or",

@@ -18,6 +18,7 @@ from flowherd.client.protocol import Batch
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loop_meter import LoopMeter
+from flowherd.isolates.in_isolate import IsolatedAttempt
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
@@ -27,10 +28,10 @@ from flowherd.worker.reporter import Reporter
 from flowherd.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from flowherd.isolates.in_isolate import IsolatedAttempt
     from flowherd.ledger import Record
     from flowherd.link.messages import Stopped
     from flowherd.model import Activity, Outcome
+    from flowherd.sdk.definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 
@@ -115,14 +116,18 @@ def _async_function(method: Any) -> Any:
 class Isolates:
     """Where suspects run, without any process: each ends when it is told how."""
 
-    segment = None
-
     def __init__(self) -> None:
         self.runs: dict[str, IsolatedAttempt] = {}
 
-    def begin(self, run: IsolatedAttempt) -> None:
-        self.runs[run.attempt.id] = run
+    def tell(self, *outlet: Any) -> None:
+        self._outlet = outlet
+
+    def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        run = self.runs[attempt.id] = IsolatedAttempt(attempt, definition, *self._outlet)
         run.begin(lambda: None)
+
+    def stop(self, attempt: Attempt) -> None:
+        attempt.handle()
 
     def end(self, activity_id: str, outcome: Outcome) -> None:
         self.runs.pop(activity_id).finish(outcome)

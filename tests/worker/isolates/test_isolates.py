@@ -190,7 +190,7 @@ async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (head_of(b"nonsense") + b"nonsense", "was killed: JSON is malformed"),
+        (head_of(b"nonsense") + b"nonsense", "was killed by flowherd: JSON is malformed"),
         (head_of(b'{"type":"Opened"}') + b'{"type":"Opened"}', "sent Opened out of turn"),
         (head_of(b'{"type":"Never"}') + b'{"type":"Never"}', "Invalid value 'Never'"),
         (b"\xff\xff\xff\xff", "announced a frame of 4294967295 bytes"),
@@ -207,7 +207,7 @@ async def test_a17_garbage_costs_its_isolate_and_its_activity_and_nobody_else(da
         peers[0].sock.setblocking(True)  # noqa: FBT003
         peers[0].sock.sendall(data)
         await until(lambda: ("kill", 1) in it.host.orders)
-        it.end(1, 9)
+        it.end(1, 9 | OURS)
         death = await done(runs[0])
         assert isinstance(death, Died)
         assert words in death.how
@@ -247,7 +247,7 @@ async def test_a17_figures_that_cannot_be_are_garbage(figures):
         await peer.hear()
         peer.succeed(**figures)
         await until(lambda: ("kill", 1) in it.host.orders)
-        it.end(1, 9)
+        it.end(1, 9 | OURS)
         assert "cannot be" in (await done(run)).how
 
 
@@ -391,8 +391,9 @@ async def test_one_that_is_not_ready_in_time_is_killed():
     async with pool(boot_timeout_s=0.01) as it:
         run = it.start()
         await until(lambda: ("kill", 1) in it.host.orders)
-        it.end(1, 9)
-        assert (await done(run)).message == "its isolate was not ready within 0.01 s"
+        it.end(1, 9 | OURS)
+        message = (await done(run)).message
+        assert message == "its isolate was killed by flowherd: it was not ready within 0.01 s"
 
 
 async def test_one_that_dies_idle_is_replaced_and_one_that_closes_its_channel_is_killed():

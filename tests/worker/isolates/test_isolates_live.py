@@ -28,7 +28,7 @@ from flowherd.execution.profiles import ActivityProfile
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.files.scratch import Scratch
-from flowherd.isolates.printed_output import PAUSE_S
+from flowherd.isolates.printed_output import LINE_S, MOST_LINES
 from flowherd.ledger.activity_profile import Metric, Where
 from flowherd.model import Completed, Died
 from flowherd.testing import WORKFLOW_ID, make_activity
@@ -150,9 +150,17 @@ DEATHS = (
     ("end", {"how": "segv"}, "its isolate was killed by SIGSEGV"),
     ("end", {"how": "kill"}, "its isolate was killed by SIGKILL"),
     ("end", {"how": "exit"}, "its isolate exited with code 3"),
-    ("end", {"how": "hang up"}, "its isolate was killed by SIGKILL"),
-    ("garbage", {"data": [255] * 8}, "its isolate was killed: it announced a frame of 4294967295 bytes"),
-    ("garbage", {"data": [0, 0, 0, 2, 123, 125]}, "its isolate was killed: Object missing required field"),
+    ("end", {"how": "hang up"}, "its isolate was killed by flowherd: it had closed its channel"),
+    (
+        "garbage",
+        {"data": [255] * 8},
+        "its isolate was killed by flowherd: it announced a frame of 4294967295 bytes",
+    ),
+    (
+        "garbage",
+        {"data": [0, 0, 0, 2, 123, 125]},
+        "its isolate was killed by flowherd: Object missing required field",
+    ),
     ("spend", {"then": "die"}, "its isolate was killed by SIGKILL"),
 )
 
@@ -299,8 +307,8 @@ async def test_a17_a_flood_of_lines_neither_blocks_the_loop_nor_grows(forker, ca
             await asyncio.sleep(0.01)
             turns += 1
         lines = sum(record.getMessage() == "activity_stdout" for record in caplog.records)
-        shares = (loop.time() - since) / PAUSE_S
-        assert 50 <= lines <= 50 * (shares + 3)
+        shares = (loop.time() - since) / (MOST_LINES * LINE_S)
+        assert MOST_LINES <= lines <= MOST_LINES * (shares + 3)
         assert turns >= 10  # of a hundred: the loop was nobody's alone
 
 

@@ -1,4 +1,4 @@
-"""The executor of handlers that run in a process of their own: an attempt as its worker's pool of isolates sees it."""
+"""An attempt as its worker's pool of isolates sees it: the messages that begin it and what those that end it say."""
 
 from __future__ import annotations
 
@@ -23,38 +23,12 @@ if TYPE_CHECKING:
     from flowherd.execution.executor import Outlet
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.isolates.frames import Buffer
-    from flowherd.isolates.isolate_pool import Isolates
     from flowherd.isolates.isolate_protocol import Ended
     from flowherd.ledger import Segment
     from flowherd.ledger.usage import UsagePage
     from flowherd.model import Failed, Outcome, Usage
     from flowherd.sdk.definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
-
-
-class InIsolate:
-    """Runs handlers in isolates.
-
-    Args:
-        isolates: the pool.
-        meter: knows how many handlers there are.
-        outlet: is told what becomes of them.
-
-    """
-
-    def __init__(self, isolates: Isolates, meter: LoopMeter, outlet: Outlet) -> None:
-        self._isolates = isolates
-        self._meter = meter
-        self._outlet = outlet
-
-    def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
-        """Runs it when there is an isolate for it."""
-        segment = self._isolates.segment
-        self._isolates.begin(IsolatedAttempt(attempt, definition, self._meter, self._outlet, segment))
-
-    def stop(self, attempt: Attempt) -> None:
-        """Asks the isolate to cancel it; the second time, the isolate is killed."""
-        attempt.handle()
 
 
 class IsolatedAttempt:

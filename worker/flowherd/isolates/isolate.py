@@ -7,6 +7,7 @@ import logging
 import secrets
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,7 +28,7 @@ from flowherd.isolates.isolate_protocol import (
     TokenRefused,
     decode_upward,
 )
-from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput
+from flowherd.isolates.printed_output import PrintedOutput
 from flowherd.memory import resident_bytes
 from flowherd.model import Died
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 LEAVE_S = 5.0  # for leaving the app's lifespan
 LOOK_EVERY_S = 0.2  # at the memory of an isolate whose activity has a limit
 MARK_S = 1.0  # from an activity's end to the end of its output; whoever prints longer is killed
-_MOST_PAUSES = 500  # until the rest of what a process has printed is given up
+REST_S = 10.0  # for the log of what a process has printed that has ended; who holds its pipes is cut off then
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ class Isolate:
         self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES, self._read)
         self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
         self._timer: AwakeTimer | asyncio.TimerHandle | None = None
-        self._set_timer(rules.boot_timeout_s, self._did_not_open)
+        too_late = f"it was not ready within {rules.boot_timeout_s:g} s"
+        self._set_timer(rules.boot_timeout_s, partial(self._kill, too_late))
 
     def __repr__(self) -> str:
         return f"<Isolate {self.key} pid {self.pid} {self.stage.value}, {self._tasks} tasks>"
@@ -141,7 +143,7 @@ class Isolate:
         crashpoints.reached("before_begin")
         self._channel.send(*order)
         crashpoints.reached("after_begin")
-        self._set_timer(None)
+        self._stop_timer()
         self.stage, self._run = Stage.RUNNING, run
         self._printed.begin({"isolate": self.pid, **run.attempt.ids}, mark)
         self._tasks += 1
@@ -157,7 +159,7 @@ class Isolate:
         """It gets no more work, and leaves the app's lifespan."""
         self.stage, self._was_told = Stage.LEAVING, True
         self._channel.send(Leave())
-        self._set_timer(LEAVE_S, lambda: self._kill("it did not end in time"))
+        self._set_timer(LEAVE_S, partial(self._kill, "it did not end in time"))
         self._changed(self)
 
     def close(self) -> None:
@@ -180,7 +182,7 @@ class Isolate:
         assert attempt.cancel_reason is not None, attempt
         self._channel.send(Stop(attempt.id, attempt.cancel_reason.value))
 
-    def _kill(self, why: str = "") -> None:
+    def _kill(self, why: str) -> None:
         self._killed_for = self._killed_for or why
         self._host.kill(self.key)
 
@@ -193,10 +195,11 @@ class Isolate:
         run, self._run = self._run, None
         self.stage = Stage.GONE
         self._channel.close()
+        self._set_timer(REST_S, self._close)
+        self._output_ended()  # if it has
         if reason:
             self.why_not = f"could not be made: {reason}"
         self.why_not = self.why_not or describe_status(status, self._killed_for)
-        self._set_timer(0.0, self._log_the_rest)
         if not self._was_told:
             _log.warning("isolate_died", extra={**self._printed.ids, "reason": self.why_not})
         if run is not None:
@@ -209,9 +212,9 @@ class Isolate:
                 if self._before is None:  # else its output follows
                     return
         except StreamEnded:
-            self._break_off("")  # it has ended, or goes on without us
+            self._break_off("it had closed its channel")  # as it has where it has ended
         except (FrameError, msgspec.DecodeError, OSError) as error:
-            self._break_off(f"was killed: {error}")
+            self._break_off(str(error))
 
     def _handle(self, frame: bytearray) -> None:
         if self._before is not None:
@@ -241,10 +244,9 @@ class Isolate:
 
     def _break_off(self, why: str) -> None:
         self._channel.stop_listening()
-        self.why_not = self.why_not or why
-        self._kill("it had closed its channel")
+        self._kill(why)
         if self.stage in {Stage.IDLE, Stage.SETTLING}:
-            self._set_timer(None)
+            self._stop_timer()
             self.stage = Stage.LEAVING
             self._changed(self)
 
@@ -259,39 +261,30 @@ class Isolate:
         else:
             self.stage = Stage.SETTLING
             self._set_timer(MARK_S, self._prints_on)
-            if self._printed.is_over:
-                self._become_idle()
+            self._output_ended()  # if it has
         run.finish(outcome)
 
     def _output_ended(self) -> None:
-        if self.stage is Stage.SETTLING:
+        if self.stage is Stage.SETTLING and self._printed.is_over:
             self._become_idle()
+        elif self.stage is Stage.GONE and self._printed.is_closed:
+            self._close()
 
     def _prints_on(self) -> None:
-        self._kill()
-        self._replace(f"its output has not ended {MARK_S:g} s after its activity")
+        reason = f"its output has not ended {MARK_S:g} s after its activity"
+        self._kill(reason)
+        self._replace(reason)
 
     def _replace(self, reason: str) -> None:
         _log.info("isolate_replaced", extra={"isolate": self.pid, "reason": reason})
         self.leave()
 
-    def _log_the_rest(self, tries: int = _MOST_PAUSES) -> None:
-        """Logs what an isolate that has ended has printed, unless somebody it has left behind prints on and on."""
-        if tries and not self._printed.settle():
-            self._set_timer(PAUSE_S, lambda: self._log_the_rest(tries - 1))
-        else:
-            self._close()
-
     def _become_idle(self) -> None:
-        self._set_timer(None)
+        self._stop_timer()
         self._timer = self._loop.call_later(self._rules.idle_s, self.leave)
         self._printed.ids = {"isolate": self.pid}
         self.stage = Stage.IDLE
         self._changed(self)
-
-    def _did_not_open(self) -> None:
-        self.why_not = f"was not ready within {self._rules.boot_timeout_s:g} s"
-        self._kill()
 
     def _look_at_memory(self, run: IsolatedAttempt, limit_mb: int) -> None:
         """Kills it when it has more in RAM than its activity may have; the kernel would ask nobody.
@@ -304,17 +297,22 @@ class Isolate:
         if used_mb <= limit_mb:
             self._loop.call_later(LOOK_EVERY_S, self._look_at_memory, run, limit_mb)
             return
-        words = f"its isolate had {used_mb} MB in RAM, more than max_memory_mb = {limit_mb}"
-        self._verdict = failed(run.attempt, "OUT_OF_MEMORY", words, retryable=self._tasks > 1)
-        self._kill()
+        reason = f"{used_mb} MB in RAM, more than max_memory_mb = {limit_mb}"
+        self._verdict = failed(
+            run.attempt, "OUT_OF_MEMORY", f"its isolate had {reason}", retryable=self._tasks > 1
+        )
+        self._kill(f"it had {reason}")
 
-    def _set_timer(self, delay_s: float | None, then: Callable[[], None] | None = None) -> None:
+    def _set_timer(self, delay_s: float, then: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = AwakeTimer(self._loop, delay_s, then)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if delay_s is None or then is None else AwakeTimer(self._loop, delay_s, then)
 
     def _stop_reading(self) -> None:
-        self._set_timer(None)
+        self._stop_timer()
         self._printed.stop()
         self._channel.close()
 

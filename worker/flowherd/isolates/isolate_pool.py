@@ -1,4 +1,4 @@
-"""A worker's isolates: which activity runs in which, how many there are and for how long; it neither forks nor kills.
+"""The executor of handlers that run in processes of their own: a worker's isolates; it neither forks nor kills.
 
 An isolate is used again and again, by one activity at a time, until it has run `max_tasks`, was told to stop, or was
 idle for `idle_s`: the one that was used last is used first, so that what is not needed any more grows idle.
@@ -11,17 +11,21 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from flowherd.execution.invoke import failed
+from flowherd.isolates.in_isolate import IsolatedAttempt
 from flowherd.isolates.isolate import Isolate, IsolateRules, Stage
 from flowherd.isolates.isolate_host import connect
 
 if TYPE_CHECKING:
-    from flowherd.isolates.in_isolate import IsolatedAttempt
+    from flowherd.execution.executor import Outlet
+    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.isolates.isolate_host import LinkedHost
     from flowherd.ledger import Segment
+    from flowherd.sdk.definition import ActivityDefinition
+    from flowherd.worker.attempt import Attempt
 
 
 class Isolates:
-    """The pool; make it on the worker's loop.
+    """The pool and its queue; make it on the worker's loop.
 
     Args:
         host: makes and ends isolates.
@@ -38,7 +42,7 @@ class Isolates:
         limit: int,
         segment: Segment | None = None,
     ) -> None:
-        self.segment = segment
+        self._segment = segment
         self._host = host
         self._rules = rules
         self._limit = limit
@@ -54,10 +58,19 @@ class Isolates:
         counts = ", ".join(f"{stages.count(stage)} {stage.value}" for stage in Stage if stage in stages)
         return f"<Isolates [{counts or 'none'}; {len(self._waiting)} waiting]>"
 
-    def begin(self, run: IsolatedAttempt) -> None:
-        """Runs an attempt when there is an isolate for it; until then its limit has not begun."""
-        self._waiting.append(run)
+    def tell(self, meter: LoopMeter, outlet: Outlet) -> None:
+        """Tells them what becomes of handlers; called once, before any is started."""
+        self._meter = meter
+        self._outlet = outlet
+
+    def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        """Runs it when there is an isolate for it; until then its limit has not begun."""
+        self._waiting.append(IsolatedAttempt(attempt, definition, self._meter, self._outlet, self._segment))
         self._proceed()
+
+    def stop(self, attempt: Attempt) -> None:
+        """Asks the isolate to cancel it; the second time, the isolate is killed."""
+        attempt.handle()
 
     def resize(self, limit: int) -> None:
         """Sets the limit; surplus isolates end when they grow idle."""

@@ -113,12 +113,12 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
         return _refuse(connection, str(error), error.report)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
         return _refuse(connection, f"{type(error).__name__}: {error}", traceback.format_exc())
+    connection.send(Opened())  # the first activity comes while the rest is done
     engine = IsolateEngine(setup.config, setup.ledger, connection)
     environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
     activity_loop = ActivityLoop(
         registry, connection, cancel_signal, loop, engine, environment, (stdout_fd, stderr_fd)
     )
-    connection.send(Opened())
     activity_loop.run()
     engine.close()
     loop.run_until_complete(span.leave(LEAVE_S))
