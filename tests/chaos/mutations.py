@@ -517,14 +517,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a stop that reaches the handler of an isolate",
-        WORKER + "isolates/inside/connection.py",
+        WORKER + "isolates/inside/worker_connection.py",
         "if self._cancel_signal.explain(stop):",
         "if not self._cancel_signal.explain(stop):",
         UNIT + "isolates/test_isolates_live.py::test_a_computing_def_is_interrupted_where_it_stands",
     ),
     Mutation(
         "a stop that reaches the handler of an isolate after a freeze",
-        WORKER + "isolates/inside/connection.py",
+        WORKER + "isolates/inside/worker_connection.py",
         "signal.pthread_kill(main_thread, signal.SIGTERM)",
         "pass",
         UNIT + "isolates/test_isolates_live.py"
@@ -571,7 +571,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the look at an isolate's output",
-        WORKER + "isolates/in_isolate.py",
+        WORKER + "isolates/isolated_attempt.py",
         'b"" if output is None else _checked_output(output)',
         "bytes(output or b'')",
         UNIT + "isolates/test_isolates.py::test_a17_an_output_that_is_no_object_is_garbage_too",

@@ -18,7 +18,7 @@ from flowherd.client.protocol import Batch
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loop_meter import LoopMeter
-from flowherd.isolates.in_isolate import IsolatedAttempt
+from flowherd.isolates.isolated_attempt import IsolatedAttempt
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowherd import ActivityError, ActivityResult, Registry, Usage
-from flowherd.isolates.inside.connection import WorkerConnection
+from flowherd.isolates.inside.worker_connection import WorkerConnection
 from flowherd.sdk.context import SyncActivityContext
 
 if TYPE_CHECKING:

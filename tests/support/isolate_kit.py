@@ -30,8 +30,8 @@ from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loading import LoadedApp, load_app
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.isolate import IsolateRules
-from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.isolates.isolate_pool import Isolates
+from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Ledger, Life
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
@@ -263,7 +263,7 @@ class Workplace:
         segment.map[page:end] = bytes(end - page)  # the attempts of all tests have the same numbers
         self.pids: dict[int, int] = {}
         self.statuses: dict[int, int] = {}
-        self.host = LinkedHost(link)
+        self.host = IsolateRequests(link)
         self.isolates = Isolates(self.host, IsolateRules(**rules), config.concurrency, segment)
         registry = app.for_type("py-std").configured(activities)
         self.runner = Runner(registry, config, ThreadPool(4), environment, self.isolates)

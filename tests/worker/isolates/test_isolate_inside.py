@@ -19,8 +19,8 @@ from flowherd.execution.environment import RunEnvironment
 from flowherd.files.scratch import GivenFolder
 from flowherd.isolates.frames import FrameReader
 from flowherd.isolates.inside.cancel_signal import CancelSignal
-from flowherd.isolates.inside.connection import WorkerConnection
-from flowherd.isolates.inside.engine import UsageKeeper
+from flowherd.isolates.inside.isolate_engine import UsageKeeper
+from flowherd.isolates.inside.worker_connection import WorkerConnection
 from flowherd.isolates.isolate_protocol import Begin, Stop, UsagePlace, encode
 from flowherd.ledger import Cause, Cell, Ledger
 from flowherd.sdk.costs import Costs

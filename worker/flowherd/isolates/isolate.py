@@ -37,8 +37,8 @@ from flowherd.wait_status import describe_status
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.isolates.in_isolate import IsolatedAttempt
-    from flowherd.isolates.isolate_host import Ends, LinkedHost
+    from flowherd.isolates.isolate_requests import Ends, IsolateRequests
+    from flowherd.isolates.isolated_attempt import IsolatedAttempt
     from flowherd.model import Failed
 
 LEAVE_S = 5.0  # for leaving the app's lifespan
@@ -86,7 +86,7 @@ class Isolate:
     Args:
         key: its number in this worker.
         ends: its connections; closed when it is gone.
-        host: ends it.
+        requests: have it ended.
         rules: for all.
         changed: called when its stage has become IDLE or LEAVING.
 
@@ -101,7 +101,7 @@ class Isolate:
         self,
         key: int,
         ends: Ends,
-        host: LinkedHost,
+        requests: IsolateRequests,
         rules: IsolateRules,
         changed: Callable[[Isolate], None],
     ) -> None:
@@ -110,7 +110,7 @@ class Isolate:
         self.stage = Stage.OPENING
         self.why_not = ""
         self._ends = ends
-        self._host = host
+        self._requests = requests
         self._rules = rules
         self._changed = changed
         self._loop = asyncio.get_running_loop()
@@ -184,7 +184,7 @@ class Isolate:
 
     def _kill(self, why: str) -> None:
         self._killed_for = self._killed_for or why
-        self._host.kill(self.key)
+        self._requests.kill(self.key)
 
     def started(self, pid: int) -> None:
         """It has been made."""

@@ -11,14 +11,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from flowherd.execution.invoke import failed
-from flowherd.isolates.in_isolate import IsolatedAttempt
 from flowherd.isolates.isolate import Isolate, IsolateRules, Stage
-from flowherd.isolates.isolate_host import connect
+from flowherd.isolates.isolate_requests import connect
+from flowherd.isolates.isolated_attempt import IsolatedAttempt
 
 if TYPE_CHECKING:
     from flowherd.execution.executor import Outlet
     from flowherd.execution.loop_meter import LoopMeter
-    from flowherd.isolates.isolate_host import LinkedHost
+    from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.ledger import Segment
     from flowherd.sdk.definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
@@ -28,7 +28,7 @@ class Isolates:
     """The pool and its queue; make it on the worker's loop.
 
     Args:
-        host: makes and ends isolates.
+        requests: have isolates made and ended.
         rules: for all of them.
         limit: isolates at most, those that are leaving not counted; activities beyond it wait in order.
         segment: the worker's: isolates keep there what their attempts spend; None where nobody settles for it.
@@ -37,13 +37,13 @@ class Isolates:
 
     def __init__(
         self,
-        host: LinkedHost,
+        requests: IsolateRequests,
         rules: IsolateRules,
         limit: int,
         segment: Segment | None = None,
     ) -> None:
         self._segment = segment
-        self._host = host
+        self._requests = requests
         self._rules = rules
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -141,11 +141,11 @@ class Isolates:
             return
         self._last_key += 1
         key = self._last_key
-        isolate = self._all[key] = Isolate(key, ours, self._host, self._rules, self._changed)
+        isolate = self._all[key] = Isolate(key, ours, self._requests, self._rules, self._changed)
         if self._is_draining:
             isolate.send_draining()
         try:
-            self._host.need(key, theirs.fds)
+            self._requests.need(key, theirs.fds)
         except OSError as error:
             self._loop.call_soon(self.ended, key, 0, str(error))
         finally:

@@ -27,9 +27,9 @@ from flowherd.execution.loading import choose_worker_type, load_app
 from flowherd.execution.profiles import WholeProcess
 from flowherd.exit_codes import Exit
 from flowherd.isolates.inside.cancel_signal import CancelSignal
-from flowherd.isolates.inside.connection import WorkerConnection, die_with
-from flowherd.isolates.inside.engine import IsolateEngine
+from flowherd.isolates.inside.isolate_engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
+from flowherd.isolates.inside.worker_connection import WorkerConnection, die_with
 from flowherd.isolates.isolate_protocol import (
     MAX_USAGE_BYTES,
     Begin,

@@ -26,7 +26,7 @@ from flowherd.stock.stock_files import SdkFiles
 
 if TYPE_CHECKING:
     from flowherd.execution.environment import Outlet
-    from flowherd.isolates.inside.connection import WorkerConnection
+    from flowherd.isolates.inside.worker_connection import WorkerConnection
     from flowherd.isolates.isolate_protocol import Begin, UsagePlace
     from flowherd.ledger import Ledger
     from flowherd.settings.worker_config import WorkerConfig
