@@ -211,7 +211,7 @@ def test_an_attempt_without_a_folder_says_so_at_its_first_file(tmp_path):
 def test_an_activity_whose_cancellation_has_come_before_it_does_not_begin():
     """The worker says both in one breath; the main thread may be slower than the one that listens."""
     with wire() as it:
-        begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark")
+        begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark", UsagePlace(0, 1, 0, 1))
         for frame in (
             encode(begin),
             b"{}",

@@ -27,6 +27,7 @@ from flowherd.isolates.isolate_protocol import (
     Opened,
     Stop,
     TokenRefused,
+    UsagePlace,
     decode_downward,
     encode,
 )
@@ -258,7 +259,7 @@ async def test_a17_figures_that_cannot_be_are_garbage(figures):
         NotOpened("no"),
         LeftBehind("a thread"),
         Ended(None),
-        Begin(make_activity("n"), 1.0, "m"),
+        Begin(make_activity("n"), 1.0, "m", UsagePlace(0, 1, 0, 1)),
     ],
 )
 @pytest.mark.parametrize("is_idle", [True, False])

@@ -31,7 +31,7 @@ class Isolates:
         requests: have isolates made and ended.
         rules: for all of them.
         limit: isolates at most, those that are leaving not counted; activities beyond it wait in order.
-        segment: the worker's: isolates keep there what their attempts spend; None where nobody settles for it.
+        segment: the worker's: isolates keep there what their attempts spend.
 
     """
 
@@ -40,7 +40,7 @@ class Isolates:
         requests: IsolateRequests,
         rules: IsolateRules,
         limit: int,
-        segment: Segment | None = None,
+        segment: Segment,
     ) -> None:
         self._segment = segment
         self._requests = requests

@@ -38,8 +38,8 @@ class Begin(Message, frozen=True):
         activity: without its parameters.
         limit_s: seconds the handler may take.
         mark: ends what the activity has printed.
+        usage: where its sums are kept.
         folder: where its files go; may not exist yet, and is empty where there is no room for any.
-        usage: where its sums are kept, None where nobody settles for it.
         trace: W3C headers, where it is traced.
 
     """
@@ -47,8 +47,8 @@ class Begin(Message, frozen=True):
     activity: Activity
     limit_s: float
     mark: str
+    usage: UsagePlace
     folder: str = ""
-    usage: UsagePlace | None = None
     trace: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 
 

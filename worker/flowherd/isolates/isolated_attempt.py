@@ -39,7 +39,7 @@ class IsolatedAttempt:
         definition: of the activity.
         meter: knows how many handlers there are.
         outlet: is told when it begins and that it has ended.
-        segment: where the isolate keeps what is spent; None where nobody settles for it.
+        segment: where the isolate keeps what is spent.
 
     """
 
@@ -49,7 +49,7 @@ class IsolatedAttempt:
         definition: ActivityDefinition,
         meter: LoopMeter,
         outlet: Outlet,
-        segment: Segment | None = None,
+        segment: Segment,
     ) -> None:
         self.attempt = attempt
         self.definition = definition
@@ -67,8 +67,8 @@ class IsolatedAttempt:
             msgspec.structs.replace(activity, parameters=None),
             self.attempt.limit_s,
             mark,
-            self._folder(),
             self._usage_place(),
+            self._folder(),
             {} if trace is None else dict(trace.carrier()),
         )
         if isinstance(activity.parameters, msgspec.Raw):
@@ -83,9 +83,7 @@ class IsolatedAttempt:
                 return str(files.folder_for(self.attempt))
         return ""
 
-    def _usage_place(self) -> UsagePlace | None:
-        if self._segment is None:
-            return None
+    def _usage_place(self) -> UsagePlace:
         place = self.attempt.usage_place
         self.attempt.costs = SpentInIsolate(self._segment.usage(*place))
         return UsagePlace(self._segment.number, self._segment.get(Cell.STARTED), *place)

@@ -69,10 +69,10 @@ class IsolateEngine:
         self._making = threading.Lock()
         self._streams: EngineStreams | None = None
 
-    def begin(self, begin: Begin) -> UsageKeeper | None:
-        """From now on files are those of this attempt; keeps its sums, None where nobody settles for it."""
+    def begin(self, begin: Begin) -> UsageKeeper:
+        """From now on files are those of this attempt; keeps its sums."""
         self._folder.path = Path(begin.folder) if begin.folder else None
-        return UsageKeeper(self._ledger, begin.usage) if begin.usage is not None else None
+        return UsageKeeper(self._ledger, begin.usage)
 
     def open(self, activity_id: str) -> Outlet:
         """See `flowherd.execution.environment.Streams.open`."""

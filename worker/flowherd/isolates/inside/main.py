@@ -251,8 +251,7 @@ class ActivityLoop:
             outcome = failure_of(exc, state)
         self._leftovers.stop_timers()
         state.note_end()
-        if keeper is not None:
-            keeper.end()
+        keeper.end()
         if state.files is not None:
             state.files.close()
         return outcome
