@@ -572,8 +572,8 @@ MUTATIONS = (
     Mutation(
         "the look at an isolate's output",
         WORKER + "isolates/isolated_attempt.py",
-        'b"" if output is None else _checked_output(output)',
-        "bytes(output or b'')",
+        '_checked_output(output) if failure is None else b""',
+        "bytes(output)",
         UNIT + "isolates/test_isolates.py::test_a17_an_output_that_is_no_object_is_garbage_too",
     ),
     Mutation(

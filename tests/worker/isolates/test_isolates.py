@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from isolate_pool_kit import pool
+from isolate_pool_kit import frame_of, pool
 from runner_kit import CancelReason, Phase
 from virtual_time import virtual_time
 
-from flowherd.isolates.frames import head_of
 from flowherd.isolates.isolate_protocol import (
     Begin,
     Draining,
@@ -28,7 +27,6 @@ from flowherd.isolates.isolate_protocol import (
     Stop,
     TokenRefused,
     UsagePlace,
-    decode_downward,
     encode,
 )
 from flowherd.model import Completed, Died, Usage
@@ -68,8 +66,8 @@ async def test_parameters_that_came_undecoded_are_passed_on_as_they_came():
     async with pool() as it:
         it.start(msgspec.Raw(b'{"a" :  1.50}'))
         peer = it.open(1)
-        decode_downward(await peer._frame())
-        assert bytes(await peer._frame()) == b'{"a" :  1.50}'
+        _, body = await peer._frame()
+        assert bytes(body) == b'{"a" :  1.50}'
 
 
 async def test_an_isolate_is_used_again_and_there_are_never_more_than_slots():
@@ -191,12 +189,12 @@ async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (head_of(b"nonsense") + b"nonsense", "was killed by flowherd: JSON is malformed"),
-        (head_of(b'{"type":"Opened"}') + b'{"type":"Opened"}', "sent Opened out of turn"),
-        (head_of(b'{"type":"Never"}') + b'{"type":"Never"}', "Invalid value 'Never'"),
-        (b"\xff\xff\xff\xff", "announced a frame of 4294967295 bytes"),
-        (head_of(b" " * 2_000_000) + b" " * 2_000_000, "a message of 2000000 bytes"),
-        (head_of(b"[" * 100_000) + b"[" * 100_000, "was killed"),
+        (frame_of(b"nonsense"), "was killed by flowherd: JSON is malformed"),
+        (frame_of(b'{"type":"Opened"}'), "sent Opened out of turn"),
+        (frame_of(b'{"type":"Never"}'), "Invalid value 'Never'"),
+        (b"\xff" * 8, "announced 4294967295 bytes, and 4294967295 that belong to them"),
+        (frame_of(b" " * 2_000_000), "announced 2000000 bytes"),
+        (frame_of(b"[" * 100_000), "was killed"),
     ],
 )
 async def test_a17_garbage_costs_its_isolate_and_its_activity_and_nobody_else(data, words):
@@ -306,7 +304,7 @@ async def test_a17_whatever_an_isolate_sends_costs_at_most_itself(seed):
         with contextlib.suppress(OSError):  # its channel has been closed
             for _ in range(5):
                 frame = scrambled(rng)
-                peers[0].sock.sendall(head_of(frame) + frame)
+                peers[0].sock.sendall(frame_of(frame))
                 await asyncio.sleep(0)
         peers[1].succeed()
         assert await done(runs[1]) == Completed(b"{}")

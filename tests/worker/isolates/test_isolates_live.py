@@ -154,11 +154,11 @@ DEATHS = (
     (
         "garbage",
         {"data": [255] * 8},
-        "its isolate was killed by flowherd: it announced a frame of 4294967295 bytes",
+        "its isolate was killed by flowherd: it announced 4294967295 bytes",
     ),
     (
         "garbage",
-        {"data": [0, 0, 0, 2, 123, 125]},
+        {"data": [0, 0, 0, 2, 0, 0, 0, 0, 123, 125]},
         "its isolate was killed by flowherd: Object missing required field",
     ),
     ("spend", {"then": "die"}, "its isolate was killed by SIGKILL"),

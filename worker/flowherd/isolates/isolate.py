@@ -120,8 +120,7 @@ class Isolate:
         self._killed_for = ""
         self._was_told = False  # to leave
         self._times_stopped = 0
-        self._before: Ended | None = None  # what the next frame is the output of
-        self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES, self._read)
+        self._channel = Channel(ends.channel, MAX_UP_BYTES, MAX_OUTPUT_BYTES, self._read)
         self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
         self._timer: AwakeTimer | asyncio.TimerHandle | None = None
         too_late = f"it was not ready within {rules.boot_timeout_s:g} s"
@@ -207,40 +206,30 @@ class Isolate:
 
     def _read(self) -> None:
         try:
-            while (frame := self._channel.read()) is not None:
-                self._handle(frame)
-                if self._before is None:  # else its output follows
-                    return
+            if (frame := self._channel.read()) is not None:
+                self._handle(*frame)
         except StreamEnded:
             self._break_off("it had closed its channel")  # as it has where it has ended
         except (FrameError, msgspec.DecodeError, OSError) as error:
             self._break_off(str(error))
 
-    def _handle(self, frame: bytearray) -> None:
-        if self._before is not None:
-            ended, self._before = self._before, None
-            self._finish(ended, frame)
-            return
-        if len(frame) > MAX_UP_BYTES:
-            raise FrameError(f"it sent a message of {len(frame)} bytes")
-        match decode_upward(frame):
+    def _handle(self, message: bytearray, body: bytearray) -> None:
+        match decode_upward(message):
             case TokenRefused(version):
                 self._rules.token_refused(version)
             case Opened() if self.stage is Stage.OPENING:
                 self._become_idle()
-            case NotOpened(message, report) if self.stage is Stage.OPENING:
-                self.why_not = f"could not start: {message}"
+            case NotOpened(reason, report) if self.stage is Stage.OPENING:
+                self.why_not = f"could not start: {reason}"
                 _log.error("isolate_did_not_start", extra={"isolate": self.pid, "exception": report})
-            case Ended(failure=None) as ended if self._run is not None:
-                self._before = ended
             case Ended() as ended if self._run is not None:
-                self._finish(ended, None)
+                self._finish(ended, body)
             case LeftBehind(reason) if self.stage is Stage.SETTLING:
                 self._replace(reason)
             case LeftBehind() if self.stage is Stage.LEAVING:
                 return  # it is to be replaced anyway
-            case message:
-                raise FrameError(f"it sent {type(message).__name__} out of turn")
+            case unexpected:
+                raise FrameError(f"it sent {type(unexpected).__name__} out of turn")
 
     def _break_off(self, why: str) -> None:
         self._channel.stop_listening()
@@ -250,7 +239,7 @@ class Isolate:
             self.stage = Stage.LEAVING
             self._changed(self)
 
-    def _finish(self, ended: Ended, output: bytearray | None) -> None:
+    def _finish(self, ended: Ended, output: bytearray) -> None:
         """The activity has ended; a slot is not held by what it has left behind."""
         run = self._run
         assert run is not None, self

@@ -1,7 +1,7 @@
 """All messages between a worker and one of its isolates, as JSON; no I/O.
 
-Two are followed by a frame of their own, which is passed on as it is and never encoded again: `Begin` by the activity's
-parameters, and `Ended` by the output where it has no failure. An isolate calls the engine itself, and keeps what its
+Bytes belong to two of them, which are passed on as they are and never encoded again: the activity's parameters to
+`Begin`, and the output to an `Ended` without a failure. An isolate calls the engine itself, and keeps what its
 attempt spends on the attempt's usage page: neither is said here.
 """
 

@@ -96,10 +96,11 @@ class IsolatedAttempt:
             self._meter.enter_isolate()
         return has_begun
 
-    def outcome_of(self, ended: Ended, output: bytearray | None) -> Completed | Failed:
+    def outcome_of(self, ended: Ended, output: bytearray) -> Completed | Failed:
         """Takes down what the isolate says of the attempt; FrameError for what cannot be, and then nothing counts."""
         attempt = self.attempt
-        costs, content = _costs_of(ended), b"" if output is None else _checked_output(output)
+        costs, failure = _costs_of(ended), ended.failure
+        content = _checked_output(output) if failure is None else b""
         try:
             attempt.environment.meter.offloaded(
                 self.definition.name,
@@ -110,7 +111,6 @@ class IsolatedAttempt:
         except ValueError as error:
             raise FrameError(f"it reported what cannot be: {error}") from None
         attempt.costs = costs
-        failure = ended.failure
         if failure is None:
             return Completed(content, *attempt.spent)
         return failed(
@@ -166,12 +166,12 @@ def _costs_of(ended: Ended) -> Costs:
     return costs
 
 
-def _checked_output(frame: bytearray) -> bytes:
+def _checked_output(output: bytearray) -> bytes:
     """An output as it is told to the engine; FrameError when it is no JSON object (faults.md A17)."""
     try:
-        raw = msgspec.json.decode(frame, type=msgspec.Raw)
+        raw = msgspec.json.decode(output, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise FrameError(f"its output is no JSON: {error}") from None
     if bytes(memoryview(raw)[:1]) != b"{":
         raise FrameError("its output is no JSON object")
-    return bytes(frame)
+    return bytes(output)

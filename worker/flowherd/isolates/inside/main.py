@@ -270,9 +270,9 @@ class ActivityLoop:
             return invoke_sync(definition, state)
 
 
-def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes | None]:
+def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes]:
     """The message that says how it ended, and the output."""
     cost_usd, usage = bounded(outcome.cost_usd, outcome.usage, MAX_USAGE_BYTES)
     if isinstance(outcome, Completed):
         return Ended(None, cost_usd, usage, *taken), outcome.output
-    return Ended(replace(outcome, cost_usd=None, usage=()), cost_usd, usage, *taken), None
+    return Ended(replace(outcome, cost_usd=None, usage=()), cost_usd, usage, *taken), b""
