@@ -1,7 +1,7 @@
 """An isolate after its fork: app, lifespan, one activity after the other, exit code; it never forks.
 
-Its main thread runs the handlers; a thread of its own listens to the worker, so that no handler can keep this
-process from seeing that the worker is gone, and that it shall stop.
+Its main thread runs the handlers; from the first one on, a thread of its own listens to the worker, so that no handler
+can keep this process from seeing that the worker is gone, and that it shall stop.
 """
 
 from __future__ import annotations
@@ -99,7 +99,6 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     cancel_signal = CancelSignal()
     loop = new_loop(setup.config.loop)()
     connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal, loop)
-    connection.start()
     try:
         app = setup.loaded or load_app(setup.app, setup.app_dir)
         worker_type = choose_worker_type(app, setup.worker_type)
@@ -113,7 +112,9 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
         return _refuse(connection, str(error), error.report)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
         return _refuse(connection, f"{type(error).__name__}: {error}", traceback.format_exc())
-    connection.send(Opened())  # the first activity comes while the rest is done
+    with suppress(OSError):  # the worker has gone, as the connection will hear
+        connection.send(Opened())  # the first activity comes while the rest is done
+    connection.start()
     engine = IsolateEngine(setup.config, setup.ledger, connection)
     environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
     activity_loop = ActivityLoop(
