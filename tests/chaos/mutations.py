@@ -395,7 +395,7 @@ MUTATIONS = (
     Mutation(
         "a grace is not used up by a freeze",
         WORKER + "worker/performer.py",
-        "self.table.stood_still(late_s)",
+        "self.table.stood_still(late_s - self._freeze_costs_s)",
         "pass",
         UNIT
         + "execution/test_runner.py::test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards",
