@@ -255,9 +255,11 @@ async def test_n4_a_stop_reaches_a_handler_whose_thread_has_not_yet_run_after_a_
         isolate, program = place.pids[1], int(mark.read_text())
         with computing_on_the_cpu_of(isolate):
             os.kill(isolate, signal.SIGSTOP)
-            os.kill(isolate, signal.SIGCONT)
             run.cancel(CancelReason.TIMEOUT)
-            await place.until(lambda: process_state(program) == "Z")  # `Stop` has been heard
+            while process_state(program) != "Z":  # until `Stop` has been heard
+                os.kill(isolate, signal.SIGCONT)
+                os.kill(isolate, signal.SIGSTOP)
+        os.kill(isolate, signal.SIGCONT)
         await asyncio.wait_for(run.ended(), CEILING_S)
         await place.until(lambda: place.statuses)
         assert list(place.statuses.values()) == [0], "it was not killed"
