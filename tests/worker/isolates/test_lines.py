@@ -65,12 +65,24 @@ async def test_lines_are_said_as_they_end_and_the_last_one_at_the_end():
         assert it.said == ["one"]
         await it.write(b"o\r\n\n  \nthr\xffee")
         assert it.said == ["one", "two"]
-        assert not it.lines.is_closed
         os.close(it.writing)
         await it.rest()
         assert it.said == ["one", "two", "thr\N{REPLACEMENT CHARACTER}ee"]
-        assert it.lines.is_closed
-        assert it.ends == [3]
+
+
+@virtual_time
+@pytest.mark.parametrize("holds", [True, False])
+async def test_what_is_in_the_pipe_of_a_process_that_has_ended_is_logged_whoever_holds_it(holds):
+    """It is read at once, so that the pipe can be closed, and logged at the pace of everything else."""
+    async with pipe() as it:
+        it.lines.expect("12ab")
+        os.write(it.writing, b"a\n" * 3 * MOST_LINES + b"half")
+        if not holds:
+            os.close(it.writing)
+        it.lines.finish()
+        assert it.said == ["a"] * MOST_LINES
+        await it.rest()
+        assert it.said == ["a"] * 3 * MOST_LINES + ["half"]
 
 
 @virtual_time
@@ -92,7 +104,7 @@ async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing(line):
         begun, most, before = loop.time(), 0, 0
         os.write(it.writing, line * count)
         os.close(it.writing)
-        while not it.lines.is_closed:
+        while len(it.lines._rest) or not it.lines._has_all:
             most, before = max(most, len(it.said) - before), len(it.said)
             await asyncio.sleep(LINE_S)
         assert it.said == ["a"] * count * (line == b"a\n")

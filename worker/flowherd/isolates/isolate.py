@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 LEAVE_S = 5.0  # for leaving the app's lifespan
 LOOK_EVERY_S = 0.2  # at the memory of an isolate whose activity has a limit
 MARK_S = 1.0  # from an activity's end to the end of its output; whoever prints longer is killed
-REST_S = 10.0  # for the log of what a process has printed that has ended; who holds its pipes is cut off then
 
 _log = logging.getLogger(__name__)
 
@@ -163,9 +162,11 @@ class Isolate:
 
     def close(self) -> None:
         """The worker ends, and with it this."""
+        self._printed.stop()
         if self.stage in {Stage.OPENING, Stage.IDLE, Stage.SETTLING}:
             self._channel.send(Leave())
-            self._stop_reading()  # its lifeline ends with this process: until then it may leave the app's lifespan
+            self._stop_timer()
+            self._channel.close()  # its lifeline ends with this process: until then it may leave the app's lifespan
         else:
             self._close()
 
@@ -193,9 +194,8 @@ class Isolate:
         """It has been reaped, or could not be made, and why."""
         run, self._run = self._run, None
         self.stage = Stage.GONE
-        self._channel.close()
-        self._set_timer(REST_S, self._close)
-        self._output_ended()  # if it has
+        self._printed.finish()
+        self._close()
         if reason:
             self.why_not = f"could not be made: {reason}"
         self.why_not = self.why_not or describe_status(status, self._killed_for)
@@ -256,8 +256,6 @@ class Isolate:
     def _output_ended(self) -> None:
         if self.stage is Stage.SETTLING and self._printed.is_over:
             self._become_idle()
-        elif self.stage is Stage.GONE and self._printed.is_closed:
-            self._close()
 
     def _prints_on(self) -> None:
         reason = f"its output has not ended {MARK_S:g} s after its activity"
@@ -300,11 +298,7 @@ class Isolate:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _stop_reading(self) -> None:
-        self._stop_timer()
-        self._printed.stop()
-        self._channel.close()
-
     def _close(self) -> None:
-        self._stop_reading()
+        self._stop_timer()
+        self._channel.close()
         self._ends.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 16 * 1024
 LONGEST_LINE = 2000  # bytes; what is longer becomes several, as a line of the log holds 4 KiB
+_MOST_CHUNKS = 64  # a pipe holds no more, unless somebody goes on to write
 MOST_LINES = 50  # in one turn of the loop
 LINE_S = 0.0004  # the pause after each; whoever prints waits meanwhile, once its pipe is full
 
@@ -30,10 +32,7 @@ class Lines:
     Args:
         fd: does not block; must stay open until `stop`.
         log: called for each line that is not blank.
-        ended: called when the mark has come, once for each `expect`, and at the end of the pipe.
-
-    Attributes:
-        is_closed: the end of the pipe has come, and all is logged.
+        ended: called when the mark has come, once for each `expect`.
 
     """
 
@@ -46,7 +45,7 @@ class Lines:
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(fd, self._read)
-        self._has_all = self.is_closed = False
+        self._has_all = False  # that is ever printed
 
     @property
     def is_awaited(self) -> bool:
@@ -62,6 +61,15 @@ class Lines:
         self._loop.remove_reader(self._fd)
         if self._timer is not None:
             self._timer.cancel()
+
+    def finish(self) -> None:
+        """Reads what is there and no more; what of it may not be logged now is logged soon."""
+        self.stop()
+        with suppress(BlockingIOError):
+            for _ in range(_MOST_CHUNKS):
+                self._rest += os.read(self._fd, CHUNK_BYTES)
+        self._has_all = True
+        self._log_some()
 
     def _read(self) -> None:
         try:
@@ -83,9 +91,6 @@ class Lines:
         if count == MOST_LINES or not self._has_all:
             following = self._log_some if count == MOST_LINES else self._resume
             self._timer = self._loop.call_later(count * LINE_S, following)
-        else:
-            self.is_closed = True
-            self._ended()
 
     def _resume(self) -> None:
         self._loop.add_reader(self._fd, self._read)
@@ -124,7 +129,7 @@ class PrintedOutput:
         stdout: the pipe's reading end; does not block.
         stderr: the same.
         secrets: must not appear in the log.
-        ended: called when an activity's output has ended in one of them, and when one is closed.
+        ended: called when an activity's output has ended in one of them.
 
     Attributes:
         ids: what each line is logged with.
@@ -144,11 +149,6 @@ class PrintedOutput:
         """All that the last activity has printed is in the log."""
         return not any(pipe.is_awaited for pipe in self._pipes)
 
-    @property
-    def is_closed(self) -> bool:
-        """All that was ever printed is in the log."""
-        return all(pipe.is_closed for pipe in self._pipes)
-
     def begin(self, ids: Mapping[str, Any], mark: str) -> None:
         """From now on, what is printed belongs to this activity, up to the mark."""
         self.ids = dict(ids)
@@ -159,6 +159,11 @@ class PrintedOutput:
         """Reads no more."""
         for pipe in self._pipes:
             pipe.stop()
+
+    def finish(self) -> None:
+        """Reads and logs what the isolate has printed, which has ended; its pipes may be closed then."""
+        for pipe in self._pipes:
+            pipe.finish()
 
     def _log(self, level: int, event: str, line: str) -> None:
         _log.log(level, event, extra={**self.ids, "line": mask(line, self._secrets)})
