@@ -17,7 +17,7 @@ from flowherd import Registry
 from flowherd.execution.environment import RunEnvironment
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.isolates.frames import HEAD, FrameReader, framed
-from flowherd.isolates.isolate import IsolateRules
+from flowherd.isolates.isolate import IsolateRules, Stage
 from flowherd.isolates.isolate_pool import Isolates
 from flowherd.isolates.isolate_protocol import Begin, Ended, Message, Opened, decode_downward
 from flowherd.isolates.printed_output import mark_bytes
@@ -155,6 +155,10 @@ async def pool(**options: Any) -> AsyncIterator[Pool]:
     try:
         yield made
     finally:
+        idle = {Stage.OPENING, Stage.IDLE, Stage.SETTLING}
+        left = [one._ends for one in made.isolates._all.values() if one.stage in idle]
         made.isolates.close()
+        for ends in left:
+            ends.close()  # as the end of a worker's process does
         for peer in made.host.peers.values():
             peer.close()
