@@ -26,7 +26,7 @@ from flowherd.ledger.activity_profile import Where
 from flowherd.link.messages import SupervisorState
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
-from flowherd_supervisor.advise.document import Adviser
+from flowherd_supervisor.advise.advice_document import Adviser
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

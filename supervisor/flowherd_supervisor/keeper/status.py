@@ -10,7 +10,7 @@ import psutil
 from flowherd.ledger import Cell, Clock, Handler, Host, Ledger, Life, ProcessTotal, Segment
 from flowherd.ledger.activity_counts import Took, buckets, summed
 from flowherd.ledger.histogram import quantile_s
-from flowherd_supervisor.advise.document import Adviser, summary
+from flowherd_supervisor.advise.advice_document import Adviser, summary
 from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from flowherd.execution.activity_profiler import ActivityProfiles
 from flowherd.ledger import Cause, Ledger, RecordWriter
 from flowherd.ledger.activity_profile import LOADS, Load, Where
 from flowherd.link.messages import SupervisorState
-from flowherd_supervisor.advise.document import Adviser, host_load, judged, summary
+from flowherd_supervisor.advise.advice_document import Adviser, host_load, judged, summary
 from flowherd_supervisor.cli.advise import render, show_advice
 
 if TYPE_CHECKING:

@@ -331,13 +331,13 @@ async def test_what_is_spent_after_the_outcome_is_in_no_report_and_so_in_the_log
 COPY = """
 import asyncio, os
 from flowherd import SyncActivityContext
-from flowherd import fork_guard
+from flowherd import end_forked_copies
 from flowherd.link.link import Link
 from attempts_kit import Table, an_activity
 
 async def main():
     table = Table()
-    fork_guard.guard(asyncio.get_running_loop(), Link.pair()[0])
+    end_forked_copies.guard(asyncio.get_running_loop(), Link.pair()[0])
     table.bring(an_activity())
     await table.rest()
     context = SyncActivityContext(table.attempt("a-1"))

@@ -17,7 +17,7 @@ from pydantic.errors import PydanticUserError
 from flowherd.errors import InvalidParameters, RegistryError
 from flowherd.sdk.context import BaseContext
 from flowherd.sdk.error_texts import describe_validation
-from flowherd.sdk.whole_parameter_types import Shape, is_dict, is_made_of_something, options_of
+from flowherd.sdk.parameter_model_types import Shape, is_dict, is_made_of_something, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
