@@ -51,6 +51,7 @@ PARTS = (
     Part("memory", "fork_cost", quick="--activities 200 --restarts 1 --transports direct"),
     Part("crash", "crash_requeue", quick="--kills 2 --lease 3"),
     Part("offload", "offload_cost", quick="--calls 40 --large 4 --repeat 1"),
+    Part("start", "isolate_start", quick="--starts 3"),
     Part("soak", "noop_soak", quick="--activities 10000 --every 1000"),
     Part("threads", "thread_offload", quick="--batches 1 --batch 6 --waits 32"),
     Part("transports", "transport_cost", quick="--calls 400 --repeat 1"),

@@ -395,7 +395,7 @@ MUTATIONS = (
     Mutation(
         "a grace is not used up by a freeze",
         WORKER + "worker/perform_commands.py",
-        "self.table.stood_still(late_s)",
+        "self.table.stood_still(late_s - self._freeze_costs_s)",
         "pass",
         UNIT
         + "execution/test_runner.py::test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards",
@@ -517,10 +517,18 @@ MUTATIONS = (
     ),
     Mutation(
         "a stop that reaches the handler of an isolate",
-        WORKER + "isolates/inside/connection.py",
+        WORKER + "isolates/inside/worker_connection.py",
         "if self._cancel_signal.explain(stop):",
         "if not self._cancel_signal.explain(stop):",
         UNIT + "isolates/test_isolates_live.py::test_a_computing_def_is_interrupted_where_it_stands",
+    ),
+    Mutation(
+        "a stop that reaches the handler of an isolate after a freeze",
+        WORKER + "isolates/inside/worker_connection.py",
+        "signal.pthread_kill(main_thread, signal.SIGTERM)",
+        "pass",
+        UNIT + "isolates/test_isolates_live.py"
+        "::test_n4_a_stop_reaches_a_handler_whose_thread_has_not_yet_run_after_a_freeze",
     ),
     Mutation(
         "an isolate as it was before",
@@ -563,9 +571,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the look at an isolate's output",
-        WORKER + "isolates/in_isolate.py",
-        'b"" if output is None else _checked_output(output)',
-        "bytes(output or b'')",
+        WORKER + "isolates/isolated_attempt.py",
+        '_checked_output(output) if failure is None else b""',
+        "bytes(output)",
         UNIT + "isolates/test_isolates.py::test_a17_an_output_that_is_no_object_is_garbage_too",
     ),
     Mutation(

@@ -61,6 +61,7 @@ def test_n4_a_host_that_is_frozen_again_and_again_ends_nobody(world: World) -> N
     eventually(lambda: len(world.notes("start")) == 7, "7 running activities")
     _freezes(world, host, [2.2, 2.8])
     assert len(world.engine.wait_for("fail", 7)) == 7  # all took too long: that is their own fault
+    eventually(lambda: len(world.notes("end")) == 7, "the end of all handlers, by themselves")
     assert not [line for line in host.log() if line.get("event") in FAULTS]
 
 

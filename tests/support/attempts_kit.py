@@ -18,6 +18,7 @@ from flowherd.client.engine_protocol import Batch
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.loop_meter import LoopMeter
 from flowherd.execution.run_environment import RunEnvironment
+from flowherd.isolates.isolated_attempt import IsolatedAttempt
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.ledger.attempt_history import End, decoded
 from flowherd.settings.worker_config import WorkerConfig
@@ -29,10 +30,10 @@ from flowherd.worker.worker import Worker
 
 if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Activity, Outcome
-    from flowherd.isolates.in_isolate import IsolatedAttempt
     from flowherd.ledger import Record
     from flowherd.ledger.attempt_history import EndedAttempt
     from flowherd.link.messages import Stopped
+    from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
 
@@ -117,14 +118,20 @@ def _async_function(method: Any) -> Any:
 class Isolates:
     """Where suspects run, without any process: each ends when it is told how."""
 
-    segment = None
-
     def __init__(self) -> None:
         self.runs: dict[str, IsolatedAttempt] = {}
 
-    def begin(self, run: IsolatedAttempt) -> None:
-        self.runs[run.attempt.id] = run
+    segment: Any = None  # nobody asks for the order that would name a place in it
+
+    def tell(self, *outlet: Any) -> None:
+        self._outlet = outlet
+
+    def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        run = self.runs[attempt.id] = IsolatedAttempt(attempt, definition, *self._outlet, self.segment)
         run.begin(lambda: None)
+
+    def stop(self, attempt: Attempt) -> None:
+        attempt.handle()
 
     def end(self, activity_id: str, outcome: Outcome) -> None:
         self.runs.pop(activity_id).finish(outcome)

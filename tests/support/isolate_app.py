@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowherd import ActivityError, ActivityResult, Registry, Usage
-from flowherd.isolates.inside.connection import WorkerConnection
+from flowherd.isolates.inside.worker_connection import WorkerConnection
 from flowherd.sdk.context import SyncActivityContext
 
 if TYPE_CHECKING:
@@ -160,6 +161,12 @@ def wait_sync(ctx, mark: str = "", stubborn: int = 0) -> None:
                 Path(mark).write_text(f"{type(error).__name__} {ctx.cancel_reason.value}")
             if not stubborn:
                 raise
+
+
+@isolated
+def sleep_beside_a_program(mark: str) -> None:
+    Path(mark).write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+    time.sleep(60)
 
 
 @isolated

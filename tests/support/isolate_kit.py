@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowherd_supervisor.processes.proc_stat import is_exiting
 from runner_kit import Runner
 
 from flowherd import logs
@@ -30,8 +31,8 @@ from flowherd.execution.load_app import LoadedApp, load_app
 from flowherd.execution.run_environment import RunEnvironment
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.isolate import IsolateRules
-from flowherd.isolates.isolate_host import LinkedHost
 from flowherd.isolates.isolate_pool import Isolates
+from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Ledger, Life
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
@@ -45,6 +46,7 @@ from flowherd.link.messages import (
 from flowherd.process.worker_process import ignore_signals
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
+from flowherd.wait_status import OURS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -134,11 +136,14 @@ class Family:
         self.settings = settings
         self.activities = activities
         self.keys: dict[int, int] = {}
+        self.killed: set[int] = set()
 
-    def signal(self, key: int, number: signal.Signals) -> None:
+    def kill(self, key: int) -> None:
         for pid, held in self.keys.items():
             if held == key:
-                os.killpg(pid, number)
+                if not is_exiting(pid):
+                    self.killed.add(key)
+                os.killpg(pid, signal.SIGKILL)
 
 
 class Forker:
@@ -182,6 +187,8 @@ class Forker:
                     return
                 (family,) = [one for one in self.families if pid in one.keys]
                 key = family.keys.pop(pid)
+                if key in family.killed and status & 0x7F == signal.SIGKILL:
+                    status |= OURS
                 with contextlib.suppress(LinkClosed):
                     family.link.send(IsolateEnded(key, status))
 
@@ -190,7 +197,7 @@ class Forker:
             case NeedIsolate(key):
                 self.fork(family, key, fds)
             case KillIsolate(key):
-                family.signal(key, signal.SIGKILL)
+                family.kill(key)
 
     def fork(self, family: Family, key: int, fds: list[int]) -> None:
         pid = os.fork()
@@ -257,7 +264,7 @@ class Workplace:
         segment.map[page:end] = bytes(end - page)  # the attempts of all tests have the same numbers
         self.pids: dict[int, int] = {}
         self.statuses: dict[int, int] = {}
-        self.host = LinkedHost(link)
+        self.host = IsolateRequests(link)
         self.isolates = Isolates(self.host, IsolateRules(**rules), config.concurrency, segment)
         registry = app.for_type("py-std").configured(activities)
         self.runner = Runner(registry, config, ThreadPool(4), environment, self.isolates)

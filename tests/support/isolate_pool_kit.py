@@ -17,10 +17,10 @@ from flowherd import Registry
 from flowherd.activities_and_outcomes import Failed
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.run_environment import RunEnvironment
-from flowherd.isolates.frames import FrameReader, head_of
-from flowherd.isolates.isolate import IsolateRules
+from flowherd.isolates.frames import HEAD, FrameReader, framed
+from flowherd.isolates.isolate import IsolateRules, Stage
 from flowherd.isolates.isolate_pool import Isolates
-from flowherd.isolates.isolate_protocol import Begin, Ended, Message, Opened, decode_downward, encode
+from flowherd.isolates.isolate_protocol import Begin, Ended, Message, Opened, decode_downward
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.ledger import Ledger
 from flowherd.settings.worker_config import WorkerConfig
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from runner_kit import Run
 
 
+def frame_of(text: bytes, body: bytes = b"") -> bytes:
+    """A frame of whatever an isolate may send."""
+    return HEAD.pack(len(text), len(body)) + text + body
+
+
 class Peer:
     """The isolate's part, played by the test."""
 
@@ -39,7 +44,7 @@ class Peer:
         channel, self.stdout, self.stderr, self.lifeline = (os.dup(fd) for fd in fds)
         self.sock = socket.socket(fileno=channel)
         self.sock.setblocking(False)  # noqa: FBT003
-        self._reader = FrameReader(1 << 24)
+        self._reader = FrameReader(1 << 24, 1 << 24)
         self._frames: list[Any] = []
         self.mark = ""
 
@@ -57,17 +62,16 @@ class Peer:
         for pipe in (self.stdout, self.stderr):
             os.write(pipe, mark_bytes(self.mark))
 
-    def send(self, message: Message, follows: bytes | None = None) -> None:
-        frames = [encode(message), *([follows] if follows is not None else [])]
-        self.sock.sendall(b"".join(head_of(frame) + frame for frame in frames))
+    def send(self, message: Message, body: bytes = b"") -> None:
+        self.sock.sendall(b"".join(framed(message, body)))
 
     async def hear(self) -> Any:
         """The next message; for Begin with its parameters."""
-        frame = await self._frame()
+        frame, body = await self._frame()
         message = decode_downward(frame)
         if isinstance(message, Begin):
             self.mark = message.mark
-            return message, msgspec.json.decode(await self._frame())
+            return message, msgspec.json.decode(body)
         return message
 
     async def _frame(self) -> Any:
@@ -151,6 +155,10 @@ async def pool(**options: Any) -> AsyncIterator[Pool]:
     try:
         yield made
     finally:
+        idle = {Stage.OPENING, Stage.IDLE, Stage.SETTLING}
+        left = [one._ends for one in made.isolates._all.values() if one.stage in idle]
         made.isolates.close()
+        for ends in left:
+            ends.close()  # as the end of a worker's process does
         for peer in made.host.peers.values():
             peer.close()

@@ -225,7 +225,7 @@ def few_files_kill(source: Source) -> Iterator[str]:
 
     `cli/watch_files.py` is a program of its own, and what it sends is no death: HUP.
     """
-    if source.within(WORKER, "crashpoints.py", "isolates/inside/connection.py"):
+    if source.within(WORKER, "crashpoints.py", "isolates/inside/worker_connection.py"):
         return
     if source.within(SUPERVISOR, *FORKERS, "keeper/orphans.py", "testkit/supervisor_program.py"):
         return
@@ -324,7 +324,7 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
         "execution/invoke.py",
         "isolates/isolate_pool.py",
         "isolates/isolate.py",
-        "isolates/in_isolate.py",
+        "isolates/isolated_attempt.py",
         "isolates/inside/main.py",
         "sdk/output.py",
         "sdk/error_texts.py",

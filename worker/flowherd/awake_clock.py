@@ -55,7 +55,7 @@ class Patience:
     """A limit in awake time, for a loop that runs handlers too: it waits in steps.
 
     A handler that keeps the loop is no freeze. So a step may end late by a second, or by a quarter of the limit, and
-    all of it counts; a longer freeze costs as much of the limit, and no more.
+    all of it counts; a longer freeze costs as much of the limit, and no more: half of it where it is short.
 
     Args:
         seconds: the limit.
@@ -64,7 +64,7 @@ class Patience:
     """
 
     def __init__(self, seconds: float, now: float) -> None:
-        self._clock = AwakeClock(now, max(FREEZE_S, seconds / 4))
+        self._clock = AwakeClock(now, min(max(FREEZE_S, seconds / 4), seconds / 2))
         self._until = now + seconds
 
     def left_s(self, now: float) -> float:

@@ -14,7 +14,7 @@ from flowherd.exit_codes import Exit
 if TYPE_CHECKING:
     import asyncio
 
-    from flowherd.isolates.inside.connection import WorkerConnection
+    from flowherd.isolates.inside.worker_connection import WorkerConnection
     from flowherd.link.link import Link
 
 _is_copy = False

@@ -15,7 +15,7 @@ from flowherd_supervisor import engine_extra as extra
 from flowherd_supervisor.demo import app, driver
 from flowherd_supervisor.demo.driver import Chaos, Phase, Session, StoppedError, Work
 from flowherd_supervisor.testkit.programs import ProgramError
-from flowherd_supervisor.testkit.workflow_client import Deployed, Started, Workflow, _Output, _Step
+from flowherd_supervisor.testkit.workflow_client import Deployed, Started, Step, Workflow, _Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class FakeEngine:
     def workflow(self, workflow: str) -> Workflow:
         self.run(workflow)
         output = [_Output(name, value) for name, value in self.outputs.get(workflow, {}).items()]
-        return Workflow("completed", [_Step("step", outputs=output)])
+        return Workflow("completed", [Step("step", outputs=output)])
 
     def run(self, workflow: str) -> None:
         name, given = self.queued[int(workflow)]

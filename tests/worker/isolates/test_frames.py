@@ -8,10 +8,11 @@ from contextlib import closing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from isolate_pool_kit import frame_of
 
 from flowherd.activities_and_outcomes import Failed
 from flowherd.isolates import isolate_protocol
-from flowherd.isolates.frames import HEAD, FrameError, FrameReader, StreamEnded, head_of
+from flowherd.isolates.frames import HEAD, FrameError, FrameReader, StreamEnded
 from flowherd.testing import make_activity
 
 
@@ -30,59 +31,63 @@ class Scripted:
         return len(piece)
 
 
-def framed(*frames: bytes) -> bytes:
-    return b"".join(head_of(frame) + frame for frame in frames)
-
-
-def read_all(sock: Scripted, limit: int = 1 << 20) -> list[bytes]:
-    reader, found = FrameReader(limit), []
+def read_all(sock: Scripted, *limits: int) -> list[tuple[bytes, bytes]]:
+    reader, found = FrameReader(*limits or (1 << 20, 1 << 20)), []
     try:
         while True:
             if (frame := reader.read(sock)) is not None:
-                found.append(bytes(frame))
+                found.append((bytes(frame[0]), bytes(frame[1])))
     except StreamEnded:
         return found
 
 
+PARTS = st.binary(max_size=300) | st.integers(60_000, 200_000).map(lambda n: b"x" * n)
+
+
 @given(
-    st.lists(st.binary(max_size=300) | st.integers(60_000, 200_000).map(lambda n: b"x" * n), max_size=6),
+    st.lists(st.tuples(PARTS, PARTS), max_size=4),
     st.lists(st.integers(1, 70_000), max_size=30),
 )
 def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames, sizes):
-    assert read_all(Scripted(framed(*frames), sizes)) == frames
+    stream = b"".join(frame_of(*frame) for frame in frames)
+    assert read_all(Scripted(stream, sizes)) == frames
 
 
-@pytest.mark.parametrize("cut", [1, 3, 4, 10, 70_000])
+@pytest.mark.parametrize("cut", [1, 7, 8, 10, 70_000, 130_008])
 def test_a17_a_stream_that_ends_within_a_frame_is_broken(cut):
-    whole = framed(b"y" * 130_000)
+    whole = frame_of(b"y" * 130_000, b"z")
     with pytest.raises(FrameError, match="middle of a frame"):
         read_all(Scripted(whole[:cut], []))
 
 
 def test_a17_a_length_beyond_the_limit_is_refused_before_there_is_memory_for_it():
-    with pytest.raises(FrameError, match="announced a frame of 4294967295 bytes"):
-        read_all(Scripted(HEAD.pack(2**32 - 1), []))
-    with pytest.raises(FrameError, match="announced a frame of 101 bytes"):
-        read_all(Scripted(framed(b"z" * 101), []), limit=100)
+    with pytest.raises(FrameError, match="announced 4294967295 bytes"):
+        read_all(Scripted(HEAD.pack(2**32 - 1, 0), []))
+    for parts in ((b"z" * 101, b""), (b"", b"z" * 1001)):
+        with pytest.raises(FrameError, match="announced"):
+            read_all(Scripted(frame_of(*parts), []), 100, 1000)
+    assert len(read_all(Scripted(frame_of(b"z" * 100, b"z" * 1000), []), 100, 1000)) == 1
 
 
 def test_a_large_frame_is_received_right_into_its_place():
     """One copy from the kernel, and none after it: what `read` returns is what was received into."""
     left, right = socket.socketpair()
     with closing(left), closing(right):
-        reader = FrameReader(1 << 20)
-        right.sendall(head_of(b"x" * 100_000) + b"x" * 10)
+        reader = FrameReader(10, 1 << 20)
+        right.sendall(HEAD.pack(2, 100_000) + b"{}" + b"x" * 10)
         assert reader.read(left) is None
-        place = reader._frame
+        assert reader._frame is not None
+        place = reader._frame[1]
         right.sendall(b"x" * 99_990)
         while (frame := reader.read(left)) is None:
             pass
-        assert frame is place
+        assert frame[1] is place
         assert len(place) == 100_000
 
 
 SAMPLES = {"int": 7, "str": "s", "bytes": b"\xff/x", "bool": True, "float": 1.5}
 SAMPLES["Activity"] = make_activity("n", settings={"a": 1}, signal_data=[1])
+SAMPLES["UsagePlace"] = isolate_protocol.UsagePlace(0, 1, 2, 3)
 SAMPLES["Failed | None"] = Failed("C", "m", retryable=True)
 
 

@@ -57,14 +57,13 @@ class Actor:
         except Exception:  # noqa: BLE001 - the worker has closed its end
             self.must_end = True
         while self.peer._frames:
-            match decode_downward(self.peer._frames.pop(0)):
+            match decode_downward(self.peer._frames.pop(0)[0]):
                 case Begin(activity=activity, mark=mark):
                     assert self.is_open, f"{self.key} was given an activity before it was ready"
                     assert self.runs is None, f"{self.key} was given two activities"
                     assert not self.must_end, f"{self.key} was given an activity although it shall end"
                     self.runs, self.peer.mark = activity.activity_id, mark
                     self.tasks += 1
-                    self.peer._frames.pop(0)
                 case Stop() | Leave():
                     self.must_end = True
 

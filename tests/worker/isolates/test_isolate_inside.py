@@ -19,8 +19,8 @@ from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.scratch_folders import GivenFolder
 from flowherd.isolates.frames import FrameReader
 from flowherd.isolates.inside.cancel_signal import CancelSignal
-from flowherd.isolates.inside.connection import WorkerConnection
-from flowherd.isolates.inside.engine import UsageKeeper
+from flowherd.isolates.inside.isolate_engine import UsageKeeper
+from flowherd.isolates.inside.worker_connection import WorkerConnection
 from flowherd.isolates.isolate_protocol import Begin, Stop, UsagePlace, encode
 from flowherd.ledger import Cause, Cell, Ledger
 from flowherd.sdk.run_state import RunState
@@ -147,7 +147,7 @@ class Wire:
         self.loop = asyncio.new_event_loop()
         self.cancel_signal = CancelSignal()
         self.connection = WorkerConnection(ours, self.cancel_signal, self.loop)
-        self._reader = FrameReader(1 << 20)
+        self._reader = FrameReader(1 << 20, 1 << 20)
 
     def frame(self) -> Any:
         self.worker.settimeout(LONG_S)
@@ -208,21 +208,19 @@ def test_an_attempt_without_a_folder_says_so_at_its_first_file(tmp_path):
 # What comes
 
 
-def test_a_cancellation_that_comes_before_its_activity_has_begun_is_kept_for_it():
+def test_an_activity_whose_cancellation_has_come_before_it_does_not_begin():
     """The worker says both in one breath; the main thread may be slower than the one that listens."""
     with wire() as it:
-        begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark")
-        for frame in (
-            encode(begin),
-            b"{}",
-            encode(Stop("other", "timeout")),
-            encode(Stop("a-1", "shutdown")),
-        ):
-            it.connection._handle(frame)
+        begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark", UsagePlace(0, 1, 0, 1))
+        it.connection._handle(encode(begin), b"{}")
+        for stop in (Stop("other", "timeout"), Stop("a-1", "shutdown")):
+            it.connection._handle(encode(stop), b"")
         assert it.loop.run_until_complete(it.connection.next_job()) == (begin, b"{}")
         state = RunState(make_activity("x", activity_id="a-1"), RunEnvironment())
-        with it.cancel_signal.around(state):
-            assert state.cancel_reason is CancelReason.SHUTDOWN
+        with pytest.raises(asyncio.CancelledError), it.cancel_signal.around(state):
+            pytest.fail("it has begun")
+        assert state.cancel_reason is CancelReason.SHUTDOWN
+        assert not it.cancel_signal.is_at_work
 
 
 def test_frames_are_whole_although_the_worker_reads_in_small_pieces():
@@ -230,5 +228,6 @@ def test_frames_are_whole_although_the_worker_reads_in_small_pieces():
         it.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         thread = threading.Thread(target=it.connection.send, args=(Stop("a", "b"), b"z" * 300_000))
         thread.start()
-        assert (it.frame(), len(it.frame())) == (encode(Stop("a", "b")), 300_000)
+        message, body = it.frame()
+        assert (message, len(body)) == (encode(Stop("a", "b")), 300_000)
         thread.join()

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from isolate_pool_kit import pool
+from isolate_pool_kit import frame_of, pool
 from runner_kit import CancelReason, Phase
 from virtual_time import virtual_time
 
 from flowherd.activities_and_outcomes import Completed, Died, Usage
-from flowherd.isolates.frames import head_of
 from flowherd.isolates.isolate_protocol import (
     Begin,
     Draining,
@@ -28,7 +27,7 @@ from flowherd.isolates.isolate_protocol import (
     Opened,
     Stop,
     TokenRefused,
-    decode_downward,
+    UsagePlace,
     encode,
 )
 from flowherd.sdk.usage_bytes import pack
@@ -67,8 +66,8 @@ async def test_parameters_that_came_undecoded_are_passed_on_as_they_came():
     async with pool() as it:
         it.start(msgspec.Raw(b'{"a" :  1.50}'))
         peer = it.open(1)
-        decode_downward(await peer._frame())
-        assert bytes(await peer._frame()) == b'{"a" :  1.50}'
+        _, body = await peer._frame()
+        assert bytes(body) == b'{"a" :  1.50}'
 
 
 async def test_an_isolate_is_used_again_and_there_are_never_more_than_slots():
@@ -190,12 +189,12 @@ async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (head_of(b"nonsense") + b"nonsense", "was killed: JSON is malformed"),
-        (head_of(b'{"type":"Opened"}') + b'{"type":"Opened"}', "sent Opened out of turn"),
-        (head_of(b'{"type":"Never"}') + b'{"type":"Never"}', "Invalid value 'Never'"),
-        (b"\xff\xff\xff\xff", "announced a frame of 4294967295 bytes"),
-        (head_of(b" " * 2_000_000) + b" " * 2_000_000, "a message of 2000000 bytes"),
-        (head_of(b"[" * 100_000) + b"[" * 100_000, "was killed"),
+        (frame_of(b"nonsense"), "was killed by flowherd: JSON is malformed"),
+        (frame_of(b'{"type":"Opened"}'), "sent Opened out of turn"),
+        (frame_of(b'{"type":"Never"}'), "Invalid value 'Never'"),
+        (b"\xff" * 8, "announced 4294967295 bytes, and 4294967295 that belong to them"),
+        (frame_of(b" " * 2_000_000), "announced 2000000 bytes"),
+        (frame_of(b"[" * 100_000), "was killed"),
     ],
 )
 async def test_a17_garbage_costs_its_isolate_and_its_activity_and_nobody_else(data, words):
@@ -207,7 +206,7 @@ async def test_a17_garbage_costs_its_isolate_and_its_activity_and_nobody_else(da
         peers[0].sock.setblocking(True)  # noqa: FBT003
         peers[0].sock.sendall(data)
         await until(lambda: ("kill", 1) in it.host.orders)
-        it.end(1, 9)
+        it.end(1, 9 | OURS)
         death = await done(runs[0])
         assert isinstance(death, Died)
         assert words in death.how
@@ -247,7 +246,7 @@ async def test_a17_figures_that_cannot_be_are_garbage(figures):
         await peer.hear()
         peer.succeed(**figures)
         await until(lambda: ("kill", 1) in it.host.orders)
-        it.end(1, 9)
+        it.end(1, 9 | OURS)
         assert "cannot be" in (await done(run)).how
 
 
@@ -258,7 +257,7 @@ async def test_a17_figures_that_cannot_be_are_garbage(figures):
         NotOpened("no"),
         LeftBehind("a thread"),
         Ended(None),
-        Begin(make_activity("n"), 1.0, "m"),
+        Begin(make_activity("n"), 1.0, "m", UsagePlace(0, 1, 0, 1)),
     ],
 )
 @pytest.mark.parametrize("is_idle", [True, False])
@@ -305,7 +304,7 @@ async def test_a17_whatever_an_isolate_sends_costs_at_most_itself(seed):
         with contextlib.suppress(OSError):  # its channel has been closed
             for _ in range(5):
                 frame = scrambled(rng)
-                peers[0].sock.sendall(head_of(frame) + frame)
+                peers[0].sock.sendall(frame_of(frame))
                 await asyncio.sleep(0)
         peers[1].succeed()
         assert await done(runs[1]) == Completed(b"{}")
@@ -391,8 +390,9 @@ async def test_one_that_is_not_ready_in_time_is_killed():
     async with pool(boot_timeout_s=0.01) as it:
         run = it.start()
         await until(lambda: ("kill", 1) in it.host.orders)
-        it.end(1, 9)
-        assert (await done(run)).message == "its isolate was not ready within 0.01 s"
+        it.end(1, 9 | OURS)
+        message = (await done(run)).message
+        assert message == "its isolate was killed by flowherd: it was not ready within 0.01 s"
 
 
 async def test_one_that_dies_idle_is_replaced_and_one_that_closes_its_channel_is_killed():

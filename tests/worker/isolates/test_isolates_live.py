@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
@@ -26,9 +29,12 @@ from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.files.scratch_folders import Scratch
-from flowherd.isolates.printed_output import PAUSE_S
+from flowherd.isolates.printed_output import LINE_S, MOST_LINES
 from flowherd.ledger.activity_profile import Metric, Where
 from flowherd.testing import WORKFLOW_ID, make_activity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = [pytest.mark.fork, pytest.mark.timeout(60)]
 
@@ -144,9 +150,17 @@ DEATHS = (
     ("end", {"how": "segv"}, "its isolate was killed by SIGSEGV"),
     ("end", {"how": "kill"}, "its isolate was killed by SIGKILL"),
     ("end", {"how": "exit"}, "its isolate exited with code 3"),
-    ("end", {"how": "hang up"}, "its isolate was killed by SIGKILL"),
-    ("garbage", {"data": [255] * 8}, "its isolate was killed: it announced a frame of 4294967295 bytes"),
-    ("garbage", {"data": [0, 0, 0, 2, 123, 125]}, "its isolate was killed: Object missing required field"),
+    ("end", {"how": "hang up"}, "its isolate was killed by flowherd: it had closed its channel"),
+    (
+        "garbage",
+        {"data": [255] * 8},
+        "its isolate was killed by flowherd: it announced 4294967295 bytes",
+    ),
+    (
+        "garbage",
+        {"data": [0, 0, 0, 2, 0, 0, 0, 0, 123, 125]},
+        "its isolate was killed by flowherd: Object missing required field",
+    ),
     ("spend", {"then": "die"}, "its isolate was killed by SIGKILL"),
 )
 
@@ -232,6 +246,58 @@ async def test_a_computing_def_is_interrupted_where_it_stands(forker, caplog):
         assert (await run.outcome()).code == "TIMEOUT"
 
 
+async def test_n4_a_stop_reaches_a_handler_whose_thread_has_not_yet_run_after_a_freeze(forker, tmp_path):
+    """N4: the kernel then gives a signal for the process to another thread, and the handler's sleeps on."""
+    mark = tmp_path / "mark"
+    async with workplace(forker) as place:
+        run = place.start("sleep_beside_a_program", {"mark": str(mark)})
+        await place.until(lambda: mark.exists() and mark.read_text())
+        isolate, program = place.pids[1], int(mark.read_text())
+        with computing_on_the_cpu_of(isolate):
+            os.kill(isolate, signal.SIGSTOP)
+            run.cancel(CancelReason.TIMEOUT)
+            while process_state(program) != "Z":  # until `Stop` has been heard
+                os.kill(isolate, signal.SIGCONT)
+                os.kill(isolate, signal.SIGSTOP)
+        os.kill(isolate, signal.SIGCONT)
+        await asyncio.wait_for(run.ended(), CEILING_S)
+        await place.until(lambda: place.statuses)
+        assert list(place.statuses.values()) == [0], "it was not killed"
+
+
+@pytest.mark.parametrize("name", ["wait_sync", "wait_async"])
+async def test_n4_a_stop_that_is_read_together_with_its_activity_ends_it(forker, name):
+    """N4: both come while the isolate is frozen; the handler has not begun when it is told to stop."""
+    async with workplace(forker, concurrency=1) as place:
+        await place.outcome("whoami")
+        await place.until(lambda: "1 idle" in repr(place.isolates))
+        os.kill(place.pids[1], signal.SIGSTOP)
+        await place.until(lambda: process_state(place.pids[1]) == "T")
+        run = place.start(name)
+        await place.until(lambda: run.phase is Phase.RUNNING)
+        run.cancel(CancelReason.TIMEOUT)
+        os.kill(place.pids[1], signal.SIGCONT)
+        await asyncio.wait_for(run.ended(), CEILING_S)
+        await place.until(lambda: place.statuses)
+        assert list(place.statuses.values()) == [0], "it was not killed"
+
+
+@contextlib.contextmanager
+def computing_on_the_cpu_of(pid: int) -> Iterator[None]:
+    """A program that leaves next to nothing of its CPU to the main thread of another one."""
+    cpus = os.sched_getaffinity(0)
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=-1
+    ) as program:
+        os.sched_setaffinity(program.pid, {max(cpus)})
+        assert program.stdout is not None
+        program.stdout.readline()
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setaffinity(pid, {max(cpus)})
+        yield
+        program.kill()
+
+
 async def test_a17_a_flood_of_lines_neither_blocks_the_loop_nor_grows(forker, caplog):
     """It waits for its share; what runs beside it hardly notices."""
     caplog.set_level("INFO")
@@ -243,8 +309,8 @@ async def test_a17_a_flood_of_lines_neither_blocks_the_loop_nor_grows(forker, ca
             await asyncio.sleep(0.01)
             turns += 1
         lines = sum(record.getMessage() == "activity_stdout" for record in caplog.records)
-        shares = (loop.time() - since) / PAUSE_S
-        assert 50 <= lines <= 50 * (shares + 3)
+        shares = (loop.time() - since) / (MOST_LINES * LINE_S)
+        assert MOST_LINES <= lines <= MOST_LINES * (shares + 3)
         assert turns >= 10  # of a hundred: the loop was nobody's alone
 
 

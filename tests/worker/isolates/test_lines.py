@@ -4,151 +4,161 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import pytest
+from virtual_time import virtual_time
 
 from flowherd.isolates.printed_output import (
     CHUNK_BYTES,
+    LINE_S,
     LONGEST_LINE,
-    PAUSE_S,
+    MOST_LINES,
     Lines,
-    Share,
     mark_bytes,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
-@contextmanager
-def pipe(*, most=50, marked=lambda: None):
-    """A pipe whose lines are collected; its clock stands still until it is set."""
-    clock = [100.0]
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    said = []
-    lines = Lines(reading, Share(most, lambda: clock[0]), said.append, marked)
+
+class Pipe:
+    """A pipe whose lines are collected; `ends` says how many there were at each end of output."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.reading, False)
+        self.said: list[str] = []
+        self.ends: list[int] = []
+        self.lines = Lines(self.reading, self.said.append, lambda: self.ends.append(len(self.said)))
+
+    async def write(self, data: bytes) -> None:
+        """Writes, and lets the loop read and log all of it."""
+        os.write(self.writing, data)
+        await self.rest()
+
+    async def rest(self) -> None:
+        """In virtual time: nothing is left to do."""
+        await asyncio.sleep(60.0)
+
+    def close(self) -> None:
+        with suppress(OSError):  # the test has closed it
+            os.close(self.writing)
+
+
+@asynccontextmanager
+async def pipe() -> AsyncIterator[Pipe]:
+    made = Pipe()
     try:
-        yield lines, writing, said, clock
+        yield made
     finally:
-        lines.stop()
-        os.close(reading)
-        try:
-            os.close(writing)
-        except OSError:
-            assert True  # the test has closed it
+        made.lines.stop()
+        os.close(made.reading)
+        made.close()
 
 
+@virtual_time
 async def test_lines_are_said_as_they_end_and_the_last_one_at_the_end():
-    with pipe() as (lines, writing, said, _):
-        os.write(writing, b"one\ntw")
-        lines._read()
-        assert said == ["one"]
-        os.write(writing, b"o\r\n\n  \nthr\xffee")
-        lines._read()
-        assert said == ["one", "two"]
-        os.close(writing)
-        assert not lines._is_over
-        lines._read()
-        assert lines._is_over
-        assert said == ["one", "two", "thr\N{REPLACEMENT CHARACTER}ee"]
+    async with pipe() as it:
+        await it.write(b"one\ntw")
+        assert it.said == ["one"]
+        await it.write(b"o\r\n\n  \nthr\xffee")
+        assert it.said == ["one", "two"]
+        os.close(it.writing)
+        await it.rest()
+        assert it.said == ["one", "two", "thr\N{REPLACEMENT CHARACTER}ee"]
 
 
+@virtual_time
+@pytest.mark.parametrize("holds", [True, False])
+async def test_what_is_in_the_pipe_of_a_process_that_has_ended_is_logged_whoever_holds_it(holds):
+    """It is read at once, so that the pipe can be closed, and logged at the pace of everything else."""
+    async with pipe() as it:
+        it.lines.expect("12ab")
+        os.write(it.writing, b"a\n" * 3 * MOST_LINES + b"half")
+        if not holds:
+            os.close(it.writing)
+        it.lines.finish()
+        assert it.said == ["a"] * MOST_LINES
+        await it.rest()
+        assert it.said == ["a"] * 3 * MOST_LINES + ["half"]
+
+
+@virtual_time
 async def test_a_line_without_an_end_is_cut_and_never_kept_whole():
-    with pipe() as (lines, writing, said, _):
-        os.write(writing, b"x" * (2 * LONGEST_LINE + 1))
-        lines._read()
-        assert [len(line) for line in said] == [LONGEST_LINE, LONGEST_LINE]
-        assert lines.settle()
-        assert said[2:] == ["x"]
+    async with pipe() as it:
+        await it.write(b"x" * (2 * LONGEST_LINE + 1))
+        assert [len(line) for line in it.said] == [LONGEST_LINE, LONGEST_LINE]
+        os.close(it.writing)
+        await it.rest()
+        assert it.said[2:] == ["x"]
 
 
-async def test_whoever_prints_more_than_its_share_waits_for_the_next_one():
-    """What it has written beyond that stays in the pipe, which is full soon: then it waits, and nobody else."""
-    with pipe(most=3) as (lines, writing, said, clock):
-        os.write(writing, b"a\n" * 5)
-        lines._read()
-        assert not lines.settle()
-        assert len(said) == 3
-        clock[0] += 2 * PAUSE_S
-        assert lines.settle()
-        assert len(said) == 5
+@virtual_time
+@pytest.mark.parametrize("line", [b"\n", b"a\n"])
+async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing(line):
+    """At most so many lines in one turn of the loop, then a pause; blank ones cost theirs too."""
+    async with pipe() as it:
+        loop, count = asyncio.get_running_loop(), 20 * MOST_LINES
+        begun, most, before = loop.time(), 0, 0
+        os.write(it.writing, line * count)
+        os.close(it.writing)
+        while len(it.lines._rest) or not it.lines._has_all:
+            most, before = max(most, len(it.said) - before), len(it.said)
+            await asyncio.sleep(LINE_S)
+        assert it.said == ["a"] * count * (line == b"a\n")
+        assert most <= MOST_LINES
+        assert loop.time() - begun >= (count - MOST_LINES) * LINE_S
 
 
-async def test_blank_lines_cost_their_share_too():
-    with pipe(most=3) as (lines, writing, said, _):
-        os.write(writing, b"\n" * CHUNK_BYTES)
-        lines._read()
-        assert said == []
+@virtual_time
+async def test_whoever_prints_more_than_is_logged_fills_its_pipe_and_waits():
+    """What is kept here is one piece of what was read, and no more."""
+    async with pipe() as it:
+        os.write(it.writing, b"a\n" * (CHUNK_BYTES - 1))
+        while not it.said:  # noqa: ASYNC110 - the loop reads by itself
+            await asyncio.sleep(0)
+        assert len(it.lines._rest) == CHUNK_BYTES - 2 * MOST_LINES
 
 
+@virtual_time
 @pytest.mark.parametrize(
     "before", [b"", b"half a line", b"whole\n", b"x" * (LONGEST_LINE - 1), b"x" * LONGEST_LINE]
 )
 @pytest.mark.parametrize("cut", range(1, 12))
 async def test_a_mark_ends_the_output_wherever_it_stands_and_is_no_line_itself(before, cut):
-    marked, mark = [], mark_bytes("12ab")
-    with pipe(marked=lambda: marked.append(list(said))) as (lines, writing, said, _):
-        lines.expect("12ab")
-        text = before + mark + b"after\n"
+    async with pipe() as it:
+        it.lines.expect("12ab")
+        text = before + mark_bytes("12ab") + b"after\n"
         at = len(before) + cut - 2
         for piece in (text[: max(at, 0)], text[max(at, 0) :]):
-            os.write(writing, piece)
-            lines._read()
+            await it.write(piece)
         expected = [before.decode().rstrip("\n")] if before else []
-        assert marked == [expected]
-        assert said == [*expected, "after"]
+        assert it.ends == [len(expected)]
+        assert it.said == [*expected, "after"]
+        assert not it.lines.is_awaited
 
 
+@virtual_time
 @pytest.mark.parametrize("text", [b"\0other\0\n", b"12ab\n", b"\x0012ab\0 \n"])
 async def test_nothing_but_the_mark_is_the_mark(text):
-    marked = []
-    with pipe(marked=lambda: marked.append(1)) as (lines, writing, _, _):
-        lines.expect("12ab")
-        os.write(writing, text)
-        lines._read()
-        assert not marked
-        os.write(writing, 2 * mark_bytes("12ab"))
-        lines._read()
-        assert marked == [1], "it ends one output, not two"
+    async with pipe() as it:
+        it.lines.expect("12ab")
+        await it.write(text)
+        assert not it.ends
+        assert it.lines.is_awaited
+        await it.write(2 * mark_bytes("12ab"))
+        assert len(it.ends) == 1, "it ends one output, not two"
 
 
-async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing():
-    """The pauses are real time: at most one share in each."""
-    said = []
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    share = Share(most=10)
-    loop = asyncio.get_running_loop()
-    lines = Lines(reading, share, said.append)
-    begun = loop.time()
-    os.write(writing, b"".join(b"%d\n" % n for n in range(95)))
-    os.close(writing)
-    async with asyncio.timeout(10):
-        while not lines._is_over:  # noqa: ASYNC110 - the loop reads by itself
-            await asyncio.sleep(0)
-    assert said == [str(n) for n in range(95)]
-    assert loop.time() - begun >= 8 * PAUSE_S
-    os.close(reading)
-
-
+@virtual_time
 async def test_nothing_is_read_after_it_was_stopped():
-    with pipe(most=1) as (lines, writing, said, clock):
-        os.write(writing, b"x\ny\n")
-        while not said:  # noqa: ASYNC110 - the loop reads by itself
+    async with pipe() as it:
+        os.write(it.writing, b"x\n" * (MOST_LINES + 1))
+        while not it.said:  # noqa: ASYNC110 - the loop reads by itself
             await asyncio.sleep(0)
-        lines.stop()
-        lines.stop()
-        clock[0] += 1.0
-        await asyncio.sleep(2 * PAUSE_S)  # a pause would have ended
-        assert said == ["x"]
-
-
-@pytest.mark.parametrize("taken", [0, 50, 51])
-def test_a_share_is_whole_again_after_a_pause(taken):
-    clock = [5.0]
-    share = Share(50, lambda: clock[0])
-    assert share.left == 50
-    for _ in range(taken):
-        share.take()
-    assert share.left == 50 - taken
-    clock[0] += 2 * PAUSE_S
-    assert share.left == 50
+        it.lines.stop()
+        it.lines.stop()
+        await it.rest()
+        assert it.said == ["x"] * MOST_LINES

@@ -1,4 +1,7 @@
-"""Frames on a stream socket, four bytes of length and then JSON: a reader, and a worker's end that never blocks."""
+"""Frames on a stream socket: a message as JSON and the bytes that belong to it, after the length of each.
+
+A reader, and a worker's end that never blocks.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ if TYPE_CHECKING:
 
     from flowherd.isolates.isolate_protocol import Message
 
-HEAD = struct.Struct(">I")
-MAX_FRAME_BYTES = 2**32 - 1
+HEAD = struct.Struct(">II")
+MAX_BYTES = 2**32 - 1  # of a message, and of what belongs to it
 _MOST_BUFFERS = 16  # handed to one system call
 
 Buffer = bytes | bytearray | memoryview
+Frame = tuple[bytearray, bytearray]
 
 
 class FrameError(Exception):
@@ -30,23 +34,18 @@ class StreamEnded(Exception):
     """The other end has closed the stream between two frames."""
 
 
-def head_of(frame: Buffer) -> bytes:
-    """The bytes before a frame; OverflowError when they cannot hold its length."""
-    size = frame.nbytes if isinstance(frame, memoryview) else len(frame)
-    if size > MAX_FRAME_BYTES:
-        raise OverflowError(f"a frame of {size} bytes")
-    return HEAD.pack(size)
-
-
-def framed(message: Message, follows: Buffer | None = None) -> list[memoryview]:
-    """A message and the frame that belongs to it, as buffers to send; nothing is copied.
+def framed(message: Message, body: Buffer = b"") -> list[memoryview]:
+    """A message and the bytes that belong to it, as buffers to send; the bytes are not copied.
 
     Raises:
-        TypeError, ValueError, OverflowError: it cannot be said in a frame of JSON.
+        TypeError, ValueError, OverflowError: it cannot be said in a frame.
 
     """
-    frames: list[Buffer] = [encode(message), *([] if follows is None else [follows])]
-    return [memoryview(part) for frame in frames for part in (head_of(frame), frame)]
+    text, view = encode(message), memoryview(body)
+    if max(len(text), view.nbytes) > MAX_BYTES:
+        raise OverflowError(f"a frame of {len(text)} and {view.nbytes} bytes")
+    head = memoryview(HEAD.pack(len(text), view.nbytes) + text)
+    return [head, view] if view.nbytes else [head]
 
 
 def drop_sent(buffers: deque[memoryview], count: int) -> None:
@@ -59,20 +58,22 @@ def drop_sent(buffers: deque[memoryview], count: int) -> None:
 
 
 class FrameReader:
-    """Puts frames together; each is received right into its place, so that it is copied once.
+    """Puts frames together; each part is received right into its place, so that it is copied once.
 
     Args:
-        limit: a longer frame is an error, in bytes.
+        most_message: a longer message is an error, in bytes.
+        most_body: the same for what belongs to it.
 
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, most_message: int, most_body: int) -> None:
+        self._limits = most_message, most_body
         self._head = bytearray(HEAD.size)
-        self._frame: bytearray | None = None  # while its head is awaited
-        self._filled = 0
+        self._frame: Frame | None = None  # while its head is awaited
+        self._unfilled: list[bytearray] = []
+        self._filled = 0  # bytes of the first of these, or of the head
 
-    def read(self, sock: socket.socket) -> bytearray | None:
+    def read(self, sock: socket.socket) -> Frame | None:
         """Receives what there is of a frame; the frame, once it is whole.
 
         Raises:
@@ -84,12 +85,15 @@ class FrameReader:
         if self._frame is None:
             if not self._fill(sock, self._head):
                 return None
-            (length,) = HEAD.unpack(self._head)
-            if length > self._limit:
-                raise FrameError(f"it announced a frame of {length} bytes")
-            self._frame = bytearray(length)
-        if self._frame and not self._fill(sock, self._frame):
-            return None
+            sizes = HEAD.unpack(self._head)
+            if any(size > limit for size, limit in zip(sizes, self._limits, strict=True)):
+                raise FrameError(f"it announced {sizes[0]} bytes, and {sizes[1]} that belong to them")
+            self._frame = bytearray(sizes[0]), bytearray(sizes[1])
+            self._unfilled = [part for part in self._frame if part]
+        while self._unfilled:
+            if not self._fill(sock, self._unfilled[0]):
+                return None
+            del self._unfilled[0]
         frame, self._frame = self._frame, None
         return frame
 
@@ -109,34 +113,37 @@ class Channel:
 
     Args:
         sock: one end of a stream; does not block.
-        limit: longest frame to receive, in bytes.
+        most_message: see `FrameReader`.
+        most_body: as above.
         readable: called on the running loop when there is something to read, until it is closed.
 
     """
 
-    def __init__(self, sock: socket.socket, limit: int, readable: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, most_message: int, most_body: int, readable: Callable[[], None]
+    ) -> None:
         self._sock = sock
-        self._reader = FrameReader(limit)
+        self._reader = FrameReader(most_message, most_body)
         self._unsent: deque[memoryview] = deque()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), readable)
 
-    def read(self) -> bytearray | None:
+    def read(self) -> Frame | None:
         """See `FrameReader.read`; None also when there is nothing, OSError when the other end is gone."""
         try:
             return self._reader.read(self._sock)
         except BlockingIOError:
             return None
 
-    def send(self, message: Message, follows: Buffer | None = None) -> None:
-        """Sends a message, and the frame that belongs to it; without effect when nobody reads any more.
+    def send(self, message: Message, body: Buffer = b"") -> None:
+        """Sends a message and the bytes that belong to it; without effect when nobody reads any more.
 
         Raises:
-            TypeError, ValueError, OverflowError: it cannot be said in a frame of JSON; nothing was sent.
+            TypeError, ValueError, OverflowError: it cannot be said in a frame; nothing was sent.
 
         """
         waits = bool(self._unsent)
-        self._unsent += framed(message, follows)
+        self._unsent += framed(message, body)
         if not waits:
             self._send()
 

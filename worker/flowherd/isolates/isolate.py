@@ -7,6 +7,7 @@ import logging
 import secrets
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,7 +29,7 @@ from flowherd.isolates.isolate_protocol import (
     TokenRefused,
     decode_upward,
 )
-from flowherd.isolates.printed_output import PAUSE_S, PrintedOutput
+from flowherd.isolates.printed_output import PrintedOutput
 from flowherd.memory import resident_bytes
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
 from flowherd.wait_status import describe_status
@@ -37,13 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.activities_and_outcomes import Failed
-    from flowherd.isolates.in_isolate import IsolatedAttempt
-    from flowherd.isolates.isolate_host import Ends, LinkedHost
+    from flowherd.isolates.isolate_requests import Ends, IsolateRequests
+    from flowherd.isolates.isolated_attempt import IsolatedAttempt
 
 LEAVE_S = 5.0  # for leaving the app's lifespan
 LOOK_EVERY_S = 0.2  # at the memory of an isolate whose activity has a limit
 MARK_S = 1.0  # from an activity's end to the end of its output; whoever prints longer is killed
-_MOST_PAUSES = 500  # until the rest of what a process has printed is given up
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Isolate:
     Args:
         key: its number in this worker.
         ends: its connections; closed when it is gone.
-        host: ends it.
+        requests: have it ended.
         rules: for all.
         changed: called when its stage has become IDLE or LEAVING.
 
@@ -100,7 +100,7 @@ class Isolate:
         self,
         key: int,
         ends: Ends,
-        host: LinkedHost,
+        requests: IsolateRequests,
         rules: IsolateRules,
         changed: Callable[[Isolate], None],
     ) -> None:
@@ -109,7 +109,7 @@ class Isolate:
         self.stage = Stage.OPENING
         self.why_not = ""
         self._ends = ends
-        self._host = host
+        self._requests = requests
         self._rules = rules
         self._changed = changed
         self._loop = asyncio.get_running_loop()
@@ -119,11 +119,11 @@ class Isolate:
         self._killed_for = ""
         self._was_told = False  # to leave
         self._times_stopped = 0
-        self._before: Ended | None = None  # what the next frame is the output of
-        self._channel = Channel(ends.channel, MAX_OUTPUT_BYTES, self._read)
+        self._channel = Channel(ends.channel, MAX_UP_BYTES, MAX_OUTPUT_BYTES, self._read)
         self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
         self._timer: AwakeTimer | asyncio.TimerHandle | None = None
-        self._set_timer(rules.boot_timeout_s, self._did_not_open)
+        too_late = f"it was not ready within {rules.boot_timeout_s:g} s"
+        self._set_timer(rules.boot_timeout_s, partial(self._kill, too_late))
 
     def __repr__(self) -> str:
         return f"<Isolate {self.key} pid {self.pid} {self.stage.value}, {self._tasks} tasks>"
@@ -141,7 +141,7 @@ class Isolate:
         crashpoints.reached("before_begin")
         self._channel.send(*order)
         crashpoints.reached("after_begin")
-        self._set_timer(None)
+        self._stop_timer()
         self.stage, self._run = Stage.RUNNING, run
         self._printed.begin({"isolate": self.pid, **run.attempt.ids}, mark)
         self._tasks += 1
@@ -157,14 +157,16 @@ class Isolate:
         """It gets no more work, and leaves the app's lifespan."""
         self.stage, self._was_told = Stage.LEAVING, True
         self._channel.send(Leave())
-        self._set_timer(LEAVE_S, lambda: self._kill("it did not end in time"))
+        self._set_timer(LEAVE_S, partial(self._kill, "it did not end in time"))
         self._changed(self)
 
     def close(self) -> None:
         """The worker ends, and with it this."""
+        self._printed.stop()
         if self.stage in {Stage.OPENING, Stage.IDLE, Stage.SETTLING}:
             self._channel.send(Leave())
-            self._stop_reading()  # its lifeline ends with this process: until then it may leave the app's lifespan
+            self._stop_timer()
+            self._channel.close()  # its lifeline ends with this process: until then it may leave the app's lifespan
         else:
             self._close()
 
@@ -180,9 +182,9 @@ class Isolate:
         assert attempt.cancel_reason is not None, attempt
         self._channel.send(Stop(attempt.id, attempt.cancel_reason.value))
 
-    def _kill(self, why: str = "") -> None:
+    def _kill(self, why: str) -> None:
         self._killed_for = self._killed_for or why
-        self._host.kill(self.key)
+        self._requests.kill(self.key)
 
     def started(self, pid: int) -> None:
         """It has been made."""
@@ -192,11 +194,11 @@ class Isolate:
         """It has been reaped, or could not be made, and why."""
         run, self._run = self._run, None
         self.stage = Stage.GONE
-        self._channel.close()
+        self._printed.finish()
+        self._close()
         if reason:
             self.why_not = f"could not be made: {reason}"
         self.why_not = self.why_not or describe_status(status, self._killed_for)
-        self._set_timer(0.0, self._log_the_rest)
         if not self._was_told:
             _log.warning("isolate_died", extra={**self._printed.ids, "reason": self.why_not})
         if run is not None:
@@ -204,51 +206,40 @@ class Isolate:
 
     def _read(self) -> None:
         try:
-            while (frame := self._channel.read()) is not None:
-                self._handle(frame)
-                if self._before is None:  # else its output follows
-                    return
+            if (frame := self._channel.read()) is not None:
+                self._handle(*frame)
         except StreamEnded:
-            self._break_off("")  # it has ended, or goes on without us
+            self._break_off("it had closed its channel")  # as it has where it has ended
         except (FrameError, msgspec.DecodeError, OSError) as error:
-            self._break_off(f"was killed: {error}")
+            self._break_off(str(error))
 
-    def _handle(self, frame: bytearray) -> None:
-        if self._before is not None:
-            ended, self._before = self._before, None
-            self._finish(ended, frame)
-            return
-        if len(frame) > MAX_UP_BYTES:
-            raise FrameError(f"it sent a message of {len(frame)} bytes")
-        match decode_upward(frame):
+    def _handle(self, message: bytearray, body: bytearray) -> None:
+        match decode_upward(message):
             case TokenRefused(version):
                 self._rules.token_refused(version)
             case Opened() if self.stage is Stage.OPENING:
                 self._become_idle()
-            case NotOpened(message, report) if self.stage is Stage.OPENING:
-                self.why_not = f"could not start: {message}"
+            case NotOpened(reason, report) if self.stage is Stage.OPENING:
+                self.why_not = f"could not start: {reason}"
                 _log.error("isolate_did_not_start", extra={"isolate": self.pid, "exception": report})
-            case Ended(failure=None) as ended if self._run is not None:
-                self._before = ended
             case Ended() as ended if self._run is not None:
-                self._finish(ended, None)
+                self._finish(ended, body)
             case LeftBehind(reason) if self.stage is Stage.SETTLING:
                 self._replace(reason)
             case LeftBehind() if self.stage is Stage.LEAVING:
                 return  # it is to be replaced anyway
-            case message:
-                raise FrameError(f"it sent {type(message).__name__} out of turn")
+            case unexpected:
+                raise FrameError(f"it sent {type(unexpected).__name__} out of turn")
 
     def _break_off(self, why: str) -> None:
         self._channel.stop_listening()
-        self.why_not = self.why_not or why
-        self._kill("it had closed its channel")
+        self._kill(why)
         if self.stage in {Stage.IDLE, Stage.SETTLING}:
-            self._set_timer(None)
+            self._stop_timer()
             self.stage = Stage.LEAVING
             self._changed(self)
 
-    def _finish(self, ended: Ended, output: bytearray | None) -> None:
+    def _finish(self, ended: Ended, output: bytearray) -> None:
         """The activity has ended; a slot is not held by what it has left behind."""
         run = self._run
         assert run is not None, self
@@ -259,39 +250,28 @@ class Isolate:
         else:
             self.stage = Stage.SETTLING
             self._set_timer(MARK_S, self._prints_on)
-            if self._printed.is_over:
-                self._become_idle()
+            self._output_ended()  # if it has
         run.finish(outcome)
 
     def _output_ended(self) -> None:
-        if self.stage is Stage.SETTLING:
+        if self.stage is Stage.SETTLING and self._printed.is_over:
             self._become_idle()
 
     def _prints_on(self) -> None:
-        self._kill()
-        self._replace(f"its output has not ended {MARK_S:g} s after its activity")
+        reason = f"its output has not ended {MARK_S:g} s after its activity"
+        self._kill(reason)
+        self._replace(reason)
 
     def _replace(self, reason: str) -> None:
         _log.info("isolate_replaced", extra={**self._printed.ids, "isolate": self.pid, "reason": reason})
         self.leave()
 
-    def _log_the_rest(self, tries: int = _MOST_PAUSES) -> None:
-        """Logs what an isolate that has ended has printed, unless somebody it has left behind prints on and on."""
-        if tries and not self._printed.settle():
-            self._set_timer(PAUSE_S, lambda: self._log_the_rest(tries - 1))
-        else:
-            self._close()
-
     def _become_idle(self) -> None:
-        self._set_timer(None)
+        self._stop_timer()
         self._timer = self._loop.call_later(self._rules.idle_s, self.leave)
         self._printed.ids = {"isolate": self.pid}
         self.stage = Stage.IDLE
         self._changed(self)
-
-    def _did_not_open(self) -> None:
-        self.why_not = f"was not ready within {self._rules.boot_timeout_s:g} s"
-        self._kill()
 
     def _look_at_memory(self, run: IsolatedAttempt, limit_mb: int) -> None:
         """Kills it when it has more in RAM than its activity may have; the kernel would ask nobody.
@@ -304,20 +284,21 @@ class Isolate:
         if used_mb <= limit_mb:
             self._loop.call_later(LOOK_EVERY_S, self._look_at_memory, run, limit_mb)
             return
-        words = f"its isolate had {used_mb} MB in RAM, more than max_memory_mb = {limit_mb}"
-        self._verdict = failed(run.attempt, "OUT_OF_MEMORY", words, retryable=self._tasks > 1)
-        self._kill()
+        reason = f"{used_mb} MB in RAM, more than max_memory_mb = {limit_mb}"
+        self._verdict = failed(
+            run.attempt, "OUT_OF_MEMORY", f"its isolate had {reason}", retryable=self._tasks > 1
+        )
+        self._kill(f"it had {reason}")
 
-    def _set_timer(self, delay_s: float | None, then: Callable[[], None] | None = None) -> None:
+    def _set_timer(self, delay_s: float, then: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = AwakeTimer(self._loop, delay_s, then)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if delay_s is None or then is None else AwakeTimer(self._loop, delay_s, then)
-
-    def _stop_reading(self) -> None:
-        self._set_timer(None)
-        self._printed.stop()
-        self._channel.close()
 
     def _close(self) -> None:
-        self._stop_reading()
+        self._stop_timer()
+        self._channel.close()
         self._ends.close()

@@ -1,4 +1,4 @@
-"""A worker's isolates: which activity runs in which, how many there are and for how long; it neither forks nor kills.
+"""The executor of handlers that run in processes of their own: a worker's isolates; it neither forks nor kills.
 
 An isolate is used again and again, by one activity at a time, until it has run `max_tasks`, was told to stop, or was
 idle for `idle_s`: the one that was used last is used first, so that what is not needed any more grows idle.
@@ -12,34 +12,38 @@ from typing import TYPE_CHECKING
 
 from flowherd.execution.invoke import failed
 from flowherd.isolates.isolate import Isolate, IsolateRules, Stage
-from flowherd.isolates.isolate_host import connect
+from flowherd.isolates.isolate_requests import connect
+from flowherd.isolates.isolated_attempt import IsolatedAttempt
 
 if TYPE_CHECKING:
-    from flowherd.isolates.in_isolate import IsolatedAttempt
-    from flowherd.isolates.isolate_host import LinkedHost
+    from flowherd.execution.executor import Outlet
+    from flowherd.execution.loop_meter import LoopMeter
+    from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.ledger import Segment
+    from flowherd.sdk.activity_definition import ActivityDefinition
+    from flowherd.worker.attempt import Attempt
 
 
 class Isolates:
-    """The pool; make it on the worker's loop.
+    """The pool and its queue; make it on the worker's loop.
 
     Args:
-        host: makes and ends isolates.
+        requests: have isolates made and ended.
         rules: for all of them.
         limit: isolates at most, those that are leaving not counted; activities beyond it wait in order.
-        segment: the worker's: isolates keep there what their attempts spend; None where nobody settles for it.
+        segment: the worker's: isolates keep there what their attempts spend.
 
     """
 
     def __init__(
         self,
-        host: LinkedHost,
+        requests: IsolateRequests,
         rules: IsolateRules,
         limit: int,
-        segment: Segment | None = None,
+        segment: Segment,
     ) -> None:
-        self.segment = segment
-        self._host = host
+        self._segment = segment
+        self._requests = requests
         self._rules = rules
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -54,10 +58,19 @@ class Isolates:
         counts = ", ".join(f"{stages.count(stage)} {stage.value}" for stage in Stage if stage in stages)
         return f"<Isolates [{counts or 'none'}; {len(self._waiting)} waiting]>"
 
-    def begin(self, run: IsolatedAttempt) -> None:
-        """Runs an attempt when there is an isolate for it; until then its limit has not begun."""
-        self._waiting.append(run)
+    def tell(self, meter: LoopMeter, outlet: Outlet) -> None:
+        """Tells them what becomes of handlers; called once, before any is started."""
+        self._meter = meter
+        self._outlet = outlet
+
+    def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
+        """Runs it when there is an isolate for it; until then its limit has not begun."""
+        self._waiting.append(IsolatedAttempt(attempt, definition, self._meter, self._outlet, self._segment))
         self._proceed()
+
+    def stop(self, attempt: Attempt) -> None:
+        """Asks the isolate to cancel it; the second time, the isolate is killed."""
+        attempt.handle()
 
     def resize(self, limit: int) -> None:
         """Sets the limit; surplus isolates end when they grow idle."""
@@ -128,11 +141,11 @@ class Isolates:
             return
         self._last_key += 1
         key = self._last_key
-        isolate = self._all[key] = Isolate(key, ours, self._host, self._rules, self._changed)
+        isolate = self._all[key] = Isolate(key, ours, self._requests, self._rules, self._changed)
         if self._is_draining:
             isolate.send_draining()
         try:
-            self._host.need(key, theirs.fds)
+            self._requests.need(key, theirs.fds)
         except OSError as error:
             self._loop.call_soon(self.ended, key, 0, str(error))
         finally:

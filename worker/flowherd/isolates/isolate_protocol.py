@@ -1,7 +1,7 @@
 """All messages between a worker and one of its isolates, as JSON; no I/O.
 
-Two are followed by a frame of their own, which is passed on as it is and never encoded again: `Begin` by the activity's
-parameters, and `Ended` by the output where it has no failure. An isolate calls the engine itself, and keeps what its
+Bytes belong to two of them, which are passed on as they are and never encoded again: the activity's parameters to
+`Begin`, and the output to an `Ended` without a failure. An isolate calls the engine itself, and keeps what its
 attempt spends on the attempt's usage page: neither is said here.
 """
 
@@ -38,8 +38,8 @@ class Begin(Message, frozen=True):
         activity: without its parameters.
         limit_s: seconds the handler may take.
         mark: ends what the activity has printed.
+        usage: where its sums are kept.
         folder: where its files go; may not exist yet, and is empty where there is no room for any.
-        usage: where its sums are kept, None where nobody settles for it.
         seen: how often the host has been given the activity.
         trace: W3C headers, where it is traced.
 
@@ -48,8 +48,8 @@ class Begin(Message, frozen=True):
     activity: Activity
     limit_s: float
     mark: str
+    usage: UsagePlace
     folder: str = ""
-    usage: UsagePlace | None = None
     seen: int = 1
     trace: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from flowherd.client.kruxia import KruxiaEngine
     from flowherd.execution.run_environment import Tracing
-    from flowherd.isolates.isolate_host import LinkedHost
+    from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.ledger.wakeups import Wakeups
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
@@ -56,7 +56,7 @@ class WorkerPlace:
     Attributes:
         process: its number among its siblings, from 0.
         state: what the app's lifespan yielded.
-        isolate_host: makes its isolates, None where nobody does.
+        isolate_requests: have its isolates made, None where nobody does.
         locks: hold the permits of all workers of its process, None for one that has a process to itself.
         tracing: of its process, None where none is asked for.
 
@@ -64,7 +64,7 @@ class WorkerPlace:
 
     index: int
     state: Any = None
-    isolate_host: LinkedHost | None = None
+    isolate_requests: IsolateRequests | None = None
     locks: RecordLocks | None = None
     tracing: Tracing | None = None
 
@@ -174,13 +174,13 @@ def _isolates(
     segment: Segment,
     refused: Callable[[int], None],
 ) -> Isolates | None:
-    if place.isolate_host is None:
+    if place.isolate_requests is None:
         return None
     secrets = (*environment.secrets, *secrets_of_process(config.secret_names))
     rules = IsolateRules(
         config.isolate_max_tasks, config.boot_timeout_s, secrets=secrets, token_refused=refused
     )
-    return Isolates(place.isolate_host, rules, config.concurrency, segment)
+    return Isolates(place.isolate_requests, rules, config.concurrency, segment)
 
 
 def _measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, BusyShareMeter, Watchdog]:

@@ -32,7 +32,7 @@ from flowherd.event_loop import new_loop
 from flowherd.execution.activity_profiler import SAMPLED_FIRST
 from flowherd.execution.lifespan import enter
 from flowherd.files.scratch_folders import default_base
-from flowherd.isolates.isolate_host import LinkedHost
+from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
@@ -165,7 +165,7 @@ async def _work(config: WorkerConfig, stage: _Stage) -> None:
         ledger=ledger,
         segment=segment,
         wakeups=wakeups,
-        place=WorkerPlace(0, lifespan.state, LinkedHost(theirs)),
+        place=WorkerPlace(0, lifespan.state, IsolateRequests(theirs)),
         most_slots=config.concurrency,
     )
     try:

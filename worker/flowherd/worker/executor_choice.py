@@ -13,7 +13,6 @@ from flowherd.attempt_ids import working_for
 from flowherd.execution.in_thread import InThread
 from flowherd.execution.on_loop import OnLoop
 from flowherd.execution.permit_queues import PermitQueues
-from flowherd.isolates.in_isolate import InIsolate
 from flowherd.sdk.activity_definition import ActivityDefinition, Mode
 from flowherd.sdk.error_texts import clean_message
 
@@ -70,9 +69,8 @@ class Executors:
         self._outlet = outlet
         self._on_loop: Executor = OnLoop(meter, outlet)
         self._in_thread: Executor = InThread(self._threads, meter, outlet)
-        self._in_isolate: Executor | None = None
         if self._isolates is not None:
-            self._in_isolate = InIsolate(self._isolates, meter, outlet)
+            self._isolates.tell(meter, outlet)
 
     # What the table asks
 
@@ -155,8 +153,8 @@ class Executors:
             attempt.is_isolated = definition.mode is Mode.PROCESS
             executor = self._in_thread
             if attempt.is_isolated:
-                assert self._in_isolate is not None, definition
-                executor = self._in_isolate
+                assert self._isolates is not None, definition
+                executor = self._isolates
         attempt.executor = executor
         executor.start(attempt, definition)
 

@@ -89,6 +89,7 @@ class Performer:
         self._executors = executors
         self._surroundings = surroundings
         self._late_s = max(FREEZE_S, grace_s / 4)
+        self._freeze_costs_s = min(self._late_s, grace_s / 2)
         self._clock = clock
         self._commands: list[Command] = []
         self._is_performing = False
@@ -249,9 +250,9 @@ class Performer:
 
     def _time_passed(self, expected_at: float) -> None:
         now = self._clock()
-        late_s = now - expected_at - self._late_s
-        if late_s > 0:
-            self.table.stood_still(late_s)
+        late_s = now - expected_at
+        if late_s > self._late_s:
+            self.table.stood_still(late_s - self._freeze_costs_s)
         self._wakes_at = -inf
         commands = self.table.time_passed(now)
         self._set_timer()

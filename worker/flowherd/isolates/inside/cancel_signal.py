@@ -28,6 +28,7 @@ class CancelSignal:
         self._state: RunState | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stop: Stop | None = None
+        self._has_interrupted = False  # the handler at work
 
     def install(self) -> None:
         """Takes SIGTERM; to be called in the main thread."""
@@ -36,9 +37,11 @@ class CancelSignal:
     @contextlib.contextmanager
     def around(self, state: RunState, task: asyncio.Task[Any] | None = None) -> Iterator[None]:
         """For as long as a handler is at work: in `task`, or in the calling thread."""
+        self._has_interrupted = False
         self._task, self._state = task, state
-        self._pass_on_reason()  # it may have come before
         try:
+            if self._pass_on_reason():  # it has come before
+                self._received()
             yield
         finally:
             self._state = self._task = None
@@ -61,28 +64,18 @@ class CancelSignal:
         return True
 
     def _received(self) -> None:
-        if self._state is None:
+        """Interrupts the handler once: a second time would hit it while it cleans up."""
+        state = self._state
+        if state is None:
             return
-        if self._state.is_told:  # it is stopping by itself
-            self._end_transfers()
+        is_stopping = self._has_interrupted or state.is_told
+        self._has_interrupted = True
+        if state.files is not None:
+            state.files.cancel()  # also those for which another thread of the handler waits
+        if is_stopping:
             return
         if self._task is not None:
-            self._task.get_loop().call_soon_threadsafe(self._cancel_once, self._task)
-        else:
-            self._raise()
-
-    def _cancel_once(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelling():  # a second time would hit the handler while it cleans up
-            self._end_transfers()
-            task.cancel()
-
-    def _raise(self) -> None:
-        if self._state is not None:
-            self._end_transfers()
-            BaseContext(self._state).raise_if_cancelled()
-            raise asyncio.CancelledError("the isolate was told to stop")
-
-    def _end_transfers(self) -> None:
-        """Also those for which another thread of the handler waits."""
-        if self._state is not None and self._state.files is not None:
-            self._state.files.cancel()
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            return
+        BaseContext(state).raise_if_cancelled()
+        raise asyncio.CancelledError("the isolate was told to stop")

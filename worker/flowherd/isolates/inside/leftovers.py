@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,8 @@ if TYPE_CHECKING:
 REST_S = 0.02  # what has not run for so long is at rest; the kernel counts every few milliseconds
 _LOOKS = 5  # at what may be about to come to rest
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-_SIGNALS = signal.valid_signals() - {
-    signal.SIGKILL,
-    signal.SIGSTOP,
-    signal.SIGTERM,
-}  # each activity has its SIGTERM
+_OTHER_SIGNALS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM}  # the last one is taken for each activity
+_SIGNALS = signal.valid_signals() - _OTHER_SIGNALS
 _LIMITS = tuple(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
 _STREAMS = ("stdin", "stdout", "stderr")  # of descriptors 0, 1, 2
 
@@ -49,15 +47,17 @@ class Leftovers:
     ) -> None:
         self._loop = loop
         self._own_thread = own_thread
-        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._umask = os.umask(0)
-        os.umask(self._umask)
-        self._environment = dict(os.environ)
-        self._limits = {number: resource.getrlimit(number) for number in _LIMITS}
-        self._files = [_identity(fd) for fd in range(3)]
-        self._streams = {name: getattr(sys, name) for name in _STREAMS}
+        os.umask(umask := os.umask(0))
+        folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._put_back_each = (
+            partial(_set_handlers, {number: signal.getsignal(number) for number in _SIGNALS}),
+            partial(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            partial(os.fchdir, folder),
+            partial(os.umask, umask),
+            partial(_set_environment, dict(os.environ)),
+            partial(_set_limits, {number: resource.getrlimit(number) for number in _LIMITS}),
+        )
+        self._streams = {name: (getattr(sys, name), _identity(fd)) for fd, name in enumerate(_STREAMS)}
         self._known = set(self._others())
         self._tasks = asyncio.all_tasks(loop)
 
@@ -78,8 +78,8 @@ class Leftovers:
     def write(self, pipes: tuple[int, int], mark: bytes) -> str:
         """Writes the mark into the pipes behind stdout and stderr; why it cannot, nothing when it has."""
         try:
-            for fd, own in zip(pipes, self._files[1:], strict=True):
-                if _identity(fd) != own:
+            for fd, name in zip(pipes, _STREAMS[1:], strict=True):
+                if _identity(fd) != self._streams[name][1]:
                     return "the pipe of its output is another one now"
                 os.write(fd, mark)  # at most a page: as a whole
         except OSError as error:
@@ -88,33 +88,21 @@ class Leftovers:
 
     def _flush(self) -> None:
         """Writes out what was printed, whatever has taken the place of the streams."""
-        for stream in (sys.stdout, sys.stderr, self._streams["stdout"], self._streams["stderr"]):
+        for stream in (sys.stdout, sys.stderr, *(stream for stream, _ in self._streams.values())):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or no stream at all
                 stream.flush()
 
     def _put_back(self) -> None:
         self.stop_timers()
-        for number, handler in self._handlers.items():
-            if handler is not None and signal.getsignal(number) != handler:
-                signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        os.fchdir(self._folder)
-        os.umask(self._umask)
-        if dict(os.environ) != self._environment:
-            _set_environment(self._environment)
-        for number, limits in self._limits.items():
-            if resource.getrlimit(number) != limits:
-                resource.setrlimit(number, limits)
-        for name, stream in self._streams.items():
-            setattr(sys, name, stream)
-        for fd in range(3):
+        for put_back in self._put_back_each:
+            put_back()
+        for fd, name in enumerate(_STREAMS):
+            setattr(sys, name, self._streams[name][0])
             with contextlib.suppress(OSError):  # it is closed: `_leftovers` says so
                 os.set_blocking(fd, True)
 
     def _leftovers(self) -> Iterator[str]:
-        for name, stream, before, fd in zip(
-            _STREAMS, self._streams.values(), self._files, range(3), strict=True
-        ):
+        for fd, (name, (stream, before)) in enumerate(self._streams.items()):
             if _identity(fd) != before or getattr(stream, "closed", False):
                 yield f"its {name} is another one now"
         if self._has_tasks():
@@ -162,10 +150,23 @@ def _identity(fd: int) -> Any:
     return status.st_dev, status.st_ino, status.st_rdev
 
 
+def _set_handlers(wanted: dict[int, Any]) -> None:
+    for number, handler in wanted.items():
+        if handler is not None and signal.getsignal(number) != handler:  # else it is not Python's
+            signal.signal(number, handler)
+
+
 def _set_environment(wanted: dict[str, str]) -> None:
-    for name in set(os.environ) - set(wanted):
-        del os.environ[name]
-    os.environ.update(wanted)
+    if dict(os.environ) != wanted:
+        for name in set(os.environ) - set(wanted):
+            del os.environ[name]
+        os.environ.update(wanted)
+
+
+def _set_limits(wanted: dict[int, tuple[int, int]]) -> None:
+    for number, limits in wanted.items():
+        if resource.getrlimit(number) != limits:
+            resource.setrlimit(number, limits)
 
 
 def _time_of(folder: str) -> str:

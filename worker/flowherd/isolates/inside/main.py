@@ -1,7 +1,7 @@
 """An isolate after its fork: app, lifespan, one activity after the other, exit code; it never forks.
 
-Its main thread runs the handlers; a thread of its own listens to the worker, so that no handler can keep this
-process from seeing that the worker is gone, and that it shall stop.
+Its main thread runs the handlers; from the first one on, a thread of its own listens to the worker, so that no handler
+can keep this process from seeing that the worker is gone, and that it shall stop.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from flowherd.execution.load_app import choose_worker_type, load_app
 from flowherd.execution.run_environment import RunEnvironment, ShutdownSignal
 from flowherd.exit_codes import Exit
 from flowherd.isolates.inside.cancel_signal import CancelSignal
-from flowherd.isolates.inside.connection import WorkerConnection, die_with
-from flowherd.isolates.inside.engine import IsolateEngine
+from flowherd.isolates.inside.isolate_engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
+from flowherd.isolates.inside.worker_connection import WorkerConnection, die_with
 from flowherd.isolates.isolate_protocol import (
     MAX_USAGE_BYTES,
     Begin,
@@ -99,7 +99,6 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     cancel_signal = CancelSignal()
     loop = new_loop(setup.config.loop)()
     connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal, loop)
-    connection.start()
     try:
         app = setup.loaded or load_app(setup.app, setup.app_dir)
         worker_type = choose_worker_type(app, setup.worker_type)
@@ -113,12 +112,14 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
         return _refuse(connection, str(error), error.report)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
         return _refuse(connection, f"{type(error).__name__}: {error}", traceback.format_exc())
+    with suppress(OSError):  # the worker has gone, as the connection will hear
+        connection.send(Opened())  # the first activity comes while the rest is done
+    connection.start()
     engine = IsolateEngine(setup.config, setup.ledger, connection)
     environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
     activity_loop = ActivityLoop(
         registry, connection, cancel_signal, loop, engine, environment, (stdout_fd, stderr_fd)
     )
-    connection.send(Opened())
     activity_loop.run()
     engine.close()
     loop.run_until_complete(span.leave(LEAVE_S))
@@ -251,8 +252,7 @@ class ActivityLoop:
             outcome = failure_of(exc, state)
         self._leftovers.stop_timers()
         state.note_end()
-        if keeper is not None:
-            keeper.end()
+        keeper.end()
         if state.files is not None:
             state.files.close()
         return outcome
@@ -271,9 +271,9 @@ class ActivityLoop:
             return invoke_sync(definition, state)
 
 
-def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes | None]:
+def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes]:
     """The message that says how it ended, and the output."""
     cost_usd, usage = bounded(outcome.cost_usd, outcome.usage, MAX_USAGE_BYTES)
     if isinstance(outcome, Completed):
         return Ended(None, cost_usd, usage, *taken), outcome.output
-    return Ended(replace(outcome, cost_usd=None, usage=()), cost_usd, usage, *taken), None
+    return Ended(replace(outcome, cost_usd=None, usage=()), cost_usd, usage, *taken), b""

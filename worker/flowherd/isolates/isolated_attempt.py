@@ -1,4 +1,4 @@
-"""The executor of handlers that run in a process of their own: an attempt as its worker's pool of isolates sees it."""
+"""An attempt as its worker's pool of isolates sees it: the messages that begin it and what those that end it say."""
 
 from __future__ import annotations
 
@@ -24,37 +24,11 @@ if TYPE_CHECKING:
     from flowherd.execution.executor import Outlet
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.isolates.frames import Buffer
-    from flowherd.isolates.isolate_pool import Isolates
     from flowherd.isolates.isolate_protocol import Ended
     from flowherd.ledger import Segment
     from flowherd.ledger.usage_page import UsagePage
     from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
-
-
-class InIsolate:
-    """Runs handlers in isolates.
-
-    Args:
-        isolates: the pool.
-        meter: knows how many handlers there are.
-        outlet: is told what becomes of them.
-
-    """
-
-    def __init__(self, isolates: Isolates, meter: LoopMeter, outlet: Outlet) -> None:
-        self._isolates = isolates
-        self._meter = meter
-        self._outlet = outlet
-
-    def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
-        """Runs it when there is an isolate for it."""
-        segment = self._isolates.segment
-        self._isolates.begin(IsolatedAttempt(attempt, definition, self._meter, self._outlet, segment))
-
-    def stop(self, attempt: Attempt) -> None:
-        """Asks the isolate to cancel it; the second time, the isolate is killed."""
-        attempt.handle()
 
 
 class IsolatedAttempt:
@@ -65,7 +39,7 @@ class IsolatedAttempt:
         definition: of the activity.
         meter: knows how many handlers there are.
         outlet: is told when it begins and that it has ended.
-        segment: where the isolate keeps what is spent; None where nobody settles for it.
+        segment: where the isolate keeps what is spent.
 
     """
 
@@ -75,7 +49,7 @@ class IsolatedAttempt:
         definition: ActivityDefinition,
         meter: LoopMeter,
         outlet: Outlet,
-        segment: Segment | None = None,
+        segment: Segment,
     ) -> None:
         self.attempt = attempt
         self.definition = definition
@@ -93,8 +67,8 @@ class IsolatedAttempt:
             msgspec.structs.replace(activity, parameters=None),
             self.attempt.limit_s,
             mark,
-            self._folder(),
             self._usage_place(),
+            self._folder(),
             self.attempt.ids["seen"],
             {} if trace is None else dict(trace.carrier()),
         )
@@ -110,9 +84,7 @@ class IsolatedAttempt:
                 return str(files.folder_for(self.attempt))
         return ""
 
-    def _usage_place(self) -> UsagePlace | None:
-        if self._segment is None:
-            return None
+    def _usage_place(self) -> UsagePlace:
         place = self.attempt.usage_place
         self.attempt.costs = SpentInIsolate(self._segment.usage(*place))
         return UsagePlace(self._segment.number, self._segment.get(Cell.STARTED), *place)
@@ -125,10 +97,11 @@ class IsolatedAttempt:
             self._meter.enter_isolate()
         return has_begun
 
-    def outcome_of(self, ended: Ended, output: bytearray | None) -> Completed | Failed:
+    def outcome_of(self, ended: Ended, output: bytearray) -> Completed | Failed:
         """Takes down what the isolate says of the attempt; FrameError for what cannot be, and then nothing counts."""
         attempt = self.attempt
-        costs, content = _costs_of(ended), b"" if output is None else _checked_output(output)
+        costs, failure = _costs_of(ended), ended.failure
+        content = _checked_output(output) if failure is None else b""
         try:
             attempt.environment.meter.offloaded(
                 self.definition.name,
@@ -139,7 +112,6 @@ class IsolatedAttempt:
         except ValueError as error:
             raise FrameError(f"it reported what cannot be: {error}") from None
         attempt.costs = costs
-        failure = ended.failure
         if failure is None:
             return Completed(content, *attempt.spent)
         return failed(
@@ -200,12 +172,12 @@ def _costs_of(ended: Ended) -> Costs:
     return costs
 
 
-def _checked_output(frame: bytearray) -> bytes:
+def _checked_output(output: bytearray) -> bytes:
     """An output as it is told to the engine; FrameError when it is no JSON object (faults.md A17)."""
     try:
-        raw = msgspec.json.decode(frame, type=msgspec.Raw)
+        raw = msgspec.json.decode(output, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise FrameError(f"its output is no JSON: {error}") from None
     if bytes(memoryview(raw)[:1]) != b"{":
         raise FrameError("its output is no JSON object")
-    return bytes(frame)
+    return bytes(output)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from flowherd.background import start_thread
 from flowherd.execution.run_environment import ShutdownSignal
 from flowherd.exit_codes import Exit
-from flowherd.isolates.frames import MAX_FRAME_BYTES, FrameError, FrameReader, StreamEnded, drop_sent, framed
+from flowherd.isolates.frames import MAX_BYTES, FrameError, FrameReader, StreamEnded, drop_sent, framed
 from flowherd.isolates.isolate_protocol import Begin, Draining, Leave, Stop, decode_downward
 
 if TYPE_CHECKING:
@@ -51,22 +51,21 @@ class WorkerConnection:
         self._loop = loop
         self._sending = threading.Lock()
         self._jobs: asyncio.Queue[tuple[Begin, bytearray] | None] = asyncio.Queue()
-        self._begun: Begin | None = None  # its parameters come next
         self._may_leave = False
 
     def start(self) -> None:
         """Begins to read."""
         start_thread("worker", self._read, failed=leave_with_programs)  # nothing else would end this process
 
-    def send(self, message: Message, follows: Buffer | None = None) -> None:
-        """Sends a message and the frame that belongs to it, as a whole, from any thread; waits for the worker.
+    def send(self, message: Message, body: Buffer = b"") -> None:
+        """Sends a message and the bytes that belong to it, as a whole, from any thread; waits for the worker.
 
         Raises:
             OSError: the worker has gone.
             UnicodeEncodeError: its text is no text.
 
         """
-        buffers = deque(framed(message, follows))
+        buffers = deque(framed(message, body))
         with self._sending:
             while buffers:
                 drop_sent(buffers, self.sock.sendmsg(buffers))
@@ -80,32 +79,40 @@ class WorkerConnection:
         return await self._jobs.get()
 
     def _read(self) -> None:
-        reader = FrameReader(MAX_FRAME_BYTES)
+        reader = FrameReader(MAX_BYTES, MAX_BYTES)
         try:
             while True:
                 if (frame := reader.read(self.sock)) is not None:
-                    self._handle(frame)
+                    self._handle(*frame)
         except (StreamEnded, FrameError, OSError):
             if self._may_leave and not self._cancel_signal.is_at_work:
                 return  # the main thread leaves the lifespan
         leave_with_programs()
 
-    def _handle(self, frame: bytearray) -> None:
-        if self._begun is not None:
-            job, self._begun = (self._begun, frame), None
-            self._loop.call_soon_threadsafe(self._jobs.put_nowait, job)
-            return
-        match decode_downward(frame):
+    def _handle(self, message: bytearray, body: bytearray) -> None:
+        match decode_downward(message):
             case Begin() as begin:
-                self._begun = begin
+                self._loop.call_soon_threadsafe(self._jobs.put_nowait, (begin, body))
             case Stop() as stop:
-                if self._cancel_signal.explain(stop):  # its programs get it, too
-                    os.kill(_with_programs(), signal.SIGTERM)
+                if self._cancel_signal.explain(stop):
+                    _interrupt()
             case Draining():
                 self.shutdown.request()
             case Leave():
                 self._may_leave = True
                 self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+
+
+def _interrupt() -> None:
+    """Sends SIGTERM to the main thread, where a handler is at work, and to its programs.
+
+    The kernel gives what is sent to the whole process to any of its threads: to another one where the main thread has
+    not yet run after a freeze (faults.md N4). Then nothing would interrupt the handler.
+    """
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGTERM)
+    os.kill(_with_programs(), signal.SIGTERM)
 
 
 def die_with(lifeline: int) -> None:

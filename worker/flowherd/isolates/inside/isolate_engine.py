@@ -26,7 +26,7 @@ from flowherd.stock_sdk.stock_files import SdkFiles
 
 if TYPE_CHECKING:
     from flowherd.execution.run_environment import Outlet
-    from flowherd.isolates.inside.connection import WorkerConnection
+    from flowherd.isolates.inside.worker_connection import WorkerConnection
     from flowherd.isolates.isolate_protocol import Begin, UsagePlace
     from flowherd.ledger import Ledger
     from flowherd.settings.worker_config import WorkerConfig
@@ -69,10 +69,10 @@ class IsolateEngine:
         self._making = threading.Lock()
         self._streams: EngineStreams | None = None
 
-    def begin(self, begin: Begin) -> UsageKeeper | None:
-        """From now on files are those of this attempt; keeps its sums, None where nobody settles for it."""
+    def begin(self, begin: Begin) -> UsageKeeper:
+        """From now on files are those of this attempt; keeps its sums."""
         self._folder.path = Path(begin.folder) if begin.folder else None
-        return UsageKeeper(self._ledger, begin.usage) if begin.usage is not None else None
+        return UsageKeeper(self._ledger, begin.usage)
 
     def open(self, activity_id: str) -> Outlet:
         """See `flowherd.execution.run_environment.Streams.open`."""

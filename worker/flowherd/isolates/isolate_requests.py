@@ -1,4 +1,4 @@
-"""The way to an isolate: its connections, and the requests to the supervisor, which makes and ends it."""
+"""A worker's requests to the supervisor to make and to kill isolates, and the connections that each one gets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _SEND_BYTES = 1 << 20  # the kernel gives less if it is set up so
 
 
-class LinkedHost:
-    """Has isolates made and ended by the supervisor; what became of one is told to `Isolates.started` and `.ended`.
+class IsolateRequests:
+    """Asks the supervisor for isolates; what became of one is told to `Isolates.started` and `.ended`.
 
     Args:
         link: to the supervisor; its answers come back the same way.
