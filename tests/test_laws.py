@@ -105,7 +105,7 @@ BROKEN: list[tuple[Law, str, str]] = [
     (laws.nothing_ends_unseen, S + "keeper/keeper_process.py", "loop.create_task(work())"),
     (
         laws.nothing_ends_unseen,
-        W + "leases/lease_keeper.py",
+        W + "leases/lease_scan.py",
         "from asyncio import create_task\ncreate_task(work())",
     ),
     (

@@ -20,8 +20,8 @@ from bench_kit import arguments, run
 from sheet import Sheet
 
 from flowherd.ledger import Cell, Clock, Ledger, RecordWriter
+from flowherd.ledger.activity_cost_table import Where
 from flowherd.ledger.activity_counts import Took
-from flowherd.ledger.activity_profile import Where
 from flowherd.link.messages import SupervisorState
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard

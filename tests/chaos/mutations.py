@@ -82,7 +82,7 @@ MUTATIONS = (
     ),
     Mutation(
         "heartbeats of the keeper",
-        WORKER + "leases/lease_keeper.py",
+        WORKER + "leases/lease_scan.py",
         "self._heartbeats.attend(held, now)",
         "pass",
         SYSTEM + "test_leases.py::test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards",
@@ -156,7 +156,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a secret that is read again",
-        WORKER + "client/tokens.py",
+        WORKER + "client/bearer_tokens.py",
         "if not await self._has_another_secret():",
         "if True:",
         UNIT + "client/test_auth.py::test_the_secrets_file_is_read_again_when_the_token_endpoint_refuses",
@@ -326,7 +326,7 @@ MUTATIONS = (
     ),
     Mutation(
         "settlement of what a dead process held",
-        WORKER + "leases/lease_keeper.py",
+        WORKER + "leases/lease_scan.py",
         "self._tasks.spawn(self._settle(segments))",
         "pass",
         CHAOS
@@ -426,7 +426,7 @@ MUTATIONS = (
     ),
     Mutation(
         "verdicts about lost leases",
-        WORKER + "worker/attempts.py",
+        WORKER + "worker/attempt_coordinator.py",
         "not in FINAL:\n                continue",
         "not in FINAL or True:\n                continue",
         UNIT

@@ -23,7 +23,7 @@ from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.ledger.attempt_history import End, decoded
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
-from flowherd.worker.attempts import Attempts
+from flowherd.worker.attempt_coordinator import Attempts
 from flowherd.worker.executor_choice import Executors
 from flowherd.worker.reporter import Reporter
 from flowherd.worker.worker import Worker

@@ -7,9 +7,9 @@ from random import Random
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Action, Exit, Note, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE, Event
-from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Phase, State
+from flowherd_supervisor.core.state_machine import decide
 
 SIGKILLED, EXITED_1, EXITED_3 = 9, 1 << 8, 3 << 8
 

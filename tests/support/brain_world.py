@@ -10,10 +10,10 @@ from brain_isolates import IsolateWorld
 
 from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE, Event
-from flowherd_supervisor.core.machine import decide
 from flowherd_supervisor.core.plan import Plan, Preload
-from flowherd_supervisor.core.restarts import RestartPolicy
+from flowherd_supervisor.core.restart_backoff import RestartPolicy
 from flowherd_supervisor.core.state import Mode, Phase, State
+from flowherd_supervisor.core.state_machine import decide
 
 if TYPE_CHECKING:
     import random

@@ -15,7 +15,7 @@ from worker_kit import open_segment
 from flowherd import Registry
 from flowherd.client.kruxia import connect
 from flowherd.execution.run_environment import RunEnvironment
-from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.ledger import Ledger, RecordWriter, records_needed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.worker import SharedHost, Worker

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from flowherd.client.tokens import TokenSource
+    from flowherd.client.bearer_tokens import TokenSource
 
 WORKFLOW = "01930000-0000-7000-8000-000000000000"
 SOON = Backoff(base_s=0.001)

@@ -8,9 +8,9 @@ from pydantic import SecretStr
 from scripted_engine import Play, ScriptedEngine
 from worker_kit import open_segment
 
+from flowherd.client.bearer_tokens import HostTokens, LedgerTokens, ask_keeper
 from flowherd.client.kruxia import KruxiaEngine, connect
-from flowherd.client.token_refresher import TokenSchedule
-from flowherd.client.tokens import HostTokens, LedgerTokens, ask_keeper
+from flowherd.client.token_schedule import TokenSchedule
 from flowherd.ledger import Ledger
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.transport.transport import new_client

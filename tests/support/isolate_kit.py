@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowherd_supervisor.processes.proc_stat import is_exiting
 from runner_kit import Runner
 
 from flowherd import logs
@@ -47,6 +46,7 @@ from flowherd.process.worker_process import ignore_signals
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 from flowherd.wait_status import OURS
+from flowherd_supervisor.processes.process_table import is_exiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -26,7 +26,7 @@ WATCHED = (
     "transport/dialing.py",  # asks each of its attempts how it has ended
     "isolates/inside/main.py",  # as the next three: run or awaited where it is made
     "event_loop.py",
-    "process/preload.py",
+    "process/rehearsal.py",
     "worker/poller.py",
     "execution/lifespan.py",  # says how it ended
     "execution/in_thread.py",  # a thread that survives what it runs
@@ -177,7 +177,7 @@ def the_table_of_attempts_is_pure(source: Source) -> Iterator[str]:
         yield from source.using(
             "os", "time", "signal", "socket", "random", "asyncio", "threading", "structlog", "logging",
             "flowherd.execution", "flowherd.client.kruxia", "flowherd.client.circuit", "flowherd.isolates",
-            "flowherd.worker.attempts",
+            "flowherd.worker.attempt_coordinator",
             "flowherd.worker.perform_commands", "flowherd.worker.ledger_records", "flowherd.worker.poller",
             "flowherd.worker.reporter", "flowherd.background", "flowherd.worker.worker",
         )  # fmt: skip
@@ -264,11 +264,11 @@ def http_stays_at_the_edge(source: Source) -> Iterator[str]:
     if source.within(
         WORKER,
         "client/kruxia.py",
-        "client/tokens.py",
+        "client/bearer_tokens.py",
         "transport/transport.py",
         "transport/httpx_progress.py",
         "files/transfers.py",
-        "leases/lease_keeper.py",
+        "leases/lease_scan.py",
     ):
         return
     if not source.within(SUPERVISOR, *CLIENTS):
@@ -335,7 +335,7 @@ def an_outcome_knows_no_delivery(source: Source) -> Iterator[str]:
             "flowherd.worker.reporter",
             "flowherd.client.kruxia",
             "flowherd.transport.transport",
-            "flowherd.leases.lease_keeper",
+            "flowherd.leases.lease_scan",
         )
     if source.within(WORKER, "worker/reporter.py", "worker/delivery.py"):
         yield from source.using("flowherd.execution", "flowherd.execution.invoke", "flowherd.sdk.error_texts")

@@ -8,7 +8,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.ledger import Ledger, RecordWriter
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine

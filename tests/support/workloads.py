@@ -22,7 +22,7 @@ from flowherd.execution.loop_lag import LagProbe
 from flowherd.execution.loop_meter import LoopMeter
 from flowherd.execution.run_environment import RunEnvironment
 from flowherd.ledger import Cell, Ledger, RecordWriter
-from flowherd.ledger.activity_profile import Where
+from flowherd.ledger.activity_cost_table import Where
 from flowherd.link.messages import SupervisorState
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity

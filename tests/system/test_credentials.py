@@ -13,7 +13,7 @@ from harness import APPS, Engine, Host, eventually, running_engine, running_host
 from pydantic import SecretStr
 from scripted_http import Reply, scripted_server
 
-from flowherd.client.tokens import HostTokens, Token
+from flowherd.client.bearer_tokens import HostTokens, Token
 from flowherd.errors import EngineUnauthorized
 from flowherd.ledger import Ledger
 from flowherd.settings.worker_config import WorkerConfig

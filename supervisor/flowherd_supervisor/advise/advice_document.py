@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.free_threading import is_gil_enabled
 from flowherd.ledger import Cell, Clock, Ledger, Life
-from flowherd.ledger.activity_profile import STEP_BUCKETS, Load, Metric, Where
+from flowherd.ledger.activity_cost_table import STEP_BUCKETS, Load, Metric, Where
 from flowherd.ledger.histogram import BUCKETS, quantile_s, upper_s
 from flowherd_supervisor.advise import capacity
 from flowherd_supervisor.advise.measurements import Measured, Place, Steps, median_s
 from flowherd_supervisor.advise.placement import Advice, Criterion, Surroundings, advise
 
 if TYPE_CHECKING:
-    from flowherd.ledger.activity_profile import Work
+    from flowherd.ledger.activity_cost_table import Work
     from flowherd.link.messages import SupervisorState
 
 _PLACES = {Where.LOOP: Place.ASYNC, Where.THREAD: Place.THREAD, Where.PROCESS: Place.PROCESS}

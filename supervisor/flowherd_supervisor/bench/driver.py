@@ -17,8 +17,8 @@ from flowherd.errors import ConfigurationError
 from flowherd_supervisor.bench.report import Run, curves, describe_machine, document, draw, rate, summary
 from flowherd_supervisor.demo.app import compute
 from flowherd_supervisor.demo.driver import DEMO, App, Session, run_session
-from flowherd_supervisor.engine_extra import require_engine
 from flowherd_supervisor.processes.cpus import usable_cpus
+from flowherd_supervisor.require_engine_extra import require_engine
 from flowherd_supervisor.testkit.workflow_client import one_step
 
 if TYPE_CHECKING:

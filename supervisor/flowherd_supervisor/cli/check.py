@@ -17,7 +17,7 @@ import httpx
 import msgspec
 
 from flowherd.background import start_thread
-from flowherd.client.tokens import HostTokens
+from flowherd.client.bearer_tokens import HostTokens
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.execution.load_app import choose_worker_type, load_app
 from flowherd.exit_codes import Exit

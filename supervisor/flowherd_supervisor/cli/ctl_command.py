@@ -36,7 +36,7 @@ def reload(
     pid: PidFlag = None,
 ) -> int:
     """Read the settings again and import the app anew, process after process, as HUP does."""
-    from flowherd_supervisor.cli import ctl as part  # noqa: PLC0415 - `flowherd --help` needs none of it
+    from flowherd_supervisor.cli import send_order as part  # noqa: PLC0415 - `flowherd --help` needs none of it
 
     return part.reload(part.Where(admin, pid), wait=wait, timeout_s=timeout)
 
@@ -83,12 +83,12 @@ def drain(
     pid: PidFlag = None,
 ) -> int:
     """Finish what runs, give back the rest, end: as TERM does. A second drain changes nothing."""
-    from flowherd_supervisor.cli import ctl as part  # noqa: PLC0415 - `flowherd --help` needs none of it
+    from flowherd_supervisor.cli import send_order as part  # noqa: PLC0415 - `flowherd --help` needs none of it
 
     return part.drain(part.Where(admin, pid), wait=wait, timeout_s=timeout)
 
 
 def _order(name: str, admin: str | None, pid: int | None, **body: object) -> int:
-    from flowherd_supervisor.cli import ctl as part  # noqa: PLC0415 -
+    from flowherd_supervisor.cli import send_order as part  # noqa: PLC0415 -
 
     return part.order(part.Where(admin, pid), name, **body)

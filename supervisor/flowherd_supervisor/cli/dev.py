@@ -18,8 +18,8 @@ from flowherd.exit_codes import Exit
 from flowherd.settings.sources import variable_of
 from flowherd_supervisor.cli import watch_files
 from flowherd_supervisor.cli.program_name import called_from
-from flowherd_supervisor.engine_extra import require_engine
 from flowherd_supervisor.processes.prctl import stop_with_parent
+from flowherd_supervisor.require_engine_extra import require_engine
 from flowherd_supervisor.shell.signal_pipe import SignalPipe
 from flowherd_supervisor.testkit.programs import Program, ProgramError, clean_environment
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from flowherd.link.split_over_threads import spread
-from flowherd_supervisor.core.restarts import RestartPolicy
+from flowherd_supervisor.core.restart_backoff import RestartPolicy
 
 FEWEST_SEATS = 64  # room for scaling up later
 

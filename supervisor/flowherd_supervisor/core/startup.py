@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowherd.exit_codes import Exit as Code
-from flowherd_supervisor.core import events, rolling, stops
+from flowherd_supervisor.core import events, rolling_replacement, stops
 from flowherd_supervisor.core.actions import Kill, Level, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState
@@ -71,7 +71,7 @@ def ready(transition: Transition, process: ProcessState, event: events.ChildRead
         return
     if transition.state.polling:
         transition.actions.append(SwitchPolling(process.number, process.incarnation, on=True))
-    rolling.succeeded(transition, process)
+    rolling_replacement.succeeded(transition, process)
     if not transition.state.ever_ready:
         transition.state = replace(transition.state, ever_ready=True)
         transition.note("app_loaded", worker=event.worker_type, activities=dict(event.activities))

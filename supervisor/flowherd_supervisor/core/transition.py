@@ -12,7 +12,7 @@ from flowherd_supervisor.core.state import Mode, Phase, ProcessState, State
 
 if TYPE_CHECKING:
     from flowherd.exit_codes import Exit as Code
-    from flowherd_supervisor.core.restarts import Rng
+    from flowherd_supervisor.core.restart_backoff import Rng
     from flowherd_supervisor.core.state import Isolate
 
 

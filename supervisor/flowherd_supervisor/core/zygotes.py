@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flowherd.exit_codes import Exit as Code
-from flowherd_supervisor.core import events, isolates, reloading, rolling, startup, stops
+from flowherd_supervisor.core import events, isolates, reload_on_hup, rolling_replacement, startup, stops
 from flowherd_supervisor.core.actions import Kill, Level
 from flowherd_supervisor.core.events import ZYGOTE
 from flowherd_supervisor.core.plan import Preload
@@ -92,9 +92,9 @@ def _ready(transition: Transition, process: ProcessState, event: events.ChildRea
     older = [worker.number for worker in transition.state.processes if worker.alive]
     startup.start_waiting(transition)
     if is_reload:
-        rolling.begin(transition, older)
+        rolling_replacement.begin(transition, older)
     elif transition.state.rolling:
-        rolling.go_on(transition)
+        rolling_replacement.go_on(transition)
 
 
 def _boot_failed(transition: Transition, process: ProcessState, event: events.BootFailed) -> None:
@@ -104,7 +104,7 @@ def _boot_failed(transition: Transition, process: ProcessState, event: events.Bo
         transition.note("boot_failed", Level.ERROR, event.report, process=ZYGOTE, reason=event.message)
         stops.begin_release(transition, Code(event.code) if event.code in BOOT_CODES else Code.BOOT_FAILED)
     elif is_reload:
-        reloading.failed(transition, event.message, event.report)
+        reload_on_hup.failed(transition, event.message, event.report)
     else:
         transition.note("preload_failed", Level.ERROR, event.report, process=ZYGOTE, reason=event.message)
     transition.kill(transition.state.find(ZYGOTE, process.incarnation) or process, "it could not start")
@@ -150,7 +150,7 @@ def _replace_if_missing(transition: Transition, process: ProcessState) -> None:
     if zygotes.coming:
         return
     if zygotes.reloading:
-        reloading.failed(transition, "its import did not end well")
+        reload_on_hup.failed(transition, "its import did not end well")
         zygotes = transition.state.zygotes
     if not zygotes.wanted or zygotes.ready is not None:
         transition.state = replace(transition.state, zygotes=zygotes)

@@ -22,9 +22,9 @@ from rich.console import Console
 from flowherd.errors import ConfigurationError, EngineError
 from flowherd_supervisor.demo import app
 from flowherd_supervisor.demo.report import Report, Result, Screen, document, summary
-from flowherd_supervisor.engine_extra import require_engine
 from flowherd_supervisor.processes.cpus import usable_cpus
 from flowherd_supervisor.processes.prctl import die_with_parent
+from flowherd_supervisor.require_engine_extra import require_engine
 from flowherd_supervisor.testkit.engine_program import EngineProgram
 from flowherd_supervisor.testkit.programs import ProgramError, short_folder
 from flowherd_supervisor.testkit.supervisor_program import SupervisorProgram

@@ -16,7 +16,7 @@ from flowherd import logs
 from flowherd.background import Tasks
 from flowherd.event_loop import new_loop
 from flowherd.exit_codes import Exit
-from flowherd.leases.keeper_tasks import KeeperTasks
+from flowherd.leases.keep_leases_and_token import KeeperTasks
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
     CredentialsRefused,

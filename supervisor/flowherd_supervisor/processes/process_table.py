@@ -15,8 +15,8 @@ from flowherd.exit_codes import Exit
 from flowherd.link.link import Link
 from flowherd.process.worker_process import ignore_signals
 from flowherd.wait_status import OURS
-from flowherd_supervisor.processes.catch_all import contained
-from flowherd_supervisor.processes.child_setup import begin, close_all_but, leave_with, own_group
+from flowherd_supervisor.processes.after_fork import begin, close_all_but, leave_with, own_group
+from flowherd_supervisor.processes.contain_defects import contained
 from flowherd_supervisor.processes.oom import OomCounter
 from flowherd_supervisor.processes.stack_dumps import shortened, standing_at
 
@@ -257,7 +257,7 @@ class Processes:
 
     def _is_killed_by_us(self, pid: int) -> None:
         """Remembers that it is, unless it is ending by itself already: its channel closes before it can be reaped."""
-        if not _is_exiting(pid):
+        if not is_exiting(pid):
             self._killed.add(pid)
 
     def _annotated(self, pid: int, status: int) -> int:
@@ -304,7 +304,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-def _is_exiting(pid: int) -> bool:
+def is_exiting(pid: int) -> bool:
     """True when the kernel has begun to end it, for whatever reason (proc(5), `flags`)."""
     try:
         fields = (

@@ -33,9 +33,9 @@ from flowherd.link.messages import (
 )
 from flowherd.process import worker_process
 from flowherd.process.log_stacks import dump_threads
-from flowherd.process.preload import rehearse, warm_up
+from flowherd.process.rehearsal import rehearse, warm_up
 from flowherd_supervisor.processes import fork_safety
-from flowherd_supervisor.processes.child_setup import begin, leave_with, own_group
+from flowherd_supervisor.processes.after_fork import begin, leave_with, own_group
 from flowherd_supervisor.processes.prctl import die_with_parent
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from flowherd import __version__, logs
 from flowherd.errors import ConfigurationError
 from flowherd.ledger import Ledger, Segment, records_needed
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.process.preload import warm_up
+from flowherd.process.rehearsal import warm_up
 from flowherd.settings.sizes_and_warnings import cautions
 from flowherd.settings.sources import flag_of
 from flowherd.telemetry.destination import destination_of

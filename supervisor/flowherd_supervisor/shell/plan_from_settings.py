@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.settings.sizes_and_warnings import choose_sizes
 from flowherd_supervisor.core.plan import Plan, Preload
-from flowherd_supervisor.core.restarts import RestartPolicy
+from flowherd_supervisor.core.restart_backoff import RestartPolicy
 from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:

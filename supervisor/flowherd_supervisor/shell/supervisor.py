@@ -21,10 +21,10 @@ from flowherd.link import messages
 from flowherd.link.link import LinkClosed
 from flowherd_supervisor.core import actions, events
 from flowherd_supervisor.core.events import ZYGOTE, Event
-from flowherd_supervisor.core.exits import cause_of
-from flowherd_supervisor.core.machine import decide
+from flowherd_supervisor.core.exits_and_restarts import cause_of
 from flowherd_supervisor.core.state import State
-from flowherd_supervisor.processes.catch_all import contained, found_by, say_defect
+from flowherd_supervisor.core.state_machine import decide
+from flowherd_supervisor.processes.contain_defects import contained, found_by, say_defect
 from flowherd_supervisor.processes.isolate_spawner import IsolateSpecs, Isolation
 from flowherd_supervisor.processes.process_table import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from flowherd.client.tokens import TOKEN_ROUTE
+from flowherd.client.bearer_tokens import TOKEN_ROUTE
 from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.transport.transport import tls_context
 

@@ -13,7 +13,7 @@ from worker_kit import open_segment
 from flowherd.errors import ConfigurationError
 from flowherd.execution.activity_profiler import ActivityProfiles
 from flowherd.ledger import Cause, Ledger, RecordWriter
-from flowherd.ledger.activity_profile import LOADS, Load, Where
+from flowherd.ledger.activity_cost_table import LOADS, Load, Where
 from flowherd.link.messages import SupervisorState
 from flowherd_supervisor.advise.advice_document import Adviser, host_load, judged, summary
 from flowherd_supervisor.cli.advise import render, show_advice

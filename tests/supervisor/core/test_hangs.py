@@ -10,7 +10,7 @@ from brain import Brain
 from flowherd.awake_clock import STEP_S
 from flowherd.ledger import Cause
 from flowherd_supervisor.core import events
-from flowherd_supervisor.core.exits import cause_of
+from flowherd_supervisor.core.exits_and_restarts import cause_of
 from flowherd_supervisor.core.hangs import HANG_MARGIN_S, PastLimit, guilty_of_hang, keeper_late_s
 from flowherd_supervisor.core.state import Phase
 

@@ -13,7 +13,7 @@ from brain_world import SIGKILLED, Process, World
 
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE
-from flowherd_supervisor.core.restarts import RestartPolicy
+from flowherd_supervisor.core.restart_backoff import RestartPolicy
 
 BLOCKS, PER_BLOCK, STEPS = 10, 30, 150
 

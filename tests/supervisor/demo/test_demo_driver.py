@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowherd.errors import ConfigurationError
-from flowherd_supervisor import engine_extra as extra
+from flowherd_supervisor import require_engine_extra as extra
 from flowherd_supervisor.demo import app, driver
 from flowherd_supervisor.demo.driver import Chaos, Phase, Session, StoppedError, Work
 from flowherd_supervisor.testkit.programs import ProgramError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flowherd.ledger import Cause, Cell, Claim, Handler, Ledger, RecordWriter
+from flowherd.ledger.activity_cost_table import Where
 from flowherd.ledger.activity_counts import Ended, Took
-from flowherd.ledger.activity_profile import Where
 from flowherd.ledger.states_and_cells import pair_of
 from flowherd_supervisor.keeper.activity_rows import MOST_SHOWN, by_activity, not_begun_in, running_in
 from flowherd_supervisor.keeper.event_stream import BlockWatch, EventLog

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowherd.exit_codes import Exit
-from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.ledger import Ledger
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter, Timing
+from flowherd.ledger.activity_cost_table import Where
 from flowherd.ledger.activity_counts import Ended, Took
-from flowherd.ledger.activity_profile import Where
 from flowherd.link.messages import SupervisorState
 from flowherd_supervisor.keeper.metrics import HostMetrics
 from flowherd_supervisor.keeper.status import StatusBoard

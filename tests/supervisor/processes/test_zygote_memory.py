@@ -15,7 +15,7 @@ from flowherd.settings.worker_config import WorkerConfig
 from flowherd.ledger import Ledger, records_needed
 from flowherd.execution.load_app import LoadedApp
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.worker.attempts import Attempts
+from flowherd.worker.attempt_coordinator import Attempts
 from flowherd.worker.poller import Poller
 from flowherd.worker.reporter import Reporter
 from flowherd_supervisor.processes import zygote

@@ -16,9 +16,9 @@ import pytest
 from brain import Brain
 from structlog.testing import capture_logs
 
-from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Clock, Ledger, Life, RecordWriter
-from flowherd.ledger.activity_profile import Where
+from flowherd.ledger.activity_cost_table import Where
 from flowherd.link.link import Link
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine

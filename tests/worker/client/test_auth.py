@@ -13,8 +13,8 @@ from scripted_engine import Play, ScriptedEngine, envelope, scripted_engine
 from structlog.testing import capture_logs
 
 from flowherd.activities_and_outcomes import Completed
+from flowherd.client.bearer_tokens import BearerAuth, HostTokens, LedgerTokens, Token, ask_keeper
 from flowherd.client.engine_protocol import Verdict
-from flowherd.client.tokens import BearerAuth, HostTokens, LedgerTokens, Token, ask_keeper
 from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Cell, Host, Ledger
 from flowherd.settings.worker_config import WorkerConfig

@@ -24,7 +24,7 @@ from flowherd.execution.gil_probe import GilProbe
 from flowherd.execution.loop_meter import LongStep, LoopMeter
 from flowherd.execution.on_loop import Steps
 from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter
-from flowherd.ledger.activity_profile import ENTRIES, Load, Metric, Where, Work, WorkTable
+from flowherd.ledger.activity_cost_table import ENTRIES, Load, Metric, Where, Work, WorkTable
 
 
 def spend(cpu_s: float) -> None:

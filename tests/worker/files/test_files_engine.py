@@ -12,7 +12,7 @@ import pytest
 from files_kit import WORKFLOW, cutting, engine_here, files_at
 from scripted_engine import Play, envelope, scripted_engine
 
-from flowherd.client.tokens import Token
+from flowherd.client.bearer_tokens import Token
 from flowherd.errors import (
     FileChanged,
     FileMissing,

@@ -30,7 +30,7 @@ from flowherd.files.attempt_files import FileAccess
 from flowherd.files.memory_files import MemoryFiles
 from flowherd.files.scratch_folders import Scratch
 from flowherd.isolates.printed_output import LINE_S, MOST_LINES
-from flowherd.ledger.activity_profile import Metric, Where
+from flowherd.ledger.activity_cost_table import Metric, Where
 from flowherd.testing import WORKFLOW_ID, make_activity
 
 if TYPE_CHECKING:

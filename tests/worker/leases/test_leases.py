@@ -15,7 +15,7 @@ from worker_kit import LeasedHost
 from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
 from flowherd.leases.heartbeats import PLACES
-from flowherd.leases.lease_keeper import RESTS_FOR_S
+from flowherd.leases.lease_scan import RESTS_FOR_S
 from flowherd.ledger import Host, Ledger, Standing
 from flowherd.worker.attempt import DETACHED
 

@@ -18,7 +18,7 @@ from flowherd import Registry
 from flowherd.client.engine_protocol import Answer, Batch, Verdict
 from flowherd.errors import EngineError, EngineUnavailable
 from flowherd.execution.run_environment import RunEnvironment
-from flowherd.leases.lease_keeper import SCAN_EVERY_S, LeaseKeeper
+from flowherd.leases.lease_scan import SCAN_EVERY_S, LeaseKeeper
 from flowherd.leases.poll_hold import ANSWERED_FOR_S, Answers, PollHold, unconfirmed
 from flowherd.ledger import Cause, Cell, Host, Ledger, RecordWriter
 from flowherd.settings.worker_config import WorkerConfig

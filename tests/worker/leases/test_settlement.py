@@ -13,7 +13,7 @@ from worker_kit import open_segment
 from flowherd.activities_and_outcomes import Completed
 from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable, ForeignReply
-from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.ledger import Cause, Cell, Host, Ledger, Life, ProcessTotal, RecordWriter, Segment
 from flowherd.ledger.activity_counts import OTHER, Ended
 from flowherd.ledger.attempt_history import End, decoded

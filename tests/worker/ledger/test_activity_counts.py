@@ -6,8 +6,8 @@ import pytest
 from worker_kit import open_segment
 
 from flowherd.ledger import Cause, Ledger, RecordWriter
+from flowherd.ledger.activity_cost_table import ENTRIES, Where, WorkTable
 from flowherd.ledger.activity_counts import OTHER, Ended, Took, buckets, total_s
-from flowherd.ledger.activity_profile import ENTRIES, Where, WorkTable
 from flowherd.ledger.histogram import bucket_of
 
 

@@ -21,7 +21,7 @@ from worker_kit import claim, open_segment
 
 from flowherd import SyncActivityContext, Usage
 from flowherd.execution.run_environment import RunEnvironment
-from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.ledger import Cause, Ledger, RecordWriter
 from flowherd.ledger.usage_page import PAGE_BYTES, SUMS_BYTES, UsagePage
 from flowherd.sdk.run_state import RunState

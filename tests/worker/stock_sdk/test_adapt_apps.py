@@ -303,7 +303,7 @@ async def test_the_sdks_own_client_sends_the_hosts_token_and_none_where_none_is_
     """A token that is sent to an engine in development mode is checked (protocol.md §2.2)."""
     import httpx
 
-    from flowherd.client.tokens import Token
+    from flowherd.client.bearer_tokens import Token
 
     class Tokens:
         version = 1

@@ -126,7 +126,7 @@ def run(program: str, **environ: str) -> None:
 _OFF = """
 import sys
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.process.preload import warm_up
+from flowherd.process.rehearsal import warm_up
 from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 import flowherd.process.worker_process, flowherd.process.standalone, flowherd.process.threaded_process
 import flowherd.isolates.inside.main, flowherd_supervisor.shell.host_setup, flowherd_supervisor.keeper.keeper_process
@@ -147,7 +147,7 @@ def test_off_is_not_imported_at_all(environ: dict[str, str]) -> None:
 
 _BEFORE_THE_FORK = """
 import os, sys
-from flowherd.process.preload import warm_up
+from flowherd.process.rehearsal import warm_up
 warm_up()
 assert "opentelemetry.sdk.trace" in sys.modules
 from opentelemetry import trace

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from scripted_engine import Play, ScriptedEngine
 
-from flowherd.client.tokens import Token
+from flowherd.client.bearer_tokens import Token
 from flowherd.errors import EngineUnavailable
 from flowherd.transport.direct_transport import DirectTransport
 from flowherd.transport.wire_format import Origin, header_line

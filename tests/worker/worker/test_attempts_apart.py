@@ -8,7 +8,7 @@ from attempts_kit import Isolates, State, Table, an_activity
 from virtual_time import virtual_time
 
 from flowherd.activities_and_outcomes import Completed, Died
-from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.ledger import Cause, Cell
 from flowherd.settings.worker_config import WorkerConfig
 

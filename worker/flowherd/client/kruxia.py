@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flowherd.client.bearer_tokens import BearerAuth
 from flowherd.client.engine_protocol import Answer, Batch, Verdict
 from flowherd.client.kruxia_poll_replies import decode_batch
 from flowherd.client.kruxia_replies import (
@@ -18,7 +19,6 @@ from flowherd.client.kruxia_replies import (
     taken_failure,
     words_of,
 )
-from flowherd.client.tokens import BearerAuth
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from flowherd.activities_and_outcomes import Completed, Failed, Usage
-    from flowherd.client.tokens import TokenSource
+    from flowherd.client.bearer_tokens import TokenSource
     from flowherd.settings.worker_config import WorkerConfig
 
 API = "/api/v1"

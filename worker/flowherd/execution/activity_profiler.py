@@ -11,7 +11,7 @@ import resource
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, TypeVar
 
-from flowherd.ledger.activity_profile import FIGURES, STEP_BUCKETS, Metric, Where, WorkTable
+from flowherd.ledger.activity_cost_table import FIGURES, STEP_BUCKETS, Metric, Where, WorkTable
 from flowherd.ledger.histogram import bucket_of
 from flowherd.memory import resident_bytes
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import Cell, Clock
-from flowherd.ledger.activity_profile import LOADS, Load
+from flowherd.ledger.activity_cost_table import LOADS, Load
 from flowherd.ledger.histogram import bucket_of
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import structlog
 
 from flowherd.attempt_ids import working_for
 from flowherd.backoff import Backoff
+from flowherd.client.bearer_tokens import BearerAuth
 from flowherd.client.kruxia_files import announced_size, check_uploaded, refusal
-from flowherd.client.tokens import BearerAuth
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -32,7 +32,7 @@ from flowherd.transport.transport import Reply, new_client, read_capped
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from flowherd.client.tokens import TokenSource
+    from flowherd.client.bearer_tokens import TokenSource
     from flowherd.files.disk_io import Incoming, Outgoing
     from flowherd.sdk.file_reference import FileReference
 

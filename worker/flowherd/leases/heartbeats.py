@@ -22,7 +22,7 @@ import structlog
 from flowherd.background import Tasks
 from flowherd.client.engine_protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
-from flowherd.leases.outages import Contact, Trouble
+from flowherd.leases.heartbeat_contact import Contact, Trouble
 from flowherd.leases.record_ids import ids_of
 from flowherd.ledger import Claim, Host, Ledger, Record, Segment, Standing
 

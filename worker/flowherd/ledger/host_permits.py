@@ -29,8 +29,8 @@ from flowherd.ledger.states_and_cells import Cell
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from flowherd.ledger.all_segments import Segments
     from flowherd.ledger.segment import Segment
-    from flowherd.ledger.segments import Segments
     from flowherd.ledger.wakeups import Wakeups
 
 RETRY_S = 0.25

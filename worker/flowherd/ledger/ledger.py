@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flowherd import crashpoints
 from flowherd.ledger import seen_counts
+from flowherd.ledger.activity_cost_table import AREA_BYTES as WORK_BYTES
+from flowherd.ledger.activity_cost_table import Work, WorkTable
 from flowherd.ledger.activity_counts import summed
-from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
-from flowherd.ledger.activity_profile import Work, WorkTable
+from flowherd.ledger.all_segments import Segments
 from flowherd.ledger.attempt_history import HOST_BYTES as HISTORY_BYTES
 from flowherd.ledger.attempt_history import AttemptHistory
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
@@ -35,7 +36,6 @@ from flowherd.ledger.damage_check import PLAUSIBLE
 from flowherd.ledger.histogram import CELLS, Timing
 from flowherd.ledger.seen_counts import SeenCounts
 from flowherd.ledger.segment import Layout, Segment, pages
-from flowherd.ledger.segments import Segments
 from flowherd.ledger.states_and_cells import (
     Cell,
     Host,

@@ -9,8 +9,8 @@ from functools import partial
 from operator import setitem
 from typing import TYPE_CHECKING, Any
 
-from flowherd.ledger.activity_profile import AREA_BYTES as WORK_BYTES
-from flowherd.ledger.activity_profile import WorkTable
+from flowherd.ledger.activity_cost_table import AREA_BYTES as WORK_BYTES
+from flowherd.ledger.activity_cost_table import WorkTable
 from flowherd.ledger.attempt_history import AttemptHistory, history_bytes
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.histogram import CELLS, Timing, bucket_of

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from flowherd.client.bearer_tokens import LedgerTokens, ask_keeper
 from flowherd.client.kruxia import connect
 from flowherd.client.text_streams import EngineStreams
-from flowherd.client.tokens import LedgerTokens, ask_keeper
 from flowherd.event_loop import new_loop
 from flowherd.execution.activity_profiler import ActivityProfiles
 from flowherd.execution.blocked_loop import Watchdog
@@ -27,7 +27,7 @@ from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
 from flowherd.leases.poll_hold import PollHold
 from flowherd.ledger import Cell, Clock, Ledger, RecordWriter, Segment
-from flowherd.ledger.activity_profile import Where
+from flowherd.ledger.activity_cost_table import Where
 from flowherd.ledger.host_permits import HostPermits, RecordLocks
 from flowherd.sdk.activity_definition import Mode
 from flowherd.sdk.redaction import secrets_of_process

@@ -17,7 +17,7 @@ from flowherd.event_loop import new_loop, run_to_the_end
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.execution.load_app import choose_worker_type, load_app
 from flowherd.exit_codes import Exit
-from flowherd.leases.keeper_tasks import KeeperTasks
+from flowherd.leases.keep_leases_and_token import KeeperTasks
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.process.build_worker import BuiltWorker, WorkerPlace

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import IO
 
-    from flowherd.client.tokens import Token, TokenSource
+    from flowherd.client.bearer_tokens import Token, TokenSource
 
 CHUNK_BYTES = 64 << 10  # sent at a time
 TURN_BYTES = 1 << 20  # copied before other tasks have a turn

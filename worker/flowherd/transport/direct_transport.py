@@ -24,7 +24,7 @@ from flowherd.transport.wire_format import (
 )
 
 if TYPE_CHECKING:
-    from flowherd.client.tokens import Token, TokenSource
+    from flowherd.client.bearer_tokens import Token, TokenSource
     from flowherd.transport.connection import HttpConnection
 
 _UNAUTHORIZED = 401

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import Segment
     from flowherd.settings.worker_config import WorkerConfig
-    from flowherd.worker.attempts import Attempts
+    from flowherd.worker.attempt_coordinator import Attempts
     from flowherd.worker.sibling_processes import Siblings
 
 _SLOWLY = 0.2  # weight of the newest poll in the fill ratio

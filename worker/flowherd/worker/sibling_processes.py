@@ -11,8 +11,8 @@ from flowherd.ledger.states_and_cells import Cell, Clock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from flowherd.ledger.all_segments import Segments
     from flowherd.ledger.segment import Segment
-    from flowherd.ledger.segments import Segments
     from flowherd.ledger.wakeups import Wakeups
 
 OVERDUE_S = 0.05  # a sibling that has missed its own time by more is frozen, or its loop is blocked

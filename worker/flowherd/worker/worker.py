@@ -15,7 +15,7 @@ from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
 from flowherd.link.messages import Stopped, stopped
-from flowherd.worker.attempts import Attempts
+from flowherd.worker.attempt_coordinator import Attempts
 from flowherd.worker.executor_choice import Executors
 from flowherd.worker.poller import Mode, Poller
 from flowherd.worker.reporter import Reporter

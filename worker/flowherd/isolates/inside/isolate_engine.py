@@ -11,9 +11,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowherd.client.bearer_tokens import LedgerTokens
 from flowherd.client.kruxia import connect
 from flowherd.client.text_streams import CLOSE_S, EngineStreams
-from flowherd.client.tokens import LedgerTokens
 from flowherd.end_forked_copies import is_copy
 from flowherd.event_loop import new_loop
 from flowherd.files.attempt_files import FileAccess

@@ -15,7 +15,7 @@ from flowherd import logs
 from flowherd.client.kruxia import encoded
 from flowherd.transport.wire_format import Origin
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.process.preload import LIVES, rehearse, warm_up
+from flowherd.process.rehearsal import LIVES, rehearse, warm_up
 config = WorkerConfig(client_id="me", client_secret="s", transport=sys.argv[1], loop=sys.argv[2])
 logs.setup("info", "json")
 warm_up()
@@ -54,9 +54,9 @@ gc.freeze()
 pid = os.fork()
 if pid:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-from flowherd.process import preload
-with asyncio.Runner(loop_factory=preload.new_loop(config.loop)) as runner:
-    runner.run(preload._live(config, 20))
+from flowherd.process import rehearsal
+with asyncio.Runner(loop_factory=rehearsal.new_loop(config.loop)) as runner:
+    runner.run(rehearsal._live(config, 20))
 own_kb = sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Private_"))
 print(json.dumps({"lives": lives, "own_kb": own_kb}), flush=True)
 os._exit(0)
@@ -72,7 +72,7 @@ def links():
             pass
     return found
 before = links(), len(os.listdir("/proc/self/task"))
-from flowherd.process.preload import warm_up
+from flowherd.process.rehearsal import warm_up
 warm_up()
 import gc
 assert (links(), len(os.listdir("/proc/self/task"))) == before, "a socket or a thread would survive the fork"

@@ -17,7 +17,7 @@ from flowherd_supervisor.core.actions import (
     SwitchPolling,
 )
 from flowherd_supervisor.core.events import KEEPER
-from flowherd_supervisor.core.restarts import RestartPolicy
+from flowherd_supervisor.core.restart_backoff import RestartPolicy
 from flowherd_supervisor.core.state import Mode, Phase
 
 # Boot

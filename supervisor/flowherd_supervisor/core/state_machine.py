@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from flowherd.exit_codes import Exit as Code
 from flowherd_supervisor.core import (
     events,
-    exits,
+    exits_and_restarts,
     isolates,
-    reloading,
-    rolling,
+    reload_on_hup,
+    rolling_replacement,
     slot_shares,
     startup,
     stops,
@@ -37,7 +37,7 @@ from flowherd_supervisor.core.transition import Transition
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowherd_supervisor.core.restarts import Rng
+    from flowherd_supervisor.core.restart_backoff import Rng
 
 
 def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Sequence[Action]]:
@@ -68,9 +68,9 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
         case events.TimePassed():
             _time_passed(transition)
         case events.ReloadRequested() | events.ReloadRefused():
-            reloading.heard(transition, event)
+            reload_on_hup.heard(transition, event)
         case events.ScaleRequested(processes):
-            rolling.scale_requested(transition, processes)
+            rolling_replacement.scale_requested(transition, processes)
         case events.StacksRequested():
             transition.actions.append(DumpStacks())
         case (
@@ -84,7 +84,7 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
         case _:
             _about_a_child(transition, state.find(event.index, event.incarnation), event)
     isolates.go_on(transition)
-    rolling.follow_plan(transition)
+    rolling_replacement.follow_plan(transition)
     slot_shares.rebalance(transition)
     stops.finish_if_empty(transition)
     return transition.state, transition.actions
@@ -107,17 +107,17 @@ def _about_a_child(transition: Transition, process: ProcessState | None, event: 
         case events.BootFailed():
             startup.boot_failed(transition, process, event)
         case events.ChildStopped():
-            exits.stopped(transition, process, event)
+            exits_and_restarts.stopped(transition, process, event)
         case events.ChildExited(status=status, running=running):
-            exits.exited(transition, process, status, running)
+            exits_and_restarts.exited(transition, process, status, running)
         case events.SlotsSeen():
             slot_shares.slots_seen(transition, process, event)
         case events.LimitOverdue() | events.SegmentDamaged():
-            exits.must_end(transition, process, event)
+            exits_and_restarts.must_end(transition, process, event)
         case events.KeeperLate(late_s=late_s):
-            exits.keeper_late(transition, process, late_s)
+            exits_and_restarts.keeper_late(transition, process, late_s)
         case events.WorkerUsedUp(reason=reason):
-            rolling.recycle(transition, process, reason)
+            rolling_replacement.recycle(transition, process, reason)
 
 
 def _credentials_refused(transition: Transition, detail: str) -> None:

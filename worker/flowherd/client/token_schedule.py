@@ -13,7 +13,7 @@ from flowherd.errors import EngineError, EngineUnauthorized
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowherd.client.tokens import HostTokens
+    from flowherd.client.bearer_tokens import HostTokens
 
 _LONGEST_NAP_S = 60.0
 _SHORTEST_NAP_S = 0.05

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.background import Tasks
+from flowherd.client.bearer_tokens import HostTokens
 from flowherd.client.kruxia import connect
-from flowherd.client.token_refresher import TokenSchedule
-from flowherd.client.tokens import HostTokens
+from flowherd.client.token_schedule import TokenSchedule
 from flowherd.leases import heartbeats, settlement
 from flowherd.leases.cancellation import Canceller
-from flowherd.leases.lease_keeper import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.transport.transport import new_client
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The policy of restarts, which `exits.py` applies: when an ended process starts again, and when to give up; pure."""
+"""The pauses between restarts, and when to give up; `exits_and_restarts.py` restarts. Pure."""
 
 from __future__ import annotations
 

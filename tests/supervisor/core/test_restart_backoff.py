@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowherd_supervisor.core.restarts import RestartPolicy
+from flowherd_supervisor.core.restart_backoff import RestartPolicy
 
 POLICY = RestartPolicy(max_restarts=10, window_s=60.0)
 

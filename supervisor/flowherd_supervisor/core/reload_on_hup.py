@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flowherd_supervisor.core import events, rolling, startup, stops
+from flowherd_supervisor.core import events, rolling_replacement, startup, stops
 from flowherd_supervisor.core.actions import Level
 from flowherd_supervisor.core.events import ZYGOTE
 from flowherd_supervisor.core.plan import Preload
@@ -34,16 +34,16 @@ def _begin(transition: Transition, plan: Plan) -> None:
     if transition.state.mode is not Mode.SERVING:
         transition.note("reload_refused", Level.WARNING, reason="the supervisor is stopping")
         return
-    plan = rolling.with_scale_kept(transition, plan)
+    plan = rolling_replacement.with_scale_kept(transition, plan)
     transition.note("reloading", processes=plan.workers, concurrency=plan.concurrency)
-    rolling.resize(transition, plan)
+    rolling_replacement.resize(transition, plan)
     if plan.preload is Preload.NEVER:
         transition.state = replace(
             transition.state, zygotes=replace(transition.state.zygotes, wanted=False, reloading=False)
         )
         stops.end_zygotes(transition, {Phase.STARTING, Phase.RUNNING, Phase.BACKOFF})
         startup.start_waiting(transition)
-        rolling.begin(transition, range(plan.processes))
+        rolling_replacement.begin(transition, range(plan.processes))
         return
     transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=True))
     stops.end_zygotes(transition, {Phase.STARTING, Phase.BACKOFF})
