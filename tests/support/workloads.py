@@ -14,7 +14,7 @@ from runner_kit import Runner
 from worker_kit import open_segment
 
 from flowherd import Registry, activity
-from flowherd.execution.activity_profiler import ActivityProfiles
+from flowherd.execution.activity_costs import ActivityProfiles
 from flowherd.execution.busy_share import BusyShareMeter
 from flowherd.execution.gil_probe import GilProbe
 from flowherd.execution.in_thread import ThreadPool

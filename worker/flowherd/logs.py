@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import structlog
 
 from flowherd.attempt_ids import HANDLERS, working_for
-from flowherd.texts import cut_middle
+from flowherd.cut_middle import cut_middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping

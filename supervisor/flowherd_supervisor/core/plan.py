@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from flowherd.link.split_over_threads import spread
 from flowherd_supervisor.core.restart_backoff import RestartPolicy
+from flowherd_supervisor.core.slot_shares import split
 
 FEWEST_SEATS = 64  # room for scaling up later
 
@@ -73,15 +73,3 @@ class Plan:
     def shares(self) -> tuple[int, ...]:
         """Slots of each process."""
         return split(self.concurrency, self.processes)
-
-
-def split(total: int, processes: int) -> tuple[int, ...]:
-    """Even shares, the larger ones first: 10 over 4 is 3, 3, 2, 2 (faults.md P18).
-
-    Raises:
-        ValueError: a process would get nothing; fewer processes must start instead.
-
-    """
-    if not 1 <= processes <= total:
-        raise ValueError(f"{total} slots cannot be split over {processes} processes")
-    return spread(total, processes)

@@ -208,6 +208,11 @@ class State:
     isolates: tuple[Isolate, ...] = ()
     configured: int = 0
 
+    @property
+    def is_serving(self) -> bool:
+        """Nobody has asked the host to stop."""
+        return self.mode is Mode.SERVING
+
     @classmethod
     def new(cls, plan: Plan) -> State:
         """Before anything has been forked."""

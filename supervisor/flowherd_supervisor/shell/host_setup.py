@@ -20,7 +20,7 @@ from flowherd.settings.sizes_and_warnings import cautions
 from flowherd.settings.sources import flag_of
 from flowherd.telemetry.destination import destination_of
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE
-from flowherd_supervisor.core.plan import split
+from flowherd_supervisor.core.slot_shares import split
 from flowherd_supervisor.keeper import keeper_process as keeper
 from flowherd_supervisor.processes import zygote
 from flowherd_supervisor.processes.child_specs import Setups

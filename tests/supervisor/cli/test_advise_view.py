@@ -11,7 +11,7 @@ from rich.console import Console
 from worker_kit import open_segment
 
 from flowherd.errors import ConfigurationError
-from flowherd.execution.activity_profiler import ActivityProfiles
+from flowherd.execution.activity_costs import ActivityProfiles
 from flowherd.ledger import Cause, Ledger, RecordWriter
 from flowherd.ledger.activity_cost_table import LOADS, Load, Where
 from flowherd.link.messages import SupervisorState

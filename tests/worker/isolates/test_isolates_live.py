@@ -23,7 +23,7 @@ from runner_kit import CancelReason, Phase
 from scripted_engine import Play, envelope, scripted_engine
 
 from flowherd.activities_and_outcomes import Completed, Died
-from flowherd.execution.activity_profiler import ActivityProfile
+from flowherd.execution.activity_costs import ActivityProfile
 from flowherd.execution.loop_meter import LoopMeter
 from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess

@@ -10,7 +10,7 @@ from flowherd.ledger.activity_cost_table import LOADS, Load
 from flowherd.ledger.histogram import bucket_of
 
 if TYPE_CHECKING:
-    from flowherd.execution.activity_profiler import ActivityProfiles
+    from flowherd.execution.activity_costs import ActivityProfiles
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import Segment
 

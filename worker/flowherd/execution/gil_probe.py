@@ -12,7 +12,7 @@ from flowherd.thread_time import queued_s
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowherd.execution.activity_profiler import ActivityProfile
+    from flowherd.execution.activity_costs import ActivityProfile
     from flowherd.execution.loop_meter import LoopMeter
 
 _GOLDEN = 0.618033988749895

@@ -11,7 +11,7 @@ from collections import Counter
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowherd.execution.activity_profiler import LONG_STEP_S, ActivityProfile, LoopSample, Stay
+from flowherd.execution.activity_costs import LONG_STEP_S, ActivityProfile, LoopSample, Stay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from flowherd.activities_and_outcomes import Result
-    from flowherd.execution.activity_profiler import LoopSample
+    from flowherd.execution.activity_costs import LoopSample
     from flowherd.execution.executor import Outlet
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.sdk.activity_definition import ActivityDefinition

@@ -23,7 +23,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowherd import crashpoints
-from flowherd.ledger import seen_counts
+from flowherd.ledger import earlier_attempts
 from flowherd.ledger.activity_cost_table import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_cost_table import Work, WorkTable
 from flowherd.ledger.activity_counts import summed
@@ -33,8 +33,8 @@ from flowherd.ledger.attempt_history import AttemptHistory
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_bytes
 from flowherd.ledger.damage_check import PLAUSIBLE
+from flowherd.ledger.earlier_attempts import SeenCounts
 from flowherd.ledger.histogram import CELLS, Timing
-from flowherd.ledger.seen_counts import SeenCounts
 from flowherd.ledger.segment import Layout, Segment, pages
 from flowherd.ledger.states_and_cells import (
     Cell,
@@ -89,7 +89,7 @@ class Ledger:
         history = work + pages(WORK_BYTES)
         trend = history + pages(HISTORY_BYTES)
         seen = trend + pages(TREND_BYTES)
-        seen_bytes = seen_counts.area_bytes(segments + 1)
+        seen_bytes = earlier_attempts.area_bytes(segments + 1)
         first = seen + pages(seen_bytes)
         self._map = mmap.mmap(
             memory,

@@ -13,7 +13,7 @@ from flowherd.client.bearer_tokens import LedgerTokens, ask_keeper
 from flowherd.client.kruxia import connect
 from flowherd.client.text_streams import EngineStreams
 from flowherd.event_loop import new_loop
-from flowherd.execution.activity_profiler import ActivityProfiles
+from flowherd.execution.activity_costs import ActivityProfiles
 from flowherd.execution.blocked_loop import Watchdog
 from flowherd.execution.busy_share import BusyShareMeter
 from flowherd.execution.gil_probe import GilProbe

@@ -29,7 +29,7 @@ import structlog
 from flowherd import crashpoints
 from flowherd.client.kruxia import encoded
 from flowherd.event_loop import new_loop
-from flowherd.execution.activity_profiler import SAMPLED_FIRST
+from flowherd.execution.activity_costs import SAMPLED_FIRST
 from flowherd.execution.lifespan import enter
 from flowherd.files.scratch_folders import default_base
 from flowherd.isolates.isolate_requests import IsolateRequests

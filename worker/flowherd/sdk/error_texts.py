@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from flowherd import user_code
-from flowherd.texts import cut_middle
+from flowherd.cut_middle import cut_middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -20,8 +20,8 @@ from flowherd.sdk.activity_definition import ActivityDefinition, Mode, origin_of
 from flowherd.sdk.output import ActivityResult
 from flowherd.sdk.plain_json_check import is_plain
 from flowherd.sdk.registry import Registry, foreign_kinds
+from flowherd.stock_sdk.registries_from_main import registries_of
 from flowherd.stock_sdk.stock_context import has_files, make_context
-from flowherd.stock_sdk.stock_main import registries_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

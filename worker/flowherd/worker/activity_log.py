@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flowherd.client.retry_rules import NextTry, next_try
-from flowherd.texts import cut_middle
+from flowherd.cut_middle import cut_middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
     from flowherd.ledger.crash_history import CrashHistory
-    from flowherd.ledger.seen_counts import SeenRow
+    from flowherd.ledger.earlier_attempts import SeenRow
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Reject, WakePoller

@@ -12,7 +12,7 @@ from flowherd.activities_and_outcomes import Completed, Died, Failed
 from flowherd.end_forked_copies import is_copy
 from flowherd.ledger import JOURNAL_BYTES, Cell
 from flowherd.ledger.activity_counts import Ended, Took
-from flowherd.ledger.seen_counts import SeenRow
+from flowherd.ledger.earlier_attempts import SeenRow
 from flowherd.ledger.states_and_cells import ISOLATED, PAIR, TAKEN, Claim
 from flowherd.ledger.usage_page import SUMS_BYTES
 from flowherd.worker.activity_log import say

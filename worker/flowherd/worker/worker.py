@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flowherd.execution.run_environment import RunEnvironment
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.ledger import Segment
-    from flowherd.ledger.seen_counts import SeenRow
+    from flowherd.ledger.earlier_attempts import SeenRow
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 

@@ -23,7 +23,7 @@ from flowherd.activities_and_outcomes import Completed, Failed, Result
 from flowherd.errors import AppImportError, LifespanFailed
 from flowherd.event_loop import new_loop
 from flowherd.execution import lifespan
-from flowherd.execution.activity_profiler import WholeProcess
+from flowherd.execution.activity_costs import WholeProcess
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.load_app import choose_worker_type, load_app
 from flowherd.execution.run_environment import RunEnvironment, ShutdownSignal

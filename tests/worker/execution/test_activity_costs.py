@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from worker_kit import open_segment
 
-from flowherd.execution.activity_profiler import (
+from flowherd.execution.activity_costs import (
     SAMPLED_EVERY,
     SAMPLED_FIRST,
     ActivityProfile,

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from flowherd.ledger import Ledger
-from flowherd.ledger.seen_counts import PLACES, SeenCounts, SeenRow, area_bytes
+from flowherd.ledger.earlier_attempts import PLACES, SeenCounts, SeenRow, area_bytes
 
 
 def table(rows: int = 3) -> SeenCounts:
