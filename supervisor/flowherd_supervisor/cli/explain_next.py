@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd_supervisor.cli.ask_local_hosts import Served
+from flowherd_supervisor.cli.status_tables import standstill_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,12 +35,13 @@ class Present(msgspec.Struct, frozen=True):
 
 
 class Explained(Served, frozen=True):
-    """The `/api/explain` of a host."""
+    """The `/api/explain` of a host; `standstills` are its processes that do nothing at the moment."""
 
     workflow_id: str
     events: list[dict[str, Any]]
     present: list[Present]
     left_out: int = 0
+    standstills: tuple[dict[str, Any], ...] = ()
 
     @property
     def knows(self) -> bool:
@@ -82,7 +84,7 @@ def _all(
         for one in host.present:
             if one.state != "detached":
                 held.add(one.key)
-                yield one.state, _of_present(one, host)
+                yield one.state, _of_present(one, host) + _but(one, host)
     last = _last_events(hosts)
     for step in workflow.activities if workflow is not None else ():
         if step.activity_key in held:
@@ -113,6 +115,21 @@ def _of_present(one: Present, host: Explained) -> str:
             return f"{what} begins {where} when it gets {one.waits_for or 'a slot'}."
 
 
+def _but(one: Present, host: Explained) -> str:
+    """The reason why the process of an attempt does nothing at the moment."""
+    lines = standstill_lines(_standing(host, one.process))
+    return f" But {lines[0]}." if lines else ""
+
+
+def _standing(host: Explained, process: int | None = None) -> list[dict[str, Any]]:
+    """The processes of a host that stand still, as `standstill_lines` takes them."""
+    return [
+        {"process": found["process"], "standstill": found}
+        for found in host.standstills
+        if process is None or found["process"] == process
+    ]
+
+
 def _of_pending(step: Step, last: Mapping[str, Any] | None, own: Sequence[Explained], now: float) -> str:
     key = step.activity_key
     if last is not None and last["event"] == "requeued":
@@ -141,7 +158,10 @@ def _poller(own: Sequence[Explained]) -> str:
         elif host.free_slots <= 0:
             parts.append(f"all slots of {name} are in use")
         elif host.polled_s_ago > LONG_S:
-            parts.append(f"{name} has not polled for {host.polled_s_ago:.0f} s")
+            causes = "; ".join(standstill_lines(_standing(host)))
+            parts.append(
+                f"{name} has not polled for {host.polled_s_ago:.0f} s" + (f" ({causes})" if causes else "")
+            )
         else:
             parts.append(f"{name} polls, with {host.free_slots} free slots")
     return "; ".join(parts)

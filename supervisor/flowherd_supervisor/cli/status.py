@@ -18,6 +18,7 @@ from flowherd_supervisor.cli.status_tables import (
     figure,
     lately_line,
     now_lines,
+    standstill_lines,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def headline(document: Mapping[str, Any]) -> list[str]:
         f"{ready}, {busy}, {document['restarts']} restarts",
         ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in document["totals"].items()),
         *lately_line(document),
+        *standstill_lines(document.get("children", ())),
     ]
 
 

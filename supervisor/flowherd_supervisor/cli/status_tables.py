@@ -96,6 +96,24 @@ def now_lines(children: Iterable[Mapping[str, Any]], most: int) -> list[str]:
     return [visible(line) for line in lines]
 
 
+def standstill_lines(children: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each process that does nothing at the moment, with the cause if it is known."""
+    return [
+        visible(f"process {child['process']}: {standstill_words(child['standstill'])}")
+        for child in children
+        if child.get("standstill")
+    ]
+
+
+def standstill_words(found: Mapping[str, Any]) -> str:
+    """The time and the cause, from `flowherd_supervisor.keeper.standstill`."""
+    for_s = duration(found["for_s"])
+    if found["is_stopped"]:
+        return f"stopped by a signal or a debugger, no sign of life for {for_s}"
+    by = f": {found['name']} keeps it" if found["name"] else ""
+    return f"its loop has stood still for {for_s}{by}" + (f", at {found['at']}" if found["at"] else "")
+
+
 def failure_lines(failures: Iterable[Mapping[str, Any]]) -> list[str]:
     """Two lines for each failure: when, which activity and workflow; then its type and message."""
     lines = []

@@ -294,6 +294,16 @@ def test_what_nobody_here_has_seen_waits_for_a_poll_and_says_who_polls(
     assert words in next_of(running(), [], [host(**more)], NOW)
 
 
+def test_a_process_that_stands_still_is_why_nothing_ends_and_nobody_polls() -> None:
+    one = {"process": 2, "for_s": 12.4, "is_stopped": False, "name": "resize", "at": "/app/a.py:7"}
+    cause = "process 2: its loop has stood still for 12s: resize keeps it, at /app/a.py:7"
+    holder = host(present=[present("running", limit_s=300.0)], standstills=[one])
+    said = next_of(running(), [holder], [holder], NOW)
+    assert said.endswith(f"is stopped at its limit in 288 s. But {cause}.")
+    idle = host(polled_s_ago=12.0, standstills=[one])
+    assert next_of(running(), [], [idle], NOW).endswith(f"has not polled for 12 s ({cause}).")
+
+
 def test_without_a_host_for_the_engine_the_remedy_is_named() -> None:
     assert "no host on this machine works for this engine: flowherd run APP" in next_of(
         running(), [], [], NOW

@@ -20,6 +20,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.exit_codes import Exit
 from flowherd_supervisor.cli.ask_supervisor import open_admin
 from flowherd_supervisor.cli.status import render, show_status
+from flowherd_supervisor.cli.status_tables import standstill_lines
 from flowherd_supervisor.shell.admin_socket import AdminSocket
 
 if TYPE_CHECKING:
@@ -281,3 +282,26 @@ def test_with_several_supervisors_it_lists_them(runtime: Path) -> None:
         with pytest.raises(ConfigurationError, match=rf"choose one:\n  --pid 1\n  --pid {os.getpid()}$"):
             open_admin(None, None)
     one.close()
+
+
+STANDS = {"for_s": 72.4, "is_stopped": False, "name": "", "at": ""}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            {"name": "resize", "at": "/app/a\x1b.py:7"},
+            "its loop has stood still for 1m12s: resize keeps it, at /app/a\\x1b.py:7",
+        ),
+        ({}, "its loop has stood still for 1m12s"),
+        ({"is_stopped": True}, "stopped by a signal or a debugger, no sign of life for 1m12s"),
+    ],
+)
+def test_a_process_that_stands_still_is_named_with_the_time_and_the_cause(
+    found: dict[str, object], words: str
+) -> None:
+    """Else its activities seem to run, and those that it does not begin wait for no reason."""
+    stands = CHILD | {"process": 1, "standstill": STANDS | found}
+    assert standstill_lines([CHILD, stands]) == [f"process 1: {words}"]
+    assert f"process 1: {words}" in " ".join(shown(DOCUMENT | {"children": [CHILD, stands]}))
