@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ACTIVITY_COLUMNS = ("activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _NAME_WIDTH = 22
+OVER = "its outcome is decided, but its handler runs on and keeps a slot"
 _NOW = f"{{:>7}} {{:>4}} {{:<{_NAME_WIDTH}}} {{}}"
 
 
@@ -91,6 +92,8 @@ def now_lines(children: Iterable[Mapping[str, Any]], most: int) -> list[str]:
         lines.append(_NOW.format(duration(row["for_s"]), process, name, row.get("workflow_id", "")))
         if reason := row.get("waits_for"):
             lines.append(f"             waits for {reason}")
+        if row.get("is_over"):
+            lines.append(f"             {OVER}")
     if len(rows) > most:
         lines.append(f"             and {len(rows) - most} more")
     return [visible(line) for line in lines]

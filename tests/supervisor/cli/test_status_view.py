@@ -20,7 +20,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.exit_codes import Exit
 from flowherd_supervisor.cli.ask_supervisor import open_admin
 from flowherd_supervisor.cli.status import render, show_status
-from flowherd_supervisor.cli.status_tables import standstill_lines
+from flowherd_supervisor.cli.status_tables import now_lines, standstill_lines
 from flowherd_supervisor.shell.admin_socket import AdminSocket
 
 if TYPE_CHECKING:
@@ -305,3 +305,10 @@ def test_a_process_that_stands_still_is_named_with_the_time_and_the_cause(
     stands = CHILD | {"process": 1, "standstill": STANDS | found}
     assert standstill_lines([CHILD, stands]) == [f"process 1: {words}"]
     assert f"process 1: {words}" in " ".join(shown(DOCUMENT | {"children": [CHILD, stands]}))
+
+
+def test_a_handler_that_runs_on_after_its_outcome_says_that_it_keeps_a_slot() -> None:
+    over = CHILD["activities"][0] | {"is_over": True}
+    lines = now_lines([CHILD | {"activities": [over], "waiting": []}], 8)
+    assert lines[2].strip() == "its outcome is decided, but its handler runs on and keeps a slot"
+    assert max(map(len, lines)) <= 80

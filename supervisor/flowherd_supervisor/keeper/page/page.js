@@ -275,7 +275,8 @@ function listed(children, kind, nothing) {
     .sort((a, b) => b.for_s - a.for_s)
     .slice(0, 20)
     .map((one) => {
-      const reason = one.waits_for ? `  waits for ${one.waits_for}` : "";
+      const over = one.is_over ? "  its outcome is decided, but it runs on" : "";
+      const reason = one.waits_for ? `  waits for ${one.waits_for}` : over;
       const text = `${duration(one.for_s).padStart(6)}  process ${one.process}  ${one.name}${reason}  `;
       const item = element("li", text, one.limit_s && one.for_s > one.limit_s ? "bad" : "");
       item.append(element("span", `workflow ${one.workflow_id}  activity ${one.activity_id}`, "id"));
