@@ -304,8 +304,11 @@ class Isolate:
         if used_mb <= limit_mb:
             self._loop.call_later(LOOK_EVERY_S, self._look_at_memory, run, limit_mb)
             return
-        words = f"its isolate had {used_mb} MB in RAM, more than max_memory_mb = {limit_mb}"
-        self._verdict = failed(run.attempt, "OUT_OF_MEMORY", words, retryable=self._tasks > 1)
+        words = f"had {used_mb} MB in RAM, more than max_memory_mb = {limit_mb}"
+        self._verdict = failed(
+            run.attempt, "OUT_OF_MEMORY", f"its isolate {words}", retryable=self._tasks > 1
+        )
+        self.why_not = f"was killed by flowherd: it {words}"
         self._kill()
 
     def _set_timer(self, delay_s: float | None, then: Callable[[], None] | None = None) -> None:
