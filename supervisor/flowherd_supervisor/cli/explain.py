@@ -84,7 +84,10 @@ def explain(question: Question, config: WorkerConfig) -> int:
 
     """
     question = replace(question, wanted=_as_written(question.wanted))
-    answers = asked_here(f"/api/explain?id={quote(question.wanted, safe='')}", Explained, _HOST_WITHIN_S)
+    first = f"&first={quote(question.activity, safe='')}" if question.activity else ""
+    answers = asked_here(
+        f"/api/explain?id={quote(question.wanted, safe='')}{first}", Explained, _HOST_WITHIN_S
+    )
     hosts = [host for host in answers if host.knows]
     workflow_id = next((host.workflow_id for host in hosts), question.wanted)
     engines = [question.api_url] if question.api_url else _engines(question, hosts, answers, config)

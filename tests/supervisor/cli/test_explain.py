@@ -209,7 +209,8 @@ def test_errors_show_what_is_not_printable(explain: Explain, a_host: ScriptedSer
     known = host(
         events=[{"at": 1.5, "event": "lost", "activity_id": "a", "key": key, "name": "n", "seen": 1}]
     )
-    a_host.replies["/api/explain?id=w-1"] = Reply(200, msgspec.to_builtins(known))
+    path = "/api/explain?id=w-1&first=%1B%5D0%3Bx%07"
+    a_host.replies[path] = Reply(200, msgspec.to_builtins(known))
     code, _, err = explain("w-1", "--activity", "\x1b]0;x\x07")
     assert (code, "\x1b" in err, "\x07" in err) == (2, False, False)
     assert "add\\x1b[31m" in err
@@ -222,6 +223,13 @@ def test_an_id_is_known_however_it_is_written(explain: Explain, a_host: Scripted
     """The engine reads each as the same id; hosts compare letters."""
     explain(written)
     assert [request.path for request in a_host.seen] == [f"/api/explain?id={UUID}"]
+
+
+def test_the_host_is_told_which_activity_must_not_be_left_out(
+    explain: Explain, a_host: ScriptedServer
+) -> None:
+    explain("w-1", "--activity", "add &id=x")
+    assert [request.path for request in a_host.seen] == ["/api/explain?id=w-1&first=add%20%26id%3Dx"]
 
 
 def test_no_id_is_a_slip(explain: Explain) -> None:

@@ -110,6 +110,22 @@ def test_of_a_workflow_of_thousands_the_newest_attempts_are_told_and_the_others_
     assert found["events"][0]["activity_id"] == "a-7"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "first", "left_out"), [("flow-1", "a-3", 0), ("flow-1", "step-3", 0), ("a-3", "", 7)]
+)
+def test_the_activity_that_is_asked_for_is_never_among_those_left_out(
+    host: Remembered, wanted: str, first: str, left_out: int
+) -> None:
+    """Left out are then only attempts of its own."""
+    for number in range(MOST_TOLD + 7):
+        host.live(f"a-{number}", float(number), key=f"step-{number}")
+        host.ledger.remember(0.0)
+    found = host.history.explain(wanted, first)
+    told = [event for event in found["events"] if event["activity_id"] == "a-3"]
+    assert [event["event"] for event in told] == ["claimed", "begun", "returned", "completed"]
+    assert (len(found["events"]), found["left_out"]) == (4 * MOST_TOLD, left_out)
+
+
 def test_what_runs_is_told_with_its_last_beat_and_its_limit(host: Remembered) -> None:
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
