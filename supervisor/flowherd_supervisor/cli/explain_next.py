@@ -21,7 +21,7 @@ _MOST = 3  # activities that are named; the table shows the others
 
 
 class Present(msgspec.Struct, frozen=True):
-    """An attempt that a host holds."""
+    """An attempt that a host holds; `has_result` if it has completed and the host keeps its result."""
 
     activity_id: str
     key: str
@@ -32,6 +32,7 @@ class Present(msgspec.Struct, frozen=True):
     limit_s: float | None
     waits_for: str | None
     lease_s: float
+    has_result: bool = False
 
 
 class Explained(Served, frozen=True):
@@ -106,7 +107,8 @@ def _of_present(one: Present, host: Explained) -> str:
         case "stopping":
             return f"{what} was told to stop {where}: it ends, or its process is ended after --cancel-grace."
         case "reporting":
-            return f"{what} has ended {where}: its outcome is on its way to the engine."
+            how = "completed" if one.has_result else "ended"
+            return f"{what} has {how} {where}: the engine is told, as soon as it answers."
         case "settling":
             return (
                 f"{what} has lost its process {where}: the keeper tells the engine, which may run it again."

@@ -154,6 +154,7 @@ class History:
             "limit_s": record.limit_s or None,
             "waits_for": waits_for(segment, record),
             "lease_s": record.lease_s,
+            "has_result": record.claim is Claim.REPORTING and segment.journal(record.index) is not None,
         }
 
 

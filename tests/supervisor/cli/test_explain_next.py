@@ -40,7 +40,14 @@ def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
             "on process 2 of app:r, pid 7: it ends by itself, or is stopped at its limit in 288 s.",
         ),
         (present("stopping"), "add was told to stop on process 2"),
-        (present("reporting"), "its outcome is on its way to the engine."),
+        (
+            present("reporting"),
+            "add has ended on process 2 of app:r, pid 7: the engine is told, as soon as it answers.",
+        ),
+        (
+            present("reporting", has_result=True),
+            "add has completed on process 2 of app:r, pid 7: the engine is told, as soon as it answers.",
+        ),
         (present("settling"), "the keeper tells the engine, which may run it again."),
         (
             present("waiting", waits_for="a slot"),

@@ -158,6 +158,20 @@ def test_each_state_has_a_word_and_what_waits_a_reason(
     assert (present["state"], present["waits_for"]) == (state, reason)
 
 
+@pytest.mark.parametrize(("completion", "has_result"), [(b"{}", True), (None, False)])
+def test_in_an_outage_a_result_that_waits_for_the_engine_is_known(
+    host: Remembered, completion: bytes | None, *, has_result: bool
+) -> None:
+    """The first question then is if the work is done. A failure, and a large result, are in the log alone."""
+    index = host.claim(at=900.0)
+    host.writer.running(index, now=901.0, limit_s=300.0)
+    (present,) = host.history.explain("flow-1")["present"]
+    assert present["has_result"] is False
+    host.writer.reporting(index, completion)
+    (present,) = host.history.explain("flow-1")["present"]
+    assert (present["state"], present["has_result"]) == ("reporting", has_result)
+
+
 def test_a_crash_is_told_with_its_words_and_that_it_was_requeued(host: Remembered) -> None:
     """Also before its segment is free: each event once."""
     index = host.claim(at=900.0)
