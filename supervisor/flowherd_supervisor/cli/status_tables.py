@@ -78,11 +78,14 @@ def _advice(row: Mapping[str, Any]) -> str:
     return f"{row['runs']}→{row['verdict']}" if row["change"] else str(row["verdict"])
 
 
-def now_lines(children: Iterable[Mapping[str, Any]], most: int) -> list[str]:
-    """A heading and the activities that run, the longest first, then those that wait, with the reason below."""
+def now_lines(document: Mapping[str, Any], most: int) -> list[str]:
+    """A heading and the activities that run, the longest first, then those that wait, with the reason below.
+
+    The document has the oldest of each process; the others are counted.
+    """
     rows = [
         (row, child["process"])
-        for child in children
+        for child in document["children"]
         for row in (*child.get("activities", ()), *child.get("waiting", ()))
     ]
     rows.sort(key=lambda one: ("waits_for" in one[0], -one[0]["for_s"]))
@@ -94,8 +97,9 @@ def now_lines(children: Iterable[Mapping[str, Any]], most: int) -> list[str]:
             lines.append(f"             waits for {reason}")
         if row.get("is_over"):
             lines.append(f"             {OVER}")
-    if len(rows) > most:
-        lines.append(f"             and {len(rows) - most} more")
+    there_are = sum(row["running"] + row["waiting"] for row in document.get("by_activity", ()))
+    if rows and (more := max(there_are, len(rows)) - min(len(rows), most)) > 0:
+        lines.append(f"             and {more} more")
     return [visible(line) for line in lines]
 
 

@@ -74,7 +74,7 @@ def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
     assert lines[7].split() == ["0", "4711", "running", "2/4", "17", "3", "1", "97.0", "4.1", "12s"]
     assert lines[8].split() == ["1", "4711", "starting", "2/4", "17", "3", "1", "-", "-", "12s"]
     assert lines[10].split() == ["activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice"]
-    assert lines[11].split() == ["resize", "2", "1", "17", "3", "8ms", "2.0s", "97", "async→process"]
+    assert lines[11].split() == ["resize", "2", "0", "17", "3", "8ms", "2.0s", "97", "async→process"]
     assert lines[12].split()[-1] == "unknown"
     assert [line.split(maxsplit=3) for line in lines[14:18]] == [
         ["for", "proc", "activity", "workflow"],
@@ -309,6 +309,12 @@ def test_a_process_that_stands_still_is_named_with_the_time_and_the_cause(
 
 def test_a_handler_that_runs_on_after_its_outcome_says_that_it_keeps_a_slot() -> None:
     over = CHILD["activities"][0] | {"is_over": True}
-    lines = now_lines([CHILD | {"activities": [over], "waiting": []}], 8)
+    lines = now_lines({"children": [CHILD | {"activities": [over], "waiting": []}]}, 8)
     assert lines[2].strip() == "its outcome is decided, but its handler runs on and keeps a slot"
     assert max(map(len, lines)) <= 80
+
+
+def test_what_the_document_leaves_out_of_a_process_with_many_slots_is_counted() -> None:
+    """It has the oldest eight of each process, and the table by activity counts all."""
+    many = DOCUMENT | {"by_activity": [RESIZE | {"running": 90, "waiting": 10}]}
+    assert "             and 96 more" in shown(many), "four are shown"
