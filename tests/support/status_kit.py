@@ -17,7 +17,7 @@ CHILD: dict[str, Any] = {
     ],
 }  # fmt: skip
 RESIZE: dict[str, Any] = {
-    "activity": "resize", "running": 2, "waiting": 1, "completed": 17, "failed": 3, "lost": 0, "ran": 20,
+    "activity": "resize", "running": 2, "waiting": 0, "completed": 17, "failed": 3, "lost": 0, "ran": 20,
     "run_ms_p50": 8.0, "run_ms_p95": 2048.0, "cpu_share": 0.97, "runs": "async", "verdict": "process", "change": True,
 }  # fmt: skip
 FAILURE: dict[str, Any] = {
@@ -36,7 +36,10 @@ DOCUMENT: dict[str, Any] = {
     "processes": {"wanted": 4, "ready": 3},
     "restarts": 1,
     "totals": {"claimed": 20, "completed": 17, "failed": 3, "lost": 0, "settled_after_crash": 1},
-    "by_activity": [RESIZE, RESIZE | {"activity": "crop", "change": False, "verdict": "unknown"}],
+    "by_activity": [
+        RESIZE,
+        RESIZE | {"activity": "crop", "running": 0, "waiting": 2, "change": False, "verdict": "unknown"},
+    ],
     "lately": {
         "seconds": 900.0,
         "completed": 12.34,

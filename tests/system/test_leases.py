@@ -52,7 +52,8 @@ def test_the_line_that_blocks_a_loop_is_named(engine: Engine, run_host: StartHos
     engine.wait_for("complete", 1)
     [blocked] = host.wait_for_log("loop_blocked")
     assert "sample_app.py:" in blocked["place"]
-    assert blocked["name"] == "block_loop"
+    assert (blocked["name"], blocked["seen"]) == ("block_loop", 1)
+    assert {"workflow_id", "activity_id", "activity_key"} <= set(blocked)
 
 
 @pytest.mark.timeout(90)

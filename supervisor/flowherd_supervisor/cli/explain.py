@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -79,10 +80,14 @@ def explain(question: Question, config: WorkerConfig) -> int:
         not be asked; 4 if it refused the credentials and no host knows the workflow.
 
     Raises:
-        ConfigurationError: nobody knows the id, or the workflow has no such activity.
+        ConfigurationError: nobody knows the id, there is none, or the workflow has no such activity.
 
     """
-    answers = asked_here(f"/api/explain?id={quote(question.wanted, safe='')}", Explained, _HOST_WITHIN_S)
+    question = replace(question, wanted=_as_written(question.wanted))
+    first = f"&first={quote(question.activity, safe='')}" if question.activity else ""
+    answers = asked_here(
+        f"/api/explain?id={quote(question.wanted, safe='')}{first}", Explained, _HOST_WITHIN_S
+    )
     hosts = [host for host in answers if host.knows]
     workflow_id = next((host.workflow_id for host in hosts), question.wanted)
     engines = [question.api_url] if question.api_url else _engines(question, hosts, answers, config)
@@ -90,7 +95,7 @@ def explain(question: Question, config: WorkerConfig) -> int:
     if workflow is None and not hosts:
         if isinstance(trouble, NotFound):
             raise ConfigurationError(_unknown(question, engines, answers))
-        sys.stderr.write(f"flowherd: {url}: {trouble}\n")
+        sys.stderr.write(visible(f"flowherd: {url}: {trouble}") + "\n")
         return Exit.CREDENTIALS_REFUSED if isinstance(trouble, EngineUnauthorized) else Exit.INTERNAL
     own = [host for host in answers if origin(host.engine) == origin(url)]
     document = _document(question, workflow_id, url, workflow, hosts, own, trouble)
@@ -100,6 +105,19 @@ def explain(question: Question, config: WorkerConfig) -> int:
         width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
         Console(highlight=False, markup=False, width=width).print(*render(document), sep="\n")
     return Exit.CLEAN
+
+
+def _as_written(wanted: str) -> str:
+    """The id as engine and hosts write it: they read a UUID in any form, but hosts compare letters."""
+    wanted = wanted.strip()
+    if not wanted:
+        raise ConfigurationError(
+            "WORKFLOW_ID is empty: flowherd submit prints it, log lines have workflow_id"
+        )
+    try:
+        return str(uuid.UUID(wanted))
+    except ValueError:
+        return wanted
 
 
 def _engines(
@@ -265,7 +283,8 @@ def _table(events: Sequence[Mapping[str, Any]]) -> Table:
         if "pid" in event and len(pids) > 1:
             where += f" of {event['pid']}"
         style = _STYLES.get(event["event"], "")
-        cells = (_clock(event["at"]), where, visible(event["key"] or "workflow"), _said(event))
+        what = event["key"] or event["name"] or "workflow"  # of a long name and key a host keeps what fits
+        cells = (_clock(event["at"]), where, visible(what), _said(event))
         table.add_row(*(Text(cell, style=style) for cell in cells))
     return table
 

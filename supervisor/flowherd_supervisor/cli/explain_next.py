@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd_supervisor.cli.ask_local_hosts import Served
+from flowherd_supervisor.cli.status_tables import standstill_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ _MOST = 3  # activities that are named; the table shows the others
 
 
 class Present(msgspec.Struct, frozen=True):
-    """An attempt that a host holds."""
+    """An attempt that a host holds; `has_result` if it has completed and the host keeps its result."""
 
     activity_id: str
     key: str
@@ -31,15 +32,17 @@ class Present(msgspec.Struct, frozen=True):
     limit_s: float | None
     waits_for: str | None
     lease_s: float
+    has_result: bool = False
 
 
 class Explained(Served, frozen=True):
-    """The `/api/explain` of a host."""
+    """The `/api/explain` of a host; `standstills` are its processes that do nothing at the moment."""
 
     workflow_id: str
     events: list[dict[str, Any]]
     present: list[Present]
     left_out: int = 0
+    standstills: tuple[dict[str, Any], ...] = ()
 
     @property
     def knows(self) -> bool:
@@ -82,7 +85,7 @@ def _all(
         for one in host.present:
             if one.state != "detached":
                 held.add(one.key)
-                yield one.state, _of_present(one, host)
+                yield one.state, _of_present(one, host) + _but(one, host)
     last = _last_events(hosts)
     for step in workflow.activities if workflow is not None else ():
         if step.activity_key in held:
@@ -104,13 +107,29 @@ def _of_present(one: Present, host: Explained) -> str:
         case "stopping":
             return f"{what} was told to stop {where}: it ends, or its process is ended after --cancel-grace."
         case "reporting":
-            return f"{what} has ended {where}: its outcome is on its way to the engine."
+            how = "completed" if one.has_result else "ended"
+            return f"{what} has {how} {where}: the engine is told, as soon as it answers."
         case "settling":
             return (
                 f"{what} has lost its process {where}: the keeper tells the engine, which may run it again."
             )
         case _:
             return f"{what} begins {where} when it gets {one.waits_for or 'a slot'}."
+
+
+def _but(one: Present, host: Explained) -> str:
+    """The reason why the process of an attempt does nothing at the moment."""
+    lines = standstill_lines(_standing(host, one.process))
+    return f" But {lines[0]}." if lines else ""
+
+
+def _standing(host: Explained, process: int | None = None) -> list[dict[str, Any]]:
+    """The processes of a host that stand still, as `standstill_lines` takes them."""
+    return [
+        {"process": found["process"], "standstill": found}
+        for found in host.standstills
+        if process is None or found["process"] == process
+    ]
 
 
 def _of_pending(step: Step, last: Mapping[str, Any] | None, own: Sequence[Explained], now: float) -> str:
@@ -141,7 +160,10 @@ def _poller(own: Sequence[Explained]) -> str:
         elif host.free_slots <= 0:
             parts.append(f"all slots of {name} are in use")
         elif host.polled_s_ago > LONG_S:
-            parts.append(f"{name} has not polled for {host.polled_s_ago:.0f} s")
+            causes = "; ".join(standstill_lines(_standing(host)))
+            parts.append(
+                f"{name} has not polled for {host.polled_s_ago:.0f} s" + (f" ({causes})" if causes else "")
+            )
         else:
             parts.append(f"{name} polls, with {host.free_slots} free slots")
     return "; ".join(parts)

@@ -18,6 +18,7 @@ from flowherd_supervisor.cli.status_tables import (
     figure,
     lately_line,
     now_lines,
+    standstill_lines,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def render(document: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = 
         parts += [Text(), table_of(ACTIVITY_COLUMNS, map(activity_cells, seen))]
     if unseen := len(rows) - len(seen):
         parts.append(Text(f"and {unseen} activities that nobody has asked for"))
-    if lines := now_lines(document["children"], SHOWN_NOW):
+    if lines := now_lines(document, SHOWN_NOW):
         parts += [Text(), Text("\n".join(lines))]
     if failures:
         parts += [Text(), Text("\n".join(["last failures", *failure_lines(failures[:SHOWN_FAILURES])]))]
@@ -82,6 +83,7 @@ def headline(document: Mapping[str, Any]) -> list[str]:
         f"{ready}, {busy}, {document['restarts']} restarts",
         ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in document["totals"].items()),
         *lately_line(document),
+        *standstill_lines(document.get("children", ())),
     ]
 
 

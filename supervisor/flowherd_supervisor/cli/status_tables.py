@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ACTIVITY_COLUMNS = ("activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _NAME_WIDTH = 22
+OVER = "its outcome is decided, but its handler runs on and keeps a slot"
 _NOW = f"{{:>7}} {{:>4}} {{:<{_NAME_WIDTH}}} {{}}"
 
 
@@ -77,11 +78,14 @@ def _advice(row: Mapping[str, Any]) -> str:
     return f"{row['runs']}→{row['verdict']}" if row["change"] else str(row["verdict"])
 
 
-def now_lines(children: Iterable[Mapping[str, Any]], most: int) -> list[str]:
-    """A heading and the activities that run, the longest first, then those that wait, with the reason below."""
+def now_lines(document: Mapping[str, Any], most: int) -> list[str]:
+    """A heading and the activities that run, the longest first, then those that wait, with the reason below.
+
+    The document has the oldest of each process; the others are counted.
+    """
     rows = [
         (row, child["process"])
-        for child in children
+        for child in document["children"]
         for row in (*child.get("activities", ()), *child.get("waiting", ()))
     ]
     rows.sort(key=lambda one: ("waits_for" in one[0], -one[0]["for_s"]))
@@ -91,9 +95,30 @@ def now_lines(children: Iterable[Mapping[str, Any]], most: int) -> list[str]:
         lines.append(_NOW.format(duration(row["for_s"]), process, name, row.get("workflow_id", "")))
         if reason := row.get("waits_for"):
             lines.append(f"             waits for {reason}")
-    if len(rows) > most:
-        lines.append(f"             and {len(rows) - most} more")
+        if row.get("is_over"):
+            lines.append(f"             {OVER}")
+    there_are = sum(row["running"] + row["waiting"] for row in document.get("by_activity", ()))
+    if rows and (more := max(there_are, len(rows)) - min(len(rows), most)) > 0:
+        lines.append(f"             and {more} more")
     return [visible(line) for line in lines]
+
+
+def standstill_lines(children: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each process that does nothing at the moment, with the cause if it is known."""
+    return [
+        visible(f"process {child['process']}: {standstill_words(child['standstill'])}")
+        for child in children
+        if child.get("standstill")
+    ]
+
+
+def standstill_words(found: Mapping[str, Any]) -> str:
+    """The time and the cause, from `flowherd_supervisor.keeper.standstill`."""
+    for_s = duration(found["for_s"])
+    if found["is_stopped"]:
+        return f"stopped by a signal or a debugger, no sign of life for {for_s}"
+    by = f": {found['name']} keeps it" if found["name"] else ""
+    return f"its loop has stood still for {for_s}{by}" + (f", at {found['at']}" if found["at"] else "")
 
 
 def failure_lines(failures: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -102,7 +102,7 @@ class TopApp(App[None]):
     def _show(self, document: Mapping[str, Any]) -> None:
         self._document = document
         self.query_one("#headline", Static).update(Text("\n".join(headline(document))))
-        self.query_one("#now", Static).update(Text("\n".join(now_lines(document["children"], _MOST_NOW))))
+        self.query_one("#now", Static).update(Text("\n".join(now_lines(document, _MOST_NOW))))
         activities = self._table("#activities")
         activities.clear()
         for row in document.get("by_activity", ()):

@@ -66,11 +66,16 @@ def _advised(rows: Mapping[str, Mapping[str, Any]], name: str, key: str) -> Any:
 
 
 def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
-    """The activities whose handlers have run longest, the oldest first."""
-    running = (record for record in segment.records() if record.is_at_work and record.is_held)
+    """The activities whose handlers have run longest, the oldest first; `is_over` if the outcome is decided."""
+    running = (record for record in segment.records() if record.is_at_work)
     oldest = sorted(running, key=lambda record: record.started_at)[:MOST_SHOWN]
     return [
-        {**_who(record), "for_s": round(now - record.started_at, 1), "limit_s": record.limit_s}
+        {
+            **_who(record),
+            "for_s": round(now - record.started_at, 1),
+            "limit_s": record.limit_s,
+            "is_over": not record.is_held,
+        }
         for record in oldest
     ]
 

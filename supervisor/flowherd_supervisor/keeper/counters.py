@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.ledger import Cell, Clock, Ledger, Life, ProcessTotal, Timing
 from flowherd.ledger.histogram import BUCKETS, CELLS, upper_s
+from flowherd_supervisor.keeper.standstill import loop_lag_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,6 +79,7 @@ def counters(ledger: Ledger, told: SupervisorState | None) -> list[Tally]:
 
 
 def _tally(ledger: Ledger, index: int, segments: Iterable[Segment]) -> Tally:
+    now = time.monotonic()
     said = [segment for segment in segments if segment.readable]
     live = [segment for segment in said if segment.life is Life.LIVE]
     usage = [_usage(segment.get(Cell.PID)) for segment in live]
@@ -90,7 +93,7 @@ def _tally(ledger: Ledger, index: int, segments: Iterable[Segment]) -> Tally:
         held=sum(segment.get(Cell.HELD) for segment in live),
         running=sum(segment.get(Cell.RUNNING) for segment in live),
         demand=sum(map(_demand, live)),
-        loop_lag_s=max((segment.clock(Clock.LOOP_LAG_S) for segment in live), default=0.0),
+        loop_lag_s=max((loop_lag_s(segment, now) for segment in live), default=0.0),
         memory_bytes=sum(memory for memory, _ in usage),
         cpu_s=sum(cpu_s for _, cpu_s in usage),
     )

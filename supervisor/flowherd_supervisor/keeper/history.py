@@ -13,7 +13,7 @@ from flowherd.ledger.attempt_history import End, decoded
 from flowherd_supervisor.keeper.activity_rows import milliseconds, waits_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from flowherd.ledger import Record, Segment
     from flowherd.ledger.attempt_history import EndedAttempt
@@ -85,13 +85,14 @@ class History:
         whole = self._ledger.trend.whole(self._clock())
         return None if whole is None else {"seconds": round(whole.seconds, 1), **_rates(whole)}
 
-    def explain(self, wanted: str) -> dict[str, Any]:
+    def explain(self, wanted: str, first: str = "") -> dict[str, Any]:
         """The attempts of a workflow, or of the workflow of an activity, as `events`, and those `present`.
 
-        The newest `MOST_TOLD` are told; `left_out` is the number of older ones.
+        The newest `MOST_TOLD` are told; `left_out` is the number of older ones, of `first` alone if it is named.
 
         Args:
-            wanted: the id of either.
+            wanted: the id of either; the attempts of an activity are told before others.
+            first: an activity whose attempts are told before all others: its id, key or name.
 
         """
         held = list(self._held())
@@ -101,13 +102,13 @@ class History:
         if workflow_id != wanted:
             past = self._past(workflow_id)
         over = {one.sequence for one in past}
-        left_out = max(len(past) - MOST_TOLD, 0)
+        told, left_out = _newest(past, first or wanted, has_first=bool(first))
         present = [
             (segment, one)
             for segment, one in held
             if one.workflow_id == workflow_id and (one.sequence not in over or not one.is_owed)
         ]
-        events = [event for one in past[left_out:] for event in _events_of(one)]
+        events = [event for one in told for event in _events_of(one)]
         for segment, one in present:
             if one.sequence not in over:
                 events += _events_so_far(segment, one)
@@ -153,6 +154,7 @@ class History:
             "limit_s": record.limit_s or None,
             "waits_for": waits_for(segment, record),
             "lease_s": record.lease_s,
+            "has_result": record.claim is Claim.REPORTING and segment.journal(record.index) is not None,
         }
 
 
@@ -176,6 +178,16 @@ def state_of(segment: Segment, record: Record) -> str:
     if record.claim is Claim.REPORTING:
         return "reporting"
     return {Handler.RUNNING: "running", Handler.STOPPING: "stopping"}.get(record.handler, "waiting")
+
+
+def _newest(past: Sequence[EndedAttempt], first: str, *, has_first: bool) -> tuple[list[EndedAttempt], int]:
+    """At most `MOST_TOLD` attempts in order, those of the activity `first` before others; the number left out."""
+    named = [one for one in past if first in {one.activity_id, one.key, one.name}]
+    others = [one for one in past if first not in {one.activity_id, one.key, one.name}]
+    room = max(MOST_TOLD - len(named), 0)
+    told = [*named[-MOST_TOLD:], *others[max(len(others) - room, 0) :]]
+    left_out = max(len(named) - MOST_TOLD, 0) if has_first and named else len(past) - len(told)
+    return sorted(told, key=lambda one: one.claimed_at), left_out
 
 
 def _distinct(found: list[EndedAttempt]) -> list[EndedAttempt]:

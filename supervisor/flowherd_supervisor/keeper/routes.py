@@ -176,10 +176,11 @@ class Routes:
         return reply
 
     def _explained(self, query: bytes) -> Reply:
-        wanted = parse_qs(query.decode("latin-1")).get("id", [""])[0]
+        words = parse_qs(query.decode("latin-1"))
+        wanted, first = (words.get(name, [""])[0] for name in ("id", "first"))
         if not wanted:
             return Reply.json(422, {"error": "say of which workflow or activity: /api/explain?id=ID"})
-        return Reply.json(200, {**self._board.activities(), **self._board.history.explain(wanted)})
+        return Reply.json(200, {**self._board.activities(), **self._board.history.explain(wanted, first)})
 
     async def _obey(self, path: str, headers: Mapping[bytes, bytes], receive: Receive) -> Reply:
         order = path.removeprefix(_API)

@@ -20,6 +20,7 @@ from flowherd_supervisor.keeper.activity_rows import (
     running_in,
 )
 from flowherd_supervisor.keeper.history import History
+from flowherd_supervisor.keeper.standstill import loop_lag_s, standstill
 from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
@@ -122,6 +123,11 @@ class StatusBoard:
             "free_slots": free,
             "polled_s_ago": round(now - polled_at, 1) if polled_at else None,
             "activities": self.serves.takes if self.serves else {},
+            "standstills": [
+                {"process": segment.get(Cell.PROCESS), **found}
+                for segment in live
+                if (found := standstill(segment, now))
+            ],
         }
 
     def advice(self) -> dict[str, Any]:
@@ -186,7 +192,7 @@ class StatusBoard:
             "process": process,
             "pid": segment.get(Cell.PID),
             "incarnation": segment.get(Cell.INCARNATION),
-            **_work_of(segment),
+            **_work_of(segment, now),
             "completed": self._counted(segment, Cell.COMPLETED),
             "failed": self._counted(segment, Cell.FAILED),
             **(self._measure(segment.get(Cell.PID), now) if is_first else _NOTHING),
@@ -196,6 +202,7 @@ class StatusBoard:
             "not_begun": not_begun_in(segment, now),
             "waiting": not_begun_in(segment, now, WAITS_S),
             "blocked_at": segment.blocked_at if segment.readable else "",
+            "standstill": standstill(segment, now) if segment.readable else None,
         }
 
     def _counted(self, segment: Segment, cell: Cell) -> int:
@@ -243,7 +250,7 @@ class _Meter:
             }
 
 
-def _work_of(segment: Segment) -> dict[str, Any]:
+def _work_of(segment: Segment, now: float) -> dict[str, Any]:
     """An incarnation's own counters; one that has not opened its segment has said nothing yet."""
     said = segment.readable
     counts = summed(segment.work.read_counts().values()) if said else ()
@@ -253,7 +260,7 @@ def _work_of(segment: Segment) -> dict[str, Any]:
         "in_flight": segment.get(Cell.RUNNING) if said else 0,
         "run_ms_p50": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if said else None,
         "run_ms_p99": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if said else None,
-        "loop_lag_ms": milliseconds(segment.clock(Clock.LOOP_LAG_S)) if said else 0.0,
+        "loop_lag_ms": milliseconds(loop_lag_s(segment, now)) if said else 0.0,
         "loops_blocked": segment.get(Cell.BLOCKS) if said else 0,
     }
 

@@ -1,4 +1,4 @@
-"""`flowherd explain` against a scripted engine: what it says without a host, and what comes next in each case."""
+"""`flowherd explain` against a scripted engine: what it says of hosts, of the engine and of slips."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from explain_kit import host
 from rich.console import Console
 from scripted_http import Reply, ScriptedServer, scripted_server
 
 from flowherd_supervisor.cli.explain import render
-from flowherd_supervisor.cli.explain_next import Explained, Present, next_of
 from flowherd_supervisor.cli.main import main
-from flowherd_supervisor.testkit.workflow_client import Step, Workflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 FLOW = "/api/v1/workflows/w-1"
 CREATED, ENDED = "2026-11-28T10:00:00.500Z", "2026-11-28T10:00:02.250Z"
 NOT_FOUND = {"error": {"code": "NOT_FOUND", "message": "Workflow 'w-1' not found"}}
-NOW = 1_000.0
+UUID = "01a22451-bcf1-7582-a741-b60bf28b59f5"
 
 
 @pytest.fixture
@@ -204,116 +203,54 @@ def test_nothing_of_a_message_is_taken_for_markup_or_control() -> None:
     assert max(map(len, shown.splitlines())) <= 80
 
 
-# What comes next
-
-
-def host(**more: Any) -> Explained:
-    known: dict[str, Any] = {
-        "pid": 7, "app": "app:r", "engine": "http://e", "worker": "py-std", "polled_s_ago": 0.4, "free_slots": 3,
-        "activities": {}, "workflow_id": "w-1", "events": [], "present": [],
-    }  # fmt: skip
-    return Explained(**known | more)
-
-
-def present(state: str, **more: Any) -> Present:
-    known: dict[str, Any] = {
-        "activity_id": "a", "key": "add", "name": "sum", "process": 2, "state": state, "for_s": 12.0,
-        "limit_s": None, "waits_for": None, "lease_s": 60.0,
-    }  # fmt: skip
-    return Present(**known | more)
-
-
-def event(name: str, at: float, seen: int = 1) -> dict[str, Any]:
-    return {"key": "add", "event": name, "at": at, "seen": seen}
-
-
-def running(*steps: Step) -> Workflow:
-    return Workflow("running", list(steps) or [Step("add", "pending")])
-
-
-@pytest.mark.parametrize(
-    ("status", "words"),
-    [("completed", "nothing: the workflow has completed."), ("failed", "submit it again.")],
-)
-def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
-    assert next_of(Workflow(status), [], [], NOW).endswith(words)
-
-
-@pytest.mark.parametrize(
-    ("one", "words"),
-    [
-        (
-            present("running", limit_s=300.0),
-            "on process 2 of app:r, pid 7: it ends by itself, or is stopped at its limit in 288 s.",
-        ),
-        (present("stopping"), "add was told to stop on process 2"),
-        (present("reporting"), "its outcome is on its way to the engine."),
-        (present("settling"), "the keeper tells the engine, which may run it again."),
-        (
-            present("waiting", waits_for="a slot"),
-            "add begins on process 2 of app:r, pid 7 when it gets a slot.",
-        ),
-    ],
-)
-def test_what_a_host_holds_is_next_and_not_pending_too(one: Present, words: str) -> None:
-    own = [host(present=[one])]
-    said = next_of(running(), own, own, NOW)
-    assert words in said
-    assert "hands add out" not in said
-    assert next_of(None, own, own, NOW) == said, "also when the engine does not answer"
-
-
-@pytest.mark.parametrize(
-    ("seen", "ago_s", "words"),
-    [
-        (1, 0.4, "hands add out again in about 2 s"),
-        (3, 1.0, "hands add out again in about 7 s"),
-        (1, 30.0, "hands add out again at the next poll"),
-        (60, 0.0, "hands add out again in about 300 s"),
-    ],
-)
-def test_after_a_requeue_the_engine_s_delay_is_counted(seen: int, ago_s: float, words: str) -> None:
-    own = [host(events=[event("claimed", 1.0, seen), event("requeued", NOW - ago_s, seen)])]
-    said = next_of(running(), own, own, NOW)
-    assert words in said
-    assert "app:r, pid 7 (worker type py-std) polls, with 3 free slots." in said
-
-
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ({}, "polls, with 3 free slots"),
-        ({"free_slots": 0}, "all slots of app:r, pid 7 (worker type py-std) are in use"),
-        ({"polled_s_ago": 40.0}, "has not polled for 40 s"),
-        ({"polled_s_ago": None}, "has not polled yet"),
-    ],
-)
-def test_what_nobody_here_has_seen_waits_for_a_poll_and_says_who_polls(
-    more: dict[str, Any], words: str
-) -> None:
-    assert words in next_of(running(), [], [host(**more)], NOW)
-
-
-def test_without_a_host_for_the_engine_the_remedy_is_named() -> None:
-    assert "no host on this machine works for this engine: flowherd run APP" in next_of(
-        running(), [], [], NOW
+def test_errors_show_what_is_not_printable(explain: Explain, a_host: ScriptedServer) -> None:
+    """Ids are pasted from anywhere, and keys come from the engine and from hosts."""
+    key = "add\x1b[31m"
+    known = host(
+        events=[{"at": 1.5, "event": "lost", "activity_id": "a", "key": key, "name": "n", "seen": 1}]
     )
+    path = "/api/explain?id=w-1&first=%1B%5D0%3Bx%07"
+    a_host.replies[path] = Reply(200, msgspec.to_builtins(known))
+    code, _, err = explain("w-1", "--activity", "\x1b]0;x\x07")
+    assert (code, "\x1b" in err, "\x07" in err) == (2, False, False)
+    assert "add\\x1b[31m" in err
 
 
-def test_a_lost_lease_and_a_signal_are_explained() -> None:
-    lost = [host(events=[event("lost", 900.0)])]
-    assert "another worker has add" in next_of(running(), lost, lost, NOW)
-    assert "add waits for a signal" in next_of(running(Step("add", "waiting")), [], [], NOW)
+@pytest.mark.parametrize(
+    "written", ["01A22451-BCF1-7582-A741-B60BF28B59F5", "01a22451bcf17582a741b60bf28b59f5", f" {UUID}\n"]
+)
+def test_an_id_is_known_however_it_is_written(explain: Explain, a_host: ScriptedServer, written: str) -> None:
+    """The engine reads each as the same id; hosts compare letters."""
+    explain(written)
+    assert [request.path for request in a_host.seen] == [f"/api/explain?id={UUID}"]
 
 
-def test_between_two_steps_the_engine_is_next() -> None:
-    steps = [Step("add", "completed"), Step("next", "not_scheduled")]
-    assert "the engine makes the next step ready" in next_of(running(*steps), [], [], NOW)
+def test_the_host_is_told_which_activity_must_not_be_left_out(
+    explain: Explain, a_host: ScriptedServer
+) -> None:
+    explain("w-1", "--activity", "add &id=x")
+    assert [request.path for request in a_host.seen] == ["/api/explain?id=w-1&first=add%20%26id%3Dx"]
 
 
-def test_of_many_only_the_nearest_are_named() -> None:
-    steps = [Step(f"s-{number}", "pending") for number in range(9)]
-    own = [host(present=[present("running", key="s-8")])]
-    said = next_of(running(*steps), own, own, NOW)
-    assert said.startswith("s-8 has run")
-    assert said.endswith("And 6 more.")
+def test_no_id_is_a_slip(explain: Explain) -> None:
+    code, out, err = explain("")
+    assert (code, out) == (2, "")
+    assert "WORKFLOW_ID is empty" in err
+
+
+def test_an_attempt_whose_key_was_too_long_to_keep_is_not_told_as_the_workflow() -> None:
+    """Of a long name and key a record keeps what fits."""
+    event = {
+        "source": "host", "pid": 1, "at": 1.5, "event": "claimed", "key": "", "process": 0, "seen": 1,
+        "name": "resize", "activity_id": "a-1",
+    }  # fmt: skip
+    whole = event | {"source": "engine", "event": "created", "name": None}
+    document: dict[str, Any] = {
+        "workflow_id": "w", "status": None, "definition": None, "engine": {"url": "u", "error": None},
+        "hosts": [], "events": [event, whole], "next": "x", "left_out": 0,
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=120)
+    console.print(*render(document), sep="\n")
+    lines = console.file.getvalue().splitlines()
+    assert "process 0 resize   claimed" in lines[2]
+    assert "engine    workflow created" in lines[3]

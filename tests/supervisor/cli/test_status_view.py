@@ -20,6 +20,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.exit_codes import Exit
 from flowherd_supervisor.cli.ask_supervisor import open_admin
 from flowherd_supervisor.cli.status import render, show_status
+from flowherd_supervisor.cli.status_tables import now_lines, standstill_lines
 from flowherd_supervisor.shell.admin_socket import AdminSocket
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
     assert lines[7].split() == ["0", "4711", "running", "2/4", "17", "3", "1", "97.0", "4.1", "12s"]
     assert lines[8].split() == ["1", "4711", "starting", "2/4", "17", "3", "1", "-", "-", "12s"]
     assert lines[10].split() == ["activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice"]
-    assert lines[11].split() == ["resize", "2", "1", "17", "3", "8ms", "2.0s", "97", "async→process"]
+    assert lines[11].split() == ["resize", "2", "0", "17", "3", "8ms", "2.0s", "97", "async→process"]
     assert lines[12].split()[-1] == "unknown"
     assert [line.split(maxsplit=3) for line in lines[14:18]] == [
         ["for", "proc", "activity", "workflow"],
@@ -281,3 +282,39 @@ def test_with_several_supervisors_it_lists_them(runtime: Path) -> None:
         with pytest.raises(ConfigurationError, match=rf"choose one:\n  --pid 1\n  --pid {os.getpid()}$"):
             open_admin(None, None)
     one.close()
+
+
+STANDS = {"for_s": 72.4, "is_stopped": False, "name": "", "at": ""}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            {"name": "resize", "at": "/app/a\x1b.py:7"},
+            "its loop has stood still for 1m12s: resize keeps it, at /app/a\\x1b.py:7",
+        ),
+        ({}, "its loop has stood still for 1m12s"),
+        ({"is_stopped": True}, "stopped by a signal or a debugger, no sign of life for 1m12s"),
+    ],
+)
+def test_a_process_that_stands_still_is_named_with_the_time_and_the_cause(
+    found: dict[str, object], words: str
+) -> None:
+    """Else its activities seem to run, and those that it does not begin wait for no reason."""
+    stands = CHILD | {"process": 1, "standstill": STANDS | found}
+    assert standstill_lines([CHILD, stands]) == [f"process 1: {words}"]
+    assert f"process 1: {words}" in " ".join(shown(DOCUMENT | {"children": [CHILD, stands]}))
+
+
+def test_a_handler_that_runs_on_after_its_outcome_says_that_it_keeps_a_slot() -> None:
+    over = CHILD["activities"][0] | {"is_over": True}
+    lines = now_lines({"children": [CHILD | {"activities": [over], "waiting": []}]}, 8)
+    assert lines[2].strip() == "its outcome is decided, but its handler runs on and keeps a slot"
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_the_document_leaves_out_of_a_process_with_many_slots_is_counted() -> None:
+    """It has the oldest eight of each process, and the table by activity counts all."""
+    many = DOCUMENT | {"by_activity": [RESIZE | {"running": 90, "waiting": 10}]}
+    assert "             and 96 more" in shown(many), "four are shown"

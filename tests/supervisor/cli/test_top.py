@@ -88,7 +88,7 @@ async def test_its_tables_come_with_a_key_each_and_fit_80_columns() -> None:
         tabs = app.query_one(TabbedContent)
         assert tabs.active == "tab-activities"
         assert [str(cell) for cell in app.query_one("#activities", DataTable).get_row_at(0)][:4] == [
-            "resize", "2", "1", "17",
+            "resize", "2", "0", "17",
         ]  # fmt: skip
         for key, name in (("2", "processes"), ("3", "now"), ("4", "failures"), ("1", "activities")):
             await pilot.press(key)

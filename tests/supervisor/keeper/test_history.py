@@ -110,6 +110,22 @@ def test_of_a_workflow_of_thousands_the_newest_attempts_are_told_and_the_others_
     assert found["events"][0]["activity_id"] == "a-7"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "first", "left_out"), [("flow-1", "a-3", 0), ("flow-1", "step-3", 0), ("a-3", "", 7)]
+)
+def test_the_activity_that_is_asked_for_is_never_among_those_left_out(
+    host: Remembered, wanted: str, first: str, left_out: int
+) -> None:
+    """Left out are then only attempts of its own."""
+    for number in range(MOST_TOLD + 7):
+        host.live(f"a-{number}", float(number), key=f"step-{number}")
+        host.ledger.remember(0.0)
+    found = host.history.explain(wanted, first)
+    told = [event for event in found["events"] if event["activity_id"] == "a-3"]
+    assert [event["event"] for event in told] == ["claimed", "begun", "returned", "completed"]
+    assert (len(found["events"]), found["left_out"]) == (4 * MOST_TOLD, left_out)
+
+
 def test_what_runs_is_told_with_its_last_beat_and_its_limit(host: Remembered) -> None:
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
@@ -140,6 +156,20 @@ def test_each_state_has_a_word_and_what_waits_a_reason(
     host.writer.stands(host.claim(at=900.0), pair)
     (present,) = host.history.explain("flow-1")["present"]
     assert (present["state"], present["waits_for"]) == (state, reason)
+
+
+@pytest.mark.parametrize(("completion", "has_result"), [(b"{}", True), (None, False)])
+def test_in_an_outage_a_result_that_waits_for_the_engine_is_known(
+    host: Remembered, completion: bytes | None, *, has_result: bool
+) -> None:
+    """The first question then is if the work is done. A failure, and a large result, are in the log alone."""
+    index = host.claim(at=900.0)
+    host.writer.running(index, now=901.0, limit_s=300.0)
+    (present,) = host.history.explain("flow-1")["present"]
+    assert present["has_result"] is False
+    host.writer.reporting(index, completion)
+    (present,) = host.history.explain("flow-1")["present"]
+    assert (present["state"], present["has_result"]) == ("reporting", has_result)
 
 
 def test_a_crash_is_told_with_its_words_and_that_it_was_requeued(host: Remembered) -> None:

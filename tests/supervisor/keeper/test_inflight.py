@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from flowherd.ledger import Cause, Cell, Claim, Handler, Ledger, RecordWriter
 from flowherd.ledger.activity_cost_table import Where
 from flowherd.ledger.activity_counts import Ended, Took
@@ -31,8 +33,24 @@ def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
             writer.running(index, now=100.0 - number, limit_s=30.0)
     rows = running_in(writer.segment, now=110.0)
     assert len(rows) == MOST_SHOWN
-    assert rows[0] == {"name": "resize", "activity_id": "a-12", "for_s": 22.0, "limit_s": 30.0} | FLOW
+    assert (
+        rows[0]
+        == {"name": "resize", "activity_id": "a-12", "for_s": 22.0, "limit_s": 30.0, "is_over": False} | FLOW
+    )
     assert [row["for_s"] for row in rows] == sorted((row["for_s"] for row in rows), reverse=True)
+
+
+@pytest.mark.parametrize("claim", [Claim.REPORTING, Claim.CLOSED])
+def test_a_handler_that_runs_on_after_its_outcome_is_shown_as_such(claim: Claim) -> None:
+    """It keeps a slot, and counts as running: a table of what runs must not be empty then."""
+    ledger, writer = host()
+    writer.segment.work.add("resize", Where.THREAD)
+    index, _ = writer.claim("a-1", "w-1", "resize", now=1.0, lease_s=60.0, **FLOW)
+    writer.running(index, now=2.0, limit_s=1.0)
+    writer.stands(index, pair_of(Handler.STOPPING, claim))
+    assert [row["running"] for row in by_activity(ledger, [])] == [1]
+    (row,) = running_in(writer.segment, now=9.0)
+    assert (row["activity_id"], row["for_s"], row["is_over"]) == ("a-1", 7.0, True)
 
 
 def test_what_was_claimed_long_ago_and_has_not_begun_is_shown() -> None:

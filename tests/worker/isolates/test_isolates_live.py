@@ -336,12 +336,14 @@ async def test_parameters_that_cannot_be_read_fail_alone(forker):
         assert output_of(await place.outcome("nested_loop")) == {"result": 5}
 
 
-async def test_more_memory_than_allowed_is_the_end_of_it(forker):
+async def test_more_memory_than_allowed_is_the_end_of_it(forker, caplog):
     """In a fresh isolate that is the activity's own; in a used one it may be what others have left."""
     async with workplace(forker, concurrency=1) as place:
         failure = await place.outcome("hoard", {"mb": 600})
         assert (failure.code, failure.retryable) == ("OUT_OF_MEMORY", False)
         assert "more than max_memory_mb = 300" in failure.message
+        [died] = [record for record in caplog.records if record.message == "isolate_died"]
+        assert "MB in RAM, more than max_memory_mb = 300" in died.reason, "as its activity's failure says it"
         await place.outcome("whoami")
         failure = await place.outcome("hoard", {"mb": 600})
         assert (failure.code, failure.retryable) == ("OUT_OF_MEMORY", True)

@@ -24,10 +24,10 @@ class Host:
         self.writer = RecordWriter(self.segment)
         self.index, self.sequence = claim(self.writer)
         self.woken: list[int] = []
-        self._canceller = Canceller(self.engine, self.ledger, self.woken.append, deadline_s=1.0)
+        self.canceller = Canceller(self.engine, self.ledger, self.woken.append, deadline_s=1.0)
 
     async def cancel(self, activity_id: str = "a-1", *, requeue: bool = False) -> str:
-        return await self._canceller.cancel(activity_id, requeue=requeue)
+        return await self.canceller.cancel(activity_id, requeue=requeue)
 
     @property
     def standing(self) -> Standing:
@@ -52,6 +52,27 @@ async def test_the_engine_is_told_and_then_the_worker(*, requeue: bool, said: st
     assert (host.standing, host.woken) == (Standing.GONE, [host.segment.number])
     (remembered,) = decoded(host.ledger.history.failures.entries())
     assert (remembered.code, remembered.is_retryable) == ("CANCELLED", requeue)
+
+
+async def test_what_is_told_of_it_is_as_it_was_decided_and_as_the_engine_answered() -> None:
+    """The worker counts the lost lease as soon as it is woken, and the engine may have no attempt left."""
+    host = Host()
+    host.engine.script("fail", Answer(Verdict.ACCEPTED, will_retry=False))
+    times = iter([10.0, 20.0])
+    host.canceller = Canceller(
+        host.engine,
+        host.ledger,
+        lambda _: host.ledger.seen.keeper.add("a-1"),
+        deadline_s=1.0,
+        clock=lambda: next(times),
+    )
+    with capture_logs() as logs:
+        said = await host.cancel(requeue=True)
+    assert "has failed for good (CANCELLED): it had no attempt left" in said
+    [line] = logs
+    assert (line["event"], line["seen"], line["requeued"]) == ("activity_cancelled", 1, False)
+    (remembered,) = decoded(host.ledger.history.failures.entries())
+    assert (remembered.ended_at, remembered.closed_at, remembered.is_retryable) == (10.0, 20.0, False)
 
 
 @pytest.mark.parametrize(

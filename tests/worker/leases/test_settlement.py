@@ -381,6 +381,25 @@ async def test_what_is_settled_is_said_in_one_line_with_its_id_and_cause() -> No
 
 
 @virtual_time
+async def test_what_died_in_an_isolate_says_how_long_it_ran_and_not_the_pid_of_its_worker() -> None:
+    """That one lives: who reads its pid beside a crash looks for the wrong process."""
+    dead = DeadWorker("isolated", "claimed")
+    await asyncio.sleep(3.0)
+    dead.writer.crashed(0, "its isolate was killed by SIGSEGV")
+    with capture_logs() as logs:
+        await asyncio.sleep(1.0)
+        (entry,) = logs
+        assert (entry["event"], entry["reason"]) == ("activity_failed", "its isolate was killed by SIGSEGV")
+        assert "pid" not in entry
+        assert entry["took_s"] == pytest.approx(3.0, abs=0.5)
+        assert entry["waited_s"] == 0.0
+        dead.end()
+        await asyncio.sleep(1.0)
+    (_, waited) = [entry for entry in logs if entry["event"] == "activity_failed"]
+    assert (waited["activity_id"], waited["pid"], "took_s" in waited) == ("claimed", 4711, False)
+
+
+@virtual_time
 async def test_a_crash_that_used_up_the_last_attempt_is_an_error() -> None:
     """Only the engine counts attempts, and it says so in its answer."""
     dead = DeadWorker("running")

@@ -79,6 +79,19 @@ async def test_an_unknown_activity_is_a_failure_of_its_workflow() -> None:
 
 
 @virtual_time
+async def test_a_refusal_has_the_time_at_which_it_was_decided_also_in_an_outage() -> None:
+    """Told by the time of the engine's answer, the cause would follow what the engine has made of it."""
+    table = Table()
+    table.engine.script("fail", EngineUnavailable("refused"))
+    decided_at = now()
+    table.bring(an_activity(name="nobody's", **FLOW))
+    await asyncio.sleep(13.0)
+    (found,) = table.ended()
+    assert (found.begun_at, found.ended_at) == (0.0, decided_at)
+    assert found.closed_at > decided_at
+
+
+@virtual_time
 async def test_a_lost_lease_is_remembered_once_when_it_is_lost() -> None:
     table = Table()
     table.bring(an_activity(name="stubborn", **FLOW))
@@ -98,11 +111,14 @@ async def test_what_was_given_back_before_it_began_is_remembered_as_such() -> No
     table = Table(slots=1)
     table.bring(an_activity("a-1", **FLOW), an_activity("a-2", **FLOW))
     await table.rest()
+    released_at = now()
     releasing = asyncio.create_task(table.attempts.release(0.0))
     await table.rest()
     await releasing
     found = {one.activity_id: one for one in table.ended()}
-    assert (found["a-2"].code, found["a-2"].begun_at, found["a-2"].ended_at) == ("WORKER_SHUTDOWN", 0.0, 0.0)
+    assert (found["a-2"].code, found["a-2"].begun_at, found["a-2"].ended_at) == (
+        "WORKER_SHUTDOWN", 0.0, released_at,
+    )  # fmt: skip
 
 
 @virtual_time

@@ -9,7 +9,7 @@ from collections import Counter
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -54,7 +54,7 @@ class Watchdog:
         loop_thread: int,
         found: Callable[[str], None],
         probe: GilProbe | None = None,
-        ids: Callable[[], Mapping[str, str]] = dict,
+        ids: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._meter = meter
         self._loop_thread = loop_thread

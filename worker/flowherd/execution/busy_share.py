@@ -34,6 +34,7 @@ class BusyShareMeter:
 
     def begins(self) -> None:
         """Begins a stretch of time; what was done before, such as polling, is no load of the activities."""
+        self._segment.set_clock(Clock.LOOP_READ_AT, time.monotonic())
         self._stepping_s = self._meter.busy_s
         self._cpu_s = time.thread_time()
 

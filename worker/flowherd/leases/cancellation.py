@@ -30,6 +30,12 @@ class NotCancelled(FlowherdError):
     """Nothing was done; the message says why."""
 
 
+def _done(requeue: bool, will_retry: bool) -> str:  # noqa: FBT001 - two words of one sentence
+    if requeue and will_retry:
+        return "goes back to the engine"
+    return "has failed for good (CANCELLED)" + (": it had no attempt left" if requeue else "")
+
+
 class Canceller:
     """Fails an activity that a living process holds, and takes it from that process.
 
@@ -72,6 +78,7 @@ class Canceller:
 
         """
         segment, record = self._find(activity_id)
+        decided_at, ids = self._clock(), ids_of(self._ledger, segment, record)
         cost_usd, usage = spent_of(segment, record)
         failure = Failed("CANCELLED", "cancelled by an operator", retryable=requeue)
         body = self._engine.encode_failure(record.worker_id, replace(failure, cost_usd=cost_usd, usage=usage))
@@ -89,17 +96,12 @@ class Canceller:
             segment.judge(record, Standing.GONE, segment.last_ok(record.index, record.sequence))
             self._wake(segment.number)
         if answer.verdict is Verdict.ACCEPTED:
-            now = self._clock()
-            remember(self._ledger, segment, record, now, now, failure)
-        log.warning("activity_cancelled", requeued=requeue, **ids_of(self._ledger, segment, record))
+            told = replace(failure, retryable=requeue and answer.will_retry)
+            remember(self._ledger, segment, record, decided_at, self._clock(), told)
+        log.warning("activity_cancelled", requeued=requeue and answer.will_retry, **ids)
         if answer.verdict is Verdict.GONE:
             return f"{record.name} {activity_id} is not this host's any more ({answer.detail}); {_STOPS}"
-        done = (
-            "goes back to the engine, if it has an attempt left"
-            if requeue
-            else "has failed for good (CANCELLED)"
-        )
-        return f"{record.name} {activity_id} {done}; {_STOPS}"
+        return f"{record.name} {activity_id} {_done(requeue, answer.will_retry)}; {_STOPS}"
 
     def _find(self, activity_id: str) -> tuple[Segment, Record]:
         for segment in self._ledger.segments:

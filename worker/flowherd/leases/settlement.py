@@ -156,7 +156,7 @@ class Settlement:
         remember(self._ledger, segment, record, ended_at, self._clock(), failure)
         cost_usd, usage = spent_of(segment, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}
-        _say(told, {"pid": segment.get(Cell.PID), **spent, **ids})
+        _say(told, {**_past_of(segment, record, ended_at), **spent, **ids})
 
     async def _until_told(
         self, segment: Segment, record: Record, beside: Sequence[Record], ids: Mapping[str, Any]
@@ -208,6 +208,15 @@ _OTHERWISE = {
 
 def _settled(answer: Answer, accepted: Settled) -> Settled:
     return _OTHERWISE.get(answer.verdict, accepted)
+
+
+def _past_of(segment: Segment, record: Record, ended_at: float) -> dict[str, Any]:
+    """The process that has died, and the times of the attempt as far as they are known."""
+    past: dict[str, Any] = {"pid": segment.get(Cell.PID)} if segment.life is Life.ENDED else {}
+    if record.started_at and record.claim is not Claim.REPORTING:
+        past["took_s"] = round(ended_at - record.started_at, 4)
+        past["waited_s"] = round(record.started_at - record.claimed_at, 4)
+    return past
 
 
 def spent_of(segment: Segment, record: Record) -> tuple[str | None, tuple[Usage, ...]]:

@@ -145,3 +145,4 @@ class Clock(IntEnum):
     POLLED_AT = 72
     DRAINED_AT = 73
     WORKED_AT = 74
+    LOOP_READ_AT = 75  # when the loop's lag was last read; nobody reads it while no handler runs

@@ -26,6 +26,7 @@ from flowherd.files.transfers import EngineFiles
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
 from flowherd.leases.poll_hold import PollHold
+from flowherd.leases.record_ids import ids_of
 from flowherd.ledger import Cell, Clock, Ledger, RecordWriter, Segment
 from flowherd.ledger.activity_cost_table import Where
 from flowherd.ledger.host_permits import HostPermits, RecordLocks
@@ -104,7 +105,7 @@ class BuiltWorker:
         locks = place.locks or RecordLocks(wakeups.permits)
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
         writer = RecordWriter(segment)
-        meter, self._load, self._watchdog = _measuring(registry, segment)
+        meter, self._load, self._watchdog = _measuring(registry, ledger, segment)
         self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
             process_index=place.index,
@@ -183,11 +184,14 @@ def _isolates(
     return Isolates(place.isolate_requests, rules, config.concurrency, segment)
 
 
-def _measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, BusyShareMeter, Watchdog]:
+def _measuring(
+    registry: Registry, ledger: Ledger, segment: Segment
+) -> tuple[LoopMeter, BusyShareMeter, Watchdog]:
     """A meter of the running loop that writes into `segment`, what publishes its numbers, and a watchdog to start.
 
     Args:
         registry: the activities that are hosted.
+        ledger: says how often the host has seen an activity.
         segment: opened already: opening clears it.
 
     """
@@ -197,12 +201,12 @@ def _measuring(registry: Registry, segment: Segment) -> tuple[LoopMeter, BusySha
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: segment.add(Cell.BLOCKED_US, int(step_s * 1e6))
     probe = GilProbe(meter, measures.by_name)
-    ids = partial(_ids_on_loop, segment)
+    ids = partial(_ids_on_loop, ledger, segment)
     return meter, load, Watchdog(meter, threading.get_ident(), segment.note_block, probe, ids)
 
 
-def _ids_on_loop(segment: Segment) -> dict[str, str]:
+def _ids_on_loop(ledger: Ledger, segment: Segment) -> dict[str, Any]:
     """The names of the attempt whose handler is on the loop, as far as its record says so."""
     place = segment.get(Cell.ON_LOOP)
     record = segment.record(place - 1) if place else None
-    return {} if record is None else record.ids
+    return {} if record is None else ids_of(ledger, segment, record)

@@ -35,10 +35,11 @@ def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
         return Exit.INTERNAL
     except Exception as error:
         from flowherd.errors import ConfigurationError  # noqa: PLC0415 - 40 ms for who asks for help
+        from flowherd.logs import visible  # noqa: PLC0415 - as above
 
         if not isinstance(error, ConfigurationError):
             raise
         for line in str(error).splitlines():
-            sys.stderr.write(f"flowherd: {line}\n")
+            sys.stderr.write(f"flowherd: {visible(line)}\n")
         return Exit.USAGE
     return result if isinstance(result, int) else Exit.CLEAN

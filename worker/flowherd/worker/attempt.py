@@ -92,7 +92,7 @@ class Attempt(RunState):
         limit_s: seconds the handler may take from its first step.
         claimed_at: monotonic seconds: when the poll that brought it was sent.
         begun_at: monotonic seconds of the handler's first step, 0 before.
-        ended_at: monotonic seconds when the outcome of a handler was decided, 0 before.
+        ended_at: monotonic seconds when the outcome was decided, also of one that never begins; 0 before.
         due_at: monotonic seconds when time alone changes something, infinity if nothing.
         is_suspect: a process has died while it ran.
         is_apart: it runs in an isolate because it is a suspect.

@@ -119,9 +119,10 @@ class LedgerRecords:
 
     def _note_decided(self, attempt: Attempt, pair: int, index: int) -> None:
         writer = self._writer
-        if attempt.is_decided and writer.segment.states[index] & PAIR in _AT_WORK:
+        if attempt.is_decided and not attempt.ended_at:
             attempt.ended_at = now = self._clock()
-            self._counts.took(self._entries[attempt.activity.name], _RUN, now - attempt.begun_at)
+            if writer.segment.states[index] & PAIR in _AT_WORK:
+                self._counts.took(self._entries[attempt.activity.name], _RUN, now - attempt.begun_at)
         if pair in _TOLD and writer.segment.states[index] & 3 != _REPORTS:
             attempt.kept = self._kept_of(attempt)
             writer.reporting(index, attempt.kept, TAKEN | (ISOLATED if attempt.is_isolated else 0) | pair)

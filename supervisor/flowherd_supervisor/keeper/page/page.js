@@ -248,13 +248,21 @@ function byProcess(children, value) {
   return new Map(children.map((child) => [`process ${child.process}`, value(child) ?? null]));
 }
 
+function blocks(child) {
+  const last = child.blocked_at ? `${child.blocked_at} (${child.loops_blocked}×)` : "";
+  const now = child.standstill;
+  if (!now) return last;
+  const what = now.is_stopped ? "stopped by a signal" : now.name ? `${now.name} keeps the loop` : "stands still";
+  return `${what}, for ${duration(now.for_s)}${last ? `: ${last}` : ""}`;
+}
+
 function row(child) {
   const made = document.createElement("tr");
   made.dataset.process = child.process;
   const cells = [
     child.process, child.pid, child.phase, `${child.in_flight}/${child.slots}`, child.completed, child.failed,
     child.restarts, number(child.cpu_percent), number(child.uss_mb ?? child.rss_mb), number(child.loop_lag_ms),
-    child.blocked_at ? `${child.blocked_at} (${child.loops_blocked}×)` : "", duration(child.uptime_s),
+    blocks(child), duration(child.uptime_s),
   ];
   made.append(...cells.map((text) => element("td", text)));
   made.children[2].className = child.phase === "running" ? "good" : "doubt";
@@ -267,7 +275,8 @@ function listed(children, kind, nothing) {
     .sort((a, b) => b.for_s - a.for_s)
     .slice(0, 20)
     .map((one) => {
-      const reason = one.waits_for ? `  waits for ${one.waits_for}` : "";
+      const over = one.is_over ? "  its outcome is decided, but it runs on" : "";
+      const reason = one.waits_for ? `  waits for ${one.waits_for}` : over;
       const text = `${duration(one.for_s).padStart(6)}  process ${one.process}  ${one.name}${reason}  `;
       const item = element("li", text, one.limit_s && one.for_s > one.limit_s ? "bad" : "");
       item.append(element("span", `workflow ${one.workflow_id}  activity ${one.activity_id}`, "id"));

@@ -1,0 +1,66 @@
+"""Finds processes that do nothing at the moment: a handler keeps the loop, or a signal has stopped them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowherd.ledger import Cell, Clock
+
+if TYPE_CHECKING:
+    from flowherd.ledger import Record, Segment
+
+SHOWN_AFTER_S = 1.0  # the lag of a loop at work is read every 0.25 s
+_STOPPED = frozenset("Tt")  # by a signal; by a debugger
+
+
+def standstill(segment: Segment, now: float) -> dict[str, Any] | None:
+    """The time for which nothing has moved in a process, and the activity and line that keep its loop.
+
+    Returns:
+        None while the loop turns or has no handlers. Name and line are empty where no handler is on the loop: then a
+        thread holds the GIL, or the process is stopped.
+
+    """
+    for_s, is_stopped = _still_s(segment, now), _is_stopped(segment.get(Cell.PID))
+    if for_s < SHOWN_AFTER_S and not is_stopped:
+        return None
+    if not for_s:
+        for_s = now - max(map(segment.clock, (Clock.STARTED_AT, Clock.LAST_GOOD_POLL, Clock.LAST_BAD_POLL)))
+    one = None if is_stopped else _on_loop(segment)
+    return {
+        "for_s": round(for_s, 1),
+        "is_stopped": is_stopped,
+        "name": one.name if one else "",
+        "activity_id": one.activity_id if one else "",
+        "key": one.key if one else "",
+        "workflow_id": one.workflow_id if one else "",
+        "at": segment.blocked_at if one else "",
+    }
+
+
+def loop_lag_s(segment: Segment, now: float) -> float:
+    """The smoothed lag of the loop, or the time for which it has not been read if that is longer."""
+    still_s = _still_s(segment, now)
+    return max(segment.clock(Clock.LOOP_LAG_S), still_s if still_s >= SHOWN_AFTER_S else 0.0)
+
+
+def _still_s(segment: Segment, now: float) -> float:
+    """Seconds since the lag was read, 0 where no handler runs: its first one may have begun after a long rest."""
+    begun_at = [record.started_at for record in segment.records() if record.is_at_work]
+    if not begun_at:
+        return 0.0
+    return max(now - max(segment.clock(Clock.LOOP_READ_AT), min(begun_at)), 0.0)
+
+
+def _on_loop(segment: Segment) -> Record | None:
+    index = segment.get(Cell.ON_LOOP) - 1
+    return segment.record(index) if 0 <= index < segment.capacity else None
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] in _STOPPED

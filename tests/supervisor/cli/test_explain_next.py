@@ -1,0 +1,129 @@
+"""The last line of `flowherd explain`: what comes next in each case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from explain_kit import host, present
+
+from flowherd_supervisor.cli.explain_next import next_of
+from flowherd_supervisor.testkit.workflow_client import Step, Workflow
+
+if TYPE_CHECKING:
+    from flowherd_supervisor.cli.explain_next import Present
+
+NOW = 1_000.0
+
+
+def event(name: str, at: float, seen: int = 1) -> dict[str, Any]:
+    return {"key": "add", "event": name, "at": at, "seen": seen}
+
+
+def running(*steps: Step) -> Workflow:
+    return Workflow("running", list(steps) or [Step("add", "pending")])
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("completed", "nothing: the workflow has completed."), ("failed", "submit it again.")],
+)
+def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
+    assert next_of(Workflow(status), [], [], NOW).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (
+            present("running", limit_s=300.0),
+            "on process 2 of app:r, pid 7: it ends by itself, or is stopped at its limit in 288 s.",
+        ),
+        (present("stopping"), "add was told to stop on process 2"),
+        (
+            present("reporting"),
+            "add has ended on process 2 of app:r, pid 7: the engine is told, as soon as it answers.",
+        ),
+        (
+            present("reporting", has_result=True),
+            "add has completed on process 2 of app:r, pid 7: the engine is told, as soon as it answers.",
+        ),
+        (present("settling"), "the keeper tells the engine, which may run it again."),
+        (
+            present("waiting", waits_for="a slot"),
+            "add begins on process 2 of app:r, pid 7 when it gets a slot.",
+        ),
+    ],
+)
+def test_what_a_host_holds_is_next_and_not_pending_too(one: Present, words: str) -> None:
+    own = [host(present=[one])]
+    said = next_of(running(), own, own, NOW)
+    assert words in said
+    assert "hands add out" not in said
+    assert next_of(None, own, own, NOW) == said, "also when the engine does not answer"
+
+
+@pytest.mark.parametrize(
+    ("seen", "ago_s", "words"),
+    [
+        (1, 0.4, "hands add out again in about 2 s"),
+        (3, 1.0, "hands add out again in about 7 s"),
+        (1, 30.0, "hands add out again at the next poll"),
+        (60, 0.0, "hands add out again in about 300 s"),
+    ],
+)
+def test_after_a_requeue_the_engine_s_delay_is_counted(seen: int, ago_s: float, words: str) -> None:
+    own = [host(events=[event("claimed", 1.0, seen), event("requeued", NOW - ago_s, seen)])]
+    said = next_of(running(), own, own, NOW)
+    assert words in said
+    assert "app:r, pid 7 (worker type py-std) polls, with 3 free slots." in said
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "polls, with 3 free slots"),
+        ({"free_slots": 0}, "all slots of app:r, pid 7 (worker type py-std) are in use"),
+        ({"polled_s_ago": 40.0}, "has not polled for 40 s"),
+        ({"polled_s_ago": None}, "has not polled yet"),
+    ],
+)
+def test_what_nobody_here_has_seen_waits_for_a_poll_and_says_who_polls(
+    more: dict[str, Any], words: str
+) -> None:
+    assert words in next_of(running(), [], [host(**more)], NOW)
+
+
+def test_a_process_that_stands_still_is_why_nothing_ends_and_nobody_polls() -> None:
+    one = {"process": 2, "for_s": 12.4, "is_stopped": False, "name": "resize", "at": "/app/a.py:7"}
+    cause = "process 2: its loop has stood still for 12s: resize keeps it, at /app/a.py:7"
+    holder = host(present=[present("running", limit_s=300.0)], standstills=[one])
+    said = next_of(running(), [holder], [holder], NOW)
+    assert said.endswith(f"is stopped at its limit in 288 s. But {cause}.")
+    idle = host(polled_s_ago=12.0, standstills=[one])
+    assert next_of(running(), [], [idle], NOW).endswith(f"has not polled for 12 s ({cause}).")
+
+
+def test_without_a_host_for_the_engine_the_remedy_is_named() -> None:
+    assert "no host on this machine works for this engine: flowherd run APP" in next_of(
+        running(), [], [], NOW
+    )
+
+
+def test_a_lost_lease_and_a_signal_are_explained() -> None:
+    lost = [host(events=[event("lost", 900.0)])]
+    assert "another worker has add" in next_of(running(), lost, lost, NOW)
+    assert "add waits for a signal" in next_of(running(Step("add", "waiting")), [], [], NOW)
+
+
+def test_between_two_steps_the_engine_is_next() -> None:
+    steps = [Step("add", "completed"), Step("next", "not_scheduled")]
+    assert "the engine makes the next step ready" in next_of(running(*steps), [], [], NOW)
+
+
+def test_of_many_only_the_nearest_are_named() -> None:
+    steps = [Step(f"s-{number}", "pending") for number in range(9)]
+    own = [host(present=[present("running", key="s-8")])]
+    said = next_of(running(*steps), own, own, NOW)
+    assert said.startswith("s-8 has run")
+    assert said.endswith("And 6 more.")
