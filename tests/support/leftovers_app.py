@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
+import faulthandler
+import gc
 import io
 import os
 import resource
@@ -20,6 +23,7 @@ registry = Registry()
 isolated = registry.activity(offload="process")
 kept: list[Any] = []
 handed = concurrent.futures.ThreadPoolExecutor
+customer = contextvars.ContextVar("customer", default="nobody")
 
 
 def chatter(pause_s: float = 0.0002) -> None:
@@ -52,6 +56,16 @@ def executor_that_prints() -> None:
 
 def program_that_prints() -> None:
     kept.append(subprocess.Popen(["sh", "-c", "while :; do echo leftover; done"]))
+
+
+def program_in_the_background() -> None:
+    """Its shell ends at once, and what that has started is nobody's child here."""
+    subprocess.run(["sh", "-c", "while :; do echo leftover; sleep 0.02; done &"], check=True)
+
+
+def many_programs_in_the_background() -> None:
+    words = "import os\nfor _ in range(150):\n    if not os.fork():\n        os._exit(0)"
+    subprocess.run([sys.executable, "-c", words], check=True)
 
 
 def stdout_closed() -> None:
@@ -127,6 +141,34 @@ def limits() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
+def context_variable() -> None:
+    customer.set("ours")
+
+
+def event_loop_closed() -> None:
+    """As programs of old do, where the loop is not their own."""
+    loop = asyncio.get_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+def event_loop_taken_away() -> None:
+    asyncio.run(asyncio.sleep(0))
+
+
+def priority() -> None:
+    os.nice(3)
+
+
+def watchdog() -> None:
+    """A thread that runs no Python, and ends the process."""
+    faulthandler.dump_traceback_later(0.15, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+
+
+def no_garbage_collection() -> None:
+    gc.disable()
+
+
 LEFTOVERS = {
     leave.__name__: leave
     for leave in (
@@ -135,7 +177,9 @@ LEFTOVERS = {
         stdout_closed, stderr_closed, stdout_redirected, stderr_redirected, stdin_replaced,
         stdout_that_does_not_block, sys_stdout_closed, sys_stdout_replaced,
         alarm, alarm_again_and_again, cpu_alarm, signal_handlers, signal_mask,
-        folder, umask, environment, limits,
+        folder, umask, environment, limits, program_in_the_background, context_variable, event_loop_closed,
+        event_loop_taken_away, priority, watchdog, no_garbage_collection,
+        many_programs_in_the_background,
     )
 }  # fmt: skip
 
@@ -187,5 +231,9 @@ def look(seconds: float) -> dict[str, Any]:
         "ignores SIGTERM": signal.getsignal(signal.SIGTERM) == signal.SIG_IGN,
         "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "limit": resource.getrlimit(resource.RLIMIT_FSIZE)[0],
+        "customer": customer.get(),
+        "event loop": asyncio.get_event_loop().run_until_complete(asyncio.sleep(0, "runs")),
+        "priority": os.getpriority(os.PRIO_PROCESS, 0),
+        "collects garbage": gc.isenabled(),
         "pid": os.getpid(),
     }
