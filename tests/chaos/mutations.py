@@ -505,7 +505,9 @@ MUTATIONS = (
         WORKER + "worker/executor_choice.py",
         "self._config.suspects_at_once, begin)",
         "1 << 10, begin)",
-        CHAOS + "test_poison.py",
+        UNIT
+        + "worker/test_attempts_apart.py"
+        + "::test_n13_the_limit_of_suspects_in_isolates_is_one_for_all_processes_of_a_host",
     ),
     Mutation(
         "secrets in what an isolate logs",
