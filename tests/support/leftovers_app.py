@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import concurrent.futures
 import contextvars
@@ -47,6 +48,18 @@ def thread_that_computes() -> None:
             pass
 
     threading.Thread(target=compute, daemon=True).start()
+
+
+def unlisted_thread_that_prints() -> None:
+    """`threading` does not know it."""
+    has_begun = threading.Event()
+
+    def begin() -> None:
+        has_begun.set()
+        chatter(0.005)
+
+    _thread.start_new_thread(begin, ())
+    has_begun.wait()
 
 
 def executor_that_prints() -> None:
@@ -156,6 +169,15 @@ def event_loop_taken_away() -> None:
     asyncio.run(asyncio.sleep(0))
 
 
+def task_factory() -> None:
+    """No task can be made any more."""
+    asyncio.get_event_loop().set_task_factory(lambda _loop, coro, **_: coro.close())
+
+
+def recursion_limit() -> None:
+    sys.setrecursionlimit(5000)
+
+
 def priority() -> None:
     os.nice(3)
 
@@ -179,7 +201,7 @@ LEFTOVERS = {
         alarm, alarm_again_and_again, cpu_alarm, signal_handlers, signal_mask,
         folder, umask, environment, limits, program_in_the_background, context_variable, event_loop_closed,
         event_loop_taken_away, priority, watchdog, no_garbage_collection,
-        many_programs_in_the_background,
+        many_programs_in_the_background, unlisted_thread_that_prints, task_factory, recursion_limit,
     )
 }  # fmt: skip
 
@@ -233,6 +255,7 @@ def look(seconds: float) -> dict[str, Any]:
         "limit": resource.getrlimit(resource.RLIMIT_FSIZE)[0],
         "customer": customer.get(),
         "event loop": asyncio.get_event_loop().run_until_complete(asyncio.sleep(0, "runs")),
+        "recursion": sys.getrecursionlimit(),
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
         "collects garbage": gc.isenabled(),
         "pid": os.getpid(),

@@ -28,6 +28,7 @@ ENDS = FLOODS | {
     "program_in_the_background",
     "many_programs_in_the_background",
     "event_loop_closed",
+    "unlisted_thread_that_prints",
 }
 
 
@@ -45,7 +46,7 @@ async def output(place: Workplace, name: str, parameters: Any = None) -> dict[st
 
 
 def strikes_later(parameters: Any) -> bool:
-    return any(word in str(parameters) for word in ("alarm", "watchdog", "background"))
+    return any(word in str(parameters) for word in ("alarm", "watchdog", "background", "unlisted"))
 
 
 async def left_and_found(

@@ -65,6 +65,9 @@ class Leftovers:
             partial(os.setpriority, os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0)),
             gc.enable if gc.isenabled() else gc.disable,
             partial(asyncio.set_event_loop, loop),
+            partial(loop.set_task_factory, loop.get_task_factory()),
+            partial(loop.set_exception_handler, loop.get_exception_handler()),
+            partial(sys.setrecursionlimit, sys.getrecursionlimit()),
             partial(_set_limits, {number: resource.getrlimit(number) for number in _LIMITS}),
         )
         self._streams = {name: (getattr(sys, name), _identity(fd)) for fd, name in enumerate(_STREAMS)}
@@ -147,11 +150,14 @@ class Leftovers:
 
     def _others(self) -> Iterator[str]:
         """Folders below /proc: of the threads that run Python, but ours and the calling one, and of all programs."""
-        own = (
-            threading.get_native_id()
-        )  # the thread's own attribute is that of the process it was forked from
-        spared = {threading.current_thread(), self._own_thread()}
-        others = [thread.native_id for thread in threading.enumerate() if thread not in spared]
+        own = threading.get_native_id()  # the main thread's attribute is of the process it was forked from
+        listed, spared = threading.enumerate(), {threading.current_thread(), self._own_thread()}
+        others: set[int | None] = {thread.native_id for thread in listed if thread not in spared}
+        running = set(sys._current_frames())  # noqa: SLF001 - no other place says so
+        if running - {thread.ident for thread in listed}:  # some made by `_thread`: any of all
+            ours = {own, *(thread.native_id for thread in spared if thread is not None)}
+            every = (int(task.name) for task in Path("/proc/self/task").iterdir())
+            others = {number for number in every if number not in ours}
         yield from (f"self/task/{number}" for number in others)
         for number in (own, *others):
             with contextlib.suppress(OSError):  # the thread has ended
