@@ -518,6 +518,24 @@ MUTATIONS = (
         "::test_a_process_that_is_given_another_place_for_its_lines_masks_whoever_logs",
     ),
     Mutation(
+        "no work for an isolate whose kill is on the way",
+        WORKER + "isolates/isolate.py",
+        "elif self._killed_for:",
+        "elif False:",
+        UNIT
+        + "isolates/test_isolates.py"
+        + "::test_what_ends_while_its_isolate_is_killed_for_its_memory_leaves_that_to_nobody",
+    ),
+    Mutation(
+        "what a shell has put into the background is seen",
+        WORKER + "isolates/inside/leftovers.py",
+        "        _adopt_orphans()\n",
+        "",
+        UNIT
+        + "isolates/test_isolate_leftovers.py"
+        + "::test_what_an_activity_leaves_behind_never_meets_the_next_one[program_in_the_background]",
+    ),
+    Mutation(
         "a stop that reaches the handler of an isolate",
         WORKER + "isolates/inside/worker_connection.py",
         "if self._cancel_signal.explain(stop):",

@@ -178,6 +178,12 @@ def recursion_limit() -> None:
     sys.setrecursionlimit(5000)
 
 
+def user() -> None:
+    """For good, as a program does that needs no privileges any more."""
+    if not os.getuid():
+        os.setresuid(65534, 65534, 65534)
+
+
 def priority() -> None:
     os.nice(3)
 
@@ -201,7 +207,7 @@ LEFTOVERS = {
         alarm, alarm_again_and_again, cpu_alarm, signal_handlers, signal_mask,
         folder, umask, environment, limits, program_in_the_background, context_variable, event_loop_closed,
         event_loop_taken_away, priority, watchdog, no_garbage_collection,
-        many_programs_in_the_background, unlisted_thread_that_prints, task_factory, recursion_limit,
+        many_programs_in_the_background, unlisted_thread_that_prints, task_factory, recursion_limit, user,
     )
 }  # fmt: skip
 
@@ -255,6 +261,7 @@ def look(seconds: float) -> dict[str, Any]:
         "limit": resource.getrlimit(resource.RLIMIT_FSIZE)[0],
         "customer": customer.get(),
         "event loop": asyncio.get_event_loop().run_until_complete(asyncio.sleep(0, "runs")),
+        "user": os.getresuid(),
         "recursion": sys.getrecursionlimit(),
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
         "collects garbage": gc.isenabled(),

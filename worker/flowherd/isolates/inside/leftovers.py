@@ -36,9 +36,10 @@ class Leftovers:
     To be made, and asked, in the main thread.
 
     What costs nothing to put back is put back: timers, signal handlers and mask, folder, umask, environment, soft
-    limits, priority, garbage collection, the current event loop, `sys.stdout`. A descriptor that is another one now, a
-    closed event loop, and threads, tasks and programs that go on, are reasons to end the process. Threads at rest may
-    stay, since many libraries keep some. A program whose parent has ended becomes a child of this process.
+    limits, priority, garbage collection, the recursion limit, the current event loop with its task factory,
+    `sys.stdout`. Another user, a descriptor that is another one now, a closed event loop, and threads, tasks and
+    programs that go on, are reasons to end the process. Threads at rest may stay, since many libraries keep some. A
+    program whose parent has ended becomes a child of this process.
 
     Args:
         loop: where activities run; does not run when these methods are called.
@@ -71,6 +72,7 @@ class Leftovers:
             partial(_set_limits, {number: resource.getrlimit(number) for number in _LIMITS}),
         )
         self._streams = {name: (getattr(sys, name), _identity(fd)) for fd, name in enumerate(_STREAMS)}
+        self._user = _user()
         self._known = set(self._others())
         self._most_programs = len(_programs(self._known)) + _MOST_ENDED
         self._tasks = asyncio.all_tasks(loop)
@@ -120,6 +122,8 @@ class Leftovers:
         for fd, (name, (stream, before)) in enumerate(self._streams.items()):
             if _identity(fd) != before or getattr(stream, "closed", False):
                 yield f"its {name} is another one now"
+        if _user() != self._user:
+            yield "its user is another one now"
         if self._loop.is_closed():
             yield "its event loop is closed"
         elif self._has_tasks():
@@ -171,6 +175,10 @@ def _programs(folders: set[str]) -> list[str]:
 def _adopt_orphans() -> None:
     """Makes this process the parent of what a shell puts into the background: it is seen when the shell has ended."""
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0)
+
+
+def _user() -> Any:
+    return os.getresuid(), os.getresgid(), sorted(os.getgroups())
 
 
 def _identity(fd: int) -> Any:
