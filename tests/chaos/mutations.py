@@ -505,7 +505,9 @@ MUTATIONS = (
         WORKER + "worker/executor_choice.py",
         "self._config.suspects_at_once, begin)",
         "1 << 10, begin)",
-        CHAOS + "test_poison.py",
+        UNIT
+        + "worker/test_attempts_apart.py"
+        + "::test_n13_the_limit_of_suspects_in_isolates_is_one_for_all_processes_of_a_host",
     ),
     Mutation(
         "secrets in what an isolate logs",
@@ -514,6 +516,24 @@ MUTATIONS = (
         "",
         "tests/worker/test_logs.py"
         "::test_a_process_that_is_given_another_place_for_its_lines_masks_whoever_logs",
+    ),
+    Mutation(
+        "no work for an isolate whose kill is on the way",
+        WORKER + "isolates/isolate.py",
+        "elif self._killed_for:",
+        "elif False:",
+        UNIT
+        + "isolates/test_isolates.py"
+        + "::test_what_ends_while_its_isolate_is_killed_for_its_memory_leaves_that_to_nobody",
+    ),
+    Mutation(
+        "what a shell has put into the background is seen",
+        WORKER + "isolates/inside/leftovers.py",
+        "        _adopt_orphans()\n",
+        "",
+        UNIT
+        + "isolates/test_isolate_leftovers.py"
+        + "::test_what_an_activity_leaves_behind_never_meets_the_next_one[program_in_the_background]",
     ),
     Mutation(
         "a stop that reaches the handler of an isolate",

@@ -21,6 +21,7 @@ from flowherd.execution.run_environment import RunEnvironment
 from flowherd.isolates.isolated_attempt import IsolatedAttempt
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.ledger.attempt_history import End, decoded
+from flowherd.ledger.permits import OwnPermits
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
 from flowherd.worker.attempt_coordinator import Attempts
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Activity, Outcome
     from flowherd.ledger import Record
     from flowherd.ledger.attempt_history import EndedAttempt
+    from flowherd.ledger.permits import Permits
     from flowherd.link.messages import Stopped
     from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
@@ -141,7 +143,13 @@ class Table:
     """`Attempts` with everything around it."""
 
     def __init__(
-        self, *, slots: int = 2, records: int = 20, isolates: Isolates | None = None, **settings: Any
+        self,
+        *,
+        slots: int = 2,
+        records: int = 20,
+        isolates: Isolates | None = None,
+        permits: Permits | None = None,
+        **settings: Any,
     ) -> None:
         self.engine = FakeEngine()
         self.ledger = Ledger(processes=1, records=records)
@@ -152,11 +160,11 @@ class Table:
         config = WorkerConfig(worker_id="t", concurrency=slots, **settings)
         self.isolates = isolates or Isolates()
         self.meter = LoopMeter()
-        executors = Executors(
+        self.executors = executors = Executors(
             self.handlers.registry,
             config,
             ThreadPool(1),
-            RunEnvironment(meter=self.meter),
+            RunEnvironment(meter=self.meter, permits=permits or OwnPermits()),
             isolates,  # type: ignore[arg-type]
         )
         self.circuit = Circuit()

@@ -115,14 +115,16 @@ class Host:
 class Pool:
     """Isolates and a runner that uses them."""
 
-    def __init__(self, *, limit: int = 2, cancel_grace_s: float = 60.0, **rules: Any) -> None:
+    def __init__(
+        self, *, limit: int = 2, cancel_grace_s: float = 60.0, max_memory_mb: int | None = None, **rules: Any
+    ) -> None:
         self.host = Host()
         self.ledger = Ledger(processes=1, records=1024)
         segment = open_segment(self.ledger)
         self.isolates = Isolates(self.host, IsolateRules(**rules), limit, segment)
         registry = Registry()
 
-        @registry.activity(offload="process")
+        @registry.activity(offload="process", max_memory_mb=max_memory_mb)
         def work(): ...
 
         config = WorkerConfig(worker_id="t", concurrency=4, cancel_grace_s=cancel_grace_s)
@@ -133,9 +135,9 @@ class Pool:
         self._last += 1
         return self.runner.start(make_activity("work", parameters, number=self._last, **fields))
 
-    def open(self, key: int) -> Peer:
+    def open(self, key: int, pid: int = 0) -> Peer:
         """The isolate is there and ready."""
-        self.isolates.started(key, 0)
+        self.isolates.started(key, pid)
         peer = self.host.peers[key]
         peer.send(Opened())
         return peer

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import concurrent.futures
+import contextvars
+import faulthandler
+import gc
 import io
 import os
 import resource
@@ -20,6 +24,7 @@ registry = Registry()
 isolated = registry.activity(offload="process")
 kept: list[Any] = []
 handed = concurrent.futures.ThreadPoolExecutor
+customer = contextvars.ContextVar("customer", default="nobody")
 
 
 def chatter(pause_s: float = 0.0002) -> None:
@@ -45,6 +50,18 @@ def thread_that_computes() -> None:
     threading.Thread(target=compute, daemon=True).start()
 
 
+def unlisted_thread_that_prints() -> None:
+    """`threading` does not know it."""
+    has_begun = threading.Event()
+
+    def begin() -> None:
+        has_begun.set()
+        chatter(0.005)
+
+    _thread.start_new_thread(begin, ())
+    has_begun.wait()
+
+
 def executor_that_prints() -> None:
     kept.append(pool := handed())
     pool.submit(chatter)
@@ -52,6 +69,16 @@ def executor_that_prints() -> None:
 
 def program_that_prints() -> None:
     kept.append(subprocess.Popen(["sh", "-c", "while :; do echo leftover; done"]))
+
+
+def program_in_the_background() -> None:
+    """Its shell ends at once, and what that has started is nobody's child here."""
+    subprocess.run(["sh", "-c", "while :; do echo leftover; sleep 0.02; done &"], check=True)
+
+
+def many_programs_in_the_background() -> None:
+    words = "import os\nfor _ in range(150):\n    if not os.fork():\n        os._exit(0)"
+    subprocess.run([sys.executable, "-c", words], check=True)
 
 
 def stdout_closed() -> None:
@@ -127,6 +154,49 @@ def limits() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
+def context_variable() -> None:
+    customer.set("ours")
+
+
+def event_loop_closed() -> None:
+    """As programs of old do, where the loop is not their own."""
+    loop = asyncio.get_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+def event_loop_taken_away() -> None:
+    asyncio.run(asyncio.sleep(0))
+
+
+def task_factory() -> None:
+    """No task can be made any more."""
+    asyncio.get_event_loop().set_task_factory(lambda _loop, coro, **_: coro.close())
+
+
+def recursion_limit() -> None:
+    sys.setrecursionlimit(5000)
+
+
+def user() -> None:
+    """For good, as a program does that needs no privileges any more."""
+    if not os.getuid():
+        os.setresuid(65534, 65534, 65534)
+
+
+def priority() -> None:
+    os.nice(3)
+
+
+def watchdog() -> None:
+    """A thread that runs no Python, and ends the process."""
+    faulthandler.dump_traceback_later(0.15, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+
+
+def no_garbage_collection() -> None:
+    gc.disable()
+
+
 LEFTOVERS = {
     leave.__name__: leave
     for leave in (
@@ -135,7 +205,9 @@ LEFTOVERS = {
         stdout_closed, stderr_closed, stdout_redirected, stderr_redirected, stdin_replaced,
         stdout_that_does_not_block, sys_stdout_closed, sys_stdout_replaced,
         alarm, alarm_again_and_again, cpu_alarm, signal_handlers, signal_mask,
-        folder, umask, environment, limits,
+        folder, umask, environment, limits, program_in_the_background, context_variable, event_loop_closed,
+        event_loop_taken_away, priority, watchdog, no_garbage_collection,
+        many_programs_in_the_background, unlisted_thread_that_prints, task_factory, recursion_limit, user,
     )
 }  # fmt: skip
 
@@ -187,5 +259,11 @@ def look(seconds: float) -> dict[str, Any]:
         "ignores SIGTERM": signal.getsignal(signal.SIGTERM) == signal.SIG_IGN,
         "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "limit": resource.getrlimit(resource.RLIMIT_FSIZE)[0],
+        "customer": customer.get(),
+        "event loop": asyncio.get_event_loop().run_until_complete(asyncio.sleep(0, "runs")),
+        "user": os.getresuid(),
+        "recursion": sys.getrecursionlimit(),
+        "priority": os.getpriority(os.PRIO_PROCESS, 0),
+        "collects garbage": gc.isenabled(),
         "pid": os.getpid(),
     }

@@ -25,6 +25,10 @@ ENDS = FLOODS | {
     "thread_that_prints_now_and_then",
     "thread_that_computes",
     "program_that_prints_now_and_then",
+    "program_in_the_background",
+    "many_programs_in_the_background",
+    "event_loop_closed",
+    "unlisted_thread_that_prints",
 }
 
 
@@ -41,6 +45,10 @@ async def output(place: Workplace, name: str, parameters: Any = None) -> dict[st
     return json.loads(outcome.output)
 
 
+def strikes_later(parameters: Any) -> bool:
+    return any(word in str(parameters) for word in ("alarm", "watchdog", "background", "unlisted"))
+
+
 async def left_and_found(
     place: Workplace, name: str, parameters: Any, caplog: pytest.LogCaptureFixture
 ) -> tuple[float, int]:
@@ -49,7 +57,7 @@ async def left_and_found(
     caplog.clear()
     pid = (await output(place, name, parameters))["pid"]
     assert pid == before["pid"], "it is used again where nothing is left"
-    loop, seconds = asyncio.get_running_loop(), 0.25 if "alarm" in str(parameters) else 0.0
+    loop, seconds = asyncio.get_running_loop(), 0.25 if strikes_later(parameters) else 0.0
     since, run = loop.time(), place.start("look", {"seconds": seconds})
     await place.until(lambda: run.phase.value != "waiting")
     held_s = loop.time() - since

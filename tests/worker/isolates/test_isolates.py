@@ -395,6 +395,36 @@ async def test_one_that_is_not_ready_in_time_is_killed():
         assert message == "its isolate was killed by flowherd: it was not ready within 0.01 s"
 
 
+async def test_one_that_is_ready_too_late_gets_no_work_since_its_kill_is_on_the_way():
+    """Whatever began in it would die, though it has done nothing wrong."""
+    heard: list[int] = []
+    async with pool(limit=1, boot_timeout_s=0.01, token_refused=heard.append) as it:
+        run = it.start()
+        await until(lambda: ("kill", 1) in it.host.orders)
+        it.open(1).send(TokenRefused(7))
+        await until(lambda: heard)
+        assert run.phase is Phase.WAITING
+        it.end(1, 9 | OURS)
+        assert (await done(run)).code == "WORKER_CRASHED"
+
+
+async def test_what_ends_while_its_isolate_is_killed_for_its_memory_leaves_that_to_nobody(monkeypatch):
+    """The kill is on the way: the next activity would die of it, with the words about this one."""
+    monkeypatch.setattr("flowherd.isolates.isolate.resident_bytes", lambda _: 500 << 20)
+    monkeypatch.setattr("flowherd.isolates.isolate.LOOK_EVERY_S", 0.01)
+    async with pool(limit=1, max_memory_mb=300) as it:
+        first, second = it.start(), it.start()
+        peer = it.open(1, pid=1)
+        await peer.hear()
+        await until(lambda: ("kill", 1) in it.host.orders)
+        peer.succeed()
+        assert await done(first) == Completed(b"{}")
+        assert await peer.hear() == Leave()
+        it.end(1, 9 | OURS)
+        await it.open(2).hear()
+        assert second.phase is Phase.RUNNING
+
+
 async def test_one_that_dies_idle_is_replaced_and_one_that_closes_its_channel_is_killed():
     async with pool(limit=1) as it:
         run = it.start()

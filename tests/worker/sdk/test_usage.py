@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal, Inexact, localcontext
 from pathlib import Path
 
 import pytest
@@ -370,3 +370,21 @@ async def test_the_settlement_names_what_it_told() -> None:
         await settled(table)
     [line] = [line for line in logs if line["event"] == "activity_failed"]
     assert (line["cost_usd"], line["usage"]) == ("0.25", [])
+
+
+@pytest.mark.parametrize("traps", [[], [Inexact]])
+def test_money_is_exact_whatever_a_handler_has_done_to_the_arithmetic_of_its_decimals(traps):
+    """Code that needs two digits sets the context of all decimals of its handler."""
+    costs = Costs()
+    with localcontext() as context:
+        context.prec, context.rounding = 2, ROUND_UP
+        for trap in traps:
+            context.traps[trap] = True
+        for _ in range(2):
+            costs.add_cost("1.2345678901234")
+            costs.add_usage(Usage("p", "m", input_tokens=1, cost_usd="1234.5678901234567"))
+        packed = pack(Decimal("123.456"), (Usage("p" * 900, "m", cost_usd="654.321"),) * 9, 1024)
+    assert costs.cost_usd == "2.469135780246"
+    assert [entry.cost_usd for entry in costs.usage] == ["2469.135780246914"]
+    sums = unpack(packed)
+    assert sum(Decimal(price) for price in (sums[0], *(e.cost_usd for e in sums[1]))) == Decimal("6012.345")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from attempts_kit import Isolates, State, Table, an_activity
 from virtual_time import virtual_time
@@ -10,14 +11,15 @@ from virtual_time import virtual_time
 from flowherd.activities_and_outcomes import Completed, Died
 from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.ledger import Cause, Cell
+from flowherd.ledger.permits import OwnPermits
 from flowherd.settings.worker_config import WorkerConfig
 
 KILLED = Died("its isolate was killed by SIGKILL")
 
 
-def suspicious(*activity_ids: str, deaths: int = 1) -> Table:
+def suspicious(*activity_ids: str, deaths: int = 1, **options: Any) -> Table:
     """A table with isolates, after processes have died with these activities."""
-    table = Table(slots=4, isolates=Isolates())
+    table = Table(slots=4, isolates=Isolates(), **options)
     for number, activity_id in enumerate(activity_ids):
         for death in range(deaths):
             table.ledger.crash_history.charge(activity_id, f"death {death}", 10 * number + death + 1)
@@ -49,6 +51,28 @@ async def test_suspects_run_apart_beside_each_other_and_beside_everybody_else() 
     assert table.told("complete") == [("a", "t-1")]
     assert table.attempts.room > 1
     table.check()
+
+
+@virtual_time
+async def test_n13_the_limit_of_suspects_in_isolates_is_one_for_all_processes_of_a_host() -> None:
+    """N13: each process alone lets as many begin; those that have no permit wait for one of any process."""
+    host = OwnPermits()
+    first, second = (suspicious(*"abcd", permits=host, suspects_at_once=2) for _ in range(2))
+    first.bring(an_activity("a"), an_activity("b"))
+    second.bring(an_activity("c"), an_activity("d"))
+    for table in (first, second):
+        await table.rest()
+    assert (set(first.isolates.runs), set(second.isolates.runs)) == ({"a", "b"}, set())
+    first.isolates.end("a", Completed(b"{}"))
+    await first.rest()
+    second.executors.permits_changed()
+    await second.rest()
+    assert (set(first.isolates.runs), set(second.isolates.runs)) == ({"b"}, {"c"})
+    second.isolates.end("c", Completed(b"{}"))
+    await second.rest()
+    for table, left in ((first, "b"), (second, "d")):
+        assert set(table.isolates.runs) == {left}
+        table.check()
 
 
 @virtual_time

@@ -218,7 +218,8 @@ class Isolate:
             case TokenRefused(version):
                 self._rules.token_refused(version)
             case Opened() if self.stage is Stage.OPENING:
-                self._become_idle()
+                if not self._killed_for:  # else whatever began here would die of it
+                    self._become_idle()
             case NotOpened(reason, report) if self.stage is Stage.OPENING:
                 self.why_not = f"could not start: {reason}"
                 _log.error("isolate_did_not_start", extra={"isolate": self.pid, "exception": report})
@@ -247,6 +248,8 @@ class Isolate:
         self._run = None
         if self._times_stopped or self._tasks >= self._rules.max_tasks:
             self.leave()  # also since a SIGTERM may be on its way to it, and must not hit another activity
+        elif self._killed_for:
+            self._replace(self._killed_for)  # its end is on the way, too
         else:
             self.stage = Stage.SETTLING
             self._set_timer(MARK_S, self._prints_on)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Protocol
 
-from flowherd.sdk.usage_bytes import MAX_TOKENS, pack
+from flowherd.sdk.usage_bytes import EXACT, MAX_TOKENS, pack
 
 if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Usage
@@ -69,7 +69,7 @@ class Costs:
         """Adds dollars that belong to no model; ValueError unless 0 ≤ usd ≤ 10¹²."""
         cost = checked_cost(usd)
         with self._lock:
-            self._cost_usd = (self._cost_usd or Decimal(0)) + cost
+            self._cost_usd = EXACT.add(self._cost_usd or Decimal(0), cost)
             self._keep()
 
     def add_usage(self, usage: Usage) -> None:
@@ -111,7 +111,9 @@ def checked_cost(usd: Money) -> Decimal:
         fits = False
     if not fits:
         raise ValueError("a cost must be a number of US dollars between 0 and 10^12")
-    return cost.quantize(COST_STEP_USD).normalize() if cost.as_tuple().exponent < -12 else cost  # type: ignore[operator]
+    if cost.as_tuple().exponent < -12:  # type: ignore[operator]
+        return cost.quantize(COST_STEP_USD, context=EXACT).normalize(EXACT)
+    return cost
 
 
 def _check_usage(usage: Usage) -> None:
@@ -149,4 +151,4 @@ def _sum(first: Usage, second: Usage) -> Usage:
 
 
 def _sum_costs(first: str, second: str) -> str:
-    return format(Decimal(first) + Decimal(second), "f")
+    return format(EXACT.add(Decimal(first), Decimal(second)), "f")

@@ -12,13 +12,14 @@ Sums that are longer than there is room for are merged rather than lost, in this
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
+from decimal import Context, Decimal, InvalidOperation
 
 import msgspec
 
 from flowherd.activities_and_outcomes import Usage
 
 MAX_TOKENS = 2**32 - 1  # the engine's counters are unsigned 32-bit (protocol.md §6.1)
+EXACT = Context(prec=60, traps=[InvalidOperation])  # for sums of money: a handler may change the current one
 _LONGEST_NAME_BYTES = 256  # of a provider or a model, where room is short
 _NUMBERS_BYTES = 120  # four counters, token-hours, cost and what stands between them, at their longest
 
@@ -83,7 +84,7 @@ def _merged(
             room -= needed
             (unpriced if entry.cost_usd is None else priced).append(short)
         elif entry.cost_usd is not None:
-            cost_usd = (cost_usd or Decimal(0)) + Decimal(entry.cost_usd)
+            cost_usd = EXACT.add(cost_usd or Decimal(0), Decimal(entry.cost_usd))
         else:
             homeless.append(short)
     for entry in homeless:

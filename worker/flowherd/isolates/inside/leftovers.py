@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import faulthandler
+import gc
 import os
 import resource
 import signal
@@ -23,6 +26,8 @@ _OTHER_SIGNALS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM}  # the last on
 _SIGNALS = signal.valid_signals() - _OTHER_SIGNALS
 _LIMITS = tuple(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
 _STREAMS = ("stdin", "stdout", "stderr")  # of descriptors 0, 1, 2
+_MOST_ENDED = 100  # programs whose end nobody has waited for: the kernel keeps a place for each
+_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class Leftovers:
@@ -31,8 +36,10 @@ class Leftovers:
     To be made, and asked, in the main thread.
 
     What costs nothing to put back is put back: timers, signal handlers and mask, folder, umask, environment, soft
-    limits, `sys.stdout`. A descriptor that is another one now, and threads, tasks and programs that go on, are reasons
-    to end the process. Threads at rest may stay, since many libraries keep some.
+    limits, priority, garbage collection, the recursion limit, the current event loop with its task factory,
+    `sys.stdout`. Another user, a descriptor that is another one now, a closed event loop, and threads, tasks and
+    programs that go on, are reasons to end the process. Threads at rest may stay, since many libraries keep some. A
+    program whose parent has ended becomes a child of this process.
 
     Args:
         loop: where activities run; does not run when these methods are called.
@@ -47,6 +54,7 @@ class Leftovers:
     ) -> None:
         self._loop = loop
         self._own_thread = own_thread
+        _adopt_orphans()
         os.umask(umask := os.umask(0))
         folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._put_back_each = (
@@ -55,16 +63,25 @@ class Leftovers:
             partial(os.fchdir, folder),
             partial(os.umask, umask),
             partial(_set_environment, dict(os.environ)),
+            partial(os.setpriority, os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0)),
+            gc.enable if gc.isenabled() else gc.disable,
+            partial(asyncio.set_event_loop, loop),
+            partial(loop.set_task_factory, loop.get_task_factory()),
+            partial(loop.set_exception_handler, loop.get_exception_handler()),
+            partial(sys.setrecursionlimit, sys.getrecursionlimit()),
             partial(_set_limits, {number: resource.getrlimit(number) for number in _LIMITS}),
         )
         self._streams = {name: (getattr(sys, name), _identity(fd)) for fd, name in enumerate(_STREAMS)}
+        self._user = _user()
         self._known = set(self._others())
+        self._most_programs = len(_programs(self._known)) + _MOST_ENDED
         self._tasks = asyncio.all_tasks(loop)
 
     def stop_timers(self) -> None:
         """Stops what an activity has set: it must not strike once the activity has ended."""
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
+        faulthandler.cancel_dump_traceback_later()
 
     def put_back(self) -> str:
         """Puts back what it can; why this process must not be used again, nothing when it may."""
@@ -105,10 +122,16 @@ class Leftovers:
         for fd, (name, (stream, before)) in enumerate(self._streams.items()):
             if _identity(fd) != before or getattr(stream, "closed", False):
                 yield f"its {name} is another one now"
-        if self._has_tasks():
+        if _user() != self._user:
+            yield "its user is another one now"
+        if self._loop.is_closed():
+            yield "its event loop is closed"
+        elif self._has_tasks():
             yield "a task goes on"
         if self._has_others_at_work():
             yield "a thread or a program goes on"
+        if len(_programs(self._known)) > self._most_programs:
+            yield "many programs have ended, and nobody has waited for them"
 
     def _has_tasks(self) -> bool:
         """A task that has come since goes on, though it has had time to end."""
@@ -131,15 +154,31 @@ class Leftovers:
 
     def _others(self) -> Iterator[str]:
         """Folders below /proc: of the threads that run Python, but ours and the calling one, and of all programs."""
-        own = (
-            threading.get_native_id()
-        )  # the thread's own attribute is that of the process it was forked from
-        spared = {threading.current_thread(), self._own_thread()}
-        others = [thread.native_id for thread in threading.enumerate() if thread not in spared]
+        own = threading.get_native_id()  # the main thread's attribute is of the process it was forked from
+        listed, spared = threading.enumerate(), {threading.current_thread(), self._own_thread()}
+        others: set[int | None] = {thread.native_id for thread in listed if thread not in spared}
+        running = set(sys._current_frames())  # noqa: SLF001 - no other place says so
+        if running - {thread.ident for thread in listed}:  # some made by `_thread`: any of all
+            ours = {own, *(thread.native_id for thread in spared if thread is not None)}
+            every = (int(task.name) for task in Path("/proc/self/task").iterdir())
+            others = {number for number in every if number not in ours}
         yield from (f"self/task/{number}" for number in others)
         for number in (own, *others):
             with contextlib.suppress(OSError):  # the thread has ended
                 yield from Path(f"/proc/self/task/{number}/children").read_text().split()
+
+
+def _programs(folders: set[str]) -> list[str]:
+    return [folder for folder in folders if folder.isdecimal()]
+
+
+def _adopt_orphans() -> None:
+    """Makes this process the parent of what a shell puts into the background: it is seen when the shell has ended."""
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0)
+
+
+def _user() -> Any:
+    return os.getresuid(), os.getresgid(), sorted(os.getgroups())
 
 
 def _identity(fd: int) -> Any:

@@ -12,6 +12,7 @@ import socket
 import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,8 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     )
     activity_loop.run()
     engine.close()
+    if loop.is_closed():
+        return Exit.INTERNAL  # the lifespan cannot be left
     loop.run_until_complete(span.leave(LEAVE_S))
     end_tracing(tracing)
     return Exit.CLEAN
@@ -210,8 +213,11 @@ class ActivityLoop:
         self._leftovers = Leftovers(loop, lambda: engine.files.loop.thread)
 
     def run(self) -> None:
-        """Returns when there are no more activities."""
-        while (job := self._loop.run_until_complete(self._connection.next_job())) is not None:
+        """Returns when there are no more activities, or a handler has closed the loop that they need."""
+        while not self._loop.is_closed():
+            job = self._loop.run_until_complete(self._connection.next_job())
+            if job is None:
+                return
             begin, parameters = job
             own = WholeProcess()
             outcome = self._outcome_of(begin, parameters)
@@ -268,7 +274,9 @@ class ActivityLoop:
             with self._cancel_signal.around(state, task):
                 return self._loop.run_until_complete(task)
         with self._cancel_signal.around(state):
-            return invoke_sync(definition, state)
+            return copy_context().run(
+                invoke_sync, definition, state
+            )  # no activity sees another one's variables
 
 
 def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes]:
