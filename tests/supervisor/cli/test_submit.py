@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -268,19 +268,19 @@ def test_a_parameter_that_no_host_takes_is_named(takes: list[Any], given: list[s
     assert bool(found) is bool(said)
 
 
-def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer, submit: Submit) -> None:
+def test_ctrl_c_ends_the_wait_without_a_traceback(
+    engine: ScriptedServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """130, as shells say it."""
     engine.replies[LOOK] = ended(status="running")
 
-    def interrupt_once_it_waits() -> None:
-        while LOOK not in {request.path for request in engine.seen}:
-            threading.Event().wait(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            signal.raise_signal(signal.SIGINT)
+            return super().wait(timeout)
 
-    thread = threading.Thread(target=interrupt_once_it_waits)
-    thread.start()
+    monkeypatch.setattr(workflow_client, "threading", SimpleNamespace(Event=Interrupted))
     code, _, err = submit("add")
-    thread.join()
     assert (code, err) == (128 + signal.SIGINT, "")
 
 
