@@ -127,7 +127,7 @@ def test_usr1_shows_what_every_process_is_doing_also_a_blocked_one(
     assert process in {0, 1}
     assert seen[0]["at"].endswith(" block_loop"), "the user's own line, before all that it calls"
     [named] = [line for line in host.log("activity_at_work") if line["process"] == process]
-    assert (named["name"], named["for_s"] < 4) == ("block_loop", True)
+    assert (named["name"], named["seen"], named["for_s"] < 4) == ("block_loop", 1, True)
     stacks = [line for line in host.log("stack_of_thread") if line["process"] == process]
     assert stacks[0] == seen[0], "threads in users' code come first"
 

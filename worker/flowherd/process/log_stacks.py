@@ -9,6 +9,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from flowherd.leases.record_ids import ids_of
 from flowherd.process.user_frames import innermost
 
 if TYPE_CHECKING:
@@ -16,18 +17,19 @@ if TYPE_CHECKING:
 
     from structlog.stdlib import BoundLogger
 
-    from flowherd.ledger import Segment
+    from flowherd.ledger import Ledger, Segment
     from flowherd.process.user_frames import Place
 
 _FRAMES = 25
 
 
-def dump_activities(log: BoundLogger, segments: Iterable[Segment]) -> None:
+def dump_activities(log: BoundLogger, ledger: Ledger, segments: Iterable[Segment]) -> None:
     """Logs a record for each activity whose handler runs, the oldest first."""
     now = time.monotonic()
-    running = [record for segment in segments for record in segment.records() if record.is_at_work]
-    for record in sorted(running, key=lambda one: one.started_at):
-        log.info("activity_at_work", for_s=round(now - record.started_at, 1), **record.ids)
+    running = [(record, one) for one in segments for record in one.records() if record.is_at_work]
+    for record, segment in sorted(running, key=lambda found: found[0].started_at):
+        ids = ids_of(ledger, segment, record)
+        log.info("activity_at_work", for_s=round(now - record.started_at, 1), **ids)
 
 
 def dump_threads(log: BoundLogger) -> None:

@@ -28,7 +28,7 @@ from flowherd.process.log_stacks import dump_activities, dump_tasks, dump_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flowherd.ledger import Segment
+    from flowherd.ledger import Ledger, Segment
     from flowherd.worker.worker import Worker
 
 ORPHAN_RELEASE_S = 2.0  # the supervisor is gone: give everything back (faults.md P1)
@@ -43,12 +43,14 @@ class CommandReader:
 
     Args:
         link: to the supervisor.
+        ledger: says how often an activity was seen; None: no activities are shown.
         segments: of the workers in this process, for `ctl stacks`.
 
     """
 
-    def __init__(self, link: Link, segments: Sequence[Segment] = ()) -> None:
+    def __init__(self, link: Link, ledger: Ledger | None = None, segments: Sequence[Segment] = ()) -> None:
         self._link = link
+        self._ledger = ledger
         self._segments = segments
         self._lock = threading.Lock()
         self._early: list[Downward] = []
@@ -67,7 +69,8 @@ class CommandReader:
 
     def _order(self, message: Downward) -> None:
         if isinstance(message, DumpStacks):
-            dump_activities(log, self._segments)
+            if self._ledger is not None:
+                dump_activities(log, self._ledger, self._segments)
             dump_threads(log)  # from this thread: a blocked loop is what one wants to see
         with self._lock:
             if self._deliver is None:

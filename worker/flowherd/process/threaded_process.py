@@ -89,7 +89,7 @@ def main(setups: Sequence[ChildSetup], link: Link) -> int:
     first = setups[0]
     logs.name_process(process=first.index)
     os.environ["FLOWHERD_PROCESS_INDEX"], os.environ["FLOWHERD_PROCESSES"] = "0", "1"
-    orders = CommandReader(link, [setup.segment for setup in setups])
+    orders = CommandReader(link, first.ledger, [setup.segment for setup in setups])
     orders.start()
     with gil_watched():
         loaded = first.loaded or load(first.app, first.app_dir, first.worker_type, first.activities)

@@ -88,7 +88,7 @@ def main(setup: ChildSetup, link: Link) -> int:
     logs.name_process(process=setup.index)
     os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
-    orders = CommandReader(link, [setup.segment])
+    orders = CommandReader(link, setup.ledger, [setup.segment])
     orders.start()
     loaded: LoadedApp | BootFailed | None = setup.loaded
     if loaded is None:
