@@ -7,7 +7,6 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import msgspec
 from rich.console import Console
@@ -17,9 +16,9 @@ from rich.text import Text
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
-from flowherd_supervisor.cli.ask_local_hosts import asked_here, origin
+from flowherd_supervisor.cli.ask_local_hosts import origin
 from flowherd_supervisor.cli.ask_supervisor import WIDTH_OF_A_PIPE
-from flowherd_supervisor.cli.explain_next import Explained, next_of
+from flowherd_supervisor.cli.explain_next import Explained, explained_here, next_of, words_of
 from flowherd_supervisor.testkit.workflow_client import ENDED, NotFound, Workflow, WorkflowClient
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
 
 _DAY_S = 86_400.0
-_HOST_WITHIN_S, _ENGINE_WITHIN_S = 5.0, 10.0  # who looks at three in the morning waits for nobody for long
+_ENGINE_WITHIN_S = 10.0
 _STYLES = {
     "failed": "red", "crashed": "red", "hung": "red", "given_up": "bold red", "lost": "yellow",
     "requeued": "yellow", "stopped": "yellow", "cancelled": "yellow", "completed": "green", "delivered": "green",
@@ -84,10 +83,7 @@ def explain(question: Question, config: WorkerConfig) -> int:
 
     """
     question = replace(question, wanted=_as_written(question.wanted))
-    first = f"&first={quote(question.activity, safe='')}" if question.activity else ""
-    answers = asked_here(
-        f"/api/explain?id={quote(question.wanted, safe='')}{first}", Explained, _HOST_WITHIN_S
-    )
+    answers = explained_here(question.wanted, question.activity or "")
     hosts = [host for host in answers if host.knows]
     workflow_id = next((host.workflow_id for host in hosts), question.wanted)
     engines = [question.api_url] if question.api_url else _engines(question, hosts, answers, config)
@@ -290,11 +286,8 @@ def _table(events: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _said(event: Mapping[str, Any]) -> str:
-    kind, code = event.get("type") or "", event.get("code") or ""
-    words = ": ".join(part for part in (kind, event.get("message", "")) if part)
-    if code and code != kind:
-        words += f" ({code})"
-    return visible(_TEXTS[event["event"]].format_map({**event, "words": words}).removesuffix(": "))
+    text = _TEXTS[event["event"]].format_map({**event, "words": words_of(event)})
+    return visible(text.removesuffix(": "))
 
 
 def _clock(at: float) -> str:

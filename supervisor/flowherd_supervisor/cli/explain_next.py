@@ -1,12 +1,13 @@
-"""The next thing that will happen to a workflow, from what the engine and the hosts of this machine say; pure."""
+"""The next thing that will happen to a workflow, from what the engine and the hosts of this machine say."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
-from flowherd_supervisor.cli.ask_local_hosts import Served
+from flowherd_supervisor.cli.ask_local_hosts import Served, asked_here
 from flowherd_supervisor.cli.status_tables import standstill_lines
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.testkit.workflow_client import Step, Workflow
 
+HOST_WITHIN_S = 5.0  # who looks at three in the morning waits for nobody for long
+RETRIES = frozenset({"requeued", "given_up"})  # what follows a failure
 LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0  # protocol.md §3.2
 _ORDER = ("running", "stopping", "reporting", "settling", "waiting", "pending", "signal")
@@ -48,6 +51,24 @@ class Explained(Served, frozen=True):
     def knows(self) -> bool:
         """The host has seen something of it."""
         return bool(self.events or self.present)
+
+
+def explained_here(wanted: str, first: str = "", within_s: float = HOST_WITHIN_S) -> list[Explained]:
+    """The answers of this machine's hosts about a workflow or an activity, what `first` has done before others."""
+    first = f"&first={quote(first, safe='')}" if first else ""
+    return asked_here(f"/api/explain?id={quote(wanted, safe='')}{first}", Explained, within_s)
+
+
+def words_of(event: Mapping[str, Any]) -> str:
+    """The words of a failure: its type, message and code."""
+    kind, code = event.get("type") or "", event.get("code") or ""
+    words = ": ".join(part for part in (kind, event.get("message", "")) if part)
+    return f"{words} ({code})" if code and code != kind else words
+
+
+def retry_in_s(seen: int) -> float:
+    """The engine's own pause after an attempt that was the host's so many-th, in seconds."""
+    return min(_FIRST_RETRY_S * 2.0 ** (seen - 1), _LONGEST_RETRY_S)
 
 
 def next_of(
@@ -135,7 +156,7 @@ def _standing(host: Explained, process: int | None = None) -> list[dict[str, Any
 def _of_pending(step: Step, last: Mapping[str, Any] | None, own: Sequence[Explained], now: float) -> str:
     key = step.activity_key
     if last is not None and last["event"] == "requeued":
-        due_s = min(_FIRST_RETRY_S * 2 ** (last["seen"] - 1), _LONGEST_RETRY_S) - (now - last["at"])
+        due_s = retry_in_s(last["seen"]) - (now - last["at"])
         when = f"in about {due_s:.0f} s" if due_s >= 1 else "at the next poll"
         return (
             f"the engine hands {key} out again {when}, unless its definition names another delay; "

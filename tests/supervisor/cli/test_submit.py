@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from explain_kit import host as knowing
 from harness import CEILING_S, eventually
 from scripted_http import Reply, ScriptedServer, scripted_server
 
@@ -21,6 +22,8 @@ from flowherd_supervisor.testkit import workflow_client
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from flowherd_supervisor.cli.explain_next import Explained
 
     Submit = Callable[..., tuple[int, str, str]]
 
@@ -177,6 +180,26 @@ def test_an_outage_that_lasts_names_the_workflow_that_goes_on(
     assert "The workflow goes on: w-1" in err
 
 
+def failed(seen: int, then: str, **words: str) -> list[dict[str, Any]]:
+    """The events of an attempt that has failed, as a host tells them."""
+    common = {"activity_id": "a-1", "key": "add", "name": "add", "process": 0, "seen": seen, "at": 1.0}
+    return [{**common, "event": "begun"}, {**common, **words, "event": "failed"}, {**common, "event": then}]
+
+
+def test_a_wait_tells_each_failed_attempt_once_and_when_the_next_one_is_due(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = {"code": "EXECUTION_ERROR", "type": "ValueError", "message": "no rate"}
+    events = [*failed(1, "requeued", **words), *failed(2, "given_up", **words)]
+    looked_at(host(), known=[knowing(app="shop:registry", events=events)])
+    attempt, of = "add: attempt", " on shop:registry, pid 7: ValueError: no rate (EXECUTION_ERROR)"
+    lines = [line.partition("w-1: ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines[1:] == [
+        f"{attempt} 1{of}; the engine tries again after 2 s, or as its definition says",
+        f"{attempt} 2{of}, and not again",
+    ]
+
+
 STARTED = workflow_client.Started("w-1", "created", "flowherd-add")
 URL = "http://127.0.0.1:8080"
 
@@ -187,9 +210,11 @@ def host(polled_s_ago: float | None = 0.1, free_slots: int = 4, **more: Any) -> 
     return Served(polled_s_ago=polled_s_ago, free_slots=free_slots, **known)
 
 
-def looked_at(*hosts: Served, after: Sequence[float] = (1, 6, 7, 12)) -> SubmitProgress:
-    """A wait for one pending step, beside these hosts."""
-    waiting = SubmitProgress(STARTED, URL, "math", lambda: hosts)
+def looked_at(
+    *hosts: Served, after: Sequence[float] = (1, 6, 7, 12), known: Sequence[Explained] = ()
+) -> SubmitProgress:
+    """A wait for one pending step, beside these hosts, which know as much of its workflow."""
+    waiting = SubmitProgress(STARTED, URL, "math", lambda: hosts, lambda _: known)
     step = msgspec.convert({"activity_key": "add", "status": "pending"}, workflow_client.Step)
     for waited_s in after:
         waiting.look(workflow_client.Workflow("running", [step]), waited_s)
