@@ -295,9 +295,13 @@ def test_a_parameter_that_no_host_takes_is_named(takes: list[Any], given: list[s
 
 
 def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> None:
-    """130, as shells say it; a program of its own, since a signal concerns all that runs in this one."""
+    """130, as shells say it; a program of its own, since a shell has those in its background ignore the signal."""
     engine.replies[LOOK] = ended(status="running")
-    words = [sys.executable, "-m", "flowherd_supervisor", "submit", "add", "--api-url", engine.url]
+    program_text = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from flowherd_supervisor.cli.main import main; main(sys.argv[1:])"
+    )
+    words = [sys.executable, "-c", program_text, "submit", "add", "--api-url", engine.url]
     with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as program:
         eventually(lambda: LOOK in {request.path for request in engine.seen}, "a look at the workflow")
         program.send_signal(signal.SIGINT)
