@@ -75,9 +75,6 @@ class Siblings:
         own: this process's; the only one that is written to.
         wakeups: the host's.
 
-    Attributes:
-        are_there: whether the last look saw any.
-
     """
 
     def __init__(self, segments: Segments | None, own: Segment, wakeups: Wakeups | None) -> None:
@@ -86,7 +83,6 @@ class Siblings:
         self._wakeups = wakeups
         self._live: list[Segment] = []
         self._looked_at = -_LOOK_AROUND_S
-        self.are_there = False
 
     @classmethod
     def none(cls, own: Segment) -> Siblings:
@@ -98,9 +94,7 @@ class Siblings:
         if now - self._looked_at >= _LOOK_AROUND_S:
             self._looked_at = now
             self._live = list(self._others())
-        seen = [said for one in self._live if (said := _seen(one)) is not None]
-        self.are_there = bool(seen)
-        return seen
+        return [said for one in self._live if (said := _seen(one)) is not None]
 
     def _others(self) -> Iterator[Segment]:
         if self._segments is not None:
