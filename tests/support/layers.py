@@ -21,7 +21,7 @@ LAYERS = {
     ),
     "flowherd_engine": (),
 }  # fmt: skip
-TOP = {"__init__", "__main__", "testing", "pytest_plugin"}
+TOP = {"__init__", "__main__", "testing", "pytest_plugin", "reference"}
 
 
 def module_of(path: str) -> str:

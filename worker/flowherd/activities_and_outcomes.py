@@ -44,9 +44,9 @@ class Activity(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and money spent at one provider's model (protocol.md §6.1); sums, not events.
+    """Sums of the tokens and the money spent on one model of one provider (protocol.md §6.1).
 
-    `cost_usd` is a decimal string in US dollars, None when the engine shall price the tokens itself.
+    `cost_usd` is a decimal string in US dollars; None lets the engine compute it from the tokens.
     """
 
     provider: str

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Self
 
 
 class Exit(IntEnum):
-    """The exit codes of flowherd's programs."""
+    """The exit codes of flowherd's programs; `meaning` says when each one is returned and what to do."""
 
-    CLEAN = 0
-    INTERNAL = 1
-    USAGE = 2
-    BOOT_FAILED = 3
-    CREDENTIALS_REFUSED = 4
-    CRASH_LOOP = 5
-    RELEASED = 6
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str = "") -> Self:
+        """Makes a member that is its code and carries its meaning."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    CLEAN = 0, "Everything was delivered to the engine, or returned to it in time."
+    INTERNAL = (
+        1,
+        "An error in flowherd itself. Please report it. Short commands also use it for a failed answer.",
+    )
+    USAGE = (
+        2,
+        "The command line, a setting or the app's name is wrong. The message names the place and the remedy.",
+    )
+    BOOT_FAILED = (
+        3,
+        "The app did not import, or its lifespan failed at the start. The traceback is in the log.",
+    )
+    CREDENTIALS_REFUSED = (
+        4,
+        "The engine refused the credentials from the start, for longer than `--auth-grace`.",
+    )
+    CRASH_LOOP = 5, "Processes died faster than `--max-restarts` allows. The log names each cause."
+    RELEASED = 6, "A stop ran out of time: some activities were returned to the engine or killed."

@@ -32,35 +32,38 @@ STATES = ("starting", "running", "draining", "releasing", "finishing", "ended")
 _PROCESS, _NAME = "process", "name"
 
 _GAUGES: Mapping[str, tuple[str, Callable[[Tally], float]]] = {
-    "flowherd_slots": ("Activities the process may run at once.", lambda tally: tally.slots),
+    "flowherd_slots": ("Activities the process may run at the same time.", lambda tally: tally.slots),
     "flowherd_slots_held": (
-        "Slots taken by running activities, by a poll in flight, or by handlers that outlive their outcome.",
+        "Slots in use: by running activities, by a poll under way, or by handlers that run on after their outcome.",
         lambda tally: tally.held,
     ),
     "flowherd_activities_running": ("Activities whose handlers run.", lambda tally: tally.running),
     "flowherd_demand_slots": (
-        "Busy slots, and the share of the free ones that polls fill.", lambda tally: tally.demand
+        "Busy slots, plus the share of the free slots that polls fill; for autoscaling.", lambda tally: tally.demand
     ),
-    "flowherd_loop_lag_seconds": ("How late the event loop is.", lambda tally: tally.loop_lag_s),
-    "flowherd_process_resident_memory_bytes": ("Resident memory.", lambda tally: tally.memory_bytes),
+    "flowherd_loop_lag_seconds": ("Delay of the event loop.", lambda tally: tally.loop_lag_s),
+    "flowherd_process_resident_memory_bytes": ("Resident memory of the process.", lambda tally: tally.memory_bytes),
 }  # fmt: skip
 _COUNTERS: Mapping[str, tuple[str, Callable[[Tally], float]]] = {
     "flowherd_activities_claimed": (
-        "Activities the engine has handed out.", lambda tally: tally.total(ProcessTotal.CLAIMED)
+        "Activities claimed from the engine.", lambda tally: tally.total(ProcessTotal.CLAIMED)
     ),
     "flowherd_loop_blocks": (
-        "Handlers found to keep the event loop for 0.25 s or more.", lambda tally: tally.total(ProcessTotal.BLOCKS)
+        "Times a handler blocked the event loop for 0.25 s or more.", lambda tally: tally.total(ProcessTotal.BLOCKS)
     ),
     "flowherd_loop_blocked_seconds": (
-        "Time that handlers kept the event loop in steps of 0.1 s or more.",
+        "Time in which handlers blocked the event loop for 0.1 s or more.",
         lambda tally: tally.total(ProcessTotal.BLOCKED_US) / 1e6,
     ),
-    "flowherd_process_cpu_seconds": ("CPU time of the present processes.", lambda tally: tally.cpu_s),
+    "flowherd_process_cpu_seconds": ("CPU time of the processes that run now.", lambda tally: tally.cpu_s),
 }  # fmt: skip
 _DURATIONS: Mapping[str, tuple[str, Took]] = {
-    "flowherd_activity_wait_seconds": ("From an activity's claim to its handler's first step.", Took.WAIT),
-    "flowherd_activity_run_seconds": ("How long handlers ran.", Took.RUN),
-    "flowherd_report_seconds": ("From an outcome to the engine's verdict on it.", Took.REPORT),
+    "flowherd_activity_wait_seconds": (
+        "Time from the claim of an activity to the first step of its handler.",
+        Took.WAIT,
+    ),
+    "flowherd_activity_run_seconds": ("Run time of handlers.", Took.RUN),
+    "flowherd_report_seconds": ("Time from an outcome to the engine's answer.", Took.REPORT),
 }
 
 
@@ -99,7 +102,7 @@ class HostMetrics(Collector):
         counts = ledger.unmoved(ledger.activity_counts)
         ended = CounterMetricFamily(
             "flowherd_activities",
-            "Activities that have ended, by what became of them; crashed: with their process, requeued since.",
+            "Attempts that ended, by outcome; lost: the engine gave it to another worker; crashed: its process died.",
             labels=[_NAME, "outcome"],
         )
         for name, numbers in counts.items():
@@ -130,9 +133,8 @@ class HostMetrics(Collector):
         told = self._board.supervisor
         family = CounterMetricFamily(
             "flowherd_process_restarts",
-            "Processes replaced after an end nobody ordered (exit, signal, out_of_memory, hung, "
-            "damaged, boot), "
-            "or on purpose (reload, recycle).",
+            "Processes replaced after a crash (exit, signal, out_of_memory, hung, damaged, boot) or on purpose "
+            "(reload, recycle).",
             labels=[_PROCESS, "cause"],
         )
         for row in rows:
@@ -144,43 +146,48 @@ class HostMetrics(Collector):
         ledger, board, told = self._ledger, self._board, self._board.supervisor
         yield _labelled(
             "flowherd_build_info",
-            "Versions.",
+            "Versions of flowherd and Python.",
             ("version", "python"),
             {(board.version, platform.python_version()): 1},
         )
         state = told.state if told else STATES[0]
-        yield _labelled(
-            "flowherd_state", "1 for the present state.", ("state",), {(one,): one == state for one in STATES}
-        )
+        states = {(one,): one == state for one in STATES}
+        yield _labelled("flowherd_state", "1 for the current state of the host.", ("state",), states)
         for name, text, value in (
-            ("flowherd_ready", "Whether /readyz says so.", float(board.is_ready())),
-            ("flowherd_engine_reachable", "Whether the last poll was answered.", float(board.is_reachable())),
-            ("flowherd_processes_wanted", "Processes to keep alive.", told.wanted if told else 0),
-            ("flowherd_processes_ready", "Processes that do their work.", board.ready_processes()),
+            ("flowherd_ready", "1 if /readyz answers 200.", float(board.is_ready())),
+            (
+                "flowherd_engine_reachable",
+                "1 if the engine answered the last poll.",
+                float(board.is_reachable()),
+            ),
+            ("flowherd_processes_wanted", "Processes that should run.", told.wanted if told else 0),
+            ("flowherd_processes_ready", "Processes that are ready.", board.ready_processes()),
             ("flowherd_concurrency_slots", "Slots of the whole host.", told.total_slots if told else 0),
             (
                 "flowherd_start_time_seconds",
-                "When it was started, in seconds since 1970.",
+                "Start time of the host, in seconds since 1970.",
                 time.time() - time.monotonic() + board.started_at,
             ),
             (
                 "flowherd_lease_scan_age_seconds",
-                "Since leases were last looked through, 0 while there are none; 2 s and more endanger them.",
+                "Time since the keeper last checked leases; 2 s or more is dangerous.",
                 max(time.monotonic() - ledger.get(Host.KEEPER_TICK) / 1e6, 0.0),
             ),
         ):
             yield GaugeMetricFamily(name, text, value=value)
         yield CounterMetricFamily(
-            "flowherd_leases_lost", "Leases the engine gave to somebody else.", ledger.get(Host.LEASES_LOST)
+            "flowherd_leases_lost",
+            "Leases the engine gave to another worker.",
+            ledger.get(Host.LEASES_LOST),
         )
         yield CounterMetricFamily(
             "flowherd_token_errors",
-            "Requests for a token that were not granted.",
+            "Refused requests for a token.",
             ledger.get(Host.TOKEN_ERRORS),
         )
         settled = CounterMetricFamily(
             "flowherd_settlements",
-            "Activities of ended processes, told to the engine or given up.",
+            "Activities of dead processes: reported to the engine (told) or not (given_up).",
             labels=["outcome"],
         )
         settled.add_metric(["told"], ledger.get(Host.SETTLED))
@@ -201,7 +208,7 @@ def _of_each(rows: list[Tally]) -> Iterator[Metric]:
             counter.add_metric([str(row.process)], value(row))
         yield counter
     histogram = HistogramMetricFamily(
-        "flowherd_poll_seconds", "How long the engine took to answer a poll.", labels=[_PROCESS]
+        "flowherd_poll_seconds", "Time the engine took to answer a poll.", labels=[_PROCESS]
     )
     for row in rows:
         histogram.add_metric([str(row.process)], row.buckets(Timing.POLL), row.total_s(Timing.POLL))
@@ -210,9 +217,7 @@ def _of_each(rows: list[Tally]) -> Iterator[Metric]:
 
 
 def _polls(rows: list[Tally]) -> Metric:
-    polls = CounterMetricFamily(
-        "flowherd_polls", "Polls, by what they brought.", labels=[_PROCESS, "outcome"]
-    )
+    polls = CounterMetricFamily("flowherd_polls", "Polls, by result.", labels=[_PROCESS, "outcome"])
     for row in rows:
         process, empty = str(row.process), row.total(ProcessTotal.EMPTY_POLLS)
         polls.add_metric([process, "work"], row.total(ProcessTotal.POLLS) - empty)

@@ -36,20 +36,20 @@ class AsyncCheckpoints:
     _state: RunState
 
     async def checkpoint(self, value: Any) -> None:
-        """Keeps `value` for the next attempt in place of what was kept before; returns when the engine has it.
+        """Stores `value` for the next attempt, in place of the previous one; returns when the engine has it.
 
         Args:
-            value: what JSON can hold, as an output.
+            value: anything JSON can hold.
 
         Raises:
-            InvalidOutput: it cannot be kept; names the JSON path.
-            FileError: the engine did not take it; what was kept before still is.
+            InvalidOutput: the value has no JSON form; the message names the path.
+            FileError: the engine did not store it; the previous value is still there.
 
         """
         await asyncio.wrap_future(_keep(self._state, value))
 
     async def resume(self) -> Any:
-        """Reads what this activity kept last, in this attempt or an earlier one; None for nothing, or what is not ours.
+        """Returns the value this activity stored last, in this attempt or an earlier one; None if there is none.
 
         Raises:
             FileError: the engine could not be asked.
@@ -70,11 +70,11 @@ class SyncCheckpoints:
     _state: RunState
 
     def checkpoint(self, value: Any) -> None:
-        """See `ActivityContext.checkpoint`."""
+        """Does what `ActivityContext.checkpoint` does, and blocks."""
         result_of(_keep(self._state, value), self._state)
 
     def resume(self) -> Any:
-        """See `ActivityContext.resume`."""
+        """Does what `ActivityContext.resume` does, and blocks."""
         try:
             path = result_of(_fetch(self._state), self._state)
         except FileMissing:

@@ -20,7 +20,7 @@ _ending = threading.Lock()
 
 
 class CancelReason(Enum):
-    """Why a handler is told to stop."""
+    """The reasons for which a handler is told to stop."""
 
     TIMEOUT = "timeout"
     LEASE_LOST = "lease_lost"

@@ -15,8 +15,8 @@ from flowherd.settings.sources import CONFIG_VARIABLE, flag_of, variable_of
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_SHORT = {"processes": "-p", "concurrency": "-c"}
-_NO_FLAG = frozenset({"client_secret", "secret_names", "activities"})
+SHORT = {"processes": "-p", "concurrency": "-c"}
+NO_FLAG = frozenset({"client_secret", "secret_names", "activities"})
 _VALUE = {
     "processes": "N|auto",
     "concurrency": "N|auto",
@@ -66,11 +66,11 @@ def _flag(name: str) -> tuple[str, Any, Any]:
             show_default=False,
         )
         return name, Annotated[bool | None, switch], field(default=None)
-    default = "auto" if name in _SHORT else info.default
+    default = "auto" if name in SHORT else info.default
     shown = f"{default:g}" if isinstance(default, float) else default
     suffix = "" if default is None else f" [default: {shown}]"
     parameter = Parameter(
-        name=[flag_of(name), *([_SHORT[name]] if name in _SHORT else [])],
+        name=[flag_of(name), *([SHORT[name]] if name in SHORT else [])],
         help=f"{info.description}{suffix} [env: {variable_of(name)}]",
         metavar=_value(name),
         show_default=False,
@@ -83,7 +83,7 @@ def flags_but(ignored: Collection[str] = ()) -> Any:
 
     Every flag is the text that was given, a switch a truth, None where it was not: the model parses them all.
     """
-    names = [name for name in Settings.model_fields if name not in _NO_FLAG and name not in ignored]
+    names = [name for name in Settings.model_fields if name not in NO_FLAG and name not in ignored]
     return make_dataclass(
         "Flags",
         [_flag(name) for name in names],

@@ -48,16 +48,24 @@ class ActivitySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    offload: Literal["loop", "thread", "process"] | None = None
-    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    max_concurrent: int | None = Field(default=None, ge=1)
-    max_memory_mb: int | None = Field(default=None, ge=1)
+    offload: Literal["loop", "thread", "process"] | None = Field(
+        default=None, description="where the handler runs: loop, thread or process (an isolate)"
+    )
+    timeout_s: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="seconds one attempt may take"
+    )
+    max_concurrent: int | None = Field(
+        default=None, ge=1, description="attempts that may run at the same time on the whole host"
+    )
+    max_memory_mb: int | None = Field(
+        default=None, ge=1, description="memory limit of its isolate, in MB; needs offload = process"
+    )
 
 
 class Settings(BaseModel):
-    """Everything `flowherd run` can be told; the names are the flags' with underscores.
+    """The settings of `flowherd run`; each name is the flag's name with underscores.
 
-    `python -m flowherd` has use for all but `SUPERVISOR_ONLY`. Variables of the stock SDK keep their names and meaning.
+    `python -m flowherd` takes all but `SUPERVISOR_ONLY`. Variables of the stock SDK keep their names and meaning.
     Times are seconds.
     """
 
@@ -74,61 +82,83 @@ class Settings(BaseModel):
     )
     concurrency: CountOrAuto = _env(
         "WORKER_MAX_ACTIVITIES",
-        "slots of the whole host, split over the processes; auto = max(16, 4 x processes)",
+        "activities the whole host runs at once, split over the processes; auto = max(16, 4 x processes)",
         None,
         ge=1,
         le=100_000,
     )
-    api_url: str = _env("API_URL", "the engine", "http://127.0.0.1:8080")
+    api_url: str = _env("API_URL", "the engine's URL", "http://127.0.0.1:8080")
     client_id: str | None = _env(
-        "CLIENT_ID", "OAuth2 client; none for an insecure-dev engine; the secret has no flag", None
+        "CLIENT_ID", "OAuth2 client id; leave it out for an engine that runs in insecure-dev mode", None
     )
     client_secret: SecretStr | None = _env(
-        "CLIENT_SECRET", "the client's secret; never a flag, so that it never shows in a process list", None
+        "CLIENT_SECRET", "the client's secret; it has no flag, so that no process list shows it", None
     )
-    client_secret_file: Path | None = _env("CLIENT_SECRET_FILE", "a file that holds the secret", None)
+    client_secret_file: Path | None = _env(
+        "CLIENT_SECRET_FILE",
+        "file that holds the client's secret; read again whenever the engine refuses it",
+        None,
+    )
     worker: str | None = _env(
-        "WORKER", "worker type to serve; else the app's only type, else py-std", None, min_length=1
+        "WORKER",
+        "worker type (queue) to poll; by default the app's only type, else py-std",
+        None,
+        min_length=1,
     )
     worker_id: str | None = _env(
-        "WORKER_ID", "begins every worker_id on the wire; else host-pid", None, min_length=1, max_length=120
+        "WORKER_ID",
+        "prefix of every worker_id sent to the engine; by default HOST-PID",
+        None,
+        min_length=1,
+        max_length=120,
     )
     poll_max: Count = _env(
-        "WORKER_POLL_MAX_ACTIVITIES", "activities one poll may ask for, 1 to 100", 10, ge=1, le=MAX_POLL
+        "WORKER_POLL_MAX_ACTIVITIES", "most activities one poll asks for, 1 to 100", 10, ge=1, le=MAX_POLL
     )
     poll_interval: PositiveSeconds = _env(
-        "WORKER_POLL_INTERVAL", "seconds between polls while there is little to do", 0.1
+        "WORKER_POLL_INTERVAL", "seconds between polls while there is little work", 0.1
     )
     poll_interval_max: PositiveSeconds = _env(
-        "WORKER_POLL_INTERVAL_MAX", "seconds between polls in the end, after ten minutes without work", 2.0
+        "WORKER_POLL_INTERVAL_MAX",
+        "longest pause between polls, in seconds, reached after ten minutes without work",
+        2.0,
     )
     default_lease: PositiveSeconds = _env(
         "QUEUE_DEFAULT_TIMEOUT",
-        "seconds; the engine's lease of activities that name none (its own variable)",
+        "lease, in seconds, of activities that set no timeout_seconds; must match the engine's own value",
         60.0,
     )
     activity_timeout: PositiveSeconds = _env(
-        "WORKER_ACTIVITY_TIMEOUT", "seconds an activity may run that names no timeout", 300.0
+        "WORKER_ACTIVITY_TIMEOUT",
+        "seconds an activity may run if neither its definition nor its code sets a limit",
+        300.0,
     )
     heartbeat_interval: PositiveSeconds | None = _env(
         "WORKER_HEARTBEAT_INTERVAL",
-        "seconds between heartbeats; never more than a third of the lease, or 20",
+        "seconds between heartbeats; never more than a third of the lease or 20 s",
         None,
     )
     graceful_timeout: Seconds = _env(
         "WORKER_SHUTDOWN_TIMEOUT", "seconds a drain waits for running activities", 30.0
     )
-    cancel_grace: Seconds = _env("WORKER_CANCEL_GRACE", "seconds a cancelled handler gets to end", 5.0)
+    cancel_grace: Seconds = _env(
+        "WORKER_CANCEL_GRACE", "seconds a cancelled handler gets to end by itself", 5.0
+    )
     auth_grace: Seconds = _env(
-        "WORKER_AUTH_GRACE", "seconds of refused tokens before exit code 4, if none was ever granted", 30.0
+        "WORKER_AUTH_GRACE",
+        "seconds of refused credentials before exit code 4, if no token was ever granted",
+        30.0,
     )
     max_restarts: Count = _env(
-        "WORKER_MAX_RESTARTS", "short ends tolerated in the window; 0 = never give up", 10, ge=0
+        "WORKER_MAX_RESTARTS",
+        "quick process deaths allowed in the window before flowherd gives up; 0 = never give up",
+        10,
+        ge=0,
     )
-    restart_window: PositiveSeconds = _env("WORKER_RESTART_WINDOW", "seconds of that window", 60.0)
+    restart_window: PositiveSeconds = _env("WORKER_RESTART_WINDOW", "length of that window, in seconds", 60.0)
     poison_after: Count = _env(
         "WORKER_POISON_AFTER",
-        "process deaths charged to one activity before it fails for good; 0 = never",
+        "process deaths one activity may cause before it fails for good; 0 = never",
         3,
         ge=0,
     )
@@ -136,20 +166,22 @@ class Settings(BaseModel):
         "WORKER_MAX_TASKS_PER_CHILD", "activities after which a process is replaced", None, ge=1
     )
     max_memory_per_child: Count | None = _env(
-        "WORKER_MAX_MEMORY_PER_CHILD", "growth in MB after which a process is replaced", None, ge=1
+        "WORKER_MAX_MEMORY_PER_CHILD", "memory growth, in MB, after which a process is replaced", None, ge=1
     )
     isolate_max_tasks: Count = _env(
         "WORKER_ISOLATE_MAX_TASKS", "activities after which an isolate is replaced", 100, ge=1
     )
-    boot_timeout: PositiveSeconds = _env("WORKER_BOOT_TIMEOUT", "seconds from fork to ready", 30.0)
+    boot_timeout: PositiveSeconds = _env(
+        "WORKER_BOOT_TIMEOUT", "seconds a new process gets to become ready", 30.0
+    )
     preload: bool | None = _env(
         "WORKER_PRELOAD",
-        "import the app once and fork all processes from it; by default only if that is safe",
+        "import the app once and fork all processes from it; by default only where that is safe",
         None,
     )
     parallel: Literal["auto", "processes", "threads"] = _env(
         "WORKER_PARALLEL",
-        "what -p makes: processes, or threads of one process, which then fails as a whole (needs a "
+        "what -p counts: processes, or threads of one process, which then crashes as a whole (threads need a "
         "free-threaded Python such as python3.14t); auto = processes",
         "auto",
     )
@@ -158,35 +190,35 @@ class Settings(BaseModel):
     )
     transport: TransportName = _env(
         "WORKER_TRANSPORT",
-        "what carries calls to the engine: direct, or httpx (behind a proxy)",
+        "HTTP client for the engine: direct, or httpx if you need a proxy",
         DEFAULT_TRANSPORT,
     )
     max_reply_mb: Count = _env(
-        "WORKER_MAX_REPLY_MB", "largest reply of the engine, in MB", 256, ge=1, le=4096
+        "WORKER_MAX_REPLY_MB", "largest reply accepted from the engine, in MB", 256, ge=1, le=4096
     )
     max_file_mb: Count = _env(
-        "WORKER_MAX_FILE_MB", "largest file a handler may down- or upload, in MB", 5120, ge=1
+        "WORKER_MAX_FILE_MB", "largest file a handler may download or upload, in MB", 5120, ge=1
     )
     secret_names: SecretNames = _env(
         "WORKER_SECRET_NAMES",
-        "more names, with commas, of parameters and variables whose values are masked in texts of failures",
+        "more names of parameters and variables whose values failure texts mask; separate them with commas",
         (),
     )
     admin: Address = _env(
         "WORKER_ADMIN",
-        "where status is served besides the unix socket: HOST:PORT, unix:PATH or off",
+        "address of the status page and /metrics, besides the unix socket: HOST:PORT, unix:PATH or off",
         DEFAULT_ADDRESS,
     )
     log_level: Literal["debug", "info", "warning", "error"] = _env(
-        "LOG_LEVEL", "debug, info, warning or error", "info"
+        "LOG_LEVEL", "lowest level that is logged: debug, info, warning or error", "info"
     )
     log_activities: bool | None = _env(
         "WORKER_LOG_ACTIVITIES",
-        "a line at info for each completed activity; by default at debug, and at info in `flowherd dev`",
+        "log each completed activity at info; by default at debug, and at info in `flowherd dev`",
         None,
     )
     log_format: Literal["text", "json"] | None = _env(
-        "LOG_FORMAT", "text or json; text on a terminal, else json", None
+        "LOG_FORMAT", "text or json; by default text on a terminal, else json", None
     )
 
     activities: dict[str, ActivitySettings] = Field(default={}, validation_alias="activities")

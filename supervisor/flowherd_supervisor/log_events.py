@@ -1,0 +1,86 @@
+"""The events that the supervisor logs, for the reference; nothing reads them at work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# An event → "level: meaning". "warning or error": the level says whether somebody has to act.
+SUPERVISOR_EVENTS: Mapping[str, str] = {
+    "admin_port_taken": "warning: Another program has the admin port. The unix socket still works.",
+    "app_loaded": "info: The app was imported: its worker type and its activities.",
+    "boot_failed": (
+        "error: The app raised an exception while it was imported or started. The traceback follows."
+    ),
+    "boot_timed_out": (
+        "error: The app took longer than `--boot-timeout`; `at` is the line of yours it reached."
+    ),
+    "crash_loop": (
+        "error: More than `--max-restarts` processes died quickly. flowherd drains and exits with 5."
+    ),
+    "credentials_refused": "error: The engine refused the credentials from the start. flowherd exits with 4.",
+    "draining": "info: A stop began. Running activities have `within_s` seconds to end.",
+    "ended": "error: The last line of a host that gives up: exit `code` and `reason`.",
+    "isolate_not_understood": "error: A defect in flowherd. Please report it.",
+    "isolate_not_watched": (
+        "warning: No file descriptor was left. If the supervisor is killed now, programs of this isolate "
+        "may stay."
+    ),
+    "keeper_died": "error: The keeper died and was replaced. Leases are kept. If it repeats, check the host.",
+    "keeper_killed": "error: The keeper did not finish in time at a stop, and was killed.",
+    "keeper_late": "error: The keeper did not run for `late_s` seconds and was replaced. Leases are kept.",
+    "message_not_understood": "error: A defect in flowherd. Please report it.",
+    "order_not_understood": "warning: A defect in flowherd. Please report it.",
+    "polling_paused": "info: `flowherd ctl quiet`, or TSTP: the host takes no new work.",
+    "polling_resumed": "info: `flowherd ctl resume`, or CONT: the host takes work again.",
+    "preload_died": "warning: The preload process died and was replaced.",
+    "preload_exited": "info: The preload process ended as ordered.",
+    "preload_failed": "error: The app could not be imported by the preload process. The traceback follows.",
+    "preload_given_up": (
+        "warning: The preload process failed several times. Each process now imports the app itself."
+    ),
+    "preload_late": "warning: The preload process did not answer and was replaced.",
+    "preload_ready": "info: The preload process has imported the app.",
+    "preload_started": "info: The process that imports the app once was started.",
+    "preload_unsafe": (
+        "warning: The app starts threads, sockets or a GPU while it is imported, and these do not survive a"
+        " fork. `found` names them with the line of yours; `remedy` says what to do."
+    ),
+    "process_died": (
+        "warning: A process ended without an order. `cause` says how: exit, signal or out of memory. Its "
+        "work was returned."
+    ),
+    "process_exited": "info: A process ended as ordered.",
+    "process_hangs": (
+        "error: A handler blocks its process beyond its limit; the process is ended. Give it `offload`, or "
+        "a longer `timeout_s`."
+    ),
+    "process_killed": "warning: A process had used up its time to stop. Raise `--graceful-timeout`.",
+    "process_not_started": "warning: No process, memory or descriptor was available. It is tried again.",
+    "process_ready": "info: A process is ready and polls.",
+    "process_started": "info: A process was started.",
+    "recycling": "info: A process is replaced: `--max-tasks-per-child` or `--max-memory-per-child`.",
+    "releasing": "info: The time is up: the rest is returned to the engine.",
+    "reload_failed": "error: The new version did not start; `reason` says why. The old version goes on.",
+    "reload_refused": (
+        "warning or error: The reload did not begin; `reason` says why. The old version goes on."
+    ),
+    "reloaded": "info: Every process runs the new version.",
+    "reloading": "info: A reload began.",
+    "scale_kept": "info: A reload kept the number of processes that `flowherd ctl scale` had set.",
+    "scale_refused": "warning: The number is out of range. The old number stays.",
+    "scaling": "info: The number of processes changes.",
+    "segment_damaged": (
+        "error: Code in that process overwrote flowherd's shared memory. The process is replaced, and its "
+        "activities are returned as after a crash. Suspect an extension that writes beyond its buffers."
+    ),
+    "stacks_of_dead_process": "error: The stacks of a process that was ended because it blocked.",
+    "starting": "info: flowherd starts: versions, sizes and settings that matter.",
+    "supervisor_error": "error: A defect in flowherd. Please report it.",
+    "unasked_fork": "error: A defect in flowherd. Please report it.",
+    "unreadable_message": "error: A defect in flowherd. Please report it.",
+    "work_given_back": "warning: A stop ran out of time. The engine hands these activities out again.",
+    "worked_off": "info: `--burst`: no work for `idle_s` seconds. The host drains and exits.",
+}
