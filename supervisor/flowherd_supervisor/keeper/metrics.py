@@ -151,15 +151,11 @@ class HostMetrics(Collector):
             {(board.version, platform.python_version()): 1},
         )
         state = told.state if told else STATES[0]
-        states = {(one,): one == state for one in STATES}
+        states: dict[tuple[str, ...], float] = {(one,): one == state for one in STATES}
         yield _labelled("flowherd_state", "1 for the current state of the host.", ("state",), states)
         for name, text, value in (
             ("flowherd_ready", "1 if /readyz answers 200.", float(board.is_ready())),
-            (
-                "flowherd_engine_reachable",
-                "1 if the engine answered the last poll.",
-                float(board.is_reachable()),
-            ),
+            ("flowherd_engine_reachable", "1 if the last poll was answered.", float(board.is_reachable())),
             ("flowherd_processes_wanted", "Processes that should run.", told.wanted if told else 0),
             ("flowherd_processes_ready", "Processes that are ready.", board.ready_processes()),
             ("flowherd_concurrency_slots", "Slots of the whole host.", told.total_slots if told else 0),
@@ -176,14 +172,10 @@ class HostMetrics(Collector):
         ):
             yield GaugeMetricFamily(name, text, value=value)
         yield CounterMetricFamily(
-            "flowherd_leases_lost",
-            "Leases the engine gave to another worker.",
-            ledger.get(Host.LEASES_LOST),
+            "flowherd_leases_lost", "Leases the engine gave to another worker.", ledger.get(Host.LEASES_LOST)
         )
         yield CounterMetricFamily(
-            "flowherd_token_errors",
-            "Refused requests for a token.",
-            ledger.get(Host.TOKEN_ERRORS),
+            "flowherd_token_errors", "Refused requests for a token.", ledger.get(Host.TOKEN_ERRORS)
         )
         settled = CounterMetricFamily(
             "flowherd_settlements",
