@@ -50,7 +50,7 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
     ),
     "process_died": (
         "warning: A process ended without an order. `cause` says how: exit, signal or out of memory. Its "
-        "work was returned."
+        "work was requeued."
     ),
     "process_exited": "info: A process ended as ordered.",
     "process_hangs": (
@@ -62,7 +62,7 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
     "process_ready": "info: A process is ready and polls.",
     "process_started": "info: A process was started.",
     "recycling": "info: A process is replaced: `--max-tasks-per-child` or `--max-memory-per-child`.",
-    "releasing": "info: The time is up: the rest is returned to the engine.",
+    "releasing": "info: The time is up: the rest is requeued.",
     "reload_failed": "error: The new version did not start; `reason` says why. The old version goes on.",
     "reload_refused": (
         "warning or error: The reload did not begin; `reason` says why. The old version goes on."
@@ -74,7 +74,7 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
     "scaling": "info: The number of processes changes.",
     "segment_damaged": (
         "error: Code in that process overwrote flowherd's shared memory. The process is replaced, and its "
-        "activities are returned as after a crash. Suspect an extension that writes beyond its buffers."
+        "activities are requeued as after a crash. Suspect an extension that writes beyond its buffers."
     ),
     "stacks_of_dead_process": "error: The stacks of a process that was ended because it blocked.",
     "starting": "info: flowherd starts: versions, sizes and settings that matter.",

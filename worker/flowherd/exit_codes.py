@@ -18,7 +18,7 @@ class Exit(IntEnum):
         member.meaning = meaning
         return member
 
-    CLEAN = 0, "Everything was delivered to the engine, or returned to it in time."
+    CLEAN = 0, "Everything was delivered to the engine, or requeued in time."
     INTERNAL = (
         1,
         "An error in flowherd itself. Please report it. Short commands also use it for a failed answer.",
@@ -36,4 +36,4 @@ class Exit(IntEnum):
         "The engine refused the credentials from the start, for longer than `--auth-grace`.",
     )
     CRASH_LOOP = 5, "Processes died faster than `--max-restarts` allows. The log names each cause."
-    RELEASED = 6, "A stop ran out of time: some activities were returned to the engine or killed."
+    RELEASED = 6, "A stop ran out of time: some activities were requeued or killed."

@@ -139,9 +139,9 @@ WORKER_EVENTS: Mapping[str, str] = {
     "ready": "info: `python -m flowherd` is ready.",
     "records_unreadable": "error: Records of a dead process cannot be read. Their leases end instead.",
     "segment_unreadable": "error: The memory of a dead process cannot be read. Its leases end instead.",
-    "settlement_delayed": "warning: The work of a dead process could not be returned yet. It is tried again.",
-    "settlement_given_up": "error: The work of a dead process could not be returned. Its lease ends instead.",
-    "settlement_incomplete": "error: A stop ran out of time before the work of dead processes was returned.",
+    "settlement_delayed": "warning: The work of a dead process could not be requeued yet. It is tried again.",
+    "settlement_given_up": "error: The work of a dead process could not be requeued. Its lease ends instead.",
+    "settlement_incomplete": "error: A stop ran out of time before the work of dead processes was requeued.",
     "signal_received": "info: `python -m flowherd` received a signal.",
     "spent_after_the_outcome": (
         "warning: Money that no report holds: a task spent it after its handler ended."
@@ -153,7 +153,7 @@ WORKER_EVENTS: Mapping[str, str] = {
     "stopped": "info: `python -m flowherd` has stopped.",
     "stranger_refused": "warning: A process of another user tried to use the unix socket.",
     "streams_interrupted": "info: Streamed text cannot be delivered at the moment. Some of it is dropped.",
-    "supervisor_gone": "warning: The supervisor was killed. Everything is returned to the engine within 5 s.",
+    "supervisor_gone": "warning: The supervisor was killed. Everything is requeued within 5 s.",
     "suspect_runs_alone": "warning: A process died with this activity before. It runs alone in its process.",
     "suspect_runs_in_isolate": "warning: A process died with this activity before. It runs in an isolate.",
     "task_tried_to_exit": "error: A task of a handler raised SystemExit. The process goes on.",
