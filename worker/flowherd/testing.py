@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
     from flowherd.sdk.activity_definition import ActivityDefinition
 
-__all__ = ["Call", "FakeEngine", "TestedRun", "make_activity", "run_activity", "run_activity_sync"]
+__all__ = [
+    "Call", "FakeEngine", "RunEnvironment", "TestedRun", "WorkerConfig", "make_activity", "run_activity",
+    "run_activity_sync",
+]  # fmt: skip
 
 WORKFLOW_ID = str(UUID(int=1))
 

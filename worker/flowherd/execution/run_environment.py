@@ -177,7 +177,7 @@ class RunEnvironment:
     """The part of its process that a handler may see.
 
     Attributes:
-        process: number of this process among its siblings, from 0; gives one GPU a process.
+        process_index: number of the worker process, from 0.
         state: what the app's start-up made, shared by all handlers of this process.
         shutdown: set when the worker begins to drain.
         secrets: values that must not appear in messages or logs (faults.md A12).
