@@ -54,7 +54,7 @@ def test_systemd_signals_the_supervisor_alone_and_waits_longer_than_a_drain(
 
 
 def test_systemd_restarts_what_a_restart_can_cure(unit: dict[str, list[str]]) -> None:
-    """Exit codes of supervisor/README.md: 1 and 5 may pass, 2 to 4 need a human; 6 is the end of a stop."""
+    """The codes of supervisor/docs/exit-codes.md: 1 and 5 may pass, 2 to 4 need a human; 6 is the end of a stop."""
     assert unit["Restart"] == ["on-failure"]
     assert set(unit["RestartPreventExitStatus"][0].split()) == {"2", "3", "4", "6"}
     assert unit["OOMPolicy"] == ["continue"]

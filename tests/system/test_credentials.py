@@ -92,7 +92,7 @@ async def test_whoever_comes_within_the_pause_after_a_refusal_shares_it() -> Non
 
 
 def test_a_wrong_secret_from_the_start_is_exit_4_after_the_grace_in_one_line(tmp_path: Path) -> None:
-    """Exit code 4 of supervisor/README.md: 401 to every try for --auth-grace and never a token."""
+    """Exit code 4 of supervisor/docs/exit-codes.md: 401 to every try for --auth-grace and never a token."""
     with running_engine(credentials=CLIENT) as engine:
         flags = ("-p", "2", "--auth-grace", "1", *WITH_CLIENT)
         started_at = time.monotonic()

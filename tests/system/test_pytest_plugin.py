@@ -21,7 +21,7 @@ APP, APPS = "sample_app:registry", Path(__file__).parent / "apps"
 def test_an_app_is_run_and_its_outputs_are_read(
     flowherd_engine: EngineProgram, flowherd_supervisor: Callable[..., SupervisorProgram]
 ) -> None:
-    """The example of worker/README.md."""
+    """The example of worker/docs/testing.md."""
     host = flowherd_supervisor(APP, processes=1, app_dir=APPS)
     [workflow] = host.submit("hello", name="you")
     assert flowherd_engine.ended(workflow)["status"] == "completed"

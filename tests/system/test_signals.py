@@ -1,4 +1,4 @@
-"""What signals do to a real supervisor: reload, scale, pause, look inside (supervisor/README.md, signals)."""
+"""What signals do to a real supervisor: reload, scale, pause, look inside (supervisor/docs/signals.md)."""
 
 from __future__ import annotations
 

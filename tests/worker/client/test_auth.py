@@ -202,7 +202,7 @@ async def test_an_outage_of_the_endpoint_is_survived_and_said_once(server: Scrip
 async def test_credentials_that_were_never_accepted_are_given_up_after_the_grace(
     server: ScriptedEngine,
 ) -> None:
-    """Exit code 4 of supervisor/README.md."""
+    """Exit code 4 of supervisor/docs/exit-codes.md."""
     server.always("token", envelope(401, "UNAUTHORIZED", "Unauthorized: Invalid client credentials"))
     herd = Herd(server, workers=1)
     server._scripts["token"].clear()

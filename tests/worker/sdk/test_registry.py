@@ -32,7 +32,7 @@ def test_a_decorated_function_stays_callable_and_carries_its_definition():
     ],
 )
 def test_an_async_handler_runs_on_the_loop_unless_it_is_moved(options, mode):
-    """The table of worker/README.md: where each kind of handler runs."""
+    """The table of worker/docs/execution.md: where each kind of handler runs."""
 
     @activity(**options)
     async def work(): ...
