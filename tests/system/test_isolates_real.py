@@ -156,7 +156,7 @@ def test_isolates_end_with_whoever_they_belong_to(
 
 
 def test_a_stock_script_moves_to_isolates_by_configuration_alone(engine: Engine, tmp_path: Path) -> None:
-    """The recipe of worker/docs/execution.md: each script can be killed, and the standard worker's code is unchanged."""
+    """The recipe of worker/docs/execution.md: each script can be killed, and its code is unchanged."""
     pytest.importorskip("kruxiaflow", reason="hosts the stock SDK's script: pip install kruxiaflow==0.4.0")
     (tmp_path / "flowherd.toml").write_text(
         '[activities.script]\noffload = "process"\nmax_memory_mb = 2000\ntimeout_s = 1\n'

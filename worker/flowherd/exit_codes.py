@@ -21,7 +21,7 @@ class Exit(IntEnum):
     CLEAN = 0, "Everything was delivered to the engine, or requeued in time."
     INTERNAL = (
         1,
-        "An error in flowherd itself. Please report it. Short commands also use it for a failed answer.",
+        "A host: an error in flowherd; please report it. Another command: the answer was a failure, or none came.",
     )
     USAGE = (
         2,
