@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,8 +195,12 @@ def tree(root: psutil.Process) -> list[psutil.Process]:
 
 
 def cpu_s(root: psutil.Process) -> float:
-    """User and system seconds of a process and its living descendants."""
-    return sum(times.user + times.system for times in (process.cpu_times() for process in tree(root)))
+    """CPU seconds of a process and its living descendants.
+
+    In nanoseconds, from the clock that clock_getcpuclockid(3) names for a process: /proc/PID/stat counts in 10 ms, and
+    an idle process takes four of these in ten seconds.
+    """
+    return sum(time.clock_gettime(~process.pid << 3 | 2) for process in tree(root))
 
 
 def quantile(values: list[float], share: float) -> float:

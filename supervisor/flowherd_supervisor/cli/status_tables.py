@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ACTIVITY_COLUMNS = ("activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _NAME_WIDTH = 22
+_MESSAGE_WIDTH = 140  # two lines of a terminal
 OVER = "its outcome is decided, but its handler runs on and keeps a slot"
 _NOW = f"{{:>7}} {{:>4}} {{:<{_NAME_WIDTH}}} {{}}"
 
@@ -128,7 +129,9 @@ def failure_lines(failures: Iterable[Mapping[str, Any]]) -> list[str]:
         when = time.strftime("%H:%M:%S", time.localtime(one["at"]))
         retried = "" if one["retryable"] else "  for good"
         lines.append(f"{when}  {cut(one['activity'], _NAME_WIDTH)}  {one['workflow_id']}{retried}")
-        lines.append(f"          {one['type']}: {one['message']}")
+        message = one["message"].removeprefix(f"{one['type']}: ")  # that of an exit begins with its name
+        said = cut(f"{one['type']}: {message}", _MESSAGE_WIDTH)
+        lines.append(f"          {said}")
     return [visible(line) for line in lines]
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 HOOKED = "flowherd_supervisor.testkit.hooked_engine"
+ENDS_WITHIN_S = (
+    90.0  # what a process was being given when it was killed is given out anew after a lease of 60 s
+)
 
 
 class EngineProgram:
@@ -104,7 +107,7 @@ class EngineProgram:
         document: dict[str, Any] = self.http.get(f"/api/v1/workflows/{workflow_id}").json()
         return document
 
-    def ended(self, workflow_id: str, within_s: float = CEILING_S) -> dict[str, Any]:
+    def ended(self, workflow_id: str, within_s: float = ENDS_WITHIN_S) -> dict[str, Any]:
         """The status document of a workflow once it has completed or failed; AssertionError when it does not."""
 
         def look() -> dict[str, Any]:

@@ -166,6 +166,18 @@ def test_no_message_of_a_failure_reaches_the_terminal_as_more_than_text() -> Non
     assert lines[-1] == r"          ValueError: [bold]\x1b[31m\n"
 
 
+def test_a_long_message_of_a_failure_is_cut_to_two_lines() -> None:
+    lines = shown(DOCUMENT, failures=[FAILURE | {"message": "no such size: " + "wide " * 1000 + "px"}])
+    assert lines[-2].startswith("          ValueError: no such size: wide")
+    assert lines[-1].endswith(" px")
+
+
+def test_the_name_of_an_exit_is_said_once() -> None:
+    """Its message already begins with it."""
+    lines = shown(DOCUMENT, failures=[FAILURE | {"type": "SystemExit", "message": "SystemExit: 3"}])
+    assert lines[-1] == "          SystemExit: 3"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0s"), (59.9, "59s"), (200, "3m20s"), (18_060, "5h01m"), (10**6, "11d13h")]
 )
