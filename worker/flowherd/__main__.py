@@ -42,7 +42,7 @@ def work(
     config: ConfigFile = None,
     flags: Annotated[_Flags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
-    """Host APP's activities in this process until told to stop."""
+    """Run the activities of APP in this process until it is stopped."""
     settings = sources.load(given(flags), config, ignored=SUPERVISOR_ONLY).settings
     logs.setup(settings.log_level, settings.log_format)
     try:

@@ -139,7 +139,7 @@ def _stays(measured: Measured, cpu_bound: Criterion, bottleneck: Criterion) -> s
 
 
 def _offloaded(measured: Measured, released: float, cpu_ms: float) -> tuple[Place, str]:
-    """It is in the way of others: a thread helps if it gives up the GIL there."""
+    """The advice for a handler that delays others: a thread, if it releases the GIL."""
     if released < RELEASED:
         return Place.PROCESS, f"it computes {cpu_ms:.0f} ms and keeps the GIL ({released:.0%} released)"
     if measured.place is Place.THREAD:

@@ -11,27 +11,32 @@ from flowherd.settings import DEFAULT_WORKER_TYPE
 
 
 def bench(
-    app_name: Annotated[str | None, Parameter(name="APP", help="your own app instead of our loads")] = None,
+    app_name: Annotated[
+        str | None, Parameter(name="APP", help="an app of yours; by default flowherd's own loads")
+    ] = None,
     /,
     *,
-    activity: Annotated[str, Parameter(help="which of APP's activities is queued", show_default=False)] = "",
+    activity: Annotated[str, Parameter(help="name of the activity of APP to queue", show_default=False)] = "",
     params: Annotated[
-        list[str] | None, Parameter(name=["-P"], help="an input of it: key=json", negative="")
+        list[str] | None, Parameter(name=["-P"], help="an input: key=json", negative="")
     ] = None,
     worker: Annotated[str, Parameter(help="worker type of APP")] = DEFAULT_WORKER_TYPE,
-    app_dir: Annotated[Path, Parameter(help="goes first on the import path")] = Path(),
-    activities: Annotated[int, Parameter(help="how many of APP's are queued for each run")] = 200,
+    app_dir: Annotated[Path, Parameter(help="first folder of the import path")] = Path(),
+    activities: Annotated[int, Parameter(help="activities of APP to queue for each run")] = 200,
     processes: Annotated[
-        int | None, Parameter(name=["--processes", "-p"], help="at most [default: one step beyond the CPUs]")
+        int | None,
+        Parameter(
+            name=["--processes", "-p"], help="largest number of processes [default: one step beyond the CPUs]"
+        ),
     ] = None,
-    loads: Annotated[str, Parameter(help="which of ours")] = "cpu,io,mixed",
-    seconds: Annotated[float, Parameter(help="about how long each of our runs takes")] = 4.0,
-    repeat: Annotated[int, Parameter(help="how often everything is measured")] = 3,
-    patience: Annotated[int, Parameter(help="more tries for a run that other programs disturb")] = 0,
+    loads: Annotated[str, Parameter(help="flowherd's own loads to run")] = "cpu,io,mixed",
+    seconds: Annotated[float, Parameter(help="approximate seconds for each run of these loads")] = 4.0,
+    repeat: Annotated[int, Parameter(help="repetitions")] = 3,
+    patience: Annotated[int, Parameter(help="extra tries for a run that other programs disturb")] = 0,
     plot: Annotated[
         list[Path] | None, Parameter(help="draw to this file, .svg or .png; may be repeated", negative="")
     ] = None,
-    json: Annotated[bool, Parameter(help="a list of all runs on stdout", negative="")] = False,
+    json: Annotated[bool, Parameter(help="print all runs as a JSON list", negative="")] = False,
 ) -> int:
     """Measure how work scales with processes on this machine: a table, a picture, and what it means."""
     from flowherd_supervisor.bench.driver import BenchOptions, run_bench  # noqa: PLC0415 - as in cli.py

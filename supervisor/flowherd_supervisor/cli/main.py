@@ -29,7 +29,7 @@ _WITH_FLAGS = "flowherd_supervisor.cli.run_check_config_commands"
 app = App(
     name="flowherd",
     version=__version__,
-    help="Run Python activities of a workflow engine on all cores.",
+    help="Run Python activities of a workflow engine on all CPUs.",
     help_format="plaintext",
     result_action="return_value",
 )
@@ -38,25 +38,27 @@ app.command(config_app)
 app.command(ctl_app)
 app.command(bench)
 app.command(
-    f"{_WITH_FLAGS}:run", name="run", help="Host APP's activities on several processes until told to stop."
+    f"{_WITH_FLAGS}:run",
+    name="run",
+    help="Run the activities of APP on several processes until it is stopped.",
 )
 app.command(
     f"{_WITH_FLAGS}:check",
     name="check",
-    help="Say what would keep APP from running well: settings, import, activities, times, engine, token.",
+    help="Check settings, import, activities, times, engine and token, and report what is wrong.",
 )
-config_app.command(
-    f"{_WITH_FLAGS}:show", name="show", help="Show the effective settings and where each comes from."
-)
+config_app.command(f"{_WITH_FLAGS}:show", name="show", help="Show every setting and its origin.")
 config_app.command(f"{_WITH_FLAGS}:schema", name="schema", help="Print the JSON schema of the settings file.")
 
 
 @app.command
 def init(
-    folder: Annotated[Path, Parameter(name="FOLDER", help="where to; made if it is not there")] = Path(),
+    folder: Annotated[
+        Path, Parameter(name="FOLDER", help="folder for the project; made if it does not exist")
+    ] = Path(),
     /,
     *,
-    name: Annotated[str, Parameter(help="the module's")] = "my_app",
+    name: Annotated[str, Parameter(help="name of the module")] = "my_app",
 ) -> int:
     """Write a starter project: app, test, settings, unit file."""
     from flowherd_supervisor.cli.init import init as part  # noqa: PLC0415 - `flowherd --help` needs none of it
@@ -69,17 +71,17 @@ def dev(
     app_name: Annotated[str, Parameter(name="APP", help="module:attr, as for run")],
     /,
     *,
-    app_dir: Annotated[str, Parameter(help="goes first on the import path, and is watched")] = ".",
+    app_dir: Annotated[str, Parameter(help="first folder of the import path; watched for changes")] = ".",
     processes: Annotated[
         int | None, Parameter(name=["--processes", "-p"], help="worker processes [default: as run]")
     ] = None,
-    port: Annotated[int, Parameter(help="of the engine; 0 picks a free one")] = 8080,
-    db: Annotated[str, Parameter(help="SQLite file that keeps the engine's state")] = ":memory:",
-    reload: Annotated[bool, Parameter(help="import the app anew when its files change")] = True,
+    port: Annotated[int, Parameter(help="port of the engine; 0 picks a free one")] = 8080,
+    db: Annotated[str, Parameter(help="SQLite file for the engine's state")] = ":memory:",
+    reload: Annotated[bool, Parameter(help="import the app again when its files change")] = True,
     admin: Annotated[str | None, Parameter(help="as for run")] = None,
     log_format: Annotated[str | None, Parameter(help="text or json")] = None,
 ) -> int:
-    """Run the embedded engine and APP in one command, and reload APP when its files change."""
+    """Run the embedded engine and APP together, and reload APP when its files change."""
     from flowherd_supervisor.cli import dev as part  # noqa: PLC0415 - as above
 
     given = {"--admin": admin, "--log-format": log_format}
@@ -98,11 +100,11 @@ def engine(
         str, Parameter(help="address to listen on; another than loopback needs --client-id")
     ] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 picks a free one")] = 8080,
-    db: Annotated[str, Parameter(help="SQLite file that keeps the state")] = ":memory:",
+    db: Annotated[str, Parameter(help="SQLite file for the state")] = ":memory:",
     client_id: Annotated[
-        str | None, Parameter(help="enforce tokens; secret in KRUXIAFLOW_CLIENT_SECRET")
+        str | None, Parameter(help="require tokens; the secret is in KRUXIAFLOW_CLIENT_SECRET")
     ] = None,
-    default_lease: Annotated[float, Parameter(help="seconds")] = 60.0,
+    default_lease: Annotated[float, Parameter(help="lease in seconds")] = 60.0,
 ) -> int:
     """Run the embedded engine alone, for first use and tests."""
     from flowherd_engine.serve import serve  # noqa: PLC0415 - needs an extra
@@ -130,7 +132,7 @@ def demo(
     chaos: Annotated[bool, Parameter(help="kill a worker process now and then", negative="")] = False,
     json: Annotated[bool, Parameter(help="one JSON document on stdout", negative="")] = False,
 ) -> int:
-    """Show it: an engine, a supervisor and a real workload on 1 and on all processes."""
+    """Run an engine, a supervisor and a real workload on one process and on all CPUs."""
     from flowherd_supervisor.demo.driver import run_demo  # noqa: PLC0415 - as above
 
     return run_demo(processes, chaos=chaos, as_json=json)
@@ -149,9 +151,9 @@ def submit(
     worker: Annotated[str, Parameter(help="worker type of the activities")] = DEFAULT_WORKER_TYPE,
     api_url: Annotated[str | None, Parameter(help="the engine [env: KRUXIAFLOW_API_URL]")] = None,
     wait: Annotated[bool, Parameter(help="wait for the outputs")] = True,
-    json: Annotated[bool, Parameter(help="one JSON line for each", negative="")] = False,
+    json: Annotated[bool, Parameter(help="one JSON object for each, a line each", negative="")] = False,
 ) -> int:
-    """Queue activities, or a definition, on any engine and print the outputs."""
+    """Queue activities or a definition, wait, and print the outputs."""
     from flowherd.settings import sources  # noqa: PLC0415 - as above
     from flowherd_supervisor.cli import submit as part  # noqa: PLC0415 - as above
 
@@ -167,7 +169,7 @@ def status(
     pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
     json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
 ) -> int:
-    """Show how a running supervisor and its processes are."""
+    """Show the state of a running host once."""
     from flowherd_supervisor.cli.status import show_status  # noqa: PLC0415 - as above
 
     return show_status(admin=admin, pid=pid, as_json=json)
@@ -180,7 +182,7 @@ def top(
     pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
     once: Annotated[bool, Parameter(help="one plain table, as into a pipe", negative="")] = False,
 ) -> int:
-    """Watch a running supervisor live, and steer it with keys."""
+    """Show the state of a running host live; keys steer it."""
     from flowherd_supervisor.cli.top import top as part  # noqa: PLC0415 - as above
 
     return part(admin=admin, pid=pid, once=once)
@@ -190,15 +192,17 @@ def top(
 def explain(
     workflow_id: Annotated[
         str,
-        Parameter(name="WORKFLOW_ID", help="as submit prints it and log lines have it; or an activity's id"),
+        Parameter(
+            name="WORKFLOW_ID", help="id of a workflow, as submit and the log print it; or of an activity"
+        ),
     ],
     /,
     *,
-    activity: Annotated[str | None, Parameter(help="this one alone: its id, key or name")] = None,
+    activity: Annotated[str | None, Parameter(help="show this activity only: its id, key or name")] = None,
     api_url: Annotated[str | None, Parameter(help="the engine [env: KRUXIAFLOW_API_URL]")] = None,
     json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
 ) -> int:
-    """Say what has happened to a workflow, as this machine's hosts and the engine know it, and what comes next."""
+    """Show the history of a workflow, from the hosts on this machine and the engine, and what comes next."""
     from flowherd.settings import sources  # noqa: PLC0415 - as above
     from flowherd_supervisor.cli import explain as part  # noqa: PLC0415 - as above
 
@@ -216,7 +220,7 @@ def advise(
     pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
     json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
 ) -> int:
-    """Say what each activity should be (async, thread or process) and how many processes, with the evidence."""
+    """Say where each activity should run (loop, thread or process) and how many processes fit, with measurements."""
     from flowherd_supervisor.cli.advise import show_advice  # noqa: PLC0415 - as above
 
     return show_advice(admin=admin, pid=pid, as_json=json)
@@ -224,7 +228,7 @@ def advise(
 
 @app.command
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")], /) -> int:
-    """Print what completes commands and flags: source <(flowherd completion bash), or zsh; fish: … | source."""
+    """Print a completion script: source <(flowherd completion bash), the same for zsh; fish: … | source."""
     sys.stdout.write(_completing(app.generate_completion(prog_name="flowherd", shell=shell), shell))
     return Exit.CLEAN
 

@@ -26,14 +26,16 @@ def run(
     *,
     app_dir: AppDir = ".",
     config: ConfigFile = None,
-    reload: Annotated[bool, Parameter(help="import the app anew when its files change", negative="")] = False,
+    reload: Annotated[
+        bool, Parameter(help="import the app again when its files change", negative="")
+    ] = False,
     burst: Annotated[
-        bool, Parameter(help="work off what is queued, then drain and exit 0", negative="")
+        bool, Parameter(help="run what is queued, then drain and exit with 0", negative="")
     ] = False,
     burst_idle: Annotated[
         str | None,
         Parameter(
-            help=f"with --burst: end when there was nothing to do for so long [default: {BURST_IDLE_S:g}]",
+            help=f"with --burst: end after so many seconds without work [default: {BURST_IDLE_S:g}]",
             metavar="SECONDS",
         ),
     ] = None,
@@ -68,7 +70,7 @@ def check(
     *,
     app_dir: AppDir = ".",
     config: ConfigFile = None,
-    offline: Annotated[bool, Parameter(help="ask no engine", negative="")] = False,
+    offline: Annotated[bool, Parameter(help="do not ask the engine", negative="")] = False,
     flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Says what would keep an app from running well."""
@@ -80,7 +82,7 @@ def check(
 def show(
     *,
     config: ConfigFile = None,
-    json: Annotated[bool, Parameter(help="as one JSON object", negative="")] = False,
+    json: Annotated[bool, Parameter(help="print one JSON object", negative="")] = False,
     flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Shows the effective settings."""

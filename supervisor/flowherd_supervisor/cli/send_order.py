@@ -26,7 +26,7 @@ _REFUSED = frozenset({409, 422})  # what the supervisor will not do, as against 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which supervisor: its address, its pid, or the only one that is found."""
+    """The supervisor that is meant: by address, by pid, or the only one found."""
 
     admin: str | None = None
     pid: int | None = None
@@ -132,7 +132,7 @@ def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -
 
 
 def _name_of(client: httpx.Client) -> str:
-    """Which app is spoken to, and its pid; "" where that is not said."""
+    """The app and the pid of the host that answered; "" if it names none."""
     try:
         said = client.get("/api/status").json()
         return f"{visible(said['app'])}, pid {said['pid']}: "

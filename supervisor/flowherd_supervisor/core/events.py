@@ -137,7 +137,7 @@ class IsolateNeeded:
 
 @dataclass(frozen=True, slots=True)
 class IsolateForked:
-    """It exists."""
+    """An isolate was made."""
 
     index: int
     incarnation: int
@@ -147,7 +147,7 @@ class IsolateForked:
 
 @dataclass(frozen=True, slots=True)
 class IsolateNotForked:
-    """It could not be made."""
+    """An isolate could not be made."""
 
     index: int
     incarnation: int

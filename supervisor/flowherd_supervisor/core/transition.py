@@ -102,7 +102,7 @@ class Transition:
         self.state = replace(self.state, isolates=(*others, isolate))
 
     def drop_isolate(self, isolate: Isolate) -> None:
-        """It belongs to the past."""
+        """Forgets an isolate that has ended."""
         kept = tuple(one for one in self.state.isolates if one.names != isolate.names)
         self.state = replace(self.state, isolates=kept)
 

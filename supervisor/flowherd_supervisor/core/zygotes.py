@@ -67,7 +67,7 @@ def _not_forked(transition: Transition, process: ProcessState, reason: str) -> N
 
 
 def _ready(transition: Transition, process: ProcessState, event: events.ChildReady) -> None:
-    """It takes over. Workers that wait are made; those of an older version are replaced one by one."""
+    """Lets a ready zygote take over: makes waiting workers, and replaces those of an older version one by one."""
     stops.end_zygotes(transition, {Phase.RUNNING})
     transition.put(replace(process, phase=Phase.RUNNING, ready_at=transition.now))
     transition.note(

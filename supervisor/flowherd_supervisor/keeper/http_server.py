@@ -154,7 +154,7 @@ class Bounded(H11Protocol):
         self._expect(REPLY_WITHIN_S)
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """Resumes writing: the client reads again."""
         super().resume_writing()
         if self._is_endless or not self.is_served:
             self._expect(None)

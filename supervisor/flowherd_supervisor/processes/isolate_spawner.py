@@ -123,7 +123,7 @@ class Isolation:
                 zygote.link.send(fork, [*self._ends[names], stacks])
 
     def _exists(self, isolate: IsolateHandle) -> list[Event]:
-        """It has its own copies: only their end on both sides is an end of file."""
+        """Closes this side's descriptors once the isolate has its own: end of file needs both closed."""
         names = (isolate.index, isolate.incarnation, isolate.key)
         _close(self._ends.get(names, ()))
         self._ends[names] = ()

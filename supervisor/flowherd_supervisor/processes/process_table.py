@@ -146,7 +146,7 @@ class Processes:
 
     @property
     def isolates(self) -> Sequence[IsolateHandle]:
-        """Those that have not been reaped."""
+        """Isolates that have not been reaped."""
         return tuple(self._isolates.values())
 
     def find(self, index: int, incarnation: int) -> Handle | None:

@@ -34,7 +34,7 @@ def _private_folder() -> Path:
 
 
 def _check_private(folder: Path) -> None:
-    """Whoever can write there could put a socket of theirs in place of ours (faults.md N16)."""
+    """Refuses a folder that others can write to: they could replace the socket (faults.md N16)."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigurationError(

@@ -48,7 +48,7 @@ log = structlog.stdlib.get_logger("flowherd")
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Which app to host: `module:attr`, and the folder that goes first on the path.
+    """The app to host: `module:attr`, and the first folder of the import path.
 
     `burst_idle_s` is for how many seconds there must be nothing to do before the host ends by itself, None for never.
     """

@@ -56,7 +56,7 @@ class LedgerWatch:
     _burst: Burst = field(init=False)
 
     def __post_init__(self) -> None:
-        """It watches the same ledger."""
+        """Makes the burst watch read the same ledger."""
         self._burst = Burst(self.ledger)
 
     def patience_s(self, state: Brain) -> float:

@@ -224,7 +224,7 @@ class HostTokens:
         return max(self._refresh_at - self._clock(), 0.0)
 
     async def _at_least(self, version: int) -> Token:
-        """Whoever has what it needs waits for no request; the others wait for one."""
+        """Returns at once if the token is new enough; otherwise all callers wait for one request."""
         if self._ledger.get(Host.TOKEN_VERSION) < version:
             async with self._single_flight:
                 if self._ledger.get(Host.TOKEN_VERSION) < version:

@@ -65,7 +65,7 @@ def _memory(segment: Segment) -> str:
 
 
 def _beside(record: Record, beside: Sequence[Record]) -> str:
-    """Which handlers were at work in the same process: one of them may have ended it."""
+    """Names the handlers that ran in the same process: one of them may have ended it."""
     others = Counter(
         other.name
         for other in beside

@@ -195,7 +195,7 @@ class Settlement:
 
 
 def name_of_segment(segment: Segment) -> dict[str, int]:
-    """Whose memory it is, as far as it says so."""
+    """Process and pid of a segment, as far as they can be read."""
     return {"segment": segment.number, "process": segment.get(Cell.PROCESS), "pid": segment.get(Cell.PID)}
 
 

@@ -1,4 +1,4 @@
-"""Which frame of a stack is the user's: none of Python's, of a library's or of flowherd's own."""
+"""Finds the user's frames in a stack: those of neither Python, a library nor flowherd."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ AppName = Annotated[
         name="APP", help="module:attr: a registry, a list or module of activities, or a stock worker's main"
     ),
 ]
-AppDir = Annotated[str, Parameter(help="goes first on the import path")]
+AppDir = Annotated[str, Parameter(help="first folder of the import path")]
 ConfigFile = Annotated[
     Path | None,
     Parameter(

@@ -78,7 +78,7 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def is_stale(self) -> bool:
-        """It had been kept, and ended before a byte of the reply (faults.md E4)."""
+        """True if it was reused and ended before the first byte of the reply (faults.md E4)."""
         return self._exchanges > 1 and isinstance(self.reply.fault, Disconnected) and not self.reply.received
 
     def begin(self, most_bytes: int = _UNBOUNDED) -> None:

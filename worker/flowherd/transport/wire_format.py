@@ -67,10 +67,10 @@ class Origin:
     @classmethod
     @lru_cache(maxsize=8)  # one for each engine, and mostly read before the fork
     def of(cls, url: str) -> Origin:
-        """That of an absolute URL.
+        """The origin of an absolute URL.
 
         Raises:
-            ValueError: there is none in it.
+            ValueError: the URL has none.
 
         """
         parts = urlsplit(url)

@@ -57,7 +57,7 @@ class Times:
 
     @classmethod
     def of(cls, claimed_at: float, begun_at: float, now: float) -> Times:
-        """Those of an attempt that ends now; `begun_at` is 0 where its handler has not begun."""
+        """Times of an attempt that ends now; `begun_at` is 0 if its handler has not begun."""
         return cls((begun_at or now) - claimed_at, now - begun_at if begun_at else None)
 
     def fields(self) -> dict[str, float]:

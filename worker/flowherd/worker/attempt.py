@@ -177,7 +177,7 @@ class Attempt(RunState):
 
     @property
     def may_begin(self) -> bool:
-        """It has a slot, and its handler has not begun."""
+        """True if it has a slot and its handler has not begun."""
         return self.pair == ADMITTED
 
     @property
@@ -198,7 +198,7 @@ class Attempt(RunState):
         self.pair = target
 
     def admit(self) -> None:
-        """It gets a slot."""
+        """Gives it a slot."""
         self._move(_ADMIT)
 
     def begin(self, now: float) -> None:

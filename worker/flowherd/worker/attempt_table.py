@@ -143,7 +143,7 @@ class AttemptTable:
         return True
 
     def waits_for_permit(self, attempt: Attempt) -> None:
-        """It has a slot, but others of its name have all permits (`max_concurrent`)."""
+        """Notes that an attempt has a slot, while others of its name have all permits (`max_concurrent`)."""
         self.backlog.waits_for_permit(attempt)
 
     def finished(self, attempt: Attempt, outcome: Completed | Failed | Died, now: float) -> list[Command]:
@@ -243,7 +243,7 @@ class AttemptTable:
         return [] if self._is_abandoned else commands
 
     def _pending(self) -> tuple[Attempt, ...]:
-        """Those that time alone may change."""
+        """Attempts that time alone may change."""
         return (*self.slots.attempts, *self.backlog.waiting())
 
     def _claim(self, activity: Activity, asked_at: float) -> None:

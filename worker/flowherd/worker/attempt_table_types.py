@@ -91,7 +91,7 @@ class Profile(Protocol):
         ...
 
     def blocks(self, name: str) -> bool:
-        """It has lately kept the loop for so long that its neighbours felt it."""
+        """True if the activity lately blocked the loop long enough to delay others."""
         ...
 
 
