@@ -87,7 +87,7 @@ class Raised:
 class Failed:
     """The handler raised, ran out of time, or was given back; `message` is clean and at most 8 KiB (§7).
 
-    `raised` and `at`, the line of the user's where its handler stood, are for log and trace; the engine is not told.
+    `raised` and `at`, the line of the user's where its handler stood, are for log and trace, not for the engine.
     """
 
     code: str
@@ -101,14 +101,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The isolate in which the handler ran has ended with it; `how` is said to the engine."""
+    """The isolate of the handler died; `how` is reported to the engine."""
 
     how: str
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The lease is somebody else's: nothing may be reported (protocol.md fact 13)."""
+    """Another worker has the lease: nothing may be reported (protocol.md fact 13)."""
 
     reason: str
 

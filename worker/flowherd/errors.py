@@ -1,4 +1,4 @@
-"""The tree of everything flowherd raises on purpose; it must not import anything of ours.
+"""The tree of everything flowherd raises on purpose; it imports nothing of flowherd.
 
 FlowherdError
 ├── ConfigurationError         a flag, variable, file or module:attr is wrong: exit code 2
@@ -191,11 +191,11 @@ class ForeignReply(EngineUnavailable):
 
 
 class ReplyTooLarge(EngineUnavailable):
-    """The reply is larger than we are willing to hold in memory (faults.md E15)."""
+    """The reply is larger than `--max-reply-mb` (faults.md E15)."""
 
 
 class EngineUnauthorized(EngineError):
-    """The engine refused our token, and the next one too."""
+    """The engine refused the token, and the next one too."""
 
 
 class EngineMisconfigured(EngineError):

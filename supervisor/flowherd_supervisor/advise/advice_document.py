@@ -24,7 +24,7 @@ _LENGTHS_S = tuple(
 
 
 class Adviser:
-    """Judges what the ledger's measurements say.
+    """Makes advice from the ledger's measurements.
 
     Args:
         ledger: only read.

@@ -1,4 +1,4 @@
-"""The measurements of one activity, as numbers to judge by; pure, and it judges nothing."""
+"""The measurements of one activity; pure, without a verdict."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Measured:
         kept_s: on the loop, over all attempts.
         longest_block_s: on the loop at a time.
         steps: on the loop, those that took a millisecond or more.
-        probes: how often somebody asked for the GIL while it was at work.
+        probes: requests for the GIL made while it ran.
         released: of these, how often it was to be had at once.
         longest_hold_s: of the GIL.
         growth_bytes: of resident memory, an attempt; None where none ran alone.

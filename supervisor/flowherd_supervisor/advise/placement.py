@@ -83,7 +83,7 @@ class Advice:
 
 
 def advise(measured: Measured, around: Surroundings) -> Advice:
-    """Judges one activity."""
+    """The advice for one activity."""
     cpu_bound = Criterion("CPU ms of an attempt", measured.cpu_ms, CPU_MS)
     bottleneck = _bottleneck(measured, around.active_s)
     verdict, reason = _verdict(measured, cpu_bound, bottleneck)

@@ -49,7 +49,7 @@ class BenchOptions:
         most: processes; None: one number beyond the usable CPUs.
         app: the user's own, with one of its activities.
         count: of the user's activities in each run.
-        seconds: about how long each run of ours takes.
+        seconds: approximate length of each run of the loads.
         patience: so many more tries for a run that other programs disturb.
         pictures: files to draw to, `.svg` or `.png`.
 
@@ -288,7 +288,7 @@ class Measurement:
         )
 
     def _queue(self, engine: EngineProgram) -> None:
-        """Queue everything while nobody takes any."""
+        """Queues everything before the host takes any."""
         names, worker = tuple(self.load.inputs(0)), self.load.app.worker
         deployed = engine.client.deploy(one_step("bench", self.load.activity, names, worker=worker))
         for index in range(self.activities):

@@ -174,7 +174,7 @@ def _is_its_source(path: Path, distributions: list[str]) -> bool:
 
 
 def _times(loaded: Loaded) -> Iterator[Finding]:
-    """Clashes of times that are each allowed; what nobody has set clashes with nothing."""
+    """Times that are allowed alone and clash together; defaults clash with nothing."""
     settings, chosen = loaded.settings, loaded.origins.keys()
     lease = settings.default_lease
     interval = settings.heartbeat_interval
@@ -201,7 +201,7 @@ def _times(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _telemetry(wish: Destination) -> Iterator[Finding]:
-    """Only where somebody has asked for it."""
+    """Reports where spans go, if telemetry is configured."""
     yield from (Finding(Weight.WARNING, text) for text in wish.obstacles)
     if wish.traces:
         yield Finding(Weight.FINE, f"telemetry: {wish}")
@@ -237,7 +237,7 @@ class _Health(msgspec.Struct):
 
 
 def _health(reply: httpx.Response) -> _Health | None:
-    """The engine's word about itself; None from anything else that answers there."""
+    """The engine's own report; None if something else answers there."""
     try:
         return (
             msgspec.json.decode(reply.content, type=_Health) if reply.status_code == httpx.codes.OK else None

@@ -52,7 +52,7 @@ class DevOptions:
 
 
 def dev(options: DevOptions) -> int:
-    """Runs until told to stop, or until the host has ended; returns the host's exit code.
+    """Runs until it is stopped or the host has ended; returns the host's exit code.
 
     Raises:
         ConfigurationError: the embedded engine is not installed.

@@ -1,4 +1,4 @@
-"""Prints a document of a running supervisor, as JSON or for eyes; it asks nobody."""
+"""Prints a document of a running supervisor, as JSON or as text; it sends no request."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class SubmitProgress:
         self._ask_at = 0.0
 
     def look(self, workflow: Workflow, waited_s: float) -> None:
-        """Hears how the workflow stands after so many seconds."""
+        """Shows the progress of the workflow after so many seconds."""
         if waited_s < FIRST_AFTER_S:
             return
         for key, text in self._news(workflow, waited_s):

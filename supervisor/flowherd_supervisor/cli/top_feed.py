@@ -41,7 +41,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """Nobody answers at the moment; the feed goes on trying."""
+    """No answer at the moment; the feed goes on trying."""
 
     reason: str
 

@@ -20,7 +20,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class ChildForked:
-    """A process exists; it has said nothing yet."""
+    """A process exists; it has sent no message yet."""
 
     index: int
     incarnation: int
@@ -38,7 +38,7 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChildReady:
-    """The process does its work; a worker, or the zygote, has said what it serves.
+    """The process is ready; a worker, or the zygote, names the activities it serves.
 
     `hazards` is what the zygote has found that does not survive a fork, one phrase each.
     """
@@ -52,7 +52,7 @@ class ChildReady:
 
 @dataclass(frozen=True, slots=True)
 class BootFailed:
-    """The process has said that it cannot start."""
+    """The process reports that it cannot start."""
 
     index: int
     incarnation: int
@@ -63,7 +63,7 @@ class BootFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChildStopped:
-    """A worker's last word after a drain."""
+    """A worker's last message, after a drain."""
 
     index: int
     incarnation: int
@@ -73,7 +73,7 @@ class ChildStopped:
 
 @dataclass(frozen=True, slots=True)
 class ChildExited:
-    """`waitpid` has said so; `running` is how many activities ran when it ended."""
+    """A child was reaped; `running` is the number of activities that ran when it ended."""
 
     index: int
     incarnation: int
@@ -101,7 +101,7 @@ class LimitOverdue:
 
 @dataclass(frozen=True, slots=True)
 class SegmentDamaged:
-    """Something that no writer of ours can have written stands in a process's shared memory."""
+    """A process's shared memory holds values that flowherd cannot have written."""
 
     index: int
     incarnation: int
@@ -166,7 +166,7 @@ class IsolateKillWanted:
 
 @dataclass(frozen=True, slots=True)
 class IsolateExited:
-    """`waitpid` has said so."""
+    """An isolate was reaped."""
 
     index: int
     incarnation: int
@@ -176,7 +176,7 @@ class IsolateExited:
 
 @dataclass(frozen=True, slots=True)
 class CredentialsRefused:
-    """The token endpoint said 401 for the whole grace, and had never granted a token."""
+    """The token endpoint answered 401 for the whole grace, and never granted a token."""
 
     detail: str
 

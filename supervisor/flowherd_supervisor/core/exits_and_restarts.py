@@ -1,4 +1,4 @@
-"""The consequences of a process's end, as `waitpid` has told it; pure."""
+"""The consequences of a process's end; pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEEPER_ENDS, KEEPER_WINDOW_S = 3, 10.0
 
 
 def cause_of(state: State, index: int, incarnation: int, *, is_guilty_known: bool) -> Cause:
-    """Why a process ended: only a death that we did not order is charged to the activities that ran.
+    """The cause of a process's end: only an unordered death is charged to the activities that ran.
 
     Args:
         state: as it is before the brain takes in the end.
@@ -57,7 +57,7 @@ def stopped(transition: Transition, process: ProcessState, event: events.ChildSt
 
 
 def exited(transition: Transition, process: ProcessState, status: int, running: int) -> None:
-    """There are three cases: the keeper; a worker during a stop; a worker that nobody told to end."""
+    """There are three cases: the keeper; a worker during a stop; a worker that ended by itself."""
     said: dict[str, Any] = {
         "process": process.number,
         "pid": process.pid,
@@ -117,7 +117,7 @@ def _hangs(transition: Transition, process: ProcessState, event: events.LimitOve
 
 
 def _damaged(transition: Transition, process: ProcessState, found: str) -> None:
-    """Ends a process in whose memory somebody has scribbled, before it does more: who ran there is suspect."""
+    """Ends a process whose shared memory was overwritten: the activities that ran there are suspects."""
     if process.phase in {Phase.RUNNING, Phase.DRAINING}:
         transition.note("segment_damaged", Level.ERROR, process=process.number, pid=process.pid, found=found)
         transition.put(
@@ -127,7 +127,7 @@ def _damaged(transition: Transition, process: ProcessState, found: str) -> None:
 
 
 def keeper_late(transition: Transition, process: ProcessState, late_s: float) -> None:
-    """A keeper that does not beat is replaced; the ledger tells the next one everything."""
+    """Replaces a keeper that does not beat; the next one finds everything in the ledger."""
     if process.phase is Phase.RUNNING:
         transition.note("keeper_late", Level.ERROR, process=KEEPER, pid=process.pid, late_s=round(late_s, 2))
         transition.kill(process, "it was late with its heartbeats")
@@ -141,7 +141,7 @@ def _was_retiring(transition: Transition, process: ProcessState) -> bool:
 
 
 def _kind_of(process: ProcessState, status: int) -> str:
-    """Why a worker ended that nobody told to, in a word of a closed list; `process` is as it was."""
+    """The cause of an unordered end, from a closed list; `process` is as it was before."""
     if process.ready_at is None:
         is_boot_failure = process.phase is Phase.DYING or (
             kind_of(status) == "exit" and status >> 8 in BOOT_CODES
@@ -178,7 +178,7 @@ def _crashed(
 
 
 def _keeper_exited(transition: Transition, process: ProcessState, status: int, pid: int | None) -> None:
-    """A keeper restarts at once, also during a stop: somebody must settle. Three ends in 10 s are a defect.
+    """Restarts a keeper at once, also during a stop, since it settles. Three ends in 10 s are a defect.
 
     After a defect it restarts more slowly, since a drain still needs its heartbeats.
     """

@@ -1,4 +1,4 @@
-"""The host's health, as its service manager judges it; pure."""
+"""The host's health, for its service manager; pure."""
 
 from __future__ import annotations
 

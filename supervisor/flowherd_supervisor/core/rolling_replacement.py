@@ -27,7 +27,7 @@ def begin(transition: Transition, numbers: Iterable[int]) -> None:
 
 
 def scale_requested(transition: Transition, wanted: int) -> None:
-    """Changes the number of processes; the budget stays and is split anew."""
+    """Changes the number of processes; the budget stays and is divided again."""
     plan = transition.state.plan
     if not 1 <= wanted <= plan.most or transition.state.mode is not Mode.SERVING:
         transition.note("scale_refused", Level.WARNING, wanted=wanted, at_least=1, at_most=plan.most)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Phase(Enum):
     """The phase of a process; DYING has been sent SIGKILL, or will be once it exists, and waits for its exit.
 
-    WAITING → STARTING → RUNNING → DRAINING → STOPPED is the calm life. An end that nobody ordered leads
+    WAITING → STARTING → RUNNING → DRAINING → STOPPED is the normal life. An end that nobody ordered leads
     through BACKOFF to STARTING again.
     """
 
@@ -210,7 +210,7 @@ class State:
 
     @property
     def is_serving(self) -> bool:
-        """Nobody has asked the host to stop."""
+        """True until the host is asked to stop."""
         return self.mode is Mode.SERVING
 
     @classmethod

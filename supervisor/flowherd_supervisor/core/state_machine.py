@@ -134,7 +134,7 @@ def _worked_off(transition: Transition, idle_s: float) -> None:
 
 
 def _switch_polling(transition: Transition, *, on: bool) -> None:
-    """Tells every worker, and those to come; CONT also follows a TERM, and then says nothing new."""
+    """Switches polling of every worker, also of later ones; CONT also follows a TERM, and changes nothing then."""
     if on == transition.state.polling:
         return
     transition.state = replace(transition.state, polling=on)

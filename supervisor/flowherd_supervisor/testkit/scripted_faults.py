@@ -83,7 +83,7 @@ class Script:
         return None
 
     def handled(self) -> None:
-        """Wake whoever waits for something to happen."""
+        """Wakes callers that wait for a change."""
         self._handled.set()
         self._handled = asyncio.Event()
 

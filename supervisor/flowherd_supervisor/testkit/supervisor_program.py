@@ -98,7 +98,7 @@ class SupervisorProgram:
     # Looking
 
     def status(self) -> dict[str, Any]:
-        """The status document; empty while nobody answers yet."""
+        """The status document; empty until the host answers."""
         if not _is_listening(self.socket):
             return {}
         try:
@@ -241,7 +241,7 @@ def _state_of(pid: int) -> str:
 
 
 def _is_listening(path: str) -> bool:
-    """True when somebody takes connections there; httpx would leave its socket open where nobody does."""
+    """True if a program accepts connections there; httpx would leave its socket open if none does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as attempt:
         try:
             return attempt.connect_ex(path) == 0

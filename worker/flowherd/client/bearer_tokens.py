@@ -158,7 +158,7 @@ class _Granted(msgspec.Struct):
 
 
 class HostTokens:
-    """Fetches the host's one token and publishes it in the ledger; nobody else asks the token endpoint (R13).
+    """Fetches the host's token and publishes it in the ledger; only it asks the token endpoint (R13).
 
     It is a `TokenSource` too, for the calls of the process it lives in.
 
@@ -209,7 +209,7 @@ class HostTokens:
         return await self._at_least(1)
 
     async def renewed(self, refused: Token) -> Token:
-        """A newer token, fetched by whoever comes first."""
+        """A newer token, fetched by the first caller."""
         return await self._at_least(refused.version + 1)
 
     async def refresh_if_wanted(self) -> float:
@@ -232,7 +232,7 @@ class HostTokens:
         return Token(*self._ledger.token())
 
     async def _try(self) -> None:
-        """Makes a request; whoever comes within the pause after a failed one shares its error (faults.md M11)."""
+        """Makes a request; callers within the pause after a failed one get its error (faults.md M11)."""
         if self._trouble is not None and self.pause_s > 0:
             raise self._trouble.with_traceback(None)
         try:

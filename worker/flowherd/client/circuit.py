@@ -79,7 +79,7 @@ class Circuit:
         return result
 
     def hurry(self) -> None:
-        """Lets the next call pass at once and begins the delays anew: there is no time left to wait."""
+        """Lets the next call pass at once and restarts the delays: there is no time left to wait."""
         self._reopens_at = 0.0
         self.failures = min(self.failures, 1)
         self._hurried.set()

@@ -77,7 +77,7 @@ class Engine(Protocol):
         ...
 
     async def stream_text(self, activity_id: str, text: str, index: int, deadline_s: float) -> int:
-        """Passes on a piece of streamed text and returns how many have heard it (protocol.md §10)."""
+        """Sends a piece of streamed text and returns the number of listeners (protocol.md §10)."""
         ...
 
     async def stream_end(self, activity_id: str, error: str | None, deadline_s: float) -> None:

@@ -32,7 +32,7 @@ Step = Answer | Verdict | Batch | int | Exception | Callable[[], Awaitable[Any]]
 
 @dataclass
 class FakeEngine:
-    """An engine in memory that hands out what it is given, answers as it is told and remembers every call.
+    """An engine in memory: it hands out given activities, answers as scripted and records every call.
 
     Without a script every call is accepted. A script is a list of steps per verb (`poll`, `heartbeat`,
     `complete`, `fail`, `stream_text`, `stream_end`): an Answer, a Verdict, a Batch, a number of subscribers, an
@@ -112,7 +112,7 @@ class FakeEngine:
         return await self._answer(Call("fail", activity_id, sent["worker_id"], deadline_s, sent))
 
     async def stream_text(self, activity_id: str, text: str, index: int, deadline_s: float) -> int:
-        """Heard by nobody, unless a step of the script is a number."""
+        """Returns no listeners, unless a step of the script is a number."""
         self._note(Call("stream_text", activity_id, "", deadline_s, body={"text": text, "index": index}))
         step = await self._step("stream_text")
         return step if isinstance(step, int) else 0

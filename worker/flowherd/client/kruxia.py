@@ -179,7 +179,7 @@ class KruxiaEngine:
             raise
 
     def _acknowledged(self, route: str, reply: Reply) -> Answer:
-        """The answer to what was told; raises EngineError as `_sorted`."""
+        """The answer to a report; raises EngineError as `_sorted`."""
         answer = self._sorted(route, reply)
         if answer.verdict is _ACCEPTED and b'"acknowledged"' not in reply.body:
             raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True)

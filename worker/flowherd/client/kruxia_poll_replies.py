@@ -177,13 +177,13 @@ def _undecodable(item: Any, activity_id: str, worker_id: str, reason: str) -> Un
 
 
 def _id_of(item: Any) -> str | None:
-    """The id of an activity, None when nothing can be said to the engine about it."""
+    """The id of an activity; None if it has none and cannot be reported."""
     activity_id = item.get("activity_id") if isinstance(item, dict) else None
     return activity_id if isinstance(activity_id, str) and _PLAIN_ID.match(activity_id) else None
 
 
 def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
-    """Reads an activity; None when not even its id is readable: nothing can be said to the engine about it."""
+    """Reads an activity; None if not even its id is readable, so that it cannot be reported."""
     activity_id = _id_of(item)
     if activity_id is None:
         return None

@@ -57,7 +57,7 @@ def taken_failure(reply: Reply) -> Answer:
 
 
 def sort_reply(reply: Reply) -> Answer | None:
-    """Sorts a reply into the classes of protocol.md §1.5; None for 403, redirects and what nobody ever says.
+    """Sorts a reply into the classes of protocol.md §1.5; None for 403, redirects and anything unexpected.
 
     What may pass is raised. A verdict counts in the engine's own words alone: a proxy's costs no result (N7).
     """

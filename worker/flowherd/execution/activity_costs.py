@@ -1,4 +1,4 @@
-"""The cost of each activity, measured while it runs as always; it judges nothing and must cost nearly nothing itself.
+"""Measures the cost of each activity while it runs as always; it must cost nearly nothing itself.
 
 All attempts are counted. CPU, waits and memory are measured for the first attempts of an activity and for one of many
 after that, since asking the kernel for a thread's CPU costs more than a light step does. The numbers reach the shared
@@ -62,7 +62,7 @@ class ActivityProfile:
         figures[_LONGEST] = max(figures[_LONGEST], longest_s)
 
     def long_step(self, length_s: float) -> None:
-        """A step has kept the loop for longer than `LONG_STEP_S`."""
+        """Counts a step that blocked the loop for longer than `LONG_STEP_S`."""
         self._figures[_LONG_STEPS + bucket_of(length_s)] += length_s
 
     def step_cpu(self, cpu_s: float) -> None:
@@ -87,7 +87,7 @@ class ActivityProfile:
         self.sampled(cpu_s=cpu_s, wall_s=wall_s, wait_s=max(0.0, wall_s - cpu_s), growth_bytes=growth_bytes)
 
     def probed(self, *, waited_s: float, released: bool) -> None:
-        """Somebody asked for the GIL while a handler of this activity was at work."""
+        """Counts a request for the GIL made while a handler of this activity ran."""
         figures = self._figures
         figures[Metric.PROBES] += 1.0
         if released:
@@ -185,7 +185,7 @@ class Stay:
     """An attempt in a thread: made and ended on the loop, measured in the thread.
 
     Args:
-        measure: gets the result, None for nobody.
+        measure: receives the result; None to measure nothing.
         alone: as `LoopSample`.
 
     Attributes:

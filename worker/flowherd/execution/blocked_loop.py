@@ -40,7 +40,7 @@ class Watchdog:
         meter: knows since when a handler is on the loop.
         loop_thread: the thread to look at.
         found: called with the place, once for each step that blocks.
-        probe: is how it sleeps between two looks, None for one that tells nobody.
+        probe: sleeps between two looks and measures the GIL; None to measure nothing.
         ids: the names of the attempt that is on the loop.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The protocol of executors of handlers, and of those they tell what becomes of them; nothing runs here."""
+"""The protocols of executors and of their outlets; nothing runs here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Outlet(Protocol):
-    """Hears from executors what becomes of handlers; its methods are called on the worker's loop."""
+    """Receives the outcomes of handlers from executors; its methods are called on the worker's loop."""
 
     def begin(self, attempt: Attempt) -> bool:
         """The handler is about to take its first step; False when it must not."""
@@ -34,5 +34,5 @@ class Executor(Protocol):
         ...
 
     def stop(self, attempt: Attempt) -> None:
-        """Tells a handler that has begun to end; the second time, that the first has not helped."""
+        """Stops a handler that has begun; the second call follows one that did not help."""
         ...

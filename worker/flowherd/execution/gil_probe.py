@@ -19,7 +19,7 @@ _GOLDEN = 0.618033988749895
 
 
 class GilProbe:
-    """Judges how late a sleeping thread gets to run again.
+    """Measures how late a sleeping thread runs again.
 
     Pure Python lets it wait for the switch interval (5 ms), C code that keeps the lock for as long as it takes,
     code that gives the lock up not at all. What the kernel's scheduler lets it wait is not counted.

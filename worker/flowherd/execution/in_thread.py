@@ -33,7 +33,7 @@ class ThreadPool:
     """Daemon threads that are started on demand up to a limit and reused.
 
     `concurrent.futures` joins its threads at exit, so one stuck handler would keep a worker from ending
-    (faults.md A16); and the loop's own executor is shared with code we do not know (A15).
+    (faults.md A16); and the loop's own executor is shared with other code (A15).
 
     Args:
         limit: threads at most; work beyond it waits in order.
@@ -126,7 +126,7 @@ class ThreadPool:
                 del work  # an idle thread must not keep a handler's arguments alive
 
     def _next(self) -> Callable[[], object] | None:
-        """The next piece of work, None when this thread shall end."""
+        """The next piece of work; None ends the thread."""
         with self._change:
             self._idle += 1
             try:
@@ -149,7 +149,7 @@ class InThread:
     Args:
         threads: the pool.
         meter: knows who is in threads.
-        outlet: is told what becomes of them.
+        outlet: receives their outcomes.
 
     """
 

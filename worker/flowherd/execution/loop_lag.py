@@ -30,7 +30,7 @@ class LagProbe:
 
     Args:
         busy: whether a handler runs; the probe ends by itself when none does.
-        readings: is told each reading.
+        readings: receives each reading.
 
     """
 

@@ -34,13 +34,13 @@ class LoopMeter:
     """ActivityProfiles the steps of one worker's handlers, and knows which are elsewhere.
 
     Args:
-        mark: stores who is on the loop; 0 is nobody.
+        mark: stores the record that is on the loop; 0 for none.
         measures: gets what each activity costs, by its name.
 
     Attributes:
         since: `perf_counter` seconds when the present step began, 0 between steps; read by the watchdog's thread.
         name: the activity of the present step.
-        busy_s: seconds that handlers have ever kept the loop.
+        busy_s: total seconds that handlers used the loop.
         last_long: the latest step that took `LONG_STEP_S` or more; read by the watchdog's thread.
         in_threads: the activities whose handlers are in threads now; read by the watchdog's thread.
         busy_mean_s: seconds of this process that a recent activity took, on its loop or in threads, on average.
@@ -74,7 +74,7 @@ class LoopMeter:
         self.on_turn_end: Callable[[], None] | None = None
 
     def blocks(self, name: str) -> bool:
-        """True when an activity of this name has lately kept the loop for so long that its neighbours felt it."""
+        """True if an activity of this name lately blocked the loop long enough to delay others."""
         kind = self._kinds.get(name)
         return kind is not None and kind.longest_s >= BLOCKER_S
 

@@ -49,7 +49,7 @@ class Steps:
 
     Args:
         work: the coroutine; awaiting this returns what it returns.
-        meter: is told of each step.
+        meter: receives each step.
         attempt: the place of its record is what the ledger holds while a step lasts.
         sample: measures CPU and waits too, for some of the attempts.
 
@@ -129,7 +129,7 @@ class OnLoop:
 
     Args:
         meter: measures their steps.
-        outlet: is told what becomes of them.
+        outlet: receives their outcomes.
 
     """
 
@@ -213,7 +213,7 @@ class OnLoop:
         asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """The only word of a task that somebody has cancelled before it began, or that its factory has broken."""
+        """The only report of a task that was cancelled before it began, or broken by its factory."""
         attempt, definition = self._tasks.pop(task)
         if attempt.has_ended or not attempt.has_slot:
             if not task.cancelled() and (error := task.exception()) is not None:

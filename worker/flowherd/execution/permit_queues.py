@@ -77,7 +77,7 @@ class PermitQueues:
             self._timer = asyncio.get_running_loop().call_later(min(delays), self.proceed)
 
     def _proceed_with(self, name: str) -> NotNow | None:
-        """Begins in order; what follows when there is no permit left, None when nobody waits any more.
+        """Begins attempts in order; returns the reason why the next one has no permit, None if none waits.
 
         What cannot begin may end at once, and others of its name come: the queue can be another one after each.
         """

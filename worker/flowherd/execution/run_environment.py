@@ -34,7 +34,7 @@ class ShutdownSignal:
 
     @property
     def requested(self) -> bool:
-        """True when the worker has been told to stop."""
+        """True when the worker is stopping."""
         return self._event.is_set()
 
     def request(self) -> None:
@@ -47,7 +47,7 @@ class ShutdownSignal:
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
     async def wait(self) -> None:
-        """Waits on the running loop until the worker is told to stop."""
+        """Waits on the running loop until the worker stops."""
         with self._lock:
             if self._event.is_set():
                 return
@@ -59,7 +59,7 @@ class ShutdownSignal:
             self._waiters.discard(waiter)
 
     def wait_in_thread(self, timeout_s: float | None = None) -> bool:
-        """Blocks the calling thread until the worker is told to stop; False when `timeout_s` passed first."""
+        """Blocks the calling thread until the worker stops; False if `timeout_s` seconds passed first."""
         return self._event.wait(timeout_s)
 
 
@@ -108,11 +108,11 @@ class Transfers(Protocol):
         ...
 
     def save(self, content: bytes, filename: str, content_type: str) -> Future[str]:
-        """Begins to upload `content` under a name of ours; the result is the reference."""
+        """Begins to upload `content` under a reserved name; the result is the reference."""
         ...
 
     def cancel(self) -> None:
-        """Ends what is under way: whoever waits for it gets a CancelledError."""
+        """Ends transfers under way: their callers get a CancelledError."""
         ...
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Files(Protocol):
 
 
 class Trace(Protocol):
-    """The facts that tracing is told of one attempt, from any thread; its methods neither wait nor raise."""
+    """Receives the facts about one attempt for tracing, from any thread; its methods neither wait nor raise."""
 
     def carrier(self) -> Mapping[str, str]:
         """The W3C headers that carry it to another process."""

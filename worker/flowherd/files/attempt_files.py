@@ -133,11 +133,11 @@ class AttemptFiles:
         return self._begin(lambda: self._upload(path, filename, content_type))
 
     def save(self, content: bytes, filename: str, content_type: str) -> Future[str]:
-        """Begins to upload `content` under a name of ours; the result is the reference."""
+        """Begins to upload `content` under a reserved name; the result is the reference."""
         return self._begin(lambda: self._save(content, filename, content_type))
 
     def cancel(self) -> None:
-        """Ends what is under way: whoever waits for it gets a CancelledError. A signal handler may call it."""
+        """Ends transfers under way: their callers get a CancelledError. A signal handler may call it."""
         self._cancels += 1
         for future in list(self._running):
             future.cancel()

@@ -96,7 +96,7 @@ class Outgoing:
 
 
 class Incoming:
-    """A new file that is filled; whoever gets its path gets all of it, or nothing (faults.md F2, F5)."""
+    """A new file that is filled; its path is handed over complete or not at all (faults.md F2, F5)."""
 
     def __init__(self, descriptor: int, path: Path, limit_bytes: int) -> None:
         self._descriptor = descriptor

@@ -155,7 +155,7 @@ def _is_ownerless(entry: os.DirEntry[str]) -> bool:
 
 @contextlib.contextmanager
 def _locked(base: Path) -> Iterator[None]:
-    """Makes `base` if need be and holds its lock; OSError if somebody else could reach into it."""
+    """Makes `base` if need be and holds its lock; OSError if another user could write into it."""
     while True:  # until it is not removed by its last user between two steps
         with contextlib.suppress(FileExistsError):
             base.mkdir(mode=0o700)

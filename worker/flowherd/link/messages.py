@@ -37,7 +37,7 @@ class Ready(Message, frozen=True):
 
 
 class Serves(Message, frozen=True):
-    """Follows a Ready of whoever has imported the app: the parameters that each activity takes, None for any.
+    """Follows a Ready of the process that imported the app: the parameters of each activity, None for any.
 
     The supervisor passes it on to the keeper.
     """
@@ -55,7 +55,7 @@ class BootFailed(Message, frozen=True):
 
 
 class Stopped(Message, frozen=True):
-    """A worker's last word: how many activities it gave back, and whose results it could not deliver."""
+    """A worker's last message: activities it requeued, and results it could not deliver."""
 
     released: int
     undelivered: tuple[str, ...] = ()
@@ -156,7 +156,7 @@ class IsolateEnded(Message, frozen=True):
 class Fork(Message, frozen=True):
     """To the zygote: make a worker, or an isolate of that worker where `key` is not 0.
 
-    A process gets a segment for each worker in it: one, or as many as it shall have threads.
+    A process gets a segment for each worker in it: one, or one for each thread.
 
     Along come descriptors: for a worker its link and the file for its last words, for an isolate its channel,
     its stdout, its stderr, its lifeline and the file for its last words.
@@ -207,7 +207,7 @@ class SupervisorState(Message, frozen=True):
 
 
 class Noted(Message, frozen=True):
-    """To the keeper, for whoever watches: a line of the supervisor's log. `at` is in seconds since 1970."""
+    """To the keeper, for clients that watch: a line of the supervisor's log. `at` is in seconds since 1970."""
 
     at: float
     level: str

@@ -94,7 +94,7 @@ def encoded(value: Any) -> bytes:
 
 
 def decoded(content: bytes) -> Any:
-    """The value in a file's content; ValueError when nothing of ours was kept in it."""
+    """The value in a file's content; ValueError if it is no checkpoint."""
     document = msgspec.json.decode(content)
     if not isinstance(document, dict) or _KEY not in document:
         raise ValueError("no checkpoint")

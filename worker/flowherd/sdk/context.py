@@ -30,7 +30,7 @@ _handler_log = logging.getLogger(HANDLERS)
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds the attempt's ids to every record, keeps the caller's own `extra`, and masks what tells of a failure."""
+    """Adds the attempt's ids to every record, keeps the caller's own `extra`, and masks secrets in failures."""
 
     def __init__(self, state: RunState, ids: Mapping[str, object]) -> None:
         super().__init__(_handler_log, ids)

@@ -187,7 +187,7 @@ def _checked_float(value: float, path: Path) -> float:
 
 
 def _array_library(value: Any, path: Path) -> InvalidOutput:
-    """Names the conversion that fits; told by names, since flowherd imports neither library."""
+    """Names the conversion that fits; types are known by name, since flowherd imports neither library."""
     kind = type(value)
     if hasattr(value, "isoformat"):
         remedy = ".isoformat()"

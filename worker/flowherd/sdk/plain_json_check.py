@@ -1,4 +1,4 @@
-"""Tells quickly whether an output is plain JSON already; it must not change or encode it."""
+"""Checks quickly if an output is plain JSON already; it must not change or encode it."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ MakeLifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
 
 
 class ForeignKind(Protocol):
-    """Activities of another SDK; whoever can read them adds itself to `foreign_kinds`."""
+    """Reads activities of another SDK; readers add themselves to `foreign_kinds`."""
 
     def is_activity(self, candidate: Any, /) -> bool:
         """True for one of that SDK's."""
         ...
 
     def definition_of(self, activity: Any, worker_type: str | None = None, /) -> ActivityDefinition:
-        """The activity seen as ours."""
+        """Adapts the activity."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Sums of tokens and money one attempt has spent; it must not price or report anything.
 
-Each change is given to whoever keeps the sums against a crash, before the handler goes on: money that was spent is
+Each change goes to the keeper of the sums before the handler goes on: money that was spent is
 sent whatever becomes of the attempt, and of its process.
 """
 
@@ -42,7 +42,7 @@ class Costs:
     """Collects usage per (provider, model) and costs that belong to no model; callable from any thread.
 
     Args:
-        keeper: gets the sums after each change, None where nobody settles for a process that has died.
+        keeper: gets the sums after each change; None without a keeper process to settle them.
 
     """
 

@@ -18,7 +18,7 @@ _NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}
 
 
 def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
-    """Calls a cyclopts program and returns the exit code; what is wrong with words or settings is said on stderr."""
+    """Calls a cyclopts program and returns the exit code; errors in words or settings go to stderr."""
     try:
         result = program(words, exit_on_error=False, print_error=True)
         sys.stdout.flush()

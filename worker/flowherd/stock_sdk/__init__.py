@@ -1,1 +1,1 @@
-"""Apps of the kruxiaflow SDK, seen as ours; the only folder that touches that SDK, and only if the app did."""
+"""Adapts apps of the kruxiaflow SDK; the only folder that touches that SDK, and only if the app did."""

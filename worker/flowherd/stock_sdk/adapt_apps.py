@@ -1,4 +1,4 @@
-"""Apps written for the kruxiaflow SDK seen as ours; it must not import that SDK.
+"""Adapts apps written for the kruxiaflow SDK; it must not import that SDK.
 
 The stock worker calls `registry.execute(worker, name, params, ctx, timeout)` and maps what comes back
 (worker/poller.py and worker/registry.py of kruxiaflow 0.4):
@@ -44,7 +44,7 @@ def is_activity(candidate: Any) -> bool:
 
 
 def registry_of(candidate: Any) -> Registry | None:
-    """A registry of the stock SDK, or one activity of it, seen as ours; None for anything else."""
+    """Adapts a registry or an activity of the stock SDK; None for anything else."""
     sdk = sys.modules.get(SDK)
     if sdk is None:
         return None
@@ -58,7 +58,7 @@ def registry_of(candidate: Any) -> Registry | None:
 
 
 def definition_of(activity: Any, worker_type: str | None = None) -> ActivityDefinition:
-    """Makes a definition of ours of a stock activity."""
+    """Makes a definition of a stock activity."""
     return _definition(sys.modules[SDK], activity.name, worker_type, activity, activity.execute)
 
 
@@ -87,7 +87,7 @@ def _from_registry(sdk: ModuleType, stock: Any) -> Registry:
 
 
 def _through_registry(stock: Any, worker_type: str, name: str) -> Callable[[Any, Any], Any]:
-    """For a subclass that puts something around every activity: the manager calls `execute`, so do we."""
+    """Calls `execute`, as the stock manager does: a subclass may wrap every activity there."""
 
     async def execute(params: Any, ctx: Any) -> Any:
         return await stock.execute(worker=worker_type, name=name, params=params, ctx=ctx, timeout=ctx.limit_s)
@@ -119,7 +119,7 @@ def _definition(
 
 
 def _result(sdk: ModuleType, stock: Any) -> ActivityResult | dict[str, Any]:
-    """A stock result as ours, its output alone if there is no more; AttributeError for anything else, as there."""
+    """Adapts a stock result; only its output if it has no more. AttributeError for anything else, as there."""
     if _is_error(sdk, stock):
         message = stock.error_message or "Unknown error"
         return ActivityResult.error(message, stock.error_code or "EXECUTION_ERROR", retryable=stock.retryable)

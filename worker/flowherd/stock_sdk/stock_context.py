@@ -79,7 +79,7 @@ def context_class(sdk: ModuleType) -> Any:
         _file_executor: Any = PrivateAttr(default=None)
 
         async def heartbeat(self) -> None:
-            """Gives other tasks a turn; raises LeaseLost when the activity is somebody else's."""
+            """Lets other tasks run; raises LeaseLost if another worker has the activity."""
             await self._flowherd.heartbeat()
 
         async def download_file(self, storage_path: str) -> str:

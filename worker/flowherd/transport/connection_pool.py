@@ -31,7 +31,7 @@ class HttpPool:
 
     Args:
         tls: for an https origin; the name of the host is checked against it.
-        idle_s: after which a connection nobody used is closed.
+        idle_s: seconds after which an unused connection is closed.
         bytes_per_s: the least rate of an exchange that is expected to end in time.
 
     """
@@ -62,7 +62,7 @@ class HttpPool:
         self._ended = asyncio.Event()
 
     def take(self, *, is_first: bool = False) -> HttpConnection | None:
-        """An idle connection, if there is one for the caller; nobody can be waiting then."""
+        """An idle connection, if there is one for the caller; then no other caller waits."""
         if self._held >= self._most and not is_first:
             return None
         while self._idle:

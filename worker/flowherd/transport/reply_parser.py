@@ -84,7 +84,7 @@ class ReplyReader:
         heads: shared with the other connections to the same origin.
 
     Attributes:
-        chunks: of the body, until somebody takes them.
+        chunks: parts of the body, until they are taken.
         fault: why there will be no whole reply.
         keep_alive: whether the connection may carry another exchange.
         known: the reply's head, if it was read before.

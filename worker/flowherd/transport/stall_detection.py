@@ -1,4 +1,4 @@
-"""Judges from time to time whether the bytes of an exchange still move (faults.md N8); it ends nothing."""
+"""Checks from time to time if the bytes of an exchange still move (faults.md N8); it ends nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Progress:
         self.look_at = began_at + deadline_s * (_STALLS_AFTER if size <= LARGE_BODY_BYTES else _PACE)
 
     def end(self) -> None:
-        """There is nothing to judge any more."""
+        """Stops the checks."""
         self.look_at = math.inf
 
     def look(self, now: float, acked: int, received: int, *, is_sending: bool) -> Overdue | None:

@@ -60,7 +60,7 @@ class Transport(Protocol):
             deadline_s: seconds for everything: connect, send, and the last byte of the reply (faults.md E3), besides
                 what the bytes of both take at `LEAST_BYTES_PER_S` (faults.md N8).
             max_reply_bytes: a longer reply raises instead of filling the memory.
-            is_first: whether it may use the connection that is kept for polls.
+            is_first: True if it may use the connection that is reserved for polls.
 
         Raises:
             EngineDisconnected: the connection ended before a byte of the reply.
@@ -90,7 +90,7 @@ def new_client(
     connections: int,
     is_bounded: bool = False,
 ) -> httpx.AsyncClient:
-    """An httpx client with our rules: no redirects, no cookies, no proxies from the environment (protocol.md R12).
+    """An httpx client without redirects, cookies and proxies from the environment (protocol.md R12).
 
     With `is_bounded` the kernel takes only so much of a body ahead of the link that it can be seen whether bytes move.
     """
@@ -182,7 +182,7 @@ class HttpxTransport:
 
 
 def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:
-    """The error to raise when the body is compressed: we never ask for that (faults.md E15)."""
+    """The error for a compressed body, which no call asks for (faults.md E15)."""
     encoding = headers.get("content-encoding", "identity")
     if encoding == "identity":
         return None

@@ -36,7 +36,7 @@ class Disconnected(WireError):
 
 
 class MalformedReply(WireError):
-    """A reply that is none, or none that we ask for."""
+    """A reply that is not HTTP, or that no call asks for."""
 
 
 class OversizedReply(WireError):
