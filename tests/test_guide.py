@@ -11,7 +11,7 @@ from flowherd.worker import attempt
 from flowherd_supervisor.reference import PAGES as REFERENCE
 
 CODE_PAGES = {  # for readers of the code, cited by it: written before the guide
-    "worker/docs/protocol.md", "supervisor/docs/faults.md", "worker/docs/log.md", "worker/docs/internals.md",
+    "worker/docs/protocol.md", "supervisor/docs/faults.md", "worker/docs/internals.md",
     "supervisor/docs/internals.md", ".github/CONTRIBUTING.md",
 }  # fmt: skip
 

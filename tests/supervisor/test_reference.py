@@ -111,3 +111,19 @@ def test_every_code_of_a_failure_is_explained_and_none_that_there_is_not() -> No
             text = path.read_text(encoding="utf-8")
             made |= set(re.findall(r'(?:code(?:, message)?|SHUTDOWN) = "([A-Z_]+)"', text))
     assert made == FAILURE_CODES.keys()
+
+
+def test_a_code_is_retried_as_the_table_says() -> None:
+    """Where the code says it as a constant."""
+    checked = 0
+    for call in calls():
+        retryable = {
+            word.value.value
+            for word in call.keywords
+            if word.arg == "retryable" and isinstance(word.value, ast.Constant)
+        }
+        codes = {text for each in call.args[:2] for text in texts(each)} & FAILURE_CODES.keys()
+        for code in codes if retryable else ():
+            assert FAILURE_CODES[code].retried != ("no" if True in retryable else "yes"), code
+            checked += 1
+    assert checked > 10

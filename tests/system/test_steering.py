@@ -219,7 +219,7 @@ async def test_a_watcher_outlives_the_process_that_serves_it(engine: Engine, tmp
                     case _:
                         pass
         assert seen.count("process_ready") == 3, "two keepers and a worker, each once"
-        assert (await feed.order("quiet")) == "polling pauses; what runs goes on"
+        assert (await feed.order("quiet")) == "polling pauses; running activities go on"
 
 
 def test_whoever_waits_for_a_reload_is_told_how_it_ended(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:

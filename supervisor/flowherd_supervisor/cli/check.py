@@ -190,7 +190,7 @@ def _times(loaded: Loaded) -> Iterator[Finding]:
         yield Finding(
             Weight.WARNING,
             f"--graceful-timeout {settings.graceful_timeout:g} is less than --activity-timeout "
-            f"{settings.activity_timeout:g}: a stop gives back activities that run longer",
+            f"{settings.activity_timeout:g}: a stop requeues activities that run longer",
         )
     if lease < 2:
         yield Finding(

@@ -96,7 +96,7 @@ class TopApp(App[None]):
                     self.query_one("#failures", Static).update(Text("\n".join(failure_lines(failures))))
                 case Silent(reason):
                     self.query_one("#headline", Static).update(
-                        Text(f"nobody answers: {reason}; trying again", style="bold red")
+                        Text(f"no answer: {reason}; trying again", style="bold red")
                     )
 
     def _show(self, document: Mapping[str, Any]) -> None:

@@ -50,8 +50,8 @@ MAX_BODY = 1024
 _ALREADY = {"quiet": False, "resume": True}  # what polling is when the order would change nothing
 _ACCEPTED = {
     "reload": "replacing every process, one after the other",
-    "drain": "draining: what runs may end, the rest is given back",
-    "quiet": "polling pauses; what runs goes on",
+    "drain": "draining: running activities may end, the rest is requeued",
+    "quiet": "polling pauses; running activities go on",
     "resume": "polling goes on",
 }
 # Everything from this very host, no script or style inside of markup, and in nobody's frame.

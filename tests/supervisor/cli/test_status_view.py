@@ -133,7 +133,7 @@ def test_activities_that_nobody_has_asked_for_are_counted_and_take_no_lines() ->
     lines = shown(DOCUMENT | {"by_activity": [RESIZE, RESIZE | idle, RESIZE | idle | {"failed": 1}]})
     assert lines[11].split()[:2] == ["resize", "2"]
     assert lines[12].split()[:7] == ["resize", "0", "0", "0", "1", "-", "-"], "it could not begin"
-    assert lines[13] == "and 1 activities that nobody has asked for"
+    assert lines[13] == "and 1 activities that have not run"
 
 
 @pytest.mark.parametrize(
