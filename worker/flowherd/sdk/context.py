@@ -1,4 +1,4 @@
-"""The context that a handler sees of its attempt; it must not call the engine."""
+"""The context of an attempt, as its handler sees it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowherd.execution.run_environment import StockFiles
 
-YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn this often, not at each call
+YIELD_EVERY_S = 0.0002  # between two yields to other tasks, when heartbeat() is called in a tight loop
 
 __all__ = ["ActivityContext", "BaseContext", "CancelReason", "RunState", "SyncActivityContext"]
 
@@ -30,14 +30,14 @@ _handler_log = logging.getLogger(HANDLERS)
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds the attempt's ids to every record, keeps the caller's own `extra`, and masks what tells of a failure."""
+    """Adds the attempt's ids to every record, keeps the caller's own `extra`, and masks secrets in failures."""
 
     def __init__(self, state: RunState, ids: Mapping[str, object]) -> None:
         super().__init__(_handler_log, ids)
         self._state = state
 
     def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
-        """Logs; a warning, an error or an exception without the attempt's secrets."""
+        """Logs a line; in warnings, errors and exceptions the attempt's secrets are masked."""
         if not self.isEnabledFor(level):
             return
         if level >= logging.WARNING or kwargs.get("exc_info"):
@@ -52,7 +52,7 @@ class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class BaseContext:
-    """The names that async and sync handlers share."""
+    """The properties and methods that async and sync handlers share."""
 
     __slots__ = ("_state",)
 
@@ -64,12 +64,12 @@ class BaseContext:
 
     @property
     def activity_id(self) -> str:
-        """The same for every attempt of this activity."""
+        """The activity's id, the same for every attempt."""
         return self._state.activity.activity_id
 
     @property
     def workflow_id(self) -> str:
-        """The workflow instance this activity belongs to."""
+        """The id of the workflow instance this activity belongs to."""
         return self._state.activity.workflow_id
 
     @property
@@ -79,7 +79,7 @@ class BaseContext:
 
     @property
     def activity_name(self) -> str:
-        """The name that chose this handler."""
+        """The activity's name, by which this handler was selected."""
         return self._state.activity.name
 
     @property
@@ -89,27 +89,27 @@ class BaseContext:
 
     @property
     def idempotency_key(self) -> str:
-        """Give this to whatever must not happen twice: stable over attempts (protocol.md R17)."""
+        """The key to pass to services that must not do the work twice: the same for every attempt (protocol.md R17)."""
         return self._state.activity.activity_id
 
     @property
     def signal(self) -> Any:
-        """Data of the signal the activity has waited for, None without one."""
+        """Data of the signal the activity waited for, None without one."""
         return self._state.activity.signal_data
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The activity's settings as its workflow definition gives them (protocol.md §8.1)."""
+        """The activity's settings from its workflow definition (protocol.md §8.1)."""
         return self._state.activity.settings
 
     @property
     def state(self) -> Any:
-        """The object that the app's start-up made, shared by all handlers of this process."""
+        """The value that the app's lifespan yielded, shared by all handlers of this process."""
         return self._state.environment.state
 
     @property
     def process_index(self) -> int:
-        """Number of this process among its siblings, from 0."""
+        """Index of this process on its host, from 0."""
         return self._state.environment.process_index
 
     @property
@@ -122,7 +122,7 @@ class BaseContext:
 
     @property
     def limit_s(self) -> float:
-        """Seconds this attempt may take from its start."""
+        """Seconds this attempt may run, counted from its start."""
         return self._state.limit_s
 
     @property
@@ -132,12 +132,12 @@ class BaseContext:
 
     @property
     def cancelled(self) -> bool:
-        """True when this attempt's outcome is decided already: stop soon, what is returned is dropped."""
+        """True when this attempt's outcome is already decided: stop soon, the return value is dropped."""
         return self._state.cancel_reason is not None
 
     @property
     def cancel_reason(self) -> CancelReason | None:
-        """Why `cancelled` is true; None while it is not."""
+        """The reason why `cancelled` is true; None while it is false."""
         return self._state.cancel_reason
 
     def raise_if_cancelled(self) -> None:
@@ -167,22 +167,23 @@ class BaseContext:
         cache_storage_token_hours: float = 0.0,
         cost_usd: Money | None = None,
     ) -> None:
-        """Adds tokens to this attempt's sums; call it as each paid call returns.
+        """Adds tokens and their cost to this attempt's usage; call it as soon as each paid call returns.
 
-        They are sent with the outcome, whatever it is, and also when this process dies before there is one.
+        Usage is reported with the outcome, whether it is a success or a failure, and also when this process dies
+        before there is an outcome.
 
         Args:
             provider: such as `anthropic`.
             model: the provider's name of the model.
-            input_tokens: and the other counts: whole numbers ≥ 0.
+            input_tokens: tokens the model read; like the other counts, a whole number ≥ 0.
             output_tokens: tokens the model wrote.
             cache_read_tokens: input tokens read from the provider's cache.
-            cache_creation_tokens: input tokens written to it.
-            cache_storage_token_hours: tokens times hours they stayed there.
+            cache_creation_tokens: input tokens written to that cache.
+            cache_storage_token_hours: tokens stored in that cache, times hours.
             cost_usd: US dollars; None lets the engine price the tokens.
 
         Raises:
-            ValueError: for what the engine would refuse (protocol.md §6.1).
+            ValueError: the engine would refuse these values (protocol.md §6.1).
 
         """
         usage = Usage(
@@ -199,12 +200,12 @@ class BaseContext:
         self._note_if_late(usage.provider, usage.model)
 
     def record_cost(self, usd: Money) -> None:
-        """Adds US dollars that belong to no model, as `record_usage`; ValueError unless 0 ≤ usd ≤ 10¹²."""
+        """Adds a cost in US dollars that belongs to no model; ValueError unless 0 ≤ usd ≤ 10¹²."""
         self._state.open_costs().add_cost(usd)
         self._note_if_late(str(usd))
 
     def _note_if_late(self, *what: str) -> None:
-        """Spending that comes after the outcome, as from a task the handler left behind, is in no report."""
+        """Warns about spending after the outcome, such as by a task left running: it is not reported."""
         if self._state.is_decided:
             log = self.logger
             log.warning("spent_after_the_outcome", extra={"spent": what})
@@ -227,9 +228,9 @@ class ActivityContext(AsyncFileContext, AsyncCheckpoints, BaseContext):
     __slots__ = ()
 
     async def heartbeat(self, *_details: object) -> None:
-        """Gives other tasks a turn and notices a lost lease; the lease itself is extended without your help.
+        """Yields to other tasks and checks for a lost lease; flowherd extends the lease without this call.
 
-        Details are accepted and dropped: the engine has no place for them (faults.md A19).
+        Details are accepted and dropped: the engine cannot store them (faults.md A19).
 
         Raises:
             LeaseLost: the engine has given the activity to somebody else.
@@ -241,10 +242,10 @@ class ActivityContext(AsyncFileContext, AsyncCheckpoints, BaseContext):
                 self.raise_if_cancelled()
 
     def stream(self) -> TokenStream:
-        """Streams text to whoever follows the activity: `async with ctx.stream() as s: await s.send(text)`.
+        """Streams text to clients that follow the activity: `async with ctx.stream() as s: await s.send(text)`.
 
-        Best effort: text may be dropped, nothing waits for it, and the output is still what the handler returns
-        (protocol.md §10).
+        Best effort: text may be dropped, and nothing waits for its delivery. The output is still the handler's return
+        value (protocol.md §10).
         """
         return TokenStream(self._state)
 
@@ -254,12 +255,12 @@ class ActivityContext(AsyncFileContext, AsyncCheckpoints, BaseContext):
 
 
 class SyncActivityContext(SyncFileContext, SyncCheckpoints, BaseContext):
-    """The context of a plain `def` handler: the same names without `await`."""
+    """The context of a plain `def` handler: the same methods without `await`."""
 
     __slots__ = ()
 
     def heartbeat(self, *_details: object) -> None:
-        """Notices a lost lease; the lease itself is extended without your help.
+        """Checks for a lost lease; flowherd extends the lease without this call.
 
         Raises:
             LeaseLost: the engine has given the activity to somebody else.
@@ -272,5 +273,5 @@ class SyncActivityContext(SyncFileContext, SyncCheckpoints, BaseContext):
         return SyncTokenStream(self._state)
 
     def wait_for_shutdown(self, timeout_s: float | None = None) -> bool:
-        """Blocks until the worker begins to drain; False when `timeout_s` passed first."""
+        """Blocks until the worker begins to drain; returns False when `timeout_s` passes first."""
         return self._state.environment.shutdown.wait_in_thread(timeout_s)

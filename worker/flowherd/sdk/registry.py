@@ -1,4 +1,4 @@
-"""The activities of an app, by name; it must not load apps or run handlers."""
+"""The registry: the activities of an app, by name."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MakeLifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
 
 
 class ForeignKind(Protocol):
-    """Activities of another SDK; whoever can read them adds itself to `foreign_kinds`."""
+    """An adapter for the activities of another SDK; it is added to `foreign_kinds`."""
 
     def is_activity(self, candidate: Any, /) -> bool:
-        """True for one of that SDK's."""
+        """True for an activity of that SDK."""
         ...
 
     def definition_of(self, activity: Any, worker_type: str | None = None, /) -> ActivityDefinition:
-        """The activity seen as ours."""
+        """Returns the definition of that SDK's activity."""
         ...
 
 
@@ -39,12 +39,12 @@ class Registry:
     """The activities of an app.
 
     Args:
-        worker_type: serves all activities that name no type of their own, None for any type.
-        lifespan: makes an async context manager that is entered in each process before it takes work, and left
-            when it has drained; what it yields is the handlers' `ctx.state`.
+        worker_type: the worker type of all activities that name none, None for any type.
+        lifespan: returns an async context manager that each process enters before it takes work and exits after it
+            has drained; the value it yields is `ctx.state` in the handlers.
 
     Raises:
-        RegistryError: the lifespan is no function that makes a context manager.
+        RegistryError: the lifespan is not a function that returns a context manager.
 
     """
 
@@ -72,7 +72,7 @@ class Registry:
     @overload
     def activity(self, /, **options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
     def activity(self, handler: Any = None, /, **options: Any) -> Any:
-        """Like the function `activity`, and registers it here."""
+        """Works like the decorator `flowherd.activity`, and registers the function here."""
 
         def register(function: Any) -> Any:
             self.add(activity(**options)(function).__dict__[MARK])
@@ -81,15 +81,15 @@ class Registry:
         return register if handler is None else register(handler)
 
     def register(self, handler: Any, worker: str | None = None, **options: Any) -> ActivityDefinition:
-        """Adds a decorated function, a plain one, or an object with `name` and `execute`.
+        """Adds a decorated function, a plain one, or an object with `name` and `execute`; returns its definition.
 
         Args:
-            handler: what to run.
-            worker: the worker type, where the stock SDK's registry takes it.
-            options: as for `activity`; not for a decorated function, which brings its own.
+            handler: the function or object to run.
+            worker: the worker type, in the position where the stock SDK's registry takes it.
+            options: as for `activity`; not allowed for a decorated function, which has its own.
 
         Raises:
-            RegistryError: when it cannot be an activity or its name is taken.
+            RegistryError: the handler cannot be an activity, or its name is taken.
 
         """
         for kind in foreign_kinds:
@@ -106,7 +106,7 @@ class Registry:
         return self.add(found if worker is None else replace(found, worker_type=worker))
 
     def add(self, definition: ActivityDefinition) -> ActivityDefinition:
-        """Adds a definition; RegistryError when another one of that name serves the same worker type."""
+        """Adds a definition; RegistryError when another activity of that name serves the same worker type."""
         if definition.worker_type is None and self.worker_type is not None:
             definition = replace(definition, worker_type=self.worker_type)
         for held in self._definitions.values():
@@ -120,21 +120,21 @@ class Registry:
         return definition
 
     def lookup(self, name: str) -> ActivityDefinition | None:
-        """The first activity of that name; `for_type` leaves only one."""
+        """Returns the first activity of that name, or None; a registry made by `for_type` has at most one."""
         by_name = self._definitions
         exact = by_name.get((self.worker_type, name)) or by_name.get((None, name))
         return exact or next((found for found in by_name.values() if found.name == name), None)
 
     def names(self) -> tuple[str, ...]:
-        """Names in the order of registration, each once."""
+        """Returns the names in the order of registration, each once."""
         return tuple(dict.fromkeys(found.name for found in self._definitions.values()))
 
     def worker_types(self) -> tuple[str, ...]:
-        """The worker types that activities name, each once, in the order of registration."""
+        """Returns the worker types that activities name, each once, in the order of registration."""
         return tuple(dict.fromkeys(found.worker_type for found in self if found.worker_type is not None))
 
     def for_type(self, worker_type: str) -> Registry:
-        """A registry of what a worker of that type serves, each with its type filled in."""
+        """Returns a registry of the activities that a worker of this type serves, each with this type set."""
         chosen = Registry(worker_type, lifespan=self.lifespan)
         for found in self:
             if found.worker_type in {None, worker_type}:
@@ -142,13 +142,13 @@ class Registry:
         return chosen
 
     def configured(self, changes: Mapping[str, Mapping[str, Any]]) -> Registry:
-        """A registry with options of some activities replaced, as `[activities.NAME]` of a config file does.
+        """Returns a registry with options of some activities replaced, as `[activities.NAME]` in a config file does.
 
         Args:
-            changes: activity name → `offload`, `timeout_s`, `max_concurrent`, `max_memory_mb`.
+            changes: for an activity name, its `offload`, `timeout_s`, `max_concurrent` and `max_memory_mb`.
 
         Raises:
-            RegistryError: for a name that is not here, an unknown option or a senseless value.
+            RegistryError: an activity or an option is unknown, or a value is invalid.
 
         """
         strangers = changes.keys() - set(self.names())
@@ -168,12 +168,12 @@ class Registry:
         return registry
 
     def check(self) -> None:
-        """Makes every binding now; RegistryError for the first that cannot be made."""
+        """Builds every binding now; RegistryError for the first that cannot be built."""
         for found in self:
             _ = found.binding
 
     def check_alone(self) -> None:
-        """RegistryError for the first activity that cannot run where nobody makes isolates."""
+        """Raises RegistryError for the first activity that needs an isolate, which a lone worker process lacks."""
         for found in self:
             if found.mode is Mode.PROCESS:
                 raise RegistryError(
@@ -183,7 +183,7 @@ class Registry:
 
     @classmethod
     def of(cls, handlers: Iterable[Any], worker_type: str | None = None) -> Registry:
-        """A registry of these handlers; RegistryError as `register`."""
+        """Returns a registry of these handlers; raises like `register`."""
         registry = cls(worker_type)
         for handler in handlers:
             registry.register(handler)
