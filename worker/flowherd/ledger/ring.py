@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 _CELLS = 8
 HEAD_BYTES = 8 * _CELLS
-_WRITTEN, _TAKEN, _MISSED = range(
-    3
-)  # the first has the ring's writer, the others the process that moves entries away
+_WRITTEN, _TAKEN, _MISSED = range(3)  # the last two by the process that moves entries away
 _PLAUSIBLE = 1 << 52
 
 
