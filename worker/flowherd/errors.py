@@ -42,11 +42,11 @@ class ConfigurationError(FlowherdError):
 
 
 class RegistryError(ConfigurationError):
-    """An activity cannot be registered as it is written."""
+    """A function cannot be registered as an activity."""
 
 
 class AppImportError(FlowherdError):
-    """The user's module raised while it was imported (exit code 3).
+    """The app's module raised an exception while it was imported (exit code 3).
 
     `report` is the traceback to print, once.
     """
@@ -57,16 +57,16 @@ class AppImportError(FlowherdError):
 
 
 class LifespanFailed(AppImportError):
-    """The app was imported, but its `lifespan` raised before it yielded (exit code 3)."""
+    """The app's lifespan raised an exception before it yielded (exit code 3)."""
 
 
 class ActivityError(FlowherdError):
-    """Fails the activity with a code of the handler's own.
+    """Raised by a handler, it fails the activity with a code of your choice.
 
     Args:
-        message: what the workflow's users see; never put parameters or secrets in it.
-        code: a non-empty name such as `OUT_OF_STOCK`; the engine has no taxonomy of its own (protocol.md §7).
-        retryable: whether the engine may hand the activity out again; costs one attempt.
+        message: text that the users of the workflow see; keep parameters and secrets out of it.
+        code: a non-empty name such as `OUT_OF_STOCK` (protocol.md §7).
+        retryable: False ends the activity for good; True lets the engine try again while attempts are left.
 
     """
 
@@ -77,21 +77,21 @@ class ActivityError(FlowherdError):
 
 
 class InvalidParameters(ActivityError):
-    """The parameters do not fit the handler's annotations; names field paths, never values (faults.md A11)."""
+    """The parameters do not fit the handler's annotations; the message names fields, never values (faults.md A11)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="INVALID_PARAMETERS", retryable=False)
 
 
 class InvalidOutput(ActivityError):
-    """The output cannot be sent to the engine; names the JSON path (protocol.md §6.5, faults.md A1, A2)."""
+    """The output has no JSON form; the message names the path (protocol.md §6.5, faults.md A1, A2)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="INVALID_OUTPUT", retryable=False)
 
 
 class FileError(ActivityError):
-    """A file could not be sent or fetched; each subclass has a code of its own and knows whether to retry."""
+    """A file could not be uploaded or downloaded; each subclass has a code, and says if it is retried."""
 
     _code, _retryable = "FILE_ERROR", True
 
@@ -100,7 +100,7 @@ class FileError(ActivityError):
 
 
 class InvalidFile(FileError):
-    """A reference, name or path that can never be transferred (faults.md F1, F3)."""
+    """The reference, name or path can never be transferred (faults.md F1, F3)."""
 
     _code, _retryable = "INVALID_FILE", False
 
@@ -112,7 +112,7 @@ class FileMissing(FileError):
 
 
 class FileTooLarge(FileError):
-    """Larger than `--max-file-mb`, or than what stands between us and the engine lets through (faults.md F6)."""
+    """The file is larger than `--max-file-mb`, or than a proxy before the engine accepts (faults.md F6)."""
 
     _code, _retryable = "FILE_TOO_LARGE", False
 
@@ -124,7 +124,7 @@ class FileChanged(FileError):
 
 
 class FileTransferFailed(FileError):
-    """The engine could not be reached, or cut the transfer short, several times in a row (faults.md F5, F7)."""
+    """The transfer failed several times in a row (faults.md F5, F7)."""
 
     _code = "FILE_TRANSFER"
 
@@ -207,4 +207,4 @@ class LedgerFull(FlowherdError):
 
 
 class LeaseLost(asyncio.CancelledError):
-    """The engine has given this activity to somebody else: stop; nothing will be reported."""
+    """The engine has given the activity to another worker: the handler should stop, nothing is reported."""

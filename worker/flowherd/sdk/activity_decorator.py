@@ -26,14 +26,14 @@ def activity(handler: Handler, /) -> Handler: ...
 @overload
 def activity(**options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
 def activity(handler: Any = None, /, **options: Unpack[ActivityOptions]) -> Any:
-    """Marks a function as an activity and returns it unchanged, so it can still be called.
+    """Marks a function as an activity and returns it unchanged, so that you can still call it.
 
     Args:
         handler: an `async def` or `def`.
         options: see `ActivityOptions`.
 
     Raises:
-        RegistryError: the function cannot be an activity; the message names it, its location and the remedy.
+        RegistryError: the function cannot be an activity; the message names its place and the remedy.
 
     """
 

@@ -30,15 +30,15 @@ class ActivityOptions(TypedDict, total=False):
     """The options of `@activity(…)`.
 
     Attributes:
-        name: the activity's name in the engine; the function's name by default.
-        offload: "thread", "process" or None. With None, an `async def` runs on the loop and a `def` in a thread.
-            "process" runs it in an isolate, a process of its own that can be killed; it needs `flowherd run`.
-        offload_to_thread: True means `offload="thread"`, as other SDKs spell it.
-        timeout_s: the longest an attempt may run, in seconds.
-        max_memory_mb: with offload="process", the limit of the isolate's resident memory in MB, shared pages
-            included; beyond it the isolate is killed and the attempt fails with `OUT_OF_MEMORY`.
-        max_concurrent: how many attempts of it may run at the same time on this host; others wait, each in a slot.
-        worker: the only worker type that serves it.
+        name: the activity's name in definitions; the function's name by default.
+        offload: "loop", "thread" or "process"; by default an `async def` runs on the loop and a `def` in a thread.
+            "process" is an isolate: a process that can be stopped. It needs `flowherd run`.
+        offload_to_thread: True means `offload="thread"`; the stock SDK's spelling.
+        timeout_s: seconds one attempt may take; the smaller of this and the step's `timeout_seconds` applies.
+        max_memory_mb: memory limit of its isolate in MB, shared pages included; above it the isolate is killed
+            and the failure is `OUT_OF_MEMORY`. Needs offload="process".
+        max_concurrent: attempts that may run at the same time on the whole host; the others wait in their slots.
+        worker: the only worker type that may run it.
 
     """
 

@@ -36,23 +36,23 @@ class AsyncCheckpoints:
     _state: RunState
 
     async def checkpoint(self, value: Any) -> None:
-        """Stores `value` for the next attempt, replacing the previous checkpoint; returns when the engine has it.
+        """Stores `value` for the next attempt, in place of the previous one; returns when the engine has it.
 
         Args:
-            value: anything that can be an output.
+            value: anything JSON can hold.
 
         Raises:
-            InvalidOutput: the value is not JSON; the message names the JSON path.
-            FileError: the engine did not store it; the previous checkpoint is still there.
+            InvalidOutput: the value has no JSON form; the message names the path.
+            FileError: the engine did not store it; the previous value is still there.
 
         """
         await asyncio.wrap_future(_keep(self._state, value))
 
     async def resume(self) -> Any:
-        """Returns this activity's last checkpoint, of this or an earlier attempt; None when there is no valid one.
+        """Returns the value this activity stored last, in this attempt or an earlier one; None if there is none.
 
         Raises:
-            FileError: the file could not be downloaded.
+            FileError: the engine could not be asked.
 
         """
         try:
@@ -70,11 +70,11 @@ class SyncCheckpoints:
     _state: RunState
 
     def checkpoint(self, value: Any) -> None:
-        """See `ActivityContext.checkpoint`."""
+        """Does what `ActivityContext.checkpoint` does, and blocks."""
         result_of(_keep(self._state, value), self._state)
 
     def resume(self) -> Any:
-        """See `ActivityContext.resume`."""
+        """Does what `ActivityContext.resume` does, and blocks."""
         try:
             path = result_of(_fetch(self._state), self._state)
         except FileMissing:

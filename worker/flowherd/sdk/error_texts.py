@@ -67,9 +67,7 @@ def _describe(exc: BaseException) -> str:
     name = type(exc).__name__
     if not text.strip() or (isinstance(exc, SystemExit) and exc.code is None):
         return name
-    return (
-        text if isinstance(exc, Exception) else f"{name}: {text}"
-    )  # the text of a SystemExit is only a number
+    return text if isinstance(exc, Exception) else f"{name}: {text}"  # a SystemExit's text is a number
 
 
 def _text_of(exc: BaseException) -> str:

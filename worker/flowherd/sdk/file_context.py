@@ -29,13 +29,13 @@ class AsyncFileContext:
     _state: RunState
 
     async def download_file(self, reference: str) -> Path:
-        """Downloads a file of any activity into this attempt's private folder, which is deleted when the attempt ends.
+        """Downloads a file into the attempt's private folder, which is removed when the attempt ends.
 
         Args:
             reference: `postgres://workflow/key/name`, with or without the scheme (protocol.md §9.4).
 
         Raises:
-            FileError: its class gives the code and whether to retry; an incomplete file is never returned.
+            FileError: the download failed; its code says why, and whether it is retried.
 
         """
         return await asyncio.wrap_future(files_of(self._state).download(reference))
@@ -46,17 +46,17 @@ class AsyncFileContext:
         filename: str | None = None,
         content_type: str | None = None,
     ) -> str:
-        """Uploads a regular file to the engine and returns its reference, for an output or a later activity.
+        """Uploads a regular file and returns its reference, to put into an output.
 
         Args:
-            path: the local file; it must not change during the upload.
-            filename: its name in the engine, used unchanged. The same name under the same activity key is overwritten,
-                also by the next iteration of a loop. The default is the file's own name with a digest of the activity's
-                id, which differs between iterations and is the same for all attempts (faults.md F9).
-            content_type: the media type; guessed from the name by default.
+            path: of the file; it must not change during the upload.
+            filename: name to store; a second file of that name in the same step replaces the first, also in the next
+                iteration of a loop. By default the file's own name with a digest of the activity's id, which
+                differs in each iteration and stays the same in each attempt (faults.md F9).
+            content_type: of the file; guessed from its name by default.
 
         Raises:
-            FileError: its class gives the code and whether to retry.
+            FileError: the upload failed; its code says why, and whether it is retried.
 
         """
         files = files_of(self._state)
@@ -71,7 +71,7 @@ class SyncFileContext:
     _state: RunState
 
     def download_file(self, reference: str) -> Path:
-        """See `ActivityContext.download_file`; raises like `raise_if_cancelled` when the attempt is cancelled."""
+        """Does what `ActivityContext.download_file` does, and blocks. When the attempt has to stop, it raises."""
         return result_of(files_of(self._state).download(reference), self._state)
 
     def upload_file(
@@ -80,13 +80,13 @@ class SyncFileContext:
         filename: str | None = None,
         content_type: str | None = None,
     ) -> str:
-        """See `ActivityContext.upload_file`; raises like `raise_if_cancelled` when the attempt is cancelled."""
+        """Does what `ActivityContext.upload_file` does, and blocks. When the attempt has to stop, it raises."""
         files = files_of(self._state)
         return result_of(files.upload(local_path(path), filename, content_type), self._state)
 
 
 def files_of(state: RunState) -> Transfers:
-    """Returns the attempt's transfers; LeaseLost when its lease is lost, FileError without an engine."""
+    """The attempt's files; LeaseLost after a lost lease, FileError without an engine."""
     if state.cancel_reason is CancelReason.LEASE_LOST:
         raise LeaseLost(f"activity {state.activity.activity_id} is somebody else's now")
     access = state.environment.files

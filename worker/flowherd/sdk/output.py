@@ -26,14 +26,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ActivityResult:
-    """The result of a handler with outputs, cost, usage and failure; compatible with the stock SDK's class.
+    """The result of a handler with costs or a failure in it; it has the shapes of the stock SDK.
 
     Attributes:
-        outputs: the output values by name.
-        cost_usd: the cost of this attempt in US dollars, None when unknown.
-        usage: tokens per provider and model.
-        metadata: values for tests and logs; the engine cannot store them.
-        failure: (code, message, retryable) of an error result, else None.
+        outputs: the output, a value for each name.
+        cost_usd: cost of this attempt in US dollars; None if unknown.
+        usage: tokens for each provider and model.
+        metadata: for tests and logs; the engine stores none.
+        failure: code, message and retryable of a failure; None for a success.
 
     """
 
@@ -63,23 +63,23 @@ class ActivityResult:
 
     @classmethod
     def error(cls, message: str, code: str = "EXECUTION_ERROR", *, retryable: bool = True) -> Self:
-        """Returns a failure; equivalent to raising ActivityError."""
+        """A failure, as if the handler had raised ActivityError."""
         result = cls()
         result.failure = (code, message, retryable)
         return result
 
     def with_cost(self, cost_usd: Money) -> Self:
-        """Sets the cost in US dollars and returns self."""
+        """Sets the cost in US dollars and returns the result."""
         self.cost_usd = cost_usd
         return self
 
     def with_usage(self, *usage: Usage) -> Self:
-        """Adds usage and returns self."""
+        """Adds usage and returns the result."""
         self.usage = (*self.usage, *usage)
         return self
 
     def with_metadata(self, metadata: Mapping[str, Any]) -> Self:
-        """Sets the metadata and returns self."""
+        """Sets the metadata and returns the result."""
         self.metadata = dict(metadata)
         return self
 

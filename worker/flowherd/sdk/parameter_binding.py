@@ -45,12 +45,7 @@ class Source(Enum):
     REST = "all parameters no other argument names"
 
 
-_CONTEXT, _WHOLE, _EITHER, _REST = (
-    Source.CONTEXT,
-    Source.WHOLE,
-    Source.EITHER,
-    Source.REST,
-)  # used in each call
+_CONTEXT, _WHOLE, _EITHER, _REST = Source.CONTEXT, Source.WHOLE, Source.EITHER, Source.REST  # for speed
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,12 +39,12 @@ class Registry:
     """The activities of an app.
 
     Args:
-        worker_type: the worker type of all activities that name none, None for any type.
-        lifespan: returns an async context manager that each process enters before it takes work and exits after it
-            has drained; the value it yields is `ctx.state` in the handlers.
+        worker_type: worker type of the activities that set none themselves; None for any type.
+        lifespan: a function decorated with `@asynccontextmanager`. Each process enters it before it takes work
+            and leaves it after its last activity. The value it yields is `ctx.state`.
 
     Raises:
-        RegistryError: the lifespan is not a function that returns a context manager.
+        RegistryError: the lifespan is not a function that makes an async context manager.
 
     """
 
@@ -72,7 +72,7 @@ class Registry:
     @overload
     def activity(self, /, **options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
     def activity(self, handler: Any = None, /, **options: Any) -> Any:
-        """Works like the decorator `flowherd.activity`, and registers the function here."""
+        """Decorates a function as `activity` does, and registers it."""
 
         def register(function: Any) -> Any:
             self.add(activity(**options)(function).__dict__[MARK])
@@ -81,15 +81,15 @@ class Registry:
         return register if handler is None else register(handler)
 
     def register(self, handler: Any, worker: str | None = None, **options: Any) -> ActivityDefinition:
-        """Adds a decorated function, a plain one, or an object with `name` and `execute`; returns its definition.
+        """Registers a function, decorated or not, or an object with `name` and `execute`.
 
         Args:
-            handler: the function or object to run.
-            worker: the worker type, in the position where the stock SDK's registry takes it.
-            options: as for `activity`; not allowed for a decorated function, which has its own.
+            handler: the function or object.
+            worker: its worker type; by default the registry's.
+            options: as for `activity`. A decorated function brings its own.
 
         Raises:
-            RegistryError: the handler cannot be an activity, or its name is taken.
+            RegistryError: it cannot be an activity, or its name is taken.
 
         """
         for kind in foreign_kinds:
@@ -106,7 +106,7 @@ class Registry:
         return self.add(found if worker is None else replace(found, worker_type=worker))
 
     def add(self, definition: ActivityDefinition) -> ActivityDefinition:
-        """Adds a definition; RegistryError when another activity of that name serves the same worker type."""
+        """Adds a definition; RegistryError if another one has the same name and worker type."""
         if definition.worker_type is None and self.worker_type is not None:
             definition = replace(definition, worker_type=self.worker_type)
         for held in self._definitions.values():
@@ -120,21 +120,21 @@ class Registry:
         return definition
 
     def lookup(self, name: str) -> ActivityDefinition | None:
-        """Returns the first activity of that name, or None; a registry made by `for_type` has at most one."""
+        """The activity of that name, None if there is none; with several worker types, the first."""
         by_name = self._definitions
         exact = by_name.get((self.worker_type, name)) or by_name.get((None, name))
         return exact or next((found for found in by_name.values() if found.name == name), None)
 
     def names(self) -> tuple[str, ...]:
-        """Returns the names in the order of registration, each once."""
+        """Names of the activities, in the order of registration."""
         return tuple(dict.fromkeys(found.name for found in self._definitions.values()))
 
     def worker_types(self) -> tuple[str, ...]:
-        """Returns the worker types that activities name, each once, in the order of registration."""
+        """Worker types that the activities set, in the order of registration."""
         return tuple(dict.fromkeys(found.worker_type for found in self if found.worker_type is not None))
 
     def for_type(self, worker_type: str) -> Registry:
-        """Returns a registry of the activities that a worker of this type serves, each with this type set."""
+        """A new registry with the activities that a worker of this type runs."""
         chosen = Registry(worker_type, lifespan=self.lifespan)
         for found in self:
             if found.worker_type in {None, worker_type}:
@@ -142,13 +142,13 @@ class Registry:
         return chosen
 
     def configured(self, changes: Mapping[str, Mapping[str, Any]]) -> Registry:
-        """Returns a registry with options of some activities replaced, as `[activities.NAME]` in a config file does.
+        """A new registry with some options replaced, as `[activities.NAME]` in `flowherd.toml` does.
 
         Args:
-            changes: for an activity name, its `offload`, `timeout_s`, `max_concurrent` and `max_memory_mb`.
+            changes: activity name → `offload`, `timeout_s`, `max_concurrent`, `max_memory_mb`.
 
         Raises:
-            RegistryError: an activity or an option is unknown, or a value is invalid.
+            RegistryError: an unknown name or option, or a value that makes no sense.
 
         """
         strangers = changes.keys() - set(self.names())
@@ -168,12 +168,12 @@ class Registry:
         return registry
 
     def check(self) -> None:
-        """Builds every binding now; RegistryError for the first that cannot be built."""
+        """Checks the signatures of all handlers; RegistryError for the first that cannot be called."""
         for found in self:
             _ = found.binding
 
     def check_alone(self) -> None:
-        """Raises RegistryError for the first activity that needs an isolate, which a lone worker process lacks."""
+        """RegistryError for the first activity that needs an isolate, which only `flowherd run` makes."""
         for found in self:
             if found.mode is Mode.PROCESS:
                 raise RegistryError(
@@ -183,7 +183,7 @@ class Registry:
 
     @classmethod
     def of(cls, handlers: Iterable[Any], worker_type: str | None = None) -> Registry:
-        """Returns a registry of these handlers; raises like `register`."""
+        """Makes a registry of these handlers; RegistryError as `register`."""
         registry = cls(worker_type)
         for handler in handlers:
             registry.register(handler)

@@ -20,7 +20,7 @@ _ending = threading.Lock()
 
 
 class CancelReason(Enum):
-    """The reason for cancelling a handler."""
+    """The reasons for which a handler is told to stop."""
 
     TIMEOUT = "timeout"
     LEASE_LOST = "lease_lost"

@@ -55,7 +55,7 @@ class _Stream:
 
 
 class TokenStream(_Stream):
-    """`async with ctx.stream() as stream: await stream.send(text)`."""
+    """A stream of text: `async with ctx.stream() as stream: await stream.send(text)`."""
 
     __slots__ = ()
 
@@ -72,10 +72,10 @@ class TokenStream(_Stream):
         self._end(error)
 
     async def send(self, text: str) -> None:
-        """Sends `text` soon, batched with text that follows closely; never waits for the engine or fails.
+        """Queues `text` to be sent soon. It never waits for the engine, and never fails because of it.
 
         Raises:
-            TypeError: `text` is not a string.
+            TypeError: `text` is not a str.
 
         """
         self._put(text)
@@ -83,7 +83,7 @@ class TokenStream(_Stream):
 
 
 class SyncTokenStream(_Stream):
-    """`with ctx.stream() as stream: stream.send(text)`."""
+    """A stream of text for a plain `def`: `with ctx.stream() as stream: stream.send(text)`."""
 
     __slots__ = ()
 
@@ -100,5 +100,5 @@ class SyncTokenStream(_Stream):
         self._end(error)
 
     def send(self, text: str) -> None:
-        """See `TokenStream.send`."""
+        """Does what `TokenStream.send` does."""
         self._put(text)

@@ -36,10 +36,7 @@ SUPERVISOR_ONLY = frozenset(
         "isolate_max_tasks", "boot_timeout", "preload", "parallel", "admin",
     }
 )  # fmt: skip
-FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU = (
-    8,
-    4,
-)  # each takes the memory of an isolate, and most of them only wait
+FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU = 8, 4  # each has an isolate: memory, while most only wait
 
 
 def _env(name: str, help_text: str, default: Any, **constraints: Any) -> Any:
@@ -58,10 +55,10 @@ class ActivitySettings(BaseModel):
 
 
 class Settings(BaseModel):
-    """All settings of `flowherd run`; field names are the names of the flags, with underscores.
+    """The settings of `flowherd run`; each name is the flag's name with underscores.
 
-    `python -m flowherd` uses all except `SUPERVISOR_ONLY`. The stock SDK's variables keep their names and meaning.
-    Times are in seconds.
+    `python -m flowherd` takes all but `SUPERVISOR_ONLY`. Variables of the stock SDK keep their names and meaning.
+    Times are seconds.
     """
 
     model_config = ConfigDict(
