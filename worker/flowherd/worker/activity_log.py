@@ -57,7 +57,7 @@ class Times:
 
     @classmethod
     def of(cls, claimed_at: float, begun_at: float, now: float) -> Times:
-        """Returns the times of an attempt that ends now; `begun_at` is 0 when its handler has not begun."""
+        """Times of an attempt that ends now; `begun_at` is 0 if its handler has not begun."""
         return cls((begun_at or now) - claimed_at, now - begun_at if begun_at else None)
 
     def fields(self) -> dict[str, float]:
@@ -127,9 +127,7 @@ class _Tracebacks:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._shown: OrderedDict[tuple[str, str], list[float]] = (
-            OrderedDict()
-        )  # time, and number of repetitions since
+        self._shown: OrderedDict[tuple[str, str], list[float]] = OrderedDict()  # time, and repetitions since
 
     def shown(self, name: str, raised: Raised | None) -> dict[str, str]:
         """Returns the log field with the traceback, or with a note that it is the same as above."""

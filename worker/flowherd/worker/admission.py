@@ -102,7 +102,7 @@ class Admission:
             del self._courtesy_until[name]
 
     def is_heavy(self, name: str) -> bool:
-        """True when the activity may block the loop: it recently did, or it has never run here."""
+        """True if the activity may block the loop: it did lately, or has not run yet."""
         if name in self._started and not self._profile.blocks(name):
             return False
         return self._catalog.runs_on_loop(name)

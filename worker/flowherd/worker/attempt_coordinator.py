@@ -59,12 +59,12 @@ class Attempts:
         writer: this worker's records.
         executors: the executors of the handlers.
         reporter: delivers outcomes.
-        meter: tells which activities block the loop, and when a turn of handlers ends.
-        crash_history: the host's crash history.
-        segments: all segments of the host.
-        acknowledged: called after each delivery, and after each lease that was lost or settled.
+        meter: knows what blocks the loop, and which outcomes leave together.
+        crash_history: the host's.
+        segments: all of the host.
+        acknowledged: called after each outcome that the engine has taken, and when there is room again.
         slots_changed: called when a slot may be free.
-        seen: counts how often the host has claimed an activity; None for a worker that is alone.
+        seen: how often the host has been given an activity; None for a worker that is alone.
 
     """
 
@@ -127,7 +127,7 @@ class Attempts:
 
     @property
     def room(self) -> int:
-        """The number of activities that a poll may bring."""
+        """Activities that a poll may bring."""
         return self._table.room
 
     async def all_ended(self) -> None:
@@ -144,7 +144,7 @@ class Attempts:
         return taken
 
     def polled(self, reserved: int, batch: Batch, asked_at: float) -> None:
-        """Adds the activities of a poll that had `reserved` slots and was sent at `asked_at`."""
+        """A poll has ended that had reserved so many slots, and was sent at `asked_at`."""
         commands = self._table.polled(
             reserved, batch.activities, batch.undecodable, asked_at=asked_at, now=self._clock()
         )

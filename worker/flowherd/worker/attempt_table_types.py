@@ -91,7 +91,7 @@ class Profile(Protocol):
         ...
 
     def blocks(self, name: str) -> bool:
-        """True when the activity has recently blocked the loop."""
+        """True if the activity lately blocked the loop long enough to delay others."""
         ...
 
 

@@ -71,13 +71,13 @@ class Backlog:
         return list(self.queue.values())
 
     def add(self, attempt: Attempt) -> None:
-        """Adds an attempt that waits for a slot."""
+        """Notes that an attempt waits for a slot."""
         self.queue[attempt.id] = attempt
         self.crowd.waiting_to_be_alone += attempt.is_alone
         attempt.due_at = attempt.claimed_at + min(self._warn_after_s, attempt.limit_s)
 
     def remove(self, attempt: Attempt) -> bool:
-        """Removes an attempt from the queue; returns False when it was not there."""
+        """Notes that an attempt no longer waits for a slot; False if it did not wait."""
         if self.queue.get(attempt.id) is not attempt:
             return False
         del self.queue[attempt.id]
@@ -99,7 +99,7 @@ class Backlog:
         return None, again_at
 
     def started(self, attempt: Attempt) -> None:
-        """Moves an attempt that has got a slot out of the queue."""
+        """Notes that an attempt has a slot."""
         del self.queue[attempt.id]
         if attempt.is_suspect:
             self.crowd.waiting_to_be_alone -= attempt.is_alone
@@ -131,7 +131,7 @@ class Backlog:
             self._detached[attempt.id] = attempt
 
     def waits_for_permit(self, attempt: Attempt) -> None:
-        """Notes that an attempt has a slot, but others of its name hold all permits."""
+        """Notes that an attempt has a slot, while others of its name have all permits."""
         self._wait_for_permits.add(attempt)
 
     def obstacle(self, attempt: Attempt, now: float) -> Obstacle | None:

@@ -53,10 +53,7 @@ class Again(Enum):
     LATER = "later"  # after a pause of its own, because its error concerns no other calls
 
 
-_ACCEPTED, _DELIVERED = (
-    Verdict.ACCEPTED,
-    Delivered.ACCEPTED,
-)  # module constants: an enum lookup per activity is slow
+_ACCEPTED, _DELIVERED = Verdict.ACCEPTED, Delivered.ACCEPTED  # constants: an enum lookup is slow
 
 
 class Delivery:

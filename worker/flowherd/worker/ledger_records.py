@@ -90,7 +90,7 @@ class LedgerRecords:
         return self._writer.free
 
     def claim(self, activity: Activity, *, now: float, lease_s: float) -> tuple[int, int]:
-        """See `Records.claim`; the lease counts from the poll's request, since the reply may have been slow."""
+        """See `Records.claim`. The lease may be as old as the request for it: the reply may have been slow."""
         place = self._writer.claim(
             activity.activity_id,
             activity.worker_id,

@@ -65,8 +65,8 @@ class Poller:
         circuit: the circuit for calls to the engine.
         attempts: receives the claimed activities.
         siblings: the host's other processes.
-        claimed: called after each poll that brought activities, once they are in the ledger.
-        polls_wait: returns True when a poll could take an activity that another process still holds (faults.md N6).
+        claimed: called after each poll that brought work, once the ledger has it.
+        polls_wait: whether a poll could take what another process of the host still holds (faults.md N6).
 
     Attributes:
         in_flight: the worker_id of the poll under way, None for none; its claims may be on their way.
@@ -123,9 +123,9 @@ class Poller:
             self._wake()
 
     def acknowledged(self) -> None:
-        """Polls soon, because an accepted outcome usually makes the workflow's next step ready."""
+        """The engine has taken an outcome, which usually makes the next step ready: polls soon."""
         now = self._loop.time()
-        if now != self._acknowledged_at:  # otherwise it is one of many at the same time
+        if now != self._acknowledged_at:  # else it is one of many
             self._acknowledged_at = now
             self._policy.worked(now)
         if self._wakes_at > now + SOON_S:

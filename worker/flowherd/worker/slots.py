@@ -35,7 +35,7 @@ class Slots:
 
     @property
     def held(self) -> int:
-        """Slots held by attempts or reserved by the poll under way."""
+        """Slots in use, by attempts and by the poll under way."""
         return len(self._attempts) + self.reserved
 
     @property

@@ -38,7 +38,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def _nothing() -> None:
-    """Does nothing, for a worker without a keeper."""
+    """For a worker whose leases nobody keeps."""
 
 
 def _never() -> bool:
@@ -59,13 +59,13 @@ class SharedHost:
     """The resources that a worker shares with the rest of its host.
 
     Attributes:
-        segments: the segments of all workers, None for its own only.
-        crash_history: the host's table of activities that ran when a process died, None for a private table.
-        seen: counts how often the host has claimed an activity, None for a private row.
+        segments: of all workers, None for a worker that sees its own alone.
+        suspects: the host's table of activities that processes have died with, None for a table of its own.
+        seen: how often the host has been given an activity, None for a row of its own.
         siblings: the host's other processes, None for a worker that is alone.
-        isolates: the pool for activities with offload="process"; None without isolates.
-        rouse_keeper: called when the ledger has new claims, to wake a resting keeper.
-        polls_wait: returns True when a poll could take an activity that this host still holds (`PollHold`).
+        isolates: where activities with offload="process" run; None where nobody makes them.
+        rouse_keeper: called once the ledger has claims that the keeper may not have seen.
+        polls_wait: whether a poll could take what this host still holds (`PollHold`).
 
     """
 
