@@ -28,9 +28,7 @@ REFRESH_AT = 0.8  # fraction of `expires_in` (protocol.md §2.3)
 TOKEN_ROUTE = "/api/v1/oauth/token"  # noqa: S105 - a path
 _TOKEN_DEADLINE_S = 15.0  # a token costs the engine 0.2-0.4 s of bcrypt (protocol.md §2.3)
 _LOOK_AGAIN_S = 0.02
-_VERSION = (
-    Host.TOKEN_VERSION
-)  # a module constant: read for each call, and an enum lookup costs more than the read
+_VERSION = Host.TOKEN_VERSION  # a constant, since it is read for each call
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 log = structlog.stdlib.get_logger(__name__)
@@ -226,7 +224,7 @@ class HostTokens:
         return max(self._refresh_at - self._clock(), 0.0)
 
     async def _at_least(self, version: int) -> Token:
-        """Returns a token of at least this version; fetches one only when the published one is older."""
+        """Returns at once if the token is new enough; otherwise all callers wait for one request."""
         if self._ledger.get(Host.TOKEN_VERSION) < version:
             async with self._single_flight:
                 if self._ledger.get(Host.TOKEN_VERSION) < version:

@@ -51,7 +51,7 @@ class Undecodable:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The activities of one poll reply, possibly more than requested (protocol.md §4)."""
+    """The activities of one poll; may hold more than was asked for (protocol.md §4)."""
 
     activities: Sequence[Activity] = ()
     undecodable: Sequence[Undecodable] = ()

@@ -53,9 +53,7 @@ def _all_sound(body: bytes, worker_id: str) -> list[Activity] | None:
         items = _sound.decode(body).activities
     except _UNREADABLE:
         return None
-    if not all(
-        _PLAIN_ID.match(item.activity_id) for item in items
-    ):  # not by msgspec's patterns, which fill caches
+    if not all(_PLAIN_ID.match(item.activity_id) for item in items):  # msgspec's patterns fill caches
         return None
     return [
         Activity(

@@ -24,7 +24,7 @@ class AwakeTimer:
         self._timer = loop.call_later(self._patience.next_wait_s(loop.time()), self._wake)
 
     def cancel(self) -> None:
-        """Cancels the timer."""
+        """Stops the timer."""
         self._timer.cancel()
 
     def _wake(self) -> None:

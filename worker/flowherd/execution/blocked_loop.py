@@ -34,7 +34,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Watchdog:
-    """Checks about twenty times a second while a handler runs, and sleeps otherwise.
+    """Looks some twenty times a second while something runs, and sleeps otherwise.
 
     Args:
         meter: tells since when a handler has been on the loop.

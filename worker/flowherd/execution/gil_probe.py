@@ -39,9 +39,7 @@ class GilProbe:
     def nap(self, about_s: float) -> None:
         """Sleeps in the calling thread, always the same one, and records how late it woke."""
         self._naps += 1
-        length_s = about_s * (
-            0.5 + self._naps * _GOLDEN % 1
-        )  # varied, so that it never falls into step with handlers
+        length_s = about_s * (0.5 + self._naps * _GOLDEN % 1)  # varied, to stay out of step with handlers
         queued_before_s, busy_s = queued_s(), self._meter.busy_s
         due = perf_counter() + length_s
         threading.Event().wait(length_s)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Queue:
-    """The attempts that wait for permits of one name."""
+    """Attempts that wait for permits of one activity."""
 
     limit: int
     waiting: deque[tuple[Attempt, Callable[[], None]]]

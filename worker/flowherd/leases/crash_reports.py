@@ -65,7 +65,7 @@ def _memory(segment: Segment) -> str:
 
 
 def _beside(record: Record, beside: Sequence[Record]) -> str:
-    """Lists the other handlers that were running in the same process, since one of them may have crashed it."""
+    """Names the handlers that ran in the same process: one of them may have ended it."""
     others = Counter(
         other.name
         for other in beside

@@ -236,9 +236,9 @@ class Heartbeats:
         if present is None or present.sequence != record.sequence or not segment.readable:
             return
         if present.claim is Claim.CRASHED:
-            return  # its settlement decides
+            return  # its settlement has the last word
         if segment.standing(record.index, record.sequence) is Standing.GONE:
-            return  # cancelled while the beat was under way
+            return  # it was cancelled while the beat was under way
         if answer.verdict is Verdict.ACCEPTED:
             segment.judge(record, Standing.GOOD, asked_at)
             return

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
 
 SCAN_EVERY_S = 0.2
-RESTS_FOR_S = 2.0  # between scans while no record is held: a claim ends the rest (`Ledger.keeper_rests`)
+RESTS_FOR_S = 2.0  # while nothing is held: whoever claims ends the rest (`Ledger.keeper_rests`)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -72,7 +72,7 @@ class LeaseKeeper:
         self.woken = asyncio.Event()
 
     async def run(self) -> None:
-        """Scans until cancelled: five times a second while any record is held, else when woken or every 2 s."""
+        """Scans for ever: five times a second while anything is held, else when it is woken."""
         loop = asyncio.get_running_loop()
         while True:
             self.scan()
@@ -93,7 +93,7 @@ class LeaseKeeper:
         return False
 
     async def all_settled(self) -> None:
-        """Returns when no ended segment waits for settlement; `run` must be running."""
+        """Returns when no ended segment waits for its settlement any more; `run` must be running."""
         self.woken.set()
         while not self.settled:
             self._segment_settled.clear()

@@ -195,7 +195,7 @@ class Settlement:
 
 
 def name_of_segment(segment: Segment) -> dict[str, int]:
-    """Returns the segment's number, process and pid, for the log."""
+    """Process and pid of a segment, as far as they can be read."""
     return {"segment": segment.number, "process": segment.get(Cell.PROCESS), "pid": segment.get(Cell.PID)}
 
 

@@ -48,9 +48,7 @@ class Metric(IntEnum):
     RELEASED = 11  # probes that got the GIL at once
     LONGEST_HOLD_S = 12  # of the GIL, as seen by the probes
     STEP_CPU = 16  # the first of STEP_BUCKETS: steps of samples, by their CPU time
-    LONG_STEPS = (
-        STEP_CPU + STEP_BUCKETS
-    )  # the first of BUCKETS: seconds in long steps, by the length of the step
+    LONG_STEPS = STEP_CPU + STEP_BUCKETS  # the first of BUCKETS: seconds in long steps, by their length
 
 
 class Load(IntEnum):

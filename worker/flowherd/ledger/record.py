@@ -64,12 +64,12 @@ class Record:
 
     @property
     def is_held(self) -> bool:
-        """True while there is no outcome yet and the engine waits for one."""
+        """The outcome is open and the engine waits for it."""
         return not self.byte & 3
 
     @property
     def is_owed(self) -> bool:
-        """True while the engine waits for a report: the keeper settles the record when its process dies."""
+        """The engine waits for word about it: the keeper settles it if its process dies."""
         return self.byte & 3 != Claim.CLOSED
 
     @property

@@ -30,7 +30,7 @@ _STOPPING = pair_of(Handler.STOPPING, Claim.HELD)
 _SEGMENT_BITS, _RECORD_BITS = (
     12,
     30,
-)  # with 20 bits for incarnations, a sequence leaves 2 of the 64 bits for the verdict
+)  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 _MOST_PROCESSES = 2**16 - 1  # in an entry of the history
 _LASTED_S = 1.0  # no lease is confirmed sooner after its claim, except very short ones
 _NOTHING_KEPT = bytes(CHECKSUM.size)
@@ -53,7 +53,7 @@ class RecordWriter:
         self._process = min(segment.get(Cell.PROCESS), _MOST_PROCESSES)
         self._ended = segment.history.ended
         self._journals = segment.offset + segment.layout.journals
-        # Unique over incarnations and segments: no old verdict can match, nor can deaths in two segments be confused.
+        # No verdict of an earlier incarnation can match, nor can deaths in two segments pass for one.
         self._sequence = (segment.get(Cell.STARTED) << _SEGMENT_BITS | segment.number) << _RECORD_BITS
         self._free = list(range(segment.capacity - 1, -1, -1))
         self._moved: dict[
@@ -93,7 +93,7 @@ class RecordWriter:
     ) -> tuple[int, int]:
         """Writes a record in state WAITING, before the handler starts; returns its index and sequence.
 
-        `usage` names the usage page of an attempt that was claimed before: the index and sequence of its first record.
+        `usage` names the page of an attempt that has been claimed before: place and sequence of its first record.
 
         Raises:
             LedgerFull: no record is free, or the identifiers are longer than a record.

@@ -96,7 +96,7 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Size of the whole segment in bytes."""
+        """The whole segment."""
         return self.history + pages(history_bytes())
 
 

@@ -24,8 +24,8 @@ class Claim(IntEnum):
     CLOSED = 3
 
 
-# The byte of a record: 0 while it is free, else TAKEN, ISOLATED when its handler is in an isolate, and the pair. The
-# remaining bit is reserved.
+# The byte of a record: 0 while it is free, else TAKEN, whether its handler is in an isolate, and the pair. The bits
+# between are kept for more that is said of an attempt.
 TAKEN = 0x80
 ISOLATED = 0x20
 PAIR = 0x1F
@@ -38,7 +38,7 @@ def pair_of(handler: Handler, claim: Claim) -> int:
 
 
 def is_record_byte(byte: int) -> bool:
-    """True when flowherd can have stored this byte."""
+    """Some writer of ours can have stored it."""
     return not byte or (byte >= TAKEN and byte & PAIR < PAIRS and not byte & 0x40)
 
 
@@ -80,9 +80,7 @@ class Host(IntEnum):
     LEASES_LOST = 3  # keeper
     UNSETTLED = 4  # keeper: records it could not report and gave up
     TOKEN_ERRORS = 5  # keeper: requests for a token that were not granted
-    UNCONFIRMED = (
-        6  # keeper: leases that may have lapsed since the engine last answered; polls stop while it is not 0
-    )
+    UNCONFIRMED = 6  # keeper: leases that may have lapsed since the engine answered; nobody polls then
 
 
 class ProcessTotal(IntEnum):
@@ -126,11 +124,11 @@ class Cell(IntEnum):
     HIGH_WATER = 21
     TOKEN_REFUSED = 22
     POLL_ERRORS = 23
-    ON_LOOP = 24  # index + 1 of the record whose handler is on the loop, 0 for none
-    BLOCKS = 25  # the number of times a handler was found to block the loop
-    FRESH_BYTES = 26  # resident memory when it became ready
-    WAITS_FOR = 31  # a bit for each activity whose attempts wait for a permit of the host in this process
-    BLOCKED_US = 27  # microseconds for which handlers blocked the loop in too long steps
+    ON_LOOP = 24  # index + 1 of the record whose handler is on the loop, 0 for nobody
+    BLOCKS = 25  # how often a handler was found to keep the loop too long
+    FRESH_BYTES = 26  # resident memory when it was Ready
+    WAITS_FOR = 31  # one bit for each activity of which attempts wait here for a permit of the host
+    BLOCKED_US = 27  # microseconds that handlers kept the loop in steps that were too long
 
 
 class Clock(IntEnum):

@@ -79,7 +79,7 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def is_stale(self) -> bool:
-        """True when a reused connection ended before the first byte of the reply (faults.md E4)."""
+        """True if it was reused and ended before the first byte of the reply (faults.md E4)."""
         return self._exchanges > 1 and isinstance(self.reply.fault, Disconnected) and not self.reply.received
 
     def begin(self, most_bytes: int = _UNBOUNDED) -> None:
@@ -146,9 +146,7 @@ class HttpConnection(asyncio.Protocol):
     # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(
-            "asyncio.Transport", transport
-        )  # uvloop's does not derive from asyncio's classes
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of asyncio's
         self._unread = select.poll()
         self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 

@@ -158,10 +158,7 @@ class HttpPool:
                 raise ConnectError("the pool is closed")
             connection = await self._connected()
             self._alive.add(connection)
-        except (
-            OSError,
-            UnicodeError,
-        ) as error:  # an ssl.SSLError is an OSError; an invalid name raises UnicodeError
+        except (OSError, UnicodeError) as error:  # OSError: ssl.SSLError too; UnicodeError: an invalid name
             raise ConnectError(str(error) or type(error).__name__) from error
         finally:
             if connection is None:
@@ -220,8 +217,6 @@ class HttpPool:
         for connection in list(self._alive):
             connection.abort()
         if self._alive:
-            with contextlib.suppress(
-                TimeoutError
-            ):  # a TLS peer may not answer; the sockets are closed anyway
+            with contextlib.suppress(TimeoutError):  # a TLS peer may not answer; the sockets are closed
                 async with asyncio.timeout(_CLOSE_S):
                     await self._ended.wait()

@@ -67,9 +67,7 @@ class Progress:
 
         """
         stalls_after_s = stall_s(self._deadline_s)
-        overslept = (
-            now > self.look_at + stalls_after_s / 2
-        )  # this process was frozen and has seen no progress
+        overslept = now > self.look_at + stalls_after_s / 2  # this process was frozen and saw nothing
         if self._moved != (acked, received) or overslept:
             self._moved, self._moved_at = (acked, received), now
         deadline_at = self._began_at + self._deadline_s + (self._size + received) / self._bytes_per_s

@@ -67,10 +67,10 @@ class Origin:
     @classmethod
     @lru_cache(maxsize=8)  # one per engine, usually filled before the fork
     def of(cls, url: str) -> Origin:
-        """Returns the origin of an absolute URL.
+        """The origin of an absolute URL.
 
         Raises:
-            ValueError: the URL has no http or https origin.
+            ValueError: the URL has none.
 
         """
         parts = urlsplit(url)
