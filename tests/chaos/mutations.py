@@ -403,7 +403,7 @@ MUTATIONS = (
     Mutation(
         "closed streams are opened before anything else",
         WORKER + "process/open_standard_streams.py",
-        "os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free",
+        "os.open(os.devnull, os.O_RDWR)  # gets the lowest free number",
         "continue",
         UNIT
         + "process/test_open_standard_streams.py::"
