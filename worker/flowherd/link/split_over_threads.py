@@ -1,7 +1,6 @@
-"""The rules by which the workers of one process share its orders: slots, isolates, everything else; pure.
+"""Splits the supervisor's commands to one process over its worker threads. Pure.
 
-A process has several workers where they are threads. They share its link, so that what is said of one worker's
-isolate carries a key that tells whose it is.
+The worker threads of a process share its link, so messages about an isolate carry a key that identifies its worker.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ MOST_WORKERS = 1024
 
 
 def spread(total: int, parts: int) -> tuple[int, ...]:
-    """Even shares, the larger ones first: 10 over 4 is 3, 3, 2, 2 (faults.md P18)."""
+    """Returns even shares, larger ones first: 10 over 4 is 3, 3, 2, 2 (faults.md P18)."""
     share, rest = divmod(total, parts)
     return tuple(share + (number < rest) for number in range(parts))
 
@@ -36,7 +35,7 @@ def whose_key(key: int) -> tuple[int, int]:
 
 
 def orders_of(message: Downward, workers: int) -> Iterator[tuple[int, Downward]]:
-    """Yields the meaning of an order to the process for each of its workers."""
+    """Yields the command for each worker from a command to the process."""
     match message:
         case SetSlots(limit, n):
             for worker, share in enumerate(spread(limit, workers)):
