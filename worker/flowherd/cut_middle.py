@@ -6,7 +6,7 @@ _GAP = " … "
 
 
 def cut_middle(text: str, most: int) -> str:
-    """Returns the text, or its begin and end with a mark in between, of at most `most` characters."""
+    """Returns the text, or its start and end with a mark in between, of at most `most` characters."""
     if len(text) <= most:
         return text
     kept = max(most - len(_GAP), 2)

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """The exit codes of flowherd's programs; `meaning` says when each one is returned and what to do."""
+    """The exit codes of flowherd's programs."""
 
     CLEAN = 0
     INTERNAL = 1

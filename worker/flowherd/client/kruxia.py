@@ -66,7 +66,7 @@ def connect(
 
 
 def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> Transport:
-    """Returns the transport that `config.transport` names, for `config.api_url`; without `tokens` it sends none (§2.2).
+    """Returns the transport that `config.transport` names; without `tokens` it sends no token (§2.2).
 
     A proxy or a custom client needs httpx: pass the client to `HttpxTransport`.
     """

@@ -221,7 +221,7 @@ def _ids(item: _Item | dict[str, Any]) -> dict[str, Any]:
 
 
 def _timeout_s(value: Any, item: _Item | dict[str, Any]) -> float | None:
-    """Returns `timeout_seconds` clamped to 1 s … 7 days; None when there is none or it is no number (faults.md E23)."""
+    """Returns `timeout_seconds` clamped to 1 s … 7 days; None when absent or not a number (faults.md E23)."""
     if value is None:
         return None
     seconds = math.nan

@@ -33,7 +33,7 @@ class BusyShareMeter:
         self._stepping_s = self._cpu_s = 0.0
 
     def begins(self) -> None:
-        """Begins an interval; work done before it, such as polling, is no load of activities."""
+        """Begins an interval; work done before it, such as polling, does not count as load."""
         self._segment.set_clock(Clock.LOOP_READ_AT, time.monotonic())
         self._stepping_s = self._meter.busy_s
         self._cpu_s = time.thread_time()

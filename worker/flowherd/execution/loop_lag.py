@@ -17,7 +17,7 @@ class Readings(Protocol):
     """A receiver of readings of the lag. Times are in seconds."""
 
     def begins(self) -> None:
-        """Called at the begin of a period with handlers."""
+        """Called at the start of a period with handlers."""
         ...
 
     def reads(self, late_s: float, elapsed_s: float, smoothed_s: float) -> None:

@@ -38,7 +38,7 @@ class LoopMeter:
         measures: the profiles that receive the costs, by activity name.
 
     Attributes:
-        since: the begin of the current step in `perf_counter` seconds, 0 between steps; read by the watchdog's thread.
+        since: the start of the current step in `perf_counter` seconds, 0 between steps; read by the watchdog's thread.
         name: the activity of the current step.
         busy_s: the total of seconds that handlers have occupied the loop.
         last_long: the latest step of `LONG_STEP_S` or longer; read by the watchdog's thread.

@@ -174,21 +174,21 @@ class Tracing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunEnvironment:
-    """The part of its process that a handler may see.
+    """The environment of the handlers in one process.
 
     Attributes:
         process_index: number of the worker process, from 0.
         state: what the app's start-up made, shared by all handlers of this process.
         shutdown: set when the worker begins to drain.
         secrets: values that must not appear in messages or logs (faults.md A12).
-        secret_names: of parameters and variables whose values must not either, besides the usual ones (N19).
+        secret_names: further names of parameters and variables whose values are secret (N19).
         stock_files: file access for handlers written for the stock SDK, None without an engine.
-        files: where handlers get files from and send them to, None without an engine.
-        streams: where handlers stream text to, None without an engine.
-        permits: for activities with `max_concurrent`.
-        meter: knows who is on the loop.
-        tracing: of this process, None where none is asked for.
-        untaken: parameters that nobody takes and that the log has named, by activity.
+        files: file transfers for handlers, None without an engine.
+        streams: text streams for handlers, None without an engine.
+        permits: permits for activities with `max_concurrent`.
+        meter: measures the handlers.
+        tracing: traces the attempts, None when tracing is off.
+        untaken: parameters that no argument takes and that the log has named, by activity.
 
     """
 

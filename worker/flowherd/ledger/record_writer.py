@@ -118,7 +118,7 @@ class RecordWriter:
         return index, sequence
 
     def running(self, index: int, *, now: float, limit_s: float, apart: bool = False) -> None:
-        """Stores the begin of the handler and its limit; `apart` is True in an isolate."""
+        """Stores the start of the handler and its limit; `apart` is True in an isolate."""
         self._times[2 * index] = now
         self._times[2 * index + 1] = limit_s
         self._states[index] = _RUNNING | ISOLATED if apart else _RUNNING

@@ -309,7 +309,7 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray) -> T:
     except (
         UnicodeDecodeError,
         RecursionError,
-    ) as error:  # of a broken type name, or of what is nested too deep
+    ) as error:  # a broken type name, or too deep nesting
         raise msgspec.DecodeError(str(error)) from None
 
 

@@ -11,7 +11,7 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 def open_closed_streams() -> None:
     """Opens /dev/null for each of the descriptors 0, 1 and 2 that is closed (faults.md N14).
 
-    The next file opened would get such a number: a socket in the place of stderr would receive every process's log.
+    The next file opened would get such a number: a socket in place of stderr would receive every process's log.
     """
     for fd, (name, mode) in enumerate(_STREAMS):
         try:

@@ -76,7 +76,7 @@ async def rehearsed() -> int:
 
 
 def warm_up() -> None:
-    """Imports libraries, builds and drops a client, and freezes all objects for the children's garbage collectors."""
+    """Imports, builds a client and drops it, and keeps the children's garbage collectors off all of that."""
     for name in _NEEDED_BY_EVERY_WORKER:
         importlib.import_module(name)
     for name in _PERHAPS:

@@ -58,7 +58,7 @@ class CommandReader:
 
     def start(self) -> None:
         """Starts the thread."""
-        start_thread("link", self._read, failed=lambda: leave(Exit.INTERNAL))  # must not run on without it
+        start_thread("link", self._read, failed=lambda: leave(Exit.INTERNAL))  # no process without commands
 
     def serve(self, deliver: Callable[[Downward], None]) -> None:
         """Passes all commands to `deliver` from now on, from any thread; earlier ones are delivered first."""

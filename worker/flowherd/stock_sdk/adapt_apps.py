@@ -128,14 +128,14 @@ def _result(sdk: ModuleType, stock: Any) -> ActivityResult | dict[str, Any]:
 
 
 def _is_error(sdk: ModuleType, stock: Any) -> bool:
-    """Returns `stock.is_error`, for the plain class by a faster way than its property."""
+    """Returns `stock.is_error`; reads the plain class's private attribute, which is faster than its property."""
     if type(stock) is sdk.ActivityResult:
         return bool(stock.__pydantic_private__["_is_error"])
     return bool(stock.is_error)
 
 
 def _as_json(output: dict[str, Any]) -> dict[str, Any]:
-    """Returns the value as `json.dumps` in the stock client would write it, such as with number keys as text.
+    """Returns the value as `json.dumps` in the stock client would write it, for example with numeric keys as text.
 
     So an unchanged app may still return a NumPy float, which is a float to json. Returns other values unchanged.
     """

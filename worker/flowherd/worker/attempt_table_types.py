@@ -60,7 +60,7 @@ class Records(Protocol):
         ...
 
     def begun_at(self, name: str) -> float:
-        """Returns the begin of the newest running attempt of this name on the host (monotonic s), 0 for none."""
+        """Returns the start of the newest running attempt of this name on the host (monotonic s), 0 for none."""
         ...
 
 

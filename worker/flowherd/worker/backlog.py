@@ -160,7 +160,7 @@ class Backlog:
         Args:
             attempt: an attempt that is WAITING or ADMITTED.
             now: monotonic seconds.
-            begun_at: returns the begin of the newest running attempt of a name.
+            begun_at: returns the start of the newest running attempt of a name.
 
         """
         waited_s, limit_at = now - attempt.claimed_at, attempt.claimed_at + attempt.limit_s

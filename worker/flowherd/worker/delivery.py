@@ -65,7 +65,7 @@ class Delivery:
             withdraws the delivery.
         outcome: the outcome, the same at every try.
         on_done: called once, with the result.
-        timeout_s: the activity's own limit, None without one; for this long a proxy's answer is no verdict.
+        timeout_s: the activity's own limit, None without one; until it is over, a proxy's answer is not a verdict.
         sent_as: the worker_id for which `body` was encoded.
         body: the encoded completion, if it exists already.
 
