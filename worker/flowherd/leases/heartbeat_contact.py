@@ -72,27 +72,27 @@ class Trouble:
     """Logs once why heartbeats fail, and once that they succeed again (faults.md E1)."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._since = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self._said)
+        return bool(self._logged)
 
     def met(self, error: EngineError, now: float, failures: int) -> None:
         """Notes a beat that failed, with the number of consecutive failures."""
         if failures == 1 and isinstance(error, EngineDisconnected):
             return  # the connection may only have been idle for too long (faults.md E4)
         kind = _kind(error)
-        if kind in self._said:
+        if kind in self._logged:
             return
-        if not self._said:
+        if not self._logged:
             self._since = now
-        self._said.add(kind)
+        self._logged.add(kind)
         _say(kind, str(error))
 
     def over(self, now: float) -> None:
         """Logs that all beats succeed again."""
-        self._said.clear()
+        self._logged.clear()
         log.info("engine_reachable_again", after_s=round(now - self._since, 1))
 
 

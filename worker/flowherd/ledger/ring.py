@@ -91,7 +91,7 @@ class Ring:
         return self._split(self._read(0, self.written)[1], word)
 
     def waiting(self, word: bytes = b"") -> list[bytes]:
-        """Entries that have not been read yet."""
+        """Returns the entries that contain `word` and have not been moved away yet, oldest first."""
         return self._split(self._read(self._cells[_TAKEN], self.written)[1], word)
 
     def _read(self, start: int, end: int) -> tuple[int, bytes]:

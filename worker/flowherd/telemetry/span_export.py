@@ -159,5 +159,5 @@ def resource_of(config: WorkerConfig, process: int) -> Resource:
         "process.pid": os.getpid(),
         "flowherd.process": process,
     }
-    said = OTELResourceDetector().detect().attributes
-    return Resource.create({name: value for name, value in ours.items() if name not in said})
+    given = OTELResourceDetector().detect().attributes
+    return Resource.create({name: value for name, value in ours.items() if name not in given})

@@ -30,7 +30,7 @@ def _reader(*cells: Cell | Clock) -> Struct:
     return Struct(layout)
 
 
-_said = _reader(
+_read_cells = _reader(
     Cell.STARTED, Cell.ENDED, Cell.OPENED, Cell.RUNNING, Cell.ON_LOOP,
     Clock.LOOP_LAG_S, Clock.NEXT_POLL_AT, Clock.POLLED_AT, Clock.DRAINED_AT, Clock.WORKED_AT,
 ).unpack_from  # fmt: skip
@@ -94,7 +94,7 @@ class Siblings:
         if now - self._looked_at >= _LOOK_AROUND_S:
             self._looked_at = now
             self._live = list(self._others())
-        return [said for one in self._live if (said := _seen(one)) is not None]
+        return [sibling for segment in self._live if (sibling := _seen(segment)) is not None]
 
     def _others(self) -> Iterator[Segment]:
         if self._segments is not None:
@@ -131,7 +131,7 @@ class Siblings:
 
 def _seen(segment: Segment) -> Sibling | None:
     """Returns the state in a segment; None when it belongs to no live process."""
-    started, ended, opened, load, on_loop, lag_s, next_at, polled_at, drained_at, worked_at = _said(
+    started, ended, opened, load, on_loop, lag_s, next_at, polled_at, drained_at, worked_at = _read_cells(
         segment.map, segment.offset
     )
     if started == ended or opened != started:
