@@ -4,7 +4,7 @@ A failed beat is retried within a third of its lease, regardless of Retry-After.
 so that neither an outage nor unanswered beats delay the others:
 
     places   64 calls at once, the lease that ends first before others. A call that begins when half of the places
-             are taken has a deadline of a third of the shortest lease
+             are taken has a deadline of at most a third of the shortest lease
     again    32 of the places for beats whose last try was not answered, first those that can still save a lease
     silence  while the engine does not answer at all, these are sent singly after growing pauses (`Contact`)
 """

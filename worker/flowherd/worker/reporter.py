@@ -157,7 +157,7 @@ class Reporter:
                 done = Delivered.WITHDRAWN
         except Exception as error:
             log.error("internal_error", **named(delivery.who.fields()), exc_info=error)
-            done = Delivered.WITHDRAWN  # an endless delivery would keep its attempt for ever
+            done = Delivered.WITHDRAWN  # else its attempt, and the drain, would wait without end
         except asyncio.CancelledError:
             self._queue_of(delivery).appendleft(delivery)
             raise
