@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,9 +29,10 @@ from flowherd.isolates.isolate_protocol import (
     TokenRefused,
     decode_upward,
 )
-from flowherd.isolates.printed_output import PrintedOutput
+from flowherd.isolates.printed_output import Lines
 from flowherd.memory import resident_bytes
 from flowherd.sdk.output import MAX_OUTPUT_BYTES
+from flowherd.sdk.redaction import mask
 from flowherd.wait_status import describe_status
 
 if TYPE_CHECKING:
@@ -120,7 +121,14 @@ class Isolate:
         self._was_told = False  # to leave
         self._times_stopped = 0
         self._channel = Channel(ends.channel, MAX_UP_BYTES, MAX_OUTPUT_BYTES, self._read)
-        self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
+        self._ids: dict[str, Any] = {}  # of the lines that are logged of it
+        self._printed = tuple(
+            Lines(fd, partial(self._log_line, level, f"activity_{name}"), self._output_ended)
+            for fd, level, name in (
+                (ends.stdout, logging.INFO, "stdout"),
+                (ends.stderr, logging.WARNING, "stderr"),
+            )
+        )
         self._timer: AwakeTimer | asyncio.TimerHandle | None = None
         too_late = f"it was not ready within {rules.boot_timeout_s:g} s"
         self._set_timer(rules.boot_timeout_s, partial(self._kill, too_late))
@@ -143,7 +151,9 @@ class Isolate:
         crashpoints.reached("after_begin")
         self._stop_timer()
         self.stage, self._run = Stage.RUNNING, run
-        self._printed.begin({"isolate": self.pid, **run.attempt.ids}, mark)
+        self._ids = {"isolate": self.pid, **run.attempt.ids}
+        for pipe in self._printed:
+            pipe.expect(mark)
         self._tasks += 1
         if run.definition.max_memory_mb is not None:
             self._look_at_memory(run, run.definition.max_memory_mb)
@@ -162,7 +172,8 @@ class Isolate:
 
     def close(self) -> None:
         """The worker ends, and with it this."""
-        self._printed.stop()
+        for pipe in self._printed:
+            pipe.stop()
         if self.stage in {Stage.OPENING, Stage.IDLE, Stage.SETTLING}:
             self._channel.send(Leave())
             self._stop_timer()
@@ -188,19 +199,20 @@ class Isolate:
 
     def started(self, pid: int) -> None:
         """It has been made."""
-        self.pid = self._printed.ids["isolate"] = pid
+        self.pid = self._ids["isolate"] = pid
 
     def ended(self, status: int, reason: str) -> None:
         """It has been reaped, or could not be made, and why."""
         run, self._run = self._run, None
         self.stage = Stage.GONE
-        self._printed.finish()
+        for pipe in self._printed:
+            pipe.finish()
         self._close()
         if reason:
             self.why_not = f"could not be made: {reason}"
         self.why_not = self.why_not or describe_status(status, self._killed_for)
         if not self._was_told:
-            _log.warning("isolate_died", extra={**self._printed.ids, "reason": self.why_not})
+            _log.warning("isolate_died", extra={**self._ids, "reason": self.why_not})
         if run is not None:
             run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
 
@@ -257,8 +269,11 @@ class Isolate:
         run.finish(outcome)
 
     def _output_ended(self) -> None:
-        if self.stage is Stage.SETTLING and self._printed.is_over:
+        if self.stage is Stage.SETTLING and not any(pipe.is_awaited for pipe in self._printed):
             self._become_idle()
+
+    def _log_line(self, level: int, event: str, line: str) -> None:
+        _log.log(level, event, extra={**self._ids, "line": mask(line, self._rules.secrets)})
 
     def _prints_on(self) -> None:
         reason = f"its output has not ended {MARK_S:g} s after its activity"
@@ -266,13 +281,13 @@ class Isolate:
         self._replace(reason)
 
     def _replace(self, reason: str) -> None:
-        _log.info("isolate_replaced", extra={**self._printed.ids, "isolate": self.pid, "reason": reason})
+        _log.info("isolate_replaced", extra={**self._ids, "isolate": self.pid, "reason": reason})
         self.leave()
 
     def _become_idle(self) -> None:
         self._stop_timer()
         self._timer = self._loop.call_later(self._rules.idle_s, self.leave)
-        self._printed.ids = {"isolate": self.pid}
+        self._ids = {"isolate": self.pid}
         self.stage = Stage.IDLE
         self._changed(self)
 
