@@ -538,8 +538,8 @@ MUTATIONS = (
     Mutation(
         "a stop that reaches the handler of an isolate",
         WORKER + "isolates/inside/worker_connection.py",
-        "if self._cancel_signal.explain(stop):",
-        "if not self._cancel_signal.explain(stop):",
+        "if (state := self._state) is not None:",
+        "if (state := self._state) is None:",
         UNIT + "isolates/test_isolates_live.py::test_a_computing_def_is_interrupted_where_it_stands",
     ),
     Mutation(

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ from flowherd.link.messages import (
     decode_downward,
     decode_upward,
 )
+from flowherd.process.load_app_or_report import load
 from flowherd.process.worker_process import ignore_signals
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
@@ -221,15 +223,11 @@ class Forker:
 
     def setup(self, family: Family) -> isolate.IsolateSetup:
         return isolate.IsolateSetup(
-            app=self.app.name,
-            app_dir=self.app_dir,
-            worker_type=None,
+            load=partial(load, self.app.name, self.app_dir, None, family.activities),
             config=WorkerConfig(worker_id="t", secret_names=("pin_code",), **family.settings),
-            activities=family.activities,
             index=3,
             processes=4,
             ledger=self.ledger,
-            loaded=self.app,
         )
 
     def end(self, family: Family) -> None:

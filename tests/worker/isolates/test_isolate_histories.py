@@ -17,14 +17,11 @@ from flowherd.isolates.isolate import Stage
 from flowherd.isolates.isolate_protocol import (
     Begin,
     Ended,
-    Leave,
     LeftBehind,
-    NotOpened,
-    Opened,
     Stop,
     TokenRefused,
-    decode_downward,
 )
+from flowherd.link.messages import BootFailed, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,15 +53,15 @@ class Actor:
             self.peer.take_in()
         except Exception:  # noqa: BLE001 - the worker has closed its end
             self.must_end = True
-        while self.peer._frames:
-            match decode_downward(self.peer._frames.pop(0)[0]):
+        while self.peer.heard:
+            match self.peer.heard.pop(0)[0]:
                 case Begin(activity=activity, mark=mark):
                     assert self.is_open, f"{self.key} was given an activity before it was ready"
                     assert self.runs is None, f"{self.key} was given two activities"
                     assert not self.must_end, f"{self.key} was given an activity although it shall end"
                     self.runs, self.peer.mark = activity.activity_id, mark
                     self.tasks += 1
-                case Stop() | Leave():
+                case Stop() | None:
                     self.must_end = True
 
 
@@ -141,10 +138,10 @@ class History:
     def open(self, actor: Actor) -> None:
         self.it.isolates.started(actor.key, 0)
         if self.rng.random() < 0.1:
-            self.send(actor, NotOpened("no"))
+            self.send(actor, BootFailed(3, "no"))
             return
         actor.is_open = True
-        self.send(actor, Opened())
+        self.send(actor, Ready())
 
     def succeed(self, actor: Actor) -> None:
         actor.runs = None
@@ -168,7 +165,7 @@ class History:
     def babble(self, actor: Actor) -> None:
         self.send(
             actor,
-            self.rng.choice([TokenRefused(1), TokenRefused(2), Ended(None, cost_usd="-1"), Opened()]),
+            self.rng.choice([TokenRefused(1), TokenRefused(2), Ended(None, cost_usd="-1"), Ready()]),
         )
 
     def send(self, actor: Actor, *what: Any) -> None:
@@ -179,7 +176,7 @@ class History:
 
     def hang_up(self, actor: Actor) -> None:
         actor.is_hung_up = True
-        actor.peer.sock.close()
+        actor.peer.channel.close()
 
     def die(self, actor: Actor) -> None:
         """It ends, as it was told to or by itself; or it could never be made."""
@@ -199,7 +196,7 @@ class History:
                     self.die(actor)
                 elif not actor.is_open:
                     actor.is_open = True
-                    self.send(actor, Opened())
+                    self.send(actor, Ready())
                 elif actor.runs is not None:
                     self.succeed(actor)
             asyncio.get_running_loop().now += 1.0

@@ -16,22 +16,18 @@ from flowherd import crashpoints
 from flowherd.activities_and_outcomes import Died
 from flowherd.execution.awake_timer import AwakeTimer
 from flowherd.execution.invoke import failed
-from flowherd.isolates.frames import Channel, FrameError, StreamEnded
+from flowherd.isolates.channel import ChannelBroken, ChannelEnded
 from flowherd.isolates.isolate_protocol import (
-    MAX_UP_BYTES,
     Draining,
     Ended,
-    Leave,
     LeftBehind,
-    NotOpened,
-    Opened,
     Stop,
     TokenRefused,
     decode_upward,
 )
 from flowherd.isolates.printed_output import Lines
+from flowherd.link.messages import BootFailed, Ready
 from flowherd.memory import resident_bytes
-from flowherd.sdk.output import MAX_OUTPUT_BYTES
 from flowherd.sdk.redaction import mask
 from flowherd.wait_status import describe_status
 
@@ -39,7 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.activities_and_outcomes import Failed
-    from flowherd.isolates.isolate_requests import Ends, IsolateRequests
+    from flowherd.isolates.channel import Buffer, Ends, Received
+    from flowherd.isolates.isolate_protocol import Message
+    from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.isolates.isolated_attempt import IsolatedAttempt
 
 LEAVE_S = 5.0  # for leaving the app's lifespan
@@ -120,7 +118,8 @@ class Isolate:
         self._killed_for = ""
         self._was_told = False  # to leave
         self._times_stopped = 0
-        self._channel = Channel(ends.channel, MAX_UP_BYTES, MAX_OUTPUT_BYTES, self._read)
+        self._channel = ends.channel
+        self._loop.add_reader(self._channel.fileno(), self._read)
         self._ids: dict[str, Any] = {}  # of the lines that are logged of it
         self._printed = tuple(
             Lines(fd, partial(self._log_line, level, f"activity_{name}"), self._output_ended)
@@ -137,17 +136,19 @@ class Isolate:
         return f"<Isolate {self.key} pid {self.pid} {self.stage.value}, {self._tasks} tasks>"
 
     def start(self, run: IsolatedAttempt) -> bool:
-        """Runs an activity, whose record says so first; False when it must not begin any more.
-
-        TypeError, ValueError or OverflowError when its parameters cannot be sent.
-        """
+        """Runs an activity, whose record says so first; False when it must not begin, or cannot."""
         mark = secrets.token_hex(8)
         order = run.order(mark)
         crashpoints.reached("before_isolated")
         if not run.begin(self._stop):
             return False
         crashpoints.reached("before_begin")
-        self._channel.send(*order)
+        try:
+            self._send(*order)
+        except (TypeError, ValueError, OverflowError) as error:
+            message = f"its parameters cannot be sent to an isolate: {error}"
+            run.fail("INVALID_PARAMETERS", message, retryable=False)
+            return False
         crashpoints.reached("after_begin")
         self._stop_timer()
         self.stage, self._run = Stage.RUNNING, run
@@ -161,12 +162,12 @@ class Isolate:
 
     def send_draining(self) -> None:
         """The worker begins to drain."""
-        self._channel.send(Draining())
+        self._send(Draining())
 
     def leave(self) -> None:
         """It gets no more work, and leaves the app's lifespan."""
         self.stage, self._was_told = Stage.LEAVING, True
-        self._channel.send(Leave())
+        self._channel.end()
         self._set_timer(LEAVE_S, partial(self._kill, "it did not end in time"))
         self._changed(self)
 
@@ -175,11 +176,15 @@ class Isolate:
         for pipe in self._printed:
             pipe.stop()
         if self.stage in {Stage.OPENING, Stage.IDLE, Stage.SETTLING}:
-            self._channel.send(Leave())
-            self._stop_timer()
-            self._channel.close()  # its lifeline ends with this process: until then it may leave the app's lifespan
+            self._stop_talking()  # its lifeline ends with this process: until then it may leave the app's lifespan
         else:
             self._close()
+
+    def _send(self, message: Message, body: Buffer | None = None) -> None:
+        try:
+            self._channel.send(message, body)
+        except OSError as error:
+            self._kill(f"it hears nothing: {error.strerror}")
 
     def _stop(self) -> None:
         """Stops the handler: first it is cancelled, the second time the isolate is killed, since that did not help."""
@@ -191,7 +196,7 @@ class Isolate:
             return
         attempt = self._run.attempt
         assert attempt.cancel_reason is not None, attempt
-        self._channel.send(Stop(attempt.id, attempt.cancel_reason.value))
+        self._send(Stop(attempt.cancel_reason.value))
 
     def _kill(self, why: str) -> None:
         self._killed_for = self._killed_for or why
@@ -218,21 +223,22 @@ class Isolate:
 
     def _read(self) -> None:
         try:
-            if (frame := self._channel.read()) is not None:
-                self._handle(*frame)
-        except StreamEnded:
+            self._handle(*self._channel.receive())
+        except BlockingIOError:
+            return
+        except ChannelEnded:
             self._break_off("it had closed its channel")  # as it has where it has ended
-        except (FrameError, msgspec.DecodeError, OSError) as error:
+        except (ChannelBroken, msgspec.DecodeError, OSError) as error:
             self._break_off(str(error))
 
-    def _handle(self, message: bytearray, body: bytearray) -> None:
+    def _handle(self, message: Received, body: Received) -> None:
         match decode_upward(message):
             case TokenRefused(version):
                 self._rules.token_refused(version)
-            case Opened() if self.stage is Stage.OPENING:
+            case Ready() if self.stage is Stage.OPENING:
                 if not self._killed_for:  # else whatever began here would die of it
                     self._become_idle()
-            case NotOpened(reason, report) if self.stage is Stage.OPENING:
+            case BootFailed(_, reason, report) if self.stage is Stage.OPENING:
                 self.why_not = f"could not start: {reason}"
                 _log.error("isolate_did_not_start", extra={"isolate": self.pid, "exception": report})
             case Ended() as ended if self._run is not None:
@@ -242,17 +248,17 @@ class Isolate:
             case LeftBehind() if self.stage is Stage.LEAVING:
                 return  # it is to be replaced anyway
             case unexpected:
-                raise FrameError(f"it sent {type(unexpected).__name__} out of turn")
+                raise ChannelBroken(f"it sent {type(unexpected).__name__} out of turn")
 
     def _break_off(self, why: str) -> None:
-        self._channel.stop_listening()
+        self._loop.remove_reader(self._channel.fileno())
         self._kill(why)
         if self.stage in {Stage.IDLE, Stage.SETTLING}:
             self._stop_timer()
             self.stage = Stage.LEAVING
             self._changed(self)
 
-    def _finish(self, ended: Ended, output: bytearray) -> None:
+    def _finish(self, ended: Ended, output: Received) -> None:
         """The activity has ended; a slot is not held by what it has left behind."""
         run = self._run
         assert run is not None, self
@@ -316,7 +322,12 @@ class Isolate:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _close(self) -> None:
+    def _stop_talking(self) -> None:
         self._stop_timer()
-        self._channel.close()
+        if self._channel.fileno() >= 0:
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+
+    def _close(self) -> None:
+        self._stop_talking()
         self._ends.close()

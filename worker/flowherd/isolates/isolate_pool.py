@@ -7,17 +7,16 @@ idle for `idle_s`: the one that was used last is used first, so that what is not
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
-from flowherd.execution.invoke import failed
+from flowherd.isolates.channel import connect
 from flowherd.isolates.isolate import Isolate, IsolateRules, Stage
-from flowherd.isolates.isolate_requests import connect
 from flowherd.isolates.isolated_attempt import IsolatedAttempt
 
 if TYPE_CHECKING:
     from flowherd.execution.executor import Outlet
-    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.ledger import Segment
     from flowherd.sdk.activity_definition import ActivityDefinition
@@ -58,14 +57,13 @@ class Isolates:
         counts = ", ".join(f"{stages.count(stage)} {stage.value}" for stage in Stage if stage in stages)
         return f"<Isolates [{counts or 'none'}; {len(self._waiting)} waiting]>"
 
-    def tell(self, meter: LoopMeter, outlet: Outlet) -> None:
-        """Tells them what becomes of handlers; called once, before any is started."""
-        self._meter = meter
+    def tell(self, outlet: Outlet) -> None:
+        """Tells `outlet` what becomes of handlers; called once, before any is started."""
         self._outlet = outlet
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         """Runs it when there is an isolate for it; until then its limit has not begun."""
-        self._waiting.append(IsolatedAttempt(attempt, definition, self._meter, self._outlet, self._segment))
+        self._waiting.append(IsolatedAttempt(attempt, definition, self._outlet, self._segment))
         self._proceed()
 
     def stop(self, attempt: Attempt) -> None:
@@ -114,7 +112,9 @@ class Isolates:
         while self._waiting and self._idle:
             following = self._waiting.popleft()
             if following.attempt.may_begin:  # else it was cancelled meanwhile
-                self._start(self._idle.pop(), following)
+                isolate = self._idle.pop()
+                if not isolate.start(following):
+                    self._note_idle(isolate)
         self._waiting = deque(one for one in self._waiting if one.attempt.may_begin)
         stages = [isolate.stage for isolate in self._all.values()]
         room = self._limit - len(stages) + stages.count(Stage.LEAVING)
@@ -122,41 +122,31 @@ class Isolates:
         for _ in range(min(len(self._waiting) - coming, room)):
             self._make()
 
-    def _start(self, isolate: Isolate, following: IsolatedAttempt) -> None:
-        try:
-            has_begun = isolate.start(following)
-        except (TypeError, ValueError, OverflowError) as error:
-            self._note_idle(isolate)
-            message = f"its parameters cannot be sent to an isolate: {error}"
-            following.finish(failed(following.attempt, "INVALID_PARAMETERS", message, retryable=False))
-        else:
-            if not has_begun:
-                self._note_idle(isolate)
-
     def _make(self) -> None:
         try:
-            ours, theirs = connect()
+            ends, its_fds = connect()
         except OSError as error:
             self._fail_one("WORKER_OVERLOADED", f"no descriptors for its isolate: {error.strerror}")
             return
         self._last_key += 1
         key = self._last_key
-        isolate = self._all[key] = Isolate(key, ours, self._requests, self._rules, self._changed)
+        isolate = self._all[key] = Isolate(key, ends, self._requests, self._rules, self._changed)
         if self._is_draining:
             isolate.send_draining()
         try:
-            self._requests.need(key, theirs.fds)
+            self._requests.need(key, its_fds)
         except OSError as error:
             self._loop.call_soon(self.ended, key, 0, str(error))
         finally:
-            theirs.close()
+            for fd in its_fds:
+                os.close(fd)
 
     def _fail_one(self, code: str, message: str) -> None:
         """The first one that waits does so in vain: otherwise all would, where no isolate can be had."""
         while self._waiting:
             first = self._waiting.popleft()
             if first.attempt.may_begin:
-                first.finish(failed(first.attempt, code, message, retryable=True))
+                first.fail(code, message, retryable=True)
                 return
 
     def _changed(self, isolate: Isolate) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
-import traceback
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -21,37 +19,31 @@ import msgspec
 
 from flowherd import end_forked_copies, logs
 from flowherd.activities_and_outcomes import Completed, Failed, Result
-from flowherd.errors import AppImportError, LifespanFailed
+from flowherd.errors import LifespanFailed
 from flowherd.event_loop import new_loop
 from flowherd.execution import lifespan
 from flowherd.execution.activity_costs import WholeProcess
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
-from flowherd.execution.load_app import choose_worker_type, load_app
 from flowherd.execution.run_environment import RunEnvironment, ShutdownSignal
 from flowherd.exit_codes import Exit
-from flowherd.isolates.inside.cancel_signal import CancelSignal
+from flowherd.isolates.channel import Channel
 from flowherd.isolates.inside.isolate_engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
 from flowherd.isolates.inside.worker_connection import WorkerConnection, die_with
-from flowherd.isolates.isolate_protocol import (
-    MAX_USAGE_BYTES,
-    Begin,
-    Ended,
-    LeftBehind,
-    NotOpened,
-    Opened,
-)
+from flowherd.isolates.isolate_protocol import MAX_USAGE_BYTES, Begin, Ended, LeftBehind
 from flowherd.isolates.printed_output import mark_bytes
+from flowherd.link.messages import BootFailed, Ready, boot_failed, sendable
 from flowherd.sdk.redaction import masking, secrets_of_process
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage_bytes import bounded
 from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flowherd.execution.load_app import LoadedApp
     from flowherd.execution.run_environment import Tracing
+    from flowherd.isolates.channel import Received
     from flowherd.ledger import Ledger
     from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.sdk.registry import Registry
@@ -59,7 +51,7 @@ if TYPE_CHECKING:
 
 SECRET_VARIABLES = ("KRUXIAFLOW_CLIENT_SECRET", "KRUXIAFLOW_CLIENT_SECRET_FILE")  # faults.md S9
 LEAVE_S = 4.0  # for the app's lifespan; the worker has the process killed soon after
-_MOST_CHARS = 8000  # of a text: a message has a limit
+_MOST_CHARS = 2000  # of a text: a message has a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +59,15 @@ class IsolateSetup:
     """Everything an isolate inherits.
 
     Attributes:
-        loaded: the app, where the process it was forked from has imported it; None: it imports it itself.
+        load: imports the app, where the process it was forked from has not; what is served of it, or why it cannot be.
 
     """
 
-    app: str
-    app_dir: str
-    worker_type: str | None
+    load: Callable[[], LoadedApp | BootFailed]
     config: WorkerConfig
-    activities: Mapping[str, Mapping[str, Any]]
     index: int
     processes: int
     ledger: Ledger
-    loaded: LoadedApp | None = None
 
 
 def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, lifeline_fd: int) -> int:
@@ -87,7 +75,7 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
 
     Args:
         setup: the app and its surroundings.
-        channel_fd: a stream to the worker; its end ends this process at once.
+        channel_fd: a socket to the worker, as `flowherd.isolates.channel` makes it.
         stdout_fd: takes the place of stdout, and stays open for the marks that end an activity's output.
         stderr_fd: the same for stderr.
         lifeline_fd: a pipe whose end is the end of this process and its programs.
@@ -97,31 +85,28 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     _settle_in(setup, stdout_fd, stderr_fd)
     for fd in (channel_fd, lifeline_fd, stdout_fd, stderr_fd):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
-    cancel_signal = CancelSignal()
+    channel = Channel.inherited(channel_fd)
+    loaded = setup.load()
+    if isinstance(loaded, BootFailed):
+        return _refuse(channel, loaded)
     loop = new_loop(setup.config.loop)()
-    connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal, loop)
+    asyncio.set_event_loop(loop)
+    connection = WorkerConnection(channel, loop)
+    connection.take_sigterm()  # after the import: the app may have installed handlers of its own
+    end_forked_copies.guard(loop, channel)
+    tracing = begin_tracing(setup.config, setup.index, is_loud=False)
     try:
-        app = setup.loaded or load_app(setup.app, setup.app_dir)
-        worker_type = choose_worker_type(app, setup.worker_type)
-        registry = app.for_type(worker_type).configured(setup.activities)
-        cancel_signal.install()  # after the import: the app may have installed handlers of its own
-        asyncio.set_event_loop(loop)
-        end_forked_copies.guard(loop, connection)
-        tracing = begin_tracing(setup.config, setup.index, is_loud=False)
-        span = loop.run_until_complete(lifespan.enter(registry))
-    except (AppImportError, LifespanFailed) as error:
-        return _refuse(connection, str(error), error.report)
-    except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
-        return _refuse(connection, f"{type(error).__name__}: {error}", traceback.format_exc())
+        span = loop.run_until_complete(lifespan.enter(loaded.registry))
+    except LifespanFailed as error:
+        return _refuse(channel, boot_failed(Exit.BOOT_FAILED, str(error), error.report))
     with suppress(OSError):  # the worker has gone, as the connection will hear
-        connection.send(Opened())  # the first activity comes while the rest is done
+        channel.send(Ready())  # the first activity comes while the rest is done
     connection.start()
-    engine = IsolateEngine(setup.config, setup.ledger, connection)
+    engine = IsolateEngine(setup.config, setup.ledger, channel)
     environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
-    activity_loop = ActivityLoop(
-        registry, connection, cancel_signal, loop, engine, environment, (stdout_fd, stderr_fd)
-    )
-    activity_loop.run()
+    ActivityLoop(
+        loaded.registry, channel, connection, loop, engine, environment, (stdout_fd, stderr_fd)
+    ).run()
     engine.close()
     if loop.is_closed():
         return Exit.INTERNAL  # the lifespan cannot be left
@@ -170,13 +155,9 @@ def _settle_in(setup: IsolateSetup, stdout_fd: int, stderr_fd: int) -> None:
             stream.reconfigure(line_buffering=True)  # a kill must not cost the last lines
 
 
-def _refuse(connection: WorkerConnection, message: str, report: str) -> int:
-    connection.send(NotOpened(_sendable(message), _sendable(report)))
-    return Exit.BOOT_FAILED
-
-
-def _sendable(text: str) -> str:
-    return text[-_MOST_CHARS:].encode(errors="replace").decode()
+def _refuse(channel: Channel, reason: BootFailed) -> int:
+    channel.send(reason)
+    return reason.code
 
 
 class ActivityLoop:
@@ -184,8 +165,8 @@ class ActivityLoop:
 
     Args:
         registry: the handlers.
-        connection: where activities come from.
-        cancel_signal: ends the handler at work.
+        channel: tells the worker what has become of them.
+        connection: where they come from, and the end of the one at work.
         loop: runs them; does not run here.
         engine: what handlers have of it.
         environment: what they see of the process.
@@ -196,16 +177,16 @@ class ActivityLoop:
     def __init__(
         self,
         registry: Registry,
+        channel: Channel,
         connection: WorkerConnection,
-        cancel_signal: CancelSignal,
         loop: asyncio.AbstractEventLoop,
         engine: IsolateEngine,
         environment: RunEnvironment,
         output: tuple[int, int],
     ) -> None:
         self._registry = registry
+        self._channel = channel
         self._connection = connection
-        self._cancel_signal = cancel_signal
         self._loop = loop
         self._engine = engine
         self._environment = environment
@@ -222,7 +203,7 @@ class ActivityLoop:
             own = WholeProcess()
             outcome = self._outcome_of(begin, parameters)
             ended, output = _ended(outcome, own.taken())
-            self._connection.send(ended, output)
+            self._channel.send(ended, output)
             self._end_output(begin.mark)
             _name(self._environment.process_index)
             if self._environment.tracing is not None:
@@ -232,10 +213,10 @@ class ActivityLoop:
         """Marks the end of what was printed, where another activity may run here; the worker gives it a second."""
         reason = self._leftovers.put_back() or self._leftovers.write(self._output, mark_bytes(mark))
         if reason:
-            with suppress(OSError):  # the worker has gone: before that, it may have sent `Leave`
-                self._connection.send(LeftBehind(_sendable(reason)))
+            with suppress(OSError):  # the worker has gone: before that, it may have ended its messages
+                self._channel.send(LeftBehind(sendable(reason[:_MOST_CHARS])))
 
-    def _outcome_of(self, begin: Begin, parameters: bytearray) -> Completed | Failed:
+    def _outcome_of(self, begin: Begin, parameters: Received) -> Completed | Failed:
         """Never raises, whatever the handler does."""
         activity, definition = begin.activity, self._registry.lookup(begin.activity.name)
         if definition is None:
@@ -268,12 +249,12 @@ class ActivityLoop:
         return nullcontext() if tracing is None else tracing.continuing(carrier)
 
     def _invoke(self, definition: ActivityDefinition, state: RunState) -> Result:
-        self._cancel_signal.install()  # again: a handler may have installed one of its own
+        self._connection.take_sigterm()  # again: a handler may have installed one of its own
         if definition.is_async:
             task = self._loop.create_task(invoke_async(definition, state))
-            with self._cancel_signal.around(state, task):
+            with self._connection.around(state, task):
                 return self._loop.run_until_complete(task)
-        with self._cancel_signal.around(state):
+        with self._connection.around(state):
             return copy_context().run(
                 invoke_sync, definition, state
             )  # no activity sees another one's variables
