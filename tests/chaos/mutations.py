@@ -552,9 +552,9 @@ MUTATIONS = (
     ),
     Mutation(
         "an isolate as it was before",
-        WORKER + "isolates/inside/main.py",
-        "reason = self._leftovers.put_back() or",
-        "reason =",
+        WORKER + "isolates/inside/leftovers.py",
+        "            self._put_back()\n",
+        "",
         UNIT
         + "isolates/test_isolate_leftovers.py::test_what_an_activity_leaves_behind_never_meets_the_next_one[umask]",
     ),

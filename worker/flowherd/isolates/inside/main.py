@@ -76,14 +76,14 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     Args:
         setup: the app and its surroundings.
         channel_fd: a socket to the worker, as `flowherd.isolates.channel` makes it.
-        stdout_fd: takes the place of stdout, and stays open for the marks that end an activity's output.
+        stdout_fd: takes the place of stdout.
         stderr_fd: the same for stderr.
         lifeline_fd: a pipe whose end is the end of this process and its programs.
 
     """
     die_with(lifeline_fd)
     _settle_in(setup, stdout_fd, stderr_fd)
-    for fd in (channel_fd, lifeline_fd, stdout_fd, stderr_fd):
+    for fd in (channel_fd, lifeline_fd):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
     channel = Channel.inherited(channel_fd)
     loaded = setup.load()
@@ -104,9 +104,7 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     connection.start()
     engine = IsolateEngine(setup.config, setup.ledger, channel)
     environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
-    ActivityLoop(
-        loaded.registry, channel, connection, loop, engine, environment, (stdout_fd, stderr_fd)
-    ).run()
+    ActivityLoop(loaded.registry, channel, connection, loop, engine, environment).run()
     engine.close()
     if loop.is_closed():
         return Exit.INTERNAL  # the lifespan cannot be left
@@ -151,6 +149,7 @@ def _settle_in(setup: IsolateSetup, stdout_fd: int, stderr_fd: int) -> None:
         os.environ.pop(name, None)
     for fd, place, stream in ((stdout_fd, 1, sys.stdout), (stderr_fd, 2, sys.stderr)):
         os.dup2(fd, place)
+        os.close(fd)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)  # a kill must not cost the last lines
 
@@ -170,7 +169,6 @@ class ActivityLoop:
         loop: runs them; does not run here.
         engine: what handlers have of it.
         environment: what they see of the process.
-        output: the pipes behind stdout and stderr.
 
     """
 
@@ -182,7 +180,6 @@ class ActivityLoop:
         loop: asyncio.AbstractEventLoop,
         engine: IsolateEngine,
         environment: RunEnvironment,
-        output: tuple[int, int],
     ) -> None:
         self._registry = registry
         self._channel = channel
@@ -190,8 +187,7 @@ class ActivityLoop:
         self._loop = loop
         self._engine = engine
         self._environment = environment
-        self._output = output
-        self._leftovers = Leftovers(loop, lambda: engine.files.loop.thread)
+        self._leftovers = Leftovers(loop)
 
     def run(self) -> None:
         """Returns when there are no more activities, or a handler has closed the loop that they need."""
@@ -211,8 +207,7 @@ class ActivityLoop:
 
     def _end_output(self, mark: str) -> None:
         """Marks the end of what was printed, where another activity may run here; the worker gives it a second."""
-        reason = self._leftovers.put_back() or self._leftovers.write(self._output, mark_bytes(mark))
-        if reason:
+        if reason := self._leftovers.put_back(mark_bytes(mark)):
             with suppress(OSError):  # the worker has gone: before that, it may have ended its messages
                 self._channel.send(LeftBehind(sendable(reason[:_MOST_CHARS])))
 
