@@ -520,8 +520,8 @@ MUTATIONS = (
     Mutation(
         "no work for an isolate whose kill is on the way",
         WORKER + "isolates/isolate.py",
-        "elif self._killed_for:",
-        "elif False:",
+        "if self._times_stopped or self._killed_for or",
+        "if self._times_stopped or",
         UNIT
         + "isolates/test_isolates.py"
         + "::test_what_ends_while_its_isolate_is_killed_for_its_memory_leaves_that_to_nobody",
@@ -561,16 +561,16 @@ MUTATIONS = (
     Mutation(
         "the end of an isolate that prints for ever",
         WORKER + "isolates/isolate.py",
-        "self._set_timer(MARK_S, self._prints_on)",
-        "self._set_timer(3600 * MARK_S, self._prints_on)",
+        "self._set_timer(MARK_S,",
+        "self._set_timer(3600 * MARK_S,",
         UNIT
         + "isolates/test_isolates.py::test_n15_one_that_prints_for_ever_is_killed_a_second_after_its_activity",
     ),
     Mutation(
         "no second activity after a SIGTERM",
         WORKER + "isolates/isolate.py",
-        "if self._times_stopped or self._tasks",
-        "if self._tasks",
+        "if self._times_stopped or self._killed_for or",
+        "if self._killed_for or",
         UNIT + "isolates/test_isolates.py::test_an_isolate_that_was_told_to_stop_never_gets_another_activity",
     ),
     Mutation(

@@ -13,7 +13,6 @@ from runner_kit import CancelReason
 from virtual_time import virtual_time
 
 from flowherd.activities_and_outcomes import Completed, Died, Failed, Lost
-from flowherd.isolates.isolate import Stage
 from flowherd.isolates.isolate_protocol import (
     Begin,
     Ended,
@@ -93,8 +92,6 @@ class History:
             actor.listen()
         isolates = self.it.isolates
         assert all(count == 1 for count in self.ends.values()), self.ends
-        assert len(isolates._idle) == len(set(isolates._idle))
-        assert all(isolate.stage is Stage.IDLE for isolate in isolates._idle)
         assert set(isolates._all) <= set(self.actors) - self.gone | self._unmade()
 
     def _unmade(self) -> set[int]:

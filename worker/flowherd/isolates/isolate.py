@@ -116,7 +116,6 @@ class Isolate:
         self._run: IsolatedAttempt | None = None
         self._verdict: Failed | None = None  # why it was killed, where that is the activity's own fault
         self._killed_for = ""
-        self._was_told = False  # to leave
         self._times_stopped = 0
         self._channel = ends.channel
         self._loop.add_reader(self._channel.fileno(), self._read)
@@ -128,7 +127,7 @@ class Isolate:
                 (ends.stderr, logging.WARNING, "stderr"),
             )
         )
-        self._timer: AwakeTimer | asyncio.TimerHandle | None = None
+        self._timer: AwakeTimer | None = None
         too_late = f"it was not ready within {rules.boot_timeout_s:g} s"
         self._set_timer(rules.boot_timeout_s, partial(self._kill, too_late))
 
@@ -138,12 +137,12 @@ class Isolate:
     def start(self, run: IsolatedAttempt) -> bool:
         """Runs an activity, whose record says so first; False when it must not begin, or cannot."""
         mark = secrets.token_hex(8)
-        order = run.order(mark)
-        crashpoints.reached("before_isolated")
-        if not run.begin(self._stop):
-            return False
-        crashpoints.reached("before_begin")
         try:
+            order = run.order(mark)
+            crashpoints.reached("before_isolated")
+            if not run.begin(self._stop):
+                return False
+            crashpoints.reached("before_begin")
             self._send(*order)
         except (TypeError, ValueError, OverflowError) as error:
             message = f"its parameters cannot be sent to an isolate: {error}"
@@ -166,7 +165,7 @@ class Isolate:
 
     def leave(self) -> None:
         """It gets no more work, and leaves the app's lifespan."""
-        self.stage, self._was_told = Stage.LEAVING, True
+        self.stage = Stage.LEAVING
         self._channel.end()
         self._set_timer(LEAVE_S, partial(self._kill, "it did not end in time"))
         self._changed(self)
@@ -209,14 +208,14 @@ class Isolate:
     def ended(self, status: int, reason: str) -> None:
         """It has been reaped, or could not be made, and why."""
         run, self._run = self._run, None
-        self.stage = Stage.GONE
+        is_leaving, self.stage = self.stage is Stage.LEAVING, Stage.GONE
         for pipe in self._printed:
             pipe.finish()
         self._close()
         if reason:
             self.why_not = f"could not be made: {reason}"
         self.why_not = self.why_not or describe_status(status, self._killed_for)
-        if not self._was_told:
+        if self._killed_for or not is_leaving:
             _log.warning("isolate_died", extra={**self._ids, "reason": self.why_not})
         if run is not None:
             run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
@@ -244,7 +243,8 @@ class Isolate:
             case Ended() as ended if self._run is not None:
                 self._finish(ended, body)
             case LeftBehind(reason) if self.stage is Stage.SETTLING:
-                self._replace(reason)
+                _log.info("isolate_replaced", extra={**self._ids, "isolate": self.pid, "reason": reason})
+                self.leave()
             case LeftBehind() if self.stage is Stage.LEAVING:
                 return  # it is to be replaced anyway
             case unexpected:
@@ -252,11 +252,13 @@ class Isolate:
 
     def _break_off(self, why: str) -> None:
         self._loop.remove_reader(self._channel.fileno())
+        if self.stage is not Stage.LEAVING:
+            self._give_up(why)
+
+    def _give_up(self, why: str) -> None:
         self._kill(why)
         if self.stage in {Stage.IDLE, Stage.SETTLING}:
-            self._stop_timer()
-            self.stage = Stage.LEAVING
-            self._changed(self)
+            self.leave()
 
     def _finish(self, ended: Ended, output: Received) -> None:
         """The activity has ended; a slot is not held by what it has left behind."""
@@ -264,13 +266,12 @@ class Isolate:
         assert run is not None, self
         outcome = run.outcome_of(ended, output)  # before its activity is let go
         self._run = None
-        if self._times_stopped or self._tasks >= self._rules.max_tasks:
-            self.leave()  # also since a SIGTERM may be on its way to it, and must not hit another activity
-        elif self._killed_for:
-            self._replace(self._killed_for)  # its end is on the way, too
+        if self._times_stopped or self._killed_for or self._tasks >= self._rules.max_tasks:
+            self.leave()  # also since a signal may be on its way to it, and must not hit another activity
         else:
             self.stage = Stage.SETTLING
-            self._set_timer(MARK_S, self._prints_on)
+            prints_on = f"its output has not ended {MARK_S:g} s after its activity"
+            self._set_timer(MARK_S, partial(self._give_up, prints_on))
             self._output_ended()  # if it has
         run.finish(outcome)
 
@@ -281,18 +282,8 @@ class Isolate:
     def _log_line(self, level: int, event: str, line: str) -> None:
         _log.log(level, event, extra={**self._ids, "line": mask(line, self._rules.secrets)})
 
-    def _prints_on(self) -> None:
-        reason = f"its output has not ended {MARK_S:g} s after its activity"
-        self._kill(reason)
-        self._replace(reason)
-
-    def _replace(self, reason: str) -> None:
-        _log.info("isolate_replaced", extra={**self._ids, "isolate": self.pid, "reason": reason})
-        self.leave()
-
     def _become_idle(self) -> None:
-        self._stop_timer()
-        self._timer = self._loop.call_later(self._rules.idle_s, self.leave)
+        self._set_timer(self._rules.idle_s, self.leave)
         self._ids = {"isolate": self.pid}
         self.stage = Stage.IDLE
         self._changed(self)

@@ -46,8 +46,7 @@ class Isolates:
         self._rules = rules
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._all: dict[int, Isolate] = {}
-        self._idle: list[Isolate] = []
+        self._all: dict[int, Isolate] = {}  # the one that was used last comes last
         self._waiting: deque[IsolatedAttempt] = deque()
         self._last_key = 0
         self._is_draining = False
@@ -91,8 +90,6 @@ class Isolates:
         if (isolate := self._all.pop(key, None)) is None:
             return
         never_opened = isolate.stage is Stage.OPENING
-        if isolate in self._idle:
-            self._idle.remove(isolate)
         isolate.ended(status, reason)
         if never_opened:
             code = "WORKER_OVERLOADED" if reason else "WORKER_CRASHED"
@@ -105,16 +102,14 @@ class Isolates:
         for isolate in self._all.values():
             isolate.close()
         self._all.clear()
-        self._idle.clear()
 
     def _proceed(self) -> None:
         """Gives work to idle isolates, and asks for as many new ones as are missing."""
-        while self._waiting and self._idle:
+        idle = [isolate for isolate in self._all.values() if isolate.stage is Stage.IDLE]
+        while self._waiting and idle:
             following = self._waiting.popleft()
-            if following.attempt.may_begin:  # else it was cancelled meanwhile
-                isolate = self._idle.pop()
-                if not isolate.start(following):
-                    self._note_idle(isolate)
+            if following.attempt.may_begin and idle[-1].start(following):  # else it was cancelled meanwhile
+                idle.pop()
         self._waiting = deque(one for one in self._waiting if one.attempt.may_begin)
         stages = [isolate.stage for isolate in self._all.values()]
         room = self._limit - len(stages) + stages.count(Stage.LEAVING)
@@ -150,16 +145,10 @@ class Isolates:
                 return
 
     def _changed(self, isolate: Isolate) -> None:
-        """Its stage has changed."""
-        if isolate.stage is Stage.IDLE:
-            self._note_idle(isolate)
-        elif isolate in self._idle:
-            self._idle.remove(isolate)
-        self._proceed()
-
-    def _note_idle(self, isolate: Isolate) -> None:
-        surplus = sum(other.stage is not Stage.LEAVING for other in self._all.values()) > self._limit
-        if surplus:
+        """It has become idle, or leaves."""
+        self._all[isolate.key] = self._all.pop(isolate.key)
+        staying = sum(other.stage is not Stage.LEAVING for other in self._all.values())
+        if isolate.stage is Stage.IDLE and staying > self._limit:
             isolate.leave()
         else:
-            self._idle.append(isolate)
+            self._proceed()
