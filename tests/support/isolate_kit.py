@@ -20,6 +20,7 @@ import sys
 import threading
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,6 @@ from flowherd.execution.run_environment import RunEnvironment
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
-from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Ledger, Life
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
@@ -262,8 +262,7 @@ class Workplace:
         segment.map[page:end] = bytes(end - page)  # the attempts of all tests have the same numbers
         self.pids: dict[int, int] = {}
         self.statuses: dict[int, int] = {}
-        self.host = IsolateRequests(link)
-        self.isolates = Isolates(self.host, IsolateRules(**rules), config.concurrency, segment)
+        self.isolates = Isolates(link, count(1), IsolateRules(**rules), config.concurrency, segment)
         registry = app.for_type("py-std").configured(activities)
         self.runner = Runner(registry, config, ThreadPool(4), environment, self.isolates)
         self.ended = asyncio.Event()

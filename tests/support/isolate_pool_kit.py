@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +24,8 @@ from flowherd.isolates.isolate_pool import Isolates
 from flowherd.isolates.isolate_protocol import Begin, Ended, Message, decode_downward
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.ledger import Ledger
-from flowherd.link.messages import Ready
+from flowherd.link.link import LinkClosed
+from flowherd.link.messages import KillIsolate, NeedIsolate, Ready
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
@@ -95,21 +97,22 @@ class Peer:
 
 
 class Host:
-    """Takes orders, and makes nothing."""
+    """The other end of the link, which takes orders and makes nothing."""
 
     def __init__(self) -> None:
         self.peers: dict[int, Peer] = {}
         self.orders: list[tuple[str, int]] = []
-        self.refusal: OSError | None = None
+        self.is_gone = False
 
-    def need(self, key: int, fds: Sequence[int]) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-        self.peers[key] = Peer(fds)
-        self.orders.append(("need", key))
-
-    def kill(self, key: int) -> None:
-        self.orders.append(("kill", key))
+    def send(self, message: NeedIsolate | KillIsolate, fds: Sequence[int] = ()) -> None:
+        match message:
+            case KillIsolate(key):
+                self.orders.append(("kill", key))
+            case NeedIsolate() if self.is_gone:
+                raise LinkClosed("end of file")
+            case NeedIsolate(key):
+                self.peers[key] = Peer(fds)
+                self.orders.append(("need", key))
 
 
 class Pool:
@@ -121,7 +124,7 @@ class Pool:
         self.host = Host()
         self.ledger = Ledger(processes=1, records=1024)
         segment = open_segment(self.ledger)
-        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, segment)
+        self.isolates = Isolates(self.host, count(1), IsolateRules(**rules), limit, segment)
         registry = Registry()
 
         @registry.activity(offload="process", max_memory_mb=max_memory_mb)

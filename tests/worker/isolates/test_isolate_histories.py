@@ -128,9 +128,9 @@ class History:
         self.it.isolates.resize(self.limit)
 
     def start(self) -> None:
-        self.it.host.refusal = OSError("gone") if self.rng.random() < 0.05 else None
+        self.it.host.is_gone = self.rng.random() < 0.05
         self.runs.append(self.it.start({}, timeout_s=self.rng.choice([1.0, 100.0])))
-        self.it.host.refusal = None
+        self.it.host.is_gone = False
 
     def open(self, actor: Actor) -> None:
         self.it.isolates.started(actor.key, 0)

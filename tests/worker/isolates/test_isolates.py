@@ -371,7 +371,7 @@ async def test_one_that_cannot_be_made_fails_one_activity_and_the_next_one_is_tr
 
 async def test_nobody_to_ask_is_the_same():
     async with pool() as it:
-        it.host.refusal = OSError("the supervisor is gone")
+        it.host.is_gone = True
         assert "the supervisor is gone" in (await done(it.start())).message
 
 

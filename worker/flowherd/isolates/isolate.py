@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -26,7 +27,8 @@ from flowherd.isolates.isolate_protocol import (
     decode_upward,
 )
 from flowherd.isolates.printed_output import Lines
-from flowherd.link.messages import BootFailed, Ready
+from flowherd.link.link import LinkClosed
+from flowherd.link.messages import BootFailed, KillIsolate, Ready
 from flowherd.memory import resident_bytes
 from flowherd.sdk.redaction import mask
 from flowherd.wait_status import describe_status
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Failed
     from flowherd.isolates.channel import Buffer, Ends, Received
     from flowherd.isolates.isolate_protocol import Message
-    from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.isolates.isolated_attempt import IsolatedAttempt
+    from flowherd.link.link import Link
 
 LEAVE_S = 5.0  # for leaving the app's lifespan
 LOOK_EVERY_S = 0.2  # at the memory of an isolate whose activity has a limit
@@ -84,7 +86,7 @@ class Isolate:
     Args:
         key: its number in this worker.
         ends: its connections; closed when it is gone.
-        requests: have it ended.
+        link: has it killed, as a group.
         rules: for all.
         changed: called when its stage has become IDLE or LEAVING.
 
@@ -99,7 +101,7 @@ class Isolate:
         self,
         key: int,
         ends: Ends,
-        requests: IsolateRequests,
+        link: Link,
         rules: IsolateRules,
         changed: Callable[[Isolate], None],
     ) -> None:
@@ -108,7 +110,7 @@ class Isolate:
         self.stage = Stage.OPENING
         self.why_not = ""
         self._ends = ends
-        self._requests = requests
+        self._link = link
         self._rules = rules
         self._changed = changed
         self._loop = asyncio.get_running_loop()
@@ -199,7 +201,8 @@ class Isolate:
 
     def _kill(self, why: str) -> None:
         self._killed_for = self._killed_for or why
-        self._requests.kill(self.key)
+        with suppress(LinkClosed):  # with the supervisor its isolates end too
+            self._link.send(KillIsolate(self.key))
 
     def started(self, pid: int) -> None:
         """It has been made."""

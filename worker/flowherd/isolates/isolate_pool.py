@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING
 from flowherd.isolates.channel import connect
 from flowherd.isolates.isolate import Isolate, IsolateRules, Stage
 from flowherd.isolates.isolated_attempt import IsolatedAttempt
+from flowherd.link.link import LinkClosed
+from flowherd.link.messages import NeedIsolate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flowherd.execution.executor import Outlet
-    from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.ledger import Segment
+    from flowherd.link.link import Link
     from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
@@ -27,7 +31,8 @@ class Isolates:
     """The pool and its queue; make it on the worker's loop.
 
     Args:
-        requests: have isolates made and ended.
+        link: to whoever makes isolates; what became of one is told to `started` and `ended`.
+        keys: by which they are asked for.
         rules: for all of them.
         limit: isolates at most, those that are leaving not counted; activities beyond it wait in order.
         segment: the worker's: isolates keep there what their attempts spend.
@@ -36,19 +41,20 @@ class Isolates:
 
     def __init__(
         self,
-        requests: IsolateRequests,
+        link: Link,
+        keys: Iterator[int],
         rules: IsolateRules,
         limit: int,
         segment: Segment,
     ) -> None:
         self._segment = segment
-        self._requests = requests
+        self._link = link
+        self._keys = keys
         self._rules = rules
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._all: dict[int, Isolate] = {}  # the one that was used last comes last
         self._waiting: deque[IsolatedAttempt] = deque()
-        self._last_key = 0
         self._is_draining = False
 
     def __repr__(self) -> str:
@@ -123,15 +129,14 @@ class Isolates:
         except OSError as error:
             self._fail_one("WORKER_OVERLOADED", f"no descriptors for its isolate: {error.strerror}")
             return
-        self._last_key += 1
-        key = self._last_key
-        isolate = self._all[key] = Isolate(key, ends, self._requests, self._rules, self._changed)
+        key = next(self._keys)
+        isolate = self._all[key] = Isolate(key, ends, self._link, self._rules, self._changed)
         if self._is_draining:
             isolate.send_draining()
         try:
-            self._requests.need(key, its_fds)
-        except OSError as error:
-            self._loop.call_soon(self.ended, key, 0, str(error))
+            self._link.send(NeedIsolate(key), its_fds)
+        except LinkClosed as error:
+            self._loop.call_soon(self.ended, key, 0, f"the supervisor is gone ({error})")
         finally:
             for fd in its_fds:
                 os.close(fd)

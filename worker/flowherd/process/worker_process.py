@@ -17,7 +17,6 @@ from flowherd.errors import LifespanFailed
 from flowherd.event_loop import new_loop, run_to_the_end
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exit_codes import Exit
-from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves
@@ -175,7 +174,7 @@ async def _work(
 ) -> Stopped:
     """The worker's whole life on its loop."""
     lifespan = await enter(registry)
-    place = WorkerPlace(setup.index, lifespan.state, IsolateRequests(link), tracing=tracing)
+    place = WorkerPlace(setup.index, lifespan.state, link, tracing=tracing)
     built = build_worker(setup, registry, place)
     worker, loop = built.worker, asyncio.get_running_loop()
 
