@@ -53,6 +53,7 @@ class Leftovers:
         _adopt_orphans()
         os.umask(umask := os.umask(0))
         folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._limits = [partial(resource.setrlimit, n, resource.getrlimit(n)) for n in _LIMITS]
         self._put_back_each: tuple[Callable[[], object], ...] = (
             *(partial(signal.signal, n, handler) for n, handler in _handlers()),
             partial(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, ())),
@@ -65,7 +66,7 @@ class Leftovers:
             partial(loop.set_task_factory, loop.get_task_factory()),
             partial(loop.set_exception_handler, loop.get_exception_handler()),
             partial(sys.setrecursionlimit, sys.getrecursionlimit()),
-            *(partial(resource.setrlimit, n, resource.getrlimit(n)) for n in _LIMITS),
+            *self._limits,
         )
         self._streams = {name: (getattr(sys, name), _identity(fd)) for fd, name in enumerate(_STREAMS)}
         self._user = _user()
@@ -73,11 +74,16 @@ class Leftovers:
         self._most_programs = len(_programs(self._known)) + _MOST_ENDED
         self._tasks = asyncio.all_tasks(loop)
 
-    def stop_timers(self) -> None:
-        """Stops what an activity has set: it must not strike once the activity has ended."""
+    def disarm(self) -> None:
+        """Takes away what an activity has set and what must not strike once it has ended: timers and soft limits."""
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
+        for set_limit in self._limits:
+            with contextlib.suppress(
+                ValueError
+            ):  # the hard one has been lowered, too: `put_back` will say so
+                set_limit()
 
     def put_back(self, mark: bytes) -> str:
         """Puts back what it can, and ends the output with this mark.
@@ -104,7 +110,7 @@ class Leftovers:
                 stream.flush()
 
     def _put_back(self) -> None:
-        self.stop_timers()
+        self.disarm()
         for put_back in self._put_back_each:
             put_back()
         for fd, name in enumerate(_STREAMS):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -104,7 +104,8 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     connection.start()
     engine = IsolateEngine(setup.config, setup.ledger, channel)
     environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
-    ActivityLoop(loaded.registry, channel, connection, loop, engine, environment).run()
+    leftovers = Leftovers(loop)
+    ActivityLoop(loaded.registry, channel, connection, loop, engine, environment, leftovers).run()
     engine.close()
     if loop.is_closed():
         return Exit.INTERNAL  # the lifespan cannot be left
@@ -159,100 +160,87 @@ def _refuse(channel: Channel, reason: BootFailed) -> int:
     return reason.code
 
 
+@dataclass(frozen=True, slots=True)
 class ActivityLoop:
     """Runs one activity after the other, in the main thread.
 
-    Args:
+    Attributes:
         registry: the handlers.
         channel: tells the worker what has become of them.
         connection: where they come from, and the end of the one at work.
         loop: runs them; does not run here.
         engine: what handlers have of it.
         environment: what they see of the process.
+        leftovers: of each.
 
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        channel: Channel,
-        connection: WorkerConnection,
-        loop: asyncio.AbstractEventLoop,
-        engine: IsolateEngine,
-        environment: RunEnvironment,
-    ) -> None:
-        self._registry = registry
-        self._channel = channel
-        self._connection = connection
-        self._loop = loop
-        self._engine = engine
-        self._environment = environment
-        self._leftovers = Leftovers(loop)
+    registry: Registry
+    channel: Channel
+    connection: WorkerConnection
+    loop: asyncio.AbstractEventLoop
+    engine: IsolateEngine
+    environment: RunEnvironment
+    leftovers: Leftovers
 
     def run(self) -> None:
         """Returns when there are no more activities, or a handler has closed the loop that they need."""
-        while not self._loop.is_closed():
-            job = self._loop.run_until_complete(self._connection.next_job())
+        while not self.loop.is_closed():
+            job = self.loop.run_until_complete(self.connection.next_job())
             if job is None:
                 return
             begin, parameters = job
             own = WholeProcess()
             outcome = self._outcome_of(begin, parameters)
             ended, output = _ended(outcome, own.taken())
-            self._channel.send(ended, output)
+            self.channel.send(ended, output)
             self._end_output(begin.mark)
-            _name(self._environment.process_index)
-            if self._environment.tracing is not None:
-                self._environment.tracing.flush()  # a kill must not cost the spans of what has ended
+            _name(self.environment.process_index)
+            if self.environment.tracing is not None:
+                self.environment.tracing.flush()  # a kill must not cost the spans of what has ended
 
     def _end_output(self, mark: str) -> None:
         """Marks the end of what was printed, where another activity may run here; the worker gives it a second."""
-        if reason := self._leftovers.put_back(mark_bytes(mark)):
+        if reason := self.leftovers.put_back(mark_bytes(mark)):
             with suppress(OSError):  # the worker has gone: before that, it may have ended its messages
-                self._channel.send(LeftBehind(sendable(reason[:_MOST_CHARS])))
+                self.channel.send(LeftBehind(sendable(reason[:_MOST_CHARS])))
 
     def _outcome_of(self, begin: Begin, parameters: Received) -> Completed | Failed:
         """Never raises, whatever the handler does."""
-        activity, definition = begin.activity, self._registry.lookup(begin.activity.name)
+        activity, definition = begin.activity, self.registry.lookup(begin.activity.name)
         if definition is None:
-            known = ", ".join(self._registry.names())
+            known = ", ".join(self.registry.names())
             return Failed("UNKNOWN_ACTIVITY", f"the isolate's app knows: {known}", retryable=True)
         try:
             activity = msgspec.structs.replace(activity, parameters=msgspec.json.decode(parameters))
         except (msgspec.DecodeError, RecursionError) as error:
             reason = f"its JSON cannot be read ({type(error).__name__})"
             return Failed("INVALID_ACTIVITY", reason, retryable=False)
-        keeper = self._engine.begin(begin)
-        state = RunState(activity, self._environment, keeper)
+        keeper, tracing = self.engine.begin(begin), self.environment.tracing
+        state = RunState(activity, self.environment, keeper)
         state.limit_s, state.who.seen = begin.limit_s, begin.seen
         state.trace = begin.trace or None
-        _name(self._environment.process_index, state.ids)
+        _name(self.environment.process_index, state.ids)
         try:
-            with self._continuing(begin.trace):
+            with nullcontext() if tracing is None else tracing.continuing(begin.trace):
                 outcome = self._invoke(definition, state)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
             outcome = failure_of(exc, state)
-        self._leftovers.stop_timers()
+        self.leftovers.disarm()
         state.note_end()
         keeper.end()
         if state.files is not None:
             state.files.close()
         return outcome
 
-    def _continuing(self, carrier: Mapping[str, str]) -> AbstractContextManager[None]:
-        tracing = self._environment.tracing
-        return nullcontext() if tracing is None else tracing.continuing(carrier)
-
     def _invoke(self, definition: ActivityDefinition, state: RunState) -> Result:
-        self._connection.take_sigterm()  # again: a handler may have installed one of its own
+        self.connection.take_sigterm()  # again: a handler may have installed one of its own
         if definition.is_async:
-            task = self._loop.create_task(invoke_async(definition, state))
-            with self._connection.around(state, task):
-                return self._loop.run_until_complete(task)
-        with self._connection.around(state):
-            return copy_context().run(
-                invoke_sync, definition, state
-            )  # no activity sees another one's variables
+            task = self.loop.create_task(invoke_async(definition, state))
+            with self.connection.around(state, task):
+                return self.loop.run_until_complete(task)
+        with self.connection.around(state):
+            return copy_context().run(invoke_sync, definition, state)  # nobody sees another one's variables
 
 
 def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes]:
