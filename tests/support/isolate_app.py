@@ -240,6 +240,11 @@ def files_in_thread(ctx, reference: str, mark: str) -> None:
 
 
 @isolated
+def default_signals() -> list[bool]:
+    return [signal.getsignal(number) == signal.SIG_DFL for number in (signal.SIGCHLD, signal.SIGCONT)]
+
+
+@isolated
 def threads() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate())
 

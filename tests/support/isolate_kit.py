@@ -160,7 +160,8 @@ class Forker:
         self.wake, wake = os.pipe()
         for end in (self.wake, wake):
             os.set_blocking(end, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGCHLD, signal.SIGCONT):  # as the supervisor does
+            signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(wake)
 
     def serve(self) -> None:

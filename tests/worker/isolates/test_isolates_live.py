@@ -448,6 +448,12 @@ async def test_a_refused_token_is_asked_for_by_the_worker_and_the_call_is_repeat
     await access.aclose()
 
 
+async def test_the_end_of_a_program_and_a_thaw_interrupt_no_handler(forker):
+    """The supervisor hears of both by signals, and its children must not: a call of a library would be cut short."""
+    async with workplace(forker) as place:
+        assert output_of(await place.outcome("default_signals")) == {"result": [True, True]}
+
+
 async def test_a_client_is_made_at_first_use(forker):
     """An isolate for what computes has no need of one."""
     async with workplace(forker) as place:

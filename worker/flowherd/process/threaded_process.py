@@ -94,7 +94,7 @@ def main(setups: Sequence[ChildSetup], link: Link) -> int:
         loaded = first.loaded or load(first.app, first.app_dir, first.worker_type, first.activities)
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
-    ignore_signals()  # again: the app may have installed handlers of its own
+    ignore_signals(again=True)  # the app may have installed handlers of its own
     log_what_is_printed(first.config)
     tracing = begin_tracing(first.config, first.index, is_loud=True)
     gc.freeze()  # what the app has loaded stays: no collection need look at it again
