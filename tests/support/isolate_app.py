@@ -240,6 +240,12 @@ def files_in_thread(ctx, reference: str, mark: str) -> None:
 
 
 @isolated
+def print_in(encoding: str) -> None:
+    sys.stdout.reconfigure(encoding=encoding)
+    print("\N{LATIN SMALL LETTER E WITH ACUTE}")
+
+
+@isolated
 def default_signals() -> list[bool]:
     return [signal.getsignal(number) == signal.SIG_DFL for number in (signal.SIGCHLD, signal.SIGCONT)]
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from runner_kit import Runner
@@ -308,9 +309,14 @@ def running_forker(app: str = APP, folder: Path = FOLDER) -> Iterator[Fork]:
     os.ftruncate(memory, _MEMORY_BYTES)
     words = [sys.executable, str(Path(__file__)), str(theirs.fileno()), str(memory), app, str(folder)]
     log = ForkLog()
-    program = subprocess.Popen(
-        words, pass_fds=[theirs.fileno(), memory], stdin=subprocess.DEVNULL, stderr=log.writer
-    )
+    with TemporaryFile() as file:  # as that of a host whose output goes to a file
+        program = subprocess.Popen(
+            words,
+            pass_fds=[theirs.fileno(), memory],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=log.writer,
+        )
     theirs.close()
     try:
         yield Fork(ours, ledger_in(memory), log)

@@ -448,6 +448,16 @@ async def test_a_refused_token_is_asked_for_by_the_worker_and_the_call_is_repeat
     await access.aclose()
 
 
+async def test_a_handler_may_print_in_an_encoding_of_its_own(forker, caplog):
+    """Also where the host's output goes to a file, in which a stream has a place; a pipe has none."""
+    caplog.set_level("INFO")
+    async with workplace(forker) as place:
+        assert output_of(await place.outcome("print_in", {"encoding": "latin-1"})) == {}
+        lines = lambda: [r.line for r in caplog.records if hasattr(r, "line")]  # noqa: E731
+        await place.until(lines)
+        assert lines() == ["\N{REPLACEMENT CHARACTER}"], "the log is in UTF-8"
+
+
 async def test_the_end_of_a_program_and_a_thaw_interrupt_no_handler(forker):
     """The supervisor hears of both by signals, and its children must not: a call of a library would be cut short."""
     async with workplace(forker) as place:

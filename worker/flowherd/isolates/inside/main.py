@@ -12,6 +12,7 @@ import sys
 from contextlib import nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from io import BufferedWriter, FileIO, TextIOWrapper
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -148,11 +149,16 @@ def _settle_in(setup: IsolateSetup, stdout_fd: int, stderr_fd: int) -> None:
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
     for name in SECRET_VARIABLES:
         os.environ.pop(name, None)
-    for fd, place, stream in ((stdout_fd, 1, sys.stdout), (stderr_fd, 2, sys.stderr)):
+    for fd, place, name in ((stdout_fd, 1, "stdout"), (stderr_fd, 2, "stderr")):
         os.dup2(fd, place)
         os.close(fd)
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream := getattr(sys, name), TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # a kill must not cost the last lines
+            pipe = BufferedWriter(
+                FileIO(place, "w", closefd=False)
+            )  # the stream would look for its place in a file
+            text = TextIOWrapper(pipe, stream.encoding, stream.errors, line_buffering=True)
+            setattr(sys, name, text)
 
 
 def _refuse(channel: Channel, reason: BootFailed) -> int:
