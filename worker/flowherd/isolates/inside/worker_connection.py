@@ -88,7 +88,8 @@ class WorkerConnection:
                 self._handle(*self._channel.receive())
         if self._state is not None:
             leave_with_programs()
-        self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)  # and so the lifespan is left
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the main thread leaves by itself
+            self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)  # and so the lifespan is left
 
     def _handle(self, message: Received, body: Received) -> None:
         match decode_downward(message):
