@@ -76,6 +76,10 @@ class Changes:
             self._waiters.discard(waiter)
 
 
+class OwnThread(threading.Thread):
+    """A thread that works for no activity alone."""
+
+
 def start_thread(
     name: str, work: Callable[[], object], failed: Callable[[], None] | None = None
 ) -> threading.Thread:
@@ -96,6 +100,6 @@ def start_thread(
             if failed is not None:
                 failed()
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = OwnThread(target=run, name=name, daemon=True)
     thread.start()
     return thread

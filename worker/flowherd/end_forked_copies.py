@@ -14,13 +14,13 @@ from flowherd.exit_codes import Exit
 if TYPE_CHECKING:
     import asyncio
 
-    from flowherd.isolates.inside.worker_connection import WorkerConnection
+    from flowherd.isolates.channel import Channel
     from flowherd.link.link import Link
 
 _is_copy = False
 
 
-def guard(loop: asyncio.AbstractEventLoop, link: Link | WorkerConnection) -> None:
+def guard(loop: asyncio.AbstractEventLoop, link: Link | Channel) -> None:
     """From now on a fork leaves a copy that has no link, and that ends when it comes back to `loop`.
 
     Args:

@@ -32,18 +32,12 @@ class FileLoop:
         self._new_loop = new_loop
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
         self._closed = False
 
     @property
     def is_used(self) -> bool:
         """True after the first work, until `close`."""
         return self._loop is not None and not self._closed
-
-    @property
-    def thread(self) -> threading.Thread | None:
-        """The thread, once there has been work."""
-        return self._thread
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Starts `work` on the loop, from any thread; RuntimeError after `close`."""
@@ -53,7 +47,7 @@ class FileLoop:
                 raise RuntimeError("the file loop is closed")
             if self._loop is None:
                 self._loop = self._new_loop()
-                self._thread = start_thread("files", partial(self._run, self._loop))
+                start_thread("files", partial(self._run, self._loop))
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ The worker threads of a process share its link, so messages about an isolate car
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 from flowherd.link.messages import IsolateEnded, IsolateStarted, SetSlots
@@ -23,13 +24,13 @@ def spread(total: int, parts: int) -> tuple[int, ...]:
     return tuple(share + (number < rest) for number in range(parts))
 
 
-def joint_key(worker: int, key: int) -> int:
-    """The process's own key for the isolate that one of its workers, numbered from 0, calls `key`."""
-    return key * MOST_WORKERS + worker
+def keys_of(worker: int) -> Iterator[int]:
+    """The keys of the isolates that one of the workers, numbered from 0, asks for: no other one has the same."""
+    return count(MOST_WORKERS + worker, MOST_WORKERS)
 
 
 def whose_key(key: int) -> tuple[int, int]:
-    """The worker, and what it calls that isolate."""
+    """The worker, and the number of that isolate among its own, from 1."""
     own, worker = divmod(key, MOST_WORKERS)
     return worker, own
 
@@ -40,12 +41,8 @@ def orders_of(message: Downward, workers: int) -> Iterator[tuple[int, Downward]]
         case SetSlots(limit, n):
             for worker, share in enumerate(spread(limit, workers)):
                 yield worker, SetSlots(share, n)
-        case IsolateStarted(key, pid):
-            worker, own = whose_key(key)
-            yield worker, IsolateStarted(own, pid)
-        case IsolateEnded(key, status, reason):
-            worker, own = whose_key(key)
-            yield worker, IsolateEnded(own, status, reason)
+        case IsolateStarted(key) | IsolateEnded(key):
+            yield whose_key(key)[0], message
         case _:
             for worker in range(workers):
                 yield worker, message

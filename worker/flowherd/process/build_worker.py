@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from flowherd.client.bearer_tokens import LedgerTokens, ask_keeper
@@ -37,12 +38,12 @@ from flowherd.worker.sibling_processes import Siblings
 from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flowherd.client.kruxia import KruxiaEngine
     from flowherd.execution.run_environment import Tracing
-    from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.ledger.wakeups import Wakeups
+    from flowherd.link.link import Link
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 
@@ -57,7 +58,8 @@ class WorkerPlace:
     Attributes:
         process: its number among its siblings, from 0.
         state: what the app's lifespan yielded.
-        isolate_requests: have its isolates made, None where nobody does.
+        link: to whoever makes isolates, None where nobody does.
+        isolate_keys: by which they are asked for, None where nobody else asks.
         locks: hold the permits of all workers of its process, None for one that has a process to itself.
         tracing: of its process, None where none is asked for.
 
@@ -65,7 +67,8 @@ class WorkerPlace:
 
     index: int
     state: Any = None
-    isolate_requests: IsolateRequests | None = None
+    link: Link | None = None
+    isolate_keys: Iterator[int] | None = None
     locks: RecordLocks | None = None
     tracing: Tracing | None = None
 
@@ -175,13 +178,13 @@ def _isolates(
     segment: Segment,
     refused: Callable[[int], None],
 ) -> Isolates | None:
-    if place.isolate_requests is None:
+    if place.link is None:
         return None
     secrets = (*environment.secrets, *secrets_of_process(config.secret_names))
     rules = IsolateRules(
         config.isolate_max_tasks, config.boot_timeout_s, secrets=secrets, token_refused=refused
     )
-    return Isolates(place.isolate_requests, rules, config.concurrency, segment)
+    return Isolates(place.link, place.isolate_keys or count(1), rules, config.concurrency, segment)
 
 
 def _measuring(

@@ -32,7 +32,6 @@ from flowherd.event_loop import new_loop
 from flowherd.execution.activity_costs import SAMPLED_FIRST
 from flowherd.execution.lifespan import enter
 from flowherd.files.scratch_folders import default_base
-from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
@@ -165,7 +164,7 @@ async def _work(config: WorkerConfig, stage: _Stage) -> None:
         ledger=ledger,
         segment=segment,
         wakeups=wakeups,
-        place=WorkerPlace(0, lifespan.state, IsolateRequests(theirs)),
+        place=WorkerPlace(0, lifespan.state, theirs),
         most_slots=config.concurrency,
     )
     try:

@@ -25,10 +25,9 @@ from flowherd.event_loop import new_loop, run_to_the_end
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exit_codes import Exit
 from flowherd.free_threading import gil_watched
-from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger.host_permits import RecordLocks
 from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
-from flowherd.link.split_over_threads import orders_of
+from flowherd.link.split_over_threads import keys_of, orders_of
 from flowherd.process.build_worker import WorkerPlace
 from flowherd.process.load_app_or_report import load
 from flowherd.process.printed_lines import log_what_is_printed
@@ -95,7 +94,7 @@ def main(setups: Sequence[ChildSetup], link: Link) -> int:
         loaded = first.loaded or load(first.app, first.app_dir, first.worker_type, first.activities)
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
-    ignore_signals()  # again: the app may have installed handlers of its own
+    ignore_signals(again=True)  # the app may have installed handlers of its own
     log_what_is_printed(first.config)
     tracing = begin_tracing(first.config, first.index, is_loud=True)
     gc.freeze()  # the app's objects stay: no collection need visit them again
@@ -181,7 +180,7 @@ class _Crew:
         """Runs a worker on its loop, from the app's lifespan to the end."""
         lifespan = await enter(self._registry)
         place = WorkerPlace(
-            setup.index, lifespan.state, IsolateRequests(self._link, number), self._locks, self._tracing
+            setup.index, lifespan.state, self._link, keys_of(number), self._locks, self._tracing
         )
         built = build_worker(setup, self._registry, place)
         may_begin = asyncio.Event()

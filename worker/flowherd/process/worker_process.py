@@ -17,7 +17,6 @@ from flowherd.errors import LifespanFailed
 from flowherd.event_loop import new_loop, run_to_the_end
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exit_codes import Exit
-from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves
@@ -66,16 +65,20 @@ class ChildSetup:
     loaded: LoadedApp | None = None  # the app, if the parent process has imported it
 
 
-def ignore_signals(*, but: Collection[signal.Signals] = ()) -> None:
+def ignore_signals(*, but: Collection[signal.Signals] = (), again: bool = False) -> None:
     """Leaves every decision to the link; handlers that do nothing, since programs would inherit SIG_IGN.
 
     Args:
         but: these do what they do by default.
+        again: after an import. Before it, also what the supervisor alone listens to does what it does by default, since
+            each program's end would interrupt a call of a library; later that is the app's.
 
     """
     signal.set_wakeup_fd(-1)
     for number in DEAF_SIGNALS:
         signal.signal(number, signal.SIG_DFL if number in but else lambda *_: None)
+    for number in () if again else (signal.SIGCHLD, signal.SIGCONT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def obey_signal(number: signal.Signals) -> None:
@@ -93,7 +96,7 @@ def main(setup: ChildSetup, link: Link) -> int:
     loaded: LoadedApp | BootFailed | None = setup.loaded
     if loaded is None:
         loaded = load(setup.app, setup.app_dir, setup.worker_type, setup.activities)
-        ignore_signals()  # again: the app may have installed handlers of its own
+        ignore_signals(again=True)  # the app may have installed handlers of its own
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
     log_what_is_printed(setup.config)
@@ -175,7 +178,7 @@ async def _work(
 ) -> Stopped:
     """Runs the worker on its loop, from the app's lifespan to the end."""
     lifespan = await enter(registry)
-    place = WorkerPlace(setup.index, lifespan.state, IsolateRequests(link), tracing=tracing)
+    place = WorkerPlace(setup.index, lifespan.state, link, tracing=tracing)
     built = build_worker(setup, registry, place)
     worker, loop = built.worker, asyncio.get_running_loop()
 

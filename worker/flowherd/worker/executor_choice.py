@@ -70,7 +70,7 @@ class Executors:
         self._on_loop: Executor = OnLoop(meter, outlet)
         self._in_thread: Executor = InThread(self._threads, meter, outlet)
         if self._isolates is not None:
-            self._isolates.tell(meter, outlet)
+            self._isolates.tell(outlet)
 
     # Queries of the table
 
