@@ -1,4 +1,4 @@
-"""The tree of everything flowherd raises on purpose; it imports nothing of flowherd.
+"""The tree of all exceptions that flowherd raises on purpose.
 
 FlowherdError
 ├── ConfigurationError         a flag, variable, file or module:attr is wrong: exit code 2
@@ -15,14 +15,14 @@ FlowherdError
 │       ├── FileChanged           while it was uploaded
 │       ├── FileTransferFailed    every try failed on the way
 │       └── StorageFailed         this host's disk: full, read-only, broken
-├── EngineError                the engine, or what stands between
-│   ├── EngineUnavailable      may pass: refused, reset, timed out, 5xx, 429
+├── EngineError                a failed call to the engine
+│   ├── EngineUnavailable      temporary: refused, reset, timed out, 5xx, 429
 │   │   ├── EngineDisconnected    the connection ended before the reply began
-│   │   ├── CallTooSlow           its own deadline passed while bytes still moved
-│   │   ├── ForeignReply          a 4xx that the engine has not written
-│   │   └── ReplyTooLarge         it was not read to its end
-│   ├── EngineUnauthorized     401 that a fresh token did not cure
-│   └── EngineMisconfigured    will not pass by itself: redirect, 403, 404 without envelope, 405
+│   │   ├── CallTooSlow           the deadline passed while bytes still moved
+│   │   ├── ForeignReply          a 4xx that is not from the engine
+│   │   └── ReplyTooLarge         the reply was not read to its end
+│   ├── EngineUnauthorized     a 401 even with a new token
+│   └── EngineMisconfigured    permanent: redirect, 403, 404 without envelope, 405
 └── LedgerFull                 no free record in this segment
 
 LeaseLost is no FlowherdError but a CancelledError: a handler that catches `Exception` must not swallow it.
@@ -136,11 +136,10 @@ class StorageFailed(FileError):
 
 
 class EngineError(FlowherdError):
-    """A call to the engine did not end in a verdict.
+    """A call to the engine ended without a verdict.
 
-    `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2); `is_of_the_call`, that
-    it says something about this call alone, and nothing about whether the engine can be reached; `is_engines`, that
-    the engine has answered it, and neither nothing nor a proxy.
+    `in_doubt` is True when the call may still have taken effect (protocol.md fact 2); `is_of_the_call`, when the error
+    concerns this call alone and not the reachability of the engine; `is_engines`, when the engine itself answered.
     """
 
     in_doubt = False
@@ -153,8 +152,8 @@ class EngineUnavailable(EngineError):
 
     Args:
         reason: one line without secrets.
-        retry_after_s: what the engine asked for, 0 when it asked for nothing.
-        in_doubt: whether the call may have taken effect all the same.
+        retry_after_s: the engine's Retry-After in seconds, 0 for none.
+        in_doubt: True when the call may still have taken effect.
 
     """
 
@@ -165,21 +164,21 @@ class EngineUnavailable(EngineError):
 
 
 class EngineDisconnected(EngineUnavailable):
-    """The connection ended before a byte of the reply: perhaps one the engine had given up (faults.md E4)."""
+    """The connection ended before the first byte of the reply; perhaps it was idle for too long (faults.md E4)."""
 
 
 class CallTooSlow(EngineUnavailable):
-    """The call met its deadline while bytes still moved (faults.md N8): the link is slow, or the body large."""
+    """The deadline passed while bytes still moved (faults.md N8): the link is slow, or the body large."""
 
     is_of_the_call = True
 
 
 class ForeignReply(EngineUnavailable):
-    """A 4xx in words that are not the engine's: a proxy's, so no verdict about anything (faults.md N7).
+    """A 4xx that is not in the engine's format, so from a proxy and no verdict (faults.md N7).
 
     Args:
         reason: one line without secrets.
-        status: of the reply.
+        status: the status of the reply.
 
     """
 
@@ -191,7 +190,7 @@ class ForeignReply(EngineUnavailable):
 
 
 class ReplyTooLarge(EngineUnavailable):
-    """The reply is larger than `--max-reply-mb` (faults.md E15)."""
+    """The reply is larger than the limit for a reply in memory (faults.md E15)."""
 
 
 class EngineUnauthorized(EngineError):
@@ -199,7 +198,7 @@ class EngineUnauthorized(EngineError):
 
 
 class EngineMisconfigured(EngineError):
-    """The URL or what answers there is wrong: a redirect, 403, 405, or a 404 that is not the engine's."""
+    """The URL or the server there is wrong: a redirect, 403, 405, or a 404 that is not the engine's."""
 
 
 class LedgerFull(FlowherdError):

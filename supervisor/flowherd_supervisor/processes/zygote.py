@@ -96,7 +96,9 @@ def _prepare(setup: ZygoteSetup, loaded: LoadedApp) -> None:
 
 def _rehearse_birth(setup: ZygoteSetup, loaded: LoadedApp) -> None:
     """Does what a child does before it works, as far as another process can do it."""
-    worker_process.ignore_signals()  # for all that are born here, too: the app may have installed handlers of its own
+    worker_process.ignore_signals(
+        again=True
+    )  # for all that are born here, too: the app may have installed handlers of its own
     _part_ways()
     setup.setups.rehearse(setup.processes, loaded)
 

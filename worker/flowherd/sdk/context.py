@@ -1,4 +1,4 @@
-"""The context that a handler sees of its attempt; it must not call the engine."""
+"""The context of an attempt, as its handler sees it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowherd.execution.run_environment import StockFiles
 
-YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn this often, not at each call
+YIELD_EVERY_S = 0.0002  # between two yields to other tasks, when heartbeat() is called in a tight loop
 
 __all__ = ["ActivityContext", "BaseContext", "CancelReason", "RunState", "SyncActivityContext"]
 
@@ -37,7 +37,7 @@ class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
         self._state = state
 
     def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
-        """Logs; a warning, an error or an exception without the attempt's secrets."""
+        """Logs a line; in warnings, errors and exceptions the attempt's secrets are masked."""
         if not self.isEnabledFor(level):
             return
         if level >= logging.WARNING or kwargs.get("exc_info"):
@@ -52,7 +52,7 @@ class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class BaseContext:
-    """The names that async and sync handlers share."""
+    """The properties and methods that async and sync handlers share."""
 
     __slots__ = ("_state",)
 
@@ -204,7 +204,7 @@ class BaseContext:
         self._note_if_late(str(usd))
 
     def _note_if_late(self, *what: str) -> None:
-        """Spending that comes after the outcome, as from a task the handler left behind, is in no report."""
+        """Warns about spending after the outcome, such as by a task left running: it is not reported."""
         if self._state.is_decided:
             log = self.logger
             log.warning("spent_after_the_outcome", extra={"spent": what})
@@ -253,7 +253,7 @@ class ActivityContext(AsyncFileContext, AsyncCheckpoints, BaseContext):
 
 
 class SyncActivityContext(SyncFileContext, SyncCheckpoints, BaseContext):
-    """The context of a plain `def` handler: the same names without `await`."""
+    """The context of a plain `def` handler: the same methods without `await`."""
 
     __slots__ = ()
 

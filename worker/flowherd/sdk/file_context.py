@@ -1,4 +1,4 @@
-"""The file methods of contexts, for handlers that await and for those that block; it must not transfer anything."""
+"""The file methods of the context, for async and for sync handlers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class AsyncFileContext:
-    """Files for an `async def` handler, on whatever loop it runs."""
+    """File methods for an `async def` handler, on any event loop."""
 
     __slots__ = ()
 
@@ -64,7 +64,7 @@ class AsyncFileContext:
 
 
 class SyncFileContext:
-    """The same names for a plain `def` handler: they block its thread, and nothing else."""
+    """The same methods for a plain `def` handler; they block its thread only."""
 
     __slots__ = ()
 
@@ -96,7 +96,7 @@ def files_of(state: RunState) -> Transfers:
 
 
 def result_of(future: Future[T], state: RunState) -> T:
-    """Blocks until there is one; ends with the attempt, as by `raise_if_cancelled`."""
+    """Blocks until the future has a result; raises like `raise_if_cancelled` when the attempt is cancelled."""
     try:
         return future.result()
     except CancelledError:

@@ -1,4 +1,4 @@
-"""The output of a handler, as the bytes the engine takes; it must not talk to the engine."""
+"""Encodes the output of a handler for the engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_OUTPUT_BYTES", "ActivityResult", "clean_message", "describe_exception", "encode_output"]
 
-MAX_OUTPUT_BYTES = 52_428_800 - 65_536  # the engine's limit (protocol.md §6.5) less room for the envelope
+MAX_OUTPUT_BYTES = 52_428_800 - 65_536  # the engine's limit (protocol.md §6.5), minus space for the envelope
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,12 +53,12 @@ class ActivityResult:
 
     @classmethod
     def value(cls, name: str, value: Any) -> Self:
-        """A result with one output."""
+        """Returns a result with one output."""
         return cls({name: value})
 
     @classmethod
     def values(cls, outputs: Mapping[str, Any] | None = None, /, **named: Any) -> Self:
-        """A result with several outputs, from a mapping, keywords or both."""
+        """Returns a result with several outputs, from a mapping, keywords or both."""
         return cls({**(outputs or {}), **named})
 
     @classmethod
@@ -90,13 +90,13 @@ class ActivityResult:
 
 
 def encode_output(value: Any) -> bytes:
-    """Returns the JSON object for what a handler returned.
+    """Encodes a handler's return value as a JSON object.
 
-    A dict is the output, a model or dataclass gives its fields, None gives `{}`, anything else is put under
-    `result`.
+    A dict is the output itself, a model or dataclass gives its fields, None gives `{}`, and any other value is put
+    under `result`.
 
     Raises:
-        InvalidOutput: for what the engine refuses or stores wrongly; names the JSON path (protocol.md §6.5).
+        InvalidOutput: the engine would refuse a value or store it wrongly; names the JSON path (protocol.md §6.5).
 
     """
     output = _as_object(value)
@@ -109,7 +109,7 @@ def encode_output(value: Any) -> bytes:
     except (UnicodeEncodeError, RecursionError, OverflowError):
         body = b"\\u0000"
     if b"\\u0000" in body and plain:
-        body = _encode(Converter().convert(output))  # raises, unless the text only spells \u0000
+        body = _encode(Converter().convert(output))  # raises, unless the text contains \u0000 literally
     if len(body) > MAX_OUTPUT_BYTES:
         raise InvalidOutput(
             f"the output has {len(body) / 1e6:.0f} MB, the engine takes 50: upload it as a file"
@@ -118,7 +118,7 @@ def encode_output(value: Any) -> bytes:
 
 
 def _as_object(value: Any) -> Any:
-    """The output object before it is checked."""
+    """Returns the output object, not checked yet."""
     if type(value) is dict:
         return value
     if value is None:

@@ -1,4 +1,4 @@
-"""The activities of an app, by name; it must not load apps or run handlers."""
+"""The registry: the activities of an app, by name."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MakeLifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
 
 
 class ForeignKind(Protocol):
-    """Reads activities of another SDK; readers add themselves to `foreign_kinds`."""
+    """An adapter for the activities of another SDK; it is added to `foreign_kinds`."""
 
     def is_activity(self, candidate: Any, /) -> bool:
-        """True for one of that SDK's."""
+        """True for an activity of that SDK."""
         ...
 
     def definition_of(self, activity: Any, worker_type: str | None = None, /) -> ActivityDefinition:
-        """Adapts the activity."""
+        """Returns the definition of that SDK's activity."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Streams of text as handlers see them: awaited, or blocking in name only; they send nothing themselves."""
+"""Text streams for handlers: an awaitable one, and a synchronous one that does not block."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class _Stream:
-    """The parts that both kinds share.
+    """The base of both streams.
 
-    It drops what is sent outside its block, by an attempt whose lease is lost (somebody else streams by then), without
-    an engine, and where the definition says `streaming: false`.
+    Drops text that is sent outside its block, after the lease is lost (another worker may stream by then), without an
+    engine, or when the workflow definition has `streaming: false`.
     """
 
     __slots__ = ("_outlet", "_state")
