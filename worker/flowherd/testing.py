@@ -104,6 +104,7 @@ async def run_activity(
     handler: Any,
     params: Any = None,
     *,
+    state: Any = None,
     environment: RunEnvironment | None = None,
     config: WorkerConfig | None = None,
     files: Mapping[str, bytes] | None = None,
@@ -116,7 +117,8 @@ async def run_activity(
     Args:
         handler: a function, decorated or not, an object with `name` and `execute`, or a kruxiaflow activity.
         params: the activity's parameters.
-        environment: state, process and shutdown signal the handler sees.
+        state: what the handler sees as `ctx.state`, in place of what a lifespan yields.
+        environment: process and shutdown signal the handler sees.
         config: limits, such as `activity_timeout_s` and `cancel_grace_s`.
         files: what can be downloaded, by reference; uploads are in the result's `files`.
         checkpoint: what an earlier attempt has kept, None for nothing.
@@ -139,15 +141,13 @@ async def run_activity(
     memory = MemoryFiles({**(files or {}), **({} if checkpoint is None else {kept: encoded(checkpoint)})})
     access = FileAccess(lambda: memory, asyncio.new_event_loop, max_file_mb=config.max_file_mb)
     streams = _Streamed()
-    seen = replace(environment or RunEnvironment(), files=access, streams=streams)
+    seen = replace(_around(environment, state), files=access, streams=streams)
     worker = WithoutEngine(registry, config, ThreadPool(1), seen)
-    attempt = worker.start(activity)
     try:
-        outcome = await worker.outcome(attempt)
+        outcome = await worker.outcome(worker.start(activity))
         left = memory.contents.pop(kept, None)
-        return TestedRun(
-            outcome, memory.contents, "".join(streams.texts), None if left is None else decoded(left)
-        )
+        last = None if left is None else decoded(left)
+        return TestedRun(outcome, memory.contents, "".join(streams.texts), last)
     finally:
         await access.aclose()
 
@@ -155,6 +155,12 @@ async def run_activity(
 def run_activity_sync(handler: Any, params: Any = None, **options: Any) -> TestedRun:
     """`run_activity` for tests that are not async."""
     return asyncio.run(run_activity(handler, params, **options))
+
+
+def _around(environment: RunEnvironment | None, state: Any) -> RunEnvironment:
+    """The environment that was given, or one of its own, with the state that was given."""
+    around = environment or RunEnvironment()
+    return around if state is None else replace(around, state=state)
 
 
 def _definition_of(handler: Any) -> ActivityDefinition:

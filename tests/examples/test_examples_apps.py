@@ -1,0 +1,71 @@
+"""The examples of whole apps: a database, a stock worker, a definition with fan-out, failures in Sentry."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+from typing import TYPE_CHECKING
+
+from harness import eventually
+from scripted_http import Reply, scripted_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from examples_kit import Example
+    from scripted_http import ScriptedServer
+
+
+def test_parts_are_counted_side_by_side_and_merged(run_example: Callable[..., Example]) -> None:
+    output = run_example("fan_out").submit()["output"]
+    assert output["merge"] == {"words": {"to": 2, "be": 2}}
+    assert output["split"]["parts"] == ["to not", "be to", "or be"]
+    assert output["count_3"]["counts"] == {"or": 1, "be": 1}
+
+
+def test_an_order_is_placed_once_and_counted(run_example: Callable[..., Example]) -> None:
+    example = run_example("sqlalchemy_app", DATABASE_URL="sqlite+aiosqlite:///shop.db")
+    first, second = example.start(item="nail", cents=5), example.start(item="hammer", cents=900)
+    for workflow in (first, second):
+        assert example.engine.ended(workflow)["status"] == "completed"
+    last = example.submit()["output"]
+    assert last["turnover"] == {"orders": 3, "cents": 910}
+    with sqlite3.connect(example.folder / "shop.db") as database:
+        rows = database.execute("select key, item, cents from orders where item = 'nail'").fetchall()
+    assert (last["place"]["order"], "nail", 5) in rows
+
+
+def test_a_stock_worker_runs_as_it_is(run_example: Callable[..., Example]) -> None:
+    example = run_example("stock_worker")
+    assert example.submit(below=30)["output"]["count"] == {"primes": 10}
+
+
+def events(server: ScriptedServer) -> list[dict[str, Any]]:
+    """The events among the envelopes that have come."""
+    found = []
+    for request in server.seen:
+        packed = request.headers.get("content-encoding") == "gzip"
+        lines = (gzip.decompress(request.body) if packed else request.body).splitlines()
+        parts = [json.loads(line) for line in lines if line.startswith(b"{")]
+        found += [part for part in parts if "exception" in part or "message" in part]
+    return found
+
+
+def test_sentry_hears_of_a_failure_once_with_the_ids_of_its_workflow(
+    run_example: Callable[..., Example],
+) -> None:
+    with scripted_server({"/api/1/envelope/": Reply(body="{}")}) as server:
+        dsn = server.url.replace("http://", "http://public@") + "/1"
+        example = run_example("sentry", SENTRY_DSN=dsn)
+        failed = example.submit()
+        eventually(lambda: events(server), "an event")
+        example.host.stop()
+    [event] = events(server)
+    assert failed["error"] == "float division by zero"
+    assert event["tags"] == {"workflow_id": failed["id"], "activity_name": "divide"}
+    [raised] = event["exception"]["values"]
+    assert raised["type"] == "ZeroDivisionError"
+    assert raised["stacktrace"]["frames"][-1]["function"] == "divide"
+    assert "vars" not in raised["stacktrace"]["frames"][-1]
