@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+import runpy
 import sqlite3
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from examples_kit import EXAMPLES
 from harness import eventually
 from scripted_http import Reply, scripted_server
 
+from flowherd.testing import run_activity
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import Any
 
+    import pytest
     from examples_kit import Example
     from scripted_http import ScriptedServer
 
@@ -25,7 +32,7 @@ def test_parts_are_counted_side_by_side_and_merged(run_example: Callable[..., Ex
     assert output["count_3"]["counts"] == {"or": 1, "be": 1}
 
 
-def test_an_order_is_placed_once_and_counted(run_example: Callable[..., Example]) -> None:
+def test_orders_of_two_processes_are_counted(run_example: Callable[..., Example]) -> None:
     example = run_example("sqlalchemy_app", DATABASE_URL="sqlite+aiosqlite:///shop.db")
     first, second = example.start(item="nail", cents=5), example.start(item="hammer", cents=900)
     for workflow in (first, second):
@@ -37,19 +44,35 @@ def test_an_order_is_placed_once_and_counted(run_example: Callable[..., Example]
     assert (last["place"]["order"], "nail", 5) in rows
 
 
+async def test_an_order_whose_report_was_lost_is_not_placed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second attempt has the id of the first, which has committed; another activity has another id."""
+    monkeypatch.setenv("DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'shop.db'}")
+    app = runpy.run_path(str(EXAMPLES / "sqlalchemy_app" / "shop.py"))
+    async with app["lifespan"]() as sessions:
+        async with sessions.kw["bind"].begin() as connection:
+            await connection.run_sync(app["Base"].metadata.create_all)
+        for number in (1, 1, 2):
+            order = {"item": "nail", "cents": 5}
+            assert (await run_activity(app["place_order"], order, state=sessions, number=number)).output
+        assert (await run_activity(app["turnover"], state=sessions)).output == {"orders": 2, "cents": 10}
+
+
 def test_a_stock_worker_runs_as_it_is(run_example: Callable[..., Example]) -> None:
     example = run_example("stock_worker")
     assert example.submit(below=30)["output"]["count"] == {"primes": 10}
 
 
 def events(server: ScriptedServer) -> list[dict[str, Any]]:
-    """The events among the envelopes that have come."""
+    """The events in the envelopes that have come: each follows a line that names its type."""
     found = []
     for request in server.seen:
         packed = request.headers.get("content-encoding") == "gzip"
         lines = (gzip.decompress(request.body) if packed else request.body).splitlines()
-        parts = [json.loads(line) for line in lines if line.startswith(b"{")]
-        found += [part for part in parts if "exception" in part or "message" in part]
+        for head, body in pairwise(lines):
+            if json.loads(head).get("type") == "event":
+                found.append(json.loads(body))
     return found
 
 
