@@ -104,12 +104,12 @@ async def run_activity(
     handler: Any,
     params: Any = None,
     *,
-    state: Any = None,
     environment: RunEnvironment | None = None,
     config: WorkerConfig | None = None,
     files: Mapping[str, bytes] | None = None,
     checkpoint: Any = None,
     offload: str | None = None,
+    state: Any = None,
     **fields: Any,
 ) -> TestedRun:
     """Runs one handler exactly as a worker does, without an engine.
@@ -117,13 +117,13 @@ async def run_activity(
     Args:
         handler: a function, decorated or not, an object with `name` and `execute`, or a kruxiaflow activity.
         params: the activity's parameters.
-        state: what the handler sees as `ctx.state`, in place of what a lifespan yields.
-        environment: process and shutdown signal the handler sees.
+        environment: state, process and shutdown signal the handler sees.
         config: limits, such as `activity_timeout_s` and `cancel_grace_s`.
         files: what can be downloaded, by reference; uploads are in the result's `files`.
         checkpoint: what an earlier attempt has kept, None for nothing.
         offload: in place of the handler's own; one that has offload="process" is tested with "thread" or "loop".
         fields: attributes of the activity, such as `key`, `signal_data`, `timeout_s`.
+        state: the handler's `ctx.state`, in place of what the lifespan of its app would yield.
 
     Returns:
         The outcome, with `output` and `failure` to look at; a handler that did not end is not waited for.
