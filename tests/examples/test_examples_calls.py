@@ -33,13 +33,16 @@ def answer(*texts: str) -> Reply:
 def test_a_model_that_is_busy_is_asked_again_and_its_answer_is_paid_for(
     run_example: Callable[..., Example],
 ) -> None:
-    with scripted_server({CHAT: [Reply(429, "slow down"), answer("Because ", "of air.")]}) as server:
+    with scripted_server(
+        {CHAT: [Reply(429, "too many for k-secret"), answer("Because ", "of air.")]}
+    ) as server:
         example = run_example("ask_model", OPENAI_BASE_URL=f"{server.url}/v1", OPENAI_API_KEY="k-secret")
         workflow = example.start(prompt="Why?", model="gpt-4o-mini")
         [failed] = example.host.wait_for_log("activity_failed")
         example.engine.advance(10)
         assert example.engine.ended(workflow)["status"] == "completed"
     assert (failed["code"], failed["retryable"]) == ("MODEL_REFUSED", True)
+    assert failed["reason"] == "the model's API answers 429: too many for ***"
     assert example.engine.output(workflow) == {"answer": "Because of air."}
     document = example.engine.http.get(f"/api/v1/workflows/{workflow}/output").json()
     assert float(document["total_cost_usd"]) == 0.00045
