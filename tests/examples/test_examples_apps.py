@@ -9,6 +9,7 @@ import sqlite3
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
 from examples_kit import EXAMPLES
 from harness import eventually
 from scripted_http import Reply, scripted_server
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    import pytest
     from examples_kit import Example
     from scripted_http import ScriptedServer
+
+pytestmark = pytest.mark.timeout(150)  # several programs, one after the other
 
 
 def test_parts_are_counted_side_by_side_and_merged(run_example: Callable[..., Example]) -> None:

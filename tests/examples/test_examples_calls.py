@@ -7,6 +7,7 @@ import runpy
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from examples_kit import EXAMPLES
 from harness import eventually
 from scripted_http import Reply, scripted_server
@@ -16,8 +17,9 @@ from flowherd.testing import run_activity
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest
     from examples_kit import Example
+
+pytestmark = pytest.mark.timeout(150)  # several programs, one after the other
 
 CHAT = "/v1/chat/completions"
 

@@ -6,6 +6,7 @@ import io
 import os
 from typing import TYPE_CHECKING
 
+import pytest
 from PIL import Image
 from scripted_http import Reply, scripted_server
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from examples_kit import Example
+
+pytestmark = pytest.mark.timeout(150)  # several programs, one after the other
 
 
 def png(width: int, height: int) -> bytes:
