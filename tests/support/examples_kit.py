@@ -77,7 +77,9 @@ class Example:
             [sys.executable, *words],
             cwd=self.folder, env=environment, capture_output=True, text=True, timeout=CEILING_S, check=False,
         )  # fmt: skip
-        assert not done.stderr, done.stderr
+        assert done.stdout or done.returncode == 0, (
+            done.stderr
+        )  # on a busy machine submit tells there that it waits
         return done.stdout
 
     def submit(self, **inputs: object) -> dict[str, Any]:
