@@ -1,4 +1,4 @@
-"""The words of `flowherd ctl`: each calls the part that gives the order; it gives none itself."""
+"""The subcommands and flags of `flowherd ctl`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PidFlag = Annotated[int | None, Parameter(help="pid of a supervisor on this host
 
 @ctl_app.command
 def scale(
-    processes: Annotated[int, Parameter(name="N", help="so many processes from now on")],
+    processes: Annotated[int, Parameter(name="N", help="new number of processes")],
     /,
     *,
     admin: AdminFlag = None,

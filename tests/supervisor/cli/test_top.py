@@ -110,7 +110,7 @@ async def test_when_nobody_answers_it_says_so_and_goes_on_when_somebody_does() -
     async with app.run_test(size=(120, 40)) as pilot:
         await feed.tell(Silent("connection refused"))
         await pilot.pause()
-        assert "nobody answers: connection refused" in shown(app, "#headline")
+        assert "no answer: connection refused" in shown(app, "#headline")
         await feed.tell(Status(DOCUMENT))
         await pilot.pause()
         assert "nobody" not in shown(app, "#headline")
