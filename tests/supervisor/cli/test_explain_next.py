@@ -1,4 +1,4 @@
-"""The last line of `flowherd explain`: what comes next in each case."""
+"""The last line of `flowherd explain`: the next step in each case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowherd status` as users meet it: whom it asks, what it shows, and what it says when there is nobody."""
+"""`flowherd status`: the choice of the supervisor, the output, and errors without an answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[int, bytes], str]]:
-    """A web server with one answer to everything; gives its address."""
+    """Starts a web server with one reply to everything; returns its address."""
     servers: list[http.server.HTTPServer] = []
 
     def start(status: int, body: bytes) -> str:
@@ -41,7 +41,7 @@ def serve() -> Iterator[Callable[[int, bytes], str]]:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Stays quiet."""
+                """Logs nothing."""
 
         servers.append(http.server.HTTPServer(("127.0.0.1", 0), OneAnswer))
         threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
@@ -233,7 +233,7 @@ def test_another_server_is_not_taken_for_a_supervisor(
 
 
 def test_nobody_at_the_address_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A supervisor that has just ended."""
+    """A supervisor may have just ended."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     assert show_status(admin=address, pid=None, as_json=True) == Exit.INTERNAL
@@ -243,13 +243,13 @@ def test_nobody_at_the_address_is_said_in_one_line(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("address", ["off", "9464", "nonsense"])
 def test_a_wrong_address_is_refused_by_its_flag(address: str) -> None:
-    """Exit 2: it is a slip of the command line."""
+    """Exit 2, as for any mistake in the command line."""
     with pytest.raises(ConfigurationError, match=rf"--admin {address}: should "):
         open_admin(address, None)
 
 
 def test_an_ipv6_address_is_put_in_brackets() -> None:
-    """Anything else is no URL."""
+    """Else the URL would be invalid."""
     with open_admin("[::1]:9464", None) as client:
         assert client.base_url == httpx.URL("http://[::1]:9464")
 
@@ -265,7 +265,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 
 
 def test_without_a_supervisor_it_says_how_to_start_one(runtime: Path) -> None:
-    """And where it looked."""
+    """The message names the folder, too."""
     with pytest.raises(
         ConfigurationError, match=rf"no running supervisor found in {runtime}.*flowherd run APP"
     ):
@@ -313,7 +313,7 @@ STANDS = {"for_s": 72.4, "is_stopped": False, "name": "", "at": ""}
 def test_a_process_that_stands_still_is_named_with_the_time_and_the_cause(
     found: dict[str, object], words: str
 ) -> None:
-    """Else its activities seem to run, and those that it does not begin wait for no reason."""
+    """Otherwise its activities seem to run, and others seem to wait for no reason."""
     stands = CHILD | {"process": 1, "standstill": STANDS | found}
     assert standstill_lines([CHILD, stands]) == [f"process 1: {words}"]
     assert f"process 1: {words}" in " ".join(shown(DOCUMENT | {"children": [CHILD, stands]}))
@@ -327,6 +327,6 @@ def test_a_handler_that_runs_on_after_its_outcome_says_that_it_keeps_a_slot() ->
 
 
 def test_what_the_document_leaves_out_of_a_process_with_many_slots_is_counted() -> None:
-    """It has the oldest eight of each process, and the table by activity counts all."""
+    """The document lists the oldest eight of each process; the table by activity counts all."""
     many = DOCUMENT | {"by_activity": [RESIZE | {"running": 90, "waiting": 10}]}
     assert "             and 96 more" in shown(many), "four are shown"

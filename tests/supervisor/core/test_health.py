@@ -1,4 +1,4 @@
-"""When systemd's watchdog is kept calm: while work gets done, and never by a host that does none without a reason."""
+"""systemd's watchdog is fed while work gets done, or while there is a reason for not working."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOW = 1000.0
 
 
 class Host:
-    """A brain that serves with two processes, and the ledger of one of them."""
+    """A state with two running processes, and the ledger of one of them."""
 
     def __init__(self) -> None:
         self.brain = Brain().serve()
@@ -60,7 +60,7 @@ def test_a_good_poll_lately_is_well_and_an_old_one_is_not(host: Host) -> None:
 
 
 def test_polls_that_are_far_apart_and_answered_are_well_but_not_for_ever(host: Host) -> None:
-    """An idle host with a long --poll-interval-max; a poller that has stopped altogether is another thing."""
+    """An idle host with a long --poll-interval-max is healthy, a poller that has stopped is not."""
     host.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S + 1.0)
     assert host.well
     host.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S - 1.0)
@@ -68,14 +68,14 @@ def test_polls_that_are_far_apart_and_answered_are_well_but_not_for_ever(host: H
 
 
 def test_n4_a_host_that_was_frozen_has_its_whole_time_for_a_poll_again(host: Host) -> None:
-    """N4: its polls have failed with the freeze; a service manager that was not frozen must not hear silence now."""
+    """N4: its polls failed because of the freeze; the service manager was not frozen and must still get its beats."""
     host.polls_fail()
     assert is_well(host.brain.state, polling_in(host.ledger), NOW, woke_at=NOW - RECENT_S + 1.0)
     assert not is_well(host.brain.state, polling_in(host.ledger), NOW, woke_at=NOW - RECENT_S - 1.0)
 
 
 def test_without_a_process_that_is_ready_it_is_not_well(host: Host) -> None:
-    """... and a child is healthy."""
+    """A ready process is required."""
     processes = tuple(process.with_phase(Phase.BACKOFF) for process in host.brain.state.processes)
     host.brain.state = replace(host.brain.state, processes=processes)
     assert not host.well

@@ -1,4 +1,4 @@
-"""Processes that do nothing at the moment: a handler keeps the loop, or a signal has stopped them."""
+"""Stalled processes: a handler blocks the loop, or a signal has stopped them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def runs(writer: RecordWriter, *, since: float, on_loop: bool = True) -> int:
 
 
 def test_a_loop_that_is_kept_is_told_with_the_activity_and_its_line(writer: RecordWriter) -> None:
-    """The last reading of the lag is as old as the block: the smoothed one says that all is well."""
+    """The last measurement is as old as the block, so the smoothed lag still looks fine."""
     segment = writer.segment
     runs(writer, since=NOW - 30)
     segment.set_clock(Clock.LOOP_READ_AT, NOW - 12)
@@ -68,7 +68,7 @@ def test_a_loop_without_handlers_is_read_by_nobody_and_stands_for_nothing(writer
 
 
 def test_between_steps_nobody_is_blamed(writer: RecordWriter) -> None:
-    """Else a thread holds the GIL: the line that blocked last is not the one that does now."""
+    """A thread may hold the GIL; the line that blocked last is not the cause."""
     runs(writer, since=NOW - 30, on_loop=False)
     writer.segment.set_clock(Clock.LOOP_READ_AT, NOW - 9)
     writer.segment.note_block("/app/old.py:7")
