@@ -180,7 +180,7 @@ def test_a_row_without_a_test_and_a_test_that_is_gone_are_found() -> None:
         (FAULTS, "\n3. Each crash point", "\nEach crash point"),
     ],
 )
-def test_what_a_paper_loses_is_missed_by_somebody(paper: str, old: str, new: str) -> None:
+def test_a_row_removed_from_a_paper_is_noticed(paper: str, old: str, new: str) -> None:
     """Mutations of the papers themselves: a section, a fact, a rule, a row."""
     text = {PROTOCOL: OURS.protocol, FAULTS: OURS.faults}[paper]
     assert text.count(old) == 1

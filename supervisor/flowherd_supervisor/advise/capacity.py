@@ -56,7 +56,7 @@ def processes(load: HostLoad) -> Size:
         )
     if load.loop_busy >= BUSY:
         if load.loop_busy - load.movable < BUSY:
-            return Size(now, now, f"{busy}: first move what is said above, then measure again")
+            return Size(now, now, f"{busy}: first follow the advice above, then measure again")
         if now >= load.cpus:
             return Size(now, now, f"{busy}, and every CPU has a process: add a host")
         needed = load.cpus if load.loop_busy >= SATURATED else math.ceil(now * load.loop_busy / BUSY)

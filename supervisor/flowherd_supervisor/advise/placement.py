@@ -132,9 +132,9 @@ def _stays(measured: Measured, cpu_bound: Criterion, bottleneck: Criterion) -> s
         case Place.ASYNC if measured.kept_ms < CPU_MS or (measured.computes and not cpu_bound.is_met):
             return f"{measured.kept_ms:.2f} ms an attempt are too little to move: it is their number"
         case Place.THREAD if not (cpu_bound.is_met and bottleneck.is_met):
-            return f"{cpu_bound.value:.1f} ms of CPU in {measured.wall_ms:.0f} ms delay nobody"
+            return f"{cpu_bound.value:.1f} ms of CPU in {measured.wall_ms:.0f} ms delay no others"
         case Place.PROCESS:
-            return f"its {cpu_bound.value:.1f} ms of CPU delay nobody in a process of its own"
+            return f"its {cpu_bound.value:.1f} ms of CPU in its own process delay no others"
     return None
 
 

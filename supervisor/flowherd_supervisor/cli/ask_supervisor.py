@@ -27,8 +27,8 @@ class Found:
     folder: str = ""
 
     def __str__(self) -> str:
-        said = f" {self.app} in {self.folder}" if self.app else ""
-        return f"{self.pid}{said}"
+        place = f" {self.app} in {self.folder}" if self.app else ""
+        return f"{self.pid}{place}"
 
     def is_at(self, folder: Path) -> bool:
         """True if its app or its working directory is this folder, or if it reported no folder."""
@@ -119,8 +119,8 @@ def _glance(pid: int, path: Path) -> Found:
     transport = httpx.HTTPTransport(uds=str(path))
     try:
         with httpx.Client(transport=transport, timeout=_GLANCE_S, trust_env=False) as client:
-            said = client.get("http://flowherd/api/status").json()
-            return Found(pid, path, str(said.get("app", "")), str(said.get("folder", "")))
+            status = client.get("http://flowherd/api/status").json()
+            return Found(pid, path, str(status.get("app", "")), str(status.get("folder", "")))
     except (httpx.HTTPError, ValueError, AttributeError):
         return Found(pid, path)
 

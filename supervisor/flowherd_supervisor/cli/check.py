@@ -95,10 +95,11 @@ def _say(finding: Finding) -> None:
 
 def _sizes(loaded: Loaded) -> Finding:
     plan = plan_of(loaded.settings)
-    said = ", ".join(dict.fromkeys(loaded.origins.values())) or "the defaults alone"
+    sources = ", ".join(dict.fromkeys(loaded.origins.values())) or "the defaults alone"
+    kind = "threads" if plan.threads else "processes"
     return Finding(
         Weight.FINE,
-        f"settings: {plan.workers} {'threads' if plan.threads else 'processes'}, {plan.concurrency} slots; from {said}",
+        f"settings: {plan.workers} {kind}, {plan.concurrency} slots; from {sources}",
     )
 
 
@@ -223,12 +224,12 @@ async def _engine(settings: Settings) -> list[Finding]:
                     Exit.INTERNAL,
                 )
             ]
-        said = _health(health)
-        if said is None:
+        body = _health(health)
+        if body is None:
             text = f"{config.api_url}/health answers {health.status_code}: --api-url names no healthy engine"
             return [Finding(Weight.WRONG, text, Exit.INTERNAL)]
         found = Finding(Weight.FINE, f"the engine at {config.api_url} is healthy")
-        return [found, *await _token(config, http, open_to_all=said.insecure_dev)]
+        return [found, *await _token(config, http, open_to_all=body.insecure_dev)]
 
 
 class _Health(msgspec.Struct):

@@ -39,7 +39,7 @@ def run(
     ] = None,
     flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
-    """Hosts an app until told to stop."""
+    """Hosts an app until it is stopped."""
     from flowherd_supervisor.cli.watch_files import watching  # noqa: PLC0415 - the help needs none of it
     from flowherd_supervisor.shell import host_setup  # noqa: PLC0415 - as above
 

@@ -109,33 +109,33 @@ def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -
     host = _name_of(client)
     try:
         reply = client.post(f"/api/{name}", json=body)
-        said: Any = reply.json()
+        document: Any = reply.json()
     except httpx.HTTPError as error:
         sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
         return Exit.INTERNAL
     except ValueError:
-        said = None
-    if not isinstance(said, dict) or not {"note", "error"} & said.keys():
+        document = None
+    if not isinstance(document, dict) or not {"note", "error"} & document.keys():
         sys.stderr.write(
             f"flowherd: {where}: what answers there ({reply.status_code}) is no flowherd supervisor\n"
         )
         return Exit.INTERNAL
     if reply.is_success:
-        sys.stdout.write(f"{host}{said['note']}\n")
+        sys.stdout.write(f"{host}{document['note']}\n")
         return Exit.CLEAN
     if reply.status_code == httpx.codes.METHOD_NOT_ALLOWED:
         raise ConfigurationError(
             f"{where}: orders are taken on the unix socket alone: use --pid, on its host"
         )
-    sys.stderr.write(f"flowherd: {host or f'{where}: '}{said['error']}\n")
+    sys.stderr.write(f"flowherd: {host or f'{where}: '}{document['error']}\n")
     return Exit.USAGE if reply.status_code in _REFUSED else Exit.INTERNAL
 
 
 def _name_of(client: httpx.Client) -> str:
     """Returns the supervisor's app and pid as a prefix; "" if they are unknown."""
     try:
-        said = client.get("/api/status").json()
-        return f"{visible(said['app'])}, pid {said['pid']}: "
+        status = client.get("/api/status").json()
+        return f"{visible(status['app'])}, pid {status['pid']}: "
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return ""
 

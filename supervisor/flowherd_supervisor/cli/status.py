@@ -60,7 +60,7 @@ def render(document: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = 
     if seen:
         parts += [Text(), table_of(ACTIVITY_COLUMNS, map(activity_cells, seen))]
     if unseen := len(rows) - len(seen):
-        parts.append(Text(f"and {unseen} activities that nobody has asked for"))
+        parts.append(Text(f"and {unseen} activities without any attempts"))
     if lines := now_lines(document, SHOWN_NOW):
         parts += [Text(), Text("\n".join(lines))]
     if failures:

@@ -122,7 +122,7 @@ class HttpFeed:
         body = {} if processes is None else {"processes": processes}
         try:
             async with self._client() as client:
-                said = (await client.post(f"/api/{name}", json=body)).json()
+                document = (await client.post(f"/api/{name}", json=body)).json()
         except (httpx.HTTPError, ValueError) as error:
             return f"no answer: {error or type(error).__name__}"
-        return str(said.get("note") or said.get("error"))
+        return str(document.get("note") or document.get("error"))

@@ -32,7 +32,7 @@ class Plan:
         cancel_grace_s: time from a handler's limit to the hang rule.
         max_tasks_per_child: activities after which a worker is replaced, None for never.
         max_memory_mb_per_child: growth in MB after which a worker is replaced, None for never.
-        most_processes: the number of segments in the ledger.
+        most_processes: the most processes that the ledger has room for.
         burst_idle_s: time without work after which the host drains and ends by itself, None for never.
         preload: rule for forking workers from a zygote that has imported the app.
 

@@ -2,9 +2,9 @@
 
 The keeper holds the host's leases, so clients must not exhaust it. h11, unlike the faster parser, limits headers and
 reads no request before the previous one is answered. Descriptors are scarce and connections to the engine need them, so
-at most MOST_TCP clients are connected. For one more, the connection that has been idle longest is closed; if all are
-being served, the new one is refused. A request must be complete within HEAD_WITHIN_S, and its reply must be read within
-REPLY_WITHIN_S. The unix socket has separate places, so that `flowherd ctl` works even if the port is flooded.
+at most MOST_TCP clients are connected. For one more, the oldest connection without a complete request is closed; if all
+are being served, the new one is refused. A request must be complete within HEAD_WITHIN_S, and its reply must be read
+within REPLY_WITHIN_S. The unix socket has separate places, so that `flowherd ctl` works even if the port is flooded.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Crowd:
         )
 
     def enter(self, connection: Bounded, *, is_unix: bool) -> bool:
-        """Admits a new connection, if necessary in place of the one idle longest; False if there is no room."""
+        """Admits a connection, if need be in place of the oldest one without a request; False if there is no room."""
         inside = self._inside[is_unix]
         if len(inside) >= self._most[is_unix]:
             self._note_crowd()

@@ -46,7 +46,7 @@ def loop_lag_s(segment: Segment, now: float) -> float:
 
 
 def _still_s(segment: Segment, now: float) -> float:
-    """Seconds since the lag was measured or the first handler began; 0 if no handler runs."""
+    """Seconds since the lag was measured, or since the first handler began if that is later; 0 without one."""
     begun_at = [record.started_at for record in segment.records() if record.is_at_work]
     if not begun_at:
         return 0.0

@@ -252,16 +252,16 @@ class _Meter:
 
 def _work_of(segment: Segment, now: float) -> dict[str, Any]:
     """Returns an incarnation's counters; zeros and None before it has opened its segment."""
-    said = segment.readable
-    counts = summed(segment.work.read_counts().values()) if said else ()
+    is_open = segment.readable
+    counts = summed(segment.work.read_counts().values()) if is_open else ()
     return {
-        "phase": "running" if said and segment.clock(Clock.READY_AT) else "starting",
-        "slots": segment.get(Cell.LIMIT) if said else 0,
-        "in_flight": segment.get(Cell.RUNNING) if said else 0,
-        "run_ms_p50": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if said else None,
-        "run_ms_p99": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if said else None,
-        "loop_lag_ms": milliseconds(loop_lag_s(segment, now)) if said else 0.0,
-        "loops_blocked": segment.get(Cell.BLOCKS) if said else 0,
+        "phase": "running" if is_open and segment.clock(Clock.READY_AT) else "starting",
+        "slots": segment.get(Cell.LIMIT) if is_open else 0,
+        "in_flight": segment.get(Cell.RUNNING) if is_open else 0,
+        "run_ms_p50": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if is_open else None,
+        "run_ms_p99": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if is_open else None,
+        "loop_lag_ms": milliseconds(loop_lag_s(segment, now)) if is_open else 0.0,
+        "loops_blocked": segment.get(Cell.BLOCKS) if is_open else 0,
     }
 
 

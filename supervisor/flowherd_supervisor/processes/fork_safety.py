@@ -65,7 +65,7 @@ def _peer(fd: int) -> str:
             with contextlib.suppress(OSError):
                 if address := _address(look()):
                     return f"{way} {address}"
-    return "connected to nobody"
+    return "not connected"
 
 
 def _address(raw: Any) -> str:

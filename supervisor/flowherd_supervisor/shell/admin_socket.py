@@ -150,7 +150,7 @@ def _clear(path: Path) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         raise ConfigurationError(f"cannot bind {path}: there is something else than a socket")
     if _answers(path):
-        raise ConfigurationError(f"cannot bind {path}: somebody serves there")
+        raise ConfigurationError(f"cannot bind {path}: another program serves there")
     path.unlink(missing_ok=True)
 
 

@@ -125,12 +125,12 @@ class EngineProgram:
         """
         found = self.client.workflow(workflow_id)
         failed = f"failed: {found.error}"
-        said = (
+        state = (
             failed
             if found.status == "failed"
             else f"has not ended, it is {found.status}: `ended` waits for it"
         )
-        assert found.status == "completed", f"workflow {workflow_id} has no output: it {said}"
+        assert found.status == "completed", f"workflow {workflow_id} has no output: it {state}"
         return found.output
 
     def advance(self, seconds: float) -> None:

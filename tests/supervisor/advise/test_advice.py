@@ -152,7 +152,7 @@ def test_the_gain_is_what_others_would_no_longer_wait_for() -> None:
     assert (stays.now_ms, stays.cost) == (stays.estimated_ms, "none")
 
 
-def test_waits_for_a_step_are_those_of_who_comes_at_any_moment() -> None:
+def test_waits_for_a_step_are_those_at_a_random_moment() -> None:
     """With steps of 1 s all the time, 95 of 100 callers wait up to 0.95 s; with steps 5 % of the time, 5 wait."""
     assert residual_p95_s([Steps((10.0,), (1.0,))], 10.0) == pytest.approx(0.95, abs=1e-3)
     assert residual_p95_s([Steps((5.0,), (1.0,))], 10.0) == pytest.approx(0.9, abs=1e-3)
@@ -178,7 +178,7 @@ LOAD = HostLoad(processes=2, slots=16, cpus=4, active_s=60.0, loop_busy=0.3, mov
         (replace(LOAD, active_s=4.0), None, "too little"),
         (replace(LOAD, loop_busy=0.97), 4, "the loop is busy 97%"),
         (replace(LOAD, loop_busy=0.8), 3, "the loop is busy 80%"),
-        (replace(LOAD, loop_busy=0.97, movable=0.9), 2, "first move"),
+        (replace(LOAD, loop_busy=0.97, movable=0.9), 2, "first follow"),
         (replace(LOAD, loop_busy=0.97, cpus=2), 2, "add a host"),
         (replace(LOAD, processes=8), 4, "usable CPUs"),
     ],

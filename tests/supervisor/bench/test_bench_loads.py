@@ -23,7 +23,7 @@ from flowherd_supervisor.demo.driver import App
         (2, 8, (1, 2, 3, 8)),
     ],
 )
-def test_the_counts_end_one_step_beyond_the_cpus_or_where_they_were_told_to(
+def test_the_counts_end_one_step_beyond_the_cpus_or_at_a_given_number(
     cpus: int, most: int | None, counts: tuple[int, ...]
 ) -> None:
     """The step beyond the CPUs shows that more processes do not help."""

@@ -147,7 +147,7 @@ def test_a_good_run_leaves_no_doubt() -> None:
         (curve_of({1: 20.0}, failed=3), "3 activities failed or got lost"),
     ],
 )
-def test_what_spoils_the_figures_is_said(curve: Curve, words: str) -> None:
+def test_disturbances_are_reported(curve: Curve, words: str) -> None:
     """If the embedded engine is the bottleneck, the bench reports it."""
     [line] = doubts([curve], cpus=2)
     assert words in line

@@ -109,11 +109,11 @@ def test_where_nothing_gains_it_says_no_change(ledger: Ledger) -> None:
     """Needless advice would cost trust."""
     worked(ledger, {"in_isolate": Where.PROCESS})
     found = document(ledger)
-    assert "in_isolate: no change: its 30.0 ms of CPU delay nobody in a process of its own" in shown(found)
+    assert "in_isolate: no change: its 30.0 ms of CPU in its own process delay no others" in shown(found)
     assert summary(found)["activities"] == [
         {
             "activity": "in_isolate", "runs": "process", "verdict": "process", "change": False,
-            "reason": "its 30.0 ms of CPU delay nobody in a process of its own",
+            "reason": "its 30.0 ms of CPU in its own process delay no others",
         }
     ]  # fmt: skip
 

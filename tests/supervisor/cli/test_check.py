@@ -96,7 +96,7 @@ def test_offline_no_engine_is_asked_and_none_is_needed(
 
 
 @pytest.mark.timeout(60)
-def test_an_import_that_hangs_is_said_with_the_line_where_it_stands(folder: Path) -> None:
+def test_an_import_that_hangs_is_reported_with_its_current_line(folder: Path) -> None:
     """Nothing else would end it; the findings before it are kept."""
     (folder / "slow_app.py").write_text(
         "import threading\n\ndef connect():\n    threading.Event().wait()\n\nconnect()\n"
@@ -250,7 +250,9 @@ def test_what_is_no_healthy_engine_is_exit_1(
     assert lines[-1] == said
 
 
-def test_nobody_at_the_address_is_exit_1_with_two_remedies(check: Check, app: Callable[[str], str]) -> None:
+def test_an_address_without_an_engine_is_exit_1_with_two_remedies(
+    check: Check, app: Callable[[str], str]
+) -> None:
     """The first thing a new user meets."""
     code, lines, _ = check(app(GOOD_APP), url="http://127.0.0.1:9")
     assert code == 1
@@ -296,7 +298,7 @@ def test_credentials_are_tried_once(
 # Telemetry
 
 
-def test_where_telemetry_goes_is_said_where_it_is_asked_for(
+def test_the_destination_of_telemetry_is_shown_if_it_is_configured(
     app: Callable[[str], str], check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without user and password of the URL; nothing is reported without telemetry."""
@@ -318,7 +320,7 @@ def test_where_telemetry_goes_is_said_where_it_is_asked_for(
 @pytest.mark.parametrize(
     ("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o606, True)]
 )
-def test_s13_a_secret_that_others_can_read_is_said(tmp_path: Path, mode: int, warned: object) -> None:
+def test_s13_a_secret_that_others_can_read_is_a_warning(tmp_path: Path, mode: int, warned: object) -> None:
     """The warning has the command that fixes it."""
     file = tmp_path / "secret"
     file.write_text("canary")
@@ -339,7 +341,7 @@ def test_s13_a_secret_that_others_can_read_is_said(tmp_path: Path, mode: int, wa
         ("http://engine:8080", None, False),
     ],
 )
-def test_s14_credentials_in_the_clear_are_said(url: str, client: str | None, warned: object) -> None:
+def test_s14_credentials_without_tls_are_a_warning(url: str, client: str | None, warned: object) -> None:
     """Beyond this host and without TLS."""
     said = list(cautions(Settings(api_url=url, client_id=client, client_secret="s" if client else None), 1))
     assert [text.startswith(f"{url} carries the credentials in the clear") for text in said] == [True] * bool(
@@ -358,7 +360,7 @@ def test_s14_credentials_in_the_clear_are_said(url: str, client: str | None, war
         ("[::]:1", 1),
     ],
 )
-def test_s1_status_for_other_hosts_is_said(admin: str, warned: int) -> None:
+def test_s1_status_for_other_hosts_is_a_warning(admin: str, warned: int) -> None:
     """An explicit choice, and a warning."""
     assert len(list(cautions(Settings(admin=admin), 1))) == warned
 

@@ -151,7 +151,7 @@ def test_every_wrong_setting_is_a_line_of_its_own_on_stderr(capsys: pytest.Captu
     ]
 
 
-def test_a_settings_file_that_is_not_there_is_said_by_the_name_of_its_variable(
+def test_a_missing_settings_file_is_reported_by_the_name_of_its_variable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The environment of `--config`."""

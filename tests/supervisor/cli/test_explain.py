@@ -64,7 +64,7 @@ def explain(
     return call
 
 
-def test_without_a_host_the_engine_s_word_is_told(explain: Explain) -> None:
+def test_without_a_host_the_engines_reply_is_shown(explain: Explain) -> None:
     code, out, err = explain("w-1")
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -107,7 +107,7 @@ def test_an_activity_that_the_workflow_has_not_is_refused_with_those_it_has(expl
 @pytest.mark.parametrize(
     "reply", [Reply(404, NOT_FOUND), Reply(400, "Invalid URL: UUID parsing failed: `workflow_id` is `w-1`")]
 )
-def test_an_id_that_nobody_knows_is_a_slip_with_its_remedy(
+def test_an_unknown_id_is_a_usage_error_with_a_remedy(
     engine: ScriptedServer, explain: Explain, reply: Reply
 ) -> None:
     engine.replies[FLOW] = reply
@@ -124,7 +124,7 @@ def test_an_id_is_no_path(engine: ScriptedServer, explain: Explain) -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 4), (503, 1), (404, 1)])
-def test_an_engine_that_cannot_be_asked_is_said_with_the_code_of_submit(
+def test_an_engine_that_cannot_be_reached_is_reported_with_the_exit_code_of_submit(
     engine: ScriptedServer, explain: Explain, status: int, code: int
 ) -> None:
     """A 404 without the engine's text comes from another server."""
@@ -225,20 +225,20 @@ def test_an_id_is_known_however_it_is_written(explain: Explain, a_host: Scripted
     assert [request.path for request in a_host.seen] == [f"/api/explain?id={UUID}"]
 
 
-def test_the_host_is_told_which_activity_must_not_be_left_out(
+def test_the_host_gets_the_activity_that_must_not_be_left_out(
     explain: Explain, a_host: ScriptedServer
 ) -> None:
     explain("w-1", "--activity", "add &id=x")
     assert [request.path for request in a_host.seen] == ["/api/explain?id=w-1&first=add%20%26id%3Dx"]
 
 
-def test_no_id_is_a_slip(explain: Explain) -> None:
+def test_an_empty_id_is_a_usage_error(explain: Explain) -> None:
     code, out, err = explain("")
     assert (code, out) == (2, "")
     assert "WORKFLOW_ID is empty" in err
 
 
-def test_an_attempt_whose_key_was_too_long_to_keep_is_not_told_as_the_workflow() -> None:
+def test_an_attempt_with_a_truncated_key_is_not_shown_as_the_workflow() -> None:
     """A record truncates a long name or key."""
     event = {
         "source": "host", "pid": 1, "at": 1.5, "event": "claimed", "key": "", "process": 0, "seen": 1,

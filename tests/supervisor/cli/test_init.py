@@ -102,7 +102,7 @@ def test_nothing_is_written_over_and_nothing_is_written_beside_it(project: Path)
     assert (project / "shop_app.py").read_text() == "mine"
 
 
-def test_it_says_what_comes_next(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_the_next_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The hint works from the current folder in the current shell."""
     there = folder / "a"
     init(there, "my_app")

@@ -186,7 +186,7 @@ def failed(seen: int, then: str, **words: str) -> list[dict[str, Any]]:
     return [{**common, "event": "begun"}, {**common, **words, "event": "failed"}, {**common, "event": then}]
 
 
-def test_a_wait_tells_each_failed_attempt_once_and_when_the_next_one_is_due(
+def test_a_wait_prints_each_failed_attempt_once_with_the_time_of_the_next(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = {"code": "EXECUTION_ERROR", "type": "ValueError", "message": "no rate"}
@@ -238,7 +238,7 @@ def looked_at(
         ([host(engine="http://127.0.0.1:9")], "no host of worker type 'math'"),
     ],
 )
-def test_whoever_waits_is_told_that_nobody_asks_for_work_only_where_that_is_so(
+def test_a_wait_reports_missing_pollers_only_if_they_are_missing(
     hosts: list[Served], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Once, from the hosts on this machine, since the engine does not report polls."""
@@ -249,13 +249,13 @@ def test_whoever_waits_is_told_that_nobody_asks_for_work_only_where_that_is_so(
     assert said in "".join(rest)
 
 
-def test_nothing_is_said_about_a_short_wait(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_about_a_short_wait(capsys: pytest.CaptureFixture[str]) -> None:
     """Most workflows end sooner."""
     looked_at(after=(0.1, 4.9))
     assert capsys.readouterr().err == ""
 
 
-def test_a_step_that_moves_on_and_its_last_error_are_said_each_once(
+def test_a_changed_status_and_the_last_error_of_a_step_are_printed_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Only what the engine returns, which does not include attempts that are retried."""
@@ -331,7 +331,7 @@ def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> Non
         (["add", "--inptu", "{}"], "--input"),
     ],
 )
-def test_wrong_words_are_exit_2_and_name_the_place(
+def test_wrong_arguments_are_exit_2_and_name_the_place(
     engine: ScriptedServer, submit: Submit, folder: Path, words: list[str], said: str
 ) -> None:
     """Before anything is sent to the engine."""

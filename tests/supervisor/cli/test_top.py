@@ -103,7 +103,7 @@ async def test_its_tables_come_with_a_key_each_and_fit_80_columns() -> None:
             assert app.query_one(table, DataTable).virtual_size.width <= 80, table
 
 
-async def test_when_nobody_answers_it_says_so_and_goes_on_when_somebody_does() -> None:
+async def test_a_missing_answer_is_shown_until_the_next_one_comes() -> None:
     """The process that serves it is replaced now and then."""
     feed = Told()
     app = TopApp(feed)

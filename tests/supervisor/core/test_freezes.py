@@ -137,7 +137,7 @@ RULES = [
 @pytest.mark.parametrize(
     ("begin", "has_ended", "limit_s"), RULES, ids=lambda one: getattr(one, "__name__", "")
 )
-def test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does(
+def test_n4_a_freeze_longer_than_the_limit_ends_no_process_but_the_limit_does(
     shell: Shell, begin: Callable[[State], State], has_ended: Callable[[State], bool], limit_s: float
 ) -> None:
     """A process that was frozen too gets its full time, and is ended after it."""

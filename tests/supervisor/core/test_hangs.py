@@ -77,7 +77,7 @@ def test_a_keeper_is_late_after_two_seconds_or_a_third_of_the_shortest_lease(
     ],
     ids=["nobody ordered it", "we killed it", "the host stops"],
 )
-def test_only_a_death_nobody_ordered_is_charged_to_the_activities(
+def test_only_an_exit_that_was_not_ordered_is_charged_to_the_activities(
     orders: tuple[Phase | events.Event, ...], cause: Cause, *, is_guilty_known: bool
 ) -> None:
     """An exit ordered because of a hang is charged to the activity that hung."""

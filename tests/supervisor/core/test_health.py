@@ -59,7 +59,7 @@ def test_a_good_poll_lately_is_well_and_an_old_one_is_not(host: Host) -> None:
     assert not host.well
 
 
-def test_polls_that_are_far_apart_and_answered_are_well_but_not_for_ever(host: Host) -> None:
+def test_rare_but_answered_polls_are_healthy_up_to_a_limit(host: Host) -> None:
     """An idle host with a long --poll-interval-max is healthy, a poller that has stopped is not."""
     host.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S + 1.0)
     assert host.well
@@ -100,7 +100,7 @@ def test_results_that_wait_for_the_engine_are_not_thrown_away(host: Host) -> Non
 
 
 @pytest.mark.parametrize("fact", [events.PollingSwitched(on=False), events.StopRequested()], ids=str)
-def test_who_was_told_not_to_poll_is_well(host: Host, fact: events.Event) -> None:
+def test_a_paused_or_stopping_host_is_healthy(host: Host, fact: events.Event) -> None:
     """A pause is an order; a stop has a limit of its own."""
     host.polls_fail()
     host.brain.hears(fact)
@@ -120,7 +120,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         yield sock
 
 
-def test_a_reload_is_told_with_its_time_and_nothing_is_told_twice(manager: socket.socket) -> None:
+def test_a_reload_is_sent_with_its_time_and_no_message_is_repeated(manager: socket.socket) -> None:
     """sd_notify(3): RELOADING=1 comes with MONOTONIC_USEC."""
     service = ServiceManager()
     for _ in range(3):

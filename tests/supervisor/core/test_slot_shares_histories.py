@@ -88,7 +88,7 @@ def live_through(seed: int) -> GreedyWorld:
     return world
 
 
-def test_when_everybody_has_answered_the_split_is_even_again() -> None:
+def test_when_all_have_answered_the_split_is_even_again() -> None:
     """No slot is lost for good."""
     for seed in range(40):
         world = live_through(seed)

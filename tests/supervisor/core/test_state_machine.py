@@ -43,14 +43,14 @@ def test_c18_a_boot_failure_before_any_ready_stops_everything_with_its_code_and_
 
 
 @pytest.mark.parametrize(("code", "left_with"), [(2, 2), (3, 3), (0, 3), (77, 3)])
-def test_a_boot_failure_leaves_with_2_or_3_whatever_the_child_says(code: int, left_with: int) -> None:
+def test_a_boot_failure_exits_with_2_or_3_whatever_code_the_child_sends(code: int, left_with: int) -> None:
     """Faults C23: a child cannot choose the supervisor's exit code."""
     brain = Brain()
     brain.hears(events.Started(), forked(KEEPER), forked(0), boot_failed(0, code=code), exited(0))
     assert brain.hears(exited(KEEPER, status=0)) == [Exit(left_with)]
 
 
-def test_whatever_is_said_of_an_end_names_the_pid() -> None:
+def test_every_log_line_about_an_exit_names_the_pid() -> None:
     """Without the pid the line cannot be matched with the system's log or the keeper's settlements."""
     brain = Brain().serve()
     brain.hears(exited(0, running=1), exited(KEEPER), events.LimitOverdue(1, 1, 7, "slow", "a-1", 5.0))
@@ -61,7 +61,7 @@ def test_whatever_is_said_of_an_end_names_the_pid() -> None:
     assert said["process_hangs"] == said["process_exited"] == 1001
 
 
-def test_n4_whom_we_have_killed_is_said_to_have_been_killed_and_why() -> None:
+def test_n4_a_process_that_we_killed_is_logged_as_killed_with_the_reason() -> None:
     """N4: "out of memory?" sends people looking for memory."""
     brain = Brain().serve()
     brain.hears(events.KeeperLate(KEEPER, 1, 3.0), exited(KEEPER, status=SIGKILLED))
@@ -136,7 +136,7 @@ def test_p7_quiet_reaches_running_workers_and_those_to_come() -> None:
     assert brain.hears(events.PollingSwitched(on=True)) == [may_poll(0), may_poll(1, 2)]
 
 
-def test_a_worker_polls_once_its_ready_has_been_heard_unless_it_was_told_to_end() -> None:
+def test_a_worker_polls_after_its_ready_unless_it_was_told_to_end() -> None:
     """Law 5: a process that is killed while STARTING may have sent Ready, and must not have claimed anything."""
     brain = Brain()
     brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(0))
@@ -146,7 +146,7 @@ def test_a_worker_polls_once_its_ready_has_been_heard_unless_it_was_told_to_end(
     assert brain.hears(ready(1)) == []
 
 
-def test_cont_without_a_pause_changes_and_says_nothing() -> None:
+def test_cont_without_a_pause_changes_and_logs_nothing() -> None:
     """Service managers send CONT after each TERM."""
     brain = Brain().serve()
     assert brain.hears(events.PollingSwitched(on=True)) == []

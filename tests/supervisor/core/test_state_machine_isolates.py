@@ -36,7 +36,7 @@ def gone(status: int = 0) -> events.IsolateExited:
     return events.IsolateExited(*A, status)
 
 
-def test_one_is_forked_from_the_zygote_and_its_worker_hears_of_its_start_and_its_end(brain: Brain) -> None:
+def test_one_is_forked_from_the_zygote_and_its_worker_gets_its_start_and_its_end(brain: Brain) -> None:
     """The status is the annotated one: the worker names the cause."""
     assert brain.hears(NEEDED) == [SpawnIsolate(*A, zygote=1)]
     assert brain.hears(FORKED) == [TellIsolateStarted(*A, 500)]
@@ -65,7 +65,7 @@ def test_a_kill_is_sigkill_once(brain: Brain) -> None:
     assert brain.hears(gone(SIGKILLED)) == [TellIsolateEnded(*A, SIGKILLED, "")]
 
 
-def test_one_that_is_not_wanted_any_more_dies_as_soon_as_it_exists(brain: Brain) -> None:
+def test_an_unwanted_isolate_is_killed_as_soon_as_it_exists(brain: Brain) -> None:
     """It cannot be signalled before that."""
     brain.hears(NEEDED)
     assert brain.hears(KILL_WANTED) == []
@@ -100,7 +100,7 @@ def test_a_drain_still_makes_them_and_a_release_does_not(brain: Brain) -> None:
     assert brain.hears(events.IsolateNeeded(*other)) == [TellIsolateEnded(*other, 0, "the worker is ending")]
 
 
-def test_when_the_zygote_dies_what_it_has_not_made_is_asked_of_the_next(brain: Brain) -> None:
+def test_open_orders_of_a_dead_zygote_go_to_the_next(brain: Brain) -> None:
     """With the same descriptors, so that the worker is not affected."""
     brain.hears(NEEDED)
     assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == [Spawn(ZYGOTE, 2, 0)]
@@ -120,7 +120,7 @@ def test_a_zygote_that_does_not_make_an_isolate_is_replaced(brain: Brain) -> Non
     assert brain.at(FORK_WITHIN_S) == [Kill(ZYGOTE, 1)]
 
 
-def test_one_that_nobody_wants_any_more_when_the_zygote_dies_is_not_asked_for_again(brain: Brain) -> None:
+def test_an_unwanted_isolate_is_not_ordered_again_when_the_zygote_dies(brain: Brain) -> None:
     """Its end is reported anyway."""
     brain.hears(NEEDED, KILL_WANTED)
     orders = brain.hears(exited(ZYGOTE, status=SIGKILLED))

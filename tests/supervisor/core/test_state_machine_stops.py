@@ -21,7 +21,7 @@ from flowherd_supervisor.core.state import Phase
 # Stops
 
 
-def test_p2_the_first_signal_drains_everyone_and_a_clean_end_is_exit_0() -> None:
+def test_p2_the_first_signal_drains_every_worker_and_a_clean_end_is_exit_0() -> None:
     """Faults P2."""
     brain = Brain(graceful_timeout_s=30.0).serve()
     assert brain.hears(STOP) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0)]

@@ -127,7 +127,7 @@ def test_when_the_zygote_dies_workers_are_not_touched_and_a_new_one_comes_at_onc
     assert brain.phases() == [Phase.RUNNING, Phase.RUNNING]
 
 
-def test_what_a_dead_zygote_has_not_made_is_asked_for_again() -> None:
+def test_open_orders_of_a_dead_zygote_are_ordered_again() -> None:
     """With a new segment and incarnation, so that a late process cannot be mistaken for it."""
     brain = zygoteed().serve_from_zygote()
     brain.hears(exited(1, running=1), after=60)
@@ -208,7 +208,7 @@ def test_p12_a_zygote_that_cannot_be_forked_is_tried_again_after_a_second() -> N
 # Reload
 
 
-def test_p6_a_new_zygote_imports_the_new_version_before_anybody_is_replaced() -> None:
+def test_p6_a_new_zygote_imports_the_new_version_before_workers_are_replaced() -> None:
     """Faults P6: its Ready begins the rolling restart, and ends the old zygote."""
     brain = zygoteed().serve_from_zygote()
     assert brain.hears(reload(brain)) == [Spawn(ZYGOTE, 2, 0)]
@@ -316,7 +316,7 @@ def test_a_reload_keeps_the_number_that_was_scaled_to_until_the_settings_have_an
     assert (brain.state.plan.workers, brain.said("scale_kept")) == (4, 2)
 
 
-def test_a_reload_with_wrong_settings_is_told_and_changes_nothing() -> None:
+def test_a_reload_with_wrong_settings_is_logged_and_changes_nothing() -> None:
     brain = Brain().serve()
     before = brain.state
     assert brain.hears(events.ReloadRefused("no such setting")) == []

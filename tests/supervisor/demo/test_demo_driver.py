@@ -163,7 +163,7 @@ def test_outcomes_accepted_beyond_those_there_are_were_accepted_twice(
     assert run(FakeHost(accepted)).duplicates == twice
 
 
-def test_a_supervisor_that_ends_too_early_is_an_error_with_its_last_words(
+def test_a_supervisor_that_ends_too_early_is_an_error_with_the_end_of_its_log(
     run: Callable[..., Result],
 ) -> None:
     """Waiting for the stall timeout would hide the reason for half a minute."""
@@ -186,7 +186,7 @@ def test_chaos_waits_a_pause_and_kills_only_running_processes() -> None:
     assert chaos.kills[101] >= host.ended_s, "what it began until its end is explained"
 
 
-def test_a_kill_that_met_nobody_is_not_noted() -> None:
+def test_a_kill_that_hit_no_process_is_not_noted() -> None:
     """Otherwise it would explain a repeat that it did not cause."""
     host: Any = FakeHost()
     chaos = Chaos(seed=1)

@@ -64,7 +64,7 @@ def host() -> Remembered:
     return Remembered()
 
 
-def test_a_workflow_is_told_in_order_of_time_over_all_its_attempts(host: Remembered) -> None:
+def test_a_workflow_is_shown_in_order_of_time_over_all_its_attempts(host: Remembered) -> None:
     host.live("a-1", 10.0, End.FAILED, FAILURE)
     host.live("other", 11.0, flow="flow-2")
     host.live("a-1", 20.0)
@@ -90,14 +90,14 @@ def test_an_activity_s_id_leads_to_its_workflow(host: Remembered) -> None:
     assert {event["activity_id"] for event in found["events"]} == {"a-1", "a-2"}
 
 
-def test_an_id_that_nobody_knows_has_no_events(host: Remembered) -> None:
+def test_an_unknown_id_has_no_events(host: Remembered) -> None:
     host.live("a-1", 10.0)
     assert host.history.explain("flow-9") == {
         "workflow_id": "flow-9", "events": [], "present": [], "left_out": 0,
     }  # fmt: skip
 
 
-def test_of_a_workflow_of_thousands_the_newest_attempts_are_told_and_the_others_counted(
+def test_a_workflow_of_thousands_shows_its_newest_attempts_and_counts_the_others(
     host: Remembered,
 ) -> None:
     """The reply is bounded, too."""
@@ -126,7 +126,7 @@ def test_the_activity_that_is_asked_for_is_never_among_those_left_out(
     assert (len(found["events"]), found["left_out"]) == (4 * MOST_TOLD, left_out)
 
 
-def test_what_runs_is_told_with_its_last_beat_and_its_limit(host: Remembered) -> None:
+def test_a_running_attempt_is_shown_with_its_last_heartbeat_and_its_limit(host: Remembered) -> None:
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
     record = host.segment.record(index)
@@ -172,7 +172,7 @@ def test_in_an_outage_a_result_that_waits_for_the_engine_is_known(
     assert (present["state"], present["has_result"]) == ("reporting", has_result)
 
 
-def test_a_crash_is_told_with_its_words_and_that_it_was_requeued(host: Remembered) -> None:
+def test_a_crash_is_shown_with_its_message_and_its_requeue(host: Remembered) -> None:
     """Also before its segment is freed, and each event once."""
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
@@ -215,7 +215,7 @@ def test_what_the_keeper_has_settled_is_named_for_its_reason(
     assert [event for _, event, _ in host.events()] == ["claimed", *events]
 
 
-def test_a_lease_that_was_lost_while_its_handler_runs_on_is_told_once(host: Remembered) -> None:
+def test_a_lease_lost_while_its_handler_runs_on_is_one_event(host: Remembered) -> None:
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
     host.writer.stands(index, pair_of(Handler.STOPPING, Claim.CLOSED))

@@ -127,7 +127,7 @@ async def test_an_idle_client_gives_way_to_a_newer_one_and_the_log_has_one_line(
             await asyncio.sleep(0.02)
 
 
-async def test_whom_the_server_is_answering_is_not_dropped_and_newcomers_are_refused_at_once(
+async def test_connections_being_served_are_kept_and_new_ones_refused_at_once(
     server: Server,
 ) -> None:
     watchers = [

@@ -57,7 +57,7 @@ def links() -> Iterator[tuple[Link, Link]]:
         end.close()
 
 
-async def test_n1_a_keeper_whose_scan_ends_says_so_and_ends(
+async def test_n1_a_keeper_whose_scan_ends_logs_it_and_ends(
     setup: KeeperSetup,
     links: tuple[Link, Link],
     monkeypatch: pytest.MonkeyPatch,
@@ -86,7 +86,7 @@ async def test_n1_what_cannot_be_read_does_not_hide_the_orders_behind_it(
     assert caplog.text.count("internal_error") == 2
 
 
-async def test_n1_a_keeper_that_is_alone_from_its_first_word_on_limits_itself_and_ends(
+async def test_n1_a_keeper_without_a_supervisor_from_the_start_ends_itself(
     setup: KeeperSetup, links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """N1: the supervisor may die at any moment."""

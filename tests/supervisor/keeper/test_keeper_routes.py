@@ -84,7 +84,7 @@ def asking() -> Asking:
 
 @pytest.mark.parametrize("order", sorted(ORDERS))
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "GET", "PATCH"])
-async def test_s1_over_tcp_nobody_steers_whatever_the_method(asking: Asking, order: str, method: str) -> None:
+async def test_s1_tcp_takes_no_orders_whatever_the_method(asking: Asking, order: str, method: str) -> None:
     """Faults S1: orders are taken on the unix socket alone."""
     status, said = await asking("tcp", method, f"/api/{order}", JSON, b'{"processes": 3}')
     assert status == 405
@@ -146,9 +146,7 @@ async def test_s4_an_order_is_json_and_comes_from_no_page(
         ("", 403),
     ],
 )
-async def test_s4_a_name_that_a_stranger_can_point_here_is_refused(
-    asking: Asking, host: str, status: int
-) -> None:
+async def test_s4_a_foreign_host_name_is_refused(asking: Asking, host: str, status: int) -> None:
     """Faults S4, DNS rebinding: the browser sends the foreign name as Host."""
     assert (await asking("tcp", "GET", "/api/status", {"host": host}))[0] == status
 
@@ -255,7 +253,7 @@ async def test_every_page_answers_on_both_ways_and_what_is_none_is_not_found(ask
     assert (await asking("unix", "DELETE", "/api/status", JSON))[0] == 405
 
 
-async def test_a_reload_says_that_what_was_scaled_to_stays(asking: Asking) -> None:
+async def test_a_reload_reports_that_a_scaled_number_stays(asking: Asking) -> None:
     """The settings do not contain it."""
     asking.board.supervisor = told(wanted=3, configured=2)
     _, said = await asking("unix", "POST", "/api/reload", JSON)
@@ -285,7 +283,7 @@ async def test_a_workflow_is_explained_by_its_id(asking: Asking) -> None:
         assert (status, said) == (422, {"error": "say of which workflow or activity: /api/explain?id=ID"})
 
 
-async def test_one_activity_is_cancelled_by_whoever_holds_the_leases(asking: Asking) -> None:
+async def test_one_activity_is_cancelled_by_the_keeper(asking: Asking) -> None:
     """Also while the supervisor drains, which may wait for that activity."""
     asking.board.supervisor = told(state="draining")
     status, said = await asking(

@@ -64,7 +64,7 @@ async def test_what_happens_is_seen_at_once_and_in_order_and_the_status_beside_i
     await watcher.leave()
 
 
-async def test_who_comes_back_sees_what_it_has_missed_and_nothing_twice() -> None:
+async def test_a_client_that_reconnects_gets_the_missed_events_and_none_twice() -> None:
     """The browser sends the last id; ids stay valid from one keeper to the next."""
     events = EventLog()
     for second in range(5):
@@ -120,7 +120,7 @@ def test_events_of_one_moment_have_different_numbers_and_the_oldest_are_forgotte
     assert numbers == sorted(numbers)
 
 
-def test_the_keepers_own_log_tells_what_belongs_to_the_events(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_keepers_own_log_adds_its_records_to_the_events(caplog: pytest.LogCaptureFixture) -> None:
     """Only the keeper notices a lost lease. Only plain values are taken."""
     del caplog
     events = EventLog()

@@ -148,7 +148,7 @@ def test_no_counter_falls_when_a_process_ends_or_its_segment_is_used_again(page:
     assert page.value("flowherd_activities_total", name="resize", outcome="completed") == 8
 
 
-def test_what_runs_is_told_by_name_and_names_of_nobody_share_one(page: Page) -> None:
+def test_running_activities_are_counted_by_name_and_unknown_names_share_one(page: Page) -> None:
     """Faults S2: names from the engine must not create series."""
     _, writer = page.worker(0)
     for number, name in enumerate(("resize", "resize", "a stranger's", "another's")):
@@ -207,7 +207,7 @@ def test_s2_an_activitys_name_adds_no_series_and_shows_nowhere(name: str) -> Non
     assert sum(len(family.samples) for family in page.families().values()) == count
 
 
-def test_before_the_supervisors_first_word_there_is_a_page_all_the_same(page: Page) -> None:
+def test_before_the_supervisors_first_message_there_is_a_page(page: Page) -> None:
     """The pages are served before anything else."""
     assert page.value("flowherd_state", state="starting") == 1
     assert page.value("flowherd_ready") == 0

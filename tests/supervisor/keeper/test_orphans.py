@@ -59,7 +59,7 @@ def lives(ledger: Ledger) -> list[Life]:
     return [segment.life for segment in ledger.segments[:3]]
 
 
-def test_n1_a_process_that_has_exited_keeps_nobody_from_ending_the_others(
+def test_n1_a_process_that_has_exited_does_not_keep_the_others_alive(
     ledger: Ledger, start: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     """N1: the first is already reaped; the others are killed together, not one after the other."""
@@ -77,7 +77,7 @@ def test_n1_a_process_that_has_exited_keeps_nobody_from_ending_the_others(
     assert time.monotonic() - since < 5.0
 
 
-def test_n1_what_goes_wrong_with_one_is_said_and_the_others_end(
+def test_n1_an_error_with_one_process_is_logged_and_the_others_end(
     ledger: Ledger, start: Callable[[str], subprocess.Popen[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """N1: one descriptor is invalid."""

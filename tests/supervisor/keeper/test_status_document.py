@@ -68,14 +68,14 @@ def test_the_keys_are_those_of_the_interface(ledger: Ledger, board: StatusBoard)
     assert document["engine"] == {"url": "http://engine:8080", "reachable": True, "rtt_ms": 3.1}
 
 
-def test_before_the_supervisors_first_word_it_is_starting(board: StatusBoard) -> None:
+def test_before_the_supervisors_first_message_it_is_starting(board: StatusBoard) -> None:
     """The pages are served before the supervisor has sent its state."""
     document = board.document()
     assert (document["state"], document["processes"]) == ("starting", {"wanted": 0, "ready": 0})
     assert document["children"] == []
 
 
-def test_what_only_the_supervisor_knows_comes_from_its_last_word(ledger: Ledger, board: StatusBoard) -> None:
+def test_the_supervisors_facts_come_from_its_last_message(ledger: Ledger, board: StatusBoard) -> None:
     """Restarts are counted by process."""
     worker(ledger, 1)
     board.supervisor = SupervisorState(state="draining", wanted=3, total_slots=12, restarts={1: 2, 7: 5})

@@ -29,7 +29,7 @@ def test_a_kill_that_the_kernel_has_counted_is_out_of_memory(tmp_path: Path) -> 
     assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL (out of memory)"
 
 
-def test_one_that_it_has_not_counted_is_somebody_elses(tmp_path: Path) -> None:
+def test_a_kill_that_the_kernel_has_not_counted_is_not_out_of_memory(tmp_path: Path) -> None:
     """A manual `kill -9` must not look like a lack of memory; each count explains one exit."""
     counter = OomCounter(tree(tmp_path, 2))
     assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL"

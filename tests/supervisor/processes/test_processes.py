@@ -159,7 +159,7 @@ def test_however_a_child_ends_its_parents_code_is_never_run_in_it(ending: str, s
     assert out == f"0 1 {status}\n"
 
 
-def test_p14_exits_that_coalesce_are_all_reaped_and_strangers_only_counted() -> None:
+def test_p14_coalesced_exits_are_all_reaped_and_orphans_only_counted() -> None:
     """Faults P14, P17: one SIGCHLD may stand for several exits."""
     out = run("""
         handles = [processes.spawn(process, 1, (), birth(lambda link: 0)) for process in range(5)]

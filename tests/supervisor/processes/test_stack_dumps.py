@@ -37,7 +37,7 @@ def text_of(*threads: tuple[str, ...]) -> str:
     )
 
 
-def test_what_the_handler_did_is_said_and_who_forked_the_process_is_not() -> None:
+def test_the_handlers_frames_are_shown_and_those_of_the_forking_process_are_not() -> None:
     lines = shortened(text_of((HANDLER, OURS, *FORKED_BY)))
     assert lines == ["Fatal Python error: Aborted", lines[1], HANDLER, OURS]
     assert lines[1].startswith("Current thread")
@@ -55,7 +55,7 @@ def test_the_innermost_frames_of_the_main_thread_are_kept_however_much_there_is(
     assert sum(map(len, lines[1:])) <= ROOM
 
 
-def test_a_process_that_left_nothing_has_no_last_words() -> None:
+def test_a_process_that_left_no_stacks_has_none() -> None:
     assert shortened("") == []
     assert shortened("Fatal Python error: Segmentation fault\n") == ["Fatal Python error: Segmentation fault"]
 
@@ -69,12 +69,12 @@ def test_where_a_long_import_stands_is_the_line_of_the_users_own_file() -> None:
     assert standing_at("") == ""
 
 
-def test_an_import_that_ends_in_time_leaves_no_last_words() -> None:
+def test_an_import_that_ends_in_time_leaves_no_stacks() -> None:
     """The stack taken shortly before the timeout is removed after Ready."""
     stacks = os.memfd_create("stacks")
     handle = Handle(0, 1, 1, -1, cast("Link", None), (), stacks)
     faulthandler.dump_traceback(stacks, all_threads=False)  # this thread need not be the main one
-    assert handle.standing_at.endswith("test_an_import_that_ends_in_time_leaves_no_last_words")
+    assert handle.standing_at.endswith("test_an_import_that_ends_in_time_leaves_no_stacks")
     handle.forget_words()
     assert (handle.standing_at, handle.last_words()) == ("", [])
     faulthandler.dump_traceback(stacks, all_threads=False)

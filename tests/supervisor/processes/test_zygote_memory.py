@@ -45,7 +45,7 @@ def told() -> dict[str, Any]:
     return found
 
 
-def test_what_children_share_is_prepared_before_the_first_is_born() -> None:
+def test_shared_memory_is_prepared_before_the_first_fork() -> None:
     """Each child then copies some pages instead of hundreds."""
     found = told()
     assert found["frozen"] > 10_000

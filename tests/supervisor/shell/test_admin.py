@@ -166,15 +166,13 @@ def test_a_file_that_is_no_socket_is_never_removed(
     assert (tmp_path / "precious").read_text() == "x"
 
 
-def test_a_socket_that_somebody_serves_is_not_taken_over(
-    bind: Callable[[str], AdminSocket], runtime: Path
-) -> None:
+def test_a_socket_in_use_is_not_taken_over(bind: Callable[[str], AdminSocket], runtime: Path) -> None:
     """Of two supervisors with the same --admin, the second is refused, the first goes on."""
     path = runtime / "x.sock"
     with socket.socket(socket.AF_UNIX) as first:
         first.bind(str(path))
         first.listen()
-        with pytest.raises(ConfigurationError, match="somebody serves there"):
+        with pytest.raises(ConfigurationError, match="another program serves there"):
             bind(f"unix:{path}")
         assert path.exists()
 
@@ -204,7 +202,7 @@ SOMEBODY = 12_345
 
 
 @as_root
-def test_n16_a_folder_of_another_user_is_refused_by_who_binds_and_by_who_asks(
+def test_n16_a_folder_of_another_user_is_refused_by_supervisor_and_client(
     bind: Callable[[str], AdminSocket], runtime: Path
 ) -> None:
     """In a shared temporary directory another user may have created the folder with a socket of theirs."""

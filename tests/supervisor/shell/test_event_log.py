@@ -56,7 +56,7 @@ def test_c10_a_wait_status_is_said_in_words(
     assert caplog.messages == [f"event='process_died' process=2 running=1 cause='{cause}'"]
 
 
-def test_whom_we_have_killed_did_not_run_out_of_memory(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_that_we_killed_did_not_run_out_of_memory(caplog: pytest.LogCaptureFixture) -> None:
     """A kill of our own must not look like a lack of memory."""
     fields = {"process": 2, "status": signal.SIGKILL | OURS, "killed_for": "it hung"}
     say(Note("process_exited", fields))
@@ -125,7 +125,7 @@ class _Closed(io.StringIO):
         raise BrokenPipeError(32, "Broken pipe")
 
 
-def test_c27_nobody_listening_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c27_a_closed_log_pipe_does_not_stop_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults C27: `flowherd run … | head` must not leave workers without a supervisor."""
     monkeypatch.setattr(sys, "stderr", _Closed())
     say(Note("boot_failed", {}, Level.ERROR, "Traceback"))

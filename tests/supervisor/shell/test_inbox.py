@@ -35,13 +35,13 @@ def send(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", HEARD, ids=lambda number: number.name)
-def test_every_signal_of_the_interface_wakes_and_is_told(inbox: Inbox, number: signal.Signals) -> None:
+def test_every_signal_of_the_interface_wakes_and_is_returned(inbox: Inbox, number: signal.Signals) -> None:
     """None of them ends or stops the supervisor by itself."""
     send(number)
     assert number in inbox.wait(CEILING_S)
 
 
-def test_p15_the_last_of_a_thousand_signals_is_heard_too(inbox: Inbox) -> None:
+def test_p15_the_last_of_a_thousand_signals_is_received_too(inbox: Inbox) -> None:
     """Faults P15: a dropped CONT would leave the host paused."""
     for _ in range(1000):
         send(signal.SIGUSR1)
@@ -50,7 +50,7 @@ def test_p15_the_last_of_a_thousand_signals_is_heard_too(inbox: Inbox) -> None:
     assert (len(heard), heard[-1]) == (1001, signal.SIGCONT)
 
 
-def test_signals_that_come_together_are_told_in_the_order_the_kernel_hands_them_over(inbox: Inbox) -> None:
+def test_simultaneous_signals_are_returned_in_the_kernels_order(inbox: Inbox) -> None:
     """Faults P15: an interrupting handler would write first, so that a CONT right after a TSTP leaves the host paused.
 
     The kernel delivers pending signals in order of their numbers.
@@ -71,7 +71,7 @@ def test_a_signal_before_the_wait_is_not_lost(inbox: Inbox) -> None:
     assert signal.SIGTERM not in inbox.wait(0.0)
 
 
-def test_p15_hundreds_of_random_signals_are_all_told_in_their_order(inbox: Inbox) -> None:
+def test_p15_hundreds_of_random_signals_are_all_returned_in_order(inbox: Inbox) -> None:
     """Faults P15: handlers only write to the wakeup descriptor."""
     rng = Random(15)
     kinds = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1]
@@ -85,7 +85,7 @@ def test_p15_hundreds_of_random_signals_are_all_told_in_their_order(inbox: Inbox
     assert [number for number in told if number in kinds] == sent
 
 
-def test_more_signals_than_the_socket_holds_block_nobody(inbox: Inbox) -> None:
+def test_more_signals_than_the_pipe_holds_do_not_block(inbox: Inbox) -> None:
     """A storm may lose signals, but must neither hang nor raise."""
     for _ in range(3000):
         send(signal.SIGUSR1)

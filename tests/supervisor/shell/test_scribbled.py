@@ -151,7 +151,7 @@ def scribble(segment: Segment, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_whatever_is_scribbled_in_a_segment_costs_its_process_alone(host: Scribbled, seed: int) -> None:
+async def test_an_overwritten_segment_costs_only_its_process(host: Scribbled, seed: int) -> None:
     """Keeper, supervisor, siblings and pages read it; then it is settled, and its counts are dropped."""
     rng = random.Random(seed)
     host.work()
@@ -173,7 +173,7 @@ def is_an_end(event: events.Event) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_is_scribbled_in_the_hosts_own_cells_ends_nobody(host: Scribbled, seed: int) -> None:
+async def test_overwritten_cells_of_the_host_end_no_process(host: Scribbled, seed: int) -> None:
     """A count may be wrong then, but heartbeats and settlements go on."""
     rng = random.Random(seed)
     host.work()

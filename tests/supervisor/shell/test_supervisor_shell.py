@@ -75,7 +75,7 @@ def handle_of(supervisor: Supervisor, pid: int = 1, incarnation: int = 1) -> Han
     return Handle(0, incarnation, pid, -1, ours, (segment,), os.memfd_create("stacks"))
 
 
-def test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others(
+def test_p16_a_defect_while_an_exit_is_handled_affects_no_other_exit(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """P16: a reaped child is settled, and its exit and those after it are handled."""
@@ -100,7 +100,7 @@ def test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others(
     assert "Broken: a defect" in caplog.text
 
 
-def test_p16_a_message_that_cannot_be_taken_in_does_not_hide_those_behind_it(
+def test_p16_a_defect_with_one_message_does_not_hide_later_ones(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P16: nor does it hide the end of its link."""
@@ -122,7 +122,7 @@ def test_p16_a_message_that_cannot_be_taken_in_does_not_hide_those_behind_it(
     ours.close()
 
 
-def test_p16_an_end_that_the_brain_could_not_take_in_is_told_again(
+def test_p16_an_exit_on_which_decide_failed_is_fed_again(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P16: otherwise that process would never be replaced."""
