@@ -15,7 +15,7 @@ PidFlag = Annotated[int | None, Parameter(help="pid of a supervisor on this host
 
 @ctl_app.command
 def scale(
-    processes: Annotated[int, Parameter(name="N", help="new number of processes")],
+    processes: Annotated[int, Parameter(name="N", help="so many processes from now on")],
     /,
     *,
     admin: AdminFlag = None,

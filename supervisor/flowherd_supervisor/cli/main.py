@@ -53,10 +53,10 @@ config_app.command(f"{_WITH_FLAGS}:schema", name="schema", help="Print the JSON 
 
 @app.command
 def init(
-    folder: Annotated[Path, Parameter(name="FOLDER", help="target folder, created if missing")] = Path(),
+    folder: Annotated[Path, Parameter(name="FOLDER", help="where to; made if it is not there")] = Path(),
     /,
     *,
-    name: Annotated[str, Parameter(help="name of the app's module")] = "my_app",
+    name: Annotated[str, Parameter(help="the module's")] = "my_app",
 ) -> int:
     """Write a starter project: app, test, settings, unit file."""
     from flowherd_supervisor.cli.init import init as part  # noqa: PLC0415 - `flowherd --help` needs none of it

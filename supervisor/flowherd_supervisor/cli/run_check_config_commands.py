@@ -33,7 +33,7 @@ def run(
     burst_idle: Annotated[
         str | None,
         Parameter(
-            help=f"with --burst: end after this long without work [default: {BURST_IDLE_S:g}]",
+            help=f"with --burst: end when there was nothing to do for so long [default: {BURST_IDLE_S:g}]",
             metavar="SECONDS",
         ),
     ] = None,
