@@ -1,4 +1,4 @@
-"""Each exit code of supervisor/README.md by a real run, since scripts rely on them."""
+"""Each exit code of supervisor/README.md by a real run: people script against them."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ SHELL = [line for page in PAGES.values() for text in blocks(page, "sh") for line
 
 @pytest.mark.timeout(180)
 def test_every_command_of_a_page_runs_on_a_live_host(engine: Engine, tmp_path: Path) -> None:
-    """In their order on the page; the last one ends the host."""
+    """In the order in which a reader meets them; the last one ends the host."""
     (tmp_path / "my_app.py").write_text(snippet("my_app.py"), encoding="utf-8")
     lines = sorted(SHELL, key=lambda line: "drain" in line)
     assert len(lines) == len(set(lines)) >= 6
@@ -149,7 +149,7 @@ def test_the_activity_that_came_from_temporal_goes_on_where_it_stopped(tmp_path:
 
 
 def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
-    """Run by pytest, as its reader would."""
+    """Run as its reader would, by pytest."""
     (tmp_path / "test_my_handlers.py").write_text(snippet("test_my_handlers.py"), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
@@ -167,7 +167,7 @@ def test_the_test_of_an_app_passes(tmp_path: Path) -> None:
 
 
 def test_every_snippet_of_a_page_has_a_test() -> None:
-    """An untested block becomes wrong some day."""
+    """A block that nobody runs is wrong one day."""
     tried = {"from_celery.py", "from_temporal.py", "test_my_handlers.py", "test_my_app.py"}
     for page in PAGES.values():
         for text in blocks(page, "python"):
@@ -190,7 +190,7 @@ def loud_events() -> set[str]:
 
 
 def test_every_warning_and_error_of_the_log_is_explained_and_none_that_there_is_not() -> None:
-    """Every message of the log can be found on the page."""
+    """Troubleshooting by message: what somebody finds in a log, they find on the page."""
     table = PAGES["deploy"].partition("line of the log mean?")[2].partition("\n## ")[0]
     explained = {
         name

@@ -327,7 +327,7 @@ FAULTS = [
 def test_a_fault_names_its_place_and_the_remedy(
     fault: Fault, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the exit code of supervisor/README.md; a traceback is shown only for an error in user code."""
+    """With the exit code of supervisor/README.md; a traceback is shown only where it is the user's own."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     for module in [name for name in sys.modules if name.startswith("kruxiaflow")]:
         monkeypatch.delitem(sys.modules, module)  # hidden from an app that does not use it

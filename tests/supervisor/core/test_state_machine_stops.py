@@ -81,7 +81,7 @@ def test_p4_after_the_second_signal_all_is_over_within_a_second() -> None:
 
 
 def test_quit_is_two_signals() -> None:
-    """QUIT releases everything at once (supervisor/README.md, signals)."""
+    """QUIT gives everything back at once (supervisor/README.md, signals)."""
     assert Brain().serve().hears(TWICE) == [Release(0, 1, 0.5), Release(1, 1, 0.5)]
 
 
@@ -140,7 +140,7 @@ REFUSED = events.CredentialsRefused("401")
     ],
 )
 def test_the_first_reason_for_a_bad_exit_code_stays(facts: list[Event], code: int) -> None:
-    """Service managers act on the code (supervisor/README.md, exit codes)."""
+    """Whoever restarts flowherd goes by the code (supervisor/README.md, exit codes)."""
     brain = Brain().serve()
     brain.hears(*facts)
     if brain.state.keeper.phase is Phase.BACKOFF:
