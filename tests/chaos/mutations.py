@@ -401,7 +401,7 @@ MUTATIONS = (
     Mutation(
         "closed streams are opened before anything else",
         WORKER + "process/open_standard_streams.py",
-        "os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free",
+        "os.open(os.devnull, os.O_RDWR)  # gets the lowest free number",
         "continue",
         UNIT
         + "process/test_open_standard_streams.py::"
@@ -517,8 +517,8 @@ MUTATIONS = (
     Mutation(
         "no work for an isolate whose kill is on the way",
         WORKER + "isolates/isolate.py",
-        "elif self._killed_for:",
-        "elif False:",
+        "if self._times_stopped or self._killed_for or",
+        "if self._times_stopped or",
         UNIT
         + "isolates/test_isolates.py"
         + "::test_an_isolate_that_is_killed_for_its_memory_gets_no_other_activity",
@@ -535,8 +535,8 @@ MUTATIONS = (
     Mutation(
         "a stop that reaches the handler of an isolate",
         WORKER + "isolates/inside/worker_connection.py",
-        "if self._cancel_signal.explain(stop):",
-        "if not self._cancel_signal.explain(stop):",
+        "if (state := self._state) is not None:",
+        "if (state := self._state) is None:",
         UNIT + "isolates/test_isolates_live.py::test_a_computing_def_is_interrupted_where_it_stands",
     ),
     Mutation(
@@ -549,25 +549,25 @@ MUTATIONS = (
     ),
     Mutation(
         "an isolate as it was before",
-        WORKER + "isolates/inside/main.py",
-        "reason = self._leftovers.put_back() or",
-        "reason =",
+        WORKER + "isolates/inside/leftovers.py",
+        "            self._put_back()\n",
+        "",
         UNIT
         + "isolates/test_isolate_leftovers.py::test_what_an_activity_leaves_behind_never_meets_the_next_one[umask]",
     ),
     Mutation(
         "the end of an isolate that prints for ever",
         WORKER + "isolates/isolate.py",
-        "self._set_timer(MARK_S, self._prints_on)",
-        "self._set_timer(3600 * MARK_S, self._prints_on)",
+        "self._set_timer(MARK_S,",
+        "self._set_timer(3600 * MARK_S,",
         UNIT
         + "isolates/test_isolates.py::test_n15_one_that_prints_for_ever_is_killed_a_second_after_its_activity",
     ),
     Mutation(
         "no second activity after a SIGTERM",
         WORKER + "isolates/isolate.py",
-        "if self._times_stopped or self._tasks",
-        "if self._tasks",
+        "if self._times_stopped or self._killed_for or",
+        "if self._killed_for or",
         UNIT + "isolates/test_isolates.py::test_an_isolate_that_was_told_to_stop_never_gets_another_activity",
     ),
     Mutation(

@@ -125,11 +125,11 @@ class Isolates:
 
     segment: Any = None  # not needed by these tests
 
-    def tell(self, *outlet: Any) -> None:
+    def tell(self, outlet: Any) -> None:
         self._outlet = outlet
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
-        run = self.runs[attempt.id] = IsolatedAttempt(attempt, definition, *self._outlet, self.segment)
+        run = self.runs[attempt.id] = IsolatedAttempt(attempt, definition, self._outlet, self.segment)
         run.begin(lambda: None)
 
     def stop(self, attempt: Attempt) -> None:

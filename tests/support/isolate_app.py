@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowherd import ActivityError, ActivityResult, Registry, Usage
-from flowherd.isolates.inside.worker_connection import WorkerConnection
+from flowherd.isolates.channel import Channel
 from flowherd.sdk.context import SyncActivityContext
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ async def flood_long(size: int) -> None:
 
 def channel() -> socket.socket:
     """The isolate's socket to its worker, which is no handler's business."""
-    return next(found.sock for found in gc.get_objects() if isinstance(found, WorkerConnection))
+    return next(found._sock for found in gc.get_objects() if isinstance(found, Channel))
 
 
 @isolated
@@ -134,7 +134,7 @@ def end(how: str) -> None:
 
 @isolated
 def garbage(data: list[int]) -> None:
-    channel().sendall(bytes(data))
+    channel().send(bytes(data))
     threading.Event().wait(60)
 
 
@@ -237,6 +237,17 @@ def files_in_thread(ctx, reference: str, mark: str) -> None:
         ended.wait()
     finally:
         ended.wait()
+
+
+@isolated
+def print_in(encoding: str) -> None:
+    sys.stdout.reconfigure(encoding=encoding)
+    print("\N{LATIN SMALL LETTER E WITH ACUTE}")
+
+
+@isolated
+def default_signals() -> list[bool]:
+    return [signal.getsignal(number) == signal.SIG_DFL for number in (signal.SIGCHLD, signal.SIGCONT)]
 
 
 @isolated

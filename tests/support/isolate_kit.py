@@ -19,7 +19,10 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from runner_kit import Runner
@@ -31,7 +34,6 @@ from flowherd.execution.run_environment import RunEnvironment
 from flowherd.isolates.inside import main as isolate
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
-from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Ledger, Life
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import (
@@ -42,6 +44,7 @@ from flowherd.link.messages import (
     decode_downward,
     decode_upward,
 )
+from flowherd.process.load_app_or_report import load
 from flowherd.process.worker_process import ignore_signals
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
@@ -158,7 +161,8 @@ class Forker:
         self.wake, wake = os.pipe()
         for end in (self.wake, wake):
             os.set_blocking(end, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGCHLD, signal.SIGCONT):  # as the supervisor does
+            signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(wake)
 
     def serve(self) -> None:
@@ -221,15 +225,11 @@ class Forker:
 
     def setup(self, family: Family) -> isolate.IsolateSetup:
         return isolate.IsolateSetup(
-            app=self.app.name,
-            app_dir=self.app_dir,
-            worker_type=None,
+            load=partial(load, self.app.name, self.app_dir, None, family.activities),
             config=WorkerConfig(worker_id="t", secret_names=("pin_code",), **family.settings),
-            activities=family.activities,
             index=3,
             processes=4,
             ledger=self.ledger,
-            loaded=self.app,
         )
 
     def end(self, family: Family) -> None:
@@ -264,8 +264,7 @@ class Workplace:
         segment.map[page:end] = bytes(end - page)  # the attempts of all tests have the same numbers
         self.pids: dict[int, int] = {}
         self.statuses: dict[int, int] = {}
-        self.host = IsolateRequests(link)
-        self.isolates = Isolates(self.host, IsolateRules(**rules), config.concurrency, segment)
+        self.isolates = Isolates(link, count(1), IsolateRules(**rules), config.concurrency, segment)
         registry = app.for_type("py-std").configured(activities)
         self.runner = Runner(registry, config, ThreadPool(4), environment, self.isolates)
         self.ended = asyncio.Event()
@@ -310,9 +309,14 @@ def running_forker(app: str = APP, folder: Path = FOLDER) -> Iterator[Fork]:
     os.ftruncate(memory, _MEMORY_BYTES)
     words = [sys.executable, str(Path(__file__)), str(theirs.fileno()), str(memory), app, str(folder)]
     log = ForkLog()
-    program = subprocess.Popen(
-        words, pass_fds=[theirs.fileno(), memory], stdin=subprocess.DEVNULL, stderr=log.writer
-    )
+    with TemporaryFile() as file:  # as that of a host whose output goes to a file
+        program = subprocess.Popen(
+            words,
+            pass_fds=[theirs.fileno(), memory],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=log.writer,
+        )
     theirs.close()
     try:
         yield Fork(ours, ledger_in(memory), log)

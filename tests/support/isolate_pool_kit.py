@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,12 +18,14 @@ from flowherd import Registry
 from flowherd.activities_and_outcomes import Failed
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.execution.run_environment import RunEnvironment
-from flowherd.isolates.frames import HEAD, FrameReader, framed
+from flowherd.isolates.channel import Channel, ChannelEnded
 from flowherd.isolates.isolate import IsolateRules, Stage
 from flowherd.isolates.isolate_pool import Isolates
-from flowherd.isolates.isolate_protocol import Begin, Ended, Message, Opened, decode_downward
+from flowherd.isolates.isolate_protocol import Begin, Ended, Message, decode_downward
 from flowherd.isolates.printed_output import mark_bytes
 from flowherd.ledger import Ledger
+from flowherd.link.link import LinkClosed
+from flowherd.link.messages import KillIsolate, NeedIsolate, Ready
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
 
@@ -32,20 +35,14 @@ if TYPE_CHECKING:
     from runner_kit import Run
 
 
-def frame_of(text: bytes, body: bytes = b"") -> bytes:
-    """A frame of whatever an isolate may send."""
-    return HEAD.pack(len(text), len(body)) + text + body
-
-
 class Peer:
     """The isolate's part, played by the test."""
 
     def __init__(self, fds: Sequence[int]) -> None:
         channel, self.stdout, self.stderr, self.lifeline = (os.dup(fd) for fd in fds)
-        self.sock = socket.socket(fileno=channel)
-        self.sock.setblocking(False)  # noqa: FBT003
-        self._reader = FrameReader(1 << 24, 1 << 24)
-        self._frames: list[Any] = []
+        self.channel = Channel.inherited(channel)
+        os.set_blocking(channel, False)
+        self.heard: list[Any] = []
         self.mark = ""
 
     def succeed(self, output: bytes = b"{}", **fields: Any) -> None:
@@ -63,53 +60,59 @@ class Peer:
             os.write(pipe, mark_bytes(self.mark))
 
     def send(self, message: Message, body: bytes = b"") -> None:
-        self.sock.sendall(b"".join(framed(message, body)))
+        self.channel.send(message, body if isinstance(message, Ended) else None)
+
+    def send_raw(self, packet: bytes) -> None:
+        """Whatever an isolate may send."""
+        with socket.socket(fileno=os.dup(self.channel.fileno())) as sock:
+            sock.send(packet)
 
     async def hear(self) -> Any:
-        """The next message; for Begin with its parameters."""
-        frame, body = await self._frame()
-        message = decode_downward(frame)
+        """The next message; for Begin with its parameters. None when there are no more."""
+        async with asyncio.timeout(5):
+            while not self.heard:
+                self.take_in()
+                await asyncio.sleep(0)
+        message, body = self.heard.pop(0)
         if isinstance(message, Begin):
             self.mark = message.mark
             return message, msgspec.json.decode(body)
         return message
 
-    async def _frame(self) -> Any:
-        async with asyncio.timeout(5):
-            while not self._frames:
-                self.take_in()
-                await asyncio.sleep(0)
-        return self._frames.pop(0)
-
     def take_in(self) -> None:
-        """Reads all frames that are whole."""
+        """Reads all that has come."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                if (frame := self._reader.read(self.sock)) is not None:
-                    self._frames.append(frame)
+                try:
+                    message, body = self.channel.receive()
+                except ChannelEnded:
+                    self.heard.append((None, b""))
+                    return
+                self.heard.append((decode_downward(message), body))
 
     def close(self) -> None:
-        self.sock.close()
+        self.channel.close()
         for fd in (self.stdout, self.stderr, self.lifeline):
             os.close(fd)
 
 
 class Host:
-    """Takes orders, and makes nothing."""
+    """The other end of the link, which takes orders and makes nothing."""
 
     def __init__(self) -> None:
         self.peers: dict[int, Peer] = {}
         self.orders: list[tuple[str, int]] = []
-        self.refusal: OSError | None = None
+        self.is_gone = False
 
-    def need(self, key: int, fds: Sequence[int]) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-        self.peers[key] = Peer(fds)
-        self.orders.append(("need", key))
-
-    def kill(self, key: int) -> None:
-        self.orders.append(("kill", key))
+    def send(self, message: NeedIsolate | KillIsolate, fds: Sequence[int] = ()) -> None:
+        match message:
+            case KillIsolate(key):
+                self.orders.append(("kill", key))
+            case NeedIsolate() if self.is_gone:
+                raise LinkClosed("end of file")
+            case NeedIsolate(key):
+                self.peers[key] = Peer(fds)
+                self.orders.append(("need", key))
 
 
 class Pool:
@@ -121,7 +124,7 @@ class Pool:
         self.host = Host()
         self.ledger = Ledger(processes=1, records=1024)
         segment = open_segment(self.ledger)
-        self.isolates = Isolates(self.host, IsolateRules(**rules), limit, segment)
+        self.isolates = Isolates(self.host, count(1), IsolateRules(**rules), limit, segment)
         registry = Registry()
 
         @registry.activity(offload="process", max_memory_mb=max_memory_mb)
@@ -139,7 +142,7 @@ class Pool:
         """The isolate is there and ready."""
         self.isolates.started(key, pid)
         peer = self.host.peers[key]
-        peer.send(Opened())
+        peer.send(Ready())
         return peer
 
     def end(self, key: int, status: int = 0, reason: str = "") -> None:

@@ -244,7 +244,7 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
         WORKER,
         "process/worker_process.py",
         "process/standalone.py",
-        "isolates/inside/cancel_signal.py",
+        "isolates/inside/worker_connection.py",
         "isolates/inside/leftovers.py",
     ):
         return

@@ -267,3 +267,10 @@ def look(seconds: float) -> dict[str, Any]:
         "collects garbage": gc.isenabled(),
         "pid": os.getpid(),
     }
+
+
+@isolated
+def write_with_a_limit(size: int) -> dict[str, str]:
+    """What it returns is larger than the files that it may write."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    return {"text": "x" * size}

@@ -1,4 +1,4 @@
-"""Runs Python activities on many processes; each public name is imported when it is first asked for."""
+"""Runs Python activities on many processes; each public name is imported at its first use."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ __all__ = [
     "activity",
 ]
 
-_ELSEWHERE = {  # what is in no module of this table is in `errors`
+_ELSEWHERE = {  # names that are not in `errors`
     "Usage": "activities_and_outcomes",
     "ActivityContext": "sdk.context",
     "CancelReason": "sdk.context",
@@ -68,7 +68,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Registry":
-        import_module(f"{__name__}.stock_sdk.adapt_apps")  # a registry takes the stock SDK's activities too
+        import_module(f"{__name__}.stock_sdk.adapt_apps")  # lets a registry accept the stock SDK's activities
     found = getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'errors')}"), name)
     globals()[name] = found
     return found

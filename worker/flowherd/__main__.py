@@ -1,4 +1,4 @@
-"""Runs a worker in this process: turns words into settings; the work is done by `flowherd.process.standalone`."""
+"""The command `python -m flowherd`: parses the command line and runs `flowherd.process.standalone`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def work(
     config: ConfigFile = None,
     flags: Annotated[_Flags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
-    """Host APP's activities in this process until told to stop."""
+    """Run the activities of APP in this process until it is stopped."""
     settings = sources.load(given(flags), config, ignored=SUPERVISOR_ONLY).settings
     logs.setup(settings.log_level, settings.log_format)
     try:
@@ -53,12 +53,12 @@ def work(
 
 
 def main(words: Sequence[str]) -> int:
-    """Runs until told to stop and returns the exit code (flowherd.exit_codes)."""
+    """Runs until stopped and returns the exit code (`flowherd.exit_codes`)."""
     return call(app, _NAME, words)
 
 
 def _leave(code: int) -> NoReturn:
-    """Ends without waiting for threads that user code left behind (faults.md A16, C16)."""
+    """Exits without waiting for threads that user code left behind (faults.md A16, C16)."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

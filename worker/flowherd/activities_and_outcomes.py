@@ -1,6 +1,6 @@
-"""The engine's activities and the handlers' outcomes: frozen values without behaviour.
+"""The engine's activities and the handlers' outcomes, as frozen values.
 
-Those that every activity needs are structs: making a frozen dataclass of ten fields takes ten times as long.
+Those made for every activity are structs, because creating a frozen dataclass of ten fields takes ten times as long.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class Activity(msgspec.Struct, frozen=True):
     """A claimed attempt of an activity.
 
     Attributes:
-        activity_id: the same for every attempt (protocol.md fact 9); the idempotency key.
+        activity_id: the activity's id, the same for every attempt (protocol.md fact 9); the idempotency key.
         key: the activity's key in its workflow.
-        name: chooses the handler; may be empty.
-        parameters: as the engine sent them; may hold secrets, so never logged (protocol.md R15). A `msgspec.Raw`
-            where they are only passed on, to an isolate.
-        worker_id: of the poll that brought it: the engine's only fence (protocol.md fact 8).
-        timeout_s: the definition's `timeout_seconds`, None when it set none (the lease is then 60 s or less).
+        name: the name that selects the handler; may be empty.
+        parameters: the parameters as sent; never logged, since they may hold secrets (protocol.md R15). A
+            `msgspec.Raw` when they are only passed on to an isolate.
+        worker_id: the worker_id of the poll that brought it, the engine's only fencing token (protocol.md fact 8).
+        timeout_s: the definition's `timeout_seconds`, None when it sets none (the lease is then 60 s or less).
 
     """
 
@@ -44,9 +44,9 @@ class Activity(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and money spent at one provider's model (protocol.md §6.1); sums, not events.
+    """Sums of the tokens and the money spent on one model of one provider (protocol.md §6.1).
 
-    `cost_usd` is a decimal string in US dollars, None when the engine shall price the tokens itself.
+    `cost_usd` is a decimal string in US dollars; None lets the engine compute it from the tokens.
     """
 
     provider: str
@@ -72,9 +72,9 @@ class Completed(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The exception behind a failure: its class, words and traceback, without secrets.
+    """The exception behind a failure: its class, message and traceback, without secrets.
 
-    `distinct` is the same for failures of the same kinds from the same lines; "" where only this one is like it.
+    `distinct` is equal for failures of the same classes from the same lines; "" when it is unique.
     """
 
     kind: str
@@ -85,9 +85,9 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The handler raised, ran out of time, or was given back; `message` is clean and at most 8 KiB (§7).
+    """The handler raised, ran out of time, or was requeued; `message` is clean and at most 8 KiB (§7).
 
-    `raised` and `at`, the line of the user's where its handler stood, are for log and trace; the engine is not told.
+    `raised` and `at`, the user's line where the handler was, are for log and trace only, not for the engine.
     """
 
     code: str
@@ -101,14 +101,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The isolate in which the handler ran has ended with it; `how` is said to the engine."""
+    """The isolate in which the handler ran has died; `how` is reported to the engine."""
 
     how: str
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The lease is somebody else's: nothing may be reported (protocol.md fact 13)."""
+    """The lease is lost: nothing may be reported (protocol.md fact 13)."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""The names of an attempt in the log, and the attempt that a context works for."""
+"""The ids of an attempt in the log, and the context variable with the current attempt."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ HANDLERS = "flowherd.activity"  # the logger behind `ctx.logger`
 
 
 class History(Protocol):
-    """The memory of activities that this host was given and has not completed."""
+    """Counts the claims of activities that this host has not completed."""
 
     def earlier(self, activity_id: str) -> int:
-        """The number of times, for this one."""
+        """Returns how often this host claimed the activity without completing it."""
         ...
 
 
 class AttemptIds(msgspec.Struct):
-    """The names of one attempt; they are kept without its parameters.
+    """The ids of one attempt, without its parameters.
 
     Attributes:
-        history: counts earlier attempts, None where nobody does.
-        seen: how often this host has been given the activity, with this attempt; 0 until somebody asks.
-        is_last: the log has said that it has failed for good.
+        history: counts earlier attempts, None when they are not counted.
+        seen: how often this host has claimed the activity, this attempt included; 0 before it is computed.
+        is_last: True when it was logged that the activity has failed for good.
 
     """
 
@@ -37,7 +37,7 @@ class AttemptIds(msgspec.Struct):
     is_last: bool = False
 
     def fields(self) -> dict[str, Any]:
-        """The fields of each line about it; `logs` shows `activity_name` as `name`, which a `LogRecord` has already."""
+        """Returns the fields of a log line; `activity_name` is shown as `name`, which a `LogRecord` has already."""
         if not self.seen:
             self.seen = 1 + (0 if self.history is None else self.history.earlier(self.activity_id))
         return {
@@ -50,4 +50,4 @@ class AttemptIds(msgspec.Struct):
 
 
 working_for: ContextVar[AttemptIds | None] = ContextVar("flowherd_working_for", default=None)
-"""The attempt whose handler has begun this context: other code than ours logs about it here."""
+"""The attempt whose handler runs in this context, for log lines of user code and libraries."""

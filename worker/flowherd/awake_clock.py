@@ -1,8 +1,8 @@
-"""Time as it counts for whoever judges others by it: what a freeze took does not count; pure.
+"""Clocks that do not count the time in which their process was frozen. Pure.
 
-A process that was stopped, starved or suspended finds everybody else late when it goes on, and they are not: they
-were frozen along with it. So nobody is judged by the time of day, but by the time that the judge was itself awake.
-It waits in steps of `STEP_S` at most while it judges, since a freeze within one wait cannot be seen.
+To a process that was stopped, starved or suspended all others seem late when it goes on, although they may have been
+frozen with it. So deadlines of others are measured by the time in which this process was awake. It waits in steps of at
+most `STEP_S`, because a freeze within one wait goes unnoticed.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 STEP_S = 0.25
-LATE_S = 0.1  # how much later than asked a wait may end under load
-FREEZE_S = 1.0  # a wait that ends so much too late was no load
+LATE_S = 0.1  # a wait may end this much too late under load
+FREEZE_S = 1.0  # a wait that ends this much too late was a freeze, not load
 
 
 class AwakeClock:
-    """Seconds that go on as the monotonic clock does, but for gaps in which its owner was not awake.
+    """A monotonic clock without the gaps in which its process was not awake.
 
     Args:
         now: monotonic seconds.
-        late_s: how much later than expected a reading may be before the rest counts as a gap.
+        late_s: seconds by which a reading may be late before the rest counts as a gap.
 
     Attributes:
-        woke_at: when the last freeze ended, in monotonic seconds; minus infinity before the first.
+        woke_at: the end of the last freeze in monotonic seconds; minus infinity before the first.
 
     """
 
@@ -37,7 +37,7 @@ class AwakeClock:
         self.woke_at = -inf
 
     def read(self, now: float) -> float:
-        """The time; each reading is expected right after the one before, unless `waits` has said otherwise."""
+        """Returns the time; each reading is expected right after the previous one, unless `waits` was called."""
         gap_s = now - self._expected_at - self._late_s
         if gap_s > 0:
             self._lost_s += gap_s
@@ -47,15 +47,15 @@ class AwakeClock:
         return now - self._lost_s
 
     def waits(self, until: float) -> None:
-        """The next reading is expected at `until`, in monotonic seconds, or before."""
+        """Expects the next reading at `until`, in monotonic seconds, or before."""
         self._expected_at = until
 
 
 class Patience:
-    """A limit in awake time, for a loop that runs handlers too: it waits in steps.
+    """A time limit in awake time, for a loop that also runs handlers; waited for in steps.
 
-    A handler that keeps the loop is no freeze. So a step may end late by a second, or by a quarter of the limit, and
-    all of it counts; a longer freeze costs as much of the limit, and no more: half of it where it is short.
+    A handler that blocks the loop is not a freeze. So a step may end late by a second, or by a quarter of the limit,
+    and all of that counts; a longer freeze costs no more than this, and at most half of a short limit.
 
     Args:
         seconds: the limit.
@@ -68,28 +68,28 @@ class Patience:
         self._until = now + seconds
 
     def left_s(self, now: float) -> float:
-        """Seconds until it is over."""
+        """Returns the seconds until the limit is over."""
         return max(self._until - self._clock.read(now), 0.0)
 
     def next_wait_s(self, now: float) -> float:
-        """Seconds to wait before asking again, 0 when it is over."""
+        """Returns the seconds to wait before the next check; 0 when the limit is over."""
         wait_s = min(self.left_s(now), STEP_S)
         self._clock.waits(now + wait_s)
         return wait_s
 
 
 class Witness:
-    """Measures for how long each fact has been seen, look by look."""
+    """Measures for how long each fact has been true, over repeated checks."""
 
     def __init__(self) -> None:
         self._since: dict[Hashable, float] = {}
         self._seen: dict[Hashable, float] = {}
 
     def look(self) -> None:
-        """Begins a look; what the last one did not see again is forgotten."""
+        """Begins a check; forgets the facts that the last one did not see again."""
         self._since, self._seen = self._seen, {}
 
     def lasts_s(self, fact: Hashable, now: float) -> float:
-        """Seconds since `fact` was first seen, on the clock that `now` is of."""
+        """Returns the seconds since `fact` was first seen, on the clock of `now`."""
         since = self._seen[fact] = self._since.get(fact, now)
         return now - since

@@ -1,6 +1,6 @@
-"""Tasks and threads that nobody awaits: kept alive, and their errors said; a law lets no other file start any.
+"""Tasks and threads that are not awaited: keeps them alive and logs their errors; only this file starts any (law test).
 
-Without some of them a process would look alive and do nothing: their starter says what follows their end.
+Without some of them a process would look alive but do nothing, so `failed` defines what follows their end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Tasks:
-    """Holds its tasks until they end: the event loop itself keeps only weak references."""
+    """Holds tasks until they end, because the event loop keeps only weak references."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -26,11 +26,11 @@ class Tasks:
     def spawn(
         self, work: Coroutine[Any, Any, None], failed: Callable[[BaseException], None] | None = None
     ) -> asyncio.Task[None]:
-        """Starts a task; what it raises goes to the log.
+        """Starts a task; logs its exception.
 
         Args:
-            work: what to do.
-            failed: is told what it has raised, and decides what follows.
+            work: the coroutine to run.
+            failed: called with the exception of the task.
 
         """
         task = asyncio.get_running_loop().create_task(work)
@@ -39,7 +39,7 @@ class Tasks:
         return task
 
     async def end(self, within_s: float) -> None:
-        """Waits so long for all of them, and cancels the rest."""
+        """Waits for all tasks at most `within_s` seconds, and cancels the rest."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
         for task in list(self._tasks):
@@ -54,18 +54,18 @@ class Tasks:
 
 
 class Changes:
-    """Wakes those that wait, at each change; saying that there was one costs next to nothing."""
+    """Wakes waiters at each change; `note` costs next to nothing without any."""
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Event] = set()
 
     def note(self) -> None:
-        """There was a change."""
+        """Notes a change."""
         for waiter in self._waiters:
             waiter.set()
 
     async def until(self, is_so: Callable[[], bool]) -> None:
-        """Returns when `is_so`; asked at once, and after each change."""
+        """Returns when `is_so()` is True; checked at once, and after each change."""
         waiter = asyncio.Event()
         self._waiters.add(waiter)
         try:
@@ -76,26 +76,30 @@ class Changes:
             self._waiters.discard(waiter)
 
 
+class OwnThread(threading.Thread):
+    """A thread that works for no activity alone."""
+
+
 def start_thread(
     name: str, work: Callable[[], object], failed: Callable[[], None] | None = None
 ) -> threading.Thread:
-    """Starts a thread that never delays the end of its process; what it raises goes to the log.
+    """Starts a daemon thread, which never delays the end of its process; logs its exception.
 
     Args:
-        name: of the thread.
-        work: what to do.
-        failed: called in the thread after it has raised, and decides what follows.
+        name: the name of the thread.
+        work: the function to run.
+        failed: called in the thread after an exception.
 
     """
 
     def run() -> None:
         try:
             work()
-        except BaseException as error:  # also SystemExit, which Python would not even print
+        except BaseException as error:  # also SystemExit, which Python would not print
             log.error("internal_error", thread=name, exc_info=error)
             if failed is not None:
                 failed()
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = OwnThread(target=run, name=name, daemon=True)
     thread.start()
     return thread

@@ -1,4 +1,4 @@
-"""Named places where a test may have a worker or the keeper die; without FLOWHERD_TEST_POINT nothing happens there."""
+"""Named points where tests can kill a worker or the keeper; without FLOWHERD_TEST_POINT they do nothing."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ KEEPER_POINTS = ("before_verdict", "before_count")
 
 
 def bind(order: str) -> Callable[[str], object]:
-    """Returns what a point does under an order `point:times:signal[:file]`.
+    """Returns the function to call at each point, for an order `point:times:signal[:file]`.
 
-    The signal strikes the process when it comes to that point for the given time. With a file only the first
-    process strikes, which makes the file: processes that replace it pass.
+    It sends the signal to its own process when that reaches the point for the n-th time (`times`). With a file only the
+    first process does so, which creates the file; processes that replace it do not.
 
     Raises:
-        ValueError: there is no such point, or the order cannot be read.
+        ValueError: the point is unknown, or the order is malformed.
 
     """
     if not order:
-        return id  # which does nothing either, and costs a third of a function of ours
+        return id  # does nothing, at a third of the cost of a Python function
     point, times, number, *files = order.split(":", 3)
     known = POINTS + ISOLATE_POINTS + KEEPER_POINTS
     if point not in known:

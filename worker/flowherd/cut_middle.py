@@ -1,4 +1,4 @@
-"""Texts that are too long."""
+"""Shortens long texts in the middle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _GAP = " … "
 
 
 def cut_middle(text: str, most: int) -> str:
-    """The text, or its beginning and its end with a mark between, of at most `most` characters."""
+    """Returns the text, or its start and end with a mark in between, of at most `most` characters."""
     if len(text) <= most:
         return text
     kept = max(most - len(_GAP), 2)

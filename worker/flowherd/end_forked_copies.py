@@ -1,6 +1,6 @@
-"""Ends copies of a worker that a handler's own fork has made and that would go on as the worker; it never forks.
+"""Ends copies of a worker that a handler's own fork has made and that would go on as the worker.
 
-A copy that works for itself and leaves by itself, as `multiprocessing` makes them, is left alone (faults.md C14).
+A copy that does its own work and exits by itself, as `multiprocessing` makes them, is left alone (faults.md C14).
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from flowherd.exit_codes import Exit
 if TYPE_CHECKING:
     import asyncio
 
-    from flowherd.isolates.inside.worker_connection import WorkerConnection
+    from flowherd.isolates.channel import Channel
     from flowherd.link.link import Link
 
 _is_copy = False
 
 
-def guard(loop: asyncio.AbstractEventLoop, link: Link | WorkerConnection) -> None:
+def guard(loop: asyncio.AbstractEventLoop, link: Link | Channel) -> None:
     """From now on a fork leaves a copy that has no link, and that ends when it comes back to `loop`.
 
     Args:
-        loop: the worker's, of the calling thread.
-        link: to the supervisor, or an isolate's to its worker.
+        loop: the worker's loop, of the calling thread.
+        link: the link to the supervisor, or an isolate's connection to its worker.
 
     """
     loop_thread = threading.get_ident()
 
     def disarm() -> None:
-        global _is_copy  # noqa: PLW0603 - it is the process that is a copy
+        global _is_copy  # noqa: PLW0603 - a state of the process
         _is_copy = True
         link.close()
         if threading.get_ident() == loop_thread:
@@ -41,11 +41,11 @@ def guard(loop: asyncio.AbstractEventLoop, link: Link | WorkerConnection) -> Non
 
 
 def is_copy() -> bool:
-    """True when this process is a copy made by a handler's fork: the ledger's cells are not its own to write."""
+    """True when this process is a copy made by a handler's fork, which must not write the ledger's cells."""
     return _is_copy
 
 
 def leave_if_copied() -> None:
-    """Ends the process where a handler returns in a copy, which must not deliver what its original delivers."""
+    """Exits when a handler returns in a copy, which must not deliver an outcome that the original delivers."""
     if _is_copy:
         os._exit(Exit.INTERNAL)

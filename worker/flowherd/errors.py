@@ -1,4 +1,4 @@
-"""The tree of everything flowherd raises on purpose; it must not import anything of ours.
+"""The tree of all exceptions that flowherd raises on purpose.
 
 FlowherdError
 ├── ConfigurationError         a flag, variable, file or module:attr is wrong: exit code 2
@@ -15,14 +15,14 @@ FlowherdError
 │       ├── FileChanged           while it was uploaded
 │       ├── FileTransferFailed    every try failed on the way
 │       └── StorageFailed         this host's disk: full, read-only, broken
-├── EngineError                the engine, or what stands between
-│   ├── EngineUnavailable      may pass: refused, reset, timed out, 5xx, 429
+├── EngineError                a failed call to the engine
+│   ├── EngineUnavailable      temporary: refused, reset, timed out, 5xx, 429
 │   │   ├── EngineDisconnected    the connection ended before the reply began
-│   │   ├── CallTooSlow           its own deadline passed while bytes still moved
-│   │   ├── ForeignReply          a 4xx that the engine has not written
-│   │   └── ReplyTooLarge         it was not read to its end
-│   ├── EngineUnauthorized     401 that a fresh token did not cure
-│   └── EngineMisconfigured    will not pass by itself: redirect, 403, 404 without envelope, 405
+│   │   ├── CallTooSlow           the deadline passed while bytes still moved
+│   │   ├── ForeignReply          a 4xx that is not from the engine
+│   │   └── ReplyTooLarge         the reply was not read to its end
+│   ├── EngineUnauthorized     a 401 even with a new token
+│   └── EngineMisconfigured    permanent: redirect, 403, 404 without envelope, 405
 └── LedgerFull                 no free record in this segment
 
 LeaseLost is no FlowherdError but a CancelledError: a handler that catches `Exception` must not swallow it.
@@ -42,11 +42,11 @@ class ConfigurationError(FlowherdError):
 
 
 class RegistryError(ConfigurationError):
-    """An activity cannot be registered as it is written."""
+    """A function cannot be registered as an activity."""
 
 
 class AppImportError(FlowherdError):
-    """The user's module raised while it was imported (exit code 3).
+    """The app's module raised an exception while it was imported (exit code 3).
 
     `report` is the traceback to print, once.
     """
@@ -57,16 +57,16 @@ class AppImportError(FlowherdError):
 
 
 class LifespanFailed(AppImportError):
-    """The app was imported, but its `lifespan` raised before it yielded (exit code 3)."""
+    """The app's lifespan raised an exception before it yielded (exit code 3)."""
 
 
 class ActivityError(FlowherdError):
-    """Fails the activity with a code of the handler's own.
+    """Raised by a handler, it fails the activity with a code of your choice.
 
     Args:
-        message: what the workflow's users see; never put parameters or secrets in it.
-        code: a non-empty name such as `OUT_OF_STOCK`; the engine has no taxonomy of its own (protocol.md §7).
-        retryable: whether the engine may hand the activity out again; costs one attempt.
+        message: text that the users of the workflow see; keep parameters and secrets out of it.
+        code: a non-empty name such as `OUT_OF_STOCK` (protocol.md §7).
+        retryable: False ends the activity for good; True lets the engine try again while attempts are left.
 
     """
 
@@ -77,21 +77,21 @@ class ActivityError(FlowherdError):
 
 
 class InvalidParameters(ActivityError):
-    """The parameters do not fit the handler's annotations; names field paths, never values (faults.md A11)."""
+    """The parameters do not fit the handler's annotations; the message names fields, never values (faults.md A11)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="INVALID_PARAMETERS", retryable=False)
 
 
 class InvalidOutput(ActivityError):
-    """The output cannot be sent to the engine; names the JSON path (protocol.md §6.5, faults.md A1, A2)."""
+    """The output has no JSON form; the message names the path (protocol.md §6.5, faults.md A1, A2)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="INVALID_OUTPUT", retryable=False)
 
 
 class FileError(ActivityError):
-    """A file could not be sent or fetched; each subclass has a code of its own and knows whether to retry."""
+    """A file could not be uploaded or downloaded; each subclass has a code, and says if it is retried."""
 
     _code, _retryable = "FILE_ERROR", True
 
@@ -100,7 +100,7 @@ class FileError(ActivityError):
 
 
 class InvalidFile(FileError):
-    """A reference, name or path that can never be transferred (faults.md F1, F3)."""
+    """The reference, name or path can never be transferred (faults.md F1, F3)."""
 
     _code, _retryable = "INVALID_FILE", False
 
@@ -112,7 +112,7 @@ class FileMissing(FileError):
 
 
 class FileTooLarge(FileError):
-    """Larger than `--max-file-mb`, or than what stands between us and the engine lets through (faults.md F6)."""
+    """The file is larger than `--max-file-mb`, or than a proxy before the engine accepts (faults.md F6)."""
 
     _code, _retryable = "FILE_TOO_LARGE", False
 
@@ -124,7 +124,7 @@ class FileChanged(FileError):
 
 
 class FileTransferFailed(FileError):
-    """The engine could not be reached, or cut the transfer short, several times in a row (faults.md F5, F7)."""
+    """The transfer failed several times in a row (faults.md F5, F7)."""
 
     _code = "FILE_TRANSFER"
 
@@ -136,11 +136,10 @@ class StorageFailed(FileError):
 
 
 class EngineError(FlowherdError):
-    """A call to the engine did not end in a verdict.
+    """A call to the engine ended without a verdict.
 
-    `in_doubt` says whether the call may have taken effect all the same (protocol.md fact 2); `is_of_the_call`, that
-    it says something about this call alone, and nothing about whether the engine can be reached; `is_engines`, that
-    the engine has answered it, and neither nothing nor a proxy.
+    `in_doubt` is True when the call may still have taken effect (protocol.md fact 2); `is_of_the_call`, when the error
+    concerns this call alone and not the reachability of the engine; `is_engines`, when the engine itself answered.
     """
 
     in_doubt = False
@@ -153,8 +152,8 @@ class EngineUnavailable(EngineError):
 
     Args:
         reason: one line without secrets.
-        retry_after_s: what the engine asked for, 0 when it asked for nothing.
-        in_doubt: whether the call may have taken effect all the same.
+        retry_after_s: the engine's Retry-After in seconds, 0 for none.
+        in_doubt: True when the call may still have taken effect.
 
     """
 
@@ -165,21 +164,21 @@ class EngineUnavailable(EngineError):
 
 
 class EngineDisconnected(EngineUnavailable):
-    """The connection ended before a byte of the reply: perhaps one the engine had given up (faults.md E4)."""
+    """The connection ended before the first byte of the reply; perhaps it was idle for too long (faults.md E4)."""
 
 
 class CallTooSlow(EngineUnavailable):
-    """The call met its deadline while bytes still moved (faults.md N8): the link is slow, or the body large."""
+    """The deadline passed while bytes still moved (faults.md N8): the link is slow, or the body large."""
 
     is_of_the_call = True
 
 
 class ForeignReply(EngineUnavailable):
-    """A 4xx in words that are not the engine's: a proxy's, so no verdict about anything (faults.md N7).
+    """A 4xx that is not in the engine's format, so from a proxy and no verdict (faults.md N7).
 
     Args:
         reason: one line without secrets.
-        status: of the reply.
+        status: the status of the reply.
 
     """
 
@@ -191,15 +190,15 @@ class ForeignReply(EngineUnavailable):
 
 
 class ReplyTooLarge(EngineUnavailable):
-    """The reply is larger than we are willing to hold in memory (faults.md E15)."""
+    """The reply is larger than the limit for a reply in memory (faults.md E15)."""
 
 
 class EngineUnauthorized(EngineError):
-    """The engine refused our token, and the next one too."""
+    """The engine refused the token, and the next one too."""
 
 
 class EngineMisconfigured(EngineError):
-    """The URL or what answers there is wrong: a redirect, 403, 405, or a 404 that is not the engine's."""
+    """The URL or the server there is wrong: a redirect, 403, 405, or a 404 that is not the engine's."""
 
 
 class LedgerFull(FlowherdError):
@@ -207,4 +206,4 @@ class LedgerFull(FlowherdError):
 
 
 class LeaseLost(asyncio.CancelledError):
-    """The engine has given this activity to somebody else: stop; nothing will be reported."""
+    """The engine has given the activity to another worker: the handler should stop, nothing is reported."""

@@ -1,4 +1,4 @@
-"""Chooses the event loop and runs it to the end; it knows nothing of what runs on it."""
+"""Chooses the event loop, and runs it to the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def new_loop(kind: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], asyncio.AbstractEventLoop]:
-    """A factory for `asyncio.Runner`; `auto` is uvloop where it is installed."""
+    """Returns a factory of loops; `auto` is uvloop where it is installed."""
     if kind == "asyncio":
         return asyncio.new_event_loop
     try:
@@ -32,7 +32,7 @@ def new_loop(kind: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], asyncio
 
 
 def _lean(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
-    """Without what it has cleared and may never use: its buffer for what it receives is a quarter of a megabyte."""
+    """Returns the loop, after releasing its zeroed receive buffer of 256 KB, which may never be used."""
     forget_zeros(loop, type(loop).__basicsize__)
     return loop
 

@@ -1,4 +1,4 @@
-"""The GIL's state in this interpreter, and which import has switched it on; it ends nothing."""
+"""The state of the GIL in this interpreter, and the import that has enabled it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-OVERRIDE = "FLOWHERD_TEST_THREADS"  # 1 lets tests run threads where they take turns
+OVERRIDE = "FLOWHERD_TEST_THREADS"  # 1 lets tests run worker threads with the GIL
 _CULPRIT = re.compile(r"GIL\) has been enabled to load module '([^']+)'")
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def is_gil_enabled() -> bool:
-    """True when threads of Python take turns, as in every build that has a GIL."""
+    """True when the GIL is enabled, as always in a build that is not free-threaded."""
     asks = getattr(sys, "_is_gil_enabled", None)
     return asks is None or bool(asks())
 
 
 def why_no_threads() -> str | None:
-    """Why workers should not be threads here, and what to do about it; None where they may be."""
+    """Returns why workers should not be threads here, with the remedy; None when they may be."""
     if not is_gil_enabled() or os.environ.get(OVERRIDE) == "1":
         return None
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
@@ -45,10 +45,10 @@ def why_no_threads() -> str | None:
 
 @contextlib.contextmanager
 def gil_watched(is_enabled: Callable[[], bool] = is_gil_enabled) -> Iterator[None]:
-    """Warns once when what is imported inside has turned the GIL on, and names it.
+    """Warns once when an import within the block has enabled the GIL, and names the module.
 
     Args:
-        is_enabled: says whether it is on.
+        is_enabled: returns True when the GIL is enabled.
 
     """
     was_enabled, named = is_enabled(), []
@@ -58,7 +58,7 @@ def gil_watched(is_enabled: Callable[[], bool] = is_gil_enabled) -> Iterator[Non
         if (found := _CULPRIT.search(str(message))) is not None:
             named.append(found[1])
         else:
-            show(message, category, *where)  # type: ignore[arg-type]  # as it was given to us
+            show(message, category, *where)  # type: ignore[arg-type]  # the arguments are passed on
 
     warnings.showwarning = look  # type: ignore[assignment]  # takes what the original takes
     try:

@@ -1,4 +1,4 @@
-"""Logging with one event a line and one write a line: structlog over the standard library; it logs nothing itself."""
+"""Logging by structlog over the standard library, with one event per line and one write per line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from flowherd.cut_middle import cut_middle
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
 
-_SHORTEST_TEXT = 64  # that is cut
-MAX_LINE_BYTES = 4096  # what a pipe takes in one piece, so that processes never interleave
+_SHORTEST_TEXT = 64  # characters; shorter texts are not cut
+MAX_LINE_BYTES = 4096  # a pipe takes this much in one piece, so lines of several processes never interleave
 
 
 class LineHandler(logging.Handler):
-    """Writes each record with a single `os.write`; a full or closed pipe loses the line, never the caller."""
+    """Writes each record with a single `os.write`; a full or closed pipe loses the line, but never blocks."""
 
     def __init__(self, fd: int = 2) -> None:
         super().__init__()
@@ -38,23 +38,23 @@ class LineHandler(logging.Handler):
             line = self.format(record).encode(errors="replace")
             if len(line) >= MAX_LINE_BYTES:
                 line = _shorten(line)
-            if self._room.poll(0):  # a pipe that has room has it for a whole line
+            if self._room.poll(0):  # a writable pipe has room for a whole line
                 os.write(self._fd, line + b"\n")
             else:
                 self.dropped += 1
         except OSError:
             self.dropped += 1
-        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not take the caller down
+        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not raise in the caller
             self.handleError(record)
 
 
 def _shorten(line: bytes) -> bytes:
-    """Cuts an over-long record in the middle of its longest texts, so that JSON stays JSON and its ids are kept."""
+    """Cuts a long record in the middle of its longest texts, so that JSON stays valid and keeps its ids."""
     if not line.startswith(b'{"'):
         half = MAX_LINE_BYTES // 2 - 10
         head, tail = (part.decode(errors="ignore") for part in (line[:half], line[-half:]))
         return f"{head} … {tail}".encode()
-    import msgspec  # noqa: PLC0415 - only for lines that are too long
+    import msgspec  # noqa: PLC0415 - needed only for long lines
 
     record = msgspec.json.decode(line)
     texts = [name for name, value in record.items() if isinstance(value, str)]
@@ -72,12 +72,12 @@ def _shorten(line: bytes) -> bytes:
 
 
 def _name_the_process(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Names the process in every line that does not speak of another one; a worker that is a thread, itself."""
+    """Adds the process to every line that names no other; for a worker thread, its own index."""
     return {**_process_label, **_thread_label.get(), **event}
 
 
 def _name_the_activity(logger: Any, _: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Names the activity in every line of its handler, and puts the ids of any line about one where eyes find them."""
+    """Adds the activity's ids to every line of its handler, and orders the ids in any line about an activity."""
     if "activity_id" not in event:
         attempt = working_for.get()
         if attempt is None or _is_ours(logger, event):
@@ -96,31 +96,31 @@ _IDS = ("seen", "workflow_id", "activity_id", "activity_key")
 
 
 def _is_ours(logger: Any, event: Mapping[str, Any]) -> bool:
-    """A line of flowherd's own: it names the activity itself where it speaks of one."""
+    """True for a line of flowherd itself, which names an activity where it is about one."""
     name = str(getattr(event.get("_record", logger), "name", ""))
     return name.partition(".")[0] == "flowherd" and name != HANDLERS
 
 
 def _familiar_order(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Time, level and event first, as eyes and grep expect."""
+    """Puts time, level and event first."""
     first = {name: event[name] for name in ("time", "level", "event", "process") if name in event}
     return {**first, **event}
 
 
 def visible(text: str) -> str:
-    """The text with all that is not printable as escapes: controls, line ends, marks of direction (faults.md N17)."""
+    """Escapes all characters that are not printable: controls, line ends, direction marks (faults.md N17)."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Shows what comes from outside so that it can neither forge a line nor steer a terminal (faults.md S6, N17)."""
+    """Escapes all values, so that none can forge a line or control a terminal (faults.md S6, N17)."""
     return {visible(name): _for_eyes(name, value) for name, value in event.items()}
 
 
 def _for_eyes(name: str, value: Any) -> Any:
-    """Keeps the lines of what the renderer puts below the line, `stack` and `exception`, each of them set in."""
+    """Escapes a value; keeps the lines of `stack` and `exception`, indented, since they follow below the line."""
     if name in {"stack", "exception"} and value is not None:
         lines = value if isinstance(value, list) else str(value).split("\n")
         return "\n".join("  " + visible(str(line)) for line in lines)
@@ -128,7 +128,7 @@ def _for_eyes(name: str, value: Any) -> Any:
 
 
 def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Takes out what a process must not log; time and level are ours."""
+    """Masks secrets in all texts except time and level."""
     if _hide is None:
         return event
     return {
@@ -147,22 +147,22 @@ _thread_label: ContextVar[Mapping[str, Any]] = ContextVar(
 
 
 def name_process(**label: Any) -> None:
-    """Sets what every later line of this process carries, such as `process=2`."""
+    """Sets fields for every later line of this process, such as `process=2`."""
     _process_label.clear()
     _process_label.update(label)
 
 
 def name_thread(**label: Any) -> None:
-    """Sets what every later line of this context carries, and of all that is begun from it, before the process's."""
+    """Sets fields for every later line of this context and of contexts copied from it; they override the process's."""
     _thread_label.set(label)
 
 
 def move_to(fd: int, hide: Callable[[str], str]) -> None:
-    """From now on the lines of this process go to another descriptor, and `hide` takes secrets out of their texts.
+    """Sends all later lines of this process to another descriptor, with secrets masked by `hide`.
 
-    Whatever else an app has made of the root logger goes.
+    Removes all other handlers of the root logger.
     """
-    global _hide  # noqa: PLW0603 - it is the process that has secrets
+    global _hide  # noqa: PLW0603 - the secrets of the process
     _hide = hide
     handler = LineHandler(fd)
     handler.setFormatter(_formatter)
@@ -170,19 +170,19 @@ def move_to(fd: int, hide: Callable[[str], str]) -> None:
 
 
 def _stamp(style: str) -> Any:
-    """UTC to the microsecond for machines, the local time of day for eyes."""
+    """Returns the processor for time stamps: UTC in microseconds for JSON, the local time of day for text."""
     if style == "json":
         return structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
     return structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False, key="timestamp")
 
 
 def style_of(style: Literal["text", "json"] | None) -> Literal["text", "json"]:
-    """The style itself, or the one that fits where stderr goes: text on a terminal, JSON elsewhere."""
+    """Returns the style, or by default text when stderr is a terminal, else JSON."""
     return style or ("text" if sys.stderr.isatty() else "json")
 
 
 def rendering(style: Literal["text", "json"]) -> list[Any]:
-    """The processors that make a line of an event, tracebacks included: structlog's own would show variables."""
+    """Returns the processors that render an event; tracebacks without variables, unlike structlog's own."""
     if style == "json":
         last: list[Any] = [_familiar_order, structlog.processors.JSONRenderer(default=repr)]
     else:
@@ -194,7 +194,7 @@ def rendering(style: Literal["text", "json"]) -> list[Any]:
 
 
 def setup(level: str = "info", style: Literal["text", "json"] | None = None) -> None:
-    """Configures logging of this process; `style` None means text on a terminal and JSON elsewhere."""
+    """Configures logging of this process; with `style` None it is text on a terminal, else JSON."""
     style = style_of(style)
     shared: list[Any] = [
         _name_the_process,

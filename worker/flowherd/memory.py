@@ -1,4 +1,4 @@
-"""The memory that a process has in RAM, and a way to have less: pages of zeros; nothing else."""
+"""The resident memory of a process, and a way to release pages of zeros."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST = 200  # bytes: seven numbers
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """Resident memory of a process, or of this one; 0 once it has ended."""
+    """Returns the resident memory of a process, by default this one, in bytes; 0 when it has ended."""
     try:
         file = os.open(f"/proc/{pid or os.getpid()}/statm", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -26,14 +26,14 @@ def resident_bytes(pid: int | None = None) -> int:
 
 
 def forget_zeros(holder: object, size: int) -> int:
-    """Gives the kernel back the pages of a fresh object that hold nothing but zeros, and would read as zeros again.
+    """Releases the first run of pages of a new object that hold only zeros; they would read as zeros again.
 
     Args:
-        holder: an object in memory of its own, that no other thread uses yet.
-        size: its bytes.
+        holder: an object that no other thread uses yet.
+        size: its size in bytes.
 
     Returns:
-        How many bytes were given back.
+        The number of bytes released.
 
     """
     first = -(-id(holder) // _PAGE) * _PAGE

@@ -1,4 +1,4 @@
-"""For tests: one handler without an engine, and an engine in memory; it must not be used in production."""
+"""Runs one handler without an engine, for tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WORKFLOW_ID = str(UUID(int=1))
 
 
 def make_activity(name: str, parameters: Any = None, *, number: int = 1, **fields: Any) -> Activity:
-    """An activity as an engine hands it out; `number` makes its id, `fields` replace any other attribute."""
+    """Makes an activity as the engine hands it out; `number` becomes its id, `fields` replace other attributes."""
     made = Activity(
         activity_id=str(UUID(int=number)),
         workflow_id=WORKFLOW_ID,
@@ -52,9 +52,10 @@ class TestedRun:
     """The outcome of one attempt.
 
     Attributes:
-        files: what was given and what the handler uploaded, by reference.
-        streamed: the text that went through `ctx.stream()`.
-        checkpoint: what the next attempt would resume with.
+        outcome: `Completed` or `Failed`, as the engine would receive it.
+        files: the files that were given or uploaded, by reference.
+        streamed: the text sent through `ctx.stream()`.
+        checkpoint: the value that the next attempt would get from `ctx.resume()`.
 
     """
 
@@ -67,20 +68,20 @@ class TestedRun:
 
     @property
     def output(self) -> dict[str, Any]:
-        """The output as the engine would store it; AssertionError with the failure when there is none."""
+        """The output as the engine would store it; AssertionError if the activity failed."""
         assert isinstance(self.outcome, Completed), f"the activity did not complete: {self.outcome}"
         output: dict[str, Any] = json.loads(self.outcome.output)
         return output
 
     @property
     def failure(self) -> Failed:
-        """The failure; AssertionError when the activity did not fail."""
+        """The failure, with `code`, `message` and `retryable`; AssertionError if the activity completed."""
         assert isinstance(self.outcome, Failed), f"the activity did not fail: {self.outcome}"
         return self.outcome
 
     @property
     def usage(self) -> tuple[Usage, ...]:
-        """Tokens and money spent, whether it completed or failed."""
+        """Recorded usage, of a success or a failure."""
         return () if not isinstance(self.outcome, Completed | Failed) else self.outcome.usage
 
 
@@ -111,23 +112,23 @@ async def run_activity(
     offload: str | None = None,
     **fields: Any,
 ) -> TestedRun:
-    """Runs one handler exactly as a worker does, without an engine.
+    """Runs one handler as a worker does, without an engine.
 
     Args:
         handler: a function, decorated or not, an object with `name` and `execute`, or a kruxiaflow activity.
         params: the activity's parameters.
-        environment: state, process and shutdown signal the handler sees.
-        config: limits, such as `activity_timeout_s` and `cancel_grace_s`.
-        files: what can be downloaded, by reference; uploads are in the result's `files`.
-        checkpoint: what an earlier attempt has kept, None for nothing.
-        offload: in place of the handler's own; one that has offload="process" is tested with "thread" or "loop".
+        environment: `RunEnvironment` with the state, the process index and the shutdown signal the handler sees.
+        config: `WorkerConfig` with limits, such as `activity_timeout_s` and `cancel_grace_s`.
+        files: files that the handler can download, by reference; its uploads are in the result's `files`.
+        checkpoint: value stored by an earlier attempt; None for none.
+        offload: place to run it, instead of the handler's own. Test offload="process" with "thread" or "loop".
         fields: attributes of the activity, such as `key`, `signal_data`, `timeout_s`.
 
     Returns:
-        The outcome, with `output` and `failure` to look at; a handler that did not end is not waited for.
+        The outcome. A handler that is cancelled and goes on is not waited for.
 
     Raises:
-        RegistryError: when the handler cannot be an activity.
+        RegistryError: the handler cannot be an activity.
 
     """
     definition = adjusted(_definition_of(handler), {"offload": offload})
@@ -153,7 +154,7 @@ async def run_activity(
 
 
 def run_activity_sync(handler: Any, params: Any = None, **options: Any) -> TestedRun:
-    """`run_activity` for tests that are not async."""
+    """Does what `run_activity` does, for tests that are not async."""
     return asyncio.run(run_activity(handler, params, **options))
 
 

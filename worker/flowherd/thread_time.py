@@ -1,15 +1,15 @@
-"""The kernel's account of the calling thread's time; it measures nothing itself and keeps nothing open."""
+"""The CPU and run-queue times of the calling thread, from the kernel."""
 
 from __future__ import annotations
 
 import os
 from time import thread_time
 
-_SCHEDSTAT = "/proc/thread-self/schedstat"  # on a CPU, and ready to run without one, both in ns
+_SCHEDSTAT = "/proc/thread-self/schedstat"  # time on a CPU, and time waiting for one, in ns
 
 
 def queued_s() -> float:
-    """Seconds it has ever been ready to run without a CPU; 0 where the kernel does not say."""
+    """Returns the total seconds the thread waited for a CPU; 0 when the kernel does not provide it."""
     try:
         file = os.open(_SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -21,5 +21,5 @@ def queued_s() -> float:
 
 
 def busy_s() -> float:
-    """Seconds it has ever had a CPU, or waited for one: for the rest of its life it had nothing to do."""
+    """Returns the total seconds the thread was runnable, with a CPU or waiting for one."""
     return thread_time() + queued_s()

@@ -1,4 +1,4 @@
-"""The user's frames among those of Python, of libraries and of flowherd."""
+"""Tells the user's frames from those of Python, libraries and flowherd."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _OURS = str(Path(__file__).parent)
 
 
 def is_users(file: str) -> bool:
-    """True for a file of none of them."""
+    """True for a file that belongs to none of these."""
     return not file.startswith(("<", _OURS, *_PYTHONS)) and not any(one in file for one in _LIBRARIES)
 
 
 def is_called(file: str) -> bool:
-    """True for a file of the user's or of a library: neither flowherd's nor Python's own."""
+    """True for a file of the user or of a library, but not of flowherd or Python."""
     if any(one in file for one in _LIBRARIES):
         return not file.startswith(_OURS)
     return is_users(file)
 
 
 def from_users(frames: list[Frame]) -> list[Frame]:
-    """The frames from the first one of the user's on; of a library's where none is the user's, else none."""
+    """Returns the frames from the first user frame on, else from the first library frame on, else none."""
     for test in (is_users, is_called):
         for number, (frame, _) in enumerate(frames):
             if test(frame.f_code.co_filename):
@@ -36,7 +36,7 @@ def from_users(frames: list[Frame]) -> list[Frame]:
 
 
 def place_of(frames: list[Frame]) -> str:
-    """`file:line in function` of the user's innermost of `from_users`; of the first where none is; "" without any."""
+    """Returns `file:line in function` of the innermost user frame, else of the first frame; "" without frames."""
     if not frames:
         return ""
     frame, line = next((one for one in reversed(frames) if is_users(one[0].f_code.co_filename)), frames[0])

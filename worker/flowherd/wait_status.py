@@ -1,34 +1,34 @@
-"""Wait statuses: the kind of end one speaks of, and one in words; never more than the status says."""
+"""Wait statuses: their kinds, and their descriptions in words."""
 
 from __future__ import annotations
 
 import signal
 
-OUT_OF_MEMORY = 1 << 16  # beside the 16 bits of a wait status: the kernel has counted an out-of-memory kill
-NOT_OUT_OF_MEMORY = 1 << 17  # ... or has counted none, and would have
-OURS = 1 << 18  # the supervisor has sent it SIGKILL
+OUT_OF_MEMORY = 1 << 16  # above the 16 bits of a wait status: the kernel counted an out-of-memory kill
+NOT_OUT_OF_MEMORY = 1 << 17  # the kernel counted none, although it would have
+OURS = 1 << 18  # the supervisor sent SIGKILL
 
 
 def kind_of(status: int) -> str:
-    """`exit`, `signal` or `out_of_memory`: short enough for the label of a metric (faults.md S2)."""
+    """Returns `exit`, `signal` or `out_of_memory`, for the label of a metric (faults.md S2)."""
     if status & OUT_OF_MEMORY:
         return "out_of_memory"
     return "signal" if status & 0x7F else "exit"
 
 
 def may_be_out_of_memory(status: int) -> bool:
-    """True when the kernel may have ended the process for want of memory."""
+    """True when the kernel may have killed the process for lack of memory."""
     return status & 0x7F == signal.SIGKILL and not status & (NOT_OUT_OF_MEMORY | OURS)
 
 
 def describe_status(status: int, killed_for: str = "") -> str:
-    """A wait status in words, such as `was killed by SIGKILL (out of memory)`.
+    """Describes a wait status in words, such as `was killed by SIGKILL (out of memory)`.
 
-    Without a word from the kernel a SIGKILL may have been one: the question mark says so.
+    A SIGKILL without a count from the kernel may have been an out-of-memory kill, marked with a question mark.
 
     Args:
-        status: annotated as in `flowherd.wait_status`.
-        killed_for: why we have killed the process, if we have.
+        status: a wait status with the bits of this module.
+        killed_for: the reason, if the supervisor killed the process.
 
     """
     if status & OURS:

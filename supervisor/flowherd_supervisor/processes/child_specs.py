@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowherd.free_threading import gil_watched
@@ -99,16 +100,13 @@ class Setups:
             loaded: the app, if the zygote has imported it.
 
         """
+        app = self.app, self.app_dir, self.worker_type, self.activities
         setup = isolate.IsolateSetup(
-            app=self.app,
-            app_dir=self.app_dir,
-            worker_type=self.worker_type,
+            load=partial(load, *app) if loaded is None else lambda: loaded,
             config=self.config,
-            activities=self.activities,
             index=whose_key(order.key)[0] if self.threads else order.index,
             processes=processes,
             ledger=self.ledger,
-            loaded=loaded,
         )
         return isolate.main(setup, *ends)
 

@@ -95,7 +95,7 @@ def _prepare(setup: ZygoteSetup, loaded: LoadedApp) -> None:
 
 def _rehearse_birth(setup: ZygoteSetup, loaded: LoadedApp) -> None:
     """Does the first steps of a child here, as far as possible."""
-    worker_process.ignore_signals()  # also for all children: the app may have installed handlers
+    worker_process.ignore_signals(again=True)  # also for all children: the app may have installed handlers
     _part_ways()
     setup.setups.rehearse(setup.processes, loaded)
 

@@ -13,18 +13,14 @@ from runner_kit import CancelReason
 from virtual_time import virtual_time
 
 from flowherd.activities_and_outcomes import Completed, Died, Failed, Lost
-from flowherd.isolates.isolate import Stage
 from flowherd.isolates.isolate_protocol import (
     Begin,
     Ended,
-    Leave,
     LeftBehind,
-    NotOpened,
-    Opened,
     Stop,
     TokenRefused,
-    decode_downward,
 )
+from flowherd.link.messages import BootFailed, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,15 +52,15 @@ class Actor:
             self.peer.take_in()
         except Exception:  # noqa: BLE001 - the worker has closed its end
             self.must_end = True
-        while self.peer._frames:
-            match decode_downward(self.peer._frames.pop(0)[0]):
+        while self.peer.heard:
+            match self.peer.heard.pop(0)[0]:
                 case Begin(activity=activity, mark=mark):
                     assert self.is_open, f"{self.key} was given an activity before it was ready"
                     assert self.runs is None, f"{self.key} was given two activities"
                     assert not self.must_end, f"{self.key} was given an activity although it shall end"
                     self.runs, self.peer.mark = activity.activity_id, mark
                     self.tasks += 1
-                case Stop() | Leave():
+                case Stop() | None:
                     self.must_end = True
 
 
@@ -96,8 +92,6 @@ class History:
             actor.listen()
         isolates = self.it.isolates
         assert all(count == 1 for count in self.ends.values()), self.ends
-        assert len(isolates._idle) == len(set(isolates._idle))
-        assert all(isolate.stage is Stage.IDLE for isolate in isolates._idle)
         assert set(isolates._all) <= set(self.actors) - self.gone | self._unmade()
 
     def _unmade(self) -> set[int]:
@@ -134,17 +128,17 @@ class History:
         self.it.isolates.resize(self.limit)
 
     def start(self) -> None:
-        self.it.host.refusal = OSError("gone") if self.rng.random() < 0.05 else None
+        self.it.host.is_gone = self.rng.random() < 0.05
         self.runs.append(self.it.start({}, timeout_s=self.rng.choice([1.0, 100.0])))
-        self.it.host.refusal = None
+        self.it.host.is_gone = False
 
     def open(self, actor: Actor) -> None:
         self.it.isolates.started(actor.key, 0)
         if self.rng.random() < 0.1:
-            self.send(actor, NotOpened("no"))
+            self.send(actor, BootFailed(3, "no"))
             return
         actor.is_open = True
-        self.send(actor, Opened())
+        self.send(actor, Ready())
 
     def succeed(self, actor: Actor) -> None:
         actor.runs = None
@@ -168,7 +162,7 @@ class History:
     def babble(self, actor: Actor) -> None:
         self.send(
             actor,
-            self.rng.choice([TokenRefused(1), TokenRefused(2), Ended(None, cost_usd="-1"), Opened()]),
+            self.rng.choice([TokenRefused(1), TokenRefused(2), Ended(None, cost_usd="-1"), Ready()]),
         )
 
     def send(self, actor: Actor, *what: Any) -> None:
@@ -179,7 +173,7 @@ class History:
 
     def hang_up(self, actor: Actor) -> None:
         actor.is_hung_up = True
-        actor.peer.sock.close()
+        actor.peer.channel.close()
 
     def die(self, actor: Actor) -> None:
         """Ends the isolate, on order or by itself, or fails its start."""
@@ -199,7 +193,7 @@ class History:
                     self.die(actor)
                 elif not actor.is_open:
                     actor.is_open = True
-                    self.send(actor, Opened())
+                    self.send(actor, Ready())
                 elif actor.runs is not None:
                     self.succeed(actor)
             asyncio.get_running_loop().now += 1.0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-import socket
-import threading
 from contextlib import closing, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,10 @@ from flowherd import CancelReason, LeaseLost, SyncActivityContext
 from flowherd.errors import StorageFailed
 from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.scratch_folders import GivenFolder
-from flowherd.isolates.frames import FrameReader
-from flowherd.isolates.inside.cancel_signal import CancelSignal
+from flowherd.isolates.channel import Channel, Ends, connect
 from flowherd.isolates.inside.isolate_engine import UsageKeeper
 from flowherd.isolates.inside.worker_connection import WorkerConnection
-from flowherd.isolates.isolate_protocol import Begin, Stop, UsagePlace, encode
+from flowherd.isolates.isolate_protocol import Begin, Stop, UsagePlace
 from flowherd.ledger import Cause, Cell, Ledger
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.spending import Costs
@@ -33,12 +31,37 @@ if TYPE_CHECKING:
 LONG_S = 10.0  # ceiling for a failing test
 
 
+class Wire:
+    """A connection, and the worker's end of it."""
+
+    def __init__(self) -> None:
+        self.worker: Ends
+        self.worker, (channel, *self.others) = connect()
+        self.loop = asyncio.new_event_loop()
+        self.channel = Channel.inherited(channel)
+        self.connection = WorkerConnection(self.channel, self.loop)
+
+    def close(self) -> None:
+        self.loop.close()
+        self.worker.close()
+        self.channel.close()
+        for fd in self.others:
+            os.close(fd)
+
+
+@contextmanager
+def wire() -> Iterator[Wire]:
+    made = Wire()
+    with closing(made):
+        yield made
+
+
 @pytest.fixture
-def cancel_signal() -> Iterator[CancelSignal]:
+def connection() -> Iterator[WorkerConnection]:
     before = signal.getsignal(signal.SIGTERM)
-    made = CancelSignal()
-    made.install()
-    yield made
+    with wire() as made:
+        made.connection.take_sigterm()
+        yield made.connection
     signal.signal(signal.SIGTERM, before)
 
 
@@ -52,9 +75,9 @@ def strike() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def interrupted(cancel_signal: CancelSignal, state: RunState, handler: Any) -> BaseException:
+def interrupted(connection: WorkerConnection, state: RunState, handler: Any) -> BaseException:
     """What a handler is ended with."""
-    with pytest.raises(asyncio.CancelledError) as raised, cancel_signal.around(state):
+    with pytest.raises(asyncio.CancelledError) as raised, connection.around(state):
         handler()
     return raised.value
 
@@ -62,10 +85,10 @@ def interrupted(cancel_signal: CancelSignal, state: RunState, handler: Any) -> B
 # SIGTERM
 
 
-def test_a_signal_without_a_running_handler_interrupts_nothing(cancel_signal):
+def test_a_signal_without_a_running_handler_interrupts_nothing(connection):
     """Such as between two activities: the signal is not for the next one."""
     strike()
-    with cancel_signal.around(state_of()):
+    with connection.around(state_of()):
         reached = True
     strike()
     assert reached
@@ -75,18 +98,18 @@ def test_a_signal_without_a_running_handler_interrupts_nothing(cancel_signal):
     ("reason", "error"),
     [(CancelReason.TIMEOUT, asyncio.CancelledError), (CancelReason.LEASE_LOST, LeaseLost)],
 )
-def test_a_def_is_interrupted_with_the_reason_as_its_error(cancel_signal, reason, error):
+def test_a_def_is_interrupted_with_the_reason_as_its_error(connection, reason, error):
     def handler() -> None:
         strike()
 
-    assert type(interrupted(cancel_signal, state_of(reason), handler)) is error
+    assert type(interrupted(connection, state_of(reason), handler)) is error
 
 
-def test_a_signal_without_a_reason_is_a_cancellation_too(cancel_signal):
-    assert str(interrupted(cancel_signal, state_of(), strike)) == "the isolate was told to stop"
+def test_a_signal_without_a_reason_is_a_cancellation_too(connection):
+    assert str(interrupted(connection, state_of(), strike)) == "the isolate was told to stop"
 
 
-def test_a_def_that_has_stopped_by_itself_is_not_interrupted_while_it_cleans_up(cancel_signal):
+def test_a_def_that_has_stopped_by_itself_is_not_interrupted_while_it_cleans_up(connection):
     """It may have looked at `ctx.cancelled` before the signal came, as it would in a thread."""
     state = state_of(CancelReason.LEASE_LOST)
     cleaned_up = []
@@ -98,23 +121,23 @@ def test_a_def_that_has_stopped_by_itself_is_not_interrupted_while_it_cleans_up(
             strike()
             cleaned_up.append(1)
 
-    with pytest.raises(LeaseLost), cancel_signal.around(state):
+    with pytest.raises(LeaseLost), connection.around(state):
         handler()
     assert cleaned_up == [1]
 
 
-def test_the_transfers_of_other_threads_end_with_the_handler(cancel_signal):
+def test_the_transfers_of_other_threads_end_with_the_handler(connection):
     state, ended = state_of(CancelReason.TIMEOUT), []
     state.files = SimpleNamespace(cancel=lambda: ended.append(1))
 
     def handler() -> None:
         strike()
 
-    interrupted(cancel_signal, state, handler)
+    interrupted(connection, state, handler)
     assert ended == [1]
 
 
-async def test_an_async_def_is_cancelled_once(cancel_signal):
+async def test_an_async_def_is_cancelled_once(connection):
     """A second signal must not hit it while it cleans up."""
     seen = []
 
@@ -129,38 +152,11 @@ async def test_an_async_def_is_cancelled_once(cancel_signal):
             raise
 
     task = asyncio.create_task(handler())
-    with cancel_signal.around(state_of(CancelReason.TIMEOUT), task):
+    with connection.around(state_of(CancelReason.TIMEOUT), task):
         await asyncio.sleep(0)
         strike()
         await asyncio.wait({task}, timeout=LONG_S)
     assert seen == ["cancelled", "cleaned up"]
-
-
-# What is sent
-
-
-class Wire:
-    """A connection, and the worker's end of it."""
-
-    def __init__(self) -> None:
-        self.worker, ours = socket.socketpair()
-        self.loop = asyncio.new_event_loop()
-        self.cancel_signal = CancelSignal()
-        self.connection = WorkerConnection(ours, self.cancel_signal, self.loop)
-        self._reader = FrameReader(1 << 20, 1 << 20)
-
-    def frame(self) -> Any:
-        self.worker.settimeout(LONG_S)
-        while (frame := self._reader.read(self.worker)) is None:
-            pass
-        return frame
-
-
-@contextmanager
-def wire() -> Iterator[Wire]:
-    made = Wire()
-    with closing(made.worker), closing(made.connection), closing(made.loop):
-        yield made
 
 
 # What is kept
@@ -212,22 +208,13 @@ def test_an_activity_whose_cancellation_has_come_before_it_does_not_begin():
     """The worker says both in one breath; the main thread may be slower than the one that listens."""
     with wire() as it:
         begin = Begin(make_activity("x", activity_id="a-1"), 5.0, "mark", UsagePlace(0, 1, 0, 1))
-        it.connection._handle(encode(begin), b"{}")
-        for stop in (Stop("other", "timeout"), Stop("a-1", "shutdown")):
-            it.connection._handle(encode(stop), b"")
+        it.worker.channel.send(begin, b"{}")
+        it.worker.channel.send(Stop("shutdown"))
+        it.worker.channel.end()
+        it.connection._listen()
         assert it.loop.run_until_complete(it.connection.next_job()) == (begin, b"{}")
         state = RunState(make_activity("x", activity_id="a-1"), RunEnvironment())
-        with pytest.raises(asyncio.CancelledError), it.cancel_signal.around(state):
+        with pytest.raises(asyncio.CancelledError), it.connection.around(state):
             pytest.fail("it has begun")
         assert state.cancel_reason is CancelReason.SHUTDOWN
-        assert not it.cancel_signal.is_at_work
-
-
-def test_frames_are_whole_although_the_worker_reads_in_small_pieces():
-    with wire() as it:
-        it.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        thread = threading.Thread(target=it.connection.send, args=(Stop("a", "b"), b"z" * 300_000))
-        thread.start()
-        message, body = it.frame()
-        assert (message, len(body)) == (encode(Stop("a", "b")), 300_000)
-        thread.join()
+        assert it.loop.run_until_complete(it.connection.next_job()) is None

@@ -101,3 +101,9 @@ async def test_threads_that_rest_cost_no_isolate(forker: Fork) -> None:
     async with workplace(forker, app=APP, concurrency=1) as place:
         pids = {(await output(place, "use_threads"))["pid"] for _ in range(3)}
         assert len(pids) == 1
+
+
+async def test_a_limit_that_an_activity_sets_does_not_strike_its_own_output(forker: Fork) -> None:
+    """The output crosses a file, and no limit on files is about that one."""
+    async with workplace(forker, app=APP, concurrency=1) as place:
+        assert len((await output(place, "write_with_a_limit", {"size": 100_000}))["text"]) == 100_000

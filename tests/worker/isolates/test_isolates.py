@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from isolate_pool_kit import frame_of, pool
+from isolate_pool_kit import pool
 from runner_kit import CancelReason, Phase
 from virtual_time import virtual_time
 
@@ -21,15 +21,13 @@ from flowherd.isolates.isolate_protocol import (
     Begin,
     Draining,
     Ended,
-    Leave,
     LeftBehind,
-    NotOpened,
-    Opened,
     Stop,
     TokenRefused,
     UsagePlace,
     encode,
 )
+from flowherd.link.messages import BootFailed, Ready
 from flowherd.sdk.usage_bytes import pack
 from flowherd.testing import make_activity
 from flowherd.wait_status import OURS
@@ -66,8 +64,8 @@ async def test_parameters_that_came_undecoded_are_passed_on_as_they_came():
     async with pool() as it:
         it.start(msgspec.Raw(b'{"a" :  1.50}'))
         peer = it.open(1)
-        _, body = await peer._frame()
-        assert bytes(body) == b'{"a" :  1.50}'
+        await until(lambda: peer.take_in() or peer.heard)
+        assert bytes(peer.heard[0][1]) == b'{"a" :  1.50}'
 
 
 async def test_an_isolate_is_used_again_and_there_are_never_more_than_slots():
@@ -102,7 +100,7 @@ async def test_the_one_that_was_used_last_is_used_first():
         await until(lambda: "2 idle" in repr(it.isolates))
         it.start()
         assert isinstance((await peers[0].hear())[0], Begin)
-        assert await peers[1].hear() == Leave()
+        assert await peers[1].hear() is None
         assert it.keys == [1, 2]
 
 
@@ -119,10 +117,10 @@ async def test_an_isolate_that_works_for_long_is_not_idle():
         await peer.hear()
         await asyncio.sleep(30.0)
         peer.take_in()
-        assert not peer._frames
+        assert not peer.heard
         peer.succeed()
         await asyncio.sleep(30.0)
-        assert await peer.hear() == Leave()
+        assert await peer.hear() is None
 
 
 async def test_an_isolate_is_replaced_after_a_number_of_activities():
@@ -133,7 +131,7 @@ async def test_an_isolate_is_replaced_after_a_number_of_activities():
             await peer.hear()
             peer.succeed()
             await done(run)
-        assert await peer.hear() == Leave()
+        assert await peer.hear() is None
         following = it.start()
         assert it.keys == [1, 2]  # the old one does not count, though it has not ended yet
         it.end(1)
@@ -147,8 +145,8 @@ async def test_a_cancelled_activity_is_told_why_then_killed_and_its_slot_is_free
     async with pool(cancel_grace_s=0.01) as it:
         run = it.start(timeout_s=0.01)
         peer = it.open(1)
-        begin, _ = await peer.hear()
-        assert await peer.hear() == Stop(begin.activity.activity_id, "timeout")
+        await peer.hear()
+        assert await peer.hear() == Stop("timeout")
         assert (await asyncio.wait_for(run.outcome(), 5)).code == "TIMEOUT"
         await until(lambda: ("kill", 1) in it.host.orders)
         assert it.host.orders[1:] == [("kill", 1)]
@@ -169,7 +167,7 @@ async def test_an_isolate_that_was_told_to_stop_never_gets_another_activity():
         await peer.hear()
         peer.succeed()
         assert (await done(run)).code == "WORKER_SHUTDOWN"
-        assert await peer.hear() == Leave()
+        assert await peer.hear() is None
         it.start()
         assert it.keys == [1, 2]
 
@@ -189,12 +187,18 @@ async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (frame_of(b"nonsense"), "was killed by flowherd: JSON is malformed"),
-        (frame_of(b'{"type":"Opened"}'), "sent Opened out of turn"),
-        (frame_of(b'{"type":"Never"}'), "Invalid value 'Never'"),
-        (b"\xff" * 8, "announced 4294967295 bytes, and 4294967295 that belong to them"),
-        (frame_of(b" " * 2_000_000), "announced 2000000 bytes"),
-        (frame_of(b"[" * 100_000), "was killed"),
+        (b"nonsense", "was killed by flowherd: JSON is malformed"),
+        (b"", "it had closed its channel"),
+        (b'{"type":"Ready"}', "sent Ready out of turn"),
+        (b'{"type":"Never"}', "Invalid value 'Never'"),
+        (b"[2000000000,2000000000]", "announced 2000000000 bytes, and 2000000000 that belong to them"),
+        (b"[2000000,0]", "announced 2000000 bytes"),
+        (b"[100,2]", "its file is shorter than it announced"),
+        (b"[-1,0]", "Expected `int` >= 0"),
+        (b"[1]", "Expected `array` of length 2"),
+        (b" " * 200_000, "was killed"),
+        (b"[" * 100_000, "was killed"),
+        (b"{" * 100_000, "was killed"),
     ],
 )
 async def test_a17_garbage_costs_only_its_isolate_and_its_activity(data, words):
@@ -203,8 +207,7 @@ async def test_a17_garbage_costs_only_its_isolate_and_its_activity(data, words):
         peers = [it.open(1), it.open(2)]
         for peer in peers:
             await peer.hear()
-        peers[0].sock.setblocking(True)  # noqa: FBT003
-        peers[0].sock.sendall(data)
+        peers[0].send_raw(data)
         await until(lambda: ("kill", 1) in it.host.orders)
         it.end(1, 9 | OURS)
         death = await done(runs[0])
@@ -253,8 +256,8 @@ async def test_a17_figures_that_cannot_be_are_garbage(figures):
 @pytest.mark.parametrize(
     "message",
     [
-        Opened(),
-        NotOpened("no"),
+        Ready(),
+        BootFailed(3, "no"),
         LeftBehind("a thread"),
         Ended(None),
         Begin(make_activity("n"), 1.0, "m", UsagePlace(0, 1, 0, 1)),
@@ -279,7 +282,7 @@ async def test_a17_a_message_out_of_turn_is_garbage(message, is_idle):
 
 def scrambled(rng: random.Random) -> bytes:
     """A message of an isolate, of which something is another thing."""
-    known = [Ended(None), Opened(), NotOpened("n"), LeftBehind("l"), TokenRefused(1)]
+    known = [Ended(None), Ready(), BootFailed(3, "n"), LeftBehind("l"), TokenRefused(1)]
     fields = msgspec.json.decode(encode(rng.choice(known)))
     odd = [None, -1, 2**70, 1e400, "x", "\0", [], {}, [[]], {"type": "Ended"}, True]
     for name in rng.sample(sorted(fields), rng.randint(0, len(fields))):
@@ -303,8 +306,7 @@ async def test_a17_whatever_an_isolate_sends_costs_at_most_itself(seed):
             await peer.hear()
         with contextlib.suppress(OSError):  # its channel has been closed
             for _ in range(5):
-                frame = scrambled(rng)
-                peers[0].sock.sendall(frame_of(frame))
+                peers[0].send_raw(scrambled(rng))
                 await asyncio.sleep(0)
         peers[1].succeed()
         assert await done(runs[1]) == Completed(b"{}")
@@ -349,7 +351,7 @@ async def test_n15_what_an_activity_has_left_behind_holds_no_slot():
         peer.send(Ended(None), b"{}")
         peer.send(LeftBehind("a thread or a program goes on"))
         assert await done(first) == Completed(b"{}")
-        assert await peer.hear() == Leave()
+        assert await peer.hear() is None
         assert it.keys == [1, 2]
         await it.open(2).hear()
         assert second.phase is Phase.RUNNING
@@ -369,14 +371,14 @@ async def test_one_that_cannot_be_made_fails_one_activity_and_the_next_one_is_tr
 
 async def test_a_supervisor_that_is_gone_fails_the_activity():
     async with pool() as it:
-        it.host.refusal = OSError("the supervisor is gone")
+        it.host.is_gone = True
         assert "the supervisor is gone" in (await done(it.start())).message
 
 
 async def test_an_app_that_does_not_start_in_it_fails_one_activity_with_its_words(caplog):
     async with pool(limit=1) as it:
         run = it.start()
-        it.host.peers[1].send(NotOpened("KeyError: 'GPU'", "Traceback …"))
+        it.host.peers[1].send(BootFailed(3, "KeyError: 'GPU'", "Traceback …"))
         await until(lambda: "isolate_did_not_start" in caplog.text)
         it.end(1, 3 << 8)
         failure = await done(run)
@@ -419,7 +421,7 @@ async def test_an_isolate_that_is_killed_for_its_memory_gets_no_other_activity(m
         await until(lambda: ("kill", 1) in it.host.orders)
         peer.succeed()
         assert await done(first) == Completed(b"{}")
-        assert await peer.hear() == Leave()
+        assert await peer.hear() is None
         it.end(1, 9 | OURS)
         await it.open(2).hear()
         assert second.phase is Phase.RUNNING
@@ -432,7 +434,7 @@ async def test_one_that_dies_idle_is_replaced_and_one_that_closes_its_channel_is
         await peer.hear()
         peer.succeed()
         await done(run)
-        peer.sock.close()
+        peer.channel.close()
         await until(lambda: ("kill", 1) in it.host.orders)
         following = it.start()
         it.end(1, 9)

@@ -153,12 +153,12 @@ DEATHS = (
     ("end", {"how": "hang up"}, "its isolate was killed by flowherd: it had closed its channel"),
     (
         "garbage",
-        {"data": [255] * 8},
-        "its isolate was killed by flowherd: it announced 4294967295 bytes",
+        {"data": list(b"[2000000000,0]")},
+        "its isolate was killed by flowherd: it announced 2000000000 bytes",
     ),
     (
         "garbage",
-        {"data": [0, 0, 0, 2, 0, 0, 0, 0, 123, 125]},
+        {"data": list(b"{}")},
         "its isolate was killed by flowherd: Object missing required field",
     ),
     ("spend", {"then": "die"}, "its isolate was killed by SIGKILL"),
@@ -448,6 +448,22 @@ async def test_a_refused_token_is_asked_for_by_the_worker_and_the_call_is_repeat
     assert versions == [old]
     assert [request.headers["authorization"] for request in engine.of("n")] == ["Bearer old", "Bearer new"]
     await access.aclose()
+
+
+async def test_a_handler_may_print_in_an_encoding_of_its_own(forker, caplog):
+    """Also where the host's output goes to a file, in which a stream has a place; a pipe has none."""
+    caplog.set_level("INFO")
+    async with workplace(forker) as place:
+        assert output_of(await place.outcome("print_in", {"encoding": "latin-1"})) == {}
+        lines = lambda: [r.line for r in caplog.records if hasattr(r, "line")]  # noqa: E731
+        await place.until(lines)
+        assert lines() == ["\N{REPLACEMENT CHARACTER}"], "the log is in UTF-8"
+
+
+async def test_the_end_of_a_program_and_a_thaw_interrupt_no_handler(forker):
+    """The supervisor hears of both by signals, and its children must not: a call of a library would be cut short."""
+    async with workplace(forker) as place:
+        assert output_of(await place.outcome("default_signals")) == {"result": [True, True]}
 
 
 async def test_a_client_is_made_at_first_use(forker):

@@ -1,1 +1,1 @@
-"""The engine's verbs over HTTP: transports, tokens, replies, and one circuit for outages."""
+"""The client of the engine: its calls over HTTP, tokens, replies, and a circuit breaker for outages."""

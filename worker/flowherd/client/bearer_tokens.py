@@ -1,4 +1,4 @@
-"""The bearer token: fetching, publishing and reading it, and the answer to a 401; it logs neither form nor token."""
+"""The host's bearer token: fetches, publishes, reads and renews it; never logs the form or the token."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from flowherd.settings.worker_config import WorkerConfig
 
-REFRESH_AT = 0.8  # of `expires_in` (protocol.md §2.3)
+REFRESH_AT = 0.8  # fraction of `expires_in` (protocol.md §2.3)
 TOKEN_ROUTE = "/api/v1/oauth/token"  # noqa: S105 - a path
 _TOKEN_DEADLINE_S = 15.0  # a token costs the engine 0.2-0.4 s of bcrypt (protocol.md §2.3)
 _LOOK_AGAIN_S = 0.02
-_VERSION = Host.TOKEN_VERSION  # looked at for each call, and looking it up costs more
+_VERSION = Host.TOKEN_VERSION  # a constant, since it is read for each call
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 log = structlog.stdlib.get_logger(__name__)
@@ -36,7 +36,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer and which one it is: versions only grow."""
+    """A bearer token and its version; versions only increase."""
 
     version: int
     value: str = field(repr=False)
@@ -46,27 +46,27 @@ class TokenSource(Protocol):
     """A source of bearer tokens for a client."""
 
     def known(self) -> Token | None:
-        """The token to send if it is here, which spares the call the waiting; None: ask `current`."""
+        """Returns the token to send, or None when no token is known yet; then await `current`."""
         ...
 
     async def current(self) -> Token | None:
-        """The token to send; None: send no header at all (protocol.md §2.2)."""
+        """Returns the token to send, or None to send no header (protocol.md §2.2)."""
         ...
 
     async def renewed(self, refused: Token) -> Token:
-        """A token newer than `refused`; raises EngineUnauthorized when none comes."""
+        """Returns a token newer than `refused`; raises EngineUnauthorized when there is none in time."""
         ...
 
 
 class BearerAuth(httpx.Auth):
-    """Puts the host's token on calls to one origin, and replays a call once after a 401 (§1.5, R12)."""
+    """Adds the host's token to calls to one origin, and replays a call once after a 401 (§1.5, R12)."""
 
     def __init__(self, tokens: TokenSource, origin: str) -> None:
         self._tokens = tokens
         self._origin = httpx.URL(origin)
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """The hook of httpx: yields the request once, and again after a refusal."""
+        """Yields the request once, and again with a new token after a 401 (the hook of httpx)."""
         token = await self._tokens.current() if self._is_ours(request.url) else None
         if token is None:
             yield request
@@ -84,24 +84,24 @@ class BearerAuth(httpx.Auth):
 
 
 class _Published:
-    """The host's token, read and checked once for each version."""
+    """The token published in the ledger; each version is read and checked once."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._latest = Token(0, "")
 
     def latest(self) -> Token | None:
-        """The present one; None before the first, and while it is being replaced."""
+        """Returns the current token; None before the first, and while it is being replaced."""
         if self._latest.version != self._ledger.get(_VERSION):
             self._latest = Token(*self._ledger.token())
         return self._latest if self._latest.version else None
 
 
 def ask_keeper(segment: Segment, wake: Callable[[], None]) -> Callable[[int], None]:
-    """The worker's answer to a version that was refused: it stores that, and wakes the keeper.
+    """Returns a function that stores a refused token version in the segment and wakes the keeper.
 
     Args:
-        segment: the worker's.
+        segment: the worker's segment.
         wake: wakes the keeper.
 
     """
@@ -114,11 +114,11 @@ def ask_keeper(segment: Segment, wake: Callable[[], None]) -> Callable[[int], No
 
 
 class LedgerTokens:
-    """The source of a worker or an isolate: reads what the keeper published, and asks for a new one after a 401.
+    """The token source of a worker or an isolate: reads the keeper's token, and requests a new one after a 401.
 
     Args:
-        refused: called with the version that was refused; may block for a moment.
-        patience_s: how long a call waits for a token before it counts as failed.
+        refused: called with the refused version; may block briefly.
+        patience_s: seconds that a call waits for a token before it fails.
 
     """
 
@@ -128,15 +128,15 @@ class LedgerTokens:
         self._patience_s = patience_s
 
     def known(self) -> Token | None:
-        """The published token, None before the first."""
+        """Returns the published token, None before the first."""
         return self._published.latest()
 
     async def current(self) -> Token:
-        """The published token; waits for the first one."""
+        """Returns the published token; waits for the first one."""
         return await self._newer_than(0)
 
     async def renewed(self, refused: Token) -> Token:
-        """Says which version was refused and waits for the next."""
+        """Reports the refused version and waits for a newer token."""
         self._refused(refused.version)
         return await self._newer_than(refused.version)
 
@@ -158,9 +158,9 @@ class _Granted(msgspec.Struct):
 
 
 class HostTokens:
-    """Fetches the host's one token and publishes it in the ledger; nobody else asks the token endpoint (R13).
+    """Fetches the host's only token and publishes it in the ledger; the only caller of the token endpoint (R13).
 
-    It is a `TokenSource` too, for the calls of the process it lives in.
+    It is also the `TokenSource` for calls of its own process.
 
     Args:
         http: a client without auth of its own, for `config.api_url`.
@@ -192,30 +192,30 @@ class HostTokens:
 
     @property
     def ever_granted(self) -> bool:
-        """True when this host has ever had a token, from this keeper or one before."""
+        """True when this host has ever had a token, from this keeper or an earlier one."""
         return self._ledger.get(Host.TOKEN_VERSION) > 0
 
     @property
     def pause_s(self) -> float:
-        """Seconds until the endpoint is asked again after a failure, 0 when it may be asked now."""
+        """Seconds until the endpoint may be called again after a failure; 0 when it may be called now."""
         return max(self._try_again_at - self._clock(), 0.0)
 
     def known(self) -> Token | None:
-        """The published token, None before the first."""
+        """Returns the published token, None before the first."""
         return self._published.latest()
 
     async def current(self) -> Token:
-        """The published token, fetched first if there is none."""
+        """Returns the published token; fetches one first if there is none."""
         return await self._at_least(1)
 
     async def renewed(self, refused: Token) -> Token:
-        """A newer token, fetched by whoever comes first."""
+        """Returns a newer token; concurrent callers share one request."""
         return await self._at_least(refused.version + 1)
 
     async def refresh_if_wanted(self) -> float:
-        """Publishes a new token when one is due and returns the seconds until the next is.
+        """Publishes a new token when one is due and returns the seconds until the next one is due.
 
-        Due is: none yet, four fifths of its life gone, or a worker was refused with it.
+        A token is due when there is none, when four fifths of its lifetime have passed, or when the engine refused it.
         """
         version = self._ledger.get(Host.TOKEN_VERSION)
         refused = any(segment.get(Cell.TOKEN_REFUSED) == version for segment in self._ledger.segments)
@@ -224,7 +224,7 @@ class HostTokens:
         return max(self._refresh_at - self._clock(), 0.0)
 
     async def _at_least(self, version: int) -> Token:
-        """Whoever has what it needs waits for no request; the others wait for one."""
+        """Returns at once if the token is new enough; otherwise all callers wait for one request."""
         if self._ledger.get(Host.TOKEN_VERSION) < version:
             async with self._single_flight:
                 if self._ledger.get(Host.TOKEN_VERSION) < version:
@@ -232,7 +232,7 @@ class HostTokens:
         return Token(*self._ledger.token())
 
     async def _try(self) -> None:
-        """Makes a request; whoever comes within the pause after a failed one shares its error (faults.md M11)."""
+        """Requests a token; during the pause after a failed request it raises that request's error (faults.md M11)."""
         if self._trouble is not None and self.pause_s > 0:
             raise self._trouble.with_traceback(None)
         try:
@@ -260,7 +260,7 @@ class HostTokens:
         self._refresh_at = self._clock() + REFRESH_AT * lives_s * self._rng.uniform(0.95, 1.0)
 
     async def _has_another_secret(self) -> bool:
-        """Reads the secret's file again: secrets are rotated while hosts run."""
+        """Reads the secret's file again, since secrets are rotated while hosts run; True when the secret changed."""
         if self._secret_file is None:
             return False
         try:
@@ -277,7 +277,7 @@ class HostTokens:
         return is_another
 
     async def _ask(self) -> _Granted:
-        """Makes a request; a 401 may be anything, even an outage of the engine's database (fact 19)."""
+        """Makes one request; a 401 may have any cause, even an outage of the engine's database (fact 19)."""
         try:
             async with asyncio.timeout(_TOKEN_DEADLINE_S):
                 status, body = await self._post_form()

@@ -1,4 +1,4 @@
-"""A retry circuit per worker: while the engine is away one call probes it (E5); it knows no verbs."""
+"""A circuit for the calls of one worker: while the engine is unreachable, one call at a time probes it (E5)."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-RECHECK_MISCONFIGURED_S = 30.0  # what does not pass by itself is looked at again this often (faults.md E10)
+RECHECK_MISCONFIGURED_S = 30.0  # between probes of an engine that is misconfigured (faults.md E10)
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Circuit:
-    """Open while calls succeed; after a failure calls pass one at a time, each after a jittered delay.
+    """Lets calls pass freely while they succeed; after a failure, one at a time and each after a jittered delay.
 
-    A connection that ends before the reply begins may only have been idle for too long (faults.md E4). The
-    circuit closes for that too, but the next call need not wait: it finds out for all. So an engine that was
-    restarted costs no delay, and one that is gone is asked once more and not once more by everybody.
+    Open means that calls pass, closed that they wait. A connection that ends before the reply begins may only have been
+    idle for too long (faults.md E4): the circuit closes, but the next call passes without a delay and probes for all.
+    So an engine that restarted costs no delay, and one that is gone gets a single extra call.
 
-    An error that says something about its call alone (`EngineError.is_of_the_call`) neither closes nor opens it.
+    An error that concerns its own call only (`EngineError.is_of_the_call`) neither closes nor opens the circuit.
 
     Attributes:
-        failures: in a row; calls that were under way together count once.
-        successes: calls that have ever succeeded.
+        failures: consecutive failures; concurrent calls that fail count once.
+        successes: all calls that have succeeded.
 
     """
 
@@ -57,10 +57,10 @@ class Circuit:
         return f"<Circuit [{self.failures} failures in a row]>" if self.failures else "<Circuit [open]>"
 
     async def through(self, call: Callable[[*Ts], Awaitable[T]], *arguments: *Ts, is_long: bool = False) -> T:
-        """Makes `call` when the circuit lets it; its EngineError closes the circuit and is raised.
+        """Makes `call` when the circuit lets it pass; an EngineError closes the circuit and is raised.
 
-        Any other exception of `call` passes through and says nothing about the engine. A long call takes its turn as
-        the others do, but the next one need not wait for its end: nobody queues behind a large body (faults.md N8).
+        Any other exception of `call` is raised and does not affect the circuit. A long call waits for its turn like the
+        others, but the next one does not wait for its end: no call queues behind a large body (faults.md N8).
         """
         while self.failures:
             async with self._probe:
@@ -79,15 +79,15 @@ class Circuit:
         return result
 
     def hurry(self) -> None:
-        """Lets the next call pass at once and begins the delays anew: there is no time left to wait."""
+        """Lets the next call pass at once and resets the delays, for a drain that has no time to wait."""
         self._reopens_at = 0.0
         self.failures = min(self.failures, 1)
         self._hurried.set()
 
     async def _pause(self, delay_s: float) -> None:
-        """Sleeps for so long, or until there is no time left to wait."""
+        """Sleeps for `delay_s`, or until `hurry`."""
         self._hurried.clear()
-        with contextlib.suppress(TimeoutError):  # the usual case
+        with contextlib.suppress(TimeoutError):  # the usual end
             async with asyncio.timeout(delay_s):
                 await self._hurried.wait()
 
@@ -154,7 +154,7 @@ def _kind(error: EngineError) -> type[EngineError]:
 
 
 def _say(trouble: type[EngineError], reason: str) -> None:
-    """Logs a line per change of state, not per try (faults.md E1)."""
+    """Logs one line per change of state, not per call (faults.md E1)."""
     if trouble is EngineMisconfigured:
         log.error("engine_misconfigured", reason=reason, looked_at_again_in_s=RECHECK_MISCONFIGURED_S)
     elif trouble is EngineUnauthorized:

@@ -1,4 +1,4 @@
-"""The verbs every workflow engine offers a worker, and their data; it must not know any engine's URLs or JSON."""
+"""The calls that a workflow engine offers a worker, and their data, independent of any engine's URLs and JSON."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class Verdict(Enum):
-    """The engine's verdict about an attempt; anything else is an EngineError."""
+    """The engine's verdict on an attempt; any other reply is an EngineError."""
 
     ACCEPTED = "accepted"
-    GONE = "gone"  # the attempt is somebody else's or settled: stop, report nothing
+    GONE = "gone"  # another worker holds the attempt, or it is settled: stop, report nothing
     UNKNOWN = "unknown"  # no such activity: drop it
-    REFUSED = "refused"  # the engine will never take these bytes
+    REFUSED = "refused"  # the engine will never accept these bytes
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A verdict and the engine's own words about it, cleaned for a log line.
+    """A verdict with the engine's message, cleaned for a log line.
 
-    `will_retry` is false where the engine has taken a failure and makes no other attempt, whatever was asked for.
+    `will_retry` is False when the engine accepted a failure and makes no other attempt, even for a retryable one.
     """
 
     verdict: Verdict
@@ -36,9 +36,9 @@ class Answer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """An item of a poll reply that cannot be run; `activity_id` is readable, so that it can be failed (R4).
+    """An item of a poll reply that cannot be run; its `activity_id` is readable, so it can be failed (R4).
 
-    The others are what else could be read of its names, for the log.
+    The other names are those that could be read, for the log.
     """
 
     activity_id: str
@@ -58,38 +58,38 @@ class Batch:
 
 
 class Engine(Protocol):
-    """A worker's view of an engine. Every call has one total deadline in seconds and raises EngineError."""
+    """The calls of a worker to an engine; each has one total deadline in seconds and raises EngineError."""
 
     async def poll(self, worker_type: str, worker_id: str, limit: int, deadline_s: float) -> Batch:
-        """Claims up to `limit` activities; a claim counts even if its reply is lost (fact 2)."""
+        """Claims up to `limit` activities; a claim counts even when the reply is lost (fact 2)."""
         ...
 
     async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:
-        """Extends the lease by its own length from now on."""
+        """Extends the lease to its full length from now on."""
         ...
 
     async def complete(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
-        """Delivers `encode_completion`'s bytes; safe to repeat with the same bytes (fact 10)."""
+        """Sends the bytes of `encode_completion`; safe to repeat with the same bytes (fact 10)."""
         ...
 
     async def fail(self, activity_id: str, body: bytes, deadline_s: float) -> Answer:
-        """Delivers `encode_failure`'s bytes; the second time GONE means that the first had arrived (fact 12)."""
+        """Sends the bytes of `encode_failure`; GONE for a repeated call means that the first had arrived (fact 12)."""
         ...
 
     async def stream_text(self, activity_id: str, text: str, index: int, deadline_s: float) -> int:
-        """Passes on a piece of streamed text and returns how many have heard it (protocol.md §10)."""
+        """Sends a piece of streamed text and returns the number of subscribers (protocol.md §10)."""
         ...
 
     async def stream_end(self, activity_id: str, error: str | None, deadline_s: float) -> None:
-        """Says to those who listen that the stream is over, with `error` that it ended badly."""
+        """Ends the stream for its subscribers, with `error` when it failed."""
         ...
 
     def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
-        """The bytes that `complete` sends, also by the keeper in the name of a dead worker."""
+        """Returns the bytes for `complete`; the keeper also sends them on behalf of a dead worker."""
         ...
 
     def encode_failure(self, worker_id: str, outcome: Failed) -> bytes:
-        """The bytes that `fail` sends."""
+        """Returns the bytes for `fail`."""
         ...
 
     async def aclose(self) -> None:

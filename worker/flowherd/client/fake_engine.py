@@ -1,4 +1,4 @@
-"""An engine in memory for tests; it must not be used in production."""
+"""An in-memory engine for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flowherd.client.engine_protocol import Answer, Batch, Undecodable, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that a worker made; `body` is what it sent, decoded."""
+    """A call that a worker made; `body` is the decoded request body."""
 
     verb: str
     activity_id: str
@@ -32,14 +32,14 @@ Step = Answer | Verdict | Batch | int | Exception | Callable[[], Awaitable[Any]]
 
 @dataclass
 class FakeEngine:
-    """An engine in memory that hands out what it is given, answers as it is told and remembers every call.
+    """An in-memory engine: hands out the offered activities, answers from scripts and records every call.
 
-    Without a script every call is accepted. A script is a list of steps per verb (`poll`, `heartbeat`,
+    Without a script every call is accepted. A script is a list of steps for one method (`poll`, `heartbeat`,
     `complete`, `fail`, `stream_text`, `stream_end`): an Answer, a Verdict, a Batch, a number of subscribers, an
-    exception to raise, or an async function, whose result, if any, is the step.
+    exception to raise, or an async function whose result, if any, is the step.
 
     Attributes:
-        calls: every call so far, in order.
+        calls: all calls so far, in order.
 
     """
 
@@ -50,20 +50,20 @@ class FakeEngine:
     closed: bool = False
 
     def offer(self, *items: Activity | Undecodable) -> None:
-        """Puts activities into the queue; each is handed out once, under the worker_id of the poll."""
+        """Queues activities; each is handed out once, with the worker_id of the poll."""
         self._queue.extend(items)
         self._changed.set()
 
     def script(self, verb: str, *steps: Step) -> None:
-        """Says how the next calls of this verb end, in order."""
+        """Sets the results of the next calls of this method, in order."""
         self._scripts[verb].extend(steps)
 
     def of(self, verb: str) -> list[Call]:
-        """The calls of one verb, in order."""
+        """Returns the calls of one method, in order."""
         return [call for call in self.calls if call.verb == verb]
 
     async def until(self, condition: Callable[[FakeEngine], bool]) -> None:
-        """Returns when the condition holds; it is asked again after each call and offer."""
+        """Returns when the condition holds; checks it again after each call and offer."""
         while not condition(self):
             self._changed.clear()
             await self._changed.wait()
@@ -78,7 +78,7 @@ class FakeEngine:
         await self.until(all_settled)
 
     async def poll(self, worker_type: str, worker_id: str, limit: int, deadline_s: float) -> Batch:
-        """Hands out up to `limit` of what is queued for this worker type."""
+        """Hands out up to `limit` activities queued for this worker type."""
         self._note(Call("poll", "", worker_id, deadline_s, body={"worker": worker_type}, limit=limit))
         step = await self._step("poll")
         if isinstance(step, Batch):
@@ -112,27 +112,27 @@ class FakeEngine:
         return await self._answer(Call("fail", activity_id, sent["worker_id"], deadline_s, sent))
 
     async def stream_text(self, activity_id: str, text: str, index: int, deadline_s: float) -> int:
-        """Heard by nobody, unless a step of the script is a number."""
+        """Returns 0 subscribers, unless a step of the script is a number."""
         self._note(Call("stream_text", activity_id, "", deadline_s, body={"text": text, "index": index}))
         step = await self._step("stream_text")
         return step if isinstance(step, int) else 0
 
     async def stream_end(self, activity_id: str, error: str | None, deadline_s: float) -> None:
-        """Notes it."""
+        """Records the call."""
         self._note(Call("stream_end", activity_id, "", deadline_s, body={"error": error}))
         await self._step("stream_end")
 
     def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
-        """A plain JSON object with `worker_id`, `output`, `cost_usd` and `usage`."""
+        """Returns a JSON object with `worker_id`, `output`, `cost_usd` and `usage`."""
         return _encode(worker_id, outcome, output=json.loads(outcome.output))
 
     def encode_failure(self, worker_id: str, outcome: Failed) -> bytes:
-        """A plain JSON object with `worker_id`, `error`, `cost_usd` and `usage`."""
+        """Returns a JSON object with `worker_id`, `error`, `cost_usd` and `usage`."""
         error = {"code": outcome.code, "message": outcome.message, "retryable": outcome.retryable}
         return _encode(worker_id, outcome, error=error)
 
     async def aclose(self) -> None:
-        """Notes that it was closed."""
+        """Sets `closed`."""
         self.closed = True
 
     async def _answer(self, call: Call) -> Answer:

@@ -1,4 +1,4 @@
-"""The engine's verbs over Kruxia Flow's REST; only it and its neighbours `kruxia_*` know its words."""
+"""The engine's calls over Kruxia Flow's REST API; only the `kruxia*` modules know its URLs and JSON."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _UNAUTHORIZED = 401
 _WRONG_URL = frozenset({404, 405})
 _CREDENTIALS_MISSING = "set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
 _json = msgspec.json.Encoder(order="deterministic")
-_ACCEPTED = Verdict.ACCEPTED  # compared for each call
+_ACCEPTED = Verdict.ACCEPTED  # a module constant: compared for each call
 _EMPTY = Batch()
-_SHORT = 200  # bytes of a reply without activities, to be remembered
+_SHORT = 200  # an empty poll reply of at most this many bytes is remembered
 
 
 def connect(
@@ -55,7 +55,7 @@ def connect(
     connections: int,
     undecoded: frozenset[str] = frozenset(),
 ) -> KruxiaEngine:
-    """An engine client for `config.api_url`; without `tokens` it sends no Authorization header (§2.2)."""
+    """Returns an engine client for `config.api_url`; without `tokens` it sends no Authorization header (§2.2)."""
     return KruxiaEngine(
         new_transport(config, tokens, connections=connections),
         api_url=config.api_url,
@@ -66,9 +66,9 @@ def connect(
 
 
 def new_transport(config: WorkerConfig, tokens: TokenSource | None, *, connections: int) -> Transport:
-    """The transport that `config.transport` names, for `config.api_url`; without `tokens` it sends no token (§2.2).
+    """Returns the transport that `config.transport` names; without `tokens` it sends no token (§2.2).
 
-    A proxy, or a client of the user's own, needs httpx: hand its client to `HttpxTransport`.
+    A proxy or a custom client needs httpx: pass the client to `HttpxTransport`.
     """
     if config.transport == "direct":
         return DirectTransport(config.api_url, tokens, connections=connections)
@@ -81,10 +81,10 @@ class KruxiaEngine:
     """`flowherd.client.engine_protocol.Engine` for Kruxia Flow.
 
     Args:
-        api_url: named in errors.
-        max_reply_mb: the largest reply to a poll.
-        anonymous: it has no credentials, so that a 401 names the settings that are missing.
-        undecoded: names of activities whose parameters stay JSON, since they are only passed on.
+        api_url: the engine's URL, for errors.
+        max_reply_mb: the largest reply to a poll, in MB.
+        anonymous: True without credentials; then a 401 names the missing settings.
+        undecoded: names of activities whose parameters stay encoded, because they are only passed on.
 
     """
 
@@ -105,7 +105,7 @@ class KruxiaEngine:
         self._nothing: bytes | None = None
 
     async def poll(self, worker_type: str, worker_id: str, limit: int, deadline_s: float) -> Batch:
-        """See `Engine.poll`. Items are decoded one by one: a bad one never costs the batch (R4)."""
+        """See `Engine.poll`; one malformed item never costs the batch (R4)."""
         body = _json.encode({"worker": worker_type, "worker_id": worker_id, "max_activities": limit})
         try:
             answer, reply = await self._call(
@@ -125,11 +125,11 @@ class KruxiaEngine:
             return _EMPTY
         batch = decode_batch(reply.body, worker_id, self._undecoded)
         if len(reply.body) <= _SHORT and not batch.activities and not batch.undecodable:
-            self._nothing = reply.body  # an idle host is told nothing in the same bytes again and again
+            self._nothing = reply.body  # an idle host gets the same empty reply again and again
         return batch
 
     def _not_a_poll(self, error: ForeignReply) -> EngineError:
-        """A proxy's answer to a poll says something about all calls: the wrong URL (faults.md E10), or an outage."""
+        """Returns the error for a proxy's reply to a poll: a wrong URL (faults.md E10), or an outage."""
         if error.status in _WRONG_URL:
             return EngineMisconfigured(f"POST {self._api_url}{API}/workers/poll: {error}")
         return EngineUnavailable(str(error), in_doubt=True)
@@ -148,7 +148,7 @@ class KruxiaEngine:
         return self._tell(activity_id, "fail", body, deadline_s)
 
     async def stream_text(self, activity_id: str, text: str, index: int, deadline_s: float) -> int:
-        """See `Engine.stream_text`; 0 may also mean that those who listen are on another instance (§10)."""
+        """See `Engine.stream_text`; 0 may also mean that the subscribers are on another instance (§10)."""
         body = _json.encode({"text": text, "index": index})
         reply = await self._stream(activity_id, "token", body, deadline_s)
         try:
@@ -157,7 +157,7 @@ class KruxiaEngine:
             raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True) from None
 
     async def stream_end(self, activity_id: str, error: str | None, deadline_s: float) -> None:
-        """See `Engine.stream_end`; the engine's answer has no body."""
+        """See `Engine.stream_end`; the engine's reply has no body."""
         verb, body = ("complete", {"result": None}) if error is None else ("error", {"error": error})
         await self._stream(activity_id, verb, _json.encode(body), deadline_s)
 
@@ -179,7 +179,7 @@ class KruxiaEngine:
             raise
 
     def _acknowledged(self, route: str, reply: Reply) -> Answer:
-        """The answer to what was told; raises EngineError as `_sorted`."""
+        """Returns the engine's answer to a heartbeat or an outcome; raises EngineError like `_sorted`."""
         answer = self._sorted(route, reply)
         if answer.verdict is _ACCEPTED and b'"acknowledged"' not in reply.body:
             raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True)
@@ -209,7 +209,7 @@ class KruxiaEngine:
         return answer
 
     def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
-        """See `Engine.encode_completion`; the output is spliced in as it was checked."""
+        """See `Engine.encode_completion`; the output is inserted as the bytes that were checked."""
         head = b'{"worker_id":%b,"output":%b' % (encoded(worker_id), outcome.output)
         if outcome.cost_usd is None and not outcome.usage:
             return head + b"}"
@@ -231,12 +231,12 @@ class KruxiaEngine:
 
 @lru_cache(maxsize=8)
 def encoded(worker_id: str) -> bytes:
-    """As JSON: the same for all that a poll has brought."""
+    """Returns the worker_id as JSON, cached because all activities of one poll share it."""
     return _json.encode(worker_id)
 
 
 def _spent(outcome: Completed | Failed) -> bytes:
-    """The cost and usage members, with their leading comma, or nothing."""
+    """Returns the JSON members for cost and usage, each with a leading comma; empty when there are none."""
     cost = b',"cost_usd":%b' % _json.encode(outcome.cost_usd) if outcome.cost_usd is not None else b""
     return cost + (
         b',"usage":%b' % _json.encode([_usage(entry) for entry in outcome.usage]) if outcome.usage else b""

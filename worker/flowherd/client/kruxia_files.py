@@ -1,4 +1,4 @@
-"""Kruxia Flow's words for files: references, routes, replies; it sends nothing (protocol.md §9)."""
+"""The meaning of Kruxia Flow's replies to file transfers (protocol.md §9)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def check_uploaded(reply: Reply, size: int) -> None:
-    """Raises unless the engine says that it stored `size` bytes.
+    """Raises unless the engine confirms that it stored `size` bytes.
 
     Raises:
-        FileError: it will never take this file.
-        EngineUnavailable: it may take it later, or stored something else.
+        FileError: the engine will never accept this file.
+        EngineUnavailable: the engine may accept it later, or stored another number of bytes.
 
     """
     answer = sort_reply(reply)
@@ -41,7 +41,7 @@ def check_uploaded(reply: Reply, size: int) -> None:
 
 
 def refusal(reply: Reply) -> FileError | EngineMisconfigured:
-    """The meaning of a reply other than success; raises EngineError for what may pass, a proxy's 4xx among it (N7)."""
+    """Returns the error for an unsuccessful reply; raises EngineError for one that may pass, such as a proxy's (N7)."""
     words = words_of(reply)
     if reply.status == 404 and is_engines(reply) and "Not found: File '" in words:
         return FileMissing(words)
@@ -54,10 +54,10 @@ def refusal(reply: Reply) -> FileError | EngineMisconfigured:
 
 
 def announced_size(reply: Reply) -> int:
-    """The length of a download that is about to begin.
+    """Returns the length of a download from the head of its reply.
 
     Raises:
-        EngineUnavailable: there is none to compare with, or the content is not as it was stored (§9.2).
+        EngineUnavailable: the reply has no length to compare with, or its content is encoded (§9.2).
 
     """
     length = reply.headers.get("content-length", "")

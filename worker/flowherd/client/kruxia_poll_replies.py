@@ -1,4 +1,4 @@
-"""Reads activities out of the reply to a poll, one by one where it must; it sends nothing (protocol.md §4)."""
+"""Decodes the activities in the reply to a poll, one by one where the reply has a flaw (protocol.md §4)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flowherd.client.engine_protocol import Batch, Undecodable
 from flowherd.errors import EngineUnavailable
 
 _SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # becomes a part of a path
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # ids become parts of URL paths
 _LIST = re.compile(rb'\s*\{\s*"activities"\s*:\s*\[')
-_MARK = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)  # a whole string, or a single sign
+_MARK = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)  # a whole string, or one character
 _MOST_CHARS = 200  # of a name in the log
 _UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
 
@@ -26,7 +26,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class _Item(msgspec.Struct):
-    """An activity as the engine sends it; all of them are so, except in the tests of what must not matter."""
+    """An activity in the form the engine sends; replies in another form are decoded item by item."""
 
     activity_id: str
     workflow_id: str
@@ -48,12 +48,12 @@ _sound = msgspec.json.Decoder(_Items)
 
 
 def _all_sound(body: bytes, worker_id: str) -> list[Activity] | None:
-    """The activities of a reply without a flaw, checked and read in one go; None to look at each alone."""
+    """Decodes all activities of a valid reply at once; None when each item must be decoded on its own."""
     try:
         items = _sound.decode(body).activities
     except _UNREADABLE:
         return None
-    if not all(_PLAIN_ID.match(item.activity_id) for item in items):  # msgspec's fill caches
+    if not all(_PLAIN_ID.match(item.activity_id) for item in items):  # msgspec's patterns fill caches
         return None
     return [
         Activity(
@@ -74,15 +74,15 @@ def _all_sound(body: bytes, worker_id: str) -> list[Activity] | None:
 
 
 def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozenset()) -> Batch:
-    """A poll reply; `count` is ignored, the list counts (faults.md E20).
+    """Decodes a poll reply; its `count` is ignored (faults.md E20).
 
     Args:
-        body: as it came.
-        worker_id: it was asked for with.
-        undecoded: names of activities whose parameters are left as the JSON they came as, a part of `body`.
+        body: the body of the reply.
+        worker_id: the worker_id of the poll.
+        undecoded: names of activities whose parameters stay encoded, as a part of `body`.
 
     Raises:
-        EngineUnavailable: not a poll reply; whatever it claimed stays claimed until its lease ends (fact 2).
+        EngineUnavailable: it is not a poll reply; activities it claimed stay claimed until their leases end (fact 2).
 
     """
     if not undecoded and (activities := _all_sound(body, worker_id)) is not None:
@@ -116,7 +116,7 @@ class _Named(msgspec.Struct):
 
 
 def _opened(body: bytes, undecoded: frozenset[str]) -> list[Any]:
-    """The items of a reply, some with their parameters undecoded."""
+    """Decodes the items of a reply, except the parameters of activities in `undecoded`."""
     items: list[Any] = []
     for raw in msgspec.json.decode(body, type=_Reply).activities:
         if msgspec.json.decode(raw, type=_Named).activity_name in undecoded:
@@ -130,9 +130,9 @@ def _opened(body: bytes, undecoded: frozenset[str]) -> list[Any]:
 
 
 def _pieces(body: bytes) -> list[bytes] | None:
-    """The items of a reply that cannot be read whole, each as it was sent; None when it is not even balanced.
+    """Splits the reply into the bytes of its items, when it cannot be decoded whole; None when it is not balanced.
 
-    One number out of range, one half of a surrogate pair must not cost the batch (protocol.md R4).
+    One number out of range or one half of a surrogate pair must not cost the batch (protocol.md R4).
     """
     head = _LIST.match(body)
     if head is None:
@@ -156,12 +156,12 @@ def _pieces(body: bytes) -> list[bytes] | None:
 
 
 def _decode_piece(piece: bytes, worker_id: str) -> Activity | Undecodable | None:
-    """Reads an activity of a reply that cannot be read whole."""
+    """Decodes one item of a reply that cannot be decoded whole."""
     try:
         return _decode_item(msgspec.json.decode(piece), worker_id)
     except _UNREADABLE as error:
         reason = f"its JSON cannot be read ({type(error).__name__})"
-    try:  # more lenient, but slower; it is only asked for the id
+    try:  # more lenient but slower; used only for the id and names
         item = json.loads(piece.decode(errors="replace"), strict=False, parse_int=str, parse_float=str)
     except _UNREADABLE:
         return None
@@ -170,20 +170,20 @@ def _decode_piece(piece: bytes, worker_id: str) -> Activity | Undecodable | None
 
 
 def _undecodable(item: Any, activity_id: str, worker_id: str, reason: str) -> Undecodable:
-    """With what can be read of its names."""
+    """Returns an undecodable item with those of its names that can be read."""
     names = (item.get(name) for name in ("workflow_id", "activity_key", "activity_name"))
     texts = (name[:_MOST_CHARS] if isinstance(name, str) else "" for name in names)
     return Undecodable(activity_id, worker_id, reason, *texts)
 
 
 def _id_of(item: Any) -> str | None:
-    """The id of an activity, None when nothing can be said to the engine about it."""
+    """Returns the id of an item, None when it has no valid one and so cannot be reported to the engine."""
     activity_id = item.get("activity_id") if isinstance(item, dict) else None
     return activity_id if isinstance(activity_id, str) and _PLAIN_ID.match(activity_id) else None
 
 
 def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
-    """Reads an activity; None when not even its id is readable: nothing can be said to the engine about it."""
+    """Decodes one item; None when its id is not readable, so that it cannot be reported to the engine."""
     activity_id = _id_of(item)
     if activity_id is None:
         return None
@@ -214,14 +214,14 @@ def _decode_item(item: Any, worker_id: str) -> Activity | Undecodable | None:
 
 
 def _ids(item: _Item | dict[str, Any]) -> dict[str, Any]:
-    """The names of an activity for a line of the log."""
+    """Returns the names of an activity for a log line."""
     known = item if isinstance(item, dict) else msgspec.structs.asdict(item)
     names = ("workflow_id", "activity_id", "activity_key")
     return {"name": known.get("activity_name") or "", **{name: known[name] for name in names}}
 
 
 def _timeout_s(value: Any, item: _Item | dict[str, Any]) -> float | None:
-    """`timeout_seconds` as a lease; None when there is none, clamped to 1 s … 7 days (faults.md E23)."""
+    """Returns `timeout_seconds` clamped to 1 s … 7 days; None when absent or not a number (faults.md E23)."""
     if value is None:
         return None
     seconds = math.nan

@@ -1,4 +1,4 @@
-"""The meaning of Kruxia Flow's replies: verdicts and errors; it sends nothing (protocol.md §1)."""
+"""The meaning of Kruxia Flow's replies: verdicts and errors (protocol.md §1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowherd.transport.transport import Reply
 
 _UNREADABLE = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError)
-_PASSING = frozenset({408, 425, 429})  # and every 5xx
+_PASSING = frozenset({408, 425, 429})  # retryable, like every 5xx
 _NOT_DONE = frozenset({408, 425, 429, 503})  # the call has certainly not taken effect
 TAKEN = Answer(Verdict.ACCEPTED)
 _TAKEN_AS_LAST = Answer(Verdict.ACCEPTED, will_retry=False)
@@ -43,12 +43,12 @@ _TEXTS = {  # plain text that the engine's framework writes (protocol.md §1.4 B
 
 
 def is_receipt(reply: Reply) -> bool:
-    """True for the usual reply to an outcome, which says nothing else (protocol.md §6.2)."""
+    """True for the usual reply to an outcome: an acknowledgement without warnings (protocol.md §6.2)."""
     return reply.status == 200 and b'"acknowledged"' in reply.body and b'"warnings"' not in reply.body
 
 
 def taken_failure(reply: Reply) -> Answer:
-    """The receipt of a failure, which says too whether the engine makes another attempt (protocol.md §7)."""
+    """Returns the answer to a failure, which tells whether the engine makes another attempt (protocol.md §7)."""
     try:
         will_retry = msgspec.json.decode(reply.body)["will_retry"]
     except _UNREADABLE:
@@ -57,9 +57,10 @@ def taken_failure(reply: Reply) -> Answer:
 
 
 def sort_reply(reply: Reply) -> Answer | None:
-    """Sorts a reply into the classes of protocol.md §1.5; None for 403, redirects and what nobody ever says.
+    """Maps a reply to the classes of protocol.md §1.5; None for 403, redirects and unexpected statuses.
 
-    What may pass is raised. A verdict counts in the engine's own words alone: a proxy's costs no result (N7).
+    Errors that may pass are raised. A verdict counts only in the engine's own format: a proxy's reply must not cost a
+    result (N7).
     """
     match reply.status:
         case 200 | 201:
@@ -78,18 +79,18 @@ def sort_reply(reply: Reply) -> Answer | None:
 
 
 def is_engines(reply: Reply) -> bool:
-    """True for an error in the engine's words: its JSON envelope, or a text of its framework's (§1.4)."""
+    """True for an error in the engine's format: its JSON envelope, or a text of its web framework (§1.4)."""
     return _envelope(reply) is not None or reply.body.startswith(_TEXTS.get(reply.status, _NO_TEXT))
 
 
 def _message(reply: Reply) -> str:
-    """The message of the engine's JSON error, "" for text/plain, HTML and everything else."""
+    """Returns the message of the engine's JSON error; "" for text/plain, HTML and everything else."""
     error = _envelope(reply)
     return str(error.get("message", "")) if error else ""
 
 
 def _envelope(reply: Reply) -> Mapping[str, Any] | None:
-    """The engine's JSON error, None for text/plain, HTML and everything else (protocol.md §1.4)."""
+    """Returns the engine's JSON error; None for text/plain, HTML and everything else (protocol.md §1.4)."""
     try:
         error = msgspec.json.decode(reply.body)["error"]
         is_ours = isinstance(error["code"], str) and isinstance(error["message"], str)
@@ -99,7 +100,7 @@ def _envelope(reply: Reply) -> Mapping[str, Any] | None:
 
 
 def words_of(reply: Reply) -> str:
-    """The engine's words, on one line, at most 200 characters, no control characters (faults.md E15)."""
+    """Returns status and message on one line, at most 200 characters, without control characters (faults.md E15)."""
     error = _envelope(reply)
     text = str(error.get("message", "")) if error else reply.body[:200].decode(errors="replace")
     if error and isinstance(details := error.get("details"), dict):
@@ -110,7 +111,7 @@ def words_of(reply: Reply) -> str:
 
 
 def _taken_with_warnings(body: bytes) -> Answer:
-    """The engine's warnings about a completion; the usual short reply is not decoded (protocol.md §6.2)."""
+    """Returns the answer to a completion that the engine accepted with warnings (protocol.md §6.2)."""
     try:
         warnings = "; ".join(str(warning) for warning in msgspec.json.decode(body)["warnings"])[:500]
     except _UNREADABLE:
@@ -119,7 +120,7 @@ def _taken_with_warnings(body: bytes) -> Answer:
 
 
 def _retry_after_s(reply: Reply) -> float:
-    """Retry-After in seconds; dates and junk are ignored, the caller caps it (faults.md E7)."""
+    """Returns Retry-After in seconds, 0 for dates and invalid values; the caller caps it (faults.md E7)."""
     try:
         wish = float(reply.headers.get("retry-after", "0"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The engine's next try of a failed activity, as far as its settings say it (protocol.md §3.1, §3.2). Pure."""
+"""Computes the engine's next attempt of a failed activity from its settings (protocol.md §3.1, §3.2). Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _BASE_S, _FACTOR, _MOST_S = 2.0, 2.0, 300.0
 
 @dataclass(frozen=True, slots=True)
 class NextTry:
-    """The engine's next step after a retryable failure.
+    """The engine's next attempt after a retryable failure.
 
     Attributes:
-        is_last: the settings allow no other attempt.
-        after_s: seconds until the engine hands the activity out again, None where there is no other attempt.
+        is_last: True when the settings allow no other attempt.
+        after_s: seconds until the engine hands the activity out again; None when there is no other attempt.
 
     """
 
@@ -25,12 +25,12 @@ class NextTry:
 
 
 def next_try(settings: Mapping[str, Any], attempt: int) -> NextTry:
-    """Reads `settings.retry`; what cannot be read there counts as not written.
+    """Reads `settings.retry`; invalid values count as absent.
 
     Args:
-        settings: of the activity.
-        attempt: the number of the one that has failed, from 1. An attempt that nobody has counted makes it too low, and
-            then `is_last` may be false of a last one, and `after_s` too short.
+        settings: the activity's settings.
+        attempt: the number of the attempt that failed, from 1. An uncounted attempt makes it too low; then `is_last`
+            may be False for the last one, and `after_s` too short.
 
     """
     retry = settings.get("retry")

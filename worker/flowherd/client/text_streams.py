@@ -1,9 +1,9 @@
-"""Carries streamed text to the engine as far as that is easily done; it never fails or delays a handler.
+"""Sends streamed text to the engine, best effort: it never fails or delays a handler.
 
-What comes close together goes in one call, at most every `EVERY_S`, and only every `UNHEARD_EVERY_S` while nobody
-listens. An attempt has at most one call under way and `MOST_CHARS` waiting; what is more is dropped, and so is what a
-failed call carried: a gap in the indexes tells of it. After a failed call all streams of this worker are silent for a
-while, and then one call finds out for all, so that an engine that is away is asked by few (protocol.md §10).
+Text is batched: a stream makes at most one call per `EVERY_S`, and one per `UNHEARD_EVERY_S` while it has no
+subscribers. An attempt has at most one call under way and `MOST_CHARS` waiting; more text is dropped, as is the text of
+a failed call, and the indexes then have a gap. After a failed call all streams of this worker pause, and then a single
+call probes for all, so that an unreachable engine gets few calls (protocol.md §10).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 EVERY_S = 0.05
 UNHEARD_EVERY_S = 1.0
 MOST_CHARS = 65_536
-DEADLINE_S = 2.0  # of a call: text that comes later helps nobody
+DEADLINE_S = 2.0  # of a call: later text is of no use
 CLOSE_S = 0.2
 _BACKOFF = Backoff(base_s=1.0, cap_s=10.0)
 
@@ -37,7 +37,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class EngineStreams:
-    """`flowherd.execution.run_environment.Streams` over an engine; make it on the loop the engine is called from."""
+    """`flowherd.execution.run_environment.Streams` over an engine; create it on the loop that calls the engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -60,17 +60,17 @@ class EngineStreams:
         return max(0.0, self._silent_until - self.loop.time())
 
     def begin_call(self) -> int:
-        """Notes that a call begins, the only one after a failure; returns what `failed` asks for."""
+        """Notes the start of a call, after a failure the only one; returns the failures so far, for `failed`."""
         if self._failures:
             self._silent_until = self.loop.time() + DEADLINE_S
         return self._failures
 
     def succeeded(self) -> None:
-        """The engine has taken a call."""
+        """Resets the failures after a successful call."""
         self._failures, self._silent_until = 0, 0.0
 
     def failed(self, error: EngineError, failures_before: int) -> None:
-        """It has not; calls that were under way together count once."""
+        """Counts a failed call and begins a pause; concurrent calls that fail count once."""
         if self._failures == failures_before:
             self._failures += 1
             self._silent_until = self.loop.time() + _BACKOFF.delay_s(self._failures, self._rng)
@@ -78,11 +78,11 @@ class EngineStreams:
             log.info("streams_interrupted", reason=str(error))
 
     def spawn(self, outlet: _Outlet) -> None:
-        """Sends what waits in an outlet."""
+        """Starts sending the text that waits in an outlet."""
         self._tasks.spawn(outlet.send())
 
     async def aclose(self) -> None:
-        """Ends all streams; what waits has `CLOSE_S` to be sent."""
+        """Ends all streams; waiting text has `CLOSE_S` to be sent."""
         await self._tasks.end(CLOSE_S)
 
 
@@ -122,7 +122,7 @@ class _Outlet:
                 self._wake()
 
     def _wake(self) -> None:
-        """Called with the lock held, from any thread; the loop may be closed by now."""
+        """Starts or hurries the sender; called with the lock held, from any thread, perhaps after the loop closed."""
         with contextlib.suppress(RuntimeError):
             if not self._is_sending:
                 self._is_sending = True
@@ -131,13 +131,13 @@ class _Outlet:
                 self._streams.loop.call_soon_threadsafe(self._hurry.set)
 
     async def send(self) -> None:
-        """Sends until nothing waits; on the loop, one at a time."""
+        """Sends until no text waits; runs on the loop, once at a time."""
         while True:
             while (silent_s := self._streams.silent_s) and not self._has_ended:
                 await self._pause(silent_s)
             piece = self._take()
             if piece is None or self._streams.silent_s:
-                return  # in silence a stream that has ended is given up
+                return  # a stream that ends during a pause is given up
             text, index = piece
             if not text:
                 await self._call(self._streams.engine.stream_end(self._activity_id, self._error, DEADLINE_S))
@@ -148,7 +148,7 @@ class _Outlet:
             await self._pause(EVERY_S if heard else UNHEARD_EVERY_S)
 
     def _take(self) -> tuple[str, int] | None:
-        """All that waits and its index; no text is the end of the stream, None a pause in it."""
+        """Returns all waiting text and its index; empty text at the end of the stream, None when nothing waits yet."""
         with self._lock:
             text, index = "".join(self._waiting), self._index
             if not text and not self._has_ended:
@@ -171,7 +171,7 @@ class _Outlet:
         return result
 
     async def _pause(self, seconds: float) -> None:
-        """Ends early when the stream does."""
-        with contextlib.suppress(TimeoutError):  # the usual case
+        """Sleeps for `seconds`, or until the stream ends."""
+        with contextlib.suppress(TimeoutError):  # the usual end
             async with asyncio.timeout(seconds):
                 await self._hurry.wait()

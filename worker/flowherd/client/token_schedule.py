@@ -1,4 +1,4 @@
-"""Keeps the host's token fresh: asks for the next one before it expires, and at once after a 401."""
+"""Keeps the host's token fresh: renews it before it expires, and at once after a 401."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 _LONGEST_NAP_S = 60.0
 _SHORTEST_NAP_S = 0.05
-_TRY_S = 15.0  # how long the engine may take for an answer
+_TRY_S = 15.0  # the engine may take this long to answer
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class TokenSchedule:
-    """Refreshes before expiry, and at once when a worker was refused and rings.
+    """Renews the token before it expires, and at once when a worker reports a refused one through `woken`.
 
     Args:
-        grace_s: refused from the first try on for so long, the credentials count as wrong (exit code 4); the time
-            that this process was frozen for does not count (faults.md N4).
-        give_up: called then, with the reason; trying goes on.
+        grace_s: seconds of refusals, from the first request on, after which the credentials count as wrong (exit code
+            4); time in which this process was frozen does not count (faults.md N4).
+        give_up: called then with the reason; requests go on.
 
     """
 
@@ -41,7 +41,7 @@ class TokenSchedule:
         self.woken = asyncio.Event()
 
     async def run(self) -> None:
-        """Keeps for ever."""
+        """Renews the token until cancelled."""
         failures, loop = 0, asyncio.get_running_loop()
         self._clock = AwakeClock(loop.time(), _TRY_S)
         while True:
@@ -67,7 +67,7 @@ class TokenSchedule:
                 continue
 
     def _consider_giving_up(self, error: EngineError) -> None:
-        """After the first grant a 401 is an outage: the engine says it to everything (fact 19)."""
+        """Calls `give_up` after `grace_s` of refusals; after a first grant a 401 counts as an outage (fact 19)."""
         now = self._clock.read(asyncio.get_running_loop().time())
         if self._tokens.ever_granted or not isinstance(error, EngineUnauthorized):
             self._refused_since = None

@@ -1,1 +1,1 @@
-"""The running of handlers: on the loop, in threads; what they cost there."""
+"""Runs handlers on the loop and in threads, and measures their cost."""

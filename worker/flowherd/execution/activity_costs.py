@@ -1,8 +1,8 @@
-"""The cost of each activity, measured while it runs as always; it judges nothing and must cost nearly nothing itself.
+"""Measures the cost of each activity while it runs normally, at nearly no cost of its own.
 
-All attempts are counted. CPU, waits and memory are measured for the first attempts of an activity and for one of many
-after that, since asking the kernel for a thread's CPU costs more than a light step does. The numbers reach the shared
-table when the loop's lag is read, four times a second while anything runs.
+All attempts are counted. CPU, waits and memory are measured only for samples, the first attempts of an activity and
+every `SAMPLED_EVERY`th one after them, because reading a thread's CPU time costs more than a light step. The numbers
+reach the shared table when the loop's lag is read, four times a second while any handler runs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 SAMPLED_FIRST = 64
-SAMPLED_EVERY = 128  # of the others; a sample costs some 25 µs, and 2 µs a step
-LONG_STEP_S = 0.001  # shorter ones delay nobody
+SAMPLED_EVERY = 128  # among later attempts; a sample costs about 25 µs, and 2 µs per step
+LONG_STEP_S = 0.001  # shorter steps do not noticeably delay others
 
-# Looking a member up in its enum costs as much as adding to it: these are added to for every attempt or step.
+# Module constants, because an enum lookup costs as much as the addition, which happens for every attempt or step.
 _ATTEMPTS, _KEPT, _LONGEST = int(Metric.ATTEMPTS), int(Metric.KEPT_S), int(Metric.LONGEST_BLOCK_S)
 _STEP_CPU, _LONG_STEPS = int(Metric.STEP_CPU), int(Metric.LONG_STEPS)
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class ActivityProfile:
-    """The numbers of one activity in this process. The watchdog's thread calls `probed`, the loop all else."""
+    """The measurements of one activity in this process; the watchdog's thread calls `probed`, the loop the rest."""
 
     __slots__ = ("_begun", "_figures")
 
@@ -43,34 +43,34 @@ class ActivityProfile:
 
     @property
     def figures(self) -> Iterable[float]:
-        """All numbers, in the table's order."""
+        """All numbers, in the order of the table."""
         return self._figures
 
     def begins(self) -> bool:
-        """Counts an attempt that begins on the loop, and says whether it shall be a sample.
+        """Counts an attempt that begins on the loop; returns True when it is to be sampled.
 
-        By those that have ended, a whole batch that begins at once would be samples, or none of it.
+        Counting ended attempts instead would sample a whole batch that begins at once, or none of it.
         """
         self._begun += 1
         return self._begun <= SAMPLED_FIRST or not self._begun % SAMPLED_EVERY
 
     def kept_loop(self, kept_s: float, longest_s: float) -> None:
-        """An attempt on the loop has ended: how long it had the loop, and at most at a time."""
+        """Adds an ended attempt on the loop: the seconds it occupied the loop, in total and in its longest step."""
         figures = self._figures
         figures[_ATTEMPTS] += 1.0
         figures[_KEPT] += kept_s
         figures[_LONGEST] = max(figures[_LONGEST], longest_s)
 
     def long_step(self, length_s: float) -> None:
-        """A step has kept the loop for longer than `LONG_STEP_S`."""
+        """Adds a step that occupied the loop for `LONG_STEP_S` or longer."""
         self._figures[_LONG_STEPS + bucket_of(length_s)] += length_s
 
     def step_cpu(self, cpu_s: float) -> None:
-        """CPU of one step of a sample."""
+        """Adds the CPU seconds of one step of a sample."""
         self._figures[_STEP_CPU + min(int(cpu_s * 1e6).bit_length(), STEP_BUCKETS - 1)] += 1.0
 
     def sampled(self, *, cpu_s: float, wall_s: float, wait_s: float, growth_bytes: int | None) -> None:
-        """A sample has ended; `growth_bytes` is None when it did not run alone."""
+        """Adds an ended sample; `growth_bytes` is None when it did not run alone."""
         figures = self._figures
         figures[Metric.SAMPLES] += 1.0
         figures[Metric.CPU_S] += cpu_s
@@ -81,13 +81,13 @@ class ActivityProfile:
             figures[Metric.GROWTH_BYTES] += growth_bytes
 
     def offloaded(self, *, cpu_s: float, wall_s: float, growth_bytes: int | None = None) -> None:
-        """An attempt in a thread or an isolate has ended: its CPU is known as a whole, as one step."""
+        """Adds an ended attempt in a thread or an isolate; its CPU time is known only in total, so it is one step."""
         self._figures[_ATTEMPTS] += 1.0
         self.step_cpu(cpu_s)
         self.sampled(cpu_s=cpu_s, wall_s=wall_s, wait_s=max(0.0, wall_s - cpu_s), growth_bytes=growth_bytes)
 
     def probed(self, *, waited_s: float, released: bool) -> None:
-        """Somebody asked for the GIL while a handler of this activity was at work."""
+        """Adds a probe of the GIL made while a handler of this activity was running."""
         figures = self._figures
         figures[Metric.PROBES] += 1.0
         if released:
@@ -97,14 +97,14 @@ class ActivityProfile:
 
 
 class ActivityProfiles:
-    """The measures of one worker's activities.
+    """The measurements of one worker's activities.
 
     Args:
-        places: where the handler of each activity runs; those beyond the table's room are not measured.
-        table: where others read the numbers, None for nowhere.
+        places: where the handler of each activity runs; activities that the table has no room for are not measured.
+        table: the shared table for the numbers, None for a private one.
 
     Attributes:
-        by_name: the measure of each activity.
+        by_name: the profile of each activity.
 
     """
 
@@ -121,18 +121,18 @@ class ActivityProfiles:
         return f"<ActivityProfiles [{len(self.by_name)} activities]>"
 
     def publish(self, load: Iterable[float]) -> None:
-        """Copies all numbers, and those of the whole process, into the table."""
+        """Copies all numbers, and the load of the whole process, into the table."""
         for name, entry in self._entries.items():
             self._table.store(entry, self.by_name[name].figures)
         self._table.store_load(load)
 
 
 class LoopSample:
-    """An attempt on the loop, measured closely.
+    """A sampled attempt on the loop.
 
     Args:
-        measure: gets the result.
-        alone: whether nothing else runs, so that the process's memory says something about it.
+        measure: receives the result.
+        alone: True when nothing else runs, so that the growth of the process's memory can be attributed to it.
 
     """
 
@@ -155,14 +155,14 @@ class LoopSample:
         self._resumed_at = self._paused_at = self._busy_s = 0.0
 
     def resume(self, busy_s: float) -> None:
-        """A step begins; `busy_s` is how long the loop has ever been busy. What others had of it was no wait."""
+        """Begins a step; `busy_s` is the loop's total busy time, so that steps of other handlers are not waits."""
         self._resumed_at = now = perf_counter()
         if self._paused_at:
             self._wait_s += max(0.0, now - self._paused_at - (busy_s - self._busy_s))
         self._cpu_at = thread_time()
 
     def pause(self, busy_s: float) -> None:
-        """The step has ended."""
+        """Ends a step."""
         cpu_s = thread_time() - self._cpu_at
         self._paused_at = now = perf_counter()
         self._busy_s = busy_s
@@ -171,7 +171,7 @@ class LoopSample:
         self._measure.step_cpu(cpu_s)
 
     def end(self, *, alone: bool) -> None:
-        """The attempt has ended."""
+        """Adds the sample of the ended attempt to its profile."""
         growth = resident_bytes() - self._resident if alone and self._resident else None
         self._measure.sampled(
             cpu_s=self._cpu_s,
@@ -182,14 +182,14 @@ class LoopSample:
 
 
 class Stay:
-    """An attempt in a thread: made and ended on the loop, measured in the thread.
+    """An attempt in a thread: created and ended on the loop, measured in the thread.
 
     Args:
-        measure: gets the result, None for nobody.
-        alone: as `LoopSample`.
+        measure: receives the result, None when the activity is not measured.
+        alone: as for `LoopSample`.
 
     Attributes:
-        cpu_s: seconds of CPU that it has taken, once it has ended.
+        cpu_s: CPU seconds of the attempt, set at its end.
 
     """
 
@@ -201,7 +201,7 @@ class Stay:
         self.cpu_s = self._wall_s = 0.0
 
     def run(self, call: Callable[[], T]) -> T:
-        """Calls it in the present thread, whose CPU is then the handler's."""
+        """Runs the call in the current thread and measures the thread's CPU time as the handler's."""
         began, cpu_at = perf_counter(), thread_time()
         try:
             return call()
@@ -209,24 +209,24 @@ class Stay:
             self.cpu_s, self._wall_s = thread_time() - cpu_at, perf_counter() - began
 
     def end(self, *, alone: bool) -> None:
-        """The attempt has ended, and its outcome is on the loop."""
+        """Adds the ended attempt to its profile; called on the loop."""
         if self._measure is not None:
             growth = resident_bytes() - self._resident if alone and self._resident else None
             self._measure.offloaded(cpu_s=self.cpu_s, wall_s=self._wall_s, growth_bytes=growth)
 
 
 class WholeProcess:
-    """The use of this whole process from now on, with the programs it has run: in an isolate it is one attempt's."""
+    """The usage of this process and its child programs from now on; in an isolate, the usage of one attempt."""
 
     def __init__(self) -> None:
         self._began, self._cpu_at, self._resident = perf_counter(), _cpu_s(), resident_bytes()
 
     def taken(self) -> tuple[float, float, int]:
-        """Seconds of CPU, seconds, and bytes of resident memory more than at the start."""
+        """Returns CPU seconds, wall-clock seconds, and the growth of resident memory in bytes, since the start."""
         return _cpu_s() - self._cpu_at, perf_counter() - self._began, resident_bytes() - self._resident
 
 
 def _cpu_s() -> float:
-    """Of all threads, and of the children that have been waited for."""
+    """Returns the CPU seconds of all threads, and of the children that have been waited for."""
     both = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return sum(usage.ru_utime + usage.ru_stime for usage in both)

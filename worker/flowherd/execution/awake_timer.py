@@ -1,4 +1,4 @@
-"""A loop's timer that counts the time its process is awake: what was frozen along with it gets its whole time."""
+"""A timer of the loop that counts only time in which the process is awake, so a freeze does not use up a limit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class AwakeTimer:
-    """Calls `then` after so many seconds of awake time, unless it is cancelled before (faults.md N4).
+    """Calls `then` after `seconds` of awake time, unless it is cancelled before (faults.md N4).
 
-    A handler may keep the loop for a second without being taken for a freeze.
+    A handler that blocks the loop for up to a second does not count as a freeze.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[], None]) -> None:
@@ -24,7 +24,7 @@ class AwakeTimer:
         self._timer = loop.call_later(self._patience.next_wait_s(loop.time()), self._wake)
 
     def cancel(self) -> None:
-        """It is not wanted any more."""
+        """Stops the timer."""
         self._timer.cancel()
 
     def _wake(self) -> None:

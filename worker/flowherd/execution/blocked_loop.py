@@ -1,4 +1,4 @@
-"""Names the line that blocks a loop: a thread that looks at the loop's thread while a handler keeps it too long."""
+"""Finds the line that blocks a loop: a thread inspects the loop's thread while a step takes too long."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Watchdog:
     """Looks some twenty times a second while something runs, and sleeps otherwise.
 
     Args:
-        meter: knows since when a handler is on the loop.
-        loop_thread: the thread to look at.
+        meter: tells since when a handler has been on the loop.
+        loop_thread: the id of the thread to inspect.
         found: called with the place, once for each step that blocks.
-        probe: is how it sleeps between two looks, None for one that tells nobody.
-        ids: the names of the attempt that is on the loop.
+        probe: the probe to sleep with between two checks, None for one that records nothing.
+        ids: returns the names of the attempt on the loop, for the log.
 
     Attributes:
-        places: how often each `file:line` was found to block.
+        places: the number of blocking steps found at each `file:line`.
 
     """
 
@@ -66,7 +66,7 @@ class Watchdog:
         self.places: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Starts the thread, which speaks for the caller in the log; it ends with the process."""
+        """Starts the thread, which logs in the caller's context and ends with the process."""
         context = copy_context()
         start_thread("watchdog", partial(context.run, self._watch))
 
@@ -77,12 +77,12 @@ class Watchdog:
             self._probe.nap(_LOOK_EVERY_S)
 
     def look(self) -> str | None:
-        """The place that blocks, if a step has lasted too long; each step is counted once."""
+        """Returns the place that blocks when a step has lasted too long, else None; counts each step once."""
         since, name = self._meter.since, self._meter.name
         if not since or since == self._seen_since or time.perf_counter() - since < BLOCKED_S:
             return None
         self._seen_since = since
-        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - the documented way
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - documented
         place = place_of(frame)
         self.places[place] += 1
         self._found(place)
@@ -99,7 +99,7 @@ class Watchdog:
 
 
 def place_of(frame: FrameType | None) -> str:
-    """`file:line` of the innermost frame outside the standard library and installed packages."""
+    """Returns `file:line` of the innermost frame outside the standard library and installed packages."""
     innermost = frame
     while frame is not None:
         if not frame.f_code.co_filename.startswith(_NOT_THE_USERS):

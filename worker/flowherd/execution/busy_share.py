@@ -1,4 +1,4 @@
-"""The share of time that a worker's process is busy while handlers run; it measures, and advises nothing."""
+"""Measures the share of time that a worker's process is busy while handlers run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class BusyShareMeter:
-    """Takes the lag's readings and publishes them with everything that has been measured since.
+    """Receives the readings of the loop's lag, and publishes them with all measurements.
 
     Args:
-        segment: gets the present lag, and says whether slots are free; this process's own.
-        meter: knows how long handlers have kept the loop.
-        measures: published at each reading.
+        segment: this process's segment; receives the current lag, and holds the numbers of slots.
+        meter: counts the seconds that handlers have occupied the loop.
+        measures: the activity profiles, published at each reading.
 
     """
 
@@ -33,7 +33,7 @@ class BusyShareMeter:
         self._stepping_s = self._cpu_s = 0.0
 
     def begins(self) -> None:
-        """Begins a stretch of time; what was done before, such as polling, is no load of the activities."""
+        """Begins an interval; work done before it, such as polling, does not count as load."""
         self._segment.set_clock(Clock.LOOP_READ_AT, time.monotonic())
         self._stepping_s = self._meter.busy_s
         self._cpu_s = time.thread_time()
@@ -54,5 +54,5 @@ class BusyShareMeter:
         self.publish()
 
     def publish(self) -> None:
-        """Makes readable what has been measured; also the end of a worker does."""
+        """Publishes all measurements; also called at the end of a worker."""
         self._measures.publish(self._load)

@@ -1,4 +1,4 @@
-"""The protocol of executors of handlers, and of those they tell what becomes of them; nothing runs here."""
+"""The protocols of the executors of handlers, and of the outlet that they report to."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 class Outlet(Protocol):
-    """Hears from executors what becomes of handlers; its methods are called on the worker's loop."""
+    """Receives the events of handlers from executors; its methods are called on the worker's loop."""
 
     def begin(self, attempt: Attempt) -> bool:
-        """The handler is about to take its first step; False when it must not."""
+        """Called before the handler's first step; returns False when it must not begin."""
         ...
 
     def waits(self, attempt: Attempt) -> None:
-        """Others of its name have all permits."""
+        """Called when the attempt waits for a permit, because others of its name hold them all."""
         ...
 
     def finished(self, attempt: Attempt, outcome: Outcome) -> None:
-        """The handler has ended, or will never begin."""
+        """Called when the handler has ended, or will never begin."""
         ...
 
 
@@ -30,9 +30,9 @@ class Executor(Protocol):
     """A place where handlers run: a loop, threads or isolates; its methods are called on the worker's loop."""
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
-        """Runs the handler soon, or now; the outlet is asked before its first step."""
+        """Starts the handler, now or soon; calls `Outlet.begin` before its first step."""
         ...
 
     def stop(self, attempt: Attempt) -> None:
-        """Tells a handler that has begun to end; the second time, that the first has not helped."""
+        """Cancels a handler that has begun; a second call means that the first had no effect."""
         ...

@@ -1,4 +1,4 @@
-"""The availability of Python's lock while a handler works; it asks rarely and never holds it."""
+"""Probes how long a thread waits for the GIL while a handler runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _GOLDEN = 0.618033988749895
 
 
 class GilProbe:
-    """Judges how late a sleeping thread gets to run again.
+    """Measures how late a sleeping thread gets to run again.
 
-    Pure Python lets it wait for the switch interval (5 ms), C code that keeps the lock for as long as it takes,
-    code that gives the lock up not at all. What the kernel's scheduler lets it wait is not counted.
+    Pure Python makes it wait for the switch interval (5 ms), C code that holds the GIL for as long as the call takes,
+    and code that releases the GIL not at all. Time spent in the kernel's run queue is subtracted.
 
     Args:
-        meter: knows which handlers are at work.
-        measures: get the answers, by activity.
+        meter: tells which handlers are running.
+        measures: the profiles that receive the results, by activity.
 
     """
 
@@ -37,9 +37,9 @@ class GilProbe:
         self._naps = 0
 
     def nap(self, about_s: float) -> None:
-        """Sleeps in the calling thread, always the same one, and takes note of how late it woke."""
+        """Sleeps in the calling thread, always the same one, and records how late it woke."""
         self._naps += 1
-        length_s = about_s * (0.5 + self._naps * _GOLDEN % 1)  # never in step with what it looks at
+        length_s = about_s * (0.5 + self._naps * _GOLDEN % 1)  # varied, to stay out of step with handlers
         queued_before_s, busy_s = queued_s(), self._meter.busy_s
         due = perf_counter() + length_s
         threading.Event().wait(length_s)
@@ -49,15 +49,15 @@ class GilProbe:
         self.judge(due, late_s, self._meter.busy_s - busy_s)
 
     def judge(self, due: float, late_s: float, loop_s: float = 0.0) -> None:
-        """Counts one probe for whoever was at work at `due`, if that is certain.
+        """Counts one probe for the handler that was running at `due`, if that is certain.
 
-        A step that has ended meanwhile says nothing unless it let the probe wait: it may have been about to end.
-        Nor does a step beside a thread that may have kept the lock from both.
+        A step that has ended since then counts only when the probe had to wait: it may have been about to end. A step
+        does not count beside a thread that may have held the GIL instead.
 
         Args:
-            due: when it wanted to wake, in `perf_counter` seconds.
-            late_s: how long it waited for the lock then.
-            loop_s: how long handlers have kept the loop meanwhile.
+            due: the time when it should have woken, in `perf_counter` seconds.
+            late_s: seconds that it then waited for the GIL.
+            loop_s: seconds that handlers occupied the loop meanwhile.
 
         """
         meter = self._meter

@@ -1,6 +1,6 @@
-"""The executor of handlers that block: daemon threads, so that none delays the end of its process.
+"""The executor of blocking handlers: daemon threads, which do not delay the end of the process.
 
-`sdk/activity_definition.py` says which handlers run here: a `def`, unless it is offloaded elsewhere.
+A plain `def` runs here unless it is offloaded elsewhere (`sdk/activity_definition.py`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _log = logging.getLogger(__name__)
 
 
 class ThreadPool:
-    """Daemon threads that are started on demand up to a limit and reused.
+    """Daemon threads, started on demand up to a limit and reused.
 
     `concurrent.futures` joins its threads at exit, so one stuck handler would keep a worker from ending
-    (faults.md A16); and the loop's own executor is shared with code we do not know (A15).
+    (faults.md A16), and the loop's default executor is shared with other code (A15).
 
     Args:
-        limit: threads at most; work beyond it waits in order.
-        name: prefix of the thread names.
+        limit: the most threads; further work waits in order.
+        name: the prefix of the thread names.
 
     """
 
@@ -59,23 +59,23 @@ class ThreadPool:
 
     @property
     def threads(self) -> int:
-        """Threads that exist now."""
+        """The number of threads that exist now."""
         return self._threads
 
     @property
     def idle(self) -> int:
-        """Threads that wait for work."""
+        """The number of threads that wait for work."""
         return self._idle
 
     @property
     def waiting(self) -> int:
-        """Pieces of work no thread has begun."""
+        """The number of submitted calls that no thread has begun."""
         return len(self._work)
 
     def submit(self, work: Callable[[], object]) -> None:
         """Runs `work` in a thread with a copy of the caller's context variables; never blocks.
 
-        What `work` raises is only logged. RuntimeError when there is no thread and none can be had.
+        An exception of `work` is only logged. RuntimeError when there is no thread and none can be started.
         """
         context = copy_context()
         with self._change:
@@ -88,7 +88,7 @@ class ThreadPool:
                 self._start_thread()
 
     def resize(self, limit: int) -> None:
-        """Sets the limit; surplus threads end when they are idle."""
+        """Sets the limit; surplus threads end when idle."""
         if limit < 1:
             raise ValueError("a thread pool needs at least one thread")
         with self._change:
@@ -98,13 +98,13 @@ class ThreadPool:
             self._change.notify_all()
 
     def close(self) -> None:
-        """Takes no more work and lets idle threads end; waits for nothing."""
+        """Refuses further work and lets idle threads end, without waiting for them."""
         with self._change:
             self._closed = True
             self._change.notify_all()
 
     def _start_thread(self) -> None:
-        """Called with the lock held."""
+        """Starts a thread; called with the lock held."""
         self._started += 1
         thread = threading.Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True)
         self._threads += 1
@@ -120,13 +120,13 @@ class ThreadPool:
         while (work := self._next()) is not None:
             try:
                 work()
-            except BaseException:  # noqa: BLE001  # nothing may end the thread
-                _log.exception("thread_work_raised")  # a thread that ended here would still be counted
+            except BaseException:  # noqa: BLE001  # a thread that ended here would still be counted
+                _log.exception("thread_work_raised")
             finally:
                 del work  # an idle thread must not keep a handler's arguments alive
 
     def _next(self) -> Callable[[], object] | None:
-        """The next piece of work, None when this thread shall end."""
+        """Waits for work and returns it; None when this thread must end."""
         with self._change:
             self._idle += 1
             try:
@@ -137,7 +137,7 @@ class ThreadPool:
                         break
                     self._change.wait()
                 self._threads -= 1
-                self._change.notify()  # it may have been woken for work that another one must take now
+                self._change.notify()  # it may have been woken for work, which another thread must then take
                 return None
             finally:
                 self._idle -= 1
@@ -148,8 +148,8 @@ class InThread:
 
     Args:
         threads: the pool.
-        meter: knows who is in threads.
-        outlet: is told what becomes of them.
+        meter: counts the handlers in threads.
+        outlet: receives the events of handlers.
 
     """
 
@@ -159,7 +159,7 @@ class InThread:
         self._outlet = outlet
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
-        """Runs it now: there are as many threads as slots."""
+        """Starts the handler now: there are as many threads as slots."""
         if not self._outlet.begin(attempt):
             return
         loop, meter, name = asyncio.get_running_loop(), self._meter, attempt.activity.name
@@ -180,7 +180,7 @@ class InThread:
             end(Failed("WORKER_OVERLOADED", clean_message(str(exc)), retryable=True))
 
     def stop(self, attempt: Attempt) -> None:
-        """Cancels a coroutine; a plain function sees `ctx.cancelled`, and waits for files end."""
+        """Cancels a coroutine; for a plain function it ends file transfers, and the function sees `ctx.cancelled`."""
         if attempt.handle is not None:
             attempt.handle.stop()
         elif attempt.files is not None:

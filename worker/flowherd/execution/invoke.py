@@ -1,4 +1,4 @@
-"""Calls one handler once, from parameters to outcome; it must not know time limits, slots or the engine."""
+"""Calls one handler once: binds its parameters, runs it and returns the outcome."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowherd.sdk.context import BaseContext
 
 MAX_CODE_CHARS = 100
-MAX_UNTAKEN = 20  # parameters that are named for one activity
+MAX_UNTAKEN = 20  # unused parameters named in the log for one activity
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _HINTS = {
 
 
 async def invoke_async(definition: ActivityDefinition, state: RunState) -> Result:
-    """Awaits the handler on the running loop and never raises, whatever it does (faults.md A3, A4)."""
+    """Awaits the handler on the running loop and returns its outcome; never raises (faults.md A3, A4)."""
     arguments: list[Any] = []
     keywords: dict[str, Any] = {}
     try:
@@ -47,17 +47,17 @@ async def invoke_async(definition: ActivityDefinition, state: RunState) -> Resul
         value = definition.handler(*arguments, **keywords)
         if isinstance(value, CoroutineType) or inspect.isawaitable(
             value
-        ):  # a decorator may return no coroutine
+        ):  # a decorator may return something other than a coroutine
             value = await value
         return outcome_of(value, state)
-    except BaseException as exc:  # noqa: BLE001  # SystemExit and friends are failures of the handler alone
+    except BaseException as exc:  # noqa: BLE001  # SystemExit and the like are failures of the handler only
         return failure_of(exc, state, arguments, keywords)
     finally:
         leave_if_copied()
 
 
 def invoke_sync(definition: ActivityDefinition, state: RunState) -> Result:
-    """Calls a plain handler in the calling thread and never raises."""
+    """Calls a plain handler in the calling thread and returns its outcome; never raises."""
     arguments: list[Any] = []
     keywords: dict[str, Any] = {}
     try:
@@ -68,7 +68,7 @@ def invoke_sync(definition: ActivityDefinition, state: RunState) -> Result:
         if inspect.iscoroutine(value):  # an async def behind a plain decorator
             value = asyncio.run(value)
         return outcome_of(value, state)
-    except BaseException as exc:  # noqa: BLE001  # SystemExit and friends are failures of the handler alone
+    except BaseException as exc:  # noqa: BLE001  # SystemExit and the like are failures of the handler only
         return failure_of(exc, state, arguments, keywords)
     finally:
         leave_if_copied()
@@ -89,7 +89,7 @@ def _bound(
 
 
 class ThreadLoop:
-    """Runs an async handler on a loop of its own thread and can be told to stop from another one."""
+    """Runs an async handler on a loop of its own in this thread; it can be stopped from another thread."""
 
     __slots__ = ("_loop", "_task")
 
@@ -98,14 +98,14 @@ class ThreadLoop:
         self._task: asyncio.Task[Result] | None = None
 
     def run(self, definition: ActivityDefinition, state: RunState) -> Result:
-        """Returns when the handler has ended; never raises."""
+        """Runs the handler to its end and returns its outcome; never raises."""
         try:
             return asyncio.run(self._invoke(definition, state))
-        except BaseException as exc:  # noqa: BLE001  # a task the handler left behind may end the loop
+        except BaseException as exc:  # noqa: BLE001  # a task that the handler left behind may end the loop
             return failure_of(exc, state)
 
     def stop(self) -> None:
-        """Cancels the handler; callable from any thread, without effect before it began or after it ended."""
+        """Cancels the handler; callable from any thread, without effect before its start or after its end."""
         if self._loop is not None and self._task is not None:
             try:
                 self._loop.call_soon_threadsafe(self._task.cancel)
@@ -119,7 +119,7 @@ class ThreadLoop:
 
 
 def outcome_of(value: Any, state: RunState) -> Result:
-    """The outcome for what a handler returned; raises InvalidOutput."""
+    """Returns the outcome for a handler's return value; raises InvalidOutput."""
     if not isinstance(value, ActivityResult):
         return Completed(encode_output(value), *state.spent)
     _take_costs(value, state)
@@ -130,10 +130,10 @@ def outcome_of(value: Any, state: RunState) -> Result:
 
 
 def failure_of(exc: BaseException, state: RunState, *arguments: Any) -> Result:
-    """The outcome for what a handler raised."""
+    """Returns the outcome for an exception of a handler."""
     try:
         return _failure_of(exc, state, hiding(state, *arguments))
-    except BaseException:  # noqa: BLE001  # an exception or a log handler that breaks whoever describes it
+    except BaseException:  # noqa: BLE001  # the exception's own methods may raise
         return failed(
             state, "EXECUTION_ERROR", f"{type(exc).__name__} that cannot be described", retryable=True
         )
@@ -156,12 +156,12 @@ def _failure_of(exc: BaseException, state: RunState, hide: Callable[[str], str])
 
 
 def stopped(state: RunState, detail: str, at: str = "") -> Failed:
-    """The outcome of an attempt that was told to stop; the run puts its own outcome in its place."""
+    """Returns the outcome of a cancelled attempt; the worker replaces it with one for the reason."""
     return failed(state, "CANCELLED", detail, retryable=True, at=at)
 
 
 def deliver(loop: asyncio.AbstractEventLoop, end: Callable[[Result], None], outcome: Result) -> None:
-    """Hands an outcome from a thread to the loop, which may be closed by now."""
+    """Passes an outcome from a thread to the loop, which may be closed by now."""
     try:
         loop.call_soon_threadsafe(end, outcome)
     except RuntimeError:
@@ -177,7 +177,7 @@ def failed(
     raised: Raised | None = None,
     at: str = "",
 ) -> Failed:
-    """A failure with cleaned words and what was spent until now."""
+    """Returns a failure with a cleaned message and the usage so far."""
     return Failed(_code(code), clean_message(message), retryable, *state.spent, raised, at)
 
 

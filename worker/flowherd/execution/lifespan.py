@@ -1,4 +1,4 @@
-"""The app's own start-up and clean-up around the work of one process; it knows nothing of activities."""
+"""The app's lifespan: its start-up and clean-up around the work of one process."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from flowherd.execution.load_app import users_traceback
 if TYPE_CHECKING:
     from flowherd.sdk.registry import MakeLifespan, Registry
 
-LEAVE_S = 0.4  # beyond what a drain has left: the process that is to end is killed 1.5 s after its time
+LEAVE_S = 0.4  # added to the rest of a drain; the process is killed 1.5 s after its drain limit
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Lifespan:
-    """A lifespan that has been entered, or the empty one of an app that has none.
+    """A lifespan that has been entered, or an empty one for an app without any.
 
-    It lives in a task of its own, since many context managers must be left by the task that entered them.
+    It runs in a task of its own, because many context managers must be exited by the task that entered them.
 
     Attributes:
-        state: what it yielded, for handlers `ctx.state`.
+        state: the value it yielded, `ctx.state` for handlers.
 
     """
 
@@ -36,7 +36,7 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
 
     async def leave(self, within_s: float) -> None:
-        """Lets it clean up; one that takes longer than `within_s` seconds is left alone, and the log says so."""
+        """Exits the lifespan; logs a warning and stops waiting when it takes longer than `within_s` seconds."""
         if self._task is None:
             return
         self._left.set()
@@ -62,17 +62,17 @@ async def enter(registry: Registry) -> Lifespan:
     """Enters the registry's lifespan on the running loop; `leave` must follow.
 
     Raises:
-        LifespanFailed: it raised, or ended without yielding; with the user's part of the traceback.
+        LifespanFailed: the lifespan raised, or ended without yielding; has the user's part of the traceback.
 
     """
     lifespan = Lifespan()
     if registry.lifespan is not None:
-        await lifespan._enter(registry.lifespan)  # noqa: SLF001 - the one way to make one
+        await lifespan._enter(registry.lifespan)  # noqa: SLF001 - the only way to enter one
     return lifespan
 
 
 def _end_of(task: asyncio.Task[None]) -> BaseException | None:
-    """The exception that ended it; None when it returned."""
+    """Returns the exception that ended the task; None when it returned."""
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
@@ -87,7 +87,7 @@ def _report(error: BaseException | None) -> str:
 
 
 def _say_how_it_ended(task: asyncio.Task[None]) -> None:
-    """While it is left, or before, when something it had started has failed."""
+    """Logs an exception of the lifespan after it was entered, during its work or its exit."""
     error = _end_of(task)
     if error is not None:
         log.error("lifespan_raised", reason=_described(error), exception=_report(error))

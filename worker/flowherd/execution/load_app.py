@@ -1,4 +1,4 @@
-"""Turns `module:attr` into a registry; it must not run any activity."""
+"""Imports an app from `module:attr` and returns its registry."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class LoadedApp:
     """An imported app.
 
     Attributes:
-        name: `module:attr` as it was given.
-        registry: everything it offers, of all worker types; `for_type` narrows it.
+        name: `module:attr` as given on the command line.
+        registry: its activities of all worker types; `for_type` selects one type.
 
     """
 
@@ -48,25 +48,25 @@ class LoadedApp:
 
     @property
     def worker_types(self) -> tuple[str, ...]:
-        """The worker types its activities name; empty when they fit any."""
+        """The worker types that its activities name; empty when they serve any type."""
         return self.registry.worker_types()
 
     def for_type(self, worker_type: str) -> Registry:
-        """The registry of that worker type, every binding checked; ConfigurationError when it is empty."""
+        """Returns the registry of one worker type with all bindings checked; ConfigurationError when it is empty."""
         chosen = self.registry.for_type(choose_worker_type(self, worker_type))
         chosen.check()
         return chosen
 
 
 def load_app(app: str, app_dir: str | Path = ".") -> LoadedApp:
-    """Imports an app; call it outside of a running event loop, since a stock `main` may start one.
+    """Imports an app; must be called outside a running event loop, because a stock `main` may start one.
 
     Args:
         app: `module:attr`, or `module` for a module of decorated functions.
         app_dir: put first on `sys.path`.
 
     Raises:
-        ConfigurationError: the module or attribute does not exist or holds no activities (exit code 2).
+        ConfigurationError: the module or attribute does not exist, or has no activities (exit code 2).
         AppImportError: the module, or the stock `main`, raised (exit code 3).
 
     """
@@ -88,10 +88,10 @@ def load_app(app: str, app_dir: str | Path = ".") -> LoadedApp:
 
 
 def choose_worker_type(app: LoadedApp, explicit: str | None = None) -> str:
-    """The worker type to serve: the explicit one, else the app's only one, else `py-std`.
+    """Returns the worker type to serve: the explicit one, else the app's only one, else `py-std`.
 
     Raises:
-        ConfigurationError: several types and none chosen, or the chosen one is missing; lists them (exit 2).
+        ConfigurationError: no type is chosen among several, or the app lacks the chosen one; lists them (exit code 2).
 
     """
     types = app.worker_types
@@ -123,7 +123,7 @@ def _import(name: str, folder: str) -> ModuleType:
 
 
 def _meant(app: str, folder: str) -> str:
-    """The app that a path, or a dot in place of the colon, stands for; read from the file, which is not imported."""
+    """Returns a hint for an app given as a path, or with a dot for the colon; parses the file without importing it."""
     name, _, attribute = app.partition(":")
     path, there = Path(name), Path(folder, name)
     if path.suffix == ".py" and path.stem.isidentifier():
@@ -143,7 +143,7 @@ def _meant(app: str, folder: str) -> str:
 
 
 def _apps_in(file: Path) -> list[str] | None:
-    """Names at the top of a file that may be an app, the likeliest first; None where there is no file."""
+    """Returns the top-level names in a file that may be an app, likeliest first; None when there is no file."""
     try:
         statements = ast.parse(file.read_bytes()).body
     except OSError:
@@ -190,7 +190,7 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _registry_of(found: Any, app: str) -> Registry:
-    """Sees any kind of app as a registry; there are six."""
+    """Returns the registry for any of the six kinds of app."""
     if isinstance(found, Registry):
         return found
     if (adapted := adapt_apps.registry_of(found)) is not None:
@@ -216,7 +216,7 @@ def _misfit(found: Any) -> str:
 
 
 def _activities_in(module: ModuleType) -> list[Any]:
-    """The activities of a module, each once, in the order of its definitions."""
+    """Returns the activities of a module, each once, in the order of their definitions."""
     members = {id(value): value for value in vars(module).values()}.values()
     return [value for value in members if definition_of(value) is not None or adapt_apps.is_activity(value)]
 
@@ -239,7 +239,7 @@ def _boot_error(name: str, exc: BaseException) -> AppImportError:
 
 
 def users_traceback(exc: BaseException) -> str:
-    """The traceback without the frames of the import system and of flowherd: what is left is the user's."""
+    """Formats the traceback without the frames of the import system and of flowherd."""
     whole = traceback.TracebackException.from_exception(exc)
     link: traceback.TracebackException | None = whole
     while link is not None:

@@ -1,4 +1,4 @@
-"""The lag of the loop, read by a timer that runs only while a handler does, so that idle is free."""
+"""Measures the lag of the loop with a timer that runs only while a handler does, so an idle process pays nothing."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _EVERY_S = 0.25
-_SLOWLY = 0.3  # weight of the newest reading
+_SLOWLY = 0.3  # weight of the newest reading in the mean
 
 
 class Readings(Protocol):
-    """A listener for readings of the lag. Times are in seconds."""
+    """A receiver of readings of the lag. Times are in seconds."""
 
     def begins(self) -> None:
-        """A time without handlers has ended."""
+        """Called at the start of a period with handlers."""
         ...
 
     def reads(self, late_s: float, elapsed_s: float, smoothed_s: float) -> None:
-        """The timer was due after `elapsed_s - late_s`; `smoothed_s` is 0 when no handler is left."""
+        """Called with each reading: the timer was due after `elapsed_s - late_s`; `smoothed_s` is 0 with no handler."""
         ...
 
 
 class LagProbe:
-    """ActivityProfiles by how much a timer fires late.
+    """Measures by how much a timer fires late.
 
     Args:
-        busy: whether a handler runs; the probe ends by itself when none does.
-        readings: is told each reading.
+        busy: returns True while a handler runs; the probe stops when none does.
+        readings: receives the readings.
 
     """
 
@@ -42,7 +42,7 @@ class LagProbe:
         self._running = False
 
     def start(self) -> None:
-        """Begins to measure, unless it does already; must be called on the loop."""
+        """Begins to measure, unless already running; must be called on the loop."""
         if not self._running:
             self._running = True
             self._readings.begins()

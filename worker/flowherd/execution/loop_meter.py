@@ -1,7 +1,7 @@
-"""The handler that is on the loop now, and how long handlers keep it; it runs nothing of its own accord.
+"""Tracks the handler on the loop, and how long handlers occupy the loop.
 
-Each handler that runs on the loop is stepped through a wrapper. For the length of a step the ledger's ON_LOOP cell
-holds the handler's record, so that the supervisor knows whom to blame when the loop never comes back.
+Each handler on the loop is stepped through a wrapper. During a step the ledger's ON_LOOP cell holds the handler's
+record, so that the supervisor knows the culprit when the loop hangs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from flowherd.execution.activity_costs import LONG_STEP_S, ActivityProfile, Loop
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-BLOCKER_S = 0.1  # a step this long is felt by everything else on the loop
-LIGHT_S = 0.005  # of CPU: an activity that takes no more leaves its process free for others
-_SLOWLY = 0.1  # weight of the newest activity in the mean, if it took less
-_QUICKLY = 0.5  # ... and if it took more: a child that has met heavy work must not claim more of it
+BLOCKER_S = 0.1  # a step this long noticeably delays everything else on the loop
+LIGHT_S = 0.005  # an activity is light when its attempts occupy the process for at most this long
+_SLOWLY = 0.1  # weight of the newest attempt in the mean, when it took less than the mean
+_QUICKLY = 0.5  # and when it took more: a process with heavy work must soon claim less
 
 
 class LongStep(NamedTuple):
@@ -31,24 +31,24 @@ class LongStep(NamedTuple):
 
 
 class LoopMeter:
-    """ActivityProfiles the steps of one worker's handlers, and knows which are elsewhere.
+    """Measures the steps of one worker's handlers, and counts those in threads and isolates.
 
     Args:
-        mark: stores who is on the loop; 0 is nobody.
-        measures: gets what each activity costs, by its name.
+        mark: stores the record on the loop, as its index + 1; 0 for none.
+        measures: the profiles that receive the costs, by activity name.
 
     Attributes:
-        since: `perf_counter` seconds when the present step began, 0 between steps; read by the watchdog's thread.
-        name: the activity of the present step.
-        busy_s: seconds that handlers have ever kept the loop.
-        last_long: the latest step that took `LONG_STEP_S` or more; read by the watchdog's thread.
-        in_threads: the activities whose handlers are in threads now; read by the watchdog's thread.
-        busy_mean_s: seconds of this process that a recent activity took, on its loop or in threads, on average.
-        on_long_step: called with the seconds of each step that was so long that its neighbours felt it.
-        stepping: set while there is a handler that has not ended.
+        since: the start of the current step in `perf_counter` seconds, 0 between steps; read by the watchdog's thread.
+        name: the activity of the current step.
+        busy_s: the total of seconds that handlers have occupied the loop.
+        last_long: the latest step of `LONG_STEP_S` or longer; read by the watchdog's thread.
+        in_threads: the number of handlers in threads now, by activity; read by the watchdog's thread.
+        busy_mean_s: the recent mean of seconds that an attempt occupied this process, on its loop or in threads.
+        on_long_step: called with the seconds of each step of `BLOCKER_S` or longer.
+        stepping: set while any handler has not ended.
         on_busy: called when the first handler begins after a time without any.
-        is_in_turn: while handlers that do not wait run one after the other; only its first may not be known as light.
-        on_turn_end: called when they have run.
+        is_in_turn: True during a turn, in which handlers begin one after the other; all but its first are light.
+        on_turn_end: called at the end of a turn.
 
     """
 
@@ -74,17 +74,17 @@ class LoopMeter:
         self.on_turn_end: Callable[[], None] | None = None
 
     def blocks(self, name: str) -> bool:
-        """True when an activity of this name has lately kept the loop for so long that its neighbours felt it."""
+        """True when a recent attempt of this activity blocked the loop for `BLOCKER_S` or longer."""
         kind = self._kinds.get(name)
         return kind is not None and kind.longest_s >= BLOCKER_S
 
     def is_light(self, name: str) -> bool:
-        """True when activities of this name are known to leave this process free; not before one has ended."""
+        """True when the attempts of this activity are known to be light; False before the first has ended."""
         kind = self._kinds.get(name)
         return kind is not None and kind.has_ended and kind.heaviest_s <= LIGHT_S
 
     def sample_of(self, name: str) -> LoopSample | None:
-        """An attempt begins; what measures its CPU and waits too, for some of the attempts of a name."""
+        """Counts an attempt that begins on the loop; returns a sample to measure it with, or None for most."""
         self._begins()
         kind = self._kinds.get(name) or self._new_kind(name)
         measure = kind.measure
@@ -97,11 +97,11 @@ class LoopMeter:
         return kind
 
     def begin_turn(self) -> None:
-        """Handlers are about to run one after the other: between them nothing has ended."""
+        """Begins a turn; `stepping` stays set until its end."""
         self.is_in_turn = True
 
     def end_turn(self) -> None:
-        """It may be the end of all handlers."""
+        """Ends a turn; clears `stepping` when no handler is left."""
         self.is_in_turn = False
         if not self._alive:
             self.stepping.clear()
@@ -109,13 +109,13 @@ class LoopMeter:
             self.on_turn_end()
 
     def enter_thread(self, name: str) -> Stay:
-        """A handler begins to run in a thread; `leave_thread` must follow when it has ended."""
+        """Counts a handler that begins in a thread; `leave_thread` must follow at its end."""
         self._begins()
         self.in_threads[name] += 1
         return Stay(self._measures.get(name), alone=self.has_one)
 
     def leave_thread(self, name: str, stay: Stay) -> None:
-        """A handler in a thread has ended."""
+        """Counts the end of a handler in a thread."""
         stay.end(alone=self.has_one)
         self._note_busy(self._kinds.get(name) or self._new_kind(name), stay.cpu_s)
         self.in_threads[name] -= 1
@@ -124,15 +124,15 @@ class LoopMeter:
         self._ends()
 
     def enter_isolate(self) -> None:
-        """A handler is to run in an isolate; `leave_isolate` must follow when it has ended."""
+        """Counts a handler that begins in an isolate; `leave_isolate` must follow at its end."""
         self._begins()
 
     def leave_isolate(self) -> None:
-        """A handler in an isolate has ended."""
+        """Counts the end of a handler in an isolate."""
         self._ends()
 
     def offloaded(self, name: str, *, cpu_s: float, wall_s: float, growth_bytes: int) -> None:
-        """Takes an isolate's measurements of an attempt; ValueError for what cannot be."""
+        """Adds an isolate's measurements of an attempt; ValueError for a negative time."""
         if cpu_s < 0 or wall_s < 0:
             raise ValueError("no time is negative")
         if (measure := self._measures.get(name)) is not None:
@@ -140,18 +140,18 @@ class LoopMeter:
 
     @property
     def has_one(self) -> bool:
-        """True when there is a single handler, wherever it runs."""
+        """True when exactly one handler runs, on the loop, in a thread or in an isolate."""
         return self._alive == 1
 
     def enter(self, name: str, tag: int) -> float:
-        """A step begins."""
+        """Begins a step; returns its start in `perf_counter` seconds."""
         self._mark(tag)
         self.name = name
         self.since = now = perf_counter()
         return now
 
     def leave(self, began: float) -> float:
-        """The step has ended; returns its length in seconds."""
+        """Ends the step that began at `began`; returns its length in seconds."""
         now = perf_counter()
         length_s = now - began
         self.busy_s += length_s
@@ -169,7 +169,7 @@ class LoopMeter:
             measure.long_step(now - began)
 
     def ended(self, name: str, busy_s: float, longest_s: float) -> None:
-        """A handler has ended: what it took is remembered, and forgotten slowly."""
+        """Counts the end of a handler on the loop, and updates the decaying maxima of its activity."""
         kind = self._kinds.get(name) or self._new_kind(name)
         if kind.measure is not None:
             kind.measure.kept_loop(busy_s, longest_s)
@@ -179,7 +179,7 @@ class LoopMeter:
         self._ends()
 
     def _note_busy(self, kind: _Kind, busy_s: float) -> None:
-        """Notes how much can start soon: threads share this interpreter, or else a core with its siblings."""
+        """Updates the mean by which polls are sized; threads count too, because they share the GIL or a core."""
         more_s = busy_s - self.busy_mean_s
         self.busy_mean_s += more_s * (_QUICKLY if more_s > 0 else _SLOWLY)
         faded_s = kind.heaviest_s * (1 - _SLOWLY)
@@ -200,7 +200,7 @@ class LoopMeter:
 
 
 class _Kind:
-    """The memory of the activities of one name."""
+    """The state kept for one activity name."""
 
     __slots__ = ("has_ended", "heaviest_s", "longest_s", "measure")
 

@@ -1,14 +1,13 @@
-"""The executor of handlers on the event loop: a task of its own for each, made by the loop's task factory.
+"""The executor of handlers on the event loop; each has a task of its own, made by the loop's task factory.
 
-Whatever the factory makes of the coroutine it is given (instrumentation wraps it, an eager one runs its first step at
-once), the handler's own coroutine is awaited inside it, in a context that no other handler has seen. Each of its steps
-is timed, and marked in the ledger while it lasts, so that the supervisor knows whom to blame when the loop never comes
-back.
+A task factory may wrap the coroutine (instrumentation) or run its first step at once (eager); the handler's coroutine
+is awaited inside it, in a context that no other handler shares. Each step is timed, and marked in the ledger while it
+lasts, so that the supervisor knows the culprit when the loop hangs.
 
-Handlers begin in turns, a round of the loop each, in the order in which they were started. After TURN_S the others wait
-for the next turn, so that replies are read in between. What is not known to be light begins a turn of its own, so that
-no outcome of those before it waits for its end. A turn wakes as many of those that wait as it has time for, as far as
-the turn before can tell.
+Handlers begin in turns, one turn per iteration of the loop, in the order in which they were started. After TURN_S the
+others wait for the next turn, so that replies are read in between. A handler that is not known to be light begins a
+turn of its own, so that the outcomes before it need not wait for its end. A turn wakes as many waiting handlers as it
+has time for, estimated from the previous turn.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ TURN_S = 0.002
 _NO_TURN, _PROMISED = (
     0.0,
     -1.0,
-)  # instead of the end of a turn: there is none, or somebody is about to begin one
+)  # in place of a turn's end: there is no turn, or a woken handler is about to begin one
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -49,9 +48,9 @@ class Steps:
 
     Args:
         work: the coroutine; awaiting this returns what it returns.
-        meter: is told of each step.
-        attempt: the place of its record is what the ledger holds while a step lasts.
-        sample: measures CPU and waits too, for some of the attempts.
+        meter: measures each step.
+        attempt: the attempt, whose record is marked in the ledger during each step.
+        sample: measures CPU and waits, None for most attempts.
 
     """
 
@@ -71,31 +70,31 @@ class Steps:
         self._took_s = self._longest_s = 0.0
 
     def __await__(self) -> Generator[Any, Any, Result]:
-        """Itself: it has all that `await` asks of a generator."""
+        """Returns self, which has all methods of a generator that `await` needs."""
         return self  # type: ignore[return-value]
 
     def __next__(self) -> Any:
-        """Takes a step."""
+        """Runs one step."""
         return self._step(self._work.send, None)
 
     send = __next__
 
     def throw(self, *error: Any) -> Any:
-        """Takes a step that begins with an exception, such as a cancellation."""
+        """Runs one step that begins with an exception, such as a cancellation."""
         return self._step(self._work.throw, *error)
 
     def close(self) -> None:
-        """Ends the handler where it stands."""
+        """Closes the handler's coroutine."""
         self._work.close()
 
     @property
     def cr_frame(self) -> FrameType | None:
-        """The handler's frame, for stacks of tasks."""
+        """The handler's frame, for the stacks of tasks."""
         return getattr(self._work, "cr_frame", None)
 
     @property
     def cr_await(self) -> Any:
-        """The awaitable that the handler waits in, for stacks of tasks."""
+        """The awaitable that the handler waits for, for the stacks of tasks."""
         return getattr(self._work, "cr_await", None)
 
     def _step(self, step: Callable[..., Any], *value: Any) -> Any:
@@ -129,7 +128,7 @@ class OnLoop:
 
     Args:
         meter: measures their steps.
-        outlet: is told what becomes of them.
+        outlet: receives the events of handlers.
 
     """
 
@@ -142,20 +141,20 @@ class OnLoop:
         self._numbers = count()
         self._waiting: list[
             tuple[int, str, asyncio.Future[bool]]
-        ] = []  # a heap, by the order of their coming
+        ] = []  # a heap, in the order of their starts
 
     def __repr__(self) -> str:
         return f"<OnLoop [{len(self._tasks)} tasks]>"
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
-        """Runs it soon, in a copy of the present context."""
+        """Starts a task for the handler, in a copy of the current context."""
         task = attempt.handle = asyncio.get_running_loop().create_task(self._life(attempt, definition))
-        task.set_name(attempt.activity.name or "activity")  # for whoever looks at tasks
+        task.set_name(attempt.activity.name or "activity")
         self._tasks[task] = attempt, definition  # the loop itself keeps only weak references
         task.add_done_callback(self._ended)
 
     def stop(self, attempt: Attempt) -> None:
-        """Cancels it."""
+        """Cancels the handler's task."""
         attempt.handle.cancel()
 
     async def _life(self, attempt: Attempt, definition: ActivityDefinition) -> None:
@@ -170,7 +169,7 @@ class OnLoop:
         self._outlet.finished(attempt, outcome)
 
     def _may_begin(self, name: str) -> bool:
-        """There is a turn that it may begin in; it begins one when there is none."""
+        """True when the handler may begin in the current turn; begins a turn when there is none."""
         if self._turn_until == _NO_TURN:
             self._begin_turn()
             asyncio.get_running_loop().call_soon(self._end_turn)
@@ -178,7 +177,7 @@ class OnLoop:
         return perf_counter() < self._turn_until and self._meter.is_light(name)
 
     async def _turn_of(self, name: str) -> None:
-        """Returns when a handler may begin that had to wait; it keeps its place among those that wait."""
+        """Waits until the handler may begin; it keeps its position in the queue."""
         number, loop = next(self._numbers), asyncio.get_running_loop()
         while True:
             waiter = loop.create_future()
@@ -203,24 +202,24 @@ class OnLoop:
             self._wake(max(1, int(self._begun * more)))
 
     def _wake(self, most: int) -> None:
-        """Lets the first of those that wait begin a turn, and the light ones behind it begin in it."""
+        """Wakes the first waiting handler to begin a turn, and the light ones behind it to begin in that turn."""
         self._turn_until, is_first = _PROMISED, True
         while self._waiting and most and (is_first or self._meter.is_light(self._waiting[0][1])):
             _, _, waiter = heappop(self._waiting)
-            if not waiter.done():  # it was cancelled
+            if not waiter.done():  # a cancelled waiter is done
                 waiter.set_result(is_first)
                 is_first, most = False, most - 1
         asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """The only word of a task that somebody has cancelled before it began, or that its factory has broken."""
+        """Handles a task that ended without an outcome: it was cancelled before its start, or broken by its factory."""
         attempt, definition = self._tasks.pop(task)
         if attempt.has_ended or not attempt.has_slot:
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("internal_error", exc_info=error, **attempt.ids)
             return
         if task.cancelled() and attempt.may_begin:
-            self.start(attempt, definition)  # not by us: its turn comes in another task
+            self.start(attempt, definition)  # cancelled by other code: start it again in another task
             return
         reason = "its task ended without it"
         if not task.cancelled() and (error := task.exception()) is not None:

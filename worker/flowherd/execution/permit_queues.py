@@ -1,7 +1,4 @@
-"""Lets attempts of activities with `max_concurrent`, and suspects, begin in order, as far as there are permits.
-
-It counts none.
-"""
+"""Queues of attempts that wait for permits: attempts of activities with `max_concurrent`, and suspects."""
 
 from __future__ import annotations
 
@@ -21,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Queue:
-    """Those that wait for permits of one name."""
+    """Attempts that wait for permits of one activity."""
 
     limit: int
     waiting: deque[tuple[Attempt, Callable[[], None]]]
 
 
 class PermitQueues:
-    """All queues, each with a name; an attempt may need permits of several, and has all permits until it has ended.
+    """All queues by name; an attempt may need permits of several, and holds its permits until it has ended.
 
     All methods must be called on the worker's loop.
 
     Attributes:
-        are_used: whether any attempt has ever come to one.
+        are_used: True when any attempt has ever entered a queue.
 
     """
 
@@ -49,7 +46,7 @@ class PermitQueues:
         return f"<PermitQueues [{len(self._inside)} inside, {waiting} waiting]>"
 
     def enter(self, attempt: Attempt, name: str, limit: int, begin: Callable[[], None]) -> bool:
-        """Calls `begin` as soon as there is a permit, if the attempt still waits then; False if it has to wait."""
+        """Calls `begin` when there is a permit, if the attempt still waits then; returns False when it has to wait."""
         self.are_used = True
         queue = self._queues.setdefault(name, _Queue(limit, deque()))
         queue.waiting.append((attempt, begin))
@@ -59,13 +56,13 @@ class PermitQueues:
         return not queue.waiting
 
     def leave(self, attempt: Attempt) -> None:
-        """The attempt has ended, whether it had begun or was cancelled while it waited."""
+        """Releases the permits of an attempt that has ended, or was cancelled while it waited."""
         for permit in self._inside.pop(attempt, ()):
             self._permits.give_back(permit)
         self.proceed()
 
     def proceed(self) -> None:
-        """Begins what can begin now: a permit may have been given back."""
+        """Begins all attempts that can begin now; called when a permit may have been released."""
         if not self._queues:
             return
         waits = [self._proceed_with(name) for name in list(self._queues)]
@@ -77,9 +74,9 @@ class PermitQueues:
             self._timer = asyncio.get_running_loop().call_later(min(delays), self.proceed)
 
     def _proceed_with(self, name: str) -> NotNow | None:
-        """Begins in order; what follows when there is no permit left, None when nobody waits any more.
+        """Begins attempts in order; returns NotNow when permits run out, None when the queue is empty.
 
-        What cannot begin may end at once, and others of its name come: the queue can be another one after each.
+        An attempt may end at once in `begin` and others of its name may enter, so the queue is looked up each time.
         """
         while (queue := self._queues.get(name)) is not None and queue.waiting:
             attempt, begin = queue.waiting[0]

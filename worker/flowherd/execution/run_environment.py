@@ -1,4 +1,4 @@
-"""The things that all runs of one worker share: process, state, the shutdown signal; it must not know runs."""
+"""The environment that all attempts of one worker share, and the protocols of its services."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ShutdownSignal:
-    """Says once, to every loop and thread of this process, that the worker is stopping."""
+    """Signals to every loop and thread of this process that the worker is stopping."""
 
     __slots__ = ("_event", "_lock", "_waiters")
 
@@ -34,11 +34,11 @@ class ShutdownSignal:
 
     @property
     def requested(self) -> bool:
-        """True when the worker has been told to stop."""
+        """True when the worker is stopping."""
         return self._event.is_set()
 
     def request(self) -> None:
-        """Sets the signal and wakes every waiter, in whatever loop or thread it waits."""
+        """Sets the signal and wakes every waiter, on any loop and in any thread."""
         with self._lock:
             self._event.set()
             waiters, self._waiters = self._waiters, set()
@@ -47,7 +47,7 @@ class ShutdownSignal:
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
     async def wait(self) -> None:
-        """Waits on the running loop until the worker is told to stop."""
+        """Waits on the running loop until the worker stops."""
         with self._lock:
             if self._event.is_set():
                 return
@@ -59,7 +59,7 @@ class ShutdownSignal:
             self._waiters.discard(waiter)
 
     def wait_in_thread(self, timeout_s: float | None = None) -> bool:
-        """Blocks the calling thread until the worker is told to stop; False when `timeout_s` passed first."""
+        """Blocks the calling thread until the worker stops; returns False when `timeout_s` passes first."""
         return self._event.wait(timeout_s)
 
 
@@ -69,7 +69,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 class StockFiles(Protocol):
-    """Makes the API client behind the file methods of a stock context."""
+    """Creates the API client behind the file methods of a stock context."""
 
     def client(self) -> Any:
         """Returns an object with the `upload_file` and `download_file` of that SDK's API client."""
@@ -77,78 +77,78 @@ class StockFiles(Protocol):
 
 
 class Outlet(Protocol):
-    """The way of one attempt's streamed text: best effort, from any thread; its methods neither wait nor raise."""
+    """The text stream of one attempt: best effort, callable from any thread; its methods neither wait nor raise."""
 
     def put(self, text: str) -> None:
-        """Takes text to send soon; it may be dropped."""
+        """Queues text to be sent soon; it may be dropped."""
         ...
 
     def end(self, error: str | None) -> None:
-        """Says that the stream is over; with `error`, that it ended badly."""
+        """Ends the stream, with `error` when it failed."""
         ...
 
 
 class Streams(Protocol):
-    """Opens outlets, from any thread."""
+    """Opens outlets; callable from any thread."""
 
     def open(self, activity_id: str) -> Outlet:
-        """The outlet of one attempt; needs no closing."""
+        """Returns the outlet of one attempt, which needs no closing."""
         ...
 
 
 class Transfers(Protocol):
-    """The files of one attempt; its methods may be called from any thread."""
+    """The file transfers of one attempt; callable from any thread."""
 
     def download(self, reference: str) -> Future[Path]:
-        """Begins a download; the result is the path of the whole file."""
+        """Starts a download; the result is the path of the complete file."""
         ...
 
     def upload(self, path: Path, filename: str | None, content_type: str | None) -> Future[str]:
-        """Begins an upload; the result is the reference."""
+        """Starts an upload; the result is the reference."""
         ...
 
     def save(self, content: bytes, filename: str, content_type: str) -> Future[str]:
-        """Begins to upload `content` under a name of ours; the result is the reference."""
+        """Starts an upload of `content` under this exact name; the result is the reference."""
         ...
 
     def cancel(self) -> None:
-        """Ends what is under way: whoever waits for it gets a CancelledError."""
+        """Cancels the transfers under way; their futures raise CancelledError."""
         ...
 
     def close(self) -> None:
-        """The attempt has ended, and with it its files."""
+        """Releases the files of an attempt that has ended."""
         ...
 
 
 class Files(Protocol):
-    """The source and the destination of files for the attempts of one process."""
+    """File transfers for the attempts of one process."""
 
     def of(self, state: RunState) -> Transfers:
-        """The files of one attempt; FileTransferFailed once it has ended."""
+        """Returns the transfers of one attempt; FileTransferFailed once it has ended."""
         ...
 
     def folder_for(self, state: RunState) -> Path:
-        """The folder of an attempt whose files another process transfers; StorageFailed when there is no room."""
+        """Returns the folder of an attempt whose files another process transfers; StorageFailed without room."""
         ...
 
 
 class Trace(Protocol):
-    """The facts that tracing is told of one attempt, from any thread; its methods neither wait nor raise."""
+    """The trace of one attempt; its methods are callable from any thread and neither wait nor raise."""
 
     def carrier(self) -> Mapping[str, str]:
-        """The W3C headers that carry it to another process."""
+        """Returns the W3C headers that pass the trace to another process."""
         ...
 
     def told_to_stop(self, reason: CancelReason) -> None:
-        """The handler has been told to stop."""
+        """Records that the handler was cancelled."""
         ...
 
     def settled(self, outcome: Outcome) -> None:
-        """The outcome is known."""
+        """Records the outcome."""
         ...
 
     def ended(self) -> None:
-        """The handler has really ended."""
+        """Records the end of the handler."""
         ...
 
 
@@ -156,39 +156,39 @@ class Tracing(Protocol):
     """Traces the attempts of one process."""
 
     def around(self, state: RunState, offload: str) -> AbstractContextManager[None]:
-        """Begins the trace of an attempt, whose handler is to be started within the block, and gives it to `state`."""
+        """Begins the trace of an attempt and sets `state.trace`; the handler must be started within the block."""
         ...
 
     def continuing(self, carrier: Mapping[str, str]) -> AbstractContextManager[None]:
-        """Makes what begins within the block belong to a trace of another process."""
+        """Makes spans begun within the block part of another process's trace."""
         ...
 
     def flush(self) -> None:
-        """Sends what has ended, without waiting for it."""
+        """Sends the ended spans, without waiting for the result."""
         ...
 
     def close(self, within_s: float) -> None:
-        """Sends what there is, within this time."""
+        """Sends all spans, within `within_s` seconds."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnvironment:
-    """The part of its process that a handler may see.
+    """The environment of the handlers in one process.
 
     Attributes:
-        process: number of this process among its siblings, from 0; gives one GPU a process.
+        process_index: number of the worker process, from 0.
         state: what the app's start-up made, shared by all handlers of this process.
         shutdown: set when the worker begins to drain.
         secrets: values that must not appear in messages or logs (faults.md A12).
-        secret_names: of parameters and variables whose values must not either, besides the usual ones (N19).
+        secret_names: further names of parameters and variables whose values are secret (N19).
         stock_files: file access for handlers written for the stock SDK, None without an engine.
-        files: where handlers get files from and send them to, None without an engine.
-        streams: where handlers stream text to, None without an engine.
-        permits: for activities with `max_concurrent`.
-        meter: knows who is on the loop.
-        tracing: of this process, None where none is asked for.
-        untaken: parameters that nobody takes and that the log has named, by activity.
+        files: file transfers for handlers, None without an engine.
+        streams: text streams for handlers, None without an engine.
+        permits: permits for activities with `max_concurrent`.
+        meter: measures the handlers.
+        tracing: traces the attempts, None when tracing is off.
+        untaken: parameters that no argument takes and that the log has named, by activity.
 
     """
 

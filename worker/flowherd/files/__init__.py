@@ -1,1 +1,1 @@
-"""Files of activities: streamed both ways, whole or not at all, in private folders."""
+"""Files of activities: streamed up and down, complete or not at all, in private folders."""

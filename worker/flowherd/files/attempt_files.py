@@ -1,4 +1,4 @@
-"""An attempt's files: its transfers and the folder that ends with it; it must not know handlers or HTTP."""
+"""The files of an attempt: its transfers, and its private folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from flowherd.sdk.run_state import RunState
 
 T = TypeVar("T")
-CLOSE_S = 1.0  # for removing files at a worker's end; what remains is swept at the next start
+CLOSE_S = 1.0  # for removing files at a worker's end; the rest is swept at the next start
 _SENDABLE = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")  # a content type that a header can carry
 _UNKNOWN_TYPE = "application/octet-stream"
 
@@ -36,10 +36,10 @@ class FileAccess:
     """The file services that all attempts of one worker share.
 
     Args:
-        open_store: makes the store; called on the file loop, when a handler first touches a file.
-        new_loop: makes the loop that files are transferred on.
-        max_file_mb: larger files are refused, both ways.
-        scratch: gives each attempt its folder.
+        open_store: opens the store; called on the file loop when a handler first uses a file.
+        new_loop: creates the loop for transfers.
+        max_file_mb: the largest file in MB, for uploads and downloads.
+        scratch: creates the attempts' folders.
 
     """
 
@@ -59,7 +59,7 @@ class FileAccess:
         self._lock = threading.Lock()
 
     def of(self, state: RunState) -> Transfers:
-        """The files of one attempt; FileTransferFailed once it has ended."""
+        """Returns the transfers of one attempt; FileTransferFailed once it has ended."""
         with self._lock:
             if state.has_ended:
                 raise FileTransferFailed("no files any more: the attempt has ended")
@@ -68,7 +68,7 @@ class FileAccess:
             return state.files
 
     def folder_for(self, state: RunState) -> Path:
-        """The folder of an attempt whose files another process transfers; it is removed when the attempt ends.
+        """Returns the folder of an attempt whose files another process transfers; removed at the attempt's end.
 
         Raises:
             StorageFailed: there is no room for it.
@@ -80,13 +80,13 @@ class FileAccess:
         return folder
 
     def store(self) -> FileStore:
-        """The store; on the file loop only."""
+        """Returns the store; for the file loop only."""
         if self._store is None:
             self._store = self._open_store()
         return self._store
 
     async def aclose(self) -> None:
-        """Removes all folders and closes the store, as far as that takes no longer than `CLOSE_S`."""
+        """Removes all folders and closes the store, within `CLOSE_S`."""
         if not self.loop.is_used and not (isinstance(self.scratch, Scratch) and self.scratch.is_used):
             return
         try:
@@ -105,12 +105,12 @@ class FileAccess:
 
 
 class AttemptFiles:
-    """The transfers of one attempt; its methods may be called from any thread.
+    """The transfers of one attempt; callable from any thread.
 
     Args:
-        activity: whose files they are.
-        access: what all attempts share.
-        folder: where another process puts them; None for a folder that is made when it is needed.
+        activity: the attempt's activity.
+        access: the services that all attempts share.
+        folder: the folder for files that another process transfers; None to create one when needed.
 
     """
 
@@ -125,25 +125,25 @@ class AttemptFiles:
         self._cancels = 0
 
     def download(self, reference: str) -> Future[Path]:
-        """Begins a download; the result is the path of the whole file."""
+        """Starts a download; the result is the path of the complete file."""
         return self._begin(lambda: self._download(reference))
 
     def upload(self, path: Path, filename: str | None, content_type: str | None) -> Future[str]:
-        """Begins an upload; the result is the reference."""
+        """Starts an upload; the result is the reference."""
         return self._begin(lambda: self._upload(path, filename, content_type))
 
     def save(self, content: bytes, filename: str, content_type: str) -> Future[str]:
-        """Begins to upload `content` under a name of ours; the result is the reference."""
+        """Starts an upload of `content` under this exact name; the result is the reference."""
         return self._begin(lambda: self._save(content, filename, content_type))
 
     def cancel(self) -> None:
-        """Ends what is under way: whoever waits for it gets a CancelledError. A signal handler may call it."""
+        """Cancels the transfers under way; their futures raise CancelledError. A signal handler may call this."""
         self._cancels += 1
         for future in list(self._running):
             future.cancel()
 
     def close(self) -> None:
-        """The attempt has ended: ends what is under way and removes its folder, without waiting for it."""
+        """Starts to cancel the transfers and remove the folder of an ended attempt, without waiting for it."""
         with self._lock:
             was_used = not self._closed and (self._access.loop.is_used or self._has_folder())
             self._closed = True
@@ -151,7 +151,7 @@ class AttemptFiles:
             try:
                 self._access.loop.submit(self._end())
             except RuntimeError:
-                return  # the worker has ended before it, and removed everything
+                return  # the worker has already ended and removed everything
 
     def _has_folder(self) -> bool:
         return self._folder is not None and self._folder.exists()
@@ -166,7 +166,7 @@ class AttemptFiles:
             except RuntimeError as error:
                 raise FileTransferFailed(f"no files any more: {error}") from None
             self._running.add(future)
-        if self._cancels != cancels:  # while it was not among those that run
+        if self._cancels != cancels:  # `cancel` was called before the future was added
             future.cancel()
         future.add_done_callback(self._running.discard)
         return future
@@ -181,7 +181,7 @@ class AttemptFiles:
             self._tasks.discard(task)
 
     async def _end(self) -> None:
-        """First the writers, then what they write to."""
+        """Cancels the transfers, then removes the folder they write to."""
         await _ended(self._tasks)
         if self._folder is not None:
             self._access.scratch.remove(self._folder)
@@ -202,7 +202,7 @@ class AttemptFiles:
             remove(path.parent)
 
     def _fresh_path(self, name: str) -> Path:
-        """In a folder of its own: two files of one name do not meet, and nobody can have been there before."""
+        """Returns a path in a new folder, so that files of one name do not collide."""
         if self._folder is None:
             self._folder = self._access.scratch.folder()
         with storage_errors("making a temporary folder"):

@@ -1,4 +1,4 @@
-"""The two ends of a transfer on this host's disk, in bounded chunks; it knows no network."""
+"""Files on this host's disk that are uploaded or downloaded, in bounded chunks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CHUNK_BYTES = 64 * 1024  # all that a transfer holds in memory at a time (faults.md F6)
+CHUNK_BYTES = 64 * 1024  # the most that a transfer holds in memory (faults.md F6)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: opening a fifo would hang
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
 def storage_errors(doing: str) -> Iterator[None]:
-    """Turns a disk that is full, read-only or broken into a retryable `STORAGE` failure (faults.md F4)."""
+    """Turns errors of a full, read-only or broken disk into a retryable `STORAGE` failure (faults.md F4)."""
     try:
         yield
     except OSError as error:
@@ -28,10 +28,10 @@ def storage_errors(doing: str) -> Iterator[None]:
 
 
 class Outgoing:
-    """A file that is sent: regular, open once, the same from the first byte to the last (faults.md F3, F10).
+    """A file to upload: regular, opened once, and unchanged from the first byte to the last (faults.md F3, F10).
 
     Attributes:
-        size: bytes, as they were when it was opened.
+        size: its size in bytes when it was opened.
 
     """
 
@@ -47,7 +47,7 @@ class Outgoing:
         """Opens `path`.
 
         Raises:
-            InvalidFile: it is not there, or no regular file; a symlink is none.
+            InvalidFile: it does not exist, or is not a regular file, such as a symlink.
             FileTooLarge: it has more than `limit_bytes`.
 
         """
@@ -66,12 +66,12 @@ class Outgoing:
             os.close(descriptor)
 
     def chunks(self) -> Iterator[bytes]:
-        """All bytes from the start; before the last of them is given out, the file is seen to be unchanged.
+        """Yields all bytes from the start; checks that the file is unchanged before the last chunk.
 
-        So a file that changes meanwhile breaks the transfer instead of being stored half old, half new.
+        So a file that changes during the upload fails the transfer instead of being stored half old, half new.
 
         Raises:
-            FileChanged: its size or its time of change is another one now.
+            FileChanged: its size or its modification time has changed.
             StorageFailed: it cannot be read.
 
         """
@@ -96,7 +96,7 @@ class Outgoing:
 
 
 class Incoming:
-    """A new file that is filled; whoever gets its path gets all of it, or nothing (faults.md F2, F5)."""
+    """A new file that a download fills; it is complete, or it does not exist (faults.md F2, F5)."""
 
     def __init__(self, descriptor: int, path: Path, limit_bytes: int) -> None:
         self._descriptor = descriptor
@@ -107,22 +107,22 @@ class Incoming:
     @classmethod
     @contextlib.contextmanager
     def created(cls, path: Path, limit_bytes: int) -> Iterator[Incoming]:
-        """Creates `path`, which must not exist, and removes it again unless the block ends well."""
+        """Creates `path`, which must not exist, and removes it if the block raises."""
         doing = f"storing {path.name!r}"
         with storage_errors(doing):
             descriptor = os.open(path, _CREATE, 0o600)
         try:
             yield cls(descriptor, path, limit_bytes)
             with storage_errors(doing):
-                os.close(descriptor)  # some disks say only now that they are full
+                os.close(descriptor)  # some file systems report a full disk only here
         except BaseException:
-            with contextlib.suppress(OSError):  # closed already; or gone with its folder
+            with contextlib.suppress(OSError):  # already closed
                 os.close(descriptor)
             path.unlink(missing_ok=True)
             raise
 
     def begin(self, size: int) -> None:
-        """A try begins: forgets the bytes of the one before. FileTooLarge before a byte is stored."""
+        """Begins a try: drops the bytes of the previous one; FileTooLarge before any byte is stored."""
         check_size(size, self._limit_bytes)
         self._size, self._received = size, 0
         with storage_errors(f"storing {self.path.name!r}"):
@@ -130,7 +130,7 @@ class Incoming:
             os.lseek(self._descriptor, 0, os.SEEK_SET)
 
     def write(self, chunk: bytes) -> None:
-        """Appends what came."""
+        """Appends a chunk; EngineUnavailable when there are more bytes than announced."""
         self._received += len(chunk)
         if self._received > self._size:
             raise EngineUnavailable(f"more than the {self._size} bytes that were announced")
@@ -140,7 +140,7 @@ class Incoming:
                 rest = rest[os.write(self._descriptor, rest) :]
 
     def finish(self) -> None:
-        """Raises EngineUnavailable unless all announced bytes are there (protocol.md §9.2)."""
+        """Raises EngineUnavailable unless all announced bytes have arrived (protocol.md §9.2)."""
         if self._received != self._size:
             raise EngineUnavailable(f"the download ended after {self._received} of {self._size} bytes")
 

@@ -1,7 +1,7 @@
-"""A thread with a loop of its own for files; it must not run handlers.
+"""A thread with its own event loop for file transfers.
 
-Neither a slow disk nor a long transfer then delays a worker's loop, and a handler that blocks that loop does not
-stop transfers. Handlers of every kind, on whatever loop or thread, reach it in the same way.
+So neither a slow disk nor a long transfer delays the worker's loop, and a handler that blocks the worker's loop does
+not stop transfers. Handlers on any loop or thread use it in the same way.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 class FileLoop:
-    """The thread; it starts with the first work and is a daemon: it never delays the end of a process.
+    """The thread and its loop; it starts with the first work, and as a daemon it never delays the end of the process.
 
     Args:
-        new_loop: makes its loop.
+        new_loop: creates its loop.
 
     """
 
@@ -32,32 +32,26 @@ class FileLoop:
         self._new_loop = new_loop
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
         self._closed = False
 
     @property
     def is_used(self) -> bool:
-        """True when there has been any work, and may be more."""
+        """True after the first work, until `close`."""
         return self._loop is not None and not self._closed
 
-    @property
-    def thread(self) -> threading.Thread | None:
-        """The thread, once there has been work."""
-        return self._thread
-
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begins `work` there, from any thread; RuntimeError after `close`."""
+        """Starts `work` on the loop, from any thread; RuntimeError after `close`."""
         with self._lock:
             if self._closed:
                 work.close()
                 raise RuntimeError("the file loop is closed")
             if self._loop is None:
                 self._loop = self._new_loop()
-                self._thread = start_thread("files", partial(self._run, self._loop))
+                start_thread("files", partial(self._run, self._loop))
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self) -> None:
-        """Takes no more work and ends the thread once it has ended its present step; waits for nothing."""
+        """Refuses further work and ends the thread after its current step, without waiting for it."""
         with self._lock:
             if self._loop is not None and not self._closed:
                 self._loop.call_soon_threadsafe(self._loop.stop)

@@ -1,4 +1,4 @@
-"""Files kept in memory, for tests of handlers; it must not be used in production."""
+"""An in-memory store of files, for tests of handlers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class MemoryFiles:
     """`flowherd.files.transfers.FileStore` without an engine.
 
     Args:
-        contents: what can be downloaded, by reference, with or without the scheme.
+        contents: the files that can be downloaded, by reference, with or without the scheme.
 
     Attributes:
-        contents: the same and what was uploaded.
-        content_types: of what was uploaded.
+        contents: all files, also the uploaded ones, by reference.
+        content_types: the content types of uploaded files, by reference.
 
     """
 

@@ -1,10 +1,10 @@
-"""Private folders for downloaded files: made when needed, removed, swept after a crash; it knows no network.
+"""Private folders for downloaded files: created when needed, removed, and swept after a crash.
 
-    <temp dir>/flowherd-files-<uid>/    mode 0700; its flock is held while folders in it come and go
-    └── <pid>-<random>/                 one a process, which holds a flock on it for as long as it lives
-        └── <random>/                   one an attempt
+    <temp dir>/flowherd-files-<uid>/    mode 0700; its flock is held while folders in it are created or removed
+    └── <pid>-<random>/                 one per process, which holds a flock on it for as long as it lives
+        └── <random>/                   one per attempt
 
-The kernel drops the lock of a process that was killed, so a folder whose lock is free has no owner (faults.md F8).
+The kernel releases the lock of a killed process, so a folder whose lock is free has no owner (faults.md F8).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def default_base() -> Path:
-    """The user's folder in the temp dir (`TMPDIR`)."""
+    """Returns the user's folder in the temporary directory (`TMPDIR`)."""
     return Path(_default_path())
 
 
@@ -41,10 +41,10 @@ def _default_path() -> str:
 
 
 class Scratch:
-    """The folder of one process; nothing exists before it is asked for. Its methods may be called from any thread.
+    """The folder of one process, created at first use; callable from any thread.
 
     Args:
-        base: what all processes of this user share.
+        base: the folder that all processes of this user share.
 
     """
 
@@ -57,16 +57,16 @@ class Scratch:
 
     @property
     def is_used(self) -> bool:
-        """There is a folder of this process."""
+        """True when this process has a folder."""
         return self._own is not None
 
     def folder(self) -> Path:
-        """Makes a fresh private folder; StorageFailed when there is no room for it."""
+        """Creates a private folder; StorageFailed when there is no room for it."""
         with storage_errors("making a temporary folder"):
             return Path(tempfile.mkdtemp(dir=self._folder_of_process()))
 
     def reserve(self) -> Path:
-        """The path of a private folder that does not exist yet, for another process to make; StorageFailed as above."""
+        """Returns the path of a private folder for another process to create; StorageFailed as for `folder`."""
         with storage_errors("making a temporary folder"):
             return self._folder_of_process() / f"isolate-{next(self._reserved)}"
 
@@ -86,25 +86,25 @@ class Scratch:
             return self._own
 
     def close(self) -> None:
-        """Removes everything of this process."""
+        """Removes all folders of this process."""
         if self._own is None or self._base is None:
             return
         remove(self._own)
         self._own = None
         os.close(self._lock_held)
-        # It is not empty while others use it, and if it cannot be locked, then an empty folder is left.
+        # The base is not empty while others use it; if it cannot be locked, an empty folder stays.
         with contextlib.suppress(OSError), _locked(self._base):
             self._base.rmdir()
 
 
 class GivenFolder:
-    """In an isolate: the folder of its present attempt, which the worker has reserved and removes."""
+    """In an isolate: the folder of its current attempt, which the worker reserves and removes."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
 
     def folder(self) -> Path:
-        """Makes the folder; StorageFailed when that is not possible."""
+        """Creates the folder; StorageFailed when that is not possible."""
         if self.path is None:
             raise StorageFailed("making a temporary folder: the worker has none")
         with storage_errors("making a temporary folder"):
@@ -112,28 +112,28 @@ class GivenFolder:
         return self.path
 
     def remove(self, folder: Path) -> None:
-        """The worker does."""
+        """Does nothing: the worker removes it."""
 
     def close(self) -> None:
-        """As above."""
+        """Does nothing, like `remove`."""
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder with all that a handler put into it, as far as it lets itself be removed."""
+    """Removes a folder and its contents, ignoring errors."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def begin_sweep(base: Path | None = None) -> threading.Thread | None:
-    """Sweeps in a thread, so that a worker's first poll does not wait; None where there is nothing to sweep."""
+    """Sweeps in a thread, so that a worker's first poll does not wait; returns None when there is nothing to sweep."""
     path = base or _default_path()
-    if not os.path.isdir(path):  # noqa: PTH112 - each process asks once: a Path costs it more memory than the answer
+    if not os.path.isdir(path):  # noqa: PTH112 - a Path would cost each process more memory
         return None
     return start_thread("sweep", partial(sweep, Path(path)))
 
 
 def sweep(base: Path) -> None:
-    """Removes the folders of processes that have ended without doing so."""
-    with contextlib.suppress(OSError):  # not ours, or gone meanwhile: nothing can be left of us
+    """Removes the folders of processes that ended without removing theirs."""
+    with contextlib.suppress(OSError):  # owned by another user, or removed meanwhile
         with _locked(base):
             ownerless = [Path(entry.path) for entry in os.scandir(base) if _is_ownerless(entry)]
         for folder in ownerless:
@@ -155,8 +155,8 @@ def _is_ownerless(entry: os.DirEntry[str]) -> bool:
 
 @contextlib.contextmanager
 def _locked(base: Path) -> Iterator[None]:
-    """Makes `base` if need be and holds its lock; OSError if somebody else could reach into it."""
-    while True:  # until it is not removed by its last user between two steps
+    """Creates `base` if necessary and holds its lock; OSError when other users could access it."""
+    while True:  # its last user may remove it between two steps
         with contextlib.suppress(FileExistsError):
             base.mkdir(mode=0o700)
         try:

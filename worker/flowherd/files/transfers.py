@@ -1,8 +1,8 @@
-"""Streams files to the engine and back, again from the start where it may help; it knows no handlers.
+"""Streams files to and from the engine, with retries from the start.
 
-A try may take as long as bytes keep moving: it fails when none has moved for `stall_s`, or when it is slower than
-`MIN_BYTES_PER_S` on the whole. Each transfer holds a transaction of the engine's database (protocol.md §9.1), so a
-worker has at most `MOST_TRANSFERS` under way.
+A try may go on while bytes move: it fails when none has moved for `stall_s`, or when its average rate is below
+`MIN_BYTES_PER_S`. Each transfer holds a transaction of the engine's database (protocol.md §9.1), so a worker has at
+most `MOST_TRANSFERS` under way.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ TRIES = 4
 STALL_S = 30.0
 MIN_BYTES_PER_S = 4096
 _TOO_LARGE = 413
-_MOST_REPLY_BYTES = 1 << 16  # of JSON: receipts and errors
+_MOST_REPLY_BYTES = 1 << 16  # of JSON replies
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class FileStore(Protocol):
-    """A store of files: the engine, or a test's memory. All its calls come from one loop."""
+    """A store of files: the engine, or memory in tests. All its calls come from one loop."""
 
     async def send(self, reference: FileReference, source: Outgoing, content_type: str) -> None:
-        """Stores all of `source`, replacing what was there; raises FileError."""
+        """Stores all of `source`, replacing an existing file; raises FileError."""
         ...
 
     async def receive(self, reference: FileReference, sink: Incoming) -> None:
-        """Fills `sink` with all of a file; raises FileError."""
+        """Writes all of a file to `sink`; raises FileError."""
         ...
 
     async def aclose(self) -> None:
@@ -67,10 +67,10 @@ class EngineFiles:
 
     Args:
         api_url: the engine's origin.
-        tokens: the host's token, None for an engine that asks for none.
-        most: transfers under way at once.
-        stall_s: seconds without a byte after which a try has failed.
-        backoff: between tries.
+        tokens: the host's token, None for an engine that requires none.
+        most: the most transfers under way at once.
+        stall_s: seconds without a byte after which a try fails.
+        backoff: the delays between tries.
 
     """
 
@@ -114,7 +114,7 @@ class EngineFiles:
                 if failures == TRIES or isinstance(error, EngineMisconfigured):
                     tries = "1 try" if failures == 1 else f"{failures} tries"
                     raise FileTransferFailed(f"{what} failed after {tries}: {error}") from error
-                who = working_for.get()  # the handler that has asked for it
+                who = working_for.get()  # the handler that requested the transfer
                 ids = {} if who is None else who.fields()
                 log.info("file_transfer_failed", direction=what, reason=str(error), failures=failures, **ids)
                 asked_s = error.retry_after_s if isinstance(error, EngineUnavailable) else 0.0
@@ -142,7 +142,7 @@ class EngineFiles:
 
     @contextlib.asynccontextmanager
     async def _trying(self) -> AsyncIterator[_Progress]:
-        """Bounds a try: too slow a one, and every error on the way, becomes EngineUnavailable."""
+        """Limits the time of a try; a slow one, and every transport error, becomes EngineUnavailable."""
         try:
             async with asyncio.timeout(self._stall_s) as deadline:
                 yield _Progress(deadline, self._stall_s)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,30 +17,30 @@ from flowherd import crashpoints
 from flowherd.activities_and_outcomes import Died
 from flowherd.execution.awake_timer import AwakeTimer
 from flowherd.execution.invoke import failed
-from flowherd.isolates.frames import Channel, FrameError, StreamEnded
+from flowherd.isolates.channel import ChannelBroken, ChannelEnded
 from flowherd.isolates.isolate_protocol import (
-    MAX_UP_BYTES,
     Draining,
     Ended,
-    Leave,
     LeftBehind,
-    NotOpened,
-    Opened,
     Stop,
     TokenRefused,
     decode_upward,
 )
-from flowherd.isolates.printed_output import PrintedOutput
+from flowherd.isolates.printed_output import Lines
+from flowherd.link.link import LinkClosed
+from flowherd.link.messages import BootFailed, KillIsolate, Ready
 from flowherd.memory import resident_bytes
-from flowherd.sdk.output import MAX_OUTPUT_BYTES
+from flowherd.sdk.redaction import mask
 from flowherd.wait_status import describe_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowherd.activities_and_outcomes import Failed
-    from flowherd.isolates.isolate_requests import Ends, IsolateRequests
+    from flowherd.isolates.channel import Buffer, Ends, Received
+    from flowherd.isolates.isolate_protocol import Message
     from flowherd.isolates.isolated_attempt import IsolatedAttempt
+    from flowherd.link.link import Link
 
 LEAVE_S = 5.0  # for leaving the app's lifespan
 LOOK_EVERY_S = 0.2  # at the memory of an isolate whose activity has a limit
@@ -85,7 +86,7 @@ class Isolate:
     Args:
         key: its number in this worker.
         ends: its connections; closed when it is gone.
-        requests: have it ended.
+        link: has it killed, as a group.
         rules: for all.
         changed: called when its stage has become IDLE or LEAVING.
 
@@ -100,7 +101,7 @@ class Isolate:
         self,
         key: int,
         ends: Ends,
-        requests: IsolateRequests,
+        link: Link,
         rules: IsolateRules,
         changed: Callable[[Isolate], None],
     ) -> None:
@@ -109,7 +110,7 @@ class Isolate:
         self.stage = Stage.OPENING
         self.why_not = ""
         self._ends = ends
-        self._requests = requests
+        self._link = link
         self._rules = rules
         self._changed = changed
         self._loop = asyncio.get_running_loop()
@@ -117,11 +118,18 @@ class Isolate:
         self._run: IsolatedAttempt | None = None
         self._verdict: Failed | None = None  # why it was killed, where that is the activity's own fault
         self._killed_for = ""
-        self._was_told = False  # to leave
         self._times_stopped = 0
-        self._channel = Channel(ends.channel, MAX_UP_BYTES, MAX_OUTPUT_BYTES, self._read)
-        self._printed = PrintedOutput(ends.stdout, ends.stderr, rules.secrets, self._output_ended)
-        self._timer: AwakeTimer | asyncio.TimerHandle | None = None
+        self._channel = ends.channel
+        self._loop.add_reader(self._channel.fileno(), self._read)
+        self._ids: dict[str, Any] = {}  # of the lines that are logged of it
+        self._printed = tuple(
+            Lines(fd, partial(self._log_line, level, f"activity_{name}"), self._output_ended)
+            for fd, level, name in (
+                (ends.stdout, logging.INFO, "stdout"),
+                (ends.stderr, logging.WARNING, "stderr"),
+            )
+        )
+        self._timer: AwakeTimer | None = None
         too_late = f"it was not ready within {rules.boot_timeout_s:g} s"
         self._set_timer(rules.boot_timeout_s, partial(self._kill, too_late))
 
@@ -129,21 +137,25 @@ class Isolate:
         return f"<Isolate {self.key} pid {self.pid} {self.stage.value}, {self._tasks} tasks>"
 
     def start(self, run: IsolatedAttempt) -> bool:
-        """Runs an activity, whose record says so first; False when it must not begin any more.
-
-        TypeError, ValueError or OverflowError when its parameters cannot be sent.
-        """
+        """Runs an activity, whose record says so first; False when it must not begin, or cannot."""
         mark = secrets.token_hex(8)
-        order = run.order(mark)
-        crashpoints.reached("before_isolated")
-        if not run.begin(self._stop):
+        try:
+            order = run.order(mark)
+            crashpoints.reached("before_isolated")
+            if not run.begin(self._stop):
+                return False
+            crashpoints.reached("before_begin")
+            self._send(*order)
+        except (TypeError, ValueError, OverflowError) as error:
+            message = f"its parameters cannot be sent to an isolate: {error}"
+            run.fail("INVALID_PARAMETERS", message, retryable=False)
             return False
-        crashpoints.reached("before_begin")
-        self._channel.send(*order)
         crashpoints.reached("after_begin")
         self._stop_timer()
         self.stage, self._run = Stage.RUNNING, run
-        self._printed.begin({"isolate": self.pid, **run.attempt.ids}, mark)
+        self._ids = {"isolate": self.pid, **run.attempt.ids}
+        for pipe in self._printed:
+            pipe.expect(mark)
         self._tasks += 1
         if run.definition.max_memory_mb is not None:
             self._look_at_memory(run, run.definition.max_memory_mb)
@@ -151,24 +163,29 @@ class Isolate:
 
     def send_draining(self) -> None:
         """The worker begins to drain."""
-        self._channel.send(Draining())
+        self._send(Draining())
 
     def leave(self) -> None:
         """It gets no more work, and leaves the app's lifespan."""
-        self.stage, self._was_told = Stage.LEAVING, True
-        self._channel.send(Leave())
+        self.stage = Stage.LEAVING
+        self._channel.end()
         self._set_timer(LEAVE_S, partial(self._kill, "it did not end in time"))
         self._changed(self)
 
     def close(self) -> None:
         """The worker ends, and with it this."""
-        self._printed.stop()
+        for pipe in self._printed:
+            pipe.stop()
         if self.stage in {Stage.OPENING, Stage.IDLE, Stage.SETTLING}:
-            self._channel.send(Leave())
-            self._stop_timer()
-            self._channel.close()  # its lifeline ends with this process: until then it may leave the app's lifespan
+            self._stop_talking()  # its lifeline ends with this process: until then it may leave the app's lifespan
         else:
             self._close()
+
+    def _send(self, message: Message, body: Buffer | None = None) -> None:
+        try:
+            self._channel.send(message, body)
+        except OSError as error:
+            self._kill(f"it hears nothing: {error.strerror}")
 
     def _stop(self) -> None:
         """Stops the handler: first it is cancelled, the second time the isolate is killed, since that did not help."""
@@ -180,99 +197,97 @@ class Isolate:
             return
         attempt = self._run.attempt
         assert attempt.cancel_reason is not None, attempt
-        self._channel.send(Stop(attempt.id, attempt.cancel_reason.value))
+        self._send(Stop(attempt.cancel_reason.value))
 
     def _kill(self, why: str) -> None:
         self._killed_for = self._killed_for or why
-        self._requests.kill(self.key)
+        with suppress(LinkClosed):  # with the supervisor its isolates end too
+            self._link.send(KillIsolate(self.key))
 
     def started(self, pid: int) -> None:
         """It has been made."""
-        self.pid = self._printed.ids["isolate"] = pid
+        self.pid = self._ids["isolate"] = pid
 
     def ended(self, status: int, reason: str) -> None:
         """It has been reaped, or could not be made, and why."""
         run, self._run = self._run, None
-        self.stage = Stage.GONE
-        self._printed.finish()
+        is_leaving, self.stage = self.stage is Stage.LEAVING, Stage.GONE
+        for pipe in self._printed:
+            pipe.finish()
         self._close()
         if reason:
             self.why_not = f"could not be made: {reason}"
         self.why_not = self.why_not or describe_status(status, self._killed_for)
-        if not self._was_told:
-            _log.warning("isolate_died", extra={**self._printed.ids, "reason": self.why_not})
+        if self._killed_for or not is_leaving:
+            _log.warning("isolate_died", extra={**self._ids, "reason": self.why_not})
         if run is not None:
             run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
 
     def _read(self) -> None:
         try:
-            if (frame := self._channel.read()) is not None:
-                self._handle(*frame)
-        except StreamEnded:
+            self._handle(*self._channel.receive())
+        except BlockingIOError:
+            return
+        except ChannelEnded:
             self._break_off("it had closed its channel")  # as it has where it has ended
-        except (FrameError, msgspec.DecodeError, OSError) as error:
+        except (ChannelBroken, msgspec.DecodeError, OSError) as error:
             self._break_off(str(error))
 
-    def _handle(self, message: bytearray, body: bytearray) -> None:
+    def _handle(self, message: Received, body: Received) -> None:
         match decode_upward(message):
             case TokenRefused(version):
                 self._rules.token_refused(version)
-            case Opened() if self.stage is Stage.OPENING:
+            case Ready() if self.stage is Stage.OPENING:
                 if not self._killed_for:  # else whatever began here would die of it
                     self._become_idle()
-            case NotOpened(reason, report) if self.stage is Stage.OPENING:
+            case BootFailed(_, reason, report) if self.stage is Stage.OPENING:
                 self.why_not = f"could not start: {reason}"
                 _log.error("isolate_did_not_start", extra={"isolate": self.pid, "exception": report})
             case Ended() as ended if self._run is not None:
                 self._finish(ended, body)
             case LeftBehind(reason) if self.stage is Stage.SETTLING:
-                self._replace(reason)
+                _log.info("isolate_replaced", extra={**self._ids, "isolate": self.pid, "reason": reason})
+                self.leave()
             case LeftBehind() if self.stage is Stage.LEAVING:
                 return  # it is to be replaced anyway
             case unexpected:
-                raise FrameError(f"it sent {type(unexpected).__name__} out of turn")
+                raise ChannelBroken(f"it sent {type(unexpected).__name__} out of turn")
 
     def _break_off(self, why: str) -> None:
-        self._channel.stop_listening()
+        self._loop.remove_reader(self._channel.fileno())
+        if self.stage is not Stage.LEAVING:
+            self._give_up(why)
+
+    def _give_up(self, why: str) -> None:
         self._kill(why)
         if self.stage in {Stage.IDLE, Stage.SETTLING}:
-            self._stop_timer()
-            self.stage = Stage.LEAVING
-            self._changed(self)
+            self.leave()
 
-    def _finish(self, ended: Ended, output: bytearray) -> None:
+    def _finish(self, ended: Ended, output: Received) -> None:
         """The activity has ended; a slot is not held by what it has left behind."""
         run = self._run
         assert run is not None, self
         outcome = run.outcome_of(ended, output)  # before its activity is let go
         self._run = None
-        if self._times_stopped or self._tasks >= self._rules.max_tasks:
-            self.leave()  # also since a SIGTERM may be on its way to it, and must not hit another activity
-        elif self._killed_for:
-            self._replace(self._killed_for)  # its end is on the way, too
+        if self._times_stopped or self._killed_for or self._tasks >= self._rules.max_tasks:
+            self.leave()  # also since a signal may be on its way to it, and must not hit another activity
         else:
             self.stage = Stage.SETTLING
-            self._set_timer(MARK_S, self._prints_on)
+            prints_on = f"its output has not ended {MARK_S:g} s after its activity"
+            self._set_timer(MARK_S, partial(self._give_up, prints_on))
             self._output_ended()  # if it has
         run.finish(outcome)
 
     def _output_ended(self) -> None:
-        if self.stage is Stage.SETTLING and self._printed.is_over:
+        if self.stage is Stage.SETTLING and not any(pipe.is_awaited for pipe in self._printed):
             self._become_idle()
 
-    def _prints_on(self) -> None:
-        reason = f"its output has not ended {MARK_S:g} s after its activity"
-        self._kill(reason)
-        self._replace(reason)
-
-    def _replace(self, reason: str) -> None:
-        _log.info("isolate_replaced", extra={**self._printed.ids, "isolate": self.pid, "reason": reason})
-        self.leave()
+    def _log_line(self, level: int, event: str, line: str) -> None:
+        _log.log(level, event, extra={**self._ids, "line": mask(line, self._rules.secrets)})
 
     def _become_idle(self) -> None:
-        self._stop_timer()
-        self._timer = self._loop.call_later(self._rules.idle_s, self.leave)
-        self._printed.ids = {"isolate": self.pid}
+        self._set_timer(self._rules.idle_s, self.leave)
+        self._ids = {"isolate": self.pid}
         self.stage = Stage.IDLE
         self._changed(self)
 
@@ -301,7 +316,12 @@ class Isolate:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _close(self) -> None:
+    def _stop_talking(self) -> None:
         self._stop_timer()
-        self._channel.close()
+        if self._channel.fileno() >= 0:
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+
+    def _close(self) -> None:
+        self._stop_talking()
         self._ends.close()

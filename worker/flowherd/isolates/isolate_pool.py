@@ -7,19 +7,22 @@ idle for `idle_s`: the one that was used last is used first, so that what is not
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
-from flowherd.execution.invoke import failed
+from flowherd.isolates.channel import connect
 from flowherd.isolates.isolate import Isolate, IsolateRules, Stage
-from flowherd.isolates.isolate_requests import connect
 from flowherd.isolates.isolated_attempt import IsolatedAttempt
+from flowherd.link.link import LinkClosed
+from flowherd.link.messages import NeedIsolate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flowherd.execution.executor import Outlet
-    from flowherd.execution.loop_meter import LoopMeter
-    from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.ledger import Segment
+    from flowherd.link.link import Link
     from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
 
@@ -28,7 +31,8 @@ class Isolates:
     """The pool and its queue; make it on the worker's loop.
 
     Args:
-        requests: have isolates made and ended.
+        link: to whoever makes isolates; what became of one is told to `started` and `ended`.
+        keys: by which they are asked for.
         rules: for all of them.
         limit: isolates at most, those that are leaving not counted; activities beyond it wait in order.
         segment: the worker's: isolates keep there what their attempts spend.
@@ -37,20 +41,20 @@ class Isolates:
 
     def __init__(
         self,
-        requests: IsolateRequests,
+        link: Link,
+        keys: Iterator[int],
         rules: IsolateRules,
         limit: int,
         segment: Segment,
     ) -> None:
         self._segment = segment
-        self._requests = requests
+        self._link = link
+        self._keys = keys
         self._rules = rules
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._all: dict[int, Isolate] = {}
-        self._idle: list[Isolate] = []
+        self._all: dict[int, Isolate] = {}  # the one that was used last comes last
         self._waiting: deque[IsolatedAttempt] = deque()
-        self._last_key = 0
         self._is_draining = False
 
     def __repr__(self) -> str:
@@ -58,14 +62,13 @@ class Isolates:
         counts = ", ".join(f"{stages.count(stage)} {stage.value}" for stage in Stage if stage in stages)
         return f"<Isolates [{counts or 'none'}; {len(self._waiting)} waiting]>"
 
-    def tell(self, meter: LoopMeter, outlet: Outlet) -> None:
-        """Tells them what becomes of handlers; called once, before any is started."""
-        self._meter = meter
+    def tell(self, outlet: Outlet) -> None:
+        """Tells `outlet` what becomes of handlers; called once, before any is started."""
         self._outlet = outlet
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         """Runs it when there is an isolate for it; until then its limit has not begun."""
-        self._waiting.append(IsolatedAttempt(attempt, definition, self._meter, self._outlet, self._segment))
+        self._waiting.append(IsolatedAttempt(attempt, definition, self._outlet, self._segment))
         self._proceed()
 
     def stop(self, attempt: Attempt) -> None:
@@ -93,8 +96,6 @@ class Isolates:
         if (isolate := self._all.pop(key, None)) is None:
             return
         never_opened = isolate.stage is Stage.OPENING
-        if isolate in self._idle:
-            self._idle.remove(isolate)
         isolate.ended(status, reason)
         if never_opened:
             code = "WORKER_OVERLOADED" if reason else "WORKER_CRASHED"
@@ -107,14 +108,14 @@ class Isolates:
         for isolate in self._all.values():
             isolate.close()
         self._all.clear()
-        self._idle.clear()
 
     def _proceed(self) -> None:
         """Gives work to idle isolates, and asks for as many new ones as are missing."""
-        while self._waiting and self._idle:
+        idle = [isolate for isolate in self._all.values() if isolate.stage is Stage.IDLE]
+        while self._waiting and idle:
             following = self._waiting.popleft()
-            if following.attempt.may_begin:  # else it was cancelled meanwhile
-                self._start(self._idle.pop(), following)
+            if following.attempt.may_begin and idle[-1].start(following):  # else it was cancelled meanwhile
+                idle.pop()
         self._waiting = deque(one for one in self._waiting if one.attempt.may_begin)
         stages = [isolate.stage for isolate in self._all.values()]
         room = self._limit - len(stages) + stages.count(Stage.LEAVING)
@@ -122,54 +123,37 @@ class Isolates:
         for _ in range(min(len(self._waiting) - coming, room)):
             self._make()
 
-    def _start(self, isolate: Isolate, following: IsolatedAttempt) -> None:
-        try:
-            has_begun = isolate.start(following)
-        except (TypeError, ValueError, OverflowError) as error:
-            self._note_idle(isolate)
-            message = f"its parameters cannot be sent to an isolate: {error}"
-            following.finish(failed(following.attempt, "INVALID_PARAMETERS", message, retryable=False))
-        else:
-            if not has_begun:
-                self._note_idle(isolate)
-
     def _make(self) -> None:
         try:
-            ours, theirs = connect()
+            ends, its_fds = connect()
         except OSError as error:
             self._fail_one("WORKER_OVERLOADED", f"no descriptors for its isolate: {error.strerror}")
             return
-        self._last_key += 1
-        key = self._last_key
-        isolate = self._all[key] = Isolate(key, ours, self._requests, self._rules, self._changed)
+        key = next(self._keys)
+        isolate = self._all[key] = Isolate(key, ends, self._link, self._rules, self._changed)
         if self._is_draining:
             isolate.send_draining()
         try:
-            self._requests.need(key, theirs.fds)
-        except OSError as error:
-            self._loop.call_soon(self.ended, key, 0, str(error))
+            self._link.send(NeedIsolate(key), its_fds)
+        except LinkClosed as error:
+            self._loop.call_soon(self.ended, key, 0, f"the supervisor is gone ({error})")
         finally:
-            theirs.close()
+            for fd in its_fds:
+                os.close(fd)
 
     def _fail_one(self, code: str, message: str) -> None:
         """The first one that waits does so in vain: otherwise all would, where no isolate can be had."""
         while self._waiting:
             first = self._waiting.popleft()
             if first.attempt.may_begin:
-                first.finish(failed(first.attempt, code, message, retryable=True))
+                first.fail(code, message, retryable=True)
                 return
 
     def _changed(self, isolate: Isolate) -> None:
-        """Its stage has changed."""
-        if isolate.stage is Stage.IDLE:
-            self._note_idle(isolate)
-        elif isolate in self._idle:
-            self._idle.remove(isolate)
-        self._proceed()
-
-    def _note_idle(self, isolate: Isolate) -> None:
-        surplus = sum(other.stage is not Stage.LEAVING for other in self._all.values()) > self._limit
-        if surplus:
+        """It has become idle, or leaves."""
+        self._all[isolate.key] = self._all.pop(isolate.key)
+        staying = sum(other.stage is not Stage.LEAVING for other in self._all.values())
+        if isolate.stage is Stage.IDLE and staying > self._limit:
             isolate.leave()
         else:
-            self._idle.append(isolate)
+            self._proceed()

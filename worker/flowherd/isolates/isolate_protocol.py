@@ -2,7 +2,8 @@
 
 Bytes belong to two of them, which are passed on as they are and never encoded again: the activity's parameters to
 `Begin`, and the output to an `Ended` without a failure. An isolate calls the engine itself, and keeps what its
-attempt spends on the attempt's usage page: neither is said here.
+attempt spends on the attempt's usage page: neither is said here. The end of the worker's messages means that there is
+no more work: the isolate leaves the app's lifespan and exits.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from flowherd.activities_and_outcomes import Activity, Failed, Usage  # noqa: TC001 - msgspec reads annotations
-from flowherd.link.messages import Message, decode
+from flowherd.link.messages import BootFailed, Message, Ready, decode
 from flowherd.link.messages import encode_any as encode
 
 __all__ = ["Message", "encode"]
@@ -55,9 +56,11 @@ class Begin(Message, frozen=True):
 
 
 class Stop(Message, frozen=True):
-    """The outcome of this activity is decided, and why: its handler and its transfers shall end."""
+    """The outcome of the activity here is decided, and why: its handler and its transfers shall end.
 
-    activity_id: str
+    No other activity follows.
+    """
+
     reason: str
 
 
@@ -65,22 +68,7 @@ class Draining(Message, frozen=True):
     """The worker has begun to drain: handlers may want to know."""
 
 
-class Leave(Message, frozen=True):
-    """There is no more work: leave the app's lifespan and exit."""
-
-
-# From the isolate to its worker
-
-
-class Opened(Message, frozen=True):
-    """The app is ready; activities may come."""
-
-
-class NotOpened(Message, frozen=True):
-    """The app could not be made ready; the isolate exits."""
-
-    message: str
-    report: str = ""
+# From the isolate to its worker, after a `Ready` once activities may come, or a `BootFailed`
 
 
 class TokenRefused(Message, frozen=True):
@@ -106,8 +94,8 @@ class LeftBehind(Message, frozen=True):
     reason: str
 
 
-Downward = Begin | Stop | Draining | Leave
-Upward = Opened | NotOpened | TokenRefused | Ended | LeftBehind
+Downward = Begin | Stop | Draining
+Upward = Ready | BootFailed | TokenRefused | Ended | LeftBehind
 
 _upward: msgspec.json.Decoder[Upward] = msgspec.json.Decoder(Upward)
 _downward: msgspec.json.Decoder[Downward] = msgspec.json.Decoder(Downward)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import msgspec
 from flowherd.activities_and_outcomes import Completed
 from flowherd.errors import FileError
 from flowherd.execution.invoke import failed
-from flowherd.isolates.frames import FrameError
+from flowherd.isolates.channel import ChannelBroken
 from flowherd.isolates.isolate_protocol import Begin, UsagePlace
 from flowherd.ledger.states_and_cells import Cell
 from flowherd.sdk.spending import Costs
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
     from flowherd.activities_and_outcomes import Failed, Outcome, Usage
     from flowherd.execution.executor import Outlet
-    from flowherd.execution.loop_meter import LoopMeter
-    from flowherd.isolates.frames import Buffer
+    from flowherd.isolates.channel import Buffer, Received
     from flowherd.isolates.isolate_protocol import Ended
     from flowherd.ledger import Segment
     from flowherd.ledger.usage_page import UsagePage
@@ -31,34 +31,22 @@ if TYPE_CHECKING:
     from flowherd.worker.attempt import Attempt
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class IsolatedAttempt:
     """An attempt that an isolate is to run.
 
-    Args:
+    Attributes:
         attempt: whose handler it is.
         definition: of the activity.
-        meter: knows how many handlers there are.
         outlet: is told when it begins and that it has ended.
         segment: where the isolate keeps what is spent.
 
     """
 
-    def __init__(
-        self,
-        attempt: Attempt,
-        definition: ActivityDefinition,
-        meter: LoopMeter,
-        outlet: Outlet,
-        segment: Segment,
-    ) -> None:
-        self.attempt = attempt
-        self.definition = definition
-        self._meter = meter
-        self._outlet = outlet
-        self._segment = segment
-
-    def __repr__(self) -> str:
-        return f"<IsolatedAttempt {self.attempt!r}>"
+    attempt: Attempt
+    definition: ActivityDefinition
+    outlet: Outlet
+    segment: Segment
 
     def order(self, mark: str) -> tuple[Begin, Buffer]:
         """The message that begins it, and its parameters: where they came undecoded, as the engine sent them."""
@@ -86,19 +74,19 @@ class IsolatedAttempt:
 
     def _usage_place(self) -> UsagePlace:
         place = self.attempt.usage_place
-        self.attempt.costs = SpentInIsolate(self._segment.usage(*place))
-        return UsagePlace(self._segment.number, self._segment.get(Cell.STARTED), *place)
+        self.attempt.costs = SpentInIsolate(self.segment.usage(*place))
+        return UsagePlace(self.segment.number, self.segment.get(Cell.STARTED), *place)
 
     def begin(self, stop: Callable[[], None]) -> bool:
         """The handler is about to begin; `stop` tells it to end. False when it must not begin any more."""
         self.attempt.handle = stop
-        has_begun = self._outlet.begin(self.attempt)
+        has_begun = self.outlet.begin(self.attempt)
         if has_begun:
-            self._meter.enter_isolate()
+            self.attempt.environment.meter.enter_isolate()
         return has_begun
 
-    def outcome_of(self, ended: Ended, output: bytearray) -> Completed | Failed:
-        """Takes down what the isolate says of the attempt; FrameError for what cannot be, and then nothing counts."""
+    def outcome_of(self, ended: Ended, output: Received) -> Completed | Failed:
+        """Takes down what the isolate says of it; ChannelBroken for what cannot be, and then nothing counts."""
         attempt = self.attempt
         costs, failure = _costs_of(ended), ended.failure
         content = _checked_output(output) if failure is None else b""
@@ -110,7 +98,7 @@ class IsolatedAttempt:
                 growth_bytes=ended.growth_bytes,
             )
         except ValueError as error:
-            raise FrameError(f"it reported what cannot be: {error}") from None
+            raise ChannelBroken(f"it reported what cannot be: {error}") from None
         attempt.costs = costs
         if failure is None:
             return Completed(content, *attempt.spent)
@@ -126,8 +114,12 @@ class IsolatedAttempt:
     def finish(self, outcome: Outcome) -> None:
         """The handler has ended, or will never begin."""
         if self.attempt.begun_at:
-            self._meter.leave_isolate()
-        self._outlet.finished(self.attempt, outcome)
+            self.attempt.environment.meter.leave_isolate()
+        self.outlet.finished(self.attempt, outcome)
+
+    def fail(self, code: str, message: str, *, retryable: bool) -> None:
+        """The handler will never begin, and why."""
+        self.finish(failed(self.attempt, code, message, retryable=retryable))
 
 
 class SpentInIsolate(Costs):
@@ -168,16 +160,16 @@ def _costs_of(ended: Ended) -> Costs:
         for entry in ended.usage:
             costs.add_usage(entry)
     except (ValueError, TypeError, ArithmeticError) as error:
-        raise FrameError(f"it reported what cannot be: {error}") from None
+        raise ChannelBroken(f"it reported what cannot be: {error}") from None
     return costs
 
 
-def _checked_output(output: bytearray) -> bytes:
-    """An output as it is told to the engine; FrameError when it is no JSON object (faults.md A17)."""
+def _checked_output(output: Received) -> bytes:
+    """An output as it is told to the engine; ChannelBroken when it is no JSON object (faults.md A17)."""
     try:
         raw = msgspec.json.decode(output, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise FrameError(f"its output is no JSON: {error}") from None
+        raise ChannelBroken(f"its output is no JSON: {error}") from None
     if bytes(memoryview(raw)[:1]) != b"{":
-        raise FrameError("its output is no JSON object")
+        raise ChannelBroken("its output is no JSON object")
     return bytes(output)

@@ -1,1 +1,1 @@
-"""Heartbeats and settlements out of the shared ledger; run by the keeper, no user code."""
+"""Heartbeats and settlements from the ledger, run by the keeper without user code."""

@@ -1,4 +1,4 @@
-"""Ends one activity on an operator's word: the engine hears it first, then whoever runs it loses its lease."""
+"""Cancels one activity for an operator: reports it to the engine first, then revokes its lease in the worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class NotCancelled(FlowherdError):
-    """Nothing was done; the message says why."""
+    """The activity was not cancelled; the message gives the reason."""
 
 
 def _done(requeue: bool, will_retry: bool) -> str:  # noqa: FBT001 - two words of one sentence
@@ -37,11 +37,11 @@ def _done(requeue: bool, will_retry: bool) -> str:  # noqa: FBT001 - two words o
 
 
 class Canceller:
-    """Fails an activity that a living process holds, and takes it from that process.
+    """Fails an activity that a live process holds, and revokes its lease there.
 
     Args:
         engine: sends the failure.
-        ledger: whose records are looked through.
+        ledger: the ledger to search.
         wake: wakes the worker in a segment, after the verdict.
         deadline_s: seconds for the call.
         clock: monotonic seconds.
@@ -64,17 +64,17 @@ class Canceller:
         self._clock = clock
 
     async def cancel(self, activity_id: str, *, requeue: bool) -> str:
-        """Returns what was done, in one line.
+        """Cancels an activity; returns one line about the result.
 
-        Its handler is told as one whose lease is lost: a coroutine is cancelled, an isolate is stopped, a thread runs
-        on and nothing is reported about it.
+        The handler is stopped as after a lost lease: a coroutine is cancelled, an isolate is stopped, and a thread runs
+        on, but its outcome is not reported.
 
         Args:
-            activity_id: of the activity.
-            requeue: whether the engine may hand it out again, which costs an attempt; else it has failed for good.
+            activity_id: the activity's id.
+            requeue: True if the engine may hand it out again, which costs an attempt; else it fails for good.
 
         Raises:
-            NotCancelled: nobody here holds it, its result is on its way, or the engine has not taken it.
+            NotCancelled: no process here holds it, its result is being reported, or the engine did not accept it.
 
         """
         segment, record = self._find(activity_id)

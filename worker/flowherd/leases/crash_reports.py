@@ -1,4 +1,4 @@
-"""The text that the engine's users read of a process that took their activity with it; it charges nobody."""
+"""The failure that is reported for an activity whose process died."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
     from flowherd.ledger import Record
 
-_NAMED = 3  # of the activities that ran beside it
+_NAMED = 3  # activities named as running beside it
 
 
 def failure_of(segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
-    """The cause the supervisor wrote, and what stood near it (faults.md C4).
+    """Returns the failure of a record, with the cause of the death and the activities beside it (faults.md C4).
 
     Args:
-        segment: the record's.
-        record: what has no outcome.
-        beside: all that its process held, also in other segments.
+        segment: the record's segment.
+        record: a record without an outcome.
+        beside: all records of its process, also in other segments.
 
     """
     if record.claim is Claim.CRASHED:
@@ -47,7 +47,7 @@ def _doing(record: Record) -> str:
 
 
 def _hung(segment: Segment, record: Record, beside: Sequence[Record], who: str) -> Failed:
-    """The guilty one has timed out; what ran beside it has lost its process and is told why."""
+    """Returns TIMEOUT for the activity that hung its process, WORKER_CRASHED for those beside it."""
     if record.sequence == segment.get(Cell.GUILTY):
         message = f"the handler blocked {who} for longer than its limit of {record.limit_s:g} s"
         return Failed("TIMEOUT", message, retryable=True)
@@ -57,7 +57,7 @@ def _hung(segment: Segment, record: Record, beside: Sequence[Record], who: str) 
 
 
 def _memory(segment: Segment) -> str:
-    """The size of a process that the kernel may have ended for want of memory (faults.md C10)."""
+    """Returns the size of a process that the kernel may have killed for lack of memory, else "" (faults.md C10)."""
     size = segment.get(Cell.RESIDENT_BYTES)
     if not size or not may_be_out_of_memory(segment.get(Cell.EXIT_STATUS)):
         return ""
@@ -65,7 +65,7 @@ def _memory(segment: Segment) -> str:
 
 
 def _beside(record: Record, beside: Sequence[Record]) -> str:
-    """Which handlers were at work in the same process: one of them may have ended it."""
+    """Names the handlers that ran in the same process: one of them may have ended it."""
     others = Counter(
         other.name
         for other in beside

@@ -1,4 +1,4 @@
-"""Contact with the engine: how often beats are tried again while nothing answers, and the lines that say so."""
+"""Contact with the engine: the retries of heartbeats while it does not answer, and the log lines about it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Contact:
-    """Silent once a call that began after the engine's latest answer has ended without one, until the next answer.
+    """Tracks whether the engine answers: silent from the first unanswered call after its latest answer, to the next.
 
-    A silence may be an outage, or rows that are locked: so each beat is tried once as ever, and then one of them at a
-    time after growing pauses, whether the one before has ended or not.
+    A silence may be an outage, or locked rows in the engine's database. So each beat is tried once on its schedule, and
+    then single beats are retried after growing pauses, even while the previous retry is under way.
 
     Attributes:
-        silent: see above.
-        heard_since: when the latest silence ended.
+        silent: True while the engine does not answer.
+        heard_since: the end of the latest silence.
 
     """
 
@@ -42,19 +42,19 @@ class Contact:
         return f"<Contact [{f'silent, {self._probes} probes' if self.silent else 'answered'}]>"
 
     def answered(self, now: float) -> None:
-        """The engine has answered a call."""
+        """Notes an answer of the engine."""
         self._answered_at = now
         if self.silent:
             self.silent, self.heard_since, self._probes = False, now, 0
 
     def ended_unanswered(self, began_at: float, now: float) -> None:
-        """A call that began at `began_at` has ended; the first one begins a silence."""
+        """Notes a call that ended without an answer; the first one since the latest answer begins a silence."""
         if not self.silent and began_at > self._answered_at:
             self.silent = True
             self._next_probe_at = now
 
     def may_try_again(self, now: float, shortest_lease_s: float) -> bool:
-        """True when a beat that nothing has answered may go out again; in a silence the answer True counts as a probe.
+        """True when an unanswered beat may be sent again; during a silence, each True counts as a probe.
 
         Probes find the end of an outage within a sixth of the shortest lease that is held.
         """
@@ -69,30 +69,30 @@ class Contact:
 
 
 class Trouble:
-    """Says once what keeps beats from being taken, and once that it is over (faults.md E1)."""
+    """Logs once why heartbeats fail, and once that they succeed again (faults.md E1)."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._since = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self._said)
+        return bool(self._logged)
 
     def met(self, error: EngineError, now: float, failures: int) -> None:
-        """A beat has failed for the `failures`-th time in a row."""
+        """Notes a beat that failed, with the number of consecutive failures."""
         if failures == 1 and isinstance(error, EngineDisconnected):
             return  # the connection may only have been idle for too long (faults.md E4)
         kind = _kind(error)
-        if kind in self._said:
+        if kind in self._logged:
             return
-        if not self._said:
+        if not self._logged:
             self._since = now
-        self._said.add(kind)
+        self._logged.add(kind)
         _say(kind, str(error))
 
     def over(self, now: float) -> None:
-        """Every beat is taken again."""
-        self._said.clear()
+        """Logs that all beats succeed again."""
+        self._logged.clear()
         log.info("engine_reachable_again", after_s=round(now - self._since, 1))
 
 

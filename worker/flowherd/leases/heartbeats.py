@@ -1,12 +1,12 @@
-"""Heartbeats: each lease has a schedule of its own, and no call waits for another one for longer than leases allow.
+"""Heartbeats: each lease has its own schedule, and no call delays another for longer than the leases allow.
 
-A beat that fails is tried again within a third of its lease, whatever the engine asks for. Three limits bound the
-calls under way, so that neither an outage nor beats that are not answered make others late:
+A failed beat is retried within a third of its lease, regardless of Retry-After. Three limits bound the calls under way,
+so that neither an outage nor unanswered beats delay the others:
 
-    places   64 calls at once, the lease that ends first before others. A call that begins when half of the places are
-             taken gets no longer than a third of the shortest lease
-    again    32 of the places, for beats whose last try was not answered: first those that can still save a lease
-    silence  while the engine answers nothing at all, these go out one after a growing pause (`Contact`)
+    places   64 calls at once, the lease that ends first before others. A call that begins when half of the places
+             are taken has a deadline of at most a third of the shortest lease
+    again    32 of the places for beats whose last try was not answered, first those that can still save a lease
+    silence  while the engine does not answer at all, these are sent singly after growing pauses (`Contact`)
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
 
 PLACES = 64  # calls under way, and so connections
-_AGAIN = 32  # of them for beats whose last try the engine has not answered
-_SHORTEST_BEAT_S = 0.1  # a lease shorter than the round trip must not become a busy loop (faults.md E22)
+_AGAIN = 32  # of these places, for beats whose last try was not answered
+_SHORTEST_BEAT_S = 0.1  # a lease shorter than the round trip must not cause a busy loop (faults.md E22)
 _AT_ONCE_BELOW_S = 2.0  # a shorter lease gets its first beat at once
 _SHORTEST_CALL_S, _LONGEST_CALL_S = 1.0, 10.0
-_LONGEST_PAUSE_S = 2.0  # after a beat that nothing has answered
+_LONGEST_PAUSE_S = 2.0  # after an unanswered beat
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """The memory of one record between scans."""
+    """The state of one record's heartbeats between scans."""
 
     next_beat_at: float
-    failures: int = 0  # in a row
-    was_answered: bool = True  # the last try, be it with an error
-    begun_at: float | None = None  # of the call under way
+    failures: int = 0  # consecutive
+    was_answered: bool = True  # by the engine at the last try, even with an error
+    begun_at: float | None = None  # start of the call under way
 
 
 @dataclass(slots=True, order=True)
 class _Due:
-    """A beat that should go out; they are compared by who goes first."""
+    """A beat that is due; ordered by priority."""
 
     is_again: bool
     has_lapsed: bool
@@ -66,10 +66,10 @@ class _Due:
 
 
 class Heartbeats:
-    """Beats the records it is told of, and writes what the engine answers as verdicts.
+    """Sends the heartbeats of records, and stores the engine's answers as verdicts.
 
     Args:
-        scan_s: seconds between two calls of `attend`: a beat comes that much early, rather than late.
+        scan_s: seconds between two calls of `attend`; a beat is sent this much early rather than late.
         wake: wakes the worker in a segment, after a verdict.
         clock: monotonic seconds.
 
@@ -109,7 +109,7 @@ class Heartbeats:
         )
 
     def attend(self, held: list[tuple[Segment, Record]], now: float) -> None:
-        """Begins the beats that are due of all the records that living processes hold."""
+        """Begins the due beats of all records that live processes hold."""
         self._shortest_lease_s = min((record.lease_s for _, record in held), default=0.0)
         known, self._watched = self._watched, {}
         due: list[_Due] = []
@@ -130,23 +130,23 @@ class Heartbeats:
             self._trouble.over(now)
 
     def _is_in_trouble(self, watch: _Watch) -> bool:
-        """Its last try has failed, or its call began in the silence and may still end without an answer."""
+        """True when the last try failed, or the call under way began in the silence and may stay unanswered."""
         in_silence = watch.begun_at is not None and watch.begun_at <= self._contact.heard_since
         return watch.failures > 0 or in_silence
 
     def _is_due(self, segment: Segment, record: Record, watch: _Watch, now: float) -> bool:
         if watch.begun_at is not None or now < watch.next_beat_at - self._early_s(record):
             return False
-        # What is somebody else's gets no beat: a late one could only disturb them.
+        # No beat for an activity that another worker holds: it could only do harm.
         return segment.standing(record.index, record.sequence) is not Standing.GONE
 
     def _first_watch(self, record: Record, now: float) -> _Watch:
-        """A beat is due an interval after the claim; at once for a short lease, or a keeper come late."""
+        """Schedules the first beat an interval after the claim; at once for a short lease or after a late start."""
         first = record.claimed_at + self._interval_s(record)
         return _Watch(now if record.lease_s < _AT_ONCE_BELOW_S else max(first, now))
 
     def _early_s(self, record: Record) -> float:
-        """By how much a beat may come early, rather than late, at the next scan; not by much of a short interval."""
+        """Seconds by which a beat may be sent early, rather than late at the next scan; less for a short interval."""
         return max(self._scan_s / 2, min(self._scan_s, self._config.beat_interval_s(record.lease_s) / 10))
 
     def _interval_s(self, record: Record) -> float:
@@ -156,7 +156,7 @@ class Heartbeats:
     # Calls
 
     def _begin_due(self) -> None:
-        """Begins as many as there are places for."""
+        """Begins as many due beats as there are places."""
         now = self._clock()
         while self._due and self._under_way < PLACES:
             if self._due[0].is_again and not self._may_try_again(now):
@@ -173,7 +173,7 @@ class Heartbeats:
 
     async def _beat(self, due: _Due, now: float, patience_s: float) -> None:
         record, watch = due.record, due.watch
-        wait_s = min(self._interval_s(record), _LONGEST_PAUSE_S)  # unless we learn better
+        wait_s = min(self._interval_s(record), _LONGEST_PAUSE_S)  # in case of an unexpected exception
         try:
             deadline_s = max(_SHORTEST_CALL_S, min(_LONGEST_CALL_S, patience_s))
             answer = await self._engine.heartbeat(record.activity_id, record.worker_id, deadline_s)
@@ -190,7 +190,7 @@ class Heartbeats:
         self._begin_due()
 
     def _after_failure(self, due: _Due, error: EngineError, asked_at: float) -> float:
-        """Seconds until the next try: within a third of the lease, sooner the first time, and if nothing answered."""
+        """Returns seconds until the next try: at most a third of the lease, less at first or without an answer."""
         record, failures, now = due.record, due.watch.failures, self._clock()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("heartbeat_failed", reason=str(error), **ids_of(self._ledger, due.segment, record))
@@ -207,7 +207,7 @@ class Heartbeats:
         return min(interval_s / 2, _LONGEST_PAUSE_S) * self._rng.uniform(0.5, 1.0)
 
     def _after_answer(self, due: _Due, answer: Answer, asked_at: float) -> float:
-        """Seconds until the next beat."""
+        """Returns seconds until the next beat."""
         record, now = due.record, self._clock()
         due.watch.was_answered = True
         self._contact.answered(now)
@@ -231,7 +231,7 @@ class Heartbeats:
         return self._interval_s(due.record)
 
     def _judge(self, segment: Segment, record: Record, answer: Answer, asked_at: float) -> None:
-        """Writes the verdict, unless the record has changed since."""
+        """Stores the verdict, unless the record has changed since."""
         present = segment.record(record.index)
         if present is None or present.sequence != record.sequence or not segment.readable:
             return

@@ -1,4 +1,4 @@
-"""Keeps the leases and the token of a host on the running loop: for the keeper and for `python -m flowherd`."""
+"""Maintains the leases and the token of a host on the running loop, for the keeper and `python -m flowherd`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class KeeperTasks:
-    """Heartbeats, settlements and the token, with connections of their own.
+    """The tasks for heartbeats, settlements and the token, with connections of their own.
 
     Args:
-        config: the host's.
-        ledger: whose records are kept.
-        wakeups: wake this side, and its verdicts wake workers.
-        auth_grace_s: seconds of refused credentials, if none was ever granted, before `refused` is called.
-        refused: is told the reason; trying goes on.
+        config: the host's settings.
+        ledger: the ledger whose leases are maintained.
+        wakeups: the eventfds that wake these tasks, and the workers after a verdict.
+        auth_grace_s: seconds of refused credentials before `refused` is called, if no token was ever granted.
+        refused: called with the reason; requests go on.
 
     Attributes:
         woken: set it to have the ledger scanned now.
@@ -65,7 +65,7 @@ class KeeperTasks:
         self.woken = self._leases.woken
 
     async def run_until(self, ended: asyncio.Future[None]) -> bool:
-        """Keeps until `ended` is done, and on, until `aclose`; False if it cannot go on, whose cause is logged."""
+        """Starts the tasks and waits until `ended` is done; returns False when a task failed, with its cause logged."""
         asyncio.get_running_loop().add_reader(self._wakeups.keeper, self._heed_wakeup)
         self._work = [self._tasks.spawn(self._leases.run())]
         if self._token is not None:
@@ -75,7 +75,7 @@ class KeeperTasks:
 
     @property
     def is_running(self) -> bool:
-        """True while all its work goes on; none of it ends by itself."""
+        """True while all tasks run; none ends by itself."""
         return not any(task.done() for task in self._work)
 
     def _heed_wakeup(self) -> None:
@@ -85,11 +85,11 @@ class KeeperTasks:
             self._token.woken.set()
 
     async def cancel(self, activity_id: str, *, requeue: bool) -> str:
-        """`Canceller.cancel`."""
+        """See `Canceller.cancel`."""
         return await self._canceller.cancel(activity_id, requeue=requeue)
 
     async def settle_rest(self, within_s: float) -> None:
-        """The last minute: lets the scan settle all ended segments, at most for so many seconds."""
+        """Waits until all ended segments are settled, at most `within_s` seconds."""
         try:
             async with asyncio.timeout(within_s):
                 await self._leases.all_settled()
@@ -97,7 +97,7 @@ class KeeperTasks:
             log.error("settlement_incomplete", note="what is left waits for the end of its leases")
 
     async def aclose(self) -> None:
-        """Ends all work and closes all connections."""
+        """Cancels all tasks and closes all connections."""
         asyncio.get_running_loop().remove_reader(self._wakeups.keeper)
         for task in self._work:
             task.cancel()

@@ -1,7 +1,6 @@
-"""Beats and settles a ledger's records: run by the keeper, or in a thread by `python -m flowherd`.
+"""Scans a ledger to send heartbeats and settle records; run by the keeper, or in a thread by `python -m flowherd`.
 
-It runs no user code and never changes a record: it tells the engine what the ledger says, and writes what
-the engine answers as verdicts.
+It reports the state of records to the engine, and stores the engine's answers as verdicts.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class LeaseKeeper:
-    """Heartbeats for every held record of the host, and a settlement for what ended processes held.
+    """Sends heartbeats for every held record of the host, and settles the records of ended processes.
 
     Args:
-        beating: sends heartbeats, with `heartbeats.PLACES` connections, and nothing else.
-        settling: sends settlements, with `settlement.PLACES` connections: slow ones must make no beat late.
+        beating: the client for heartbeats only, with `heartbeats.PLACES` connections.
+        settling: the client for settlements, with `settlement.PLACES` connections; slow ones must not delay beats.
         wake: wakes the worker in a segment, after a verdict.
         clock: monotonic seconds; the ledger's times are on the same clock.
 
@@ -83,7 +82,7 @@ class LeaseKeeper:
             timer.cancel()
 
     def _rests(self) -> bool:
-        """True when nothing is held; says so first, since a claim that comes in between has to be seen."""
+        """True when no record is held; announces the rest before its last check, so that no claim is missed."""
         if not self._ledger.segments.are_at_rest:
             return False
         now = self._clock()
@@ -102,18 +101,18 @@ class LeaseKeeper:
 
     @property
     def settled(self) -> bool:
-        """True when no ended segment waits for its settlement any more."""
+        """True when no ended segment waits for settlement."""
         return not any(segment.life is Life.ENDED for segment in self._ledger.segments)
 
     def scan(self) -> None:
-        """Starts the beats that are due and the settlement of segments that have ended."""
+        """Starts the due beats and the settlement of ended segments."""
         now = self._clock()
         held: list[tuple[Segment, Record]] = []
         owed: list[tuple[Segment, Record]] = []
         for segment in self._ledger.segments:
             try:
                 self._look_at(segment, held, owed)
-            except Exception as error:  # noqa: BLE001 - what stands in one segment must not cost the others their beats
+            except Exception as error:  # noqa: BLE001 - a corrupt segment must not cost the others their beats
                 self._say_unreadable(segment, error)
         self._heartbeats.attend(held, now)
         self._settling_crashed &= {(segment.number, record.sequence) for segment, record in owed}
@@ -122,7 +121,7 @@ class LeaseKeeper:
         self._ledger.tick(now)
 
     def _say_unreadable(self, segment: Segment, error: Exception) -> None:
-        """Once for each incarnation."""
+        """Logs an unreadable segment once per incarnation."""
         life = (segment.number, segment.get(Cell.STARTED))
         if life not in self._unreadable:
             self._unreadable.add(life)
@@ -131,7 +130,7 @@ class LeaseKeeper:
     def _look_at(
         self, segment: Segment, held: list[tuple[Segment, Record]], owed: list[tuple[Segment, Record]]
     ) -> None:
-        """Adds what living handlers hold to `held`, and to `owed` what has died and is being settled."""
+        """Adds a segment's records to `held`, or to `owed` when they must be settled, and starts their settlement."""
         match segment.life:
             case Life.LIVE:
                 for record in segment.records():
@@ -148,7 +147,7 @@ class LeaseKeeper:
                 pass
 
     def _settle_crashed_once(self, segment: Segment, record: Record) -> None:
-        """Settles what has died in an isolate, while its worker lives."""
+        """Starts the settlement of an attempt whose isolate died while its worker lives."""
         key = segment.number, record.sequence
         if key not in self._settling_crashed:
             self._settling_crashed.add(key)
@@ -159,7 +158,7 @@ class LeaseKeeper:
         self._wake(segment.number)
 
     def _settle_when_whole(self, segments: tuple[Segment, ...]) -> None:
-        """A process of several threads ends segment by segment, and is judged as one."""
+        """Settles the segments of one process together, once all have ended; each worker thread has a segment."""
         if all(segment.life is Life.ENDED for segment in segments):
             self._settling.update(segment.number for segment in segments)
             self._tasks.spawn(self._settle(segments))

@@ -1,4 +1,4 @@
-"""Charges deaths of processes to activities, and ends for good what has killed too many."""
+"""Charges deaths of processes to activities, and fails an activity for good after too many."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Poison:
-    """Decides how an activity fails that was held by a process when it ended.
+    """Decides the failure of an activity whose process died.
 
     Args:
-        history: the deaths that have been charged to each activity.
-        poison_after: deaths charged to one activity before it fails for good, 0 for never.
+        history: the deaths charged to each activity.
+        poison_after: the number of charged deaths after which an activity fails for good, 0 for never.
 
     """
 
@@ -29,15 +29,14 @@ class Poison:
         self._poison_after = poison_after
 
     def charged(self, segment: Segment, record: Record, beside: Sequence[Record]) -> Failed:
-        """The failure, or POISON when an activity has died alone and often enough (faults.md C22).
+        """Charges the death; returns the failure, or POISON after enough deaths, the last one alone (faults.md C22).
 
-        Only what ran in a process whose death nobody ordered is charged; what ran in an isolate, only if that
-        has died.
+        A death is charged only to handlers that were running in a process that crashed, or in an isolate that died.
 
         Args:
-            segment: the record's.
-            record: what has no outcome.
-            beside: all that its process held, also in other segments.
+            segment: the record's segment.
+            record: a record without an outcome.
+            beside: all records of its process, also in other segments.
 
         """
         failure = failure_of(segment, record, beside)

@@ -1,7 +1,7 @@
-"""After an outage nobody polls what another process still holds: the rule, and when the engine last answered (N6).
+"""Holds polls back after an outage, so that none claims an activity that another process still holds (N6).
 
-A heartbeat renews a lease that has lapsed as long as nobody has taken it, and only a poll or the engine's own
-sweep takes it. So polls wait until the engine has answered for every lease that may have lapsed.
+A heartbeat renews even a lapsed lease, until a poll or the engine's own sweep takes the activity. So polls wait until
+the engine has answered for every lease that may have lapsed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from flowherd.ledger import Ledger, Record, Segment
 
 SHORTEST_LEASE_S = 2.0  # a shorter one lapses between two scans
-DOUBTFUL_AFTER = 2 / 3  # of a lease without an answer: two beats have failed, and one is left
-STALE_AFTER_S = 1.0  # a count that is older says nothing: the keeper has missed several scans
-_LOOKS, _BETWEEN_LOOKS_S = 20, 0.05  # 2 s for a poller that looks each 0.1 s
-ANSWERED_FOR_S = 10.0  # after so long it is no outage that keeps one activity from being answered
+DOUBTFUL_AFTER = 2 / 3  # fraction of a lease without an answer: two beats have failed, and one is left
+STALE_AFTER_S = 1.0  # an older count is not valid: the keeper has missed several scans
+_LOOKS, _BETWEEN_LOOKS_S = 20, 0.05  # 2 s for a poller that checks every 0.1 s
+ANSWERED_FOR_S = 10.0  # after this long an unanswered activity is not due to an outage
 
-_UNCONFIRMED = Host.UNCONFIRMED  # looked at for each poll
+_UNCONFIRMED = Host.UNCONFIRMED  # a module constant: read for each poll
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def unconfirmed(held: Iterable[tuple[float, float]], now: float) -> int:
-    """The number of these leases, each with the time it was answered for last, that may have lapsed."""
+    """Counts the leases that may have lapsed, from each lease's length and the time of its last answer."""
     return sum(
         lease_s >= SHORTEST_LEASE_S and now - answered_at > DOUBTFUL_AFTER * lease_s
         for lease_s, answered_at in held
@@ -37,27 +37,27 @@ def unconfirmed(held: Iterable[tuple[float, float]], now: float) -> int:
 
 
 class Answers:
-    """Since when the engine has answered, without a pause in which a lease could have lapsed."""
+    """Tracks since when the engine has answered without a gap in which a lease could have lapsed."""
 
     def __init__(self) -> None:
         self._latest = self._since = float("-inf")
 
     def heard(self, at: float, shortest_lease_s: float) -> None:
-        """The engine has answered a call of the host at that time."""
+        """Notes the time of an answer to any call of the host."""
         if at > self._latest:
             if at - self._latest > DOUBTFUL_AFTER * shortest_lease_s:
                 self._since = at
             self._latest = at
 
     def for_s(self, now: float, shortest_lease_s: float) -> float:
-        """For how long it has answered; 0 if it does not now."""
+        """Returns for how many seconds the engine has answered; 0 when it does not answer now."""
         if now - self._latest > DOUBTFUL_AFTER * shortest_lease_s:
             return 0.0
         return now - self._since
 
 
 class Confirmations:
-    """Stores at each scan for how many leases of the host the engine has not answered for too long."""
+    """Counts at each scan the leases of the host that the engine has not confirmed for too long."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -67,15 +67,15 @@ class Confirmations:
         self._is_held = False
 
     def answered(self, segment: Segment, record: Record, asked_at: float) -> None:
-        """The engine has answered a call about this record, be it with an error."""
+        """Notes that the engine answered a call about this record, even with an error."""
         self._answered[segment.number, record.sequence] = asked_at
         self._heard_at = max(self._heard_at, asked_at)
 
     def store(self, held: Iterable[tuple[Segment, Record]], now: float) -> None:
-        """Stores the count, and says when polls have to wait and when not any more.
+        """Stores the count in the ledger, and logs when polls begin to wait and when they go on.
 
         Args:
-            held: every record that the engine may still wait for, also of ended processes.
+            held: all records that the engine may still wait for, also those of ended processes.
             now: monotonic seconds.
 
         """
@@ -95,7 +95,7 @@ class Confirmations:
             self._say(count)
 
     def _owed(self, held: Iterable[tuple[Segment, Record]]) -> Iterator[tuple[float, float]]:
-        """Lease and latest answer of every record that nobody has a last word on."""
+        """Yields the lease and the time of the latest answer of every record without a final verdict."""
         known, self._answered = self._answered, {}
         for segment, record in held:
             if segment.standing(record.index, record.sequence) in FINAL:
@@ -115,10 +115,10 @@ class Confirmations:
 
 
 class PollHold:
-    """Says to one process whether its polls have to wait, by what the keeper has stored.
+    """Tells one process when its polls have to wait, from the count that the keeper stores.
 
-    While the count is stale they wait too: all may have stood still, and leases may have lapsed meanwhile. A keeper
-    that stays late is waited for during 20 looks, about 2 s: looks, since who has stood still too has not looked.
+    Polls also wait while the count is stale: the host may have been frozen, and leases may have lapsed meanwhile. They
+    wait for a late keeper during 20 checks, about 2 s; checks are counted because a frozen process makes none.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -132,7 +132,7 @@ class PollHold:
         )
 
     def holds(self, now: float) -> bool:
-        """True when a poll has to wait; ask again after 0.1 s."""
+        """True when a poll has to wait; check again after 0.1 s."""
         if self._ledger.keeper_late_s(now) < STALE_AFTER_S:
             self._looks = 0
             return self._ledger.get(_UNCONFIRMED) > 0

@@ -1,4 +1,4 @@
-"""The names of a process's attempt in the keeper's log."""
+"""The ids of an attempt in the keeper's log."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 
 def ids_of(ledger: Ledger, segment: Segment, record: Record) -> dict[str, Any]:
-    """The fields of each line about it: those of `AttemptIds`, and the process that has it."""
+    """Returns the fields of each log line about a record: those of `AttemptIds`, and its process."""
     seen = 1 + ledger.seen.earlier(record.activity_id)
     return {"process": segment.get(Cell.PROCESS), "seen": seen, **record.ids}

@@ -1,4 +1,4 @@
-"""Settles what an ended process held: gives it back or delivers it; it never judges the living."""
+"""Settles the records of an ended process: requeues their activities, or delivers their stored results."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from flowherd.leases.poll_hold import Confirmations
 
 PLACES = 16  # calls under way, and so connections
-_TRIED_FOR_AT_LEAST_S = 300.0  # the fence makes a late settlement harmless
+_TRIED_FOR_AT_LEAST_S = 300.0  # the worker_id makes a late settlement harmless
 _BACKOFF = Backoff(cap_s=5.0)
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Settled(StrEnum):
-    """The end of what a dead process held. Those but FAILED are the `outcome` of `activity_settled`; they stay."""
+    """The result of a settlement. All but FAILED are values of `outcome` in `activity_settled`, and must not change."""
 
     FAILED = "failed"
     COMPLETED = "completed from the kept result"
@@ -46,7 +46,7 @@ class Settled(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """The engine's answer, and the failure that it was told, if it was one."""
+    """The engine's answer, and the reported failure, if any."""
 
     done: Settled
     failure: Failed | None = None
@@ -54,7 +54,7 @@ class _Told:
 
 
 def _say(told: _Told, fields: Mapping[str, Any]) -> None:
-    """Logs a line: a failure like those of living processes, or why it is none."""
+    """Logs a failure like that of a live process, or a line with any other result."""
     failure = told.failure
     if failure is None or told.done is not Settled.FAILED:
         log.warning("activity_settled", outcome=str(told.done), **fields)
@@ -68,10 +68,10 @@ def _say(told: _Told, fields: Mapping[str, Any]) -> None:
 class Settlement:
     """Settles ended processes, one activity at a time for each of a few connections.
 
-    What is owed is the ledger's state, not a message: whoever starts anew finds it again.
+    The records to settle are state in the ledger, not messages, so a new keeper finds them again.
 
     Args:
-        confirmations: learns what the engine has answered.
+        confirmations: receives the engine's answers.
         deadline_s: seconds for each call.
         poison_after: see `Poison`.
         clock: monotonic seconds.
@@ -98,10 +98,10 @@ class Settlement:
         self._rng = random.Random()
 
     async def settle(self, segments: Sequence[Segment]) -> None:
-        """Settles every record of an ended process, then frees its segments; cancelled, it leaves them as they are.
+        """Settles every record of an ended process, then frees its segments; when cancelled, it frees none.
 
         Args:
-            segments: all that the process had: one for each thread that polled.
+            segments: all segments of the process, one for each worker thread.
 
         """
         held = [(segment, record) for segment in segments for record in segment.records()]
@@ -112,7 +112,7 @@ class Settlement:
             self._free(segment)
 
     def _free(self, segment: Segment) -> None:
-        """Frees a segment: what its user's code has scribbled there must not keep it for ever, or be tried again."""
+        """Frees a segment, even a corrupt one, which must not stay taken or be settled again."""
         if unread := unread_in(segment):
             note = "these activities wait for the end of their leases"
             log.error("records_unreadable", records=unread, note=note, **name_of_segment(segment))
@@ -123,29 +123,29 @@ class Settlement:
             segment.settled()
 
     async def settle_crashed(self, segment: Segment, record: Record) -> None:
-        """Settles a CRASHED record of a process that lives and reads the verdict."""
+        """Settles a CRASHED record of a live process, which reads the verdict."""
         await self._settle_one(segment, record, ())
 
     async def _settle_one(self, segment: Segment, record: Record, beside: Sequence[Record]) -> None:
         if segment.standing(record.index, record.sequence) is Standing.SETTLED:
-            return  # by a keeper that has died in the midst of it
+            return  # by a keeper that died during the settlement
         ids = ids_of(self._ledger, segment, record)
-        if record.claim is not Claim.REPORTING:  # of that its worker has said so itself
+        if record.claim is not Claim.REPORTING:  # its worker has counted a reported one itself
             self._ledger.seen.keeper.add(record.activity_id)
         try:
             ended_at = self._clock()
             told = await self._until_told(segment, record, beside, ids)
         except EngineError as error:
-            reason = str(error)  # one line: a traceback would say no more
+            reason = str(error)  # without a traceback, which would add nothing
             log.error("settlement_given_up", reason=reason, **ids)
             self._ledger.conclude(Host.UNSETTLED, segment, record, Standing.SETTLED)
             return
-        except Exception:  # a segment must not stay taken for ever because of one record
+        except Exception:  # a segment must not stay taken because of one record
             log.exception("internal_error", **ids)
             segment.judge(record, Standing.SETTLED, 0.0)
             return
         self._ledger.conclude(Host.SETTLED, segment, record, Standing.SETTLED)
-        if segment.life is Life.ENDED:  # else its worker counts it
+        if segment.life is Life.ENDED:  # otherwise its worker counts it
             how = Ended.COMPLETED if told.done is Settled.COMPLETED else Ended.CRASHED
             segment.work.counts.ended(segment.work.entry_of(record.name), how)
         failure = told.failure
@@ -161,7 +161,7 @@ class Settlement:
     async def _until_told(
         self, segment: Segment, record: Record, beside: Sequence[Record], ids: Mapping[str, Any]
     ) -> _Told:
-        """Tries through outages; raises the last EngineError when it has been tried for long enough."""
+        """Retries through outages; raises the last EngineError when it gives up."""
         give_up_at = self._clock() + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
         failures = 0
         while True:
@@ -180,7 +180,7 @@ class Settlement:
                 await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
 
     async def _tell(self, segment: Segment, record: Record, beside: Sequence[Record]) -> _Told:
-        """Tells the engine once."""
+        """Sends the stored result, or else a failure, once."""
         kept = segment.journal(record.index) if record.claim is Claim.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
@@ -195,7 +195,7 @@ class Settlement:
 
 
 def name_of_segment(segment: Segment) -> dict[str, int]:
-    """Whose memory it is, as far as it says so."""
+    """Process and pid of a segment, as far as they can be read."""
     return {"segment": segment.number, "process": segment.get(Cell.PROCESS), "pid": segment.get(Cell.PID)}
 
 
@@ -211,7 +211,7 @@ def _settled(answer: Answer, accepted: Settled) -> Settled:
 
 
 def _past_of(segment: Segment, record: Record, ended_at: float) -> dict[str, Any]:
-    """The process that has died, and the times of the attempt as far as they are known."""
+    """Returns the pid of the dead process, and the known times of the attempt, for the log."""
     past: dict[str, Any] = {"pid": segment.get(Cell.PID)} if segment.life is Life.ENDED else {}
     if record.started_at and record.claim is not Claim.REPORTING:
         past["took_s"] = round(ended_at - record.started_at, 4)
@@ -220,7 +220,7 @@ def _past_of(segment: Segment, record: Record, ended_at: float) -> dict[str, Any
 
 
 def spent_of(segment: Segment, record: Record) -> tuple[str | None, tuple[Usage, ...]]:
-    """Cost and usage that the attempt had recorded before its process ended."""
+    """Returns the cost and usage that the attempt recorded before its process ended."""
     sums = segment.usage(record.usage_page, record.usage_sequence).read()
     return (None, ()) if sums is None else unpack(sums)
 
@@ -228,7 +228,7 @@ def spent_of(segment: Segment, record: Record) -> tuple[str | None, tuple[Usage,
 def remember(
     ledger: Ledger, segment: Segment, record: Record, ended_at: float, now: float, failure: Failed | None
 ) -> None:
-    """Adds an attempt to the host's history for which the keeper has spoken; None where it delivered the result."""
+    """Adds an attempt that the keeper settled to the history; `failure` is None when it delivered the result."""
     beat_at = segment.last_ok(record.index, record.sequence)
     times = (record.started_at, ended_at, now, beat_at)
     ledger.history.add(record, times, segment.get(Cell.PROCESS), failure)

@@ -1,4 +1,4 @@
-"""The shared-memory table of every lease of the host, and what else its processes tell each other through memory."""
+"""The ledger: shared memory with every lease of the host, and all other data that its processes share."""
 
 from flowherd.ledger.histogram import Timing
 from flowherd.ledger.ledger import Ledger

@@ -1,8 +1,8 @@
-"""The cost of activities, as a table of names and numbers that processes share; it measures and judges nothing.
+"""The costs of activities, as a shared table of names and numbers.
 
-Each incarnation of a worker has a table of its own, and the host one more for the incarnations that have ended.
-An entry is one activity in one place to run: what was measured on the loop says nothing about a thread. All numbers
-are doubles, one aligned store each; readers may see one number of an entry before another, and sums bear that.
+Each incarnation of a worker has a table of its own, and the host has one more for the incarnations that have ended. An
+entry is one activity in one place (loop, thread or isolate), because their measurements are not comparable. All numbers
+are doubles, one aligned store each; readers may see one number of an entry before another, which sums tolerate.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from flowherd.ledger.histogram import BUCKETS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ENTRIES = 64  # activities of one app; what comes beyond them is not measured
-STEP_BUCKETS = 24  # CPU of a step: the first ends at 1 µs, each next one at twice that
+ENTRIES = 64  # activities of one app; further ones are not measured
+STEP_BUCKETS = 24  # of CPU time per step: the first ends at 1 µs, each further one at twice the one before
 
 
 class Where(IntEnum):
@@ -32,59 +32,59 @@ class Where(IntEnum):
 
 
 class Metric(IntEnum):
-    """Numbers of an entry: sums, but for WHERE and the two longest."""
+    """Numbers of an entry; all are sums, except WHERE and the two maxima."""
 
     WHERE = 0
-    ATTEMPTS = 1  # ended, whether measured closely or not
-    SAMPLES = 2  # of these, measured closely: the next five are sums over them
+    ATTEMPTS = 1  # ended attempts, sampled or not
+    SAMPLES = 2  # sampled attempts, over which the next five are sums
     CPU_S = 3
-    WALL_S = 4  # without the time that others had the loop
-    WAIT_S = 5  # of it, neither on the loop nor, in a thread, on a CPU
-    GROWTH_BYTES = 6  # of resident memory, over those that ran alone
+    WALL_S = 4  # without the time in which other handlers had the loop
+    WAIT_S = 5  # the part of WALL_S spent off the loop or, in a thread, off the CPU
+    GROWTH_BYTES = 6  # of resident memory, over samples that ran alone
     ALONE = 7
-    KEPT_S = 8  # on the loop, over all attempts
+    KEPT_S = 8  # seconds on the loop, over all attempts
     LONGEST_BLOCK_S = 9
-    PROBES = 10  # how often somebody asked for the GIL while a handler of it was at work
-    RELEASED = 11  # of these, how often it was to be had at once
-    LONGEST_HOLD_S = 12  # of the GIL, as far as the probes have seen
-    STEP_CPU = 16  # the first of STEP_BUCKETS: steps by their CPU, over the samples
-    LONG_STEPS = STEP_CPU + STEP_BUCKETS  # the first of BUCKETS: seconds in steps, by the length of the step
+    PROBES = 10  # probes of the GIL while a handler of it was running
+    RELEASED = 11  # probes that got the GIL at once
+    LONGEST_HOLD_S = 12  # of the GIL, as seen by the probes
+    STEP_CPU = 16  # the first of STEP_BUCKETS: steps of samples, by their CPU time
+    LONG_STEPS = STEP_CPU + STEP_BUCKETS  # the first of BUCKETS: seconds in long steps, by their length
 
 
 class Load(IntEnum):
-    """Numbers of a whole worker, over the time that a handler was there."""
+    """Numbers of a whole worker, over the time in which it had a handler."""
 
     ENTRIES = 0
     ACTIVE_S = 1
     BUSY_S = 2  # of the loop
     CPU_S = 3  # of the loop's thread
     FULL_S = 4  # without a free slot
-    LATE = 8  # the first of BUCKETS: seconds by how late the loop was
+    LATE = 8  # the first of BUCKETS: seconds, by the lag of the loop
 
 
 FIGURES = Metric.LONG_STEPS + BUCKETS
 LOADS = Load.LATE + BUCKETS
 _PLACES = frozenset(map(float, Where))
-_LEAST, _MOST = -(2.0**50), 2.0**52  # memory that is given back counts as growth below zero
+_LEAST, _MOST = -(2.0**50), 2.0**52  # released memory counts as negative growth
 _LONGEST = (Metric.LONGEST_BLOCK_S, Metric.LONGEST_HOLD_S)
 _NAME_AREA = 256  # bytes; a longer name is cut
 _NAME_BYTES = _NAME_AREA - CHECKSUM.size
 _NAMES_AT = 8 * (LOADS + ENTRIES * FIGURES)
 _COUNTS_AT = _NAMES_AT + ENTRIES * _NAME_AREA
-_OTHER = ENTRIES  # the entry of what has none of its own
+_OTHER = ENTRIES  # the entry for activities without one of their own
 AREA_BYTES = _COUNTS_AT + area_bytes(ENTRIES + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A copy of one table or the sum of several: entries by name and place, and the load."""
+    """A copy of one table, or the sum of several: entries by name and place, and the load."""
 
     load: tuple[float, ...] = (0.0,) * LOADS
     entries: dict[tuple[str, Where], tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def sum_of(cls, parts: Iterable[Work]) -> Work:
-        """All parts taken together."""
+        """Returns the sum of all parts."""
         load = [0.0] * LOADS
         entries: dict[tuple[str, Where], tuple[float, ...]] = {}
         for part in parts:
@@ -95,7 +95,7 @@ class Work:
 
 
 class WorkTable:
-    """A table of costs; a single process writes it.
+    """A table of costs, written by a single process.
 
     Args:
         area: `AREA_BYTES` of the shared map.
@@ -109,20 +109,20 @@ class WorkTable:
 
     @classmethod
     def private(cls) -> WorkTable:
-        """A table of its own, for who shares none."""
+        """Returns a table in private memory."""
         return cls(memoryview(bytearray(AREA_BYTES)))
 
     def __repr__(self) -> str:
         return f"<WorkTable {', '.join(name for name, _ in self.read().entries) or 'empty'}>"
 
     def clear(self) -> None:
-        """Forgets everything; only its writer may."""
+        """Clears the table; for its writer only."""
         for cell in range(LOADS):
             self._cells[cell] = 0.0
         self.counts.clear(_OTHER)
 
     def add(self, name: str, where: Where) -> int | None:
-        """A new entry's index, None when there is no room; only its writer may."""
+        """Adds an entry and returns its index, None when the table is full; for its writer only."""
         index = self._count()
         if index == ENTRIES:
             return None
@@ -135,24 +135,24 @@ class WorkTable:
         return index
 
     def store(self, index: int, figures: Iterable[float]) -> None:
-        """Replaces all numbers of an entry; only its writer may."""
+        """Replaces all numbers of an entry; for its writer only."""
         first = LOADS + index * FIGURES
         for cell, value in enumerate(figures, first):
             self._cells[cell] = value
 
     def store_load(self, figures: Iterable[float]) -> None:
-        """Replaces the load, without the count of entries; only its writer may."""
+        """Replaces the load, except the count of entries; for its writer only."""
         for cell, value in enumerate(figures):
             if cell != Load.ENTRIES:
                 self._cells[cell] = value
 
     def entry_of(self, name: str) -> int:
-        """The entry that counts activities of that name: the first one, or that of all others."""
+        """Returns the index of the first entry of that name, or of the entry for all others."""
         kept = name.encode(errors="replace")[:_NAME_BYTES].decode(errors="replace")
         return next((index for index in range(self._count()) if self._name(index) == kept), _OTHER)
 
     def absorb(self, other: WorkTable) -> None:
-        """Adds another table's numbers to this one's; only its writer may."""
+        """Adds another table's numbers to this one, and moves its counts here; for this table's writer only."""
         mine, its = self.read(), other.read()
         total = Work.sum_of((mine, its))
         places = {key: index for index, key in enumerate(mine.entries)}
@@ -166,7 +166,7 @@ class WorkTable:
             other.counts.move(index, self.counts, self.entry_of(other._name(index)))
 
     def read(self) -> Work:
-        """A copy of the costs; an entry whose name is not whole, or whose numbers cannot be, is left out."""
+        """Returns a copy of the costs; leaves out entries with a torn name or implausible numbers."""
         entries = {}
         for index in range(self._count()):
             first = LOADS + index * FIGURES
@@ -177,7 +177,7 @@ class WorkTable:
         return Work(load if _are_plausible(load) else (0.0,) * LOADS, entries)
 
     def read_counts(self) -> dict[str, tuple[int, ...]]:
-        """A copy of the counts by name; see `flowherd.ledger.activity_counts`."""
+        """Returns a copy of the counts by name; see `flowherd.ledger.activity_counts`."""
         counts = {OTHER: self.counts.read(_OTHER)}
         for index in range(self._count()):
             if name := self._name(index):
@@ -186,7 +186,7 @@ class WorkTable:
         return counts
 
     def _name(self, index: int) -> str:
-        """The name of an entry, empty for one that is not whole."""
+        """Returns the name of an entry, "" when it is torn."""
         start = index * _NAME_AREA
         text = read_checksummed(bytes(self._names[start : start + _NAME_AREA]), 0, _NAME_BYTES)
         return text.decode(errors="replace") if text else ""
@@ -197,12 +197,12 @@ class WorkTable:
 
 
 def _are_plausible(figures: tuple[float, ...]) -> bool:
-    """True when they can be sums; user code that scribbles here must not spoil those of the host."""
+    """True when the numbers can be sums; user code may corrupt them, which must not spoil the host's sums."""
     return isfinite(sum(figures)) and min(figures) >= _LEAST and max(figures) < _MOST
 
 
 def _added(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
-    """Sums, but the greater of each longest."""
+    """Returns the sums of two entries, and the maxima of their longest."""
     added = [mine + its for mine, its in zip(one, other, strict=True)]
     added[Metric.WHERE] = one[Metric.WHERE]
     for figure in _LONGEST:

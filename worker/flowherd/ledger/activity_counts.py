@@ -1,7 +1,7 @@
-"""Counts how activities ended and how long they took, by name, in cells that their one writer adds to.
+"""Counts the ends and durations of activities by name, in cells with a single writer.
 
-Names come from a closed list, the activities of the app; whatever else comes is counted together as `OTHER`. Each end
-and each duration is stored at once, so that a crash loses none of them.
+The names are those of the app's activities; all other names are counted together as `OTHER`. Each end and each duration
+is stored at once, so that a crash loses none.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class Ended(IntEnum):
 
     COMPLETED = 0
     FAILED = 1
-    LOST = 2  # the engine gave it to somebody else
-    CRASHED = 3  # its process died; the keeper told the engine
+    LOST = 2  # the engine gave it to another worker
+    CRASHED = 3  # its process died, and the keeper reported it
 
 
 class Took(IntEnum):
     """Durations of an activity."""
 
-    WAIT = 0  # from its claim to its handler's first step
-    RUN = 1  # from there to its outcome
-    REPORT = 2  # from there to the engine's verdict on it, outages included
+    WAIT = 0  # from the claim to the handler's first step
+    RUN = 1  # from the first step to the outcome
+    REPORT = 2  # from the outcome to the engine's verdict, outages included
 
 
 NUMBERS = len(Ended) + CELLS * len(Took)
@@ -40,7 +40,7 @@ _FIRST = tuple(len(Ended) + CELLS * took for took in Took)
 
 
 class ActivityCounts:
-    """The counts of one incarnation, or of all that have ended; a single process writes them.
+    """The counts of one incarnation, or of all that have ended; written by a single process.
 
     Args:
         area: `area_bytes` of the shared map.
@@ -62,19 +62,20 @@ class ActivityCounts:
             cells[first + BUCKETS] += int(seconds * 1e6)
 
     def clear(self, entry: int) -> None:
-        """Sets an entry to nothing."""
+        """Sets all numbers of an entry to 0."""
         first = entry * NUMBERS
         self._cells[first : first + NUMBERS] = memoryview(bytes(8 * NUMBERS)).cast("Q")
 
     def read(self, entry: int) -> tuple[int, ...]:
-        """All numbers of an entry; 0 for those that cannot be: user code may scribble here."""
+        """Returns all numbers of an entry; 0 for implausible ones, which user code may have overwritten."""
         first = entry * NUMBERS
         return tuple(number if number < _PLAUSIBLE else 0 for number in self._cells[first : first + NUMBERS])
 
     def move(self, entry: int, to: ActivityCounts, its_entry: int) -> None:
-        """Adds an entry's numbers to another table's, and clears them here.
+        """Moves an entry's numbers to another table.
 
-        Number by number, so that none is ever in neither; whoever dies in between leaves one of them in both.
+        Each number is added there before it is cleared here, so none is ever in neither; a crash in between leaves one
+        number in both.
         """
         for number, count in enumerate(self.read(entry)):
             if count:
@@ -84,25 +85,25 @@ class ActivityCounts:
 
 
 def area_bytes(entries: int) -> int:
-    """Bytes for so many entries."""
+    """Returns the bytes for this many entries."""
     return 8 * NUMBERS * entries
 
 
 def ends(numbers: Sequence[int], how: Ended) -> int:
-    """So many of an entry's claims have ended like this."""
+    """Returns the number of an entry's claims that ended in this way."""
     return numbers[how]
 
 
 def buckets(numbers: Sequence[int], what: Took) -> Sequence[int]:
-    """An entry's durations, as counts by `flowherd.ledger.histogram`."""
+    """Returns an entry's durations, as counts by `flowherd.ledger.histogram`."""
     return numbers[_FIRST[what] : _FIRST[what] + BUCKETS]
 
 
 def total_s(numbers: Sequence[int], what: Took) -> float:
-    """The sum of an entry's durations in seconds."""
+    """Returns the sum of an entry's durations in seconds."""
     return numbers[_FIRST[what] + BUCKETS] / 1e6
 
 
 def summed(parts: Iterable[Sequence[int]]) -> tuple[int, ...]:
-    """The numbers of several entries taken together."""
+    """Returns the sum of several entries' numbers."""
     return tuple(map(sum, zip((0,) * NUMBERS, *parts, strict=True)))

@@ -1,4 +1,4 @@
-"""All segments of a ledger: each is an object once somebody asks for it; who lives is read without making any."""
+"""All segments of a ledger, as a sequence whose items are created on access."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _STARTED, _ENDED, _SETTLED, _OPENED, _HIGH_WATER = map(
 
 
 class Segments(Sequence[Segment]):
-    """Segments that lie one behind the other.
+    """The segments, contiguous in the map.
 
-    A process looks at each of them to find its siblings. A hundred objects are a hundred pages that a forked one
-    copies by looking; through one view of the map it copies none.
+    A process scans all of them to find its siblings. With a hundred objects a forked process would copy a hundred pages
+    by the scan; through one view of the map it copies none.
 
     Args:
-        map_: the ledger's.
+        map_: the ledger's map.
         first: offset of the first segment.
-        count: how many there are.
+        count: the number of segments.
 
     """
 
@@ -33,7 +33,7 @@ class Segments(Sequence[Segment]):
         self._map = map_
         self._first = first
         self._layout = layout
-        self._size = layout.size  # a sum of many
+        self._size = layout.size  # cached: computed from many parts
         self._count = count
         self._made: dict[int, Segment] = {}
         self._cells: memoryview[int] = memoryview(map_)[first : first + count * self._size].cast("Q")
@@ -50,16 +50,16 @@ class Segments(Sequence[Segment]):
             return tuple(self[one] for one in range(*number.indices(len(self))))
         number = range(self._count)[number]
         made = self._made.get(number)
-        if made is None:  # of two threads that make it at once both get the same
+        if made is None:  # two threads that create it at once get the same object
             offset = self._first + number * self._size
             made = self._made.setdefault(number, Segment(self._map, offset, self._layout, number))
         return made
 
     @property
     def are_at_rest(self) -> bool:
-        """True when nobody holds a record, and no ended incarnation waits to be settled.
+        """True when no record is held, and no ended incarnation waits to be settled.
 
-        A claim is seen once its record's state is written, which is the last thing that is written of it.
+        A claim becomes visible with its record's state byte, which is written last.
         """
         cells, width = self._cells, self._size // 8
         for number, at in enumerate(range(0, len(cells), width)):
@@ -74,7 +74,7 @@ class Segments(Sequence[Segment]):
         return True
 
     def living(self) -> list[int]:
-        """The numbers of those that are LIVE."""
+        """Returns the numbers of the LIVE segments."""
         cells, width = self._cells, self._size // 8
         return [
             number

@@ -1,10 +1,9 @@
-"""The attempts that have ended lately, in rings of shared memory: each worker's own, and the host's.
+"""The attempts that have ended recently, in rings of shared memory: one pair per worker, and the host's.
 
-A worker writes an entry when the claim of an attempt ends. The keeper moves the entries to the host's rings with each
-scan, also those of a process that has died, and adds what it has told the engine in the name of such a process. So
-neither a crash nor another keeper loses any of them. An entry is the head of the record as it stands, which costs no
-encoding, behind a head of its own. Failures are kept a second time, with their words, so that successes do not
-displace them.
+A worker writes an entry when the claim of an attempt ends. At each scan the keeper moves the entries to the host's
+rings, also those of a dead process, and adds the attempts that it has settled for such a process. So neither a crash
+nor a new keeper loses any. An entry is a head of its own and the head of the record, copied without encoding. Failures
+are also stored in a ring of their own, with their messages, so that successes do not displace them.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ FAILURE_BYTES = 768
 _WORDS = struct.Struct("<HHH")  # the lengths of code, kind and message
 _WORDS_AT = ENTRY_BYTES + _WORDS.size
 MOST_ATTEMPTS, MOST_FAILURES = 10_000, 500  # of the host
-_OWN_ATTEMPTS, _OWN_FAILURES = 512, 64  # of a worker, between two scans of the keeper
+_OWN_ATTEMPTS, _OWN_FAILURES = 512, 64  # of a worker, for the time between two scans of the keeper
 _LATEST_S = 2.0**40
 
 
 class End(IntEnum):
     """The end of an attempt's claim."""
 
-    COMPLETED = 0  # the engine has taken the result
-    FAILED = 1  # the engine has taken the failure
-    LOST = 2  # the engine gave it to somebody else
-    SETTLED = 3  # the keeper told the engine a failure: its process died, or an operator ended it
-    DELIVERED = 4  # its process died, and the keeper delivered the result it had kept
+    COMPLETED = 0  # the engine accepted the result
+    FAILED = 1  # the engine accepted the failure
+    LOST = 2  # the engine gave it to another worker
+    SETTLED = 3  # the keeper reported a failure: its process died, or an operator ended it
+    DELIVERED = 4  # its process died, and the keeper delivered its stored result
 
 
 _ENDS = frozenset(End)
@@ -52,15 +51,15 @@ _ENDS = frozenset(End)
 
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
-    """An attempt whose claim has ended. Times are monotonic seconds, 0 for what has not happened.
+    """An attempt whose claim has ended. Times are monotonic seconds, 0 for events that did not happen.
 
     Attributes:
-        begun_at: when its handler took its first step.
-        ended_at: when its outcome was decided.
-        closed_at: when the engine had answered.
-        beat_at: the last heartbeat that the engine has confirmed, of attempts that have lasted.
-        code: of a failure, with the class of the exception and its message; "" where they are not known.
-        is_retryable: the engine runs it again: it was asked to, and has not said that no attempt is left.
+        begun_at: the time of its handler's first step.
+        ended_at: the time of its outcome.
+        closed_at: the time of the engine's answer.
+        beat_at: the time of the last heartbeat that the engine confirmed, for attempts longer than a second.
+        code: the code of a failure; `kind` is the exception's class, `message` its message; "" when unknown.
+        is_retryable: True when the engine runs it again: the failure was retryable and not the last attempt.
 
     """
 
@@ -83,11 +82,11 @@ class EndedAttempt:
 
 
 class AttemptHistory:
-    """Two rings: of attempts, and of failures with their words.
+    """Two rings: one of attempts, and one of failures with their messages.
 
     Args:
-        map_: the ledger's.
-        offset: of `history_bytes` for the same counts.
+        map_: the ledger's map.
+        offset: the offset of an area of `history_bytes` for the same counts.
 
     """
 
@@ -106,11 +105,11 @@ class AttemptHistory:
 
     @classmethod
     def of_host(cls, map_: mmap.mmap, offset: int) -> AttemptHistory:
-        """The host's; a ring keeps an entry fewer than it has slots."""
+        """Returns the host's rings; a ring holds one entry fewer than it has slots."""
         return cls(map_, offset, MOST_ATTEMPTS + 1, MOST_FAILURES + 1)
 
     def resume(self) -> None:
-        """Goes on where the writer before has ended; for a worker, before it writes."""
+        """Continues where the previous writer ended; for a worker, before its first write."""
         self.attempts.resume()
         self.failures.resume()
 
@@ -125,17 +124,17 @@ class AttemptHistory:
         end: int,
         failure: Failed | None = None,
     ) -> None:
-        """Writes an attempt; the writer of these rings alone may.
+        """Writes an attempt; for the writer of these rings only.
 
         Args:
-            body: where its record's body lies in the map; it may just have been freed.
-            begun_at: as all times in `EndedAttempt`.
-            ended_at: the same.
-            closed_at: the same.
-            beat_at: the same.
+            body: the offset of its record's body in the map; the record may just have been freed.
+            begun_at: see `EndedAttempt`.
+            ended_at: see `EndedAttempt`.
+            closed_at: see `EndedAttempt`.
+            beat_at: see `EndedAttempt`.
             process: the process's index.
             end: a member of `End`.
-            failure: what the engine was told of it.
+            failure: the reported failure, None for other ends.
 
         """
         start = body + CRC_BYTES
@@ -153,13 +152,13 @@ class AttemptHistory:
         process: int,
         failure: Failed | None,
     ) -> None:
-        """Writes an attempt that the keeper has settled, and what the engine was told: the keeper alone may.
+        """Writes an attempt that the keeper has settled, with the reported failure; for the keeper only.
 
         Args:
-            record: as its process has left it.
+            record: the record as its process left it.
             times: `begun_at`, `ended_at`, `closed_at` and `beat_at` of `EndedAttempt`.
             process: the process's index.
-            failure: None if its result was delivered.
+            failure: the reported failure, None when its result was delivered.
 
         """
         end = End.DELIVERED if failure is None else End.SETTLED
@@ -183,13 +182,13 @@ class AttemptHistory:
             self.failures.extend(words.ljust(FAILURE_BYTES, b"\0"))
 
     def take_from(self, other: AttemptHistory) -> None:
-        """Moves what is new in a worker's rings to these; the keeper alone may."""
+        """Moves the new entries of a worker's rings to these; for the keeper only."""
         self.attempts.take_from(other.attempts)
         self.failures.take_from(other.failures)
 
 
 def history_bytes(attempts: int = _OWN_ATTEMPTS, failures: int = _OWN_FAILURES) -> int:
-    """The memory of two rings."""
+    """Returns the bytes of both rings."""
     return ring_bytes(attempts, ENTRY_BYTES) + ring_bytes(failures, FAILURE_BYTES)
 
 
@@ -197,7 +196,7 @@ HOST_BYTES = history_bytes(MOST_ATTEMPTS + 1, MOST_FAILURES + 1)
 
 
 def _with_words(entry: bytes, failure: Failed) -> bytes:
-    """An entry of the ring of failures; of long words the end is cut off."""
+    """Returns an entry for the ring of failures; long texts are cut at the end."""
     kind = failure.raised.kind if failure.raised is not None else ""
     room, parts = FAILURE_BYTES - _WORDS_AT, []
     for text in (failure.code, kind, failure.message):
@@ -207,7 +206,7 @@ def _with_words(entry: bytes, failure: Failed) -> bytes:
 
 
 def decoded(entries: Iterable[bytes]) -> list[EndedAttempt]:
-    """The attempts in entries of either ring, without those that no writer of ours can have written."""
+    """Decodes the entries of either ring, without the corrupt ones."""
     return [found for entry in entries if (found := _decode(entry)) is not None]
 
 

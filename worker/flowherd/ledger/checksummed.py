@@ -1,4 +1,4 @@
-"""Bytes in shared memory that a reader can trust, because their length and CRC-32 stand before them."""
+"""Bytes in shared memory, with their length and CRC-32 in front so that readers can detect torn writes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import mmap
 
-CHECKSUM = struct.Struct("<II")  # length, CRC-32: precedes what `read_checksummed` reads
+CHECKSUM = struct.Struct("<II")  # length, CRC-32
 
 
 def checksummed(data: bytes) -> bytes:
-    """The data with its length and CRC before it, to be sliced in as a whole."""
+    """Returns the data with its length and CRC in front, to be written in one slice."""
     return CHECKSUM.pack(len(data), zlib.crc32(data)) + data
 
 
 def read_checksummed(map_: mmap.mmap | bytes, offset: int, limit: int) -> bytes | None:
-    """The bytes that were written with their length and CRC before them; None when they do not check."""
+    """Reads bytes written by `checksummed`; None when the length or CRC is wrong."""
     length, crc = CHECKSUM.unpack(map_[offset : offset + CHECKSUM.size])
     if length > limit:
         return None

@@ -1,10 +1,10 @@
-"""The host's memory of activities that ran when a process crashed; it judges nothing.
+"""The activities that were running when a process of the host crashed.
 
-A process that dies takes everything with it that ran there, so the first death names only suspects. A suspect runs
-alone from then on: the second death names its culprit, and a healthy activity loses at most one attempt.
+A crash ends all attempts in its process, so the first death names only suspects. A suspect then runs alone: a second
+death identifies the culprit, and a healthy activity loses at most one attempt.
 
-The keeper writes; workers read. An entry's hash is stored last, so that a reader never meets half an entry. Entries are
-used in order: `used` counts those that were ever written, and nobody looks at the others.
+The keeper writes; workers read. An entry's hash is stored last, so that a reader never sees half an entry. Entries are
+used in order: `used` counts those ever written, and the others are never read.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 FEWEST_ENTRIES = 256
 FORGOTTEN_AFTER_S = 3600.0
-ABOUT_S = 120.0  # by then most retry delays are over (protocol.md §3.2)
+ABOUT_S = 120.0  # most retry delays are shorter (protocol.md §3.2)
 _ENTRY_BYTES = 1024
 _BODY_BYTES = _ENTRY_BYTES - CHECKSUM.size
 _DEATHS_NAMED = 5
 _HASH_BYTES = _TIME_BYTES = 8
-_HEAD_BYTES = 8  # how many entries are used
+_HEAD_BYTES = 8  # the number of used entries
 _BYTES_EACH = _HASH_BYTES + _TIME_BYTES + _ENTRY_BYTES
 
 
 def area_bytes(entries: int) -> int:
-    """Bytes of the map that a table of so many entries takes; pages that nobody has written cost nothing."""
+    """Returns the bytes of a table of this many entries; pages never written cost no memory."""
     return _HEAD_BYTES + entries * _BYTES_EACH
 
 
@@ -43,9 +43,9 @@ class Charges:
     """The crashes held against one activity.
 
     Attributes:
-        deaths: one line for each death that is still named, oldest first.
-        count: all deaths, also those no longer named.
-        last: sequence of the record the last death was about, so that a death is never charged twice.
+        deaths: a line for each of the latest deaths, oldest first.
+        count: the number of all deaths.
+        last: the sequence of the record of the last death, so that no death is charged twice.
 
     """
 
@@ -63,7 +63,7 @@ class CrashHistory:
     """The table of suspects.
 
     Args:
-        area: `area_bytes` of the shared map, for as many entries.
+        area: a part of the shared map, of `area_bytes` for the number of entries.
         clock: monotonic seconds.
 
     """
@@ -81,14 +81,14 @@ class CrashHistory:
 
     @classmethod
     def none(cls) -> CrashHistory:
-        """A table of its own, for a worker without a shared one: nobody is ever charged."""
+        """Returns an empty private table, for a worker without a shared one."""
         return cls(memoryview(bytearray(area_bytes(1))))
 
     def __repr__(self) -> str:
         return f"<CrashHistory [{self._used[0]} of {self._entries}]>"
 
     def charges(self, activity_id: str) -> Charges:
-        """The crashes held against an activity; none, for nearly all."""
+        """Returns the crashes held against an activity; none for nearly all."""
         if not self.any_charged:
             return _NOTHING
         index = self._find(activity_id)
@@ -99,21 +99,21 @@ class CrashHistory:
         return _decoder.decode(body) if body else _NOTHING
 
     def is_charged(self, activity_id: str) -> bool:
-        """A process has died with this activity."""
+        """True when a process has crashed while this activity ran."""
         return self.charges(activity_id).count > 0
 
     @property
     def are_about(self) -> bool:
-        """True when a death was charged lately: a suspect may be in the next batch, so polls ask for one."""
+        """True when a death was charged recently, so that the next batch may hold a suspect."""
         return self.any_charged and self._clock() - max(self._times[: self._used[0]]) < ABOUT_S
 
     @property
     def any_charged(self) -> bool:
-        """True when any activity ever was charged: that none was costs each activity next to nothing."""
+        """True when any activity was ever charged; a fast check, made for each activity."""
         return self._used[0] > 0
 
     def charge(self, activity_id: str, death: str, sequence: int) -> Charges:
-        """Adds a death and returns all; only the keeper may. The entry that is oldest makes room."""
+        """Adds a death and returns all; replaces the oldest entry when full; for the keeper only."""
         before = self.charges(activity_id)
         if before.last == sequence:
             return before
@@ -139,15 +139,15 @@ class CrashHistory:
         return times.index(min(times))
 
     def _find(self, activity_id: str) -> int | None:
-        """The place of its entry: each claim after a crash looks for one, so the bytes are searched at once."""
+        """Returns the index of an activity's entry, or None; a fast search of the bytes, made for each claim."""
         taken = self._taken[: _HASH_BYTES * self._used[0]].tobytes()
         wanted = _hash(activity_id).to_bytes(_HASH_BYTES, byteorder)
         at = taken.find(wanted)
-        while at > 0 and at % _HASH_BYTES:  # parts of two others
+        while at > 0 and at % _HASH_BYTES:  # a match across two hashes
             at = taken.find(wanted, at + 1)
         return None if at < 0 else at // _HASH_BYTES
 
 
 def _hash(activity_id: str) -> int:
-    """Never 0, which is an entry that is being replaced."""
+    """Returns a hash of the id, never 0, which marks an entry being replaced."""
     return int.from_bytes(blake2b(activity_id.encode(), digest_size=8).digest(), "little") or 1

@@ -1,4 +1,4 @@
-"""Finds what no writer of ours can have written into a segment: user code has scribbled there; it changes nothing."""
+"""Detects corruption of a segment by user code: values that flowherd cannot have written."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
     from flowherd.ledger.segment import Segment
 
-PLAUSIBLE = 2**52  # what no honest counter reaches
-_LATEST_S = 2.0**40  # as above, of the monotonic clock
+PLAUSIBLE = 2**52  # more than any counter reaches
+_LATEST_S = 2.0**40  # later than the monotonic clock reaches
 _COUNTERS = tuple(cell for cell in Cell if cell > Cell.OPENED and cell is not Cell.WAITS_FOR)
 _INDICES = (Cell.HIGH_WATER, Cell.ON_LOOP, Cell.RUNNING)
 
 
 def damage_in(segment: Segment, unread_before: Mapping[int, bytes]) -> tuple[str, Mapping[int, bytes]]:
-    """The first damage of a worker's part, empty for none, and the records that could not be read this time.
+    """Returns the first damage found in a worker's part, "" for none, and the records that could not be read.
 
     Args:
-        segment: open.
-        unread_before: what the last look has returned. A record is torn for a moment while it is written; one that
-            is the same at the next look, and still cannot be read, is damaged.
+        segment: an open segment.
+        unread_before: the unreadable records of the previous check. A record is torn for a moment while it is written;
+            one that is unchanged at the next check and still unreadable is damaged.
 
     """
     found = _in_cells(segment)
@@ -45,7 +45,7 @@ def damage_in(segment: Segment, unread_before: Mapping[int, bytes]) -> tuple[str
 
 
 def unread_in(segment: Segment) -> int:
-    """The number of records of an ended incarnation that cannot be read."""
+    """Returns the number of records of an ended incarnation that cannot be read."""
     if not segment.readable:
         return 0
     return sum(

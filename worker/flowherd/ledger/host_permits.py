@@ -1,15 +1,16 @@
-"""Permits that all processes of a host count together, freed by the kernel with the process; it knows no attempts.
+"""Permits shared by all processes of a host, which the kernel releases when a process dies.
 
-A permit is a record lock on one byte of a file without content, which every process inherits. It is only ever tried,
-never waited for; it belongs to the process, not to its memory, and so a process that dies, however it dies, has given
-back what it held. An activity's bytes lie side by side from a place that its name decides: a new incarnation with
-another limit counts the same bytes as the old one, and while both run the larger limit holds.
+A permit is a record lock on one byte of an empty file, which every process inherits. Locks are tried, never waited for.
+A lock belongs to the process, so a process that dies, in any way, releases its permits. An activity's bytes are
+contiguous, at an offset derived from its name: a new incarnation with another limit counts the same bytes as the old
+one, and while both run the larger limit applies.
 
-Who gives back a permit rings the next process, in the order of their segments, that waits for one of the same activity,
-and then takes none itself for a moment: so each of them has its turn. A process that died rings nobody; those that wait
-try again by themselves.
+A process that releases a permit wakes the next process, in the order of the segments, that waits for the same activity,
+and then takes none itself for a moment, so that each has its turn. A dead process wakes none; waiting processes retry
+by themselves.
 
-Closing any descriptor of the file gives all permits of the process back (fcntl(2)): nothing here opens or closes it.
+Closing any descriptor of the file releases all permits of the process (fcntl(2)), so it is neither opened nor closed
+here.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ if TYPE_CHECKING:
     from flowherd.ledger.wakeups import Wakeups
 
 RETRY_S = 0.25
-YIELD_S = 0.05  # by then a sibling that was woken has taken its turn, or cannot
-_MOST = 1 << 20  # bytes of one activity; two activities' bytes meet once in 2^40
-_WAITS = 64  # bits of the cell that says what a process waits for; a clash costs a moment's courtesy
+YIELD_S = 0.05  # a woken sibling takes its turn within this time, or cannot
+_MOST = 1 << 20  # bytes per activity; two names collide with a chance of 1 in 2^40
+_WAITS = 64  # bits of the WAITS_FOR cell; a collision of two names costs a short delay
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class RecordLocks:
-    """Locked bytes of a file: held by this process alone, until it gives them back or ends.
+    """Locked bytes of a file, held by this process until it unlocks them or ends.
 
-    To the kernel all threads are one process, and the first to unlock a byte would unlock it for all: workers that
-    are threads of one process must share this object, which knows what each of them holds.
+    To the kernel all threads are one process, and the first to unlock a byte would unlock it for all. Workers that are
+    threads of one process must therefore share this object.
 
     Args:
-        descriptor: of the file.
+        descriptor: the descriptor of the file.
 
     """
 
@@ -58,7 +59,7 @@ class RecordLocks:
         self._guard = threading.Lock()
 
     def try_lock(self, byte: int) -> bool:
-        """Locks a byte; False when another process or thread holds it.
+        """Locks a byte; returns False when another process or thread holds it.
 
         Raises:
             OSError: the descriptor has been closed.
@@ -75,7 +76,7 @@ class RecordLocks:
             return True
 
     def unlock(self, byte: int) -> None:
-        """Gives a byte back; without effect when the descriptor has been closed, since that did it."""
+        """Unlocks a byte; without effect after the descriptor was closed, which has unlocked it."""
         with self._guard:
             self._held.discard(byte)
             with contextlib.suppress(OSError):
@@ -86,10 +87,10 @@ class HostPermits:
     """`flowherd.ledger.permits.Permits` of one worker process among siblings.
 
     Args:
-        locks: of the host's file.
-        wakeups: of the host.
-        segments: all of the ledger.
-        own: this process's.
+        locks: the locks of the host's file.
+        wakeups: the wakeups of the host.
+        segments: all segments of the ledger.
+        own: this process's segment.
         clock: monotonic seconds.
 
     """
@@ -117,7 +118,7 @@ class HostPermits:
         return f"<HostPermits [{len(self._held)} held here]>"
 
     def take(self, name: str, limit: int) -> Permit | NotNow:
-        """See `Permits.take`; whoever has not waited yet lets those go first that have."""
+        """See `Permits.take`; a process that has not waited yet lets waiting ones go first."""
         if self._alone is not None:
             return self._alone.take(name, limit)
         now = self._clock()
@@ -129,7 +130,7 @@ class HostPermits:
             return NotNow(until - now)
         try:
             return self._try_each(name, min(limit, _MOST))
-        except OSError as error:  # a handler that closes everything (faults.md A14)
+        except OSError as error:  # a handler closed all descriptors (faults.md A14)
             log.error(
                 "permits_not_shared", reason=str(error), note="max_concurrent holds for this process alone"
             )
@@ -162,13 +163,13 @@ class HostPermits:
             self._own.put(Cell.WAITS_FOR, sum({_bit_of(name) for name in names}))
 
     def _next_for(self, name: str) -> int | None:
-        """The next segment in turn whose process waits for a permit of the activity."""
+        """Returns the next segment in turn whose process waits for a permit of the activity, or None."""
         bit = _bit_of(name)
         waiting = (segment.number for segment in self._others() if segment.get(Cell.WAITS_FOR) & bit)
         return next(waiting, None)
 
     def _others(self) -> Iterator[Segment]:
-        """All live ones, beginning after this process's own."""
+        """Yields all other live segments, beginning after this process's own."""
         living, own = self._segments.living(), self._own.number
         for number in (*(one for one in living if one > own), *(one for one in living if one < own)):
             if self._segments[number].readable:

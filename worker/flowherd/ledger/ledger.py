@@ -1,19 +1,19 @@
-"""The shared-memory table of every lease of the host; it knows bytes and cells, never engines or processes.
+"""The ledger: one shared-memory map with every lease of the host.
 
-One anonymous map is made before the first fork. It holds a token area and an array of **segments**; a segment is
-the memory of one incarnation of a worker. Two laws of this map:
+The anonymous map is created before the first fork. It holds areas of the host and an array of **segments**; a segment
+is the memory of one incarnation of a worker. The map has two laws:
 
-1. Every cell has a single writer, named in its enum, and is one aligned 8-byte store; a worker's counters are the
-   keeper's once its segment has ENDED. Nothing is packed into the map: `struct.pack_into` zeroes before it writes, and
-   a concurrent reader sees the zeroes.
-2. A record is packed outside, sliced in with its CRC-32, and only then its state byte is stored. Readers
-   copy, check, and skip what does not fit until their next scan.
+1. Every cell has a single writer, named in its enum, and is one aligned 8-byte store; once a segment has ENDED the
+   keeper writes its counters. Nothing is packed into the map: `struct.pack_into` zeroes before it writes, and a
+   concurrent reader sees the zeroes.
+2. A record is packed outside the map and sliced in with its CRC-32; only then is its state byte stored. Readers copy
+   and check a record, and skip one with a wrong CRC until their next scan.
 
-A segment's life is told by counters that only grow, so that no cell needs two writers:
+A segment's life is derived from counters that only grow, so that no cell needs two writers:
 
     FREE  settled == ended == started        the supervisor may open it (started += 1)
-    LIVE  started > ended                    its worker writes records once it has set `opened` to `started`
-    ENDED ended == started > settled         its end is certain; the keeper settles it, then settled = ended
+    LIVE  started > ended                    its worker sets `opened` to `started`, then writes records
+    ENDED ended == started > settled         its process has ended; the keeper settles it, then settled = ended
 """
 
 from __future__ import annotations
@@ -54,34 +54,32 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-_KEEPER_TICK = Host.KEEPER_TICK  # looked at for each poll
+_KEEPER_TICK = Host.KEEPER_TICK  # a module constant: read for each poll
 _TOKEN_BYTES = 16 * 1024
 _TOKEN_AREA = CHECKSUM.size + _TOKEN_BYTES
 _PAGE = mmap.PAGESIZE
-MOST_LIVES = 2**20  # of one segment: a sequence has no more bits for them
+MOST_LIVES = 2**20  # incarnations of one segment: a sequence has 20 bits for them
 MOST_VERSIONS = 2**62
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 _COUNTED = tuple(Cell[total.name] for total in ProcessTotal)
-_WIDTH = len(_COUNTED) + CELLS * len(Timing)  # what is added up for each process: counters, then histograms
-_MOST = 2**63  # whatever garbage a sum has become, one more can be stored
+_WIDTH = len(_COUNTED) + CELLS * len(Timing)  # numbers summed for each process: counters, then histograms
+_MOST = 2**63  # sums are stored modulo this, so that even a corrupt one can be incremented
 
 
 class Ledger:
-    """The whole map.
+    """The ledger of a host.
 
     Args:
-        processes: how many processes may be wanted at once.
-        records: activities one incarnation may hold at once: more than twice the host's concurrency, and as many
-            suspects are remembered.
-        memory: a file that is large enough, for processes that inherit nothing from each other; anonymous by default.
+        processes: the largest number of processes.
+        records: the most activities that one incarnation may hold, more than twice the host's concurrency; also the
+            number of suspects kept.
+        memory: the descriptor of a large enough file, for processes that do not inherit the map; anonymous by default.
 
     """
 
     def __init__(self, *, processes: int, records: int, memory: int = -1) -> None:
         layout = Layout(records)
-        segments = (
-            2 * processes + 4
-        )  # an old and a new incarnation of each process, and some that are being settled
+        segments = 2 * processes + 4  # an old and a new incarnation of each process, and some being settled
         totals = pages(_PAGE + 2 * _TOKEN_AREA)
         suspects = totals + pages(8 * processes * _WIDTH)
         suspects_bytes = area_bytes(max(records, FEWEST_ENTRIES))
@@ -98,7 +96,7 @@ class Ledger:
         )
         self._cells = memoryview(self._map).cast("Q")
         self._sums: memoryview[int] = memoryview(self._map)[totals:suspects].cast("Q")
-        self._moves = 0  # odd while `absorb` is at it; not shared, since keeper and reader are one process
+        self._moves = 0  # odd during `absorb`; not shared, because keeper and reader are one process
         self.crash_history = CrashHistory(memoryview(self._map)[suspects : suspects + suspects_bytes])
         self.seen = SeenCounts(memoryview(self._map)[seen : seen + seen_bytes])
         self._ended_work = WorkTable(memoryview(self._map)[work : work + WORK_BYTES])
@@ -112,34 +110,34 @@ class Ledger:
         return f"<Ledger [{used} segments in use of {len(self.segments)}]>"
 
     def process_total(self, index: int, total: ProcessTotal) -> int:
-        """The sum of a counter over the process's settled incarnations; 0 for an index that there cannot be."""
+        """Returns the sum of a counter over the process's settled incarnations; 0 for an invalid index."""
         return self._sums[index * _WIDTH + total] if index < self.processes else 0
 
     def ended_total(self, total: ProcessTotal) -> int:
-        """The same over all processes."""
+        """Returns the sum of a counter over the settled incarnations of all processes."""
         return sum(self.process_total(index, total) for index in range(self.processes))
 
     def sums(self, index: int) -> list[int]:
-        """Everything the process's settled incarnations have counted: each `ProcessTotal`, then `Segment.timings`."""
+        """Returns all sums over the process's settled incarnations: each `ProcessTotal`, then `Segment.timings`."""
         return list(self._sums[index * _WIDTH : (index + 1) * _WIDTH])
 
     def counts(self, segment: Segment) -> list[int]:
-        """The same of a segment's present incarnation; nothing but 0 once it is part of its process's sums."""
+        """Returns the same numbers of a segment's current incarnation; all 0 once they are in its process's sums."""
         if not _counts(segment):
             return [0] * _WIDTH
         counted = (*map(segment.get, _COUNTED), *segment.timings)
         return [count if count < PLAUSIBLE else 0 for count in counted]
 
     def count(self, segment: Segment, cell: Cell) -> int:
-        """A counter of a segment's present incarnation; 0 once it is part of its process's total."""
+        """Returns a counter of a segment's current incarnation; 0 once it is in its process's total."""
         count = segment.get(cell) if _counts(segment) else 0
         return count if count < PLAUSIBLE else 0
 
     def absorb(self, segment: Segment) -> None:
-        """ENDED → FREE: adds an ended incarnation's counters to its process's; only the keeper may.
+        """ENDED → FREE: adds an ended incarnation's counters to its process's sums; for the keeper only.
 
-        Counter by counter it is added there, then cleared here, so no sum ever falls. A keeper that dies between these
-        two stores leaves one counter too high by what one incarnation has counted.
+        Each counter is added there before it is cleared here, so no sum ever falls. A keeper that dies between the two
+        stores leaves one counter too high, by the count of one incarnation.
         """
         process = segment.get(Cell.PROCESS)
         self._moves += 1
@@ -154,7 +152,7 @@ class Ledger:
             self._moves += 1
 
     def unmoved(self, read: Callable[[], T]) -> T:
-        """Reads in another thread of the keeper, and again if a counter has moved meanwhile."""
+        """Returns the result of `read`, called again when `absorb` ran meanwhile; for other threads of the keeper."""
         while True:
             before = self._moves
             found = read()
@@ -162,12 +160,12 @@ class Ledger:
                 return found
 
     def work(self) -> Work:
-        """The cost of activities in all incarnations so far."""
+        """Returns the costs of activities in all incarnations so far."""
         present = (segment.work.read() for segment in self.segments if _counts(segment))
         return Work.sum_of((self._ended_work.read(), *present))
 
     def activity_counts(self) -> dict[str, tuple[int, ...]]:
-        """The ends and durations of activities by name, in all incarnations so far."""
+        """Returns the ends and durations of activities by name, in all incarnations so far."""
         tables = (self._ended_work, *(segment.work for segment in self.segments if _counts(segment)))
         counts: dict[str, tuple[int, ...]] = {}
         for table in tables:
@@ -176,21 +174,21 @@ class Ledger:
         return counts
 
     def remember(self, now: float) -> None:
-        """Moves what workers have written of ended attempts to the host's history, and counts; the keeper alone may."""
+        """Moves the workers' ended attempts to the host's history, and samples the trend; for the keeper only."""
         for segment in self.segments:
             self.history.take_from(segment.history)
         self.trend.note(now, self._counted)
 
     def ended_attempts(self, word: bytes = b"") -> list[bytes]:
-        """The entries of attempts that hold `word`, also those that the keeper has not moved yet.
+        """Returns the entries of ended attempts that contain `word`, also those that the keeper has not moved yet.
 
-        What is moved meanwhile is there twice.
+        An entry that is moved during the call appears twice.
         """
         own = (segment.history.attempts.waiting(word) for segment in self.segments)
         return [*chain.from_iterable(own), *self.history.attempts.entries(word)]
 
     def ended_failures(self, word: bytes = b"") -> list[bytes]:
-        """The same of failures, with their words."""
+        """Returns the entries of failures that contain `word`, like `ended_attempts`."""
         own = (segment.history.failures.waiting(word) for segment in self.segments)
         return [*chain.from_iterable(own), *self.history.failures.entries(word)]
 
@@ -199,10 +197,10 @@ class Ledger:
         return summed(numbers for table in tables for numbers in table.read_counts().values())
 
     def process_of(self, segment: Segment) -> tuple[Segment, ...]:
-        """The segments of one process: a worker's own, or those of all threads beside which it works."""
+        """Returns the segments of one process: the given one, or those of all worker threads of its process."""
         pid, incarnation = segment.get(Cell.PID), segment.get(Cell.INCARNATION)
         if not pid:
-            return (segment,)  # nothing ever worked in it
+            return (segment,)  # it was never used
         return tuple(
             one
             for one in self.segments
@@ -212,11 +210,11 @@ class Ledger:
         )
 
     def free_segments(self, wanted: int, taken: Collection[int] = ()) -> tuple[Segment, ...]:
-        """Segments for the workers of a new incarnation, none while too many are in use or being settled.
+        """Returns free segments for the workers of a new incarnation; none when fewer than `wanted` are free.
 
         Args:
-            wanted: how many.
-            taken: numbers of those that are in use, whatever they say.
+            wanted: the number of segments.
+            taken: the numbers of segments that are in use although they may look free.
 
         """
         free = (
@@ -230,7 +228,7 @@ class Ledger:
         return found if len(found) == wanted else ()
 
     def free_segment(self) -> Segment | None:
-        """A segment for the one worker of a new incarnation, None while all are in use or being settled."""
+        """Returns a free segment, None while all are in use or being settled."""
         return next(iter(self.free_segments(1)), None)
 
     def get(self, cell: Host) -> int:
@@ -238,26 +236,26 @@ class Ledger:
         return self._cells[cell]
 
     def put(self, cell: Host, value: int) -> None:
-        """Stores one of the host's cells; only its writer may."""
+        """Stores one of the host's cells; for its writer only."""
         self._cells[cell] = value
 
     def tick(self, at: float) -> None:
-        """Says that the keeper has looked, or that it need not look before then; only the keeper may."""
+        """Stores the time of the keeper's scan, or the later time until which it rests; for the keeper only."""
         self._cells[Host.KEEPER_TICK] = int(at * 1e6)
 
     def keeper_rests(self, now: float) -> bool:
-        """True when the keeper has gone to rest since nothing was held: who has claimed must wake it."""
+        """True when the keeper rests because no record is held; a worker that has claimed an activity must wake it."""
         return self._cells[Host.KEEPER_TICK] > now * 1e6
 
     def keeper_late_s(self, now: float) -> float:
-        """Seconds since the keeper looked last; not above 0 while it rests, or where there is none."""
+        """Seconds since the keeper's last scan; at most 0 while it rests, or when there is no keeper."""
         tick = self._cells[_KEEPER_TICK]
         return now - tick / 1e6 if tick else 0.0
 
     def conclude(self, counter: Host, segment: Segment, record: Record, standing: Standing) -> None:
-        """Judges a record for good and counts it, once however often it is asked for; only the keeper may.
+        """Stores a final verdict on a record and counts it, once for repeated calls; for the keeper only.
 
-        A keeper that dies between the two leaves the counter one too low.
+        A keeper that dies between the two stores leaves the counter one too low.
         """
         crashpoints.reached("before_verdict")
         if segment.standing(record.index, record.sequence) is standing:
@@ -267,9 +265,9 @@ class Ledger:
         self._cells[counter] = (self._cells[counter] + 1) % _MOST
 
     def publish_token(self, token: str) -> int:
-        """Makes `token` the host's bearer and returns its version; only the keeper may (protocol.md R13).
+        """Publishes the host's bearer token and returns its version; for the keeper only (protocol.md R13).
 
-        Two areas take turns, so that a reader of the previous version is never overwritten.
+        Two areas alternate, so that a token is never overwritten while a reader of the previous version copies it.
 
         Raises:
             ValueError: the token is longer than its area.
@@ -285,7 +283,7 @@ class Ledger:
         return version
 
     def token(self) -> tuple[int, str]:
-        """The host's bearer and its version; (0, "") before the first, and while it is being replaced."""
+        """Returns the version and the host's token; (0, "") before the first, and while it is being replaced."""
         version = self._cells[Host.TOKEN_VERSION]
         data = (
             read_checksummed(self._map, _PAGE + (version % 2) * _TOKEN_AREA, _TOKEN_BYTES)
@@ -298,12 +296,12 @@ class Ledger:
 
 
 def _counts(segment: Segment) -> bool:
-    """The present incarnation has begun to count, and its numbers are not yet part of its process's."""
+    """True when the current incarnation has opened its segment, and its numbers are not yet in its process's sums."""
     return segment.readable and segment.life is not Life.FREE
 
 
 def _clear(segment: Segment, number: int) -> None:
-    """Sets one of `Ledger.counts` to 0: once its incarnation has ENDED, the keeper writes them."""
+    """Sets one of `Ledger.counts` to 0, which the keeper may write once the incarnation has ENDED."""
     if number < len(_COUNTED):
         segment.put(_COUNTED[number], 0)
     else:

@@ -1,4 +1,4 @@
-"""Permits to run one more attempt of an activity: what they are, and those of a process that is alone; no waiting."""
+"""Permits to run one more attempt of an activity, and an implementation for a process that is alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """There is none; seconds until it is worth asking again, None when only this process has any to give back."""
+    """No permit is free; `again_in_s` is the seconds until a retry, None when only this process can release one."""
 
     again_in_s: float | None = None
 
@@ -25,15 +25,15 @@ class Permits(Protocol):
     """A source of permits; all its methods are called on the worker's loop."""
 
     def take(self, name: str, limit: int) -> Permit | NotNow:
-        """A permit to run one more attempt of an activity."""
+        """Returns a permit to run one more attempt of an activity, or NotNow."""
         ...
 
     def give_back(self, permit: Permit) -> None:
-        """The attempt has ended."""
+        """Releases the permit of an attempt that has ended."""
         ...
 
     def say_waiting(self, names: frozenset[str]) -> None:
-        """Of which activities attempts wait here."""
+        """Announces the activities whose attempts wait for permits in this process."""
         ...
 
 
@@ -59,4 +59,4 @@ class OwnPermits:
         self._held.discard(permit)
 
     def say_waiting(self, names: frozenset[str]) -> None:
-        """Nobody else wants to know."""
+        """Does nothing: there are no other processes."""

@@ -1,4 +1,4 @@
-"""A record as bytes and as an object: what a process says about one attempt that it holds."""
+"""A record of one attempt that a process holds, as bytes and as an object."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 RECORD_BYTES = 512
-CRC_BYTES = 8  # of which 4 are used: what follows stays aligned
-# The lengths of five texts; sequence, usage_sequence, claimed_at, lease_s, usage_page.
+CRC_BYTES = 8  # 4 are used, so that the following bytes stay aligned
+# The lengths of five texts, sequence, usage_sequence, claimed_at, lease_s, usage_page.
 HEAD = struct.Struct("<HHHHHxxxxxxQQddI")
 TEXT_AT = CRC_BYTES + HEAD.size
 _ROOM = RECORD_BYTES - TEXT_AT
@@ -22,9 +22,9 @@ _ROOM = RECORD_BYTES - TEXT_AT
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A consistent copy of one record. Times are seconds of the monotonic clock, which all processes share.
+    """A consistent copy of one record. Times are seconds of the monotonic clock, which is the same for all processes.
 
-    `started_at` and `limit_s` are 0 before the handler is at work. The usage is that of the attempt's first record.
+    `started_at` and `limit_s` are 0 before the handler begins. The usage page is that of the attempt's first record.
     """
 
     index: int
@@ -44,7 +44,7 @@ class Record:
 
     @property
     def ids(self) -> dict[str, str]:
-        """The names of its activity, for a line of the log."""
+        """The names of its activity, for a log line."""
         return {
             "name": self.name,
             "workflow_id": self.workflow_id,
@@ -59,7 +59,7 @@ class Record:
 
     @property
     def claim(self) -> Claim:
-        """The engine's expectation."""
+        """The state of the claim."""
         return Claim(self.byte & 3)
 
     @property
@@ -74,17 +74,17 @@ class Record:
 
     @property
     def is_at_work(self) -> bool:
-        """The handler runs, whatever the claim says."""
+        """True while the handler runs, in any state of the claim."""
         return Handler.RUNNING <= (self.byte & PAIR) >> 2 <= Handler.STOPPING
 
     @property
     def is_detached(self) -> bool:
-        """The handler runs although nothing is owed any more."""
+        """True while the handler runs although no report is owed any more."""
         return self.is_at_work and not self.is_owed
 
     @property
     def is_isolated(self) -> bool:
-        """The handler runs in an isolate: whatever ends its worker's process, it was not this."""
+        """True when the handler runs in an isolate, so that it cannot have crashed its worker's process."""
         return bool(self.byte & ISOLATED)
 
 
@@ -100,14 +100,14 @@ def body_of(
     lease_s: float,
     page: int,
 ) -> bytes:
-    """A record's head and texts; of a long name or key the end is cut off.
+    """Encodes a record's head and texts; a long name or key is cut at the end.
 
     Raises:
         LedgerFull: the identifiers are longer than a record.
 
     """
     text = f"{activity_id}{workflow_id}{name}{key}{worker_id}"
-    if text.isascii() and len(text) <= _ROOM:  # a character is a byte: one encoding in place of five
+    if text.isascii() and len(text) <= _ROOM:  # one byte per character: one encoding instead of five
         return (
             HEAD.pack(
                 len(activity_id), len(workflow_id), len(name), len(key), len(worker_id),
@@ -128,7 +128,7 @@ def body_of(
 
 
 def texts_of(lengths: Iterable[int], data: bytes) -> list[str]:
-    """Activity, workflow, name, key and worker: the texts of a record, as far as `data` has them."""
+    """Decodes the texts of a record (activity, workflow, name, key and worker), as far as `data` holds them."""
     found, start = [], 0
     text = data.decode("ascii") if data.isascii() else None
     for length in lengths:

@@ -1,4 +1,4 @@
-"""The worker's pen: the only writer of its segment's records and worker cells; it never reads other segments."""
+"""The worker's record writer, the only writer of its segment's records and worker cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowherd.ledger.states_and_cells import ISOLATED, PAIR, TAKEN, Cell, Claim,
 if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Failed
 
-# Looking a member up in its enum costs as much as storing it: these are stored for every activity.
+# Module constants, because an enum lookup costs as much as the store, which happens for every activity.
 _FREE = 0
 _WAITING, _RUNNING, _REPORTING, _CRASHED = (
     TAKEN | pair_of(handler, claim)
@@ -32,15 +32,15 @@ _SEGMENT_BITS, _RECORD_BITS = (
     30,
 )  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 _MOST_PROCESSES = 2**16 - 1  # in an entry of the history
-_LASTED_S = 1.0  # no lease is confirmed sooner after its claim, but for those of seconds
+_LASTED_S = 1.0  # no lease is confirmed sooner after its claim, except very short ones
 _NOTHING_KEPT = bytes(CHECKSUM.size)
 
 
 class RecordWriter:
-    """Writes what one worker holds; making it opens the segment for readers.
+    """Writes the records of one worker; creating it opens the segment for readers.
 
     Args:
-        segment: LIVE, and this process's own.
+        segment: this process's own segment, LIVE.
 
     """
 
@@ -58,7 +58,7 @@ class RecordWriter:
         self._free = list(range(segment.capacity - 1, -1, -1))
         self._moved: dict[
             int, int
-        ] = {}  # the usage pages of records that are not in their attempt's first place
+        ] = {}  # the usage pages of records that have moved from their attempt's first index
         self._high_water = 0
         self._keeps = bytearray(b"\1" * segment.capacity)  # 1: the journal may hold something
         self._states[:] = bytes(segment.capacity)
@@ -76,7 +76,7 @@ class RecordWriter:
 
     @property
     def free(self) -> int:
-        """The number of activities that still fit; a poll asks for at most this many."""
+        """The number of free records; a poll requests at most this many activities."""
         return len(self._free)
 
     def claim(
@@ -91,7 +91,7 @@ class RecordWriter:
         key: str = "",
         usage: tuple[int, int] | None = None,
     ) -> tuple[int, int]:
-        """Writes a record that waits before the handler starts and returns its index and sequence.
+        """Writes a record in state WAITING, before the handler starts; returns its index and sequence.
 
         `usage` names the page of an attempt that has been claimed before: place and sequence of its first record.
 
@@ -118,30 +118,30 @@ class RecordWriter:
         return index, sequence
 
     def running(self, index: int, *, now: float, limit_s: float, apart: bool = False) -> None:
-        """The handler begins, `apart` in an isolate, and with it the limit."""
+        """Stores the start of the handler and its limit; `apart` is True in an isolate."""
         self._times[2 * index] = now
         self._times[2 * index + 1] = limit_s
         self._states[index] = _RUNNING | ISOLATED if apart else _RUNNING
 
     def stands(self, index: int, pair: int) -> None:
-        """Stores where an attempt stands, where nothing else is to be kept with it."""
+        """Stores the state pair of an attempt, when no other value changes with it."""
         states = self._states
         states[index] = states[index] & ISOLATED | TAKEN | pair
 
     def reporting(self, index: int, completion: bytes | None, byte: int = _REPORTING) -> None:
-        """The outcome is on its way; `completion`, what `complete` will send, is kept if it fits: a crash keeps it."""
+        """Stores REPORTING; `completion`, the body of `complete`, is kept if it fits, so that it survives a crash."""
         crashpoints.reached("after_handler")
         self._keep(index, completion)
         self._states[index] = byte
         crashpoints.reached("before_report")
 
     def crashed(self, index: int, death: str) -> None:
-        """CRASHED: its isolate has died with it, and how; the keeper tells the engine."""
+        """Stores CRASHED and the death of its isolate, which the keeper reports."""
         self._keep(index, death.encode(errors="replace"))
         self._states[index] = _CRASHED
 
     def _keep(self, index: int, text: bytes | None) -> None:
-        """Puts `text` into the record's journal, if it fits, in place of what an earlier record left there."""
+        """Replaces the record's journal with `text` if it fits, else clears it."""
         start = self._journals + index * JOURNAL_AREA
         if text is not None and len(text) <= JOURNAL_BYTES:
             self._map[start : start + CHECKSUM.size + len(text)] = checksummed(text)
@@ -152,11 +152,11 @@ class RecordWriter:
             self._keeps[index] = 0
 
     def move(self, index: int, worker_id: str, *, now: float, completion: bytes | None) -> tuple[int, int]:
-        """Puts an activity under the worker_id of its newest claim; returns its new index and sequence.
+        """Moves an attempt to a record with the worker_id of its newest claim; returns its new index and sequence.
 
-        The second record is written before the first is freed, so that a crash in between loses nothing: the
-        engine takes the report of the newest claim alone, and both name the same usage page.
-        With no other place free the first must go first: an instant without a record is the lesser evil.
+        The new record is written before the old one is freed, so that a crash in between loses nothing: the engine
+        accepts only the report of the newest claim, and both name the same usage page. When no other record is free the
+        old one is freed first: an instant without a record is the lesser evil.
         """
         old = self.segment.record(index)
         assert old is not None, index
@@ -187,7 +187,7 @@ class RecordWriter:
         return place
 
     def _leave(self, index: int, page: int, *, stays: bool = False) -> None:
-        """A record moves away. The first place of its attempt stays taken for the page, unless the record stays too."""
+        """Frees a moved record; its attempt's first index stays taken for the usage page, unless the record `stays`."""
         self._states[index] = _FREE
         self._moved.pop(index, None)
         if stays or index != page:
@@ -203,16 +203,16 @@ class RecordWriter:
         end: int,
         failure: Failed | None,
     ) -> None:
-        """Keeps in the history that the claim of a record has ended; its place may be free, but not used again.
+        """Adds a record whose claim has ended to the history; the record may be freed, but not reused yet.
 
-        `failure` is what the engine was told; the other arguments are as for `AttemptHistory.ended`.
+        `failure` is the reported failure; see `AttemptHistory.ended` for the other arguments.
         """
         beat_at = self.segment.last_ok(index, sequence) if now - begun_at > _LASTED_S else 0.0
         body = self._bodies + index * RECORD_BYTES
         self._ended(body, begun_at, ended_at, now, beat_at, self._process, end, failure)
 
     def clear(self, index: int) -> None:
-        """The place is free again, and with it the usage page of the attempt."""
+        """Frees a record, and with it the usage page of its attempt."""
         self._states[index] = _FREE
         self._free.append(index)
         if self._moved and (page := self._moved.pop(index, None)) is not None:
@@ -220,5 +220,5 @@ class RecordWriter:
 
 
 def records_needed(concurrency: int, poll_max: int) -> int:
-    """Records per segment: running, queued, undelivered (4 x slots), and a surplus poll or two."""
+    """Returns the records per segment: for running, queued and undelivered attempts (4 x slots), and surplus polls."""
     return 5 * concurrency + 3 * poll_max

@@ -1,7 +1,7 @@
-"""The newest entries of a fixed size in shared memory: one writer, and readers that see what they have missed.
+"""Rings in shared memory that hold the newest entries of a fixed size, with one writer and many readers.
 
-The number of an entry is its count from the first one on, and the writer stores the count of all behind the entry.
-Entries are moved from one ring to another as bytes; nobody decodes them on the way.
+Entries are numbered from the first one on, and the writer stores the total count after it has written an entry. Entries
+are moved from one ring to another as bytes, without decoding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _CELLS = 8
 HEAD_BYTES = 8 * _CELLS
-_WRITTEN, _TAKEN, _MISSED = range(3)  # by the writer; by who moves entries away; also by them
+_WRITTEN, _TAKEN, _MISSED = range(3)  # the last two by the process that moves entries away
 _PLAUSIBLE = 1 << 52
 
 
@@ -21,8 +21,8 @@ class Ring:
     """A ring that keeps the newest `slots - 1` entries of at most `entry_bytes`.
 
     Args:
-        map_: the ledger's.
-        offset: of its `area_bytes`, a multiple of 8.
+        map_: the ledger's map.
+        offset: the offset of its `area_bytes`, a multiple of 8.
 
     """
 
@@ -41,28 +41,28 @@ class Ring:
 
     @property
     def written(self) -> int:
-        """The number of entries that have ever been written; 0 where it cannot be: user code may scribble here."""
+        """The number of entries ever written; 0 when it is implausible, because user code has overwritten it."""
         written = self._cells[_WRITTEN]
         return written if written < _PLAUSIBLE else 0
 
     @property
     def missed(self) -> int:
-        """The number of entries that were overwritten before they were moved away."""
+        """The number of entries overwritten before they were moved away."""
         return min(self._cells[_MISSED], _PLAUSIBLE)
 
     def resume(self) -> None:
-        """Goes on where the writer before has ended: for a writer, before its first `append`."""
+        """Continues where the previous writer ended; for a writer, before its first `append`."""
         self._written = self.written
 
     def append(self, entry: bytes) -> None:
-        """Writes an entry over the oldest; its writer alone may."""
+        """Writes an entry over the oldest; for the ring's writer only."""
         written = self._written
         at = self._first + written % self.slots * self.entry_bytes
         self._map[at : at + len(entry)] = entry
         self._written = self._cells[_WRITTEN] = written + 1
 
     def extend(self, entries: bytes) -> None:
-        """Writes several whole entries over the oldest ones, no more than there are slots; its writer alone may."""
+        """Writes several whole entries over the oldest, at most as many as slots; for the ring's writer only."""
         written, size = self.written, self.entry_bytes
         while entries:
             at = written % self.slots
@@ -74,7 +74,7 @@ class Ring:
             self._cells[_WRITTEN] = written
 
     def take_from(self, other: Ring) -> None:
-        """Moves what is new in another ring to the end of this one; one process alone does so with that ring."""
+        """Moves the new entries of another ring to this one; for a single process per other ring."""
         written, taken = other.written, other._cells[_TAKEN]
         if written == taken:
             return
@@ -87,17 +87,17 @@ class Ring:
         other._cells[_TAKEN] = written
 
     def entries(self, word: bytes = b"") -> list[bytes]:
-        """All entries that are there and hold `word`, the oldest first."""
+        """Returns all entries that contain `word`, oldest first."""
         return self._split(self._read(0, self.written)[1], word)
 
     def waiting(self, word: bytes = b"") -> list[bytes]:
-        """Those that nobody has moved away yet."""
+        """Returns the entries that contain `word` and have not been moved away yet, oldest first."""
         return self._split(self._read(self._cells[_TAKEN], self.written)[1], word)
 
     def _read(self, start: int, end: int) -> tuple[int, bytes]:
-        """Entries as they stand one behind the other, and the number of the first that could be read.
+        """Returns the number of the first entry that could be read, and the bytes of all entries from it on.
 
-        Of as many as there are slots the oldest may just be written over, so it never counts.
+        The oldest of `slots` entries may be overwritten during the read, so it never counts.
         """
         size, data = self.entry_bytes, b""
         first = number = max(start, end + 1 - self.slots)
@@ -111,18 +111,18 @@ class Ring:
         return first + lost, data[lost * size :]
 
     def _split(self, data: bytes, word: bytes) -> list[bytes]:
-        """Looks for a word in all entries at once: most of them have it not."""
+        """Returns the entries that contain `word`; searches all bytes at once, because most entries do not."""
         found, size = [], self.entry_bytes
         at = 0
         while at < len(data) and (at := data.find(word, at)) >= 0:
             start = at - at % size
             entry = data[start : start + size]
-            if word in entry:  # and not across two
+            if word in entry:  # not a match across two entries
                 found.append(entry)
             at = start + size
         return found
 
 
 def area_bytes(slots: int, entry_bytes: int) -> int:
-    """The memory of a ring."""
+    """Returns the bytes of a ring."""
     return HEAD_BYTES + slots * entry_bytes

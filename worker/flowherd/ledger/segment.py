@@ -1,4 +1,4 @@
-"""The memory of one incarnation, as all processes see it; it never writes records: that is `RecordWriter`'s."""
+"""A segment, the memory of one incarnation, as all processes see it; `RecordWriter` writes its records."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 JOURNAL_BYTES = 4096  # a larger kept completion is settled as a failure instead (faults.md decision 4)
 JOURNAL_AREA = CHECKSUM.size + JOURNAL_BYTES
-_TIMINGS_AT = 8 * 128  # behind cells and clocks, in the page of both
-_PLACE_AT, _PLACE_BYTES = 2048, 512  # behind the timings
+_TIMINGS_AT = 8 * 128  # after cells and clocks, in the same page
+_PLACE_AT, _PLACE_BYTES = 2048, 512  # after the timings
 _PAGE = mmap.PAGESIZE
 
 
 def pages(size: int) -> int:
-    """`size` rounded up to whole pages."""
+    """Returns `size` rounded up to whole pages."""
     return -(-size // _PAGE) * _PAGE
 
 
@@ -51,47 +51,47 @@ class Layout:
 
     @property
     def states(self) -> int:
-        """Offset of the states, a byte a record."""
+        """Offset of the states, one byte per record."""
         return _PAGE
 
     @property
     def verdicts(self) -> int:
-        """Sequence and standing in one word."""
+        """Offset of the verdicts, sequence and standing in one word per record."""
         return self.states + pages(self.records)
 
     @property
     def last_ok(self) -> int:
-        """When the engine last confirmed the lease."""
+        """Offset of the times at which the engine last confirmed each lease."""
         return self.verdicts + pages(8 * self.records)
 
     @property
     def times(self) -> int:
-        """When the limit began, and the limit."""
+        """Offset of the start and length of each limit."""
         return self.last_ok + pages(8 * self.records)
 
     @property
     def bodies(self) -> int:
-        """CRC, head and texts."""
+        """Offset of the bodies: CRC, head and texts."""
         return self.times + pages(16 * self.records)
 
     @property
     def journals(self) -> int:
-        """Kept completions."""
+        """Offset of the journals, which hold completions."""
         return self.bodies + pages(RECORD_BYTES * self.records)
 
     @property
     def usage(self) -> int:
-        """Offset of what attempts have spent."""
+        """Offset of the usage pages."""
         return self.journals + pages(JOURNAL_AREA * self.records)
 
     @property
     def work(self) -> int:
-        """Offset of what activities have cost."""
+        """Offset of the table of costs."""
         return self.usage + pages(USAGE_BYTES * self.records)
 
     @property
     def history(self) -> int:
-        """Offset of the attempts that have ended."""
+        """Offset of the history of ended attempts."""
         return self.work + pages(WORK_BYTES)
 
     @property
@@ -101,7 +101,7 @@ class Layout:
 
 
 class Segment:
-    """The memory of one incarnation: what anybody may read, and what supervisor and keeper write."""
+    """The memory of one incarnation: reading for all processes, and writing for supervisor, keeper and worker."""
 
     def __init__(self, map_: mmap.mmap, offset: int, layout: Layout, number: int) -> None:
         self.map = map_
@@ -129,64 +129,64 @@ class Segment:
         return memoryview(self.map)[start : start + 8 * count].cast(kind)  # type: ignore[call-overload]
 
     def get(self, cell: Cell) -> int:
-        """Reads a whole number."""
+        """Reads an integer cell."""
         return self._cells[cell]
 
     @property
     def timings(self) -> memoryview[int]:
-        """The cells of all histograms: for each `Timing` its counts, then its time in microseconds."""
+        """The cells of all histograms: for each `Timing` its counts, then its total time in microseconds."""
         return self._timings
 
     def counts(self, timing: Timing) -> tuple[int, ...]:
-        """The durations of this incarnation's activities, as counts by `flowherd.ledger.histogram`."""
+        """Returns the counts of one histogram of this incarnation (`flowherd.ledger.histogram`)."""
         return tuple(self._timings[CELLS * timing : CELLS * (timing + 1) - 1])
 
     def count(self, timing: Timing, seconds: float) -> None:
-        """Adds one duration to a histogram; only the worker may."""
+        """Adds one duration to a histogram; for the worker only."""
         first, cells = CELLS * timing, self._timings
         cells[first + bucket_of(seconds)] += 1
         if seconds > 0:
             cells[first + CELLS - 1] += int(seconds * 1e6)
 
     def clear_timings(self) -> None:
-        """Empties the histograms of the incarnation before; only the worker may."""
+        """Clears the histograms of the previous incarnation; for the worker only."""
         self._timings[:] = memoryview(bytes(self._timings.nbytes)).cast("Q")
 
     @property
     def blocked_at(self) -> str:
-        """The newest line that was found to keep the loop, `file:line`; empty if there was none."""
+        """The latest line found to block the loop, `file:line`; "" for none."""
         place = read_checksummed(self.map, self.offset + _PLACE_AT, _PLACE_BYTES)
         return place.decode(errors="replace") if place else ""
 
     def note_block(self, place: str) -> None:
-        """Counts a line that keeps the loop; only the worker may. Of a long path the end matters."""
+        """Stores and counts a line that blocks the loop; keeps the end of a long path; for the worker only."""
         start = self.offset + _PLACE_AT
         data = checksummed(place.encode(errors="replace")[-_PLACE_BYTES:])
         self.map[start : start + len(data)] = data
         self.add(Cell.BLOCKS)
 
     def forget_block(self) -> None:
-        """Empties what the incarnation before has left; only the worker may."""
+        """Clears the blocking line of the previous incarnation; for the worker only."""
         self.map[self.offset + _PLACE_AT : self.offset + _PLACE_AT + CHECKSUM.size] = bytes(CHECKSUM.size)
 
     def put(self, cell: Cell, value: int) -> None:
-        """Stores a whole number; only the cell's writer may."""
+        """Stores an integer cell; for the cell's writer only."""
         self._cells[cell] = value
 
     def writer_of(self, cell: Cell) -> Callable[[int], None]:
-        """As `put`, for who stores one cell again and again."""
+        """Returns a fast `put` for one cell that is stored often."""
         return partial(setitem, self._cells, int(cell))
 
     def add(self, cell: Cell, amount: int = 1) -> None:
-        """Adds to a counter; only the cell's writer may."""
+        """Adds to a counter; for the cell's writer only."""
         self._cells[cell] += amount
 
     def clock(self, cell: Clock) -> float:
-        """Reads a time or duration in seconds."""
+        """Reads a time or duration cell, in seconds."""
         return self._clocks[cell]
 
     def set_clock(self, cell: Clock, value: float) -> None:
-        """Stores a time or duration in seconds; only the cell's writer may."""
+        """Stores a time or duration cell, in seconds; for the cell's writer only."""
         self._clocks[cell] = value
 
     @property
@@ -199,7 +199,7 @@ class Segment:
 
     @property
     def readable(self) -> bool:
-        """True when the records belong to the present incarnation, and not to the one before."""
+        """True when the records belong to the current incarnation, not to the previous one."""
         return self._cells[Cell.OPENED] == self._cells[Cell.STARTED]
 
     def open(self, *, index: int, incarnation: int, now: float) -> None:
@@ -213,7 +213,7 @@ class Segment:
         self._cells[Cell.STARTED] += 1
 
     def end(self, cause: Cause, exit_status: int = 0) -> None:
-        """LIVE → ENDED, by the supervisor, once `waitpid` has said so."""
+        """LIVE → ENDED, by the supervisor, after `waitpid`."""
         assert self.life is Life.LIVE, self
         self._cells[Cell.CAUSE] = cause
         self._cells[Cell.EXIT_STATUS] = exit_status
@@ -225,7 +225,7 @@ class Segment:
         self._cells[Cell.SETTLED] = self._cells[Cell.ENDED]
 
     def records(self) -> Iterator[Record]:
-        """Consistent copies of all records that are not FREE; torn ones are left for the next scan."""
+        """Yields consistent copies of all records that are not free; torn ones are left for the next scan."""
         if not self.readable:
             return
         states = bytes(self.states[: min(self._cells[Cell.HIGH_WATER], self.capacity)])
@@ -234,11 +234,10 @@ class Segment:
                 yield record
 
     def record(self, index: int) -> Record | None:
-        """Reads a record; None while it is free or being changed.
+        """Reads a record; None while it is free or being written.
 
-        A place may be reused while it is read. So the body is read first, then state and times, then the
-        body's head again: a later record writes its body before its times, and an unchanged head means that
-        none had begun to.
+        A record may be reused during the read. So the body is read first, then state and times, then the body's head
+        again: a new record writes its body before its times, so an unchanged head means that none had begun to.
         """
         start = self.offset + self.layout.bodies + index * RECORD_BYTES
         body = self.map[start : start + RECORD_BYTES]
@@ -271,24 +270,24 @@ class Segment:
         )
 
     def journal(self, index: int) -> bytes | None:
-        """The kept completion of a REPORTING record, or how a CRASHED one died; None if neither checks."""
+        """Returns the stored completion of a REPORTING record, or the death of a CRASHED one; None when invalid."""
         start = self.offset + self.layout.journals + index * JOURNAL_AREA
         return read_checksummed(self.map, start, JOURNAL_BYTES) or None
 
     def usage(self, page: int, sequence: int) -> UsagePage:
-        """The page of an attempt's sums, under the sequence of its first record."""
+        """Returns the usage page of an attempt, identified by the sequence of its first record."""
         return UsagePage(self.map, self.offset + self.layout.usage + page * USAGE_BYTES, sequence)
 
     def judge(self, record: Record, standing: Standing, last_ok: float) -> None:
-        """Writes the keeper's verdict; `last_ok` is when the engine last confirmed the lease."""
+        """Stores the keeper's verdict; `last_ok` is the time at which the engine last confirmed the lease."""
         self._last_ok[record.index] = last_ok
         self._verdicts[record.index] = record.sequence << 2 | standing
 
     def standing(self, index: int, sequence: int) -> Standing:
-        """The keeper's verdict on a record, UNKNOWN if it was about an earlier one in the same place."""
+        """Returns the keeper's verdict on a record; UNKNOWN when the stored one is for another record at this index."""
         verdict = self._verdicts[index]
         return Standing(verdict & 3) if verdict >> 2 == sequence else Standing.UNKNOWN
 
     def last_ok(self, index: int, sequence: int) -> float:
-        """When the engine last confirmed this record's lease; 0 if the keeper has not judged it."""
+        """Returns the time at which the engine last confirmed the record's lease; 0 without a verdict of the keeper."""
         return self._last_ok[index] if self._verdicts[index] >> 2 == sequence else 0.0

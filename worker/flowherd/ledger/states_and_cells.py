@@ -1,4 +1,4 @@
-"""The words of the ledger: states, verdicts, and who writes which cell; it does nothing."""
+"""The enums of the ledger: states, verdicts and cells, each cell with its writer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Handler(IntEnum):
 
 
 class Claim(IntEnum):
-    """The engine's expectation of an attempt."""
+    """The state of an attempt's claim."""
 
     HELD = 0
     REPORTING = 1
@@ -33,7 +33,7 @@ PAIRS = 20
 
 
 def pair_of(handler: Handler, claim: Claim) -> int:
-    """Handler and claim as one number below `PAIRS`."""
+    """Returns handler and claim as one number below `PAIRS`."""
     return handler << 2 | claim
 
 
@@ -43,24 +43,24 @@ def is_record_byte(byte: int) -> bool:
 
 
 class Standing(IntEnum):
-    """The keeper's verdict on a record; it counts only for the sequence it was written with."""
+    """The keeper's verdict on a record; valid only for the sequence stored with it."""
 
     UNKNOWN = 0
     GOOD = 1
-    GONE = 2  # somebody else's
-    SETTLED = 3  # told to the engine in the name of whoever has died with it, or given up
+    GONE = 2  # another worker holds it
+    SETTLED = 3  # the keeper reported it for a dead process, or gave it up
 
 
-FINAL = frozenset({Standing.GONE, Standing.SETTLED})  # whoever holds it owes the engine nothing any more
+FINAL = frozenset({Standing.GONE, Standing.SETTLED})  # its holder owes the engine no report any more
 
 
 class Cause(IntEnum):
-    """Why an incarnation ended, as the supervisor knows it; decides the code of what the keeper settles."""
+    """The cause of an incarnation's end; determines the failure code of the records that the keeper settles."""
 
     CLEAN = 0
     CRASH = 1
-    STOPPED = 2  # killed at a drain limit, by a second signal, or after the supervisor had gone
-    HUNG = 3  # ended by the supervisor: an activity had run past its limit and the grace
+    STOPPED = 2  # killed at the drain limit, by a second signal, or after the supervisor had ended
+    HUNG = 3  # killed by the supervisor: an activity ran beyond its limit and the grace
 
 
 class Life(Enum):
@@ -75,16 +75,16 @@ class Host(IntEnum):
     """Cells of the whole host."""
 
     TOKEN_VERSION = 0  # keeper
-    KEEPER_TICK = 1  # keeper: when it looked last, or until when it rests; monotonic microseconds
-    SETTLED = 2  # keeper: records of ended segments handed back or delivered
+    KEEPER_TICK = 1  # keeper: the time of its last scan, or until which it rests; monotonic microseconds
+    SETTLED = 2  # keeper: records of ended segments requeued or delivered
     LEASES_LOST = 3  # keeper
-    UNSETTLED = 4  # keeper: records it could not tell the engine of, and has given up
+    UNSETTLED = 4  # keeper: records it could not report and gave up
     TOKEN_ERRORS = 5  # keeper: requests for a token that were not granted
     UNCONFIRMED = 6  # keeper: leases that may have lapsed since the engine answered; nobody polls then
 
 
 class ProcessTotal(IntEnum):
-    """Counters of a process's incarnations that have ended and been settled; all written by the keeper."""
+    """Counters over the settled incarnations of a process; written by the keeper."""
 
     CLAIMED = 0
     COMPLETED = 1
@@ -98,7 +98,7 @@ class ProcessTotal(IntEnum):
 
 
 class Cell(IntEnum):
-    """Cells of a segment that hold whole numbers."""
+    """Integer cells of a segment, each with its writer."""
 
     STARTED = 0  # supervisor
     ENDED = 1  # supervisor
@@ -108,9 +108,9 @@ class Cell(IntEnum):
     INCARNATION = 5  # supervisor
     PID = 6  # supervisor
     SETTLED = 7  # keeper
-    GUILTY = 8  # supervisor: sequence of the record that hung its process, 0 if none did
-    RESIDENT_BYTES = 9  # supervisor: memory when it last looked
-    OPENED = 10  # worker, as all below
+    GUILTY = 8  # supervisor: the sequence of the record that hung its process, 0 for none
+    RESIDENT_BYTES = 9  # supervisor: resident memory at its last check
+    OPENED = 10  # worker, like all below
     LIMIT = 11
     LIMIT_APPLIED = 12
     HELD = 13
@@ -132,17 +132,17 @@ class Cell(IntEnum):
 
 
 class Clock(IntEnum):
-    """Cells of a segment that hold monotonic seconds or a duration."""
+    """Cells of a segment that hold monotonic times, durations in seconds or shares, each with its writer."""
 
     STARTED_AT = 64  # supervisor
-    READY_AT = 65  # worker, as all below
+    READY_AT = 65  # worker, like all below
     LAST_GOOD_POLL = 66
     LOOP_LAG_S = 67
-    NEXT_POLL_AT = 68  # with the last three: what `flowherd.worker.poll_policy.Sibling` says
+    NEXT_POLL_AT = 68  # read through `flowherd.worker.poll_policy.Sibling`
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70
-    FILL = 71  # what share of the slots that polls asked for was filled lately, 0 to 1
+    FILL = 71  # the recent share of requested activities that polls returned, 0 to 1
     POLLED_AT = 72
     DRAINED_AT = 73
     WORKED_AT = 74
-    LOOP_READ_AT = 75  # when the loop's lag was last read; nobody reads it while no handler runs
+    LOOP_READ_AT = 75  # the time of the last reading of the loop's lag; not updated while no handler runs

@@ -1,4 +1,4 @@
-"""Counts of all activities together, sampled every ten seconds for a quarter of an hour, in shared memory."""
+"""The trend: the counts of all activities together, sampled in shared memory every 10 s for 15 minutes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 EVERY_S, KEPT_S = 10.0, 900.0
 _SAMPLE = struct.Struct(f"<d{len(Ended) + 2 * BUCKETS}Q")
-_MOST = 2**63  # more cannot be stored, and no sum is that large by itself
-_SLOTS = int(KEPT_S / EVERY_S) + 2  # of which one is not read, and the first interval needs two samples
+_MOST = 2**63  # larger numbers cannot be stored, and no genuine sum is that large
+_SLOTS = int(KEPT_S / EVERY_S) + 2  # one slot is never read, and the first interval needs two samples
 AREA_BYTES = ring_bytes(_SLOTS, _SAMPLE.size)
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The activities that ended between two samples, a second; the last sample was taken `ago_s` seconds ago.
+    """The activities that ended between two samples, per second; the later sample was taken `ago_s` seconds ago.
 
-    Quantiles are upper bounds in seconds, None where nothing ended or where it took longer than can be told.
+    Quantiles are upper bounds in seconds, None when no activity ended or when they lie in the open last bucket.
     """
 
     ago_s: float
@@ -41,7 +41,7 @@ class Interval:
 
 
 class Trend:
-    """The samples; the keeper writes them, and another keeper goes on with them."""
+    """The samples, written by the keeper and continued by the next keeper."""
 
     def __init__(self, map_: mmap.mmap, offset: int) -> None:
         self._ring = Ring(map_, offset, slots=_SLOTS, entry_bytes=_SAMPLE.size)
@@ -65,12 +65,12 @@ class Trend:
         self._ring.extend(_SAMPLE.pack(now, *numbers[: len(Ended)], *durations))
 
     def intervals(self, now: float) -> list[Interval]:
-        """The intervals of the last quarter of an hour, the oldest first."""
+        """Returns the intervals of the last 15 minutes, oldest first."""
         recent = self._recent(now)
         return [_interval(one, other, now) for one, other in pairwise(recent) if other[0] > one[0]]
 
     def whole(self, now: float) -> Interval | None:
-        """All of them as one; None before the first has ended."""
+        """Returns the last 15 minutes as one interval; None before the first interval has ended."""
         recent = self._recent(now)
         return _interval(recent[0], recent[-1], now) if recent and recent[-1][0] > recent[0][0] else None
 

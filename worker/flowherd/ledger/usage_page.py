@@ -1,10 +1,10 @@
-"""The page on which an attempt's sums of money lie, so that a crash in mid-write leaves the sums before.
+"""The usage page, which holds an attempt's sums so that a crash during a write leaves the previous sums.
 
-A page belongs to an attempt, not to a record: a repeated claim moves the record and leaves the page. It has two slots.
-A write goes to the slot that does not hold the newest sums and carries the sequence of the attempt's first record, a
-turn that grows, and a CRC over all of it. Readers take the newest slot that checks and is about the attempt they ask
-for: what an earlier attempt left on the same page never counts, so nothing has to be cleared when a page is used again,
-and an activity that spends nothing never touches it. Whoever runs the handler writes, be it the worker or an isolate.
+A page belongs to an attempt, not to a record: a repeated claim moves the record but not the page. A page has two slots.
+A write goes to the slot that does not hold the newest sums, with the sequence of the attempt's first record, a growing
+turn, and a CRC over all of it. Readers take the newest valid slot of the attempt they ask for: sums of an earlier
+attempt on the same page never count, so a page need not be cleared for reuse, and an activity without usage never
+touches it. The process that runs the handler writes, the worker or an isolate.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SUMS_BYTES = _SLOT_BYTES - _HEAD.size
 
 
 class UsagePage:
-    """The page of an attempt.
+    """The usage page of an attempt.
 
     Args:
-        map_: of the ledger.
-        offset: of the page.
-        sequence: of the attempt's first record.
+        map_: the ledger's map.
+        offset: the offset of the page.
+        sequence: the sequence of the attempt's first record.
 
     """
 
@@ -41,12 +41,12 @@ class UsagePage:
         self._sequence = sequence
 
     def read(self) -> bytes | None:
-        """The sums last written whole; None when the attempt has spent nothing."""
+        """Returns the last sums that were written whole; None when the attempt has no usage."""
         turn, sums = max(self._slot(0), self._slot(1))
         return sums if turn else None
 
     def keep(self, sums: bytes) -> None:
-        """Keeps sums in place of those before; one call at a time.
+        """Replaces the sums; must not be called concurrently.
 
         Args:
             sums: at most `SUMS_BYTES`.
@@ -61,7 +61,7 @@ class UsagePage:
         )
 
     def _slot(self, number: int) -> tuple[int, bytes]:
-        """Turn and sums of a slot; (0, b"") when it is empty, torn, or about another attempt."""
+        """Returns turn and sums of a slot; (0, b"") when it is empty, torn, or of another attempt."""
         start = self._offset + number * _SLOT_BYTES
         slot = bytes(self._map[start : start + _SLOT_BYTES])
         crc, length, sequence, turn = _HEAD.unpack_from(slot)

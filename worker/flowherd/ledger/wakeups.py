@@ -1,6 +1,6 @@
-"""The descriptors that all processes of a host inherit: eventfds that wake a process, and the file that counts permits.
+"""The descriptors that all processes of a host inherit: eventfds that wake a process, and the file of permits.
 
-Neither carries data: the ledger does.
+They carry no data, which is in the ledger.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import os
 
 
 class Wakeups:
-    """An eventfd for each segment and for the keeper, and a file; made before the first fork, inherited by all.
+    """An eventfd for each segment and for the keeper, and the file of permits; created before the first fork.
 
     Args:
-        segments: how many segments the ledger has.
+        segments: the number of segments in the ledger.
 
     """
 
@@ -23,12 +23,12 @@ class Wakeups:
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """All descriptors: what a child must not close."""
+        """All descriptors; a child must not close them."""
         return (*self._fds, self._permits)
 
     @property
     def permits(self) -> int:
-        """The file whose locked bytes are permits (`flowherd.ledger.permits`)."""
+        """The descriptor of the file whose locked bytes are permits (`flowherd.ledger.host_permits`)."""
         return self._permits
 
     @property
@@ -37,11 +37,11 @@ class Wakeups:
         return self._fds[-1]
 
     def of(self, segment: int) -> int:
-        """The descriptor that the incarnation in `segment` waits on."""
+        """Returns the descriptor that the incarnation in `segment` waits on."""
         return self._fds[segment]
 
     def wake(self, segment: int) -> None:
-        """Wakes the incarnation in `segment`; many rings before it looks are one."""
+        """Wakes the incarnation in `segment`; repeated calls before it reads the eventfd count as one."""
         _add(self._fds[segment])
 
     def wake_keeper(self) -> None:
@@ -50,8 +50,8 @@ class Wakeups:
 
     @staticmethod
     def clear(fd: int) -> None:
-        """Takes note of all rings so far."""
-        with contextlib.suppress(BlockingIOError):  # nobody rang
+        """Clears all wakeups so far."""
+        with contextlib.suppress(BlockingIOError):  # there were none
             os.eventfd_read(fd)
 
     def close(self) -> None:
@@ -61,5 +61,5 @@ class Wakeups:
 
 
 def _add(fd: int) -> None:
-    with contextlib.suppress(BlockingIOError):  # full: it rings already
+    with contextlib.suppress(BlockingIOError):  # the counter is full: it is awake already
         os.eventfd_write(fd, 1)

@@ -1,1 +1,1 @@
-"""The link between the supervisor and each of its processes, and the messages on it."""
+"""The link between the supervisor and its processes, and its messages."""

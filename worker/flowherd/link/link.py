@@ -1,4 +1,4 @@
-"""An end of the channel between the supervisor and a child: messages and descriptors, no policy."""
+"""The channel between the supervisor and a child, for messages and descriptors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MAX_FDS = 5
 
 
 class LinkClosed(Exception):
-    """The other end is gone."""
+    """The other end is closed."""
 
 
 class Link:
-    """A SOCK_SEQPACKET socket: one JSON object a message; EOF means that the other process has ended.
+    """An end of a SOCK_SEQPACKET channel: each message is one JSON object; EOF means the other process has ended.
 
     Args:
         sock: one end of `socketpair(AF_UNIX, SOCK_SEQPACKET)`.
@@ -35,28 +35,28 @@ class Link:
 
     @classmethod
     def of(cls, fd: int) -> Link:
-        """The link whose descriptor another process has sent."""
+        """Returns the link for a descriptor that another process has sent."""
         return cls(socket.socket(fileno=fd))
 
     @staticmethod
     def pair() -> tuple[Link, Link]:
-        """Two connected ends."""
+        """Returns two connected ends."""
         left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return Link(left), Link(right)
 
     def fileno(self) -> int:
-        """The descriptor, to wait on."""
+        """Returns the descriptor, to wait on."""
         return self._sock.fileno()
 
     def set_blocking(self, blocking: bool) -> None:  # noqa: FBT001 - the name of the socket's own switch
-        """Lets `receive` wait, or not."""
+        """Sets whether `receive` blocks."""
         self._sock.setblocking(blocking)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Sends one message, and descriptors that belong to it.
+        """Sends one message with its descriptors.
 
         Raises:
-            LinkClosed: the other end is gone, or has not read for so long that the socket is full.
+            LinkClosed: the other end is closed, or the socket is full because it does not read.
 
         """
         try:
@@ -64,14 +64,14 @@ class Link:
                 socket.send_fds(self._sock, [encode(message)], list(fds))
             else:
                 self._sock.send(encode(message))
-        except OSError as error:  # also EBADF: a handler that closes everything (faults.md A14)
+        except OSError as error:  # also EBADF: a handler closed all descriptors (faults.md A14)
             raise LinkClosed(str(error)) from None
 
     def receive(self) -> tuple[bytes, list[int]] | None:
-        """The next message's bytes and descriptors, or None when a non-blocking link has none.
+        """Returns the next message's bytes and descriptors, or None when a non-blocking link has none.
 
         Raises:
-            LinkClosed: the other end is gone.
+            LinkClosed: the other end is closed.
 
         """
         try:
@@ -87,11 +87,11 @@ class Link:
         return data, fds
 
     def refuse_more(self) -> None:
-        """From now on the other end cannot send; what it has sent can still be received, then comes the end."""
-        with contextlib.suppress(OSError):  # the other end is gone
+        """Stops the other end from sending; messages already sent can still be received, then EOF."""
+        with contextlib.suppress(OSError):  # the other end is closed
             self._sock.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
         """Closes this end."""
-        with contextlib.suppress(OSError):  # closed by a handler that closes everything (faults.md A14)
+        with contextlib.suppress(OSError):  # a handler closed all descriptors (faults.md A14)
             self._sock.close()

@@ -1,4 +1,4 @@
-"""All messages between the supervisor and its children: one JSON object each, at most 64 KiB; no I/O."""
+"""All messages between the supervisor and its children: one JSON object each, at most 64 KiB."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_BYTES = 64 * 1024
-_MESSAGE_CHARS, _REPORT_CHARS = 2_000, 8_000  # fits even when each takes the six bytes of an escape
+_MESSAGE_CHARS, _REPORT_CHARS = 2_000, 8_000  # fits even when each character becomes a six-byte escape
 _NOTE_CHARS = 500
 _MOST_HAZARDS, _HAZARD_CHARS = 8, 200
-_LISTED_BYTES = 48_000  # of names or ids in one message; what is more is left out
+_LISTED_BYTES = 48_000  # of names or ids in one message; more are left out
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
@@ -26,9 +26,9 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
 
 
 class Ready(Message, frozen=True):
-    """The child can do its work; a worker says what it serves: activity names with how each runs.
+    """The child is ready; a worker lists its activities with the place where each runs.
 
-    A zygote says so too, and what it has found that does not survive a fork.
+    A zygote lists them too, with the hazards it has found for a fork.
     """
 
     worker_type: str = ""
@@ -37,9 +37,9 @@ class Ready(Message, frozen=True):
 
 
 class Serves(Message, frozen=True):
-    """Follows a Ready of whoever has imported the app: the parameters that each activity takes, None for any.
+    """Follows the Ready of a process that has imported the app: the parameters of each activity, None for any.
 
-    The supervisor passes it on to the keeper.
+    The supervisor forwards it to the keeper.
     """
 
     worker_type: str
@@ -47,7 +47,7 @@ class Serves(Message, frozen=True):
 
 
 class BootFailed(Message, frozen=True):
-    """The child cannot start; `report` is the traceback, `code` the exit code it asks for."""
+    """The child cannot start; `report` is the traceback, `code` the requested exit code."""
 
     code: int
     message: str
@@ -55,39 +55,39 @@ class BootFailed(Message, frozen=True):
 
 
 class Stopped(Message, frozen=True):
-    """A worker's last word: how many activities it gave back, and whose results it could not deliver."""
+    """A worker's last message: the number of requeued activities, and the ids of those with undelivered results."""
 
     released: int
     undelivered: tuple[str, ...] = ()
 
 
 class CredentialsRefused(Message, frozen=True):
-    """The keeper's token requests were refused for the whole grace, and none had ever been granted."""
+    """The keeper's token requests were refused for the whole grace, and no token was ever granted."""
 
     detail: str
 
 
 class Asked(Message, frozen=True):
-    """The keeper was asked over its socket to `scale`, `reload`, `quiet`, `resume`, `drain` or for `stacks`."""
+    """The keeper received `scale`, `reload`, `quiet`, `resume`, `drain` or `stacks` on its admin socket."""
 
     order: str
     processes: int = 0
 
 
 class NeedIsolate(Message, frozen=True):
-    """A worker wants an isolate; along come its ends: channel, stdout, stderr, lifeline."""
+    """A worker requests an isolate; sent with the descriptors for its channel, stdout, stderr and lifeline."""
 
     key: int
 
 
 class KillIsolate(Message, frozen=True):
-    """A worker wants its isolate's process group to be killed."""
+    """A worker requests that its isolate's process group be killed."""
 
     key: int
 
 
 class Forked(Message, frozen=True):
-    """The zygote's go-between says which process it has made, before that process can have ended."""
+    """The zygote's intermediate process reports a new process, before that one can have ended."""
 
     index: int
     incarnation: int
@@ -96,7 +96,7 @@ class Forked(Message, frozen=True):
 
 
 class ForkFailed(Message, frozen=True):
-    """The zygote could not make a process."""
+    """The zygote could not fork a process."""
 
     index: int
     incarnation: int
@@ -115,27 +115,27 @@ class SetSlots(Message, frozen=True):
 
 
 class Quiet(Message, frozen=True):
-    """Stop polling; go on with everything else."""
+    """Stop polling; all other work goes on."""
 
 
 class Resume(Message, frozen=True):
-    """Poll: the answer to a worker's Ready, and what ends Quiet."""
+    """Poll; the answer to a worker's Ready, and the end of Quiet."""
 
 
 class Drain(Message, frozen=True):
-    """Stop polling, finish within `within_s` seconds, give back the rest, exit."""
+    """Stop polling, finish within `within_s` seconds, requeue the rest, exit."""
 
     within_s: float
 
 
 class Release(Message, frozen=True):
-    """Give back everything within `within_s` seconds and exit."""
+    """Requeue everything within `within_s` seconds and exit."""
 
     within_s: float
 
 
 class DumpStacks(Message, frozen=True):
-    """Write what every thread and task is doing to the log."""
+    """Log the stack of every thread and task."""
 
 
 class IsolateStarted(Message, frozen=True):
@@ -146,7 +146,7 @@ class IsolateStarted(Message, frozen=True):
 
 
 class IsolateEnded(Message, frozen=True):
-    """To a worker: its isolate has ended, with this annotated wait status, or could not be made, and why."""
+    """To a worker: its isolate has ended with this annotated wait status, or could not be started for `reason`."""
 
     key: int
     status: int
@@ -154,12 +154,12 @@ class IsolateEnded(Message, frozen=True):
 
 
 class Fork(Message, frozen=True):
-    """To the zygote: make a worker, or an isolate of that worker where `key` is not 0.
+    """To the zygote: fork a worker, or an isolate of that worker when `key` is not 0.
 
-    A process gets a segment for each worker in it: one, or as many as it shall have threads.
+    A process gets one segment for each of its workers, which are threads when there are several.
 
-    Along come descriptors: for a worker its link and the file for its last words, for an isolate its channel,
-    its stdout, its stderr, its lifeline and the file for its last words.
+    Sent with descriptors: for a worker its link and the file for its last messages, for an isolate its channel, stdout,
+    stderr, lifeline and the file for its last messages.
     """
 
     index: int
@@ -171,28 +171,29 @@ class Fork(Message, frozen=True):
 
 
 class WatchChild(Message, frozen=True):
-    """To the keeper: the descriptor that comes along is the pidfd of the process in `segment`."""
+    """To the keeper: sent with the pidfd of the process in `segment`."""
 
     segment: int
     pid: int
 
 
 class WatchIsolate(Message, frozen=True):
-    """To the keeper: the descriptor that comes along is the pidfd of an isolate."""
+    """To the keeper: sent with the pidfd of an isolate."""
 
     pid: int
 
 
 class IsolateReaped(Message, frozen=True):
-    """To the keeper: nothing is left of an isolate and its group."""
+    """To the keeper: an isolate and its process group have ended."""
 
     pid: int
 
 
 class SupervisorState(Message, frozen=True):
-    """To the keeper, for `status`: what only the supervisor knows.
+    """To the keeper, for `status`: the supervisor's state.
 
-    `threads`: all workers share one process. `configured`: how many the settings ask for, where `wanted` was scaled to.
+    `threads`: True when all workers share one process. `configured`: the number of processes in the settings; `wanted`
+    is the number after scaling.
     """
 
     state: str
@@ -207,7 +208,7 @@ class SupervisorState(Message, frozen=True):
 
 
 class Noted(Message, frozen=True):
-    """To the keeper, for whoever watches: a line of the supervisor's log. `at` is in seconds since 1970."""
+    """To the keeper, for its event stream: a line of the supervisor's log. `at` is in seconds since 1970."""
 
     at: float
     level: str
@@ -216,7 +217,7 @@ class Noted(Message, frozen=True):
 
 
 class Finish(Message, frozen=True):
-    """To the keeper: every worker has ended; settle what is left within `within_s` seconds and exit."""
+    """To the keeper: all workers have ended; settle the remaining records within `within_s` seconds and exit."""
 
     within_s: float
 
@@ -234,31 +235,31 @@ _downward: msgspec.json.Decoder[Downward] = msgspec.json.Decoder(Downward)
 
 
 def encode_any(message: Message) -> bytes:
-    """The bytes of one message of any length; raises what msgspec raises for what is no JSON."""
+    """Encodes one message of any length; raises msgspec's exceptions for values that are not JSON."""
     return _encoder.encode(message)
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of one message for a link."""
+    """Encodes one message for a link."""
     data = _encoder.encode(message)
     assert len(data) <= MAX_BYTES, type(message)
     return data
 
 
 def boot_failed(code: int, message: str, report: str = "") -> BootFailed:
-    """A BootFailed whose texts fit into a message; the end of a traceback matters most."""
+    """Returns a BootFailed whose texts fit into a message; keeps the end of the traceback."""
     return BootFailed(code, sendable(message[:_MESSAGE_CHARS]), sendable(report[-_REPORT_CHARS:]))
 
 
 def ready(worker_type: str, activities: Mapping[str, str], hazards: Iterable[str] = ()) -> Ready:
-    """A Ready that names as many activities as fit, and the first hazards."""
+    """Returns a Ready with as many activities as fit, and the first hazards."""
     named = {sendable(name): mode for name, mode in activities.items()}
     found = tuple(sendable(hazard[:_HAZARD_CHARS]) for hazard in islice(hazards, _MOST_HAZARDS))
     return Ready(sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)}, found)
 
 
 def serves(worker_type: str, takes: Mapping[str, Iterable[str] | None]) -> Serves:
-    """A Serves with as many activities as fit."""
+    """Returns a Serves with as many activities as fit."""
     room = _LISTED_BYTES
     kept: dict[str, tuple[str, ...] | None] = {}
     for name, taken in takes.items():
@@ -270,12 +271,12 @@ def serves(worker_type: str, takes: Mapping[str, Iterable[str] | None]) -> Serve
 
 
 def stopped(released: int, undelivered: Iterable[str]) -> Stopped:
-    """A Stopped that names as many undelivered activities as fit."""
+    """Returns a Stopped with as many undelivered activities as fit."""
     return Stopped(released, tuple(_as_many_as_fit(undelivered)))
 
 
 def noted(at: float, level: str, event: str, fields: Mapping[str, Any]) -> Noted:
-    """A Noted that fits: long texts are cut, lists and tables become their length."""
+    """Returns a Noted that fits into a message: long texts are cut, and containers are replaced by their length."""
     return Noted(at, level, event, {name: _short(value) for name, value in fields.items()})
 
 
@@ -288,7 +289,7 @@ def _short(value: Any) -> Any:
 
 
 def sendable(text: str) -> str:
-    """JSON on the wire is UTF-8: lone surrogates, as in odd file names, become question marks."""
+    """Replaces lone surrogates, as in undecodable file names, by question marks: JSON is sent as UTF-8."""
     return text.encode(errors="replace").decode()
 
 
@@ -302,21 +303,21 @@ def _as_many_as_fit(texts: Iterable[str]) -> Iterator[str]:
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray) -> T:
-    """The message in these bytes; raises msgspec.DecodeError for anything else."""
+    """Decodes a message; raises msgspec.DecodeError for any invalid input."""
     try:
         return decoder.decode(data)
     except (
         UnicodeDecodeError,
         RecursionError,
-    ) as error:  # of a broken type name, or of what is nested too deep
+    ) as error:  # a broken type name, or too deep nesting
         raise msgspec.DecodeError(str(error)) from None
 
 
 def decode_upward(data: bytes) -> Upward:
-    """A child's message; raises msgspec.DecodeError for anything else."""
+    """Decodes a child's message; raises msgspec.DecodeError for any invalid input."""
     return decode(_upward, data)
 
 
 def decode_downward(data: bytes) -> Downward:
-    """The supervisor's message; raises msgspec.DecodeError for anything else."""
+    """Decodes the supervisor's message; raises msgspec.DecodeError for any invalid input."""
     return decode(_downward, data)

@@ -1,11 +1,11 @@
-"""The rules by which the workers of one process share its orders: slots, isolates, everything else; pure.
+"""Splits the supervisor's commands to one process over its worker threads. Pure.
 
-A process has several workers where they are threads. They share its link, so that what is said of one worker's
-isolate carries a key that tells whose it is.
+The worker threads of a process share its link, so messages about an isolate carry a key that identifies its worker.
 """
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 from flowherd.link.messages import IsolateEnded, IsolateStarted, SetSlots
@@ -19,34 +19,30 @@ MOST_WORKERS = 1024
 
 
 def spread(total: int, parts: int) -> tuple[int, ...]:
-    """Even shares, the larger ones first: 10 over 4 is 3, 3, 2, 2 (faults.md P18)."""
+    """Returns even shares, larger ones first: 10 over 4 is 3, 3, 2, 2 (faults.md P18)."""
     share, rest = divmod(total, parts)
     return tuple(share + (number < rest) for number in range(parts))
 
 
-def joint_key(worker: int, key: int) -> int:
-    """The process's own key for the isolate that one of its workers, numbered from 0, calls `key`."""
-    return key * MOST_WORKERS + worker
+def keys_of(worker: int) -> Iterator[int]:
+    """The keys of the isolates that one of the workers, numbered from 0, asks for: no other one has the same."""
+    return count(MOST_WORKERS + worker, MOST_WORKERS)
 
 
 def whose_key(key: int) -> tuple[int, int]:
-    """The worker, and what it calls that isolate."""
+    """The worker, and the number of that isolate among its own, from 1."""
     own, worker = divmod(key, MOST_WORKERS)
     return worker, own
 
 
 def orders_of(message: Downward, workers: int) -> Iterator[tuple[int, Downward]]:
-    """Yields the meaning of an order to the process for each of its workers."""
+    """Yields the command for each worker from a command to the process."""
     match message:
         case SetSlots(limit, n):
             for worker, share in enumerate(spread(limit, workers)):
                 yield worker, SetSlots(share, n)
-        case IsolateStarted(key, pid):
-            worker, own = whose_key(key)
-            yield worker, IsolateStarted(own, pid)
-        case IsolateEnded(key, status, reason):
-            worker, own = whose_key(key)
-            yield worker, IsolateEnded(own, status, reason)
+        case IsolateStarted(key) | IsolateEnded(key):
+            yield whose_key(key)[0], message
         case _:
             for worker in range(workers):
                 yield worker, message

@@ -1,1 +1,1 @@
-"""A worker as a process: what happens after the fork or at the command line, and the link to its parent."""
+"""A worker as a process, forked by the supervisor or started from the command line."""

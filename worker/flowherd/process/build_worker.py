@@ -1,4 +1,4 @@
-"""Puts one worker together: client, files, meter, worker; it neither loads apps nor runs loops."""
+"""Builds one worker with its client, files and meters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from flowherd.client.bearer_tokens import LedgerTokens, ask_keeper
@@ -37,12 +38,12 @@ from flowherd.worker.sibling_processes import Siblings
 from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flowherd.client.kruxia import KruxiaEngine
     from flowherd.execution.run_environment import Tracing
-    from flowherd.isolates.isolate_requests import IsolateRequests
     from flowherd.ledger.wakeups import Wakeups
+    from flowherd.link.link import Link
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 
@@ -52,12 +53,13 @@ _PLACES = {Mode.LOOP: Where.LOOP, Mode.THREAD: Where.THREAD, Mode.PROCESS: Where
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
-    """The place of a worker on its host.
+    """The position of a worker on its host, and what it shares with its process.
 
     Attributes:
         process: its number among its siblings, from 0.
         state: what the app's lifespan yielded.
-        isolate_requests: have its isolates made, None where nobody does.
+        link: to whoever makes isolates, None where nobody does.
+        isolate_keys: by which they are asked for, None where nobody else asks.
         locks: hold the permits of all workers of its process, None for one that has a process to itself.
         tracing: of its process, None where none is asked for.
 
@@ -65,17 +67,18 @@ class WorkerPlace:
 
     index: int
     state: Any = None
-    isolate_requests: IsolateRequests | None = None
+    link: Link | None = None
+    isolate_keys: Iterator[int] | None = None
     locks: RecordLocks | None = None
     tracing: Tracing | None = None
 
 
 class BuiltWorker:
-    """A worker with its client and its wakeup; make it on the loop it will run on. It begins without a thread.
+    """A worker with its client and its wakeup; must be created on the loop that runs it. It starts no thread yet.
 
     Args:
-        place: what surrounds it.
-        most_slots: how many activities it may ever run at once; bounds the connections.
+        place: its position on the host.
+        most_slots: the most slots that it may ever have; limits the connections.
 
     """
 
@@ -129,7 +132,7 @@ class BuiltWorker:
         segment.set_clock(Clock.READY_AT, time.monotonic())
 
     def start_threads(self) -> None:
-        """Begins to watch the loop, and to remove files that ended processes have left."""
+        """Starts the watchdog of the loop, and the removal of files that ended processes have left."""
         self._watchdog.start()
         begin_sweep()
 
@@ -147,7 +150,7 @@ class BuiltWorker:
         return self._hold.holds(time.monotonic())
 
     async def aclose(self) -> None:
-        """Ends listening and closes all connections."""
+        """Stops receiving wakeups and closes all connections."""
         self._load.publish()
         asyncio.get_running_loop().remove_reader(self._wakeups.of(self._segment.number))
         await self._streams.aclose()
@@ -159,7 +162,7 @@ class BuiltWorker:
 def _engine_for(
     config: WorkerConfig, registry: Registry, tokens: LedgerTokens | None, most_slots: int
 ) -> KruxiaEngine:
-    """A client whose connections suffice for all slots; parameters that go to isolates stay as they come."""
+    """Returns a client with connections for all slots; parameters for isolates stay encoded."""
     return connect(
         config,
         tokens,
@@ -175,24 +178,24 @@ def _isolates(
     segment: Segment,
     refused: Callable[[int], None],
 ) -> Isolates | None:
-    if place.isolate_requests is None:
+    if place.link is None:
         return None
     secrets = (*environment.secrets, *secrets_of_process(config.secret_names))
     rules = IsolateRules(
         config.isolate_max_tasks, config.boot_timeout_s, secrets=secrets, token_refused=refused
     )
-    return Isolates(place.isolate_requests, rules, config.concurrency, segment)
+    return Isolates(place.link, place.isolate_keys or count(1), rules, config.concurrency, segment)
 
 
 def _measuring(
     registry: Registry, ledger: Ledger, segment: Segment
 ) -> tuple[LoopMeter, BusyShareMeter, Watchdog]:
-    """A meter of the running loop that writes into `segment`, what publishes its numbers, and a watchdog to start.
+    """Returns a meter of the running loop that writes to `segment`, the publisher of its numbers, and a watchdog.
 
     Args:
-        registry: the activities that are hosted.
-        ledger: says how often the host has seen an activity.
-        segment: opened already: opening clears it.
+        registry: the hosted activities.
+        ledger: counts how often the host has claimed an activity.
+        segment: a segment that is already open, since opening clears it.
 
     """
     measures = ActivityProfiles({found.name: _PLACES[found.mode] for found in registry}, segment.work)
@@ -206,7 +209,7 @@ def _measuring(
 
 
 def _ids_on_loop(ledger: Ledger, segment: Segment) -> dict[str, Any]:
-    """The names of the attempt whose handler is on the loop, as far as its record says so."""
+    """Returns the names of the attempt whose handler is on the loop; empty when there is none."""
     place = segment.get(Cell.ON_LOOP)
     record = segment.record(place - 1) if place else None
     return {} if record is None else ids_of(ledger, segment, record)

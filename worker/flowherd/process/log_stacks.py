@@ -1,4 +1,4 @@
-"""Writes what this process is doing to the log: its activities, then every thread and task; it changes nothing."""
+"""Logs what this process is doing: its running activities, and the stack of every thread and task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FRAMES = 25
 
 
 def dump_activities(log: BoundLogger, ledger: Ledger, segments: Iterable[Segment]) -> None:
-    """Logs a record for each activity whose handler runs, the oldest first."""
+    """Logs a line for each activity whose handler runs, oldest first."""
     now = time.monotonic()
     running = [(record, one) for one in segments for record in one.records() if record.is_at_work]
     for record, segment in sorted(running, key=lambda found: found[0].started_at):
@@ -33,23 +33,23 @@ def dump_activities(log: BoundLogger, ledger: Ledger, segments: Iterable[Segment
 
 
 def dump_threads(log: BoundLogger) -> None:
-    """Logs a record for each thread, also while another thread blocks the loop; those in users' code first."""
+    """Logs a line for each thread, also while another thread blocks the loop; threads in user code first."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found = [
         (names.get(ident, str(ident)), _places(traceback.extract_stack(frame)))
-        for ident, frame in sys._current_frames().items()  # noqa: SLF001 - the documented way to see other threads
+        for ident, frame in sys._current_frames().items()  # noqa: SLF001 - documented
     ]
     _say(log, "stack_of_thread", "thread", found)
 
 
 def dump_tasks(log: BoundLogger) -> None:
-    """Logs a record for each task of the running loop, down to what it waits in; those in users' code first."""
+    """Logs a line for each task of the running loop, with the frames it waits in; tasks in user code first."""
     found = [(task.get_name(), _waiting_in(task.get_coro())) for task in asyncio.all_tasks()]
     _say(log, "stack_of_task", "task", found)
 
 
 def _say(log: BoundLogger, event: str, kind: str, found: Iterable[tuple[str, Sequence[Place]]]) -> None:
-    """Each with the user's innermost line as `at`, if it has one; a task of a handler has its activity's name."""
+    """Logs each stack with the user's innermost line as `at`, if any; a handler's task has its activity's name."""
     placed = [(innermost(reversed(places), only_users=True), name, places) for name, places in found]
     for at, name, places in sorted(placed, key=lambda one: not one[0]):
         where = {"at": at} if at else {}
@@ -57,7 +57,7 @@ def _say(log: BoundLogger, event: str, kind: str, found: Iterable[tuple[str, Seq
 
 
 def _waiting_in(coroutine: Any) -> list[Place]:
-    """A task's own frame and those it waits in, outermost first: `Task.get_stack` shows the outermost alone."""
+    """Returns a task's frames, outermost first; `Task.get_stack` returns the outermost only."""
     places: list[Place] = []
     while coroutine is not None and len(places) < _FRAMES:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
@@ -68,5 +68,5 @@ def _waiting_in(coroutine: Any) -> list[Place]:
 
 
 def _places(stack: traceback.StackSummary) -> list[Place]:
-    """The innermost frames, outermost first, short enough for one log line."""
+    """Returns the innermost frames, outermost first, few enough for one log line."""
     return [(frame.filename, frame.lineno or 0, frame.name) for frame in stack[-_FRAMES:]]

@@ -1,4 +1,4 @@
-"""`print` in a worker: each line is one of the log, with the names of the activity that has printed it."""
+"""Turns the output of `print` in a worker into log lines, with the names of the activity that printed them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from flowherd.attempt_ids import AttemptIds
     from flowherd.settings.worker_config import WorkerConfig
 
-LONGEST_LINE = 2000  # characters; what is longer becomes several, as a line of the log holds 4 KiB
+LONGEST_LINE = 2000  # characters; a longer line is split, because a log line holds 4 KiB
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def log_what_is_printed(config: WorkerConfig) -> None:
-    """From now on `sys.stdout` writes into the log; descriptor 1 stays what it is."""
+    """Replaces `sys.stdout` by a stream to the log; descriptor 1 is not changed."""
     secret = config.client_secret.get_secret_value() if config.client_secret else ""
     hide = masking((secret, *secrets_of_process(config.secret_names)))
     sys.stdout = PrintedLines(sys.stdout, hide)
 
 
 class _Pending(threading.local):
-    """The beginning of a line that a thread has not ended, and the attempt that has printed it."""
+    """The unfinished line of a thread, and the attempt that printed it."""
 
     text = ""
     who: AttemptIds | None = None
@@ -43,8 +43,8 @@ class PrintedLines(io.TextIOBase):
     """A text stream whose lines go to the log.
 
     Args:
-        original: takes what is printed while a line is being logged, and has the descriptor.
-        hide: takes secrets out.
+        original: the original stream; receives text that is printed while a line is being logged.
+        hide: masks secrets.
 
     """
 
@@ -61,21 +61,21 @@ class PrintedLines(io.TextIOBase):
 
     @property
     def buffer(self) -> Any:
-        """The stream of bytes behind the original: what is written there is not logged."""
+        """The byte stream of the original, whose output is not logged."""
         return self._original.buffer
 
     def fileno(self) -> int:
-        """The original's descriptor."""
+        """Returns the original's descriptor."""
         return int(self._original.fileno())
 
     def writable(self) -> bool:
-        """True."""
+        """Returns True."""
         return True
 
     def write(self, text: str) -> int:
-        """Logs each line that ends in `text`."""
+        """Logs each line that `text` completes."""
         pending = self._pending
-        if pending.is_logging:  # a log handler of the app's prints
+        if pending.is_logging:  # a log handler of the app prints
             return int(self._original.write(text))
         who = working_for.get()
         if pending.who is not who:
@@ -90,7 +90,7 @@ class PrintedLines(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Logs what has been printed of a line."""
+        """Logs the unfinished line."""
         self._end_line()
         self._original.flush()
 

@@ -1,11 +1,11 @@
-"""Prepares the process that all others are forked from, so that they share memory: imports, and a rehearsal of work.
+"""Prepares the process that all others are forked from, so that they share memory: imports and a rehearsal of work.
 
-httpx and its backends imported in each child cost it 10 MB and 50 ms; inherited, they cost nothing.
+Importing httpx and its backends costs each child 10 MB and 50 ms; inherited, they cost nothing.
 
-Python counts a function's calls in its code, rewrites what is hot, and keeps caches beside types and names. Each forked
-process that does so by itself copies every page it touches. `rehearse` therefore assembles workers one after the other,
-which poll a server on the same loop, run activities of our own and drain. It looks at no app, logs nothing, and leaves
-no thread, socket or task. A process with numpy and pandas then owns 7.7 MB after 10,000 activities, without it 10.8
+Python counts a function's calls in its code object, specialises hot code, and keeps caches in types. Each forked
+process that does so itself copies every page it touches. `rehearse` therefore builds workers one after the other, which
+poll a server on the same loop, run flowherd's own activities and drain. It uses no app, logs nothing, and leaves no
+thread, socket or task. A process with numpy and pandas then owns 7.7 MB after 10,000 activities, without it 10.8 MB
 (2026-11, `tests/bench/fork_cost.py`, medians of three).
 """
 
@@ -32,7 +32,6 @@ from flowherd.event_loop import new_loop
 from flowherd.execution.activity_costs import SAMPLED_FIRST
 from flowherd.execution.lifespan import enter
 from flowherd.files.scratch_folders import default_base
-from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
@@ -51,11 +50,11 @@ if TYPE_CHECKING:
 
 _NEEDED_BY_EVERY_WORKER = ("anyio._backends._asyncio", "h11", "httpcore")
 _PERHAPS = ("uvloop",)
-LIVES = 10  # code is rewritten when it has run eight times
-_BUDGET_S = 0.25  # what an app waits for at most; a calm machine takes a fifth
+LIVES = 10  # Python specialises code that has run eight times
+_BUDGET_S = 0.25  # the most that an app waits; an idle machine takes a fifth
 _ACTIVITIES = 12  # in each life but the first
-_MANY = SAMPLED_FIRST + _ACTIVITIES  # of the others of one kind few are sampled
-_PATIENCE_S = 5.0  # for one life: milliseconds, but through httpx on a busy machine a second
+_MANY = SAMPLED_FIRST + _ACTIVITIES  # in the first life: all samples of one activity, and some more
+_PATIENCE_S = 5.0  # for one life: it takes milliseconds, but through httpx on a busy machine a second
 _TYPE = "rehearsal"
 _RECEIPT = b'{"acknowledged":true}'
 _REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -90,23 +89,23 @@ def warm_up() -> None:
 
 
 def rehearse(config: WorkerConfig, *, lives: int = LIVES, budget_s: float = _BUDGET_S) -> int:
-    """Returns how many lives were lived, from the first poll to the last receipt.
+    """Runs workers one after the other; returns the number of complete lives, from the first poll to the last report.
 
-    What goes wrong in one ends the rehearsal, and has cost memory and nothing else.
+    An error ends the rehearsal, and costs only memory.
 
     Args:
-        config: as real workers will have it; only where it polls, and how often, is our own.
-        lives: at most.
-        budget_s: seconds of CPU after which no other life begins.
+        config: the configuration of the real workers; only the engine's URL and the poll intervals are replaced.
+        lives: the most lives.
+        budget_s: CPU seconds after which no other life begins.
 
     """
     lived, until = 0, time.thread_time() + budget_s
-    if os.environ.get(crashpoints.VARIABLE):  # meant for one who works
+    if os.environ.get(crashpoints.VARIABLE):  # meant for real workers
         return 0
     if hasattr(sys, "_clear_type_cache"):  # of what importing has looked up: a child would have to make room
         sys._clear_type_cache()  # noqa: SLF001 - documented, and without effect on what programs do
     try:
-        default_base()  # which looks for a folder that can be written to, once in a process and its children
+        default_base()  # finds a writable folder, once for this process and its children
         with _silence():
             while lived < lives and time.thread_time() < until:
                 with asyncio.Runner(loop_factory=new_loop(config.loop)) as runner:
@@ -115,16 +114,16 @@ def rehearse(config: WorkerConfig, *, lives: int = LIVES, budget_s: float = _BUD
                 asyncio.set_event_loop(None)
                 lived += 1
         for remembered in (encoded, base_path_of, Origin.of):
-            remembered.cache_clear()  # each entry would be dropped by each child, wherever it lies
+            remembered.cache_clear()  # each child would have to drop these entries
         base_path_of(config.api_url), Origin.of(config.api_url).authority
-    except Exception:  # of a host without loopback, or of what an app has done to its libraries
+    except Exception:  # the host has no loopback, or the app has changed libraries
         log.debug("not_rehearsed", exc_info=True)
     return lived
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Switches logging off within the block: nobody needs to read of a rehearsal."""
+    """Disables logging within the block."""
     before = logging.root.manager.disable
     logging.disable()
     try:
@@ -134,9 +133,9 @@ def _silence() -> Iterator[None]:
 
 
 async def _live(config: WorkerConfig, activities: int) -> None:
-    """Runs a worker once, from its build to its last receipt."""
+    """Runs a worker once, from its build to its last report."""
     stage = _Stage(activities)
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # a name would be looked up in threads
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # a host name would be resolved in threads
         server = await asyncio.get_running_loop().create_server(lambda: _Engine(stage), sock=listener)
         own = {
             "api_url": f"http://127.0.0.1:{listener.getsockname()[1]}",
@@ -152,7 +151,7 @@ async def _live(config: WorkerConfig, activities: int) -> None:
 
 
 async def _work(config: WorkerConfig, stage: _Stage) -> None:
-    """Does what `flowherd.process.worker_process` does on its loop, and what the other end of its link orders."""
+    """Does what `flowherd.process.worker_process` does on its loop, with the supervisor's commands."""
     ours, theirs = Link.pair()
     lifespan = await enter(_registry)
     ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))
@@ -165,7 +164,7 @@ async def _work(config: WorkerConfig, stage: _Stage) -> None:
         ledger=ledger,
         segment=segment,
         wakeups=wakeups,
-        place=WorkerPlace(0, lifespan.state, IsolateRequests(theirs)),
+        place=WorkerPlace(0, lifespan.state, theirs),
         most_slots=config.concurrency,
     )
     try:
@@ -188,14 +187,14 @@ async def _work(config: WorkerConfig, stage: _Stage) -> None:
 
 
 class _Stage:
-    """Hands out so many activities; `is_over` once each has been completed."""
+    """Hands out a number of activities; sets `is_over` once each has been completed."""
 
     def __init__(self, activities: int) -> None:
         self._left = self._unfinished = activities
         self.is_over = asyncio.Event()
 
     def reply_to(self, verb: bytes, body: bytes) -> bytes:
-        """The body of the engine's reply."""
+        """Returns the body of the engine's reply."""
         if verb == b"poll":
             some = min(msgspec.json.decode(body)["max_activities"], self._left)
             self._left -= some
@@ -208,14 +207,14 @@ class _Stage:
 
 
 class _Engine(asyncio.Protocol):
-    """The other end of one connection."""
+    """The engine's end of one connection."""
 
     def __init__(self, stage: _Stage) -> None:
         self._stage = stage
         self._seen = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none of asyncio's classes
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of asyncio's
 
     def data_received(self, data: bytes) -> None:
         self._seen += data

@@ -1,4 +1,4 @@
-"""A complete worker in one process: signals, worker, leases, exit code; it never forks."""
+"""A complete worker in one process: signals, worker, leases and exit code."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
 
 RELEASE_S = 0.5  # after a second signal (faults.md P4)
-SETTLE_S = 1.0  # for results the worker could not deliver
+SETTLE_S = 1.0  # for results that the worker could not deliver
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def run(app_name: str, app_dir: str, settings: Settings) -> int:
-    """Loads the app, works until told to stop, and returns the exit code.
+    """Loads the app, runs until stopped, and returns the exit code.
 
     Raises:
         ConfigurationError: the secret cannot be read, or the app or the worker type cannot be found.
-        AppImportError: the app raised.
+        AppImportError: the app raised an exception.
 
     """
     logs.name_process(process=0)
@@ -62,7 +62,7 @@ def run(app_name: str, app_dir: str, settings: Settings) -> int:
         log.warning("unwise_setting", note=text)
     log_what_is_printed(config)
     tracing = begin_tracing(config, 0, is_loud=True)
-    gc.freeze()  # what the app has loaded stays: no collection need look at it again
+    gc.freeze()  # the app's objects stay: no collection need visit them again
     loop = new_loop(config.loop)()
     asyncio.set_event_loop(loop)
     return run_to_the_end(loop, _Solo(config, registry, tracing, settings.auth_grace).run())
@@ -82,7 +82,7 @@ class _Solo:
         self._signals = 0
 
     async def run(self) -> int:
-        """The process's whole life; a signal, refused credentials or a broken keeper end it."""
+        """Runs the process until a signal, refused credentials or a failure of the lease thread ends it."""
         config, loop = self._config, asyncio.get_running_loop()
         lifespan = await enter(self._registry)
         ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))
@@ -128,7 +128,7 @@ class _Solo:
         return self._exit_code(stopped)
 
     def _heed_signal(self, number: int) -> None:
-        """The first drains, the second gives back, the third ends at once."""
+        """Drains on the first signal, requeues on the second, exits at once on the third."""
         self._signals += 1
         log.info("signal_received", signal=signal.Signals(number).name, count=self._signals)
         if self._signals == 1:
@@ -139,7 +139,7 @@ class _Solo:
             os._exit(Exit.RELEASED)
 
     def _end(self, code: Exit, reason: str) -> None:
-        """There is no use in going on: gives everything back."""
+        """Requeues all activities, because going on is useless."""
         if self._code is Exit.CLEAN:
             self._code = code
             log.error("giving_up", reason=reason, exit_code=int(code))
@@ -153,11 +153,11 @@ class _Solo:
 
 
 class _LeaseThread:
-    """Keeps in a thread: beats are late while a handler holds the interpreter lock, as not in a keeper's process.
+    """Runs `KeeperTasks` in a thread; unlike in a keeper process, beats are late while a handler holds the GIL.
 
     Args:
-        loop: which kind of loop the thread runs.
-        make: makes what keeps, on that loop.
+        loop: the kind of loop for the thread.
+        make: creates the tasks, on that loop.
         failed: called from the thread when it cannot go on.
 
     """
@@ -175,7 +175,7 @@ class _LeaseThread:
         self._thread = start_thread("leases", lambda: self._loop.run_until_complete(self._keep()), failed)
 
     def finish(self, within_s: float) -> None:
-        """Settles what ended segments owe within `within_s` seconds; returns when the thread has ended."""
+        """Settles ended segments within `within_s` seconds; returns when the thread has ended."""
         self._within_s = within_s
         self._loop.call_soon_threadsafe(self._ended.set_result, None)
         self._thread.join(within_s + 1.0)

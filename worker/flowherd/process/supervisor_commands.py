@@ -1,4 +1,4 @@
-"""The supervisor's commands: a thread of the worker process reads them, workers execute them; it decides nothing."""
+"""The supervisor's commands: a thread of the worker process reads them, and workers execute them."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from flowherd.ledger import Ledger, Segment
     from flowherd.worker.worker import Worker
 
-ORPHAN_RELEASE_S = 2.0  # the supervisor is gone: give everything back (faults.md P1)
-ORPHAN_EXIT_S = 3.0  # ... and end, even with a blocked loop, well before the keeper kills at 4 s
+ORPHAN_RELEASE_S = 2.0  # for requeueing everything after the supervisor has ended (faults.md P1)
+ORPHAN_EXIT_S = 3.0  # until exit, even with a blocked loop; the keeper kills at 4 s
 _SHOWN = 200  # characters of a message
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class CommandReader:
-    """Reads the link in a thread of its own, so that a blocked loop cannot miss the end of the supervisor.
+    """Reads the link in a thread of its own, so that the end of the supervisor is noticed even with a blocked loop.
 
     Args:
-        link: to the supervisor.
-        ledger: says how often an activity was seen; None: no activities are shown.
-        segments: of the workers in this process, for `ctl stacks`.
+        link: the link to the supervisor.
+        ledger: counts how often an activity was claimed; None to log no activities.
+        segments: the segments of the workers in this process, for `ctl stacks`.
 
     """
 
@@ -57,11 +57,11 @@ class CommandReader:
         self._deliver: Callable[[Downward], None] | None = None
 
     def start(self) -> None:
-        """Begins to read."""
-        start_thread("link", self._read, failed=lambda: leave(Exit.INTERNAL))  # who is deaf must end
+        """Starts the thread."""
+        start_thread("link", self._read, failed=lambda: leave(Exit.INTERNAL))  # no process without commands
 
     def serve(self, deliver: Callable[[Downward], None]) -> None:
-        """From now on orders go to `deliver`, from any thread; what came before is delivered first."""
+        """Passes all commands to `deliver` from now on, from any thread; earlier ones are delivered first."""
         with self._lock:
             self._deliver = deliver
             for message in self._early:
@@ -71,7 +71,7 @@ class CommandReader:
         if isinstance(message, DumpStacks):
             if self._ledger is not None:
                 dump_activities(log, self._ledger, self._segments)
-            dump_threads(log)  # from this thread: a blocked loop is what one wants to see
+            dump_threads(log)  # from this thread, so that a blocked loop is shown
         with self._lock:
             if self._deliver is None:
                 self._early.append(message)
@@ -79,7 +79,7 @@ class CommandReader:
                 self._deliver(message)
 
     def _take(self, data: bytes) -> None:
-        """Takes a message; one that cannot be read or obeyed must not keep this thread from the end of the link."""
+        """Handles a message; an invalid one must not keep this thread from noticing the end of the link."""
         try:
             self._order(decode_downward(data))
         except Exception:
@@ -102,7 +102,7 @@ def leave(code: int) -> None:
 
 
 def execute(worker: Worker, message: Downward) -> None:
-    """Carries out one order of the supervisor, on the worker's loop."""
+    """Executes one command of the supervisor, on the worker's loop."""
     match message:
         case SetSlots(limit, n):
             worker.set_slots(limit, n)

@@ -1,8 +1,8 @@
-"""A process whose workers are threads, after its fork: link, app, a loop for each, exit code; it never forks.
+"""A process whose workers are threads, after its fork: link, app, a loop for each worker, exit code.
 
 Each worker has a loop, slots, a client and a segment of its own, as if it were a process. The main thread starts them,
-lets all begin when each could, and leaves when each has ended; one that raises ends the process. What cannot be each
-worker's own is the environment: FLOWHERD_PROCESS_INDEX and FLOWHERD_PROCESSES speak of the process.
+lets all begin when each is ready, and exits when each has ended; a worker that raises ends the process. The environment
+is shared: FLOWHERD_PROCESS_INDEX and FLOWHERD_PROCESSES describe the process.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from flowherd.event_loop import new_loop, run_to_the_end
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exit_codes import Exit
 from flowherd.free_threading import gil_watched
-from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger.host_permits import RecordLocks
 from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
-from flowherd.link.split_over_threads import orders_of
+from flowherd.link.split_over_threads import keys_of, orders_of
 from flowherd.process.build_worker import WorkerPlace
 from flowherd.process.load_app_or_report import load
 from flowherd.process.printed_lines import log_what_is_printed
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Up:
-    """A worker that could begin, and waits for the others."""
+    """A worker is ready, and waits for the others."""
 
     number: int
     worker: Worker
@@ -66,24 +65,24 @@ class _Up:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A worker has stopped as it was told to."""
+    """A worker has stopped on command."""
 
     last_word: Stopped
 
 
 @dataclass(frozen=True, slots=True)
 class _Raised:
-    """A worker has ended otherwise."""
+    """A worker has ended with an exception."""
 
     error: BaseException
 
 
 def main(setups: Sequence[ChildSetup], link: Link) -> int:
-    """Loads the app, says Ready or BootFailed once, works until told to stop, and returns the exit code.
+    """Loads the app, sends Ready or BootFailed once, runs until stopped, and returns the exit code.
 
     Args:
         setups: one for each worker.
-        link: to the supervisor.
+        link: the link to the supervisor.
 
     """
     first = setups[0]
@@ -95,10 +94,10 @@ def main(setups: Sequence[ChildSetup], link: Link) -> int:
         loaded = first.loaded or load(first.app, first.app_dir, first.worker_type, first.activities)
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
-    ignore_signals()  # again: the app may have installed handlers of its own
+    ignore_signals(again=True)  # the app may have installed handlers of its own
     log_what_is_printed(first.config)
     tracing = begin_tracing(first.config, first.index, is_loud=True)
-    gc.freeze()  # what the app has loaded stays: no collection need look at it again
+    gc.freeze()  # the app's objects stay: no collection need visit them again
     crew = _Crew(setups, loaded.registry, link, tracing)
     try:
         last_words = crew.work(orders)
@@ -115,7 +114,7 @@ class _Crew:
     """The workers of this process.
 
     Attributes:
-        left_s: of the time to stop, when the last one ended.
+        left_s: seconds left of the time to stop when the last worker ended.
 
     """
 
@@ -132,7 +131,7 @@ class _Crew:
         self._up: dict[int, _Up] = {}
 
     def work(self, orders: CommandReader) -> list[Stopped]:
-        """Returns when all workers have ended, with their last words; raises what one of them has raised."""
+        """Runs all workers to their end and returns their Stopped messages; raises the exception of any of them."""
         for number, setup in enumerate(self._setups):
             start_thread(f"worker-{setup.index}", partial(self._live, number))
         last_words: list[Stopped] = []
@@ -149,7 +148,7 @@ class _Crew:
         return last_words
 
     def _begin(self, orders: CommandReader) -> None:
-        """Nothing is claimed before all could be ready: else a start-up that fails would strand it."""
+        """Lets all workers begin, once all are ready: a failed start-up must not strand claimed activities."""
         orders.serve(self._deliver)
         self._link.send(ready_of(self._registry, self._setups[0]))
         if self._setups[0].loaded is None:
@@ -160,7 +159,7 @@ class _Crew:
     def _deliver(self, message: Downward) -> None:
         for number, order in orders_of(message, len(self._setups)):
             one = self._up[number]
-            with contextlib.suppress(RuntimeError):  # the loop has just closed: the worker has ended
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
                 one.loop.call_soon_threadsafe(execute, one.worker, order, context=one.context)
 
     def _live(self, number: int) -> None:
@@ -172,16 +171,16 @@ class _Crew:
             asyncio.set_event_loop(loop)
             end_forked_copies.guard(loop, self._link)
             last_word = run_to_the_end(loop, self._work(number, setup))
-        except BaseException as error:  # noqa: BLE001 - the main thread ends the process with it
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it and ends the process
             self._heard.put(_Raised(error))
         else:
             self._heard.put(_Ended(last_word))
 
     async def _work(self, number: int, setup: ChildSetup) -> Stopped:
-        """Runs a worker's whole life on its loop."""
+        """Runs a worker on its loop, from the app's lifespan to the end."""
         lifespan = await enter(self._registry)
         place = WorkerPlace(
-            setup.index, lifespan.state, IsolateRequests(self._link, number), self._locks, self._tracing
+            setup.index, lifespan.state, self._link, keys_of(number), self._locks, self._tracing
         )
         built = build_worker(setup, self._registry, place)
         may_begin = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Which frame of a stack is the user's: none of Python's, of a library's or of flowherd's own."""
+"""Finds the user's frames in a stack: those of neither Python, a library nor flowherd."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Place = tuple[str, int, str]
 
 
 def innermost(places: Iterable[Place], *, only_users: bool = False) -> str:
-    """`file:line function` of the user's innermost frame; of the innermost that has a file where none is the user's.
+    """Returns `file:line function` of the innermost user frame, else of the innermost frame that has a file.
 
     Args:
-        places: the innermost first.
-        only_users: whether "" is returned where none is.
+        places: the frames, innermost first.
+        only_users: True to return "" when there is no user frame.
 
     """
     of_others = ""
@@ -35,14 +35,14 @@ def innermost(places: Iterable[Place], *, only_users: bool = False) -> str:
 
 
 def where_stands(ident: int | None, *, only_users: bool = False) -> str:
-    """The user's innermost frame of a thread of this process, "" once it has ended.
+    """Returns the innermost user frame of a thread of this process; "" when the thread has ended.
 
     Args:
-        ident: of the thread.
-        only_users: whether a thread without any frame of the user's is "" too.
+        ident: the thread's identifier.
+        only_users: True to return "" when there is no user frame.
 
     """
-    frame: FrameType | None = sys._current_frames().get(ident or 0)  # noqa: SLF001 - the documented way
+    frame: FrameType | None = sys._current_frames().get(ident or 0)  # noqa: SLF001 - documented
     places: list[Place] = []
     while frame is not None:
         places.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
@@ -51,7 +51,7 @@ def where_stands(ident: int | None, *, only_users: bool = False) -> str:
 
 
 def threads() -> dict[int, str]:
-    """Python's threads by the kernel's number: the name, and the line of the user's that it is in."""
+    """Returns Python's threads by native id: the name, and the user's line that the thread is in."""
     found = {}
     for thread in threading.enumerate():
         stands = where_stands(thread.ident, only_users=True)
@@ -60,5 +60,5 @@ def threads() -> dict[int, str]:
 
 
 def where_main_stands() -> str:
-    """The same of the main thread."""
+    """Returns the innermost user frame of the main thread, like `where_stands`."""
     return where_stands(threading.main_thread().ident)

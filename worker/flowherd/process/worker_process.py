@@ -1,4 +1,4 @@
-"""A worker process after its fork: link, app, loop, worker, exit code; it never forks."""
+"""A worker process after its fork: link, app, loop, worker and exit code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from flowherd.errors import LifespanFailed
 from flowherd.event_loop import new_loop, run_to_the_end
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exit_codes import Exit
-from flowherd.isolates.isolate_requests import IsolateRequests
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves
@@ -49,7 +48,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ChildSetup:
-    """The settings and descriptors a worker process inherits at its fork."""
+    """The settings and resources that a worker process inherits at its fork."""
 
     app: str
     app_dir: str
@@ -63,28 +62,32 @@ class ChildSetup:
     ledger: Ledger
     segment: Segment
     wakeups: Wakeups
-    loaded: LoadedApp | None = None  # where the process it was forked from has imported the app
+    loaded: LoadedApp | None = None  # the app, if the parent process has imported it
 
 
-def ignore_signals(*, but: Collection[signal.Signals] = ()) -> None:
+def ignore_signals(*, but: Collection[signal.Signals] = (), again: bool = False) -> None:
     """Leaves every decision to the link; handlers that do nothing, since programs would inherit SIG_IGN.
 
     Args:
         but: these do what they do by default.
+        again: after an import. Before it, also what the supervisor alone listens to does what it does by default, since
+            each program's end would interrupt a call of a library; later that is the app's.
 
     """
     signal.set_wakeup_fd(-1)
     for number in DEAF_SIGNALS:
         signal.signal(number, signal.SIG_DFL if number in but else lambda *_: None)
+    for number in () if again else (signal.SIGCHLD, signal.SIGCONT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def obey_signal(number: signal.Signals) -> None:
-    """From now on it does what it does by default."""
+    """Restores the default action of a signal."""
     signal.signal(number, signal.SIG_DFL)
 
 
 def main(setup: ChildSetup, link: Link) -> int:
-    """Loads the app, says Ready or BootFailed, works until told to stop, and returns the exit code."""
+    """Loads the app, sends Ready or BootFailed, runs until stopped, and returns the exit code."""
     logs.name_process(process=setup.index)
     os.environ["FLOWHERD_PROCESS_INDEX"] = str(setup.index)
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
@@ -93,12 +96,12 @@ def main(setup: ChildSetup, link: Link) -> int:
     loaded: LoadedApp | BootFailed | None = setup.loaded
     if loaded is None:
         loaded = load(setup.app, setup.app_dir, setup.worker_type, setup.activities)
-        ignore_signals()  # again: the app may have installed handlers of its own
+        ignore_signals(again=True)  # the app may have installed handlers of its own
     if isinstance(loaded, BootFailed):
         return refuse(link, loaded)
     log_what_is_printed(setup.config)
     tracing = begin_tracing(setup.config, setup.index, is_loud=setup.index == 0)
-    gc.freeze()  # what the app has loaded stays: no collection need look at it again
+    gc.freeze()  # the app's objects stay: no collection need visit them again
     loop = new_loop(setup.config.loop)()
     asyncio.set_event_loop(loop)
     end_forked_copies.guard(loop, link)
@@ -112,13 +115,13 @@ def main(setup: ChildSetup, link: Link) -> int:
 
 
 def refuse(link: Link, reason: BootFailed) -> int:
-    """Says why this process cannot start; returns the exit code."""
+    """Reports why this process cannot start; returns the exit code."""
     send_last(link, reason)
     return reason.code
 
 
 def send_last(link: Link, message: Message) -> None:
-    """Says a last word, if anybody listens."""
+    """Sends a last message, if the supervisor still exists."""
     try:
         link.send(message)
     except LinkClosed:
@@ -126,9 +129,9 @@ def send_last(link: Link, message: Message) -> None:
 
 
 def build_worker(setup: ChildSetup, registry: Registry, place: WorkerPlace) -> BuiltWorker:
-    """A worker on the running loop, with its first slots; it polls once it is told to.
+    """Returns a worker on the running loop, with its initial slots; it polls only after a Resume.
 
-    Until the supervisor has heard that it is ready, it may be killed as one that holds nothing.
+    Until the supervisor has received Ready, it may kill this process as one that holds no activities.
     """
     config, worker_type = setup.config, _worker_type(registry, setup)
     if config.worker_type != worker_type:
@@ -150,19 +153,19 @@ def build_worker(setup: ChildSetup, registry: Registry, place: WorkerPlace) -> B
 
 
 def ready_of(registry: Registry, setup: ChildSetup) -> Ready:
-    """The message of a process that can work now."""
+    """Returns the Ready message of a process."""
     return ready(
         _worker_type(registry, setup), {definition.name: definition.mode.value for definition in registry}
     )
 
 
 def serves_of(registry: Registry, setup: ChildSetup) -> Serves:
-    """The message of a process that has imported the app: the parameters of its activities."""
+    """Returns the Serves message of a process that has imported the app, with the parameters of its activities."""
     return serves(_worker_type(registry, setup), taken_by(registry))
 
 
 def taken_by(registry: Registry) -> dict[str, frozenset[str] | None]:
-    """The parameters that each activity takes, None for any."""
+    """Returns the parameters that each activity takes, None for any."""
     return {definition.name: definition.binding.taken for definition in registry}
 
 
@@ -173,14 +176,14 @@ def _worker_type(registry: Registry, setup: ChildSetup) -> str:
 async def _work(
     setup: ChildSetup, registry: Registry, link: Link, orders: CommandReader, tracing: Tracing | None
 ) -> Stopped:
-    """The worker's whole life on its loop."""
+    """Runs the worker on its loop, from the app's lifespan to the end."""
     lifespan = await enter(registry)
-    place = WorkerPlace(setup.index, lifespan.state, IsolateRequests(link), tracing=tracing)
+    place = WorkerPlace(setup.index, lifespan.state, link, tracing=tracing)
     built = build_worker(setup, registry, place)
     worker, loop = built.worker, asyncio.get_running_loop()
 
     def deliver(message: Downward) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has just closed: the worker has ended
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
             loop.call_soon_threadsafe(execute, worker, message)
 
     orders.serve(deliver)

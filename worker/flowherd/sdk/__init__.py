@@ -1,1 +1,1 @@
-"""The users' side: activities, parameters, outputs; no engine and no process here."""
+"""The public SDK: activities, parameters, contexts and outputs."""

@@ -1,4 +1,4 @@
-"""The decorator `@activity`: it marks a function with its definition; it must not run anything."""
+"""The decorator `@activity`, which attaches an activity definition to a function."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Handler = TypeVar("Handler", bound="Callable[..., Any]")
 
 
 class HandlerDecorator(Protocol):
-    """The decorator that `@activity(…)` is: it returns the very function it was given."""
+    """The decorator that `@activity(…)` returns; it returns the decorated function itself."""
 
     def __call__(self, handler: Handler, /) -> Handler: ...
 
@@ -26,14 +26,14 @@ def activity(handler: Handler, /) -> Handler: ...
 @overload
 def activity(**options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
 def activity(handler: Any = None, /, **options: Unpack[ActivityOptions]) -> Any:
-    """Marks a function as an activity and returns it unchanged, so that it can still be called.
+    """Marks a function as an activity and returns it unchanged, so that you can still call it.
 
     Args:
         handler: an `async def` or `def`.
         options: see `ActivityOptions`.
 
     Raises:
-        RegistryError: when it cannot be an activity; names the function, its place and the remedy.
+        RegistryError: the function cannot be an activity; the message names its place and the remedy.
 
     """
 
@@ -49,10 +49,10 @@ def activity(handler: Any = None, /, **options: Unpack[ActivityOptions]) -> Any:
 
 
 def definition_of(candidate: Any) -> ActivityDefinition | None:
-    """The definition a decorated function carries, None for anything else.
+    """Returns the definition attached to a decorated function, or None for anything else.
 
-    A decorator above `@activity` that uses functools.wraps has copied it: then the decorated function is the handler,
-    and is run as if `@activity` stood above it.
+    A decorator above `@activity` that uses functools.wraps copies the definition to its wrapper. The wrapper is then
+    the handler, as if `@activity` stood above that decorator.
     """
     found = getattr(candidate, "__dict__", {}).get(MARK)
     if not isinstance(found, ActivityDefinition):

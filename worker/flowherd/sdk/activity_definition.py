@@ -1,4 +1,4 @@
-"""The facts about one activity before any of it runs; it must not run anything."""
+"""The definition of an activity: its name, its handler and how the handler runs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class ActivityOptions(TypedDict, total=False):
     """The options of `@activity(…)`.
 
     Attributes:
-        name: what the engine calls it; the function's name by default.
-        offload: "thread", "process" or None: `async def` runs on the loop, `def` in a thread; "process" is an
-            isolate, a process of its own that can be stopped, and needs `flowherd run`.
-        offload_to_thread: True is `offload="thread"`, as other SDKs spell it.
-        timeout_s: seconds an attempt may take.
-        max_memory_mb: with offload="process", what its isolate may have in RAM, pages it shares included; it is
-            killed beyond that, and the failure is `OUT_OF_MEMORY`.
-        max_concurrent: attempts of it that may run at the same time on this host; the others wait in their slots.
-        worker: the only worker type that serves it.
+        name: the activity's name in definitions; the function's name by default.
+        offload: "loop", "thread" or "process"; by default an `async def` runs on the loop and a `def` in a thread.
+            "process" is an isolate: a process that can be stopped. It needs `flowherd run`.
+        offload_to_thread: True means `offload="thread"`; the stock SDK's spelling.
+        timeout_s: seconds one attempt may take; the smaller of this and the step's `timeout_seconds` applies.
+        max_memory_mb: memory limit of its isolate in MB, shared pages included; above it the isolate is killed
+            and the failure is `OUT_OF_MEMORY`. Needs offload="process".
+        max_concurrent: attempts that may run at the same time on the whole host; the others wait in their slots.
+        worker: the only worker type that may run it.
 
     """
 
@@ -53,19 +53,19 @@ class ActivityOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class ActivityDefinition:
-    """An activity and how it is run.
+    """An activity and how its handler runs.
 
     Attributes:
-        name: what the engine calls it.
-        handler: called with what `binding` makes of parameters and context.
-        mode: where it runs.
-        timeout_s: seconds an attempt may take, None for the engine's or the worker's limit.
-        max_memory_mb: what its isolate may have in RAM, None for no limit.
-        max_concurrent: attempts of it that may run at the same time on this host, None for no limit.
+        name: the activity's name in the engine.
+        handler: the function to call with the arguments that `binding` makes.
+        mode: where the handler runs.
+        timeout_s: the longest an attempt may run, in seconds; None for the engine's or the worker's limit.
+        max_memory_mb: the limit of the isolate's resident memory in MB, None for no limit.
+        max_concurrent: how many attempts of it may run at the same time on this host, None for no limit.
         worker_type: the only worker type that serves it, None for any.
-        is_async: whether calling the handler returns an awaitable.
+        is_async: True when calling the handler returns an awaitable.
         origin: `function, file:line`, for messages.
-        options: what its decorator was given.
+        options: the options passed to the decorator.
 
     """
 
@@ -82,10 +82,10 @@ class ActivityDefinition:
 
     @cached_property
     def binding(self) -> Binding:
-        """The way parameters become arguments; made once, when every name the annotations use exists.
+        """The mapping from parameters to arguments; built at first use, when all names in the annotations exist.
 
         Raises:
-            RegistryError: for a signature no activity can be called with.
+            RegistryError: no activity can be called with this signature.
 
         """
         try:
@@ -95,10 +95,10 @@ class ActivityDefinition:
 
 
 def define(handler: Any, **options: Unpack[ActivityOptions]) -> ActivityDefinition:
-    """Checks a function, a callable or an object with `name` and `execute`, and describes it.
+    """Returns the definition of a function, a callable, or an object with `name` and `execute`.
 
     Raises:
-        RegistryError: naming the function, its place and the remedy.
+        RegistryError: the message names the function, its location and the remedy.
 
     """
     function, found_name = _callable_of(handler)
@@ -116,7 +116,7 @@ def define(handler: Any, **options: Unpack[ActivityOptions]) -> ActivityDefiniti
 
 
 def adjusted(definition: ActivityDefinition, options: ActivityOptions) -> ActivityDefinition:
-    """The definition with these options in place of its own; RegistryError for senseless ones."""
+    """Returns the definition with these options replaced; RegistryError for unknown or invalid ones."""
     where = definition.origin or definition.name
     unknown = options.keys() - ActivityOptions.__annotations__.keys()
     if unknown:
@@ -145,7 +145,7 @@ def adjusted(definition: ActivityDefinition, options: ActivityOptions) -> Activi
 
 
 def origin_of(function: Any) -> str:
-    """`qualified name, file:line` as far as they can be known."""
+    """Returns `qualified name, file:line`, or the name alone for a callable without Python code."""
     plain = inspect.unwrap(getattr(function, "__func__", function))
     label = getattr(plain, "__qualname__", None) or type(plain).__qualname__
     code = getattr(plain, "__code__", None)
@@ -153,7 +153,7 @@ def origin_of(function: Any) -> str:
 
 
 def _callable_of(handler: Any) -> tuple[Callable[..., Any], Any]:
-    """The function to call and the name it suggests."""
+    """Returns the function to call and its default name."""
     if inspect.isclass(handler):
         raise RegistryError(
             f"{handler.__qualname__} is a class: register an instance, {handler.__qualname__}()"
@@ -169,7 +169,7 @@ def _callable_of(handler: Any) -> tuple[Callable[..., Any], Any]:
 
 
 def _is_async(function: Any, where: str) -> bool:
-    """True when calling it returns a coroutine, as far as can be seen: through functools.wraps and partials."""
+    """True when calling it returns a coroutine; looks through functools.wraps and partials."""
     called = function if inspect.isroutine(function) else getattr(function, "func", function)
     if not inspect.isroutine(called):
         called = type(called).__call__
@@ -195,7 +195,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _mode(options: ActivityOptions, where: str, definition: ActivityDefinition) -> Mode:
-    """The place where the handler runs: a plain `def` never on the loop."""
+    """Returns where the handler runs; RegistryError for a plain `def` on the loop or an unknown option."""
     offload, to_thread = options.get("offload"), options.get("offload_to_thread", False)
     if to_thread and offload not in {None, "thread"}:
         raise RegistryError(f"{where}: offload_to_thread=True and offload={offload!r} contradict: keep one")

@@ -1,8 +1,8 @@
-"""The progress of an attempt, kept with the engine as a file for the next one; it decides nothing about attempts.
+"""Checkpoints: the progress of an activity, stored in the engine as a file for its next attempt.
 
-One name is reserved for each activity. It holds the activity's id, which is another one in each iteration of a loop and
-the same in each attempt; the engine replaces the file as a whole or not at all (protocol.md §9.1). It has no call that
-removes a file: what a completed activity has kept is never asked for again, and ends with its workflow.
+Each activity has one file name, made from its id, which differs between iterations of a loop and is the same for all
+attempts. The engine replaces the file as a whole or not at all (protocol.md §9.1). The engine has no call that deletes
+a file: the checkpoint of a completed activity is never read again and is deleted with its workflow.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ _KEY = "checkpoint"
 
 
 class AsyncCheckpoints:
-    """Checkpoints for an `async def` handler, on whatever loop it runs."""
+    """Checkpoints for an `async def` handler, on any event loop."""
 
     __slots__ = ()
 
     _state: RunState
 
     async def checkpoint(self, value: Any) -> None:
-        """Keeps `value` for the next attempt in place of what was kept before; returns when the engine has it.
+        """Stores `value` for the next attempt, in place of the previous one; returns when the engine has it.
 
         Args:
-            value: what JSON can hold, as an output.
+            value: anything JSON can hold.
 
         Raises:
-            InvalidOutput: it cannot be kept; names the JSON path.
-            FileError: the engine did not take it; what was kept before still is.
+            InvalidOutput: the value has no JSON form; the message names the path.
+            FileError: the engine did not store it; the previous value is still there.
 
         """
         await asyncio.wrap_future(_keep(self._state, value))
 
     async def resume(self) -> Any:
-        """Reads what this activity kept last, in this attempt or an earlier one; None for nothing, or what is not ours.
+        """Returns the value this activity stored last, in this attempt or an earlier one; None if there is none.
 
         Raises:
             FileError: the engine could not be asked.
@@ -63,18 +63,18 @@ class AsyncCheckpoints:
 
 
 class SyncCheckpoints:
-    """The same names for a plain `def` handler: they block its thread, and nothing else."""
+    """The same methods for a plain `def` handler; they block its thread only."""
 
     __slots__ = ()
 
     _state: RunState
 
     def checkpoint(self, value: Any) -> None:
-        """See `ActivityContext.checkpoint`."""
+        """Does what `ActivityContext.checkpoint` does, and blocks."""
         result_of(_keep(self._state, value), self._state)
 
     def resume(self) -> Any:
-        """See `ActivityContext.resume`."""
+        """Does what `ActivityContext.resume` does, and blocks."""
         try:
             path = result_of(_fetch(self._state), self._state)
         except FileMissing:
@@ -83,18 +83,18 @@ class SyncCheckpoints:
 
 
 def reference_of(activity: Activity) -> FileReference:
-    """The place of an activity's checkpoint."""
+    """Returns the file reference of an activity's checkpoint."""
     name = f"flowherd-checkpoint-{activity.activity_id}.json"
     return FileReference(activity.workflow_id, activity.key, name)
 
 
 def encoded(value: Any) -> bytes:
-    """The file's content; InvalidOutput for what is no JSON."""
+    """Returns the content of the checkpoint file; InvalidOutput when the value is not JSON."""
     return encode_output({_KEY: value})
 
 
 def decoded(content: bytes) -> Any:
-    """The value in a file's content; ValueError when nothing of ours was kept in it."""
+    """Returns the value in a checkpoint file; ValueError when the file is not a checkpoint."""
     document = msgspec.json.decode(content)
     if not isinstance(document, dict) or _KEY not in document:
         raise ValueError("no checkpoint")
@@ -111,7 +111,7 @@ def _fetch(state: RunState) -> Future[Path]:
 
 def _read(path: Path, state: RunState) -> Any:
     content = path.read_bytes()
-    with contextlib.suppress(OSError):  # it would end with the attempt
+    with contextlib.suppress(OSError):  # the attempt's folder is deleted at its end anyway
         path.unlink()
     try:
         return decoded(content)

@@ -1,4 +1,4 @@
-"""The context that a handler sees of its attempt; it must not call the engine."""
+"""The context of an attempt, as its handler sees it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowherd.execution.run_environment import StockFiles
 
-YIELD_EVERY_S = 0.0002  # a heartbeat in a tight loop gives other tasks a turn this often, not at each call
+YIELD_EVERY_S = 0.0002  # between two yields to other tasks, when heartbeat() is called in a tight loop
 
 __all__ = ["ActivityContext", "BaseContext", "CancelReason", "RunState", "SyncActivityContext"]
 
@@ -30,14 +30,14 @@ _handler_log = logging.getLogger(HANDLERS)
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds the attempt's ids to every record, keeps the caller's own `extra`, and masks what tells of a failure."""
+    """Adds the attempt's ids to every record, keeps the caller's own `extra`, and masks secrets in failures."""
 
     def __init__(self, state: RunState, ids: Mapping[str, object]) -> None:
         super().__init__(_handler_log, ids)
         self._state = state
 
     def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
-        """Logs; a warning, an error or an exception without the attempt's secrets."""
+        """Logs a line; in warnings, errors and exceptions the attempt's secrets are masked."""
         if not self.isEnabledFor(level):
             return
         if level >= logging.WARNING or kwargs.get("exc_info"):
@@ -52,7 +52,7 @@ class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class BaseContext:
-    """The names that async and sync handlers share."""
+    """The properties and methods that async and sync handlers share."""
 
     __slots__ = ("_state",)
 
@@ -64,57 +64,57 @@ class BaseContext:
 
     @property
     def activity_id(self) -> str:
-        """The same for every attempt of this activity."""
+        """Id of the activity. Every attempt of it has the same id."""
         return self._state.activity.activity_id
 
     @property
     def workflow_id(self) -> str:
-        """The workflow instance this activity belongs to."""
+        """Id of the workflow that the activity belongs to."""
         return self._state.activity.workflow_id
 
     @property
     def activity_key(self) -> str:
-        """The activity's key in its workflow."""
+        """Key of the step in its definition."""
         return self._state.activity.key
 
     @property
     def activity_name(self) -> str:
-        """The name that chose this handler."""
+        """Name of the activity, by which the handler was chosen."""
         return self._state.activity.name
 
     @property
     def worker(self) -> str:
-        """The worker type that was polled, such as `py-std`."""
+        """Worker type (queue) the activity came from, such as `py-std`."""
         return self._state.activity.worker_type
 
     @property
     def idempotency_key(self) -> str:
-        """Give this to whatever must not happen twice: stable over attempts (protocol.md R17)."""
+        """Key to pass to any call that must not happen twice; the same in every attempt (protocol.md R17)."""
         return self._state.activity.activity_id
 
     @property
     def signal(self) -> Any:
-        """Data of the signal the activity has waited for, None without one."""
+        """Data of the signal that the activity waited for; None if it waited for none."""
         return self._state.activity.signal_data
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The activity's settings as its workflow definition gives them (protocol.md §8.1)."""
+        """The `settings` of the step in its definition (protocol.md §8.1)."""
         return self._state.activity.settings
 
     @property
     def state(self) -> Any:
-        """The object that the app's start-up made, shared by all handlers of this process."""
+        """The value that the app's lifespan yielded; all handlers of the process share it."""
         return self._state.environment.state
 
     @property
     def process_index(self) -> int:
-        """Number of this process among its siblings, from 0."""
+        """Number of the worker process, from 0."""
         return self._state.environment.process_index
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A standard logger that adds the attempt's ids to every record."""
+        """A standard logger that adds the ids of activity and workflow to every line."""
         logger = self._state.logger
         if logger is None:
             logger = self._state.logger = _ActivityLogger(self._state, self._state.ids)
@@ -122,7 +122,7 @@ class BaseContext:
 
     @property
     def limit_s(self) -> float:
-        """Seconds this attempt may take from its start."""
+        """Seconds this attempt may take, from its first step."""
         return self._state.limit_s
 
     @property
@@ -132,16 +132,16 @@ class BaseContext:
 
     @property
     def cancelled(self) -> bool:
-        """True when this attempt's outcome is decided already: stop soon, what is returned is dropped."""
+        """True when the attempt has to stop: its outcome is decided, and its return value is dropped."""
         return self._state.cancel_reason is not None
 
     @property
     def cancel_reason(self) -> CancelReason | None:
-        """Why `cancelled` is true; None while it is not."""
+        """The reason for `cancelled`; None while it is False."""
         return self._state.cancel_reason
 
     def raise_if_cancelled(self) -> None:
-        """Raises LeaseLost when the lease is lost, a plain CancelledError for any other reason."""
+        """Raises if `cancelled` is True: LeaseLost for a lost lease, CancelledError for any other reason."""
         reason = self._state.cancel_reason
         if reason is None:
             return
@@ -152,7 +152,7 @@ class BaseContext:
 
     @property
     def shutdown_requested(self) -> bool:
-        """True while the worker drains: finish, or save progress and raise a retryable ActivityError."""
+        """True while the host drains: finish, or save a checkpoint and raise a retryable ActivityError."""
         return self._state.environment.shutdown.requested
 
     def record_usage(
@@ -167,22 +167,22 @@ class BaseContext:
         cache_storage_token_hours: float = 0.0,
         cost_usd: Money | None = None,
     ) -> None:
-        """Adds tokens to this attempt's sums; call it as each paid call returns.
+        """Adds the tokens of one paid call to the sums of this attempt; call it as each paid call returns.
 
-        They are sent with the outcome, whatever it is, and also when this process dies before there is one.
+        The sums are reported with the outcome, also when the attempt fails or its process dies.
 
         Args:
-            provider: such as `anthropic`.
+            provider: name of the provider, such as `anthropic`.
             model: the provider's name of the model.
-            input_tokens: and the other counts: whole numbers ≥ 0.
+            input_tokens: tokens the model read; counts are whole numbers of 0 or more.
             output_tokens: tokens the model wrote.
             cache_read_tokens: input tokens read from the provider's cache.
             cache_creation_tokens: input tokens written to it.
             cache_storage_token_hours: tokens times hours they stayed there.
-            cost_usd: US dollars; None lets the engine price the tokens.
+            cost_usd: cost in US dollars; None lets the engine compute it from the tokens.
 
         Raises:
-            ValueError: for what the engine would refuse (protocol.md §6.1).
+            ValueError: the engine would refuse one of the values (protocol.md §6.1).
 
         """
         usage = Usage(
@@ -199,12 +199,12 @@ class BaseContext:
         self._note_if_late(usage.provider, usage.model)
 
     def record_cost(self, usd: Money) -> None:
-        """Adds US dollars that belong to no model, as `record_usage`; ValueError unless 0 ≤ usd ≤ 10¹²."""
+        """Adds a cost in US dollars that belongs to no model. ValueError unless 0 ≤ usd ≤ 10¹²."""
         self._state.open_costs().add_cost(usd)
         self._note_if_late(str(usd))
 
     def _note_if_late(self, *what: str) -> None:
-        """Spending that comes after the outcome, as from a task the handler left behind, is in no report."""
+        """Warns about spending after the outcome, such as by a task left running: it is not reported."""
         if self._state.is_decided:
             log = self.logger
             log.warning("spent_after_the_outcome", extra={"spent": what})
@@ -227,12 +227,12 @@ class ActivityContext(AsyncFileContext, AsyncCheckpoints, BaseContext):
     __slots__ = ()
 
     async def heartbeat(self, *_details: object) -> None:
-        """Gives other tasks a turn and notices a lost lease; the lease itself is extended without your help.
+        """Lets other tasks run and checks for a lost lease. You need not call it: flowherd extends the lease itself.
 
-        Details are accepted and dropped: the engine has no place for them (faults.md A19).
+        Details are accepted and dropped, since the engine stores none: use `checkpoint` (faults.md A19).
 
         Raises:
-            LeaseLost: the engine has given the activity to somebody else.
+            LeaseLost: the engine has given the activity to another worker.
 
         """
         if self._progressed() >= YIELD_EVERY_S:
@@ -241,36 +241,35 @@ class ActivityContext(AsyncFileContext, AsyncCheckpoints, BaseContext):
                 self.raise_if_cancelled()
 
     def stream(self) -> TokenStream:
-        """Streams text to whoever follows the activity: `async with ctx.stream() as s: await s.send(text)`.
+        """Streams text while the handler runs: `async with ctx.stream() as s: await s.send(text)`.
 
-        Best effort: text may be dropped, nothing waits for it, and the output is still what the handler returns
-        (protocol.md §10).
+        Text may be dropped, and nothing waits for it. The output is still the return value (protocol.md §10).
         """
         return TokenStream(self._state)
 
     async def wait_for_shutdown(self) -> None:
-        """Returns when the worker begins to drain."""
+        """Returns when the host begins to drain."""
         await self._state.environment.shutdown.wait()
 
 
 class SyncActivityContext(SyncFileContext, SyncCheckpoints, BaseContext):
-    """The context of a plain `def` handler: the same names without `await`."""
+    """The context of a plain `def` handler: the same methods without `await`."""
 
     __slots__ = ()
 
     def heartbeat(self, *_details: object) -> None:
-        """Notices a lost lease; the lease itself is extended without your help.
+        """Checks for a lost lease. You need not call it: flowherd extends the lease itself.
 
         Raises:
-            LeaseLost: the engine has given the activity to somebody else.
+            LeaseLost: the engine has given the activity to another worker.
 
         """
         self._progressed()
 
     def stream(self) -> SyncTokenStream:
-        """See `ActivityContext.stream`: `with ctx.stream() as s: s.send(text)`."""
+        """Streams text while the handler runs: `with ctx.stream() as s: s.send(text)`."""
         return SyncTokenStream(self._state)
 
     def wait_for_shutdown(self, timeout_s: float | None = None) -> bool:
-        """Blocks until the worker begins to drain; False when `timeout_s` passed first."""
+        """Blocks until the host begins to drain; False if `timeout_s` seconds passed first."""
         return self._state.environment.shutdown.wait_in_thread(timeout_s)

@@ -1,4 +1,4 @@
-"""Words for what went wrong in a handler: short for the engine, complete for the log, never values."""
+"""Describes a handler's exceptions: briefly for the engine, in full for the log, without parameter values."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from flowherd.user_code import Frame
 
 MAX_MESSAGE_BYTES = 8192  # protocol.md §7: the message is shown in the API
-MAX_TRACE_CHARS = 2400  # a log line holds 4 KiB, ids and escapes too
-_MAX_WORDS = 400  # of each exception in it
-_MAX_PART = 700  # of each in a chain that is too long
+MAX_TRACE_CHARS = 2400  # a log line holds 4 KiB, including ids and escapes
+_MAX_WORDS = 400  # characters of each exception's message in a traceback
+_MAX_PART = 700  # characters of each exception in a chain that is too long
 MAX_CHAIN = 10  # causes and group members written to the log
 
 _SURROGATES_AND_NUL = dict.fromkeys((0, *range(0xD800, 0xE000)), "\ufffd")
 
-# Kinds of pydantic errors whose message may quote the input; the others speak of types and limits only.
+# Kinds of pydantic errors whose message may quote the input; the other messages name types and limits only.
 _QUOTING = frozenset(
     """value_error assertion_error union_tag_invalid url_parsing url_syntax_violation json_invalid
     iteration_error get_attribute_error mapping_type uuid_parsing bytes_invalid_encoding date_parsing
@@ -36,7 +36,7 @@ _QUOTABLE = frozenset(get_args(ErrorType)) - _QUOTING
 
 
 def clean_message(text: str) -> str:
-    """Returns `text` as the engine can store it: no NUL or surrogate, at most 8 KiB of UTF-8, never blank."""
+    """Returns `text` in a form the engine can store: no NUL or surrogate, at most 8 KiB of UTF-8, never blank."""
     shown = text[:MAX_MESSAGE_BYTES].translate(_SURROGATES_AND_NUL)
     encoded = shown.encode()
     if len(encoded) > MAX_MESSAGE_BYTES or len(text) > MAX_MESSAGE_BYTES:
@@ -45,13 +45,13 @@ def clean_message(text: str) -> str:
 
 
 def describe_exception(exc: BaseException, hide: Callable[[str], str] = str) -> str:
-    """Returns one clean line or more that say what happened, the class name when the exception says nothing.
+    """Returns the exception's message, or its class name when the message is empty.
 
-    An exception group is described by its first leaf; a pydantic error by field paths without values.
+    An exception group is described by its first leaf, a pydantic error by its field paths without values.
 
     Args:
-        exc: what was raised.
-        hide: takes secrets out before the text is cut: half of one would match nothing.
+        exc: the exception.
+        hide: masks secrets; called before the text is cut, because half of a secret would match nothing.
 
     """
     return clean_message(hide(_describe(exc)))
@@ -67,13 +67,13 @@ def _describe(exc: BaseException) -> str:
     name = type(exc).__name__
     if not text.strip() or (isinstance(exc, SystemExit) and exc.code is None):
         return name
-    return text if isinstance(exc, Exception) else f"{name}: {text}"  # the text of an exit is but a number
+    return text if isinstance(exc, Exception) else f"{name}: {text}"  # a SystemExit's text is a number
 
 
 def _text_of(exc: BaseException) -> str:
     try:
         return str(exc)
-    except BaseException as failure:  # noqa: BLE001  # a hostile __str__ must not decide how we report
+    except BaseException as failure:  # noqa: BLE001  # a __str__ that raises must not prevent the report
         return f"{type(exc).__name__} (its text cannot be shown: {type(failure).__name__})"
 
 
@@ -84,7 +84,7 @@ def _first_leaf(exc: BaseException) -> BaseException:
 
 
 def describe_validation(exc: ValidationError, prefix: tuple[str, ...] = ()) -> str:
-    """Lists at most ten field paths with what each needs; input values never appear (faults.md A11)."""
+    """Lists at most ten field paths with pydantic's message for each; never input values (faults.md A11)."""
     errors = exc.errors(include_url=False, include_context=False, include_input=False)
     shown = [f"{field_path((*prefix, *error['loc']))}: {_need(error)}" for error in errors[:10]]
     if len(errors) > len(shown):
@@ -97,7 +97,7 @@ def _need(error: Any) -> str:
 
 
 def field_path(parts: Iterable[str | int]) -> str:
-    """Writes a path as `items[0].price`; a part is cut at 64 characters."""
+    """Writes a path as `items[0].price`; each part is cut at 64 characters."""
     path = ""
     for part in parts:
         path += f"[{part}]" if isinstance(part, int) else f".{part[:64]}" if path else part[:64]
@@ -106,13 +106,13 @@ def field_path(parts: Iterable[str | int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """An exception for the log: described messages only, never values.
+    """The traceback of an exception, for the log; never values.
 
     Attributes:
-        text: the traceback from the user's frame on, the root cause first, of at most `MAX_TRACE_CHARS`.
-        at: the user's innermost frame, `file:line in function`; of an app among the installed packages its first frame;
-            "" where no code but Python's and flowherd's was called.
-        distinct: the same for all failures of these kinds that come from these lines.
+        text: the traceback from the first user frame on, root cause first, at most `MAX_TRACE_CHARS` long.
+        at: the user's innermost frame, `file:line in function`; the first frame of an app that is an installed package;
+            "" when only Python's and flowherd's code was called.
+        distinct: a key that is equal for failures of the same classes from the same lines.
 
     """
 
@@ -122,7 +122,7 @@ class Trace:
 
 
 def trace_of(exc: BaseException, hide: Callable[[str], str] = str) -> Trace:
-    """Describes an exception with its causes; see `describe_exception` for the arguments."""
+    """Returns the trace of an exception with its causes; see `describe_exception` for the arguments."""
     links = list(_chain(exc))
     stacks = [_stack(link) for link in links]
     places = [user_code.place_of(stack) for stack in stacks]
@@ -138,22 +138,22 @@ def trace_of(exc: BaseException, hide: Callable[[str], str] = str) -> Trace:
 
 
 def _named(kind: str, words: str) -> str:
-    """The last line of a traceback; the words of an exit, or of an exception without any, are its name already."""
+    """Returns `kind: words`, the last line of a traceback, or `words` when they begin with the kind already."""
     return words if words == kind or words.startswith(f"{kind}: ") else f"{kind}: {words}"
 
 
 def report(exc: BaseException, hide: Callable[[str], str] = str) -> str:
-    """The text of `trace_of`."""
+    """Returns the text of `trace_of`."""
     return trace_of(exc, hide).text
 
 
 def _stack(exc: BaseException) -> list[Frame]:
-    """The frames of an exception from the user's first one on."""
+    """Returns the frames of an exception from the first user frame on."""
     return user_code.from_users(list(traceback.walk_tb(exc.__traceback__)))
 
 
 def _fitting(parts: Sequence[tuple[list[Frame], str]], hide: Callable[[str], str]) -> str:
-    """The traceback with as many frames as fit; what comes between the root cause and the last goes first."""
+    """Returns the traceback with as many frames as fit; exceptions between the first and the last are cut first."""
     for most in (12, 6, 3, 2):
         text = "\n\n".join(_shown(stack, most, hide) + words for stack, words in parts)
         if len(text) <= MAX_TRACE_CHARS:
@@ -168,7 +168,7 @@ def _fitting(parts: Sequence[tuple[list[Frame], str]], hide: Callable[[str], str
 
 
 def _shown(stack: list[Frame], most: int, hide: Callable[[str], str]) -> str:
-    """The first third and the last two of so many frames."""
+    """Formats at most `most` frames: the first third of them from the start of the stack, the others from its end."""
     if len(stack) <= most:
         return _lines_of(stack, hide)
     head = max(1, most // 3)
@@ -183,7 +183,7 @@ def _lines_of(stack: list[Frame], hide: Callable[[str], str]) -> str:
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """The exception, then its causes and group members, each once, at most `MAX_CHAIN` in all."""
+    """Yields the exception, its causes and its group members, each once, at most `MAX_CHAIN` in all."""
     waiting, seen = [exc], set[int]()
     while waiting and len(seen) < MAX_CHAIN:
         link = waiting.pop(0)

@@ -1,4 +1,4 @@
-"""The file methods of contexts, for handlers that await and for those that block; it must not transfer anything."""
+"""The file methods of the context, for async and for sync handlers."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ T = TypeVar("T")
 
 
 class AsyncFileContext:
-    """Files for an `async def` handler, on whatever loop it runs."""
+    """File methods for an `async def` handler, on any event loop."""
 
     __slots__ = ()
 
     _state: RunState
 
     async def download_file(self, reference: str) -> Path:
-        """Fetches a file of any activity into this attempt's private folder, which is removed when it ends.
+        """Downloads a file into the attempt's private folder, which is removed when the attempt ends.
 
         Args:
             reference: `postgres://workflow/key/name`, with or without the scheme (protocol.md §9.4).
 
         Raises:
-            FileError: with a code and whether to retry; the path of a file that is not whole is never returned.
+            FileError: the download failed; its code says why, and whether it is retried.
 
         """
         return await asyncio.wrap_future(files_of(self._state).download(reference))
@@ -46,17 +46,17 @@ class AsyncFileContext:
         filename: str | None = None,
         content_type: str | None = None,
     ) -> str:
-        """Sends a regular file to the engine and returns its reference, for an output or a later activity.
+        """Uploads a regular file and returns its reference, to put into an output.
 
         Args:
-            path: of the file; it must not change meanwhile.
-            filename: kept as it is; the same name in the same activity key is overwritten, also by the next
-                iteration of a loop. By default the file's own name with a digest of the activity's id, which is
-                another one in each iteration and the same in each attempt (faults.md F9).
-            content_type: guessed from the name by default.
+            path: of the file; it must not change during the upload.
+            filename: name to store; a second file of that name in the same step replaces the first, also in the next
+                iteration of a loop. By default the file's own name with a digest of the activity's id, which
+                differs in each iteration and stays the same in each attempt (faults.md F9).
+            content_type: of the file; guessed from its name by default.
 
         Raises:
-            FileError: with a code and whether to retry.
+            FileError: the upload failed; its code says why, and whether it is retried.
 
         """
         files = files_of(self._state)
@@ -64,14 +64,14 @@ class AsyncFileContext:
 
 
 class SyncFileContext:
-    """The same names for a plain `def` handler: they block its thread, and nothing else."""
+    """The same methods for a plain `def` handler; they block its thread only."""
 
     __slots__ = ()
 
     _state: RunState
 
     def download_file(self, reference: str) -> Path:
-        """See `ActivityContext.download_file`; ends with the attempt, as by `raise_if_cancelled`."""
+        """Does what `ActivityContext.download_file` does, and blocks. When the attempt has to stop, it raises."""
         return result_of(files_of(self._state).download(reference), self._state)
 
     def upload_file(
@@ -80,13 +80,13 @@ class SyncFileContext:
         filename: str | None = None,
         content_type: str | None = None,
     ) -> str:
-        """See `ActivityContext.upload_file`; ends with the attempt, as by `raise_if_cancelled`."""
+        """Does what `ActivityContext.upload_file` does, and blocks. When the attempt has to stop, it raises."""
         files = files_of(self._state)
         return result_of(files.upload(local_path(path), filename, content_type), self._state)
 
 
 def files_of(state: RunState) -> Transfers:
-    """The attempt's files; LeaseLost once the activity is somebody else's, FileError without an engine."""
+    """The attempt's files; LeaseLost after a lost lease, FileError without an engine."""
     if state.cancel_reason is CancelReason.LEASE_LOST:
         raise LeaseLost(f"activity {state.activity.activity_id} is somebody else's now")
     access = state.environment.files
@@ -96,7 +96,7 @@ def files_of(state: RunState) -> Transfers:
 
 
 def result_of(future: Future[T], state: RunState) -> T:
-    """Blocks until there is one; ends with the attempt, as by `raise_if_cancelled`."""
+    """Blocks until the future has a result; raises like `raise_if_cancelled` when the attempt is cancelled."""
     try:
         return future.result()
     except CancelledError:

@@ -1,4 +1,4 @@
-"""The names of files on this host and at the engine; it touches no file (protocol.md §9.3, faults.md F1)."""
+"""Names of files on this host and in the engine (protocol.md §9.3, faults.md F1)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flowherd.errors import InvalidFile
 
 MAX_NAME_BYTES = 255
 NEUTRAL = "file"
-_DIGEST_CHARS = 12  # 48 bits: a million iterations of one loop collide with a chance of 1 in 500
+_DIGEST_CHARS = 12  # 48 bits: among a million iterations of one loop, a collision has a chance of 1 in 500
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10})+", re.ASCII)
 _PORTS = {f"{port}{number}" for port in ("COM", "LPT") for number in range(10)}
 _RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *_PORTS}
 
 
 def is_plain(name: str) -> bool:
-    """True when a name means the same file, in the same folder, to every system and shell."""
+    """True when every system and shell reads the name as one file in the current folder."""
     return (
         bool(name)
         and name.isprintable()
@@ -31,15 +31,15 @@ def is_plain(name: str) -> bool:
 
 
 def local_name(name: str) -> str:
-    """The local name of a downloaded file: its own name if that is plain, else `file` and its suffix."""
+    """Returns the local name of a downloaded file: its own name if that is plain, else `file` and its suffix."""
     return name if is_plain(name) else NEUTRAL + _suffix(name)
 
 
 def upload_name(name: str) -> str:
-    """The name a handler chose, as it is.
+    """Returns the name that a handler chose, unchanged.
 
     Raises:
-        InvalidFile: a file of that name could be dangerous where somebody downloads it.
+        InvalidFile: the name is not a plain one and could be dangerous where the file is downloaded.
 
     """
     if not isinstance(name, str) or not is_plain(name):
@@ -48,11 +48,11 @@ def upload_name(name: str) -> str:
 
 
 def default_upload_name(local: str, activity_id: str) -> str:
-    """The local file's name with a digest of the activity's id: `report-3f2a….csv`.
+    """Returns the local file's name with a digest of the activity's id: `report-3f2a….csv`.
 
-    The engine keeps one file a key and name (protocol.md §9.1), so iterations of a loop, which differ in nothing
-    but the activity's id, would overwrite each other (faults.md F9). Attempts share the id: a repeated upload
-    replaces its own file. A name that the handler chose is not touched.
+    The engine stores one file per key and name (protocol.md §9.1), so iterations of a loop, which differ only in the
+    activity's id, would overwrite each other (faults.md F9). Attempts share the id, so a repeated upload replaces its
+    own file.
     """
     digest = sha256(activity_id.encode()).hexdigest()[:_DIGEST_CHARS]
     suffix = _suffix(local)
@@ -62,7 +62,7 @@ def default_upload_name(local: str, activity_id: str) -> str:
 
 
 def _suffix(name: str) -> str:
-    """All that a reader recognises the kind of file by, such as `.tar.gz`; nothing when it is strange."""
+    """Returns the suffix that shows the kind of file, such as `.tar.gz`; "" when it is unusual."""
     suffix = "".join(PurePosixPath(name.replace("\\", "/").replace("\0", "")).suffixes[-2:])
     return suffix if _SUFFIX.fullmatch(suffix) else ""
 

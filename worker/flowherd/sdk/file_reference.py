@@ -1,4 +1,4 @@
-"""References to files of the engine, as they travel in parameters and outputs (protocol.md §9.4)."""
+"""References to files in the engine, as parameters and outputs contain them (protocol.md §9.4)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from uuid import UUID
 from flowherd.errors import InvalidFile
 
 SCHEME = "postgres://"
-_LONGEST_PART = 1024  # characters of a key or a name: more fits into no path
+_LONGEST_PART = 1024  # characters of a key or a name: longer ones fit into no path
 
 
 @dataclass(frozen=True, slots=True)
 class FileReference:
-    """The engine's place for a file (protocol.md §9.4); `str()` is what travels in outputs and parameters."""
+    """The location of a file in the engine (protocol.md §9.4); `str()` is its form in outputs and parameters."""
 
     workflow_id: str
     key: str
@@ -25,10 +25,10 @@ class FileReference:
 
     @classmethod
     def parse(cls, text: object) -> FileReference:
-        """Reads `[postgres://]workflow/key/name`; the parts are raw, not percent-encoded.
+        """Parses `[postgres://]workflow/key/name`; the parts are raw, not percent-encoded.
 
         Raises:
-            InvalidFile: it has another shape, or a part that would lead elsewhere (protocol.md §9.3).
+            InvalidFile: the text has another form, or a part could lead to another path (protocol.md §9.3).
 
         """
         parts = text.removeprefix(SCHEME).split("/") if isinstance(text, str) else []
@@ -40,7 +40,7 @@ class FileReference:
 
     @property
     def route(self) -> str:
-        """The path of up- and download, percent-encoded."""
+        """The URL path for uploads and downloads, percent-encoded."""
         key, name = quote(self.key, safe=""), quote(self.name, safe="")
         return f"/api/v1/workflows/{self.workflow_id}/activities/{key}/files/{name}"
 
@@ -53,7 +53,7 @@ def _is_uuid(text: str) -> bool:
 
 
 def _is_segment(part: str) -> bool:
-    """No dots that climb; no control characters: the engine breaks the connection over them (§9.2)."""
+    """False for `.`, `..` and control characters, at which the engine closes the connection (§9.2)."""
     if part in {"", ".", ".."} or len(part) > _LONGEST_PART:
         return False
     return not any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in part)

@@ -1,4 +1,4 @@
-"""Turns handler values into plain JSON values or says where they are none; it must not send them."""
+"""Converts a handler's values to plain JSON values, or names the path of a value that cannot be converted."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def json_path(path: Path) -> str:
 
 
 class Converter:
-    """Makes plain copies, depth first, and names the path of what cannot be copied; for one output."""
+    """Copies one output to plain JSON values, depth first."""
 
     __slots__ = ("_nodes", "_open")
 
@@ -59,7 +59,7 @@ class Converter:
         self._open: set[int] = set()
 
     def convert(self, value: Any, path: Path = ()) -> Any:
-        """Returns a plain JSON value; InvalidOutput names the path and, if there is one, the conversion."""
+        """Returns a plain JSON value; InvalidOutput names the path and, where there is one, the conversion to use."""
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise too_many()
@@ -96,16 +96,16 @@ class Converter:
             return self.convert(self.fields_of(value, path), path)
         except (InvalidOutput, MemoryError):
             raise
-        except Exception as exc:  # code of the user's, such as a Mapping's
+        except Exception as exc:  # raised by user code, such as a Mapping's methods
             raise _unwritable(path, exc) from exc
         finally:
             self._open.discard(id(value))
 
     def fields_of(self, value: Any, path: Path) -> Any:
-        """A model's or dataclass's fields; a model's as its own JSON mode writes them.
+        """Returns the fields of a model, as its own JSON mode writes them, or of a dataclass.
 
         Raises:
-            InvalidOutput: with the path of the field that cannot be written.
+            InvalidOutput: names the path of the field that cannot be written.
 
         """
         if isinstance(value, BaseModel):
@@ -125,7 +125,7 @@ class Converter:
         return fields
 
     def _find_unwritable(self, model: BaseModel, path: Path) -> None:
-        """InvalidOutput for the first field that pydantic cannot write alone, as deep as it lies."""
+        """Raises InvalidOutput for the first field, at any depth, that pydantic cannot write on its own."""
         kind = type(model)
         if kind.__pydantic_decorators__.model_serializers:
             return
@@ -160,7 +160,7 @@ class Converter:
 
 
 def _dumped_model(model: BaseModel, path: Path) -> Any:
-    """The fields as the model's own JSON mode writes them; InvalidOutput for a number that got lost there."""
+    """Returns the fields as the model's JSON mode writes them; InvalidOutput for a NaN or infinity it wrote as null."""
     dumped = model.model_dump(mode="json", warnings=False)
     if may_lose_numbers(dumped, type(model)) and (lost := lost_number(dumped, model, path)) is not None:
         _checked_float(*lost)
@@ -187,7 +187,7 @@ def _checked_float(value: float, path: Path) -> float:
 
 
 def _array_library(value: Any, path: Path) -> InvalidOutput:
-    """Names the conversion that fits; told by names, since flowherd imports neither library."""
+    """Returns the error with the fitting conversion, chosen by names because flowherd imports neither library."""
     kind = type(value)
     if hasattr(value, "isoformat"):
         remedy = ".isoformat()"

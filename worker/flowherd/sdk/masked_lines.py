@@ -1,4 +1,4 @@
-"""A line that a handler logs about a failure, without the secrets that the handler was given."""
+"""Masks secrets in the lines that a handler logs about a failure."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 def masked_line(
     state: RunState, msg: Any, args: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """Message, arguments and options for the logger: what shows no secret stays as it is.
+    """Returns message, arguments and options for the logger; those without a secret are unchanged.
 
-    An exception that shows one becomes the line's `exception`, as text.
+    An exception whose traceback shows a secret becomes the line's `exception`, as masked text.
     """
     hide = hiding(state)
     try:
         text = str(msg) % _as_logging_takes(args) if args else str(msg)
-    except Exception:  # noqa: BLE001 - whatever a message does when it is shown
-        return msg, args, options  # the logger says what is wrong with it
+    except Exception:  # noqa: BLE001 - a message's __str__ may raise anything
+        return msg, args, options  # logging itself reports what is wrong with it
     if (shown := hide(text)) != text:
         msg, args = "%s", (shown,)
     options = dict(options)
@@ -41,7 +41,7 @@ def masked_line(
 
 
 def _as_logging_takes(args: tuple[Any, ...]) -> Any:
-    """A single mapping stands for itself, as in the standard library."""
+    """Returns a single mapping itself, as the standard library formats it; else the tuple."""
     return args[0] if len(args) == 1 and args[0] and isinstance(args[0], dict) else args
 
 

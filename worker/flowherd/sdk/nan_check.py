@@ -1,4 +1,4 @@
-"""Finds numbers in place of which pydantic's JSON mode has written null: NaN and infinities of type Any."""
+"""Finds NaN and infinities of type Any, for which pydantic's JSON mode writes null."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Path = tuple["str | int", ...]
 
 _encode = msgspec.json.Encoder().encode
 
-# Schemas whose values are written by their type, so that none of them is lost; the others are guessed at.
+# Schemas that pydantic writes by their declared type, so no number is lost; values of others are written by guessing.
 _TYPED = frozenset(
     """model model-fields model-field definitions definition-ref default nullable list dict tuple str int float bool
     none date time datetime timedelta uuid decimal literal enum url""".split()  # noqa: SIM905  # shorter so
@@ -28,7 +28,7 @@ _ITEMS = {"list": "items_schema", "dict": "values_schema", "tuple": "items_schem
 
 
 def may_lose_numbers(dumped: Any, kind: type[BaseModel]) -> bool:
-    """True when it is worth looking for a lost number: the model has values of no certain type, and there is a null."""
+    """True when a number may be lost: the model has values of undeclared type, and the dump has a null."""
     if not _is_loose(kind):
         return False
     try:
@@ -38,9 +38,9 @@ def may_lose_numbers(dumped: Any, kind: type[BaseModel]) -> bool:
 
 
 def lost_number(dumped: Any, value: Any, path: Path) -> tuple[float, Path] | None:
-    """The first number that is not finite in `value` and null in `dumped`, with its path.
+    """Returns the first number that is not finite in `value` and null in `dumped`, with its path.
 
-    A null that a serializer of the user's has written is meant so.
+    A null that a user's serializer wrote is intended and does not count.
     """
     if dumped is None:
         return (value, path) if isinstance(value, float) and not math.isfinite(value) else None
@@ -80,7 +80,7 @@ def _is_loose(kind: type[BaseModel]) -> bool:
 
 
 def _members(value: Any) -> Iterable[tuple[str, Any]]:
-    """Names and values that are written under those names, but for what the user writes with a serializer."""
+    """Returns the members of `value` with the names they are written under, except those a user's serializer writes."""
     if isinstance(value, RootModel):
         value = value.root
     if isinstance(value, Mapping):
@@ -95,7 +95,7 @@ def _members(value: Any) -> Iterable[tuple[str, Any]]:
 
 @lru_cache(maxsize=256)
 def _written_names(kind: type[BaseModel]) -> dict[str, tuple[str, ...]]:
-    """The names under which each field may be written; none for one that a serializer of the user's writes."""
+    """Returns the names each field may be written under; none for a field that a user's serializer writes."""
     own = kind.__pydantic_decorators__
     by_user = {name for found in own.field_serializers.values() for name in found.info.fields}
     names: dict[str, tuple[str, ...]] = {}

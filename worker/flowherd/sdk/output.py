@@ -1,4 +1,4 @@
-"""The output of a handler, as the bytes the engine takes; it must not talk to the engine."""
+"""Encodes the output of a handler for the engine."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_OUTPUT_BYTES", "ActivityResult", "clean_message", "describe_exception", "encode_output"]
 
-MAX_OUTPUT_BYTES = 52_428_800 - 65_536  # the engine's limit (protocol.md §6.5) less room for the envelope
+MAX_OUTPUT_BYTES = 52_428_800 - 65_536  # the engine's limit (protocol.md §6.5), minus space for the envelope
 
 _encode = msgspec.json.Encoder().encode
 
 
 class ActivityResult:
-    """The result of a handler when a plain dict does not say enough; the stock SDK's shapes.
+    """The result of a handler with costs or a failure in it; it has the shapes of the stock SDK.
 
     Attributes:
-        outputs: name → value.
-        cost_usd: US dollars this attempt has cost, None when unknown.
-        usage: tokens per provider and model.
-        metadata: kept for tests and logs; the engine has no place for it.
-        failure: (code, message, retryable) of an error result, else None.
+        outputs: the output, a value for each name.
+        cost_usd: cost of this attempt in US dollars; None if unknown.
+        usage: tokens for each provider and model.
+        metadata: for tests and logs; the engine stores none.
+        failure: code, message and retryable of a failure; None for a success.
 
     """
 
@@ -53,33 +53,33 @@ class ActivityResult:
 
     @classmethod
     def value(cls, name: str, value: Any) -> Self:
-        """A result with one output."""
+        """Returns a result with one output."""
         return cls({name: value})
 
     @classmethod
     def values(cls, outputs: Mapping[str, Any] | None = None, /, **named: Any) -> Self:
-        """A result with several outputs, from a mapping, keywords or both."""
+        """Returns a result with several outputs, from a mapping, keywords or both."""
         return cls({**(outputs or {}), **named})
 
     @classmethod
     def error(cls, message: str, code: str = "EXECUTION_ERROR", *, retryable: bool = True) -> Self:
-        """A failure; the same as raising ActivityError."""
+        """A failure, as if the handler had raised ActivityError."""
         result = cls()
         result.failure = (code, message, retryable)
         return result
 
     def with_cost(self, cost_usd: Money) -> Self:
-        """Sets the cost in US dollars and returns the result itself."""
+        """Sets the cost in US dollars and returns the result."""
         self.cost_usd = cost_usd
         return self
 
     def with_usage(self, *usage: Usage) -> Self:
-        """Adds usage and returns the result itself."""
+        """Adds usage and returns the result."""
         self.usage = (*self.usage, *usage)
         return self
 
     def with_metadata(self, metadata: Mapping[str, Any]) -> Self:
-        """Sets the metadata and returns the result itself."""
+        """Sets the metadata and returns the result."""
         self.metadata = dict(metadata)
         return self
 
@@ -90,13 +90,13 @@ class ActivityResult:
 
 
 def encode_output(value: Any) -> bytes:
-    """Returns the JSON object for what a handler returned.
+    """Encodes a handler's return value as a JSON object.
 
-    A dict is the output, a model or dataclass gives its fields, None gives `{}`, anything else is put under
-    `result`.
+    A dict is the output itself, a model or dataclass gives its fields, None gives `{}`, and any other value is put
+    under `result`.
 
     Raises:
-        InvalidOutput: for what the engine refuses or stores wrongly; names the JSON path (protocol.md §6.5).
+        InvalidOutput: the engine would refuse a value or store it wrongly; names the JSON path (protocol.md §6.5).
 
     """
     output = _as_object(value)
@@ -109,7 +109,7 @@ def encode_output(value: Any) -> bytes:
     except (UnicodeEncodeError, RecursionError, OverflowError):
         body = b"\\u0000"
     if b"\\u0000" in body and plain:
-        body = _encode(Converter().convert(output))  # raises, unless the text only spells \u0000
+        body = _encode(Converter().convert(output))  # raises, unless the text contains \u0000 literally
     if len(body) > MAX_OUTPUT_BYTES:
         raise InvalidOutput(
             f"the output has {len(body) / 1e6:.0f} MB, the engine takes 50: upload it as a file"
@@ -118,7 +118,7 @@ def encode_output(value: Any) -> bytes:
 
 
 def _as_object(value: Any) -> Any:
-    """The output object before it is checked."""
+    """Returns the output object, not checked yet."""
     if type(value) is dict:
         return value
     if value is None:

@@ -1,4 +1,4 @@
-"""The way an activity's parameters become a handler's arguments; it must not call the handler."""
+"""Binds an activity's parameters to a handler's arguments."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ INJECTED = frozenset(
         "workflow_budget_limit_usd",
         "cumulative_activity_cost_usd",
     )
-)  # by the engine itself (protocol.md §8.4)
+)  # the engine adds these itself (protocol.md §8.4)
 
 
 class Source(Enum):
-    """The source of an argument."""
+    """The source of an argument's value."""
 
     CONTEXT = "context"
     WHOLE = "all parameters"
@@ -45,12 +45,12 @@ class Source(Enum):
     REST = "all parameters no other argument names"
 
 
-_CONTEXT, _WHOLE, _EITHER, _REST = Source.CONTEXT, Source.WHOLE, Source.EITHER, Source.REST  # at each call
+_CONTEXT, _WHOLE, _EITHER, _REST = Source.CONTEXT, Source.WHOLE, Source.EITHER, Source.REST  # for speed
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """An argument of a handler; `adapter` is None where anything is accepted as it came."""
+    """An argument of a handler; without an `adapter` any value is accepted unchecked."""
 
     name: str
     source: Source
@@ -62,14 +62,14 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The plan for one handler, made once; `taken` has the names that mean something, None for any."""
+    """The arguments of one handler, analysed once; `taken` holds the accepted parameter names, None for any name."""
 
     arguments: tuple[Argument, ...]
     taken: frozenset[str] | None = None
 
     @classmethod
     def of(cls, handler: Callable[..., Any]) -> Binding:
-        """Reads the signature; RegistryError with the remedy when no activity can be called with it."""
+        """Reads the handler's signature; RegistryError names the remedy when no activity can be called with it."""
         try:
             parameters = list(inspect.signature(handler).parameters.values())
         except (TypeError, ValueError) as exc:
@@ -82,7 +82,7 @@ class Binding:
         return cls(arguments, _taken(arguments))
 
     def untaken(self, parameters: Any) -> list[str]:
-        """Names of the parameters that no argument takes, in order."""
+        """Returns the names of the parameters that no argument takes, sorted."""
         if self.taken is None or not parameters or parameters.keys() <= self.taken:
             return []
         return sorted(parameters.keys() - self.taken)
@@ -91,7 +91,7 @@ class Binding:
         """Returns positional and keyword arguments for one call.
 
         Raises:
-            InvalidParameters: with field paths and never a value (faults.md A11).
+            InvalidParameters: names field paths, never values (faults.md A11).
 
         """
         if type(parameters) is not dict and not isinstance(parameters, Mapping):
@@ -122,7 +122,7 @@ class Binding:
     def _rest(
         self, argument: Argument, parameters: Mapping[str, Any], problems: list[str]
     ) -> Mapping[str, Any]:
-        """The arguments that `**argument` gets, each value validated."""
+        """Returns the validated keyword arguments for `**argument`."""
         named = {other.name for other in self.arguments if other is not argument}
         rest = {name: given for name, given in parameters.items() if name not in named}
         value, problem = _validated(argument, rest, ())
@@ -146,7 +146,7 @@ def _taken(arguments: tuple[Argument, ...]) -> frozenset[str] | None:
 
 
 def _value(argument: Argument, parameters: Mapping[str, Any], problems: list[str]) -> Any:
-    """The validated argument; what is wrong goes to `problems`, so that all is named at once."""
+    """Returns the validated argument; appends errors to `problems`, so that all are named at once."""
     if argument.source is _WHOLE:
         if not parameters and argument.default is not EMPTY:
             return argument.default
@@ -165,9 +165,9 @@ def _value(argument: Argument, parameters: Mapping[str, Any], problems: list[str
 
 
 def _either(argument: Argument, parameters: Mapping[str, Any], problems: list[str]) -> Any:
-    """The only argument, a model: made of all parameters or of the object under its name, whichever fits.
+    """Returns the only argument, a model, built from all parameters or from the object under its name, whichever fits.
 
-    Without such an object its default holds where no parameter is a field of it.
+    Without such an object, and when no parameter is a field of the model, the argument's default is used.
     """
     name, shape = argument.name, argument.shape
     assert shape is not None
@@ -193,14 +193,14 @@ def _either(argument: Argument, parameters: Mapping[str, Any], problems: list[st
 
 
 def _validated(argument: Argument, given: Any, prefix: tuple[str, ...]) -> tuple[Any, str | None]:
-    """The value, or what is wrong with it."""
+    """Returns the validated value, or None and the error."""
     if argument.adapter is None:
         return given, None
     try:
         return argument.adapter.validate_python(given), None
     except ValidationError as exc:
         failure = exc
-    try:  # a strict model takes a datetime from JSON text though not from a Python string
+    try:  # a strict model accepts a datetime from JSON text, but not from a Python string
         return argument.adapter.validate_json(json.dumps(given)), None
     except (ValidationError, TypeError, ValueError, RecursionError):
         return None, describe_validation(failure, prefix)
@@ -212,7 +212,7 @@ def _is_context(parameter: inspect.Parameter, handler: Callable[..., Any]) -> bo
     annotation = parameter.annotation
     if isinstance(annotation, str):
         if annotation.rpartition(".")[2].split("|")[0].strip() in CONTEXT_NAMES:
-            return True  # perhaps imported for type checkers only
+            return True  # the class may be imported for type checkers only
         annotation = _resolve(parameter, handler)
     return any(
         inspect.isclass(option) and (issubclass(option, BaseContext) or option.__name__ in CONTEXT_NAMES)
@@ -268,7 +268,7 @@ def _adapter(name: str, annotation: Any) -> TypeAdapter[Any] | None:
 
 
 def _resolve(parameter: inspect.Parameter, handler: Callable[..., Any]) -> Any:
-    """The annotation as an object, also where `from __future__ import annotations` made it text."""
+    """Returns the annotation as an object, also when `from __future__ import annotations` made it a string."""
     if not isinstance(parameter.annotation, str):
         return parameter.annotation
     function = inspect.unwrap(getattr(handler, "__func__", handler))
@@ -289,7 +289,7 @@ def _resolve(parameter: inspect.Parameter, handler: Callable[..., Any]) -> Any:
 
 
 def _closure_of(function: Any) -> dict[str, Any]:
-    """The names a nested function sees of the function around it."""
+    """Returns the names that a nested function uses from the enclosing function."""
     try:
         return dict(inspect.getclosurevars(function).nonlocals)
     except (TypeError, ValueError):

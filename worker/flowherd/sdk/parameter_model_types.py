@@ -1,4 +1,4 @@
-"""Types that can stand for all parameters: dicts, pydantic models and TypedDicts, and the names of their fields."""
+"""Types of arguments that take all parameters: dicts, pydantic models and TypedDicts, with their field names."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if typing.TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The object that a model is made of.
+    """The fields that a model is built from.
 
     Attributes:
         label: the models' names, for messages.
         fields: names and aliases of their fields.
-        is_open: other names may mean something too, or are refused by the model itself.
+        is_open: True when the model may also use other names, or refuses them itself.
 
     """
 
@@ -31,7 +31,7 @@ class Shape:
 
     @classmethod
     def of(cls, annotation: Any) -> Shape | None:
-        """The shape of a model, of a union of models or of one that may be None; None for any other type."""
+        """Returns the shape of a model, a union of models, or an optional model; None for any other type."""
         if not (models := _models_in(annotation)):
             return None
         shapes = [_fields_of(model) for model in models]
@@ -42,19 +42,19 @@ class Shape:
         )
 
     def expected(self, name: str) -> str:
-        """Both shapes in words; one where the model has a field of the argument's own name."""
+        """Describes both accepted shapes; only one when the model has a field with the argument's own name."""
         whole = f"the fields of {self.label}"
         return whole if name in self.fields else f"{whole}, or an object of them as {name!r}"
 
 
 def options_of(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone."""
+    """Returns the members of a union, or the annotation alone."""
     origin = typing.get_origin(annotation)
     return typing.get_args(annotation) if origin in {typing.Union, UnionType} else (annotation,)
 
 
 def is_dict(annotation: Any) -> bool:
-    """True when a single argument of this type gets all parameters as they are."""
+    """True when a single argument of this type gets all parameters unchanged."""
     plain = typing.get_origin(annotation) or annotation
     if plain is typing.Annotated:
         return is_dict(typing.get_args(annotation)[0])
@@ -62,14 +62,14 @@ def is_dict(annotation: Any) -> bool:
 
 
 def is_made_of_something(value: Any) -> bool:
-    """True when a model took any of what it was given; any object makes one whose fields all have defaults."""
+    """True when the model used any parameter; one whose fields all have defaults can be built from any object."""
     if isinstance(value, BaseModel):
         return bool(value.model_fields_set)
     return not isinstance(value, dict) or bool(value)
 
 
 def _models_in(annotation: Any) -> list[Any]:
-    """The models of a type that consists of nothing else but None."""
+    """Returns the models in a type; empty when it has members other than models and None."""
     plain = typing.get_origin(annotation) or annotation
     if plain is typing.Annotated:
         return _models_in(typing.get_args(annotation)[0])
@@ -82,7 +82,7 @@ def _models_in(annotation: Any) -> list[Any]:
 
 
 def _is_typed_dict(kind: Any) -> bool:
-    """True for a TypedDict of typing_extensions, which typing does not know."""
+    """True for a TypedDict of typing_extensions, which typing does not recognise."""
     return inspect.isclass(kind) and issubclass(kind, dict) and hasattr(kind, "__total__")
 
 

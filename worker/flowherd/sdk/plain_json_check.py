@@ -1,4 +1,4 @@
-"""Tells quickly whether an output is plain JSON already; it must not change or encode it."""
+"""A fast check that an output consists of plain JSON values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from flowherd.errors import InvalidOutput
 
-MAX_DEPTH = 119  # levels of an output: 120 with the envelope around it (protocol.md §6.5)
-MAX_NODES = 27_000_000  # more values than fit into the body; also ends a walk through shared containers
-WIDE = 50_000  # containers at one level from which on repeated ones are worth finding
+MAX_DEPTH = 119  # levels of an output: 120 with the envelope (protocol.md §6.5)
+MAX_NODES = 27_000_000  # more values than fit into a body; also ends a walk through shared containers
+WIDE = 50_000  # with more containers than this on a level, repeated ones are removed
 MAX_INT, MIN_INT = 2**64 - 1, -(2**63)  # beyond these the engine rounds silently (protocol.md §6.5)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _HARMLESS = frozenset({str, bool, type(None)})
@@ -18,10 +18,10 @@ _FEW, _SMALL = 16, 2**53
 
 
 def is_plain(output: dict[Any, Any]) -> bool:
-    """True when every value is of a JSON type itself, finite, in range and not too deep; text is not looked at.
+    """True when every value is of a JSON type, finite, in range and not too deep; the text of strings is not checked.
 
-    Containers are checked by C loops, so that a million numbers cost milliseconds. InvalidOutput when there
-    are more values than any body can hold.
+    Containers are checked by C loops, so a million numbers cost milliseconds. Raises InvalidOutput when there are more
+    values than any body can hold.
     """
     if len(output) <= _FEW and _are_few_scalars(output):
         return True
@@ -48,7 +48,7 @@ def is_plain(output: dict[Any, Any]) -> bool:
 
 
 def _are_few_scalars(output: dict[Any, Any]) -> bool:
-    """True when all names are text, and the values single ones that need no further look: the usual output."""
+    """True for the usual output: all names are strings, and all values are scalars that need no further check."""
     for name, value in output.items():
         kind = type(value)
         if type(name) is not str or not (
@@ -61,7 +61,7 @@ def _are_few_scalars(output: dict[Any, Any]) -> bool:
 
 
 def _without_repeats(output: Any, containers: list[Any]) -> list[Any]:
-    """Each container once; before any is left out, what they unfold to is counted."""
+    """Returns each container once; checks the unfolded size of the output before it drops any."""
     unique = list({id(container): container for container in containers}.values())
     if len(unique) < len(containers):
         check_unfolded(output)
@@ -75,18 +75,18 @@ def check_unfolded(output: Any) -> None:
 
 
 def _unfolded(value: Any, known: dict[int, int], levels: int) -> int:
-    """The number of values that this one is on the wire; each container is looked at once."""
+    """Returns the number of values that this one becomes when encoded; visits each container once."""
     if type(value) not in {dict, list, tuple} or not levels:
         return 1
     if (count := known.get(id(value))) is None:
-        known[id(value)] = 1  # what contains itself is found by others
+        known[id(value)] = 1  # a container that contains itself is reported elsewhere
         items = value.values() if type(value) is dict else value
         count = known[id(value)] = 1 + sum(_unfolded(item, known, levels - 1) for item in items)
     return count
 
 
 def _plain_values(values: Any, deeper: list[Any]) -> bool:
-    """Checks one container's values and adds the containers among them to `deeper`."""
+    """Checks the values of one container and appends the containers among them to `deeper`."""
     kinds = set(map(type, values))
     if kinds <= _HARMLESS:
         return True
@@ -106,5 +106,5 @@ def _plain_values(values: Any, deeper: list[Any]) -> bool:
 
 
 def too_many() -> InvalidOutput:
-    """The refusal of more values than any body can hold."""
+    """Returns the error for more values than any body can hold."""
     return InvalidOutput("the output holds too many values for one reply: write them to a file")

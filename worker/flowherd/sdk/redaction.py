@@ -1,6 +1,6 @@
-"""Takes known secrets out of texts; it must not keep what it has seen.
+"""Masks known secrets in texts.
 
-Nothing is looked up before there is a text of a failure to clean: a success pays nothing.
+Secrets are looked up only when a failure has a text to mask, so a success costs nothing.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 SECRET_NAMES = ("password", "passwd", "secret", "token", "api_key", "authorization", "private_key")
 MASK = "***"
 MIN_SECRET_CHARS = 4  # shorter ones would mask ordinary words
-MIN_LINE_CHARS = 16  # of a secret of several lines, to be masked alone
-MAX_LOOKED_AT = 500_000  # values of one call
+MIN_LINE_CHARS = 16  # a line of a multi-line secret that is at least this long is masked on its own
+MAX_LOOKED_AT = 500_000  # values searched in one call
 MAX_SECRETS = 10_000  # of one call: each is searched in each text
-_PLAIN = (str, int, float, bytes, type(None))  # looked at only under a telling name
+_PLAIN = (str, int, float, bytes, type(None))  # secret only under a secret name
 _TRIVIAL = frozenset({"true", "false", "none", "null"})
 _NUMBER = re.compile(r"[+-]?[\d.]+", re.ASCII)
 _FEWEST_DIGITS = 4
@@ -37,11 +37,11 @@ _SCHEMES = frozenset({"bearer", "basic", "token"})
 
 
 def hiding(state: RunState, *arguments: Any) -> Callable[[str], str]:
-    """Looks up the secrets of one attempt and returns what takes them out of a text (faults.md A12, N19).
+    """Looks up the secrets of one attempt and returns a function that masks them in a text (faults.md A12, N19).
 
     Args:
-        state: of the attempt; its parameters count as they came.
-        arguments: what its handler was called with.
+        state: the attempt's state; its raw parameters are searched.
+        arguments: the arguments its handler was called with.
 
     """
     environment = state.environment
@@ -55,17 +55,17 @@ def hiding(state: RunState, *arguments: Any) -> Callable[[str], str]:
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:
-    """Replaces every secret in each form in which a text may show it, but for trivial ones."""
+    """Masks every secret that is not trivial, in each form in which a text may show it."""
     return masking(secrets)(text)
 
 
 def masking(secrets: Iterable[str]) -> Callable[[str], str]:
-    """Returns what does as `mask` does, for many texts."""
+    """Returns a function that works like `mask`, for many texts."""
     return partial(_replace, shown=_forms(secrets))
 
 
 def secrets_of_process(names: Iterable[str] = ()) -> Iterator[str]:
-    """Yields the values of environment variables with telling names."""
+    """Yields the values of environment variables with secret names."""
     tells = _Tells(names)
     for name in list(os.environ):
         if tells(name):
@@ -73,13 +73,13 @@ def secrets_of_process(names: Iterable[str] = ()) -> Iterator[str]:
 
 
 def secrets_in(values: Iterable[Any], names: Iterable[str] = ()) -> Iterator[str]:
-    """Yields the text of every pydantic secret in these values, and of all that stands under a telling name.
+    """Yields the text of every pydantic secret in these values, and of every value under a secret name.
 
-    What lies on the surface comes first, so that a long list hides nothing that stands beside it.
+    The search is breadth-first, so a long list does not use up the limit before its siblings are searched.
 
     Args:
-        values: parameters and arguments, nested as they are.
-        names: count as well as `SECRET_NAMES`.
+        values: parameters and arguments, which may be nested.
+        names: secret names in addition to `SECRET_NAMES`.
 
     """
     tells = _Tells(names)
@@ -104,7 +104,7 @@ def secrets_in(values: Iterable[Any], names: Iterable[str] = ()) -> Iterator[str
 
 
 def _pairs(value: Any) -> Iterable[tuple[Any, Any]]:
-    """Names and values of what has such; what a list holds has no names."""
+    """Returns the names and values in a container; items of a list have the name None."""
     if isinstance(value, list | tuple | set | frozenset):
         return ((None, item) for item in value)
     if isinstance(value, Mapping):
@@ -117,11 +117,11 @@ def _pairs(value: Any) -> Iterable[tuple[Any, Any]]:
 
 
 class _Tells:
-    """Says of a name that its value is a secret: it contains one of the names, in any case, with or without - and _."""
+    """True for a name that contains a secret name, in any case, with or without `-` and `_`."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._parts = tuple(filter(None, map(_plain, (*SECRET_NAMES, *names))))
-        self._known: dict[Any, bool] = {}  # rows have the same names over and over
+        self._known: dict[Any, bool] = {}  # rows repeat the same names
 
     def __call__(self, name: Any) -> bool:
         if name not in self._known:
@@ -135,14 +135,14 @@ def _plain(name: str) -> str:
 
 
 def _is_trivial(text: str) -> bool:
-    """Too short, a truth, nothing, or a number of fewer than four digits."""
+    """True for a text that is too short, a boolean, a null, or a number of fewer than four digits."""
     if len(text) < MIN_SECRET_CHARS or text.lower() in _TRIVIAL:
         return True
     return bool(_NUMBER.fullmatch(text)) and sum(map(str.isdigit, text)) < _FEWEST_DIGITS
 
 
 def _forms(secrets: Iterable[str]) -> list[str]:
-    """The texts to replace, longest first: each secret as it is, and as repr, JSON and a URL write it."""
+    """Returns the texts to replace, longest first: each secret itself, and as repr, JSON and a URL write it."""
     found: set[str] = set()
     for secret in set(secrets):
         for part in _parts(secret.strip()):
@@ -153,7 +153,7 @@ def _forms(secrets: Iterable[str]) -> list[str]:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """The secret, its long lines, and what follows the scheme of an authorization."""
+    """Yields the secret, its long lines, and the part after the scheme of an Authorization header."""
     yield secret
     if "\n" in secret:
         yield from (line for line in map(str.strip, secret.split("\n")) if len(line) >= MIN_LINE_CHARS)

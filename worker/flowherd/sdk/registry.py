@@ -1,4 +1,4 @@
-"""The activities of an app, by name; it must not load apps or run handlers."""
+"""The registry: the activities of an app, by name."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MakeLifespan: TypeAlias = "Callable[[], AbstractAsyncContextManager[Any]]"
 
 
 class ForeignKind(Protocol):
-    """Activities of another SDK; whoever can read them adds itself to `foreign_kinds`."""
+    """An adapter for the activities of another SDK; it is added to `foreign_kinds`."""
 
     def is_activity(self, candidate: Any, /) -> bool:
-        """True for one of that SDK's."""
+        """True for an activity of that SDK."""
         ...
 
     def definition_of(self, activity: Any, worker_type: str | None = None, /) -> ActivityDefinition:
-        """The activity seen as ours."""
+        """Returns the definition of that SDK's activity."""
         ...
 
 
@@ -39,12 +39,12 @@ class Registry:
     """The activities of an app.
 
     Args:
-        worker_type: serves all activities that name no type of their own, None for any type.
-        lifespan: makes an async context manager that is entered in each process before it takes work, and left
-            when it has drained; what it yields is the handlers' `ctx.state`.
+        worker_type: worker type of the activities that set none themselves; None for any type.
+        lifespan: a function decorated with `@asynccontextmanager`. Each process enters it before it takes work
+            and leaves it after its last activity. The value it yields is `ctx.state`.
 
     Raises:
-        RegistryError: the lifespan is no function that makes a context manager.
+        RegistryError: the lifespan is not a function that makes an async context manager.
 
     """
 
@@ -72,7 +72,7 @@ class Registry:
     @overload
     def activity(self, /, **options: Unpack[ActivityOptions]) -> HandlerDecorator: ...
     def activity(self, handler: Any = None, /, **options: Any) -> Any:
-        """Like the function `activity`, and registers it here."""
+        """Decorates a function as `activity` does, and registers it."""
 
         def register(function: Any) -> Any:
             self.add(activity(**options)(function).__dict__[MARK])
@@ -81,15 +81,15 @@ class Registry:
         return register if handler is None else register(handler)
 
     def register(self, handler: Any, worker: str | None = None, **options: Any) -> ActivityDefinition:
-        """Adds a decorated function, a plain one, or an object with `name` and `execute`.
+        """Registers a function, decorated or not, or an object with `name` and `execute`.
 
         Args:
-            handler: what to run.
-            worker: the worker type, where the stock SDK's registry takes it.
-            options: as for `activity`; not for a decorated function, which brings its own.
+            handler: the function or object.
+            worker: its worker type; by default the registry's.
+            options: as for `activity`. A decorated function brings its own.
 
         Raises:
-            RegistryError: when it cannot be an activity or its name is taken.
+            RegistryError: it cannot be an activity, or its name is taken.
 
         """
         for kind in foreign_kinds:
@@ -106,7 +106,7 @@ class Registry:
         return self.add(found if worker is None else replace(found, worker_type=worker))
 
     def add(self, definition: ActivityDefinition) -> ActivityDefinition:
-        """Adds a definition; RegistryError when another one of that name serves the same worker type."""
+        """Adds a definition; RegistryError if another one has the same name and worker type."""
         if definition.worker_type is None and self.worker_type is not None:
             definition = replace(definition, worker_type=self.worker_type)
         for held in self._definitions.values():
@@ -120,21 +120,21 @@ class Registry:
         return definition
 
     def lookup(self, name: str) -> ActivityDefinition | None:
-        """The first activity of that name; `for_type` leaves only one."""
+        """The activity of that name, None if there is none; with several worker types, the first."""
         by_name = self._definitions
         exact = by_name.get((self.worker_type, name)) or by_name.get((None, name))
         return exact or next((found for found in by_name.values() if found.name == name), None)
 
     def names(self) -> tuple[str, ...]:
-        """Names in the order of registration, each once."""
+        """Names of the activities, in the order of registration."""
         return tuple(dict.fromkeys(found.name for found in self._definitions.values()))
 
     def worker_types(self) -> tuple[str, ...]:
-        """The worker types that activities name, each once, in the order of registration."""
+        """Worker types that the activities set, in the order of registration."""
         return tuple(dict.fromkeys(found.worker_type for found in self if found.worker_type is not None))
 
     def for_type(self, worker_type: str) -> Registry:
-        """A registry of what a worker of that type serves, each with its type filled in."""
+        """A new registry with the activities that a worker of this type runs."""
         chosen = Registry(worker_type, lifespan=self.lifespan)
         for found in self:
             if found.worker_type in {None, worker_type}:
@@ -142,13 +142,13 @@ class Registry:
         return chosen
 
     def configured(self, changes: Mapping[str, Mapping[str, Any]]) -> Registry:
-        """A registry with options of some activities replaced, as `[activities.NAME]` of a config file does.
+        """A new registry with some options replaced, as `[activities.NAME]` in `flowherd.toml` does.
 
         Args:
             changes: activity name → `offload`, `timeout_s`, `max_concurrent`, `max_memory_mb`.
 
         Raises:
-            RegistryError: for a name that is not here, an unknown option or a senseless value.
+            RegistryError: an unknown name or option, or a value that makes no sense.
 
         """
         strangers = changes.keys() - set(self.names())
@@ -168,12 +168,12 @@ class Registry:
         return registry
 
     def check(self) -> None:
-        """Makes every binding now; RegistryError for the first that cannot be made."""
+        """Checks the signatures of all handlers; RegistryError for the first that cannot be called."""
         for found in self:
             _ = found.binding
 
     def check_alone(self) -> None:
-        """RegistryError for the first activity that cannot run where nobody makes isolates."""
+        """RegistryError for the first activity that needs an isolate, which only `flowherd run` makes."""
         for found in self:
             if found.mode is Mode.PROCESS:
                 raise RegistryError(
@@ -183,7 +183,7 @@ class Registry:
 
     @classmethod
     def of(cls, handlers: Iterable[Any], worker_type: str | None = None) -> Registry:
-        """A registry of these handlers; RegistryError as `register`."""
+        """Makes a registry of these handlers; RegistryError as `register`."""
         registry = cls(worker_type)
         for handler in handlers:
             registry.register(handler)

@@ -1,4 +1,4 @@
-"""The state that runner and context share about one attempt; it must not decide anything."""
+"""The state of one attempt that its runner and its context share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ending = threading.Lock()
 
 
 class CancelReason(Enum):
-    """Why a handler is told to stop."""
+    """The reasons for which a handler is told to stop."""
 
     TIMEOUT = "timeout"
     LEASE_LOST = "lease_lost"
@@ -28,7 +28,7 @@ class CancelReason(Enum):
 
 
 class RunState:
-    """The state that runner and context share; written by the runner's loop, read by any thread."""
+    """The state of one attempt; written by the runner's loop, read from any thread."""
 
     __slots__ = (
         "activity",
@@ -58,30 +58,30 @@ class RunState:
         self.activity = activity
         self.who = AttemptIds(activity.activity_id, activity.workflow_id, activity.key, activity.name)
         if environment is not None:
-            self.environment = environment  # else whoever starts the handler sets it
-        self.keeper = keeper  # of what is spent, None where a crash is nobody's to settle
+            self.environment = environment  # otherwise set where the handler is started
+        self.keeper = keeper  # stores spending; None where no keeper settles a crash
         self.limit_s = 0.0
         self.cancel_reason: CancelReason | None = None
-        self.is_told = False  # the handler has got the exception that stops it
-        self.is_decided = False  # the outcome is known: what is spent from now on is not in it
-        self.has_ended = False  # the handler has: what it left behind gets nothing any more
+        self.is_told = False  # the exception that stops the handler has been raised in it
+        self.is_decided = False  # the outcome is known: later spending is not in it
+        self.has_ended = False  # the handler has ended: tasks it left running get no files or costs
         self.costs: Costs | None = None
         self.files: Transfers | None = None
         self.heartbeat_at = 0.0  # monotonic seconds of the handler's last heartbeat()
         self.logger: logging.LoggerAdapter[logging.Logger] | None = None
-        self.trace: Trace | Any | None = None  # in an isolate, the W3C headers of its worker's
+        self.trace: Trace | Any | None = None  # in an isolate, the W3C headers of its worker's trace
 
     @property
     def ids(self) -> dict[str, Any]:
-        """The fields of each line about it in the log."""
+        """The fields of each log line about this attempt."""
         return self.who.fields()
 
     def open_costs(self) -> Costs:
-        """The sums of this attempt's spending, made at their first use; from any thread."""
+        """Returns the costs of this attempt, created at first use; callable from any thread."""
         if self.costs is None:
             with _ending:
                 if self.has_ended:
-                    return Costs()  # nobody asks for these sums any more
+                    return Costs()  # never reported
                 if self.costs is None:
                     self.costs = Costs(self.keeper)
         return self.costs
@@ -92,7 +92,9 @@ class RunState:
         return (None, ()) if self.costs is None else (self.costs.cost_usd, self.costs.usage)
 
     def note_end(self) -> None:
-        """The handler has ended: `costs` and `files` stay what they are."""
+        """Marks the end of the handler; afterwards `costs` and `files` do not change."""
         with _ending:
             self.has_ended = True
-            self.keeper = None  # which knows the run: what is over shall not wait for a collection of garbage
+            self.keeper = (
+                None  # breaks a reference cycle with the run, which would wait for garbage collection
+            )

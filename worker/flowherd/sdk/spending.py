@@ -1,7 +1,7 @@
-"""Sums of tokens and money one attempt has spent; it must not price or report anything.
+"""Sums of the tokens and money that one attempt has spent.
 
-Each change is given to whoever keeps the sums against a crash, before the handler goes on: money that was spent is
-sent whatever becomes of the attempt, and of its process.
+Each change is stored outside the process before the handler continues, so spending is reported even when the attempt
+or its process crashes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Money = Decimal | int | float | str
 
 
 class SpendingKeeper(Protocol):
-    """Keeps an attempt's sums where a crash of its process does not reach them."""
+    """Stores an attempt's sums where they survive a crash of its process."""
 
     @property
     def room_for_sums(self) -> int:
-        """Bytes that `keep_spent` takes."""
+        """The most bytes that `keep_spent` takes."""
         ...
 
     def keep_spent(self, sums: bytes) -> None:
-        """Keeps these in place of the ones before; called from any thread, without effect once the attempt is over."""
+        """Replaces the stored sums; callable from any thread, without effect after the attempt has ended."""
         ...
 
 
@@ -42,7 +42,7 @@ class Costs:
     """Collects usage per (provider, model) and costs that belong to no model; callable from any thread.
 
     Args:
-        keeper: gets the sums after each change, None where nobody settles for a process that has died.
+        keeper: stores the sums after each change; None where no keeper settles the records of a dead process.
 
     """
 
@@ -56,26 +56,26 @@ class Costs:
 
     @property
     def cost_usd(self) -> str | None:
-        """The sum not covered by usage entries, as the engine reads it; None when nothing was recorded."""
+        """The cost not covered by usage entries, as the engine reads it; None when none was recorded."""
         return None if self._cost_usd is None else format(self._cost_usd, "f")
 
     @property
     def usage(self) -> tuple[Usage, ...]:
-        """The usage, an entry per provider and model, more when a counter would leave 32 bits."""
+        """The usage, one entry per provider and model; more when a counter would exceed 32 bits."""
         with self._lock:
             return tuple(self._usage.values())
 
     def add_cost(self, usd: Money) -> None:
-        """Adds dollars that belong to no model; ValueError unless 0 ≤ usd ≤ 10¹²."""
+        """Adds US dollars that belong to no model; ValueError unless 0 ≤ usd ≤ 10¹²."""
         cost = checked_cost(usd)
         with self._lock:
             self._cost_usd = EXACT.add(self._cost_usd or Decimal(0), cost)
             self._keep()
 
     def add_usage(self, usage: Usage) -> None:
-        """Adds to the sums of the entry's provider and model; ValueError for what the engine would refuse.
+        """Adds to the sums of the entry's provider and model; ValueError when the engine would refuse the entry.
 
-        Priced and unpriced tokens are kept apart: the engine prices only entries without `cost_usd`.
+        Priced and unpriced tokens are summed separately: the engine prices only entries without `cost_usd`.
         """
         _check_usage(usage)
         if usage.cost_usd is not None:
@@ -103,7 +103,7 @@ class Costs:
 
 
 def checked_cost(usd: Money) -> Decimal:
-    """`usd` as an exact decimal; ValueError unless it is a number with 0 ≤ usd ≤ 10¹²."""
+    """Returns `usd` as an exact decimal; ValueError unless it is a number with 0 ≤ usd ≤ 10¹²."""
     try:
         cost = Decimal(str(usd))
         fits = 0 <= cost <= MAX_COST_USD

@@ -1,4 +1,4 @@
-"""Streams of text as handlers see them: awaited, or blocking in name only; they send nothing themselves."""
+"""Text streams for handlers: an awaitable one, and a synchronous one that does not block."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class _Stream:
-    """The parts that both kinds share.
+    """The base of both streams.
 
-    It drops what is sent outside its block, by an attempt whose lease is lost (somebody else streams by then), without
-    an engine, and where the definition says `streaming: false`.
+    Drops text that is sent outside its block, after the lease is lost (another worker may stream by then), without an
+    engine, or when the workflow definition has `streaming: false`.
     """
 
     __slots__ = ("_outlet", "_state")
@@ -55,7 +55,7 @@ class _Stream:
 
 
 class TokenStream(_Stream):
-    """`async with ctx.stream() as stream: await stream.send(text)`."""
+    """A stream of text: `async with ctx.stream() as stream: await stream.send(text)`."""
 
     __slots__ = ()
 
@@ -72,10 +72,10 @@ class TokenStream(_Stream):
         self._end(error)
 
     async def send(self, text: str) -> None:
-        """Sends `text` soon, with what comes close to it; never waits for it and never fails over it.
+        """Queues `text` to be sent soon. It never waits for the engine, and never fails because of it.
 
         Raises:
-            TypeError: it is no text.
+            TypeError: `text` is not a str.
 
         """
         self._put(text)
@@ -83,7 +83,7 @@ class TokenStream(_Stream):
 
 
 class SyncTokenStream(_Stream):
-    """`with ctx.stream() as stream: stream.send(text)`."""
+    """A stream of text for a plain `def`: `with ctx.stream() as stream: stream.send(text)`."""
 
     __slots__ = ()
 
@@ -100,5 +100,5 @@ class SyncTokenStream(_Stream):
         self._end(error)
 
     def send(self, text: str) -> None:
-        """See `TokenStream.send`."""
+        """Does what `TokenStream.send` does."""
         self._put(text)

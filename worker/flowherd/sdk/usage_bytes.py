@@ -1,12 +1,12 @@
-"""Sums of tokens and money as bytes of bounded length, for the ledger; it must not add up what handlers report.
+"""Encodes sums of tokens and money as bytes of bounded length, for the ledger.
 
-Sums that are longer than there is room for are merged rather than lost, in this order:
+Sums that do not fit are merged rather than lost:
 
-1. Sums without a price keep their places first, the largest first: only the engine can price them.
-2. A priced sum that finds no place goes into the cost that belongs to no model: the money is exact, its tokens are
-   not told any more.
-3. A sum without a price that finds no place is added to the largest one of the same provider that has found one,
-   else to the largest of all: it is priced as that model. A counter stops at the largest the engine takes.
+1. Unpriced sums are placed first, the largest first: only the engine can price them.
+2. A priced sum that does not fit is added to the cost that belongs to no model: the money stays exact, its tokens are
+   no longer reported.
+3. An unpriced sum that does not fit is added to the largest placed one of the same provider, else to the largest of
+   all, and is priced as that model. A counter stops at the largest number the engine accepts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from flowherd.activities_and_outcomes import Usage
 
 MAX_TOKENS = 2**32 - 1  # the engine's counters are unsigned 32-bit (protocol.md §6.1)
 EXACT = Context(prec=60, traps=[InvalidOperation])  # for sums of money: a handler may change the current one
-_LONGEST_NAME_BYTES = 256  # of a provider or a model, where room is short
-_NUMBERS_BYTES = 120  # four counters, token-hours, cost and what stands between them, at their longest
+_LONGEST_NAME_BYTES = 256  # of a provider or a model, when sums are merged
+_NUMBERS_BYTES = 120  # four counters, token-hours, cost and separators, at their longest
 
 _Row = tuple[str, str, int, int, int, int, float, str | None]
 _encode = msgspec.json.Encoder().encode
@@ -29,7 +29,7 @@ _decoder = msgspec.json.Decoder(tuple[str | None, tuple[_Row, ...]])
 
 
 def pack(cost_usd: Decimal | None, usage: tuple[Usage, ...], limit: int) -> bytes:
-    """At most `limit` bytes, from 1,024, for `unpack`; what does not fit is merged as the module says."""
+    """Encodes the sums in at most `limit` bytes (at least 1,024), merged as above where they do not fit."""
     packed = _packed(cost_usd, usage)
     return packed if len(packed) <= limit else _packed(*_merged(cost_usd, usage, limit))
 
@@ -37,7 +37,7 @@ def pack(cost_usd: Decimal | None, usage: tuple[Usage, ...], limit: int) -> byte
 def bounded(
     cost_usd: str | None, usage: tuple[Usage, ...], limit: int
 ) -> tuple[str | None, tuple[Usage, ...]]:
-    """The sums as they are where they take at most `limit` bytes, from 1,024; else merged as the module says."""
+    """Returns the sums unchanged when they fit into `limit` bytes (at least 1,024), else merged as above."""
     if (
         len(usage) * _NUMBERS_BYTES <= limit // 4
         and sum(len(e.provider) + len(e.model) for e in usage) <= limit // 8
@@ -47,7 +47,7 @@ def bounded(
 
 
 def unpack(packed: bytes) -> tuple[str | None, tuple[Usage, ...]]:
-    """The cost that belongs to no model, and the sums, as a failure carries them."""
+    """Decodes the cost that belongs to no model, and the usage."""
     cost_usd, rows = _decoder.decode(packed)
     return cost_usd, tuple(Usage(*row) for row in rows)
 

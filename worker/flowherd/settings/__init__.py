@@ -1,3 +1,3 @@
-"""The model of settings for `flowherd run` and `python -m flowherd`: flag > environment > file > default."""
+"""The settings of `flowherd run` and `python -m flowherd`: flag > environment > file > default."""
 
 DEFAULT_WORKER_TYPE = "py-std"

@@ -1,4 +1,4 @@
-"""Calls a command and turns its end into an exit code, and a slip into a line; it imports no setting."""
+"""Calls a command and returns its exit code; wrong arguments and settings become lines on stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}
 
 
 def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
-    """Calls a cyclopts program and returns the exit code; what is wrong with words or settings is said on stderr."""
+    """Calls a cyclopts program and returns the exit code; errors in arguments and settings go to stderr."""
     try:
         result = program(words, exit_on_error=False, print_error=True)
         sys.stdout.flush()
@@ -29,12 +29,12 @@ def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in _NO_OUTPUT:
             raise
-        # for what the interpreter flushes at the end
+        # the interpreter flushes stdout again at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stderr.write(f"flowherd: the output cannot be written: {error.strerror}\n")
         return Exit.INTERNAL
     except Exception as error:
-        from flowherd.errors import ConfigurationError  # noqa: PLC0415 - 40 ms for who asks for help
+        from flowherd.errors import ConfigurationError  # noqa: PLC0415 - 40 ms that --help need not take
         from flowherd.logs import visible  # noqa: PLC0415 - as above
 
         if not isinstance(error, ConfigurationError):

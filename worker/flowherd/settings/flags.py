@@ -1,4 +1,4 @@
-"""The flags of both programs, made from the settings model; it parses no value."""
+"""The command-line flags of both programs, generated from the settings model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ConfigFile = Annotated[
 
 
 def _value(name: str) -> str:
-    """The word that stands for the value in the help."""
+    """Returns the placeholder for the value in the help text."""
     hint = Settings.model_fields[name].annotation
     for part in (hint, *get_args(hint)):
         inner = get_args(part)[0] if get_origin(part) is Annotated else part
@@ -79,9 +79,9 @@ def _flag(name: str) -> tuple[str, Any, Any]:
 
 
 def flags_but(ignored: Collection[str] = ()) -> Any:
-    """A class of flags: one for each setting, but for these and those that have none.
+    """Returns a dataclass with a flag for each setting, except the ignored ones and those without a flag.
 
-    Every flag is the text that was given, a switch a truth, None where it was not: the model parses them all.
+    A flag's value is the text on the command line, a switch's a bool, and None when not given: the model parses them.
     """
     names = [name for name in Settings.model_fields if name not in _NO_FLAG and name not in ignored]
     return make_dataclass(
@@ -93,5 +93,5 @@ def flags_but(ignored: Collection[str] = ()) -> Any:
 
 
 def given(flags: Any) -> dict[str, str | bool | None]:
-    """The flags by field name."""
+    """Returns the flags by field name."""
     return {item.name: getattr(flags, item.name) for item in fields(flags)}

@@ -1,4 +1,4 @@
-"""All settings of `flowherd run` and `python -m flowherd` as one model; it reads no file but the secret's."""
+"""All settings of `flowherd run` and `python -m flowherd` as one model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SUPERVISOR_ONLY = frozenset(
         "isolate_max_tasks", "boot_timeout", "preload", "parallel", "admin",
     }
 )  # fmt: skip
-FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU = 8, 4  # each has an isolate: memory, where most of them only wait
+FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU = 8, 4  # each has an isolate: memory, while most only wait
 
 
 def _env(name: str, help_text: str, default: Any, **constraints: Any) -> Any:
@@ -44,7 +44,7 @@ def _env(name: str, help_text: str, default: Any, **constraints: Any) -> Any:
 
 
 class ActivitySettings(BaseModel):
-    """`[activities.NAME]` of the file: how one activity runs, whatever its code says."""
+    """`[activities.NAME]` in the settings file: options of one activity, which override those in its code."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -55,9 +55,9 @@ class ActivitySettings(BaseModel):
 
 
 class Settings(BaseModel):
-    """Everything `flowherd run` can be told; the names are the flags' with underscores.
+    """The settings of `flowherd run`; each name is the flag's name with underscores.
 
-    `python -m flowherd` has use for all but `SUPERVISOR_ONLY`. Variables of the stock SDK keep their names and meaning.
+    `python -m flowherd` takes all but `SUPERVISOR_ONLY`. Variables of the stock SDK keep their names and meaning.
     Times are seconds.
     """
 
@@ -199,7 +199,7 @@ class Settings(BaseModel):
     @field_validator("api_url")
     @classmethod
     def _engine_origin(cls, url: str) -> str:
-        """As the worker will see it, and with a port that exists (faults.md S15)."""
+        """Returns the URL as the worker uses it, after a check of user info and port (faults.md S15)."""
         try:
             port_exists = urlsplit(url.strip()).port != 0
         except ValueError:
@@ -221,10 +221,10 @@ class Settings(BaseModel):
             )
         return self
 
-    # What the parts of the host are made of
+    # Conversions for the parts of the host
 
     def worker_config(self, concurrency: int, usable_cpus: int = 1) -> WorkerConfig:
-        """The settings of one worker process with `concurrency` slots, on a host with so many CPUs."""
+        """Returns the settings of one worker process with `concurrency` slots, on a host with `usable_cpus` CPUs."""
         return WorkerConfig(
             api_url=self.api_url,
             client_id=self.client_id,
@@ -254,11 +254,11 @@ class Settings(BaseModel):
         )
 
     def activity_options(self) -> dict[str, dict[str, Any]]:
-        """The argument of `Registry.configured`: only what the file says."""
+        """Returns the argument for `Registry.configured`: the options that the file sets."""
         return {name: options.model_dump(exclude_none=True) for name, options in self.activities.items()}
 
     def secret(self) -> SecretStr | None:
-        """The client secret, from its variable or its file.
+        """Returns the client secret, from its variable or its file.
 
         Raises:
             ConfigurationError: the file cannot be read, or is empty.
@@ -273,7 +273,7 @@ class Settings(BaseModel):
             raise ConfigurationError(f"--client-secret-file {self.client_secret_file}: {error}") from None
 
     def _secret_source(self) -> Path | None:
-        """The file that holds the secret, None where its variable does."""
+        """Returns the path of the secret's file, or None when the secret comes from its variable."""
         return (
             None if self.client_secret or not self.client_secret_file else self.client_secret_file.absolute()
         )

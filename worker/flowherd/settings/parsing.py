@@ -1,4 +1,4 @@
-"""Values as settings are written: counts, `auto`, durations, transports and addresses; it reads no settings."""
+"""Parsers for the values of settings: counts, `auto`, durations, transports, addresses and names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DURATION = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*(ms|s|m|h|)\s*", re.ASC
 
 
 def _duration(value: object) -> object:
-    """`60`, `60s`, `500ms` and `2m`, as the engine's own variables are written (protocol.md §7)."""
+    """Parses `60`, `60s`, `500ms` and `2m`, like the engine's own variables (protocol.md §7)."""
     _no_bool(value)
     if not isinstance(value, str):
         return value
@@ -36,9 +36,9 @@ def _count_or_auto(value: object) -> object:
 
 
 def _no_bool(value: object) -> None:
-    """`true` is 1 to a lax reader, and a mistake to everybody else."""
+    """Raises ValueError for a bool, which pydantic would otherwise accept as 0 or 1."""
     if isinstance(value, bool):
-        raise ValueError("should be a number")  # noqa: TRY004 - what pydantic turns into a complaint
+        raise ValueError("should be a number")  # noqa: TRY004 - pydantic reports a ValueError
 
 
 def _known_transport(name: object) -> object:
@@ -49,17 +49,17 @@ def _known_transport(name: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Tcp:
-    """A host, and a port of which 0 means a free one."""
+    """A host and a port; port 0 means any free one."""
 
     host: str
     port: int
 
 
 def parse_address(text: str) -> Tcp | Path | None:
-    """Parses `--admin`: `HOST:PORT`, `unix:PATH`, or `off`, which is None.
+    """Parses `--admin`: `HOST:PORT`, `unix:PATH`, or `off`, for which it returns None.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text is none of these.
 
     """
     if text == "off":
@@ -78,7 +78,7 @@ def _address(text: str) -> str:
 
 
 def _names(value: object) -> object:
-    """A list in a file, commas in a variable."""
+    """Parses names from a list (in a file) or a text with commas (in a variable)."""
     names = value.split(",") if isinstance(value, str) else value
     if isinstance(names, list | tuple) and not all(
         isinstance(one, str) and one.strip(" -_") for one in names

@@ -1,4 +1,4 @@
-"""Sizes that fit together, and what is allowed but unwise, one sentence each; it never shows a secret."""
+"""Chooses the numbers of processes and slots, and warns about settings that are allowed but unwise."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 SLOTS_PER_PROCESS = 4
 FEWEST_SLOTS = 16
-MANY_PER_CPU = 8  # processes
+MANY_PER_CPU = 8  # processes per CPU, beyond which there is a warning
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
 
 def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: int) -> tuple[int, int]:
-    """Processes and slots, where None means automatic; when only one is explicit the other follows it.
+    """Returns the numbers of processes and slots; None means automatic, and follows the other when that is explicit.
 
     Raises:
-        ValueError: both are explicit and a process would get no slot.
+        ValueError: both are explicit, and a process would have no slot.
 
     """
     if processes is not None and concurrency is not None and concurrency < processes:
@@ -39,7 +39,7 @@ def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: in
 
 
 def cautions(settings: Settings, usable_cpus: int) -> Iterator[str]:
-    """The warnings that a user should read before it runs (faults.md S1, S13, S14)."""
+    """Yields warnings to show before the host starts (faults.md S1, S13, S14)."""
     if (file := settings.client_secret_file) is not None and _readable_by_others(file):
         yield f"{file} can be read by others: chmod 600 {file}"
     url = urlsplit(settings.api_url)
@@ -56,7 +56,7 @@ def _readable_by_others(file: Path) -> bool:
     try:
         return bool(file.stat().st_mode & _OTHERS)
     except OSError:
-        return False  # said when it is read
+        return False  # reported when the file is read
 
 
 def _is_this_host(host: str) -> bool:

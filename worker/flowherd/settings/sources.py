@@ -1,4 +1,4 @@
-"""Collects settings from flags, environment and file, and says what is wrong with them; it starts nothing."""
+"""Collects settings from flags, environment and file, and explains errors in them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 CONFIG_VARIABLE = "KRUXIAFLOW_WORKER_CONFIG"
-_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # the stock SDK's scripts read it too
-_Found = dict[str, tuple[Any, str]]  # field name: its value, and where it was found
+_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # also read by the stock SDK's scripts
+_Found = dict[str, tuple[Any, str]]  # field name: value and origin
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and where each value that is no default came from: a flag, a variable or file: key."""
+    """The settings, and the origin of each value that is not a default: a flag, a variable, or `file: key`."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -38,16 +38,16 @@ def load(
     *,
     ignored: Collection[str] = (),
 ) -> Loaded:
-    """Collects settings: flag > environment > file > default.
+    """Loads the settings: flag > environment > file > default.
 
     Args:
-        flags: by field name; None means not given.
-        config_file: what `--config` says, else `KRUXIAFLOW_WORKER_CONFIG`, must exist; without either
-            `flowherd.toml` is read if it exists, then `[tool.flowherd]` of `pyproject.toml`.
-        ignored: settings that the program has no use for: their values are not looked at.
+        flags: values by field name; None means not given.
+        config_file: the file of `--config`, else of `KRUXIAFLOW_WORKER_CONFIG`; it must exist. Without either,
+            `flowherd.toml` is read if it exists, else `[tool.flowherd]` of `pyproject.toml`.
+        ignored: names of settings that the program does not use; their values are not checked.
 
     Raises:
-        ConfigurationError: names the flag, variable or file:key, and what would be right.
+        ConfigurationError: the message names the flag, variable or `file: key`, and the values it accepts.
 
     """
     values: dict[str, Any] = {}
@@ -63,12 +63,12 @@ def load(
 
 
 def flag_of(name: str) -> str:
-    """The flag of a field."""
+    """Returns the flag of a field."""
     return "--" + name.replace("_", "-")
 
 
 def variable_of(name: str) -> str:
-    """The environment variable of a field; of `activities`, which has none, its name."""
+    """Returns the environment variable of a field; for `activities`, which has none, the field name."""
     return str(Settings.model_fields[name].validation_alias)
 
 
@@ -77,7 +77,7 @@ def _from_flags(flags: Mapping[str, Any]) -> _Found:
 
 
 def _from_environment() -> _Found:
-    """Variables that are set and not empty; an empty one is how a compose file says nothing."""
+    """Reads the variables that are set and not empty: a compose file passes an unset variable as an empty one."""
     variables = {name: variable_of(name) for name in Settings.model_fields if name != "activities"}
     found: _Found = {
         name: (os.environ[variable], variable)
@@ -118,7 +118,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _check_keys(table: object, place: str) -> _Found:
-    """Refuses what is no setting, with a suggestion (faults.md S12)."""
+    """Returns the settings in a table; an unknown key is an error with a suggestion (faults.md S12)."""
     if not isinstance(table, dict):
         raise ConfigurationError(f"{place}: should be a table of settings")
     found: _Found = {}
@@ -143,7 +143,7 @@ def _unknown(key: str, model: type[BaseModel]) -> str:
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
-    """Lists the wrong values, a line each: where it stands and what would be right; never the value itself."""
+    """Lists the invalid values, one line each: origin and what is accepted, never the value itself."""
     by_variable = {variable_of(name): name for name in Settings.model_fields}
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
@@ -165,7 +165,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
 
 
 def _said_by(message: str, origins: Mapping[str, str]) -> str:
-    """Names where the flags of a message were really set, if not on the command line."""
+    """Returns a note on the origins of the flags in a message that were not set on the command line."""
     elsewhere = {flag_of(name): origin for name, origin in origins.items() if not origin.startswith("--")}
     words = message.replace(":", " ").replace(",", " ").split()
     parts = [f"{flag} comes from {origin}" for flag, origin in elsewhere.items() if flag in words]

@@ -1,4 +1,4 @@
-"""The configuration of one worker process: a frozen value made of the settings, and inherited by a fork."""
+"""The configuration of one worker process: frozen, derived from the settings and inherited by a fork."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from flowherd.settings import DEFAULT_WORKER_TYPE
 
 DEFAULT_TRANSPORT: Literal["direct", "httpx"] = "direct"
 MAX_POLL = 100  # activities a poll may ask for (protocol.md §4)
-LEASE_FALLBACK_S = 60.0  # what the engine uses where a definition names no timeout (protocol.md fact 3)
+LEASE_FALLBACK_S = 60.0  # the engine's default when a definition names no timeout (protocol.md fact 3)
 MAX_BEAT_INTERVAL_S = 20.0  # protocol.md §5
 
 
 def default_worker_id() -> str:
-    """`host-pid`: unique per process on this host, at most 120 characters (protocol.md R2 allows 200 in all)."""
+    """Returns `host-pid`, unique per process on this host; at most 120 characters of the 200 in protocol.md R2."""
     return f"{socket.gethostname()[:100]}-{os.getpid()}"
 
 
 def read_secret(path: Path) -> SecretStr:
-    """The secret in a file, without the last line end.
+    """Reads the secret from a file, without surrounding whitespace.
 
     Raises:
         ConfigurationError: the file cannot be read, or is empty; the message does not name it.
@@ -45,8 +45,8 @@ def read_secret(path: Path) -> SecretStr:
 class WorkerConfig(BaseModel):
     """Settings of one worker process.
 
-    Times end in `_s` and are seconds. `concurrency` is this process's number of slots. `client_secret_file` is where
-    `client_secret` comes from, so that it can be read again; None if it comes from elsewhere.
+    Times end in `_s` and are in seconds. `concurrency` is the number of slots of this process. `client_secret_file` is
+    the file `client_secret` was read from, so that it can be read again; None when the secret has another source.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -75,7 +75,7 @@ class WorkerConfig(BaseModel):
     max_file_mb: int = Field(default=5120, ge=1)
     loop: Literal["auto", "uvloop", "asyncio"] = "auto"
     transport: Literal["direct", "httpx"] = DEFAULT_TRANSPORT
-    log_activities: bool = False  # each completed one at info, not at debug
+    log_activities: bool = False  # completed activities are logged at info, not at debug
     secret_names: tuple[str, ...] = ()  # besides `redaction.SECRET_NAMES`
 
     @field_validator("api_url")
@@ -95,7 +95,7 @@ class WorkerConfig(BaseModel):
         return f"{parts.scheme}://{parts.netloc}{path}"
 
     def lease_s(self, timeout_s: float | None) -> float:
-        """Seconds until the engine may give an activity away (protocol.md §3; faults.md decision 1)."""
+        """Seconds until the engine may give an activity to another worker (protocol.md §3; faults.md decision 1)."""
         return self.default_lease_s if timeout_s is None else timeout_s
 
     def limit_s(self, timeout_s: float | None) -> float:
@@ -103,6 +103,6 @@ class WorkerConfig(BaseModel):
         return self.activity_timeout_s if timeout_s is None else timeout_s
 
     def beat_interval_s(self, lease_s: float) -> float:
-        """Seconds between heartbeats: min(lease/3, 20), or less if asked for (protocol.md R6)."""
+        """Seconds between heartbeats: min(lease/3, 20), or less if the settings say so (protocol.md R6)."""
         interval = min(lease_s / 3, MAX_BEAT_INTERVAL_S)
         return min(interval, self.heartbeat_interval_s) if self.heartbeat_interval_s else interval

@@ -1,1 +1,1 @@
-"""Apps of the kruxiaflow SDK, seen as ours; the only folder that touches that SDK, and only if the app did."""
+"""Adapters for apps of the kruxiaflow SDK; they use that SDK only if the app has imported it."""

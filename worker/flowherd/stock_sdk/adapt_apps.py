@@ -1,6 +1,6 @@
-"""Apps written for the kruxiaflow SDK seen as ours; it must not import that SDK.
+"""Adapts apps written for the kruxiaflow SDK, without importing that SDK itself.
 
-The stock worker calls `registry.execute(worker, name, params, ctx, timeout)` and maps what comes back
+The stock worker calls `registry.execute(worker, name, params, ctx, timeout)` and maps the result
 (worker/poller.py and worker/registry.py of kruxiaflow 0.4):
 
     result                      output of its value outputs, with its cost
@@ -44,7 +44,7 @@ def is_activity(candidate: Any) -> bool:
 
 
 def registry_of(candidate: Any) -> Registry | None:
-    """A registry of the stock SDK, or one activity of it, seen as ours; None for anything else."""
+    """Returns a registry for a registry or an activity of the stock SDK; None for anything else."""
     sdk = sys.modules.get(SDK)
     if sdk is None:
         return None
@@ -58,12 +58,12 @@ def registry_of(candidate: Any) -> Registry | None:
 
 
 def definition_of(activity: Any, worker_type: str | None = None) -> ActivityDefinition:
-    """Makes a definition of ours of a stock activity."""
+    """Returns the definition of a stock activity."""
     return _definition(sys.modules[SDK], activity.name, worker_type, activity, activity.execute)
 
 
 def hand_over(main: Callable[..., Any]) -> Registry | None:
-    """All a stock `main` registers, of every manager it starts; None when it starts none."""
+    """Returns all activities that a stock `main` registers with the managers it starts; None when it starts none."""
     sdk = sys.modules[SDK]
     stocks = registries_of(main, sdk)
     registry = Registry()
@@ -87,7 +87,7 @@ def _from_registry(sdk: ModuleType, stock: Any) -> Registry:
 
 
 def _through_registry(stock: Any, worker_type: str, name: str) -> Callable[[Any, Any], Any]:
-    """For a subclass that puts something around every activity: the manager calls `execute`, so do we."""
+    """Returns a function that calls the registry's own `execute`, which a subclass may have overridden."""
 
     async def execute(params: Any, ctx: Any) -> Any:
         return await stock.execute(worker=worker_type, name=name, params=params, ctx=ctx, timeout=ctx.limit_s)
@@ -119,7 +119,7 @@ def _definition(
 
 
 def _result(sdk: ModuleType, stock: Any) -> ActivityResult | dict[str, Any]:
-    """A stock result as ours, its output alone if there is no more; AttributeError for anything else, as there."""
+    """Converts a stock result, to a dict if it has only outputs; AttributeError for anything else, as in that SDK."""
     if _is_error(sdk, stock):
         message = stock.error_message or "Unknown error"
         return ActivityResult.error(message, stock.error_code or "EXECUTION_ERROR", retryable=stock.retryable)
@@ -128,16 +128,16 @@ def _result(sdk: ModuleType, stock: Any) -> ActivityResult | dict[str, Any]:
 
 
 def _is_error(sdk: ModuleType, stock: Any) -> bool:
-    """As its property says, which asks pydantic for a private attribute, and that is dear."""
+    """Returns `stock.is_error`; reads the plain class's private attribute, which is faster than its property."""
     if type(stock) is sdk.ActivityResult:
         return bool(stock.__pydantic_private__["_is_error"])
     return bool(stock.is_error)
 
 
 def _as_json(output: dict[str, Any]) -> dict[str, Any]:
-    """The value as `json.dumps` in the stock client makes it, such as text keys for numbers, if it can.
+    """Returns the value as `json.dumps` in the stock client would write it, for example with numeric keys as text.
 
-    So that a registry hosted unchanged may go on returning a float of NumPy, which is a float to json.
+    So an unchanged app may still return a NumPy float, which is a float to json. Returns other values unchanged.
     """
     if is_plain(output):
         return output
@@ -148,4 +148,4 @@ def _as_json(output: dict[str, Any]) -> dict[str, Any]:
     return plain if isinstance(plain, dict) else output
 
 
-foreign_kinds.append(sys.modules[__name__])  # a module is as good as an object with these two functions
+foreign_kinds.append(sys.modules[__name__])  # the module has both functions of the protocol

@@ -1,4 +1,4 @@
-"""Runs a stock worker's own `main` as far as its registry; it must not let that worker poll."""
+"""Runs a stock worker's own `main` up to the point where its worker would start, to get its registry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowherd.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# The stock config refuses to be made without these, also where the engine asks for no credentials.
+# The stock config requires these, even for an engine without credentials.
 PLACEHOLDERS = {
     "KRUXIAFLOW_API_URL": "http://127.0.0.1:8080",
     "KRUXIAFLOW_CLIENT_ID": "hosted-by-flowherd",
@@ -22,11 +22,11 @@ PLACEHOLDERS = {
 
 
 class HandedOver(BaseException):
-    """Ends `main` where the stock worker would begin to poll; a BaseException, so that nothing catches it."""
+    """Ends `main` where the stock worker would begin to poll; a BaseException, so that `except Exception` misses it."""
 
 
 class _Stand:
-    """The arguments that the managers of one `main` have been given."""
+    """The registries passed to the managers of one `main`."""
 
     def __init__(self) -> None:
         self.registries: list[Any] = []
@@ -34,13 +34,13 @@ class _Stand:
 
 
 def registries_of(main: Callable[..., Any], sdk: Any) -> list[Any]:
-    """Calls `main` once, a WorkerManager that only takes things standing in for the real one.
+    """Calls `main` once, with a stand-in for WorkerManager that only records its arguments.
 
     Returns:
-        The registries it gave to managers, none when it never started one.
+        The registries passed to managers; empty when `main` never started one.
 
     Raises:
-        BaseException: whatever `main` raised before it started a manager.
+        BaseException: any exception of `main` before it started a manager.
 
     """
     try:
@@ -63,7 +63,7 @@ def registries_of(main: Callable[..., Any], sdk: Any) -> list[Any]:
 
 @contextmanager
 def _standing_in(manager: Any, stand: _Stand) -> Iterator[None]:
-    """Replaces the class's methods, since apps have imported the class itself."""
+    """Replaces the methods of the class, because apps have already imported the class itself."""
 
     def take(self: Any, config: Any, registry: Any) -> None:
         self._config, self._registry = config, registry
@@ -74,7 +74,7 @@ def _standing_in(manager: Any, stand: _Stand) -> Iterator[None]:
         raise HandedOver
 
     async def nothing(_self: Any) -> None:
-        """There is nothing to stop."""
+        """Does nothing: there is nothing to stop."""
 
     stand_ins = {"__init__": take, "start": leave, "run_until_shutdown": leave, "stop": nothing}
     originals = {name: getattr(manager, name) for name in stand_ins}

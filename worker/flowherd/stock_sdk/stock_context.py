@@ -1,4 +1,4 @@
-"""The context handlers of the stock SDK get: one of theirs; it must not import that SDK."""
+"""The context for handlers of the stock SDK: an instance of that SDK's class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def make_context(sdk: ModuleType, ctx: ActivityContext) -> Any:
-    """An instance of a subclass of `kruxiaflow.worker.ActivityContext` for one attempt."""
+    """Returns an instance of a subclass of `kruxiaflow.worker.ActivityContext` for one attempt."""
     fields = {
         "workflow_id": _workflow_id(ctx.workflow_id),
         "activity_id": _uuid(ctx.activity_id),
@@ -27,7 +27,7 @@ def make_context(sdk: ModuleType, ctx: ActivityContext) -> Any:
     }
     kind, private = _blank(sdk)
     made = kind.__new__(kind)
-    put = object.__setattr__  # what `model_construct` does, without asking each field and its default
+    put = object.__setattr__  # like `model_construct`, but faster: without a look at each field
     put(made, "__dict__", fields)
     put(made, "__pydantic_fields_set__", set(fields))
     put(made, "__pydantic_extra__", None)
@@ -37,7 +37,7 @@ def make_context(sdk: ModuleType, ctx: ActivityContext) -> Any:
 
 @cache
 def _blank(sdk: ModuleType) -> tuple[Any, dict[str, Any]]:
-    """The class of all contexts, and what each keeps to itself at first."""
+    """Returns the class of all contexts, and the initial values of their private attributes."""
     kind = context_class(sdk)
     blank = kind.model_construct(workflow_id=None, activity_id=None, activity_key="", signal=None)
     return kind, dict(blank.__pydantic_private__)
@@ -45,12 +45,12 @@ def _blank(sdk: ModuleType) -> tuple[Any, dict[str, Any]]:
 
 @lru_cache(maxsize=256)
 def _workflow_id(text: str) -> UUID:
-    """Many activities are of the same workflow."""
+    """Returns the UUID, cached because many activities belong to the same workflow."""
     return UUID(text)
 
 
 def _uuid(text: str) -> UUID:
-    """As UUID reads it; from 16 bytes it is made in half the time."""
+    """Returns the UUID; built from 16 bytes, which takes half the time."""
     try:
         return UUID(bytes=bytes.fromhex(text.replace("-", "")))
     except ValueError:
@@ -58,38 +58,38 @@ def _uuid(text: str) -> UUID:
 
 
 def has_files(context: Any) -> bool:
-    """True when the attempt has a temporary directory; asking for a private attribute in the usual way is dear."""
+    """True when the attempt has a temporary directory; pydantic's access to a private attribute would be slow."""
     return context.__pydantic_private__["_file_executor"] is not None
 
 
 @cache
 def context_class(sdk: ModuleType) -> Any:
-    """The subclass; made once the app has imported the SDK."""
+    """Returns the subclass, created after the app has imported the SDK."""
 
     class HostedContext(sdk.ActivityContext):  # type: ignore[misc, name-defined]
-        """The stock context: same ids, logger and file methods; the keeper sends the heartbeats."""
+        """The stock context with the same ids, logger and file methods; the keeper sends the heartbeats."""
 
         _flowherd: Any = PrivateAttr(default=None)
 
         @property
         def limit_s(self) -> float:
-            """Seconds the attempt may take."""
+            """Seconds that the attempt may run."""
             return float(self._flowherd.limit_s)
 
         _file_executor: Any = PrivateAttr(default=None)
 
         async def heartbeat(self) -> None:
-            """Gives other tasks a turn; raises LeaseLost when the activity is somebody else's."""
+            """Yields to other tasks; raises LeaseLost when the lease is lost."""
             await self._flowherd.heartbeat()
 
         async def download_file(self, storage_path: str) -> str:
-            """As the stock context; the file lives until the attempt ends."""
+            """Works like the stock context; the file exists until the attempt ends."""
             self._open_files()
             _check_file_name(storage_path.partition("://")[2].partition("/")[2].partition("/")[2])
             return str(await super().download_file(storage_path))
 
         async def upload_file(self, local_path: str, filename: str) -> str:
-            """As the stock context, which looks at the name only once the file has been sent."""
+            """Works like the stock context, but checks the name before the upload instead of after it."""
             self._open_files()
             _check_metadata(sdk, self, filename)
             return str(await super().upload_file(local_path, filename))
@@ -109,7 +109,7 @@ def context_class(sdk: ModuleType) -> Any:
 
 
 def _check_metadata(sdk: ModuleType, ctx: Any, name: str) -> None:
-    """Raises for a name what the SDK raises once the file has been sent."""
+    """Raises for an invalid name the error that the SDK raises only after the upload."""
     sdk.storage.FileMetadata(
         workflow_id=ctx.workflow_id,
         activity_key=ctx.activity_key,
@@ -122,7 +122,7 @@ def _check_metadata(sdk: ModuleType, ctx: Any, name: str) -> None:
 
 
 def _check_file_name(name: str) -> None:
-    """Refuses a path: it would lead out of the private directory, or to another route of the engine.
+    """Raises ValueError for a path, which could lead out of the private directory or to another route of the engine.
 
     The SDK's pattern lets `a/../../x` pass, and the engine has no route for `a/x` (protocol.md §9.3).
     """

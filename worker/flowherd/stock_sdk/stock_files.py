@@ -1,4 +1,4 @@
-"""Files for handlers of the kruxiaflow SDK, by its own client; it must not import that SDK."""
+"""Files for handlers of the kruxiaflow SDK, through that SDK's own client."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from flowherd.client.bearer_tokens import Token, TokenSource
 
 CHUNK_BYTES = 64 << 10  # sent at a time
-TURN_BYTES = 1 << 20  # copied before other tasks have a turn
-MEMORY_BYTES = 1 << 20  # of one upload; a longer one is copied to a temporary file
+TURN_BYTES = 1 << 20  # copied between two yields to other tasks
+MEMORY_BYTES = 1 << 20  # of one upload held in memory; a longer one goes to a temporary file
 _UNAUTHORIZED = 401
 
 
 class SdkFiles:
-    """Makes one API client per event loop, when a handler first touches a file.
+    """Creates one API client per event loop, when a handler first uses a file.
 
     Args:
         api_url: the engine's origin.
-        tokens: the host's token, None for an engine that asks for none.
+        tokens: the host's token, None for an engine that requires none.
 
     """
 
@@ -38,7 +38,7 @@ class SdkFiles:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
     def client(self) -> Any:
-        """The running loop's client."""
+        """Returns the running loop's client."""
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
@@ -56,13 +56,13 @@ class SdkFiles:
 @cache
 def _client_class(sdk: ModuleType) -> Any:
     class HostedClient(sdk.WorkerApiClient):  # type: ignore[misc, name-defined]
-        """The stock client with the host's token instead of one of its own."""
+        """The stock client, with the host's token instead of its own."""
 
         def __init__(self, api_url: str, tokens: TokenSource | None) -> None:
             super().__init__(api_url, "", "")
             self._tokens = tokens
             self._shown: Token | None = None
-            if tokens is None:  # an engine in development mode checks a token that is sent (protocol.md §2.2)
+            if tokens is None:  # a development engine still checks a token that is sent (protocol.md §2.2)
                 self._http.event_hooks = {"request": [_without_token]}
 
         async def _get_token(self) -> str:
@@ -83,7 +83,7 @@ def _client_class(sdk: ModuleType) -> Any:
             data: AsyncIterator[bytes],
             content_type: str | None = None,
         ) -> Any:
-            """As the stock client, which joins all pieces in memory; its downloads are streams already."""
+            """Works like the stock client, which would join all pieces in memory; its downloads are streamed anyway."""
             url = f"{self._api_url}/api/v1/workflows/{workflow_id}/activities/{activity_key}/files/{filename}"
             response, size = await _uploaded(self, url, data, content_type)
             return sdk.storage.FileMetadata(
@@ -101,7 +101,7 @@ def _client_class(sdk: ModuleType) -> Any:
 async def _uploaded(
     client: Any, url: str, data: AsyncIterator[bytes], content_type: str | None
 ) -> tuple[Any, int]:
-    """Sends all pieces, twice if need be, and returns the reply to a success and their size."""
+    """Sends all pieces, again after a 401; returns the successful reply and the size."""
     headers = {"Content-Type": content_type} if content_type else {}
     with tempfile.SpooledTemporaryFile(MEMORY_BYTES, prefix="flowherd-") as copy:
         size = await _copied(data, copy)
@@ -117,7 +117,7 @@ async def _uploaded(
 
 
 async def _copied(data: AsyncIterator[bytes], copy: IO[bytes]) -> int:
-    """Copies all pieces and returns their size: a request that is refused with 401 is sent again."""
+    """Copies all pieces, since a request refused with 401 is sent again; returns their size."""
     size, turn_at = 0, TURN_BYTES
     async for piece in data:
         copy.write(piece)

@@ -1,1 +1,1 @@
-"""Spans of activities, sent to a collector by OpenTelemetry; nothing of it is imported where it is not asked for."""
+"""Spans of activities, sent by OpenTelemetry, which is imported only when spans are enabled."""

@@ -1,4 +1,4 @@
-"""A span for each activity, current while its handler runs; it must not change what becomes of the activity."""
+"""A span for each activity, current while its handler runs; an error in tracing never affects the activity."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _w3c = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """`flowherd.execution.run_environment.Tracing` by OpenTelemetry; make it after the fork, once in a process.
+    """`flowherd.execution.run_environment.Tracing` by OpenTelemetry; created after the fork, once per process.
 
     Args:
-        spans: makes and sends them.
-        process: the number of this process.
+        spans: creates and sends spans.
+        process: this process's index.
 
     """
 
@@ -91,11 +91,11 @@ class Tracing:
 
 
 class AttemptSpan:
-    """`flowherd.execution.run_environment.Trace`: the span of one attempt; from any thread.
+    """`flowherd.execution.run_environment.Trace`: the span of one attempt; callable from any thread.
 
     Args:
-        span: has begun.
-        all_open: holds those that have not ended.
+        span: a span that has begun.
+        all_open: the set of spans that have not ended.
 
     """
 
@@ -153,15 +153,15 @@ class AttemptSpan:
 
 @contextlib.contextmanager
 def _contained() -> Iterator[None]:
-    """A sampler or processor of the app's may raise: that costs a span, and nothing else."""
+    """Suppresses exceptions, since a sampler or processor of the app may raise: that costs only the span."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - it is not ours
+    except Exception as error:  # noqa: BLE001 - raised by code of the app
         log.debug("span_incomplete", reason=repr(error))
 
 
 def _named(activity: Activity) -> dict[str, str]:
-    """The engine's names, and those that messaging has for the same."""
+    """Returns the attributes of an activity: the engine's names, and those of the messaging conventions."""
     own = {
         "kruxiaflow.activity.id": activity.activity_id,
         "kruxiaflow.activity.key": activity.key,
@@ -180,5 +180,5 @@ def _named(activity: Activity) -> dict[str, str]:
 
 
 def _text(text: str) -> str:
-    """Text that can be sent: one that cannot would cost the whole batch."""
+    """Returns text that can be encoded; any other would cost the whole batch. Keeps the end of a long one."""
     return text[-_MOST_CHARS:].encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Begins tracing in a process that has been forked, where it is asked for; it imports OpenTelemetry only then."""
+"""Begins and ends tracing in a forked process; imports OpenTelemetry only when spans are enabled."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ if TYPE_CHECKING:
     from flowherd.execution.run_environment import Tracing
     from flowherd.settings.worker_config import WorkerConfig
 
-FLUSH_S = 0.2  # what a process that ends takes beyond a drain's time: it is killed 1.5 s after that
-MOST_S = 1.0  # what it takes of the drain's time
+FLUSH_S = 0.2  # for the last spans beyond the drain limit, 1.5 s after which the process is killed
+MOST_S = 1.0  # for the last spans within the drain limit
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 @cache
 def is_asked_for() -> bool:
-    """True when spans are asked for; the variables are read once, before the fork if the app is imported before it."""
+    """True when spans are enabled; the variables are read once, before the fork if the app is preloaded."""
     return bool(destination_of(os.environ).traces)
 
 
 def begin_tracing(config: WorkerConfig, process: int, *, is_loud: bool) -> Tracing | None:
-    """The process's tracing; None where none is asked for, or where it cannot be had.
+    """Returns the process's tracing; None when it is not enabled or cannot be started.
 
     Args:
-        config: names the host.
-        process: the number of this process.
-        is_loud: whether it says what is in the way; one process of a host does.
+        config: the configuration, for the host's name.
+        process: this process's index.
+        is_loud: True for the one process of the host that logs warnings.
 
     """
     if not is_asked_for():
         return None
     try:
         from flowherd.telemetry.activity_spans import Tracing  # noqa: PLC0415 - as above
-        from flowherd.telemetry.span_export import Spans  # noqa: PLC0415 - not where it is not asked for
+        from flowherd.telemetry.span_export import Spans  # noqa: PLC0415 - only when spans are enabled
 
         return Tracing(Spans(config, process, is_loud=is_loud), process)
-    except Exception as error:  # noqa: BLE001 - whatever a library or a variable of its own is in for
+    except Exception as error:  # noqa: BLE001 - the libraries or their variables may raise anything
         if is_loud:
             log.warning("telemetry_not_started", signal="traces", reason=f"{type(error).__name__}: {error}")
         return None
 
 
 def end_tracing(tracing: Tracing | None, left_s: float = 0.0) -> None:
-    """Sends what is left, within a bound.
+    """Sends the remaining spans, within a time limit.
 
     Args:
-        tracing: of this process, if any.
+        tracing: this process's tracing, if any.
         left_s: seconds until the process should have ended.
 
     """

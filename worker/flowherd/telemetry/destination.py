@@ -1,4 +1,4 @@
-"""The destination of spans by OpenTelemetry's own variables; imports nothing of OpenTelemetry."""
+"""Reads the destination of spans from OpenTelemetry's variables, without importing OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Destination:
     """The collector that spans go to.
 
     Attributes:
-        traces: the collector that gets spans, as people may see it; empty for none.
-        obstacles: why something that was asked for is not done, with the remedy; one sentence each.
+        traces: the collector's URL without credentials, "" for none.
+        obstacles: one sentence each for settings that cannot be honoured, with the remedy.
 
     """
 
@@ -35,7 +35,7 @@ class Destination:
 
 
 def is_installed() -> bool:
-    """True when the extra is installed."""
+    """True when the extra `otel` is installed."""
     try:
         return all(find_spec(name) is not None for name in _NEEDED)
     except ModuleNotFoundError:
@@ -43,11 +43,11 @@ def is_installed() -> bool:
 
 
 def destination_of(environ: Mapping[str, str], has_extra: Callable[[], bool] = is_installed) -> Destination:
-    """Reads the variables; there is no destination unless an endpoint or the exporter `otlp` is named.
+    """Reads the variables; there is a destination only with an endpoint or the exporter `otlp`.
 
     Args:
-        environ: where they are.
-        has_extra: asked only if there is one.
+        environ: the environment.
+        has_extra: returns True when the extra is installed; called only with a destination.
 
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
@@ -65,7 +65,7 @@ def destination_of(environ: Mapping[str, str], has_extra: Callable[[], bool] = i
 
 
 def _place(environ: Mapping[str, str], obstacles: list[str]) -> str:
-    """The destination of spans; empty: none."""
+    """Returns the destination of spans, "" for none."""
     exporters = {word.strip().lower() for word in environ.get(_EXPORTER, "").split(",")} - {""}
     if unknown := exporters - {"otlp", "none"}:
         obstacles.append(f"{_EXPORTER} names {', '.join(sorted(unknown))}: flowherd knows otlp and none")
@@ -91,6 +91,6 @@ def _of(environ: Mapping[str, str], what: str) -> str:
 
 
 def _shown(endpoint: str) -> str:
-    """Without user and password, which some put there; ValueError for what is no URL."""
+    """Returns the URL without user and password; ValueError when it is not a URL."""
     url = urlsplit(endpoint)
     return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()

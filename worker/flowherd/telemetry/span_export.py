@@ -1,4 +1,4 @@
-"""Gets spans out of one process, in a thread of the library: made after the fork, ended within a bound."""
+"""Exports the spans of one process in a thread of the library; started after the fork, ended within a time limit."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
 
 SCOPE = ("flowherd", __version__)
-EXPORTERS = "opentelemetry.exporter.otlp.proto.http"  # whose loggers complain of every try
-QUIET_S = 600.0  # between two warnings, however often the collector comes and goes
+EXPORTERS = "opentelemetry.exporter.otlp.proto.http"  # its loggers report every failed try
+QUIET_S = 600.0  # at least, between two warnings
 _MOST_CHARS = 500
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Spans:
-    """The process's tracer provider; an app that has set one while it was imported keeps it.
+    """The process's tracer provider: the app's, if it set one at import, else a new one.
 
     Args:
-        config: names the host.
-        process: this process's number.
-        is_loud: whether it says that the collector is away.
+        config: the configuration, for the host's name.
+        process: this process's index.
+        is_loud: True to log when the collector is unreachable.
 
     """
 
@@ -55,13 +55,13 @@ class Spans:
         self.tracer = trace.get_tracer(*SCOPE)
 
     def flush(self) -> None:
-        """Sends what has ended, soon and elsewhere; a collector that is away is left to the library's own pace."""
+        """Sends ended spans soon, in a thread; while exports fail, leaves retries to the library."""
         if self._delivery.is_failing or (self._flusher is not None and self._flusher.is_alive()):
             return
         self._flusher = start_thread("spans", self._flush)
 
     def close(self, within_s: float) -> None:
-        """Sends what has ended within this time; waits for nothing if the last try came to nothing."""
+        """Sends ended spans within `within_s` seconds; does not wait when the last export failed."""
         by = time.monotonic() + within_s
         while not self._delivery.is_failing and time.monotonic() < by:
             was_under_way = self._flusher is not None and self._flusher.is_alive()
@@ -69,15 +69,15 @@ class Spans:
             assert self._flusher is not None
             self._flusher.join(max(by - time.monotonic(), 0.0))
             if not was_under_way:
-                return  # else it may have begun before the last spans ended
+                return  # otherwise the flush may have begun before the last spans ended
 
     def _flush(self) -> None:
         if hasattr(self._provider, "force_flush"):
-            self._provider.force_flush()  # whose own bound is none: it returns when the exporter does
+            self._provider.force_flush()  # has no time limit of its own: it returns when the exporter does
 
 
 class _Watched(SpanExporter):
-    """An exporter whose results are noted; it never raises."""
+    """An exporter that passes its results to `Delivery`."""
 
     def __init__(self, exporter: SpanExporter, delivery: Delivery) -> None:
         self._exporter = exporter
@@ -95,13 +95,13 @@ class _Watched(SpanExporter):
 
 
 class Delivery:
-    """The state of this process's exports: one warning when spans do not get out, one line when they do again.
+    """The state of this process's exports: logs one warning when they fail, and one line when they succeed again.
 
     Args:
-        is_loud: this process is the one of its host that says it.
+        is_loud: True for the one process of the host that logs warnings.
 
     Attributes:
-        is_failing: the last export came to nothing.
+        is_failing: True when the last export failed.
 
     """
 
@@ -116,7 +116,7 @@ class Delivery:
         exporters.propagate = False
 
     def note(self, *, is_delivered: bool) -> None:
-        """An export has ended."""
+        """Notes the result of an export."""
         self.is_failing = not is_delivered
         now = time.monotonic()
         if is_delivered:
@@ -134,23 +134,23 @@ class Delivery:
 
 
 class _Complaints(logging.Handler):
-    """Keeps the last one."""
+    """A log handler that keeps the last message."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Notes it."""
+        """Keeps the message."""
         self.last = record.getMessage()[:_MOST_CHARS]
 
 
 def resource_of(config: WorkerConfig, process: int) -> Resource:
-    """The attributes by which a collector knows this process; OpenTelemetry's variables go before them.
+    """Returns the attributes that identify this process; those in OpenTelemetry's variables take precedence.
 
     Args:
-        config: names the host.
-        process: its number.
+        config: the configuration, for the host's name.
+        process: this process's index.
 
     """
     ours: dict[str, str | int] = {
@@ -159,5 +159,5 @@ def resource_of(config: WorkerConfig, process: int) -> Resource:
         "process.pid": os.getpid(),
         "flowherd.process": process,
     }
-    said = OTELResourceDetector().detect().attributes
-    return Resource.create({name: value for name, value in ours.items() if name not in said})
+    given = OTELResourceDetector().detect().attributes
+    return Resource.create({name: value for name, value in ours.items() if name not in given})

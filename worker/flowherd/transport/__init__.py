@@ -1,1 +1,1 @@
-"""The transport of bytes to the engine: connections, their pool, and what replies are made of."""
+"""The transport of bytes to the engine: connections, their pool, and the parser of replies."""

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 connection that carries one exchange at a time; it neither connects nor retries."""
+"""An HTTP/1.1 connection that carries one exchange at a time."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _IDLE, _HEAD, _DONE = Stage.IDLE, Stage.HEAD, Stage.DONE  # see `reply`
 
 
 class HttpConnection(asyncio.Protocol):
-    """Whoever holds it begins an exchange, writes, waits for the reply, and gives it back to the pool.
+    """A connection; its holder begins an exchange, writes, waits for the reply, and returns it to the pool.
 
     Args:
         on_lost: called once when the connection has ended.
-        heads: of replies on other connections to the same origin.
-        progress: says when an exchange is overdue.
+        heads: the cache of reply heads, shared with other connections to the same origin.
+        progress: tracks when an exchange is overdue.
 
     Attributes:
-        loop: that it belongs to; asking which one runs is a system call.
-        idle_since: when its last exchange ended, in seconds of the loop's clock.
+        loop: its event loop, kept because looking up the running loop is a system call.
+        idle_since: the end of its last exchange, in seconds of the loop's clock.
 
     """
 
@@ -48,12 +48,13 @@ class HttpConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self.progress = progress or Progress()
 
-    # The holder's side
+    # Called by the holder
 
     def rest(self) -> bool:
-        """Until the next exchange whatever comes is nobody's reply; False if none may follow.
+        """Marks the connection idle; False when it cannot carry another exchange.
 
-        The last one, if any, must have ended exactly where it should.
+        The last exchange, if any, must have ended exactly at the end of its reply. Bytes that arrive while idle are
+        an error.
         """
         transport, reply = self._transport, self.reply
         is_reusable = (
@@ -73,31 +74,31 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def is_quiet(self) -> bool:
-        """Nothing waits to be read: no end that the loop has yet to see, no bytes that would pass for a reply."""
+        """True when the socket has nothing to read: no end of file and no bytes that could pass for a reply."""
         return self._transport is not None and not self._transport.is_closing() and not self._unread.poll(0)
 
     @property
     def is_stale(self) -> bool:
-        """It had been kept, and ended before a byte of the reply (faults.md E4)."""
+        """True if it was reused and ended before the first byte of the reply (faults.md E4)."""
         return self._exchanges > 1 and isinstance(self.reply.fault, Disconnected) and not self.reply.received
 
     def begin(self, most_bytes: int = _UNBOUNDED) -> None:
-        """Begins an exchange whose reply's body has at most so many bytes."""
+        """Begins an exchange whose reply body has at most `most_bytes` bytes."""
         self.reply.begin(most_bytes)
         self._exchanges += 1
         if self._transport is None or self._transport.is_closing():
             self._fail(Disconnected("the connection had ended", has_begun=False))
 
     def write(self, data: bytes) -> None:
-        """Sends; what the kernel does not take now is kept."""
+        """Sends bytes; those that the kernel does not take now are buffered."""
         if self._transport is not None and self.reply.fault is None:
             self._transport.write(data)
 
     async def whole_reply(self) -> bytes:
-        """The body; status and headers stand in `reply`.
+        """Waits for the whole reply and returns its body; status and headers are in `reply`.
 
         Raises:
-            WireError: there is none.
+            WireError: the reply is incomplete or malformed.
 
         """
         reply = self.reply
@@ -113,12 +114,12 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def body(self) -> bytes:
-        """Of a whole reply."""
+        """The body of a whole reply."""
         chunks = self.reply.chunks
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def look(self, now: float) -> None:
-        """Ends an exchange that has not ended by itself and is overdue."""
+        """Fails the exchange when it is overdue."""
         if self.reply.stage is _DONE or self._transport is None:
             self.progress.end()
             return
@@ -128,7 +129,7 @@ class HttpConnection(asyncio.Protocol):
             self._fail(overdue)
 
     def abort(self) -> None:
-        """Closes at once; harmless when it is closed."""
+        """Closes at once; harmless when already closed."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -142,10 +143,10 @@ class HttpConnection(asyncio.Protocol):
         self.abort()
         self._wake()
 
-    # The loop's side
+    # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none of asyncio's classes
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of asyncio's
         self._unread = select.poll()
         self._unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
@@ -160,7 +161,7 @@ class HttpConnection(asyncio.Protocol):
         elif reply.fault is not None:
             self._fail(reply.fault)
 
-    def eof_received(self) -> None:  # half-closed is closed
+    def eof_received(self) -> None:  # a half-closed connection counts as closed
         self.reply.end()
         if self.reply.stage is _DONE:
             self._wake()

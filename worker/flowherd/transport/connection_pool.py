@@ -1,4 +1,4 @@
-"""Bounded connections to one origin: the latest first, waiters in order; it sends nothing."""
+"""A bounded pool of connections to one origin; the last used is taken first, and waiters are served in order."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 IDLE_S = 60.0
 _CLOSE_S = 1.0
-_TIMER_S = 0.001  # a timer may be early by so much
+_TIMER_S = 0.001  # a timer may fire this much too early
 
 
 class HttpPool:
-    """Every connection is idle, held by one caller, or being made for one; together at most `connections`.
+    """A pool of at most `connections` connections; each is idle, held by one caller, or being opened for one.
 
-    One more is kept for whoever is first: polls, that must not wait behind results (faults.md N8).
+    One more is reserved for calls with `is_first`: polls, which must not wait behind results (faults.md N8).
 
     Args:
-        tls: for an https origin; the name of the host is checked against it.
-        idle_s: after which a connection nobody used is closed.
-        bytes_per_s: the least rate of an exchange that is expected to end in time.
+        tls: for an https origin; the certificate is checked against the host name.
+        idle_s: seconds after which an unused connection is closed.
+        bytes_per_s: the lowest rate at which an exchange is expected to move bytes.
 
     """
 
@@ -50,9 +50,9 @@ class HttpPool:
         self._most = connections
         self._idle_s = idle_s
         self._bytes_per_s = bytes_per_s
-        self._idle: deque[HttpConnection] = deque()  # the oldest first
+        self._idle: deque[HttpConnection] = deque()  # oldest first
         self._waiters: deque[asyncio.Future[HttpConnection | None]] = deque()
-        self._held = 0  # and being made, or promised to a waiter
+        self._held = 0  # held, being opened, or promised to a waiter
         self._alive: set[HttpConnection] = set()
         self._heads = Heads()
         self._expiry: asyncio.TimerHandle | None = None
@@ -62,7 +62,7 @@ class HttpPool:
         self._ended = asyncio.Event()
 
     def take(self, *, is_first: bool = False) -> HttpConnection | None:
-        """An idle connection, if there is one for the caller; nobody can be waiting then."""
+        """Returns an idle connection, or None when there is none for this caller."""
         if self._held >= self._most and not is_first:
             return None
         while self._idle:
@@ -74,10 +74,10 @@ class HttpPool:
         return None
 
     async def acquire(self, *, is_first: bool = False) -> HttpConnection:
-        """A connection for the caller alone, who must give it to `release`.
+        """Returns a connection for this caller alone, to be returned with `release`; waits for one if necessary.
 
         Raises:
-            ConnectError: none comes about.
+            ConnectError: no connection can be opened.
 
         """
         connection = self.take(is_first=is_first)
@@ -94,7 +94,7 @@ class HttpPool:
         return await self._new()
 
     def release(self, connection: HttpConnection) -> None:
-        """Keeps it for the next, or closes it when its exchange did not end as it should."""
+        """Returns a connection to the pool, or closes it when its exchange did not end cleanly."""
         if not self._is_closed and connection.rest():
             self._pass_on(connection)
             return
@@ -104,9 +104,9 @@ class HttpPool:
         self._pass_on(None)
 
     def expect(self, connection: HttpConnection, began_at: float, deadline_s: float, size: int) -> None:
-        """Ends the exchange that begins on a held connection when it is overdue, if it has not ended by itself.
+        """Watches the exchange that begins on a held connection, and fails it when it is overdue.
 
-        One timer watches all of them, since nearly all end long before it is time to look at them.
+        One timer watches all exchanges, because nearly all end long before they are due for a check.
         """
         progress = connection.progress
         progress.begin(began_at, deadline_s, size)
@@ -128,7 +128,7 @@ class HttpPool:
         self._watch_until(min((one.progress.look_at for one in self._alive), default=math.inf))
 
     def _pass_on(self, connection: HttpConnection | None) -> None:
-        """To the first who waits: the connection, or leave to make one."""
+        """Gives the first waiter the connection, or with None the right to open one; else makes it idle."""
         while self._waiters and self._held <= self._most:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -147,18 +147,18 @@ class HttpPool:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._pass_on(waiter.result())  # it was our turn when we left
+                self._pass_on(waiter.result())  # cancelled after the connection was given to us
             raise
 
     async def _new(self) -> HttpConnection:
-        """Makes one in a place that is already counted, and gives the place back when that fails."""
+        """Opens a connection that `_held` already counts, and uncounts it on failure."""
         connection = None
         try:
             if self._is_closed:
                 raise ConnectError("the pool is closed")
             connection = await self._connected()
             self._alive.add(connection)
-        except (OSError, UnicodeError) as error:  # ssl.SSLError is one; an impossible name is the other
+        except (OSError, UnicodeError) as error:  # OSError: ssl.SSLError too; UnicodeError: an invalid name
             raise ConnectError(str(error) or type(error).__name__) from error
         finally:
             if connection is None:
@@ -185,7 +185,7 @@ class HttpPool:
 
     def _forget(self, connection: HttpConnection) -> None:
         self._alive.discard(connection)
-        with contextlib.suppress(ValueError):  # it was held
+        with contextlib.suppress(ValueError):  # it was not idle
             self._idle.remove(connection)
         if not self._alive:
             self._ended.set()
@@ -203,7 +203,7 @@ class HttpPool:
             self._expiry = loop.call_at(self._idle[0].idle_since + self._idle_s, self._expire)
 
     async def aclose(self) -> None:
-        """Closes all connections, also those in use; returns when they have ended."""
+        """Closes all connections, also those in use, and waits for their end."""
         self._is_closed = True
         if self._expiry is not None:
             self._expiry.cancel()

@@ -1,6 +1,6 @@
-"""Connects a socket to whichever address of a host answers first (RFC 8305), on asyncio's loop and on uvloop's.
+"""Connects a socket to the first address of a host that answers (RFC 8305), on asyncio's loop and on uvloop's.
 
-uvloop's `create_connection` tries one address after the other, each for as long as the kernel does: minutes.
+uvloop's `create_connection` tries one address after the other, each until the kernel gives up after minutes.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections import deque
 from itertools import chain, zip_longest
 from typing import TypeAlias
 
-NEXT_AFTER_S = 0.25  # as httpx does: so much sooner than the next may an address answer
+NEXT_AFTER_S = 0.25  # the next address is tried after this delay, as in httpx
 
-Address: TypeAlias = "tuple[int, int, tuple[object, ...]]"  # family, protocol, what `connect` takes
+Address: TypeAlias = "tuple[int, int, tuple[object, ...]]"  # family, protocol, socket address
 
 
 async def dial(host: str, port: int) -> socket.socket:
-    """A connected socket that the caller closes.
+    """Returns a connected socket, to be closed by the caller.
 
     Raises:
-        OSError: the name has no address, or none can be connected to.
-        UnicodeError: no name.
+        OSError: the name has no address, or no address accepts the connection.
+        UnicodeError: the host is not a valid name.
 
     """
     waiting = deque(await _addresses(host, port))
@@ -51,7 +51,7 @@ async def dial(host: str, port: int) -> socket.socket:
 
 
 async def _addresses(host: str, port: int) -> list[Address]:
-    """All of them, the families in turn, in the resolver's order; a literal address asks no resolver."""
+    """Returns all addresses in the resolver's order, alternating families; a literal address needs no resolver."""
     try:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -77,7 +77,7 @@ async def _connected(family: int, protocol: int, address: tuple[object, ...]) ->
 
 
 async def _connect(sock: socket.socket, address: tuple[object, ...]) -> None:
-    """As `loop.sock_connect`; but uvloop's starts four threads to look up what is an address already."""
+    """Connects like `loop.sock_connect`, of which uvloop's version starts four threads to resolve a literal address."""
     error = sock.connect_ex(address)
     if error == errno.EINPROGRESS:
         loop = asyncio.get_running_loop()

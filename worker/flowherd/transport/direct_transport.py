@@ -1,4 +1,4 @@
-"""`Transport` on the pool itself: bytes in, status and bytes out; a bearer, and one replay after a 401."""
+"""`Transport` on flowherd's own connection pool, with a bearer token and one replay after a 401."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from flowherd.transport.connection import HttpConnection
 
 _UNAUTHORIZED = 401
-_COPY_UP_TO = 16 << 10  # bytes of body that are sent in one piece with the head
+_COPY_UP_TO = 16 << 10  # a body of at most this many bytes is sent in one piece with the head
 
 
 class _Call(NamedTuple):
-    """A call; times are of the loop's clock."""
+    """The arguments of a call; `began_at` is in seconds of the loop's clock."""
 
     route: str
     body: bytes
@@ -46,9 +46,9 @@ class DirectTransport:
     """See `flowherd.transport.transport.Transport`.
 
     Args:
-        url: the engine's; a path in it stands before every route.
-        tokens: None: no Authorization is sent (protocol.md §2.2).
-        connections: at most; a poll may have one more.
+        url: the engine's URL; its path is a prefix of every route.
+        tokens: the source of bearer tokens; None sends no Authorization header (protocol.md §2.2).
+        connections: the most connections in use; polls have one more.
         bytes_per_s: a call's deadline grows by its bytes at this rate (faults.md N8).
 
     """
@@ -93,11 +93,11 @@ class DirectTransport:
         """See `Transport.call`.
 
         Raises:
-            ValueError: a route that no request line can carry.
+            ValueError: the route is not a valid request target.
 
         """
         began_at = asyncio.get_running_loop().time()
-        deadline_at = began_at + deadline_s  # of all that comes before the bytes
+        deadline_at = began_at + deadline_s  # for everything before the first byte is sent
         call = _Call(route, body, max_reply_bytes, began_at, deadline_s, is_first)
         try:
             if self._tokens is None:
@@ -143,7 +143,7 @@ class DirectTransport:
         return b"POST %b%b%d\r\n\r\n" % (target, self._head, size)
 
     def _make_head(self, token: Token) -> None:
-        """The header block, once for each token; EngineUnavailable for a token that no header can carry."""
+        """Builds the header block, once per token; EngineUnavailable for a token that no header can carry."""
         try:
             bearer = header_line(b"authorization", b"Bearer " + token.value.encode())
         except ValueError:
@@ -161,7 +161,7 @@ def _write(connection: HttpConnection, head: bytes, body: bytes) -> None:
 
 
 def _reply_on(connection: HttpConnection) -> Reply:
-    """The whole reply that a connection has read; EngineUnavailable for one that is compressed."""
+    """Returns the whole reply that a connection has read; EngineUnavailable when it is compressed."""
     reply = connection.reply
     if reply.known is not None:
         return Reply(reply.status, reply.known.text, connection.body)

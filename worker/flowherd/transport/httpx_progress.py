@@ -1,4 +1,4 @@
-"""The progress of a call through httpx, and when it is overdue (faults.md N8); it sends nothing itself."""
+"""Tracks the progress of a call through httpx, to find out when it is overdue (faults.md N8)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from flowherd.transport.stall_detection import LARGE_BODY_BYTES, stall_s
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-BOUNDED = (socket.SOL_SOCKET, socket.SO_SNDBUF, 256 << 10)  # the kernel takes twice as much
-_KERNEL_BYTES = 1 << 20  # that and what the loop holds back, with room to spare
-_TIMER_S = 0.001  # a timer may be early by so much
+BOUNDED = (socket.SOL_SOCKET, socket.SO_SNDBUF, 256 << 10)  # the kernel doubles this
+_KERNEL_BYTES = 1 << 20  # the buffers of kernel and loop together, with a margin
+_TIMER_S = 0.001  # a timer may fire this much too early
 
 
 class CallProgress:
-    """Of one call: moves its deadline as its bytes move, as far as they can be seen through httpx.
+    """Moves the deadline of one call as its bytes move, as far as that is visible through httpx.
 
-    What the kernel has taken and not sent cannot: a large body is given the time that this may take besides.
+    Bytes that the kernel has taken but not sent are not visible: a large body gets extra time for them.
     """
 
     def __init__(self, deadline_s: float, size: int, bytes_per_s: float) -> None:
@@ -37,29 +37,29 @@ class CallProgress:
         self.timeout = asyncio.timeout_at(until_sending)
 
     def sent(self) -> None:
-        """A piece of a large body was taken, and others are left: too long a pause until the next ends the call."""
+        """Notes that httpx took a piece of a large body; a stall before the next piece ends the call."""
         self._moved_at = self._now()
         self.timeout.reschedule(min(self._overdue_at, self._moved_at + self._stall_s))
 
     def all_sent(self) -> None:
-        """The last piece was taken: from now on only the deadline counts."""
+        """Notes that httpx took the last piece; from now on only the deadline counts."""
         self._moved_at = self._now()
         self.timeout.reschedule(self._overdue_at)
 
     def received(self, size: int) -> None:
-        """A piece of the reply came."""
+        """Notes `size` bytes of the reply."""
         self._moved_at = self._now()
         self._overdue_at += size / self._bytes_per_s
         self.timeout.reschedule(self._overdue_at)
 
     @property
     def has_stalled(self) -> bool:
-        """True when it is long ago that bytes moved."""
+        """True when no bytes have moved for the time of a stall."""
         return self._now() - self._moved_at >= self._stall_s - _TIMER_S
 
 
 class LargeBody(httpx.AsyncByteStream):
-    """A body in pieces, so that it can be seen how far it has come; it can be sent again from its start."""
+    """A request body sent in pieces, so that its progress is visible; it can be sent again from its start."""
 
     def __init__(self, body: bytes, progress: CallProgress) -> None:
         self._body = body
@@ -73,5 +73,5 @@ class LargeBody(httpx.AsyncByteStream):
 
 
 def content_of(body: bytes, progress: CallProgress) -> bytes | LargeBody:
-    """A body as httpx sends it: a large one in pieces."""
+    """Returns the content for httpx: a large body in pieces, a small one itself."""
     return body if len(body) <= LARGE_BODY_BYTES else LargeBody(body, progress)

@@ -1,4 +1,4 @@
-"""Reads one reply after another out of bytes, within bounds; it knows no connection and no time."""
+"""Parses HTTP replies from bytes, one after another and within bounds; without I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100
 MAX_INTERIM_REPLIES = 8
-_OVERHEAD_PER_BYTE = 16  # of chunked framing: one-byte chunks take 5
+_OVERHEAD_PER_BYTE = 16  # bytes of chunked framing allowed per byte of body: one-byte chunks take 5
 
 
 class Stage(enum.Enum):
@@ -29,12 +29,12 @@ class Stage(enum.Enum):
     DONE = enum.auto()
 
 
-# Looking a member up in its enum costs as much as what is done with it.
+# Module constants, because an enum lookup costs as much as the comparison.
 _IDLE, _HEAD, _BODY, _DONE = Stage.IDLE, Stage.HEAD, Stage.BODY, Stage.DONE
 
 
 class Headers(Mapping[str, str]):
-    """Headers as text, for who asks for one; of a name that comes twice, the last."""
+    """Headers as text, decoded on access; for a repeated name, the last value."""
 
     __slots__ = ("_raw",)
 
@@ -57,10 +57,10 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class KnownHead:
-    """A head that was read before, of a reply with a length that leaves its connection open.
+    """A cached head of a reply that has a length and keeps its connection open.
 
-    An engine's receipts begin with the same bytes for as long as its clock shows the same second, and the same bytes
-    mean the same again.
+    An engine's replies to outcomes have identical heads within one second (their Date header), so the last parsed head
+    can be reused.
     """
 
     raw: bytes
@@ -71,23 +71,23 @@ class KnownHead:
 
 
 class Heads:
-    """The head that was read last, for all connections of a pool."""
+    """The cache of the last head, shared by all connections of a pool."""
 
     def __init__(self) -> None:
         self.latest: KnownHead | None = None
 
 
 class ReplyReader:
-    """Strict where leniency would let one reply pass for two, or for another's.
+    """Parses a reply; strict where leniency could split one reply into two or assign it to another request.
 
     Args:
-        heads: shared with the other connections to the same origin.
+        heads: the cache shared with other connections to the same origin.
 
     Attributes:
-        chunks: of the body, until somebody takes them.
-        fault: why there will be no whole reply.
-        keep_alive: whether the connection may carry another exchange.
-        known: the reply's head, if it was read before.
+        chunks: the chunks of the body.
+        fault: the error that makes a whole reply impossible.
+        keep_alive: True when the connection may carry another exchange.
+        known: the reply's head, if it came from the cache.
 
     """
 
@@ -98,7 +98,7 @@ class ReplyReader:
         self.stage = _IDLE
 
     def begin(self, most_bytes: int) -> None:
-        """Before each request; `most_bytes` bounds the body."""
+        """Resets the parser before a request; `most_bytes` limits the body."""
         self.stage = _HEAD
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -112,13 +112,13 @@ class ReplyReader:
 
     @property
     def is_whole(self) -> bool:
-        """True when its last byte has come."""
+        """True when the last byte has arrived."""
         return self.stage is _DONE
 
     def feed(self, data: bytes) -> None:
-        """Reads on; what follows a whole reply spoils the connection, what spoils the reply is its fault."""
+        """Parses more bytes; an error sets `fault`, and bytes after a whole reply clear `keep_alive`."""
         if self.stage is _IDLE or self.is_whole:
-            self.keep_alive = False  # bytes that answer nothing must not answer the next request
+            self.keep_alive = False  # bytes without a request must not pass for the reply to the next one
             return
         known = self._heads.latest
         if (
@@ -144,7 +144,7 @@ class ReplyReader:
             self._refuse("more framing than a reply needs")
 
     def _take(self, known: KnownHead, data: bytes) -> None:
-        """Takes a whole reply, as the parser would; it stands between two replies before and after."""
+        """Takes a whole reply with a cached head, without the parser, which is between two replies before and after."""
         self.known = known
         self.status, self.headers = known.status, known.headers
         self.received, self._size = len(data), known.length
@@ -154,7 +154,7 @@ class ReplyReader:
         self.stage = _DONE
 
     def _learn(self, data: bytes) -> None:
-        """Remembers the head of a reply that was read in one piece, if nothing about it is unusual."""
+        """Caches the head of a reply that arrived in one piece, if nothing about it is unusual."""
         length = self.header(b"content-length")
         ends = data.find(b"\r\n\r\n") + 4
         is_usual = length == b"%d" % self._size and len(data) - ends == self._size
@@ -164,13 +164,13 @@ class ReplyReader:
             self._heads.latest = head
 
     def end(self) -> None:
-        """The other side will send nothing more, in good order."""
+        """Handles an orderly end of the connection, which completes a body without a length."""
         self.keep_alive = False
         if self.stage is _BODY and self._ends_with_connection and self.fault is None:
             self.stage = _DONE
 
     def header(self, name: bytes) -> bytes:
-        """All values of a header, joined by commas."""
+        """Returns all values of a header, joined by commas."""
         values = [value for key, value in self.headers if key == name]
         return values[0] if len(values) == 1 else b", ".join(values)
 
@@ -179,13 +179,13 @@ class ReplyReader:
             self.fault = MalformedReply(f"no reply in HTTP/1.1: {reason}")
 
     def _stop(self, fault: WireError) -> WireError:
-        """To be raised: the parser reads no further."""
+        """Records the fault and returns it, to be raised so that the parser stops."""
         self.keep_alive = False
         if self.stage is not _DONE and self.fault is None:
             self.fault = fault
         return fault
 
-    # What the parser calls
+    # Called by the parser
 
     def on_message_begin(self) -> None:
         if self.stage is not _HEAD:

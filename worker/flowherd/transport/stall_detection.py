@@ -1,4 +1,4 @@
-"""Judges from time to time whether the bytes of an exchange still move (faults.md N8); it ends nothing."""
+"""Checks periodically whether the bytes of an exchange still move (faults.md N8)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     import asyncio
 
 LEAST_BYTES_PER_S = 64 << 10  # a call's deadline grows by its bytes at this rate
-LARGE_BODY_BYTES = 64 << 10  # a body beyond it takes its time
-_STALLS_AFTER = 1 / 3  # of a call's deadline, without a byte: 10 s of 30
-_PACE = _STALLS_AFTER / 5  # of looks at what moves
+LARGE_BODY_BYTES = 64 << 10  # larger bodies are watched from the start
+_STALLS_AFTER = 1 / 3  # fraction of the deadline without a byte that makes a stall: 10 s of 30
+_PACE = _STALLS_AFTER / 5  # fraction of the deadline between two checks
 _INFO_BYTES = 148
-_UNACKED, _ACKED, _UNSENT = 24, 120, 144  # where the kernel's `struct tcp_info` has them
+_UNACKED, _ACKED, _UNSENT = 24, 120, 144  # offsets in the kernel's `struct tcp_info`
 
 
 def stall_s(deadline_s: float) -> float:
-    """Seconds without a byte in either direction after which a call with this deadline has stalled."""
+    """Returns the seconds without a byte in either direction after which a call with this deadline has stalled."""
     return deadline_s * _STALLS_AFTER
 
 
 class Progress:
-    """Of the exchange under way on one connection.
+    """The progress of the current exchange on one connection.
 
     Args:
-        bytes_per_s: the least rate.
+        bytes_per_s: the rate at which the deadline grows with the bytes.
 
     Attributes:
-        look_at: when `look` wants to be called.
+        look_at: the time to call `look`, infinity when there is nothing to check.
 
     """
 
@@ -45,29 +45,29 @@ class Progress:
         self.look_at = math.inf
 
     def begin(self, began_at: float, deadline_s: float, size: int) -> None:
-        """An exchange begins whose body has `size` bytes; a small one is left alone for as long as a stall takes."""
+        """Begins an exchange with a body of `size` bytes; a small one is first checked after the time of a stall."""
         self._began_at, self._deadline_s, self._size = began_at, deadline_s, size
         self._moved: tuple[int, int] | None = None
         self.look_at = began_at + deadline_s * (_STALLS_AFTER if size <= LARGE_BODY_BYTES else _PACE)
 
     def end(self) -> None:
-        """There is nothing to judge any more."""
+        """Ends the checks."""
         self.look_at = math.inf
 
     def look(self, now: float, acked: int, received: int, *, is_sending: bool) -> Overdue | None:
-        """The fault of an exchange that has to end, None for one that may go on.
+        """Returns the fault of an overdue exchange, None when it may go on.
 
-        A small body is given until the deadline: an engine may take its time to answer, and none to take it in.
+        An exchange with a small body has until its deadline; a large body that stalls while it is sent is overdue.
 
         Args:
-            now: of the loop's clock.
-            acked: bytes that the other side has acknowledged, counted from anywhere.
-            received: bytes of the reply.
-            is_sending: whether there are others that it has not.
+            now: seconds of the loop's clock.
+            acked: bytes that the peer has acknowledged, relative to any origin.
+            received: bytes of the reply so far.
+            is_sending: True while there are bytes that the peer has not acknowledged.
 
         """
         stalls_after_s = stall_s(self._deadline_s)
-        overslept = now > self.look_at + stalls_after_s / 2  # we: a frozen process has seen nothing
+        overslept = now > self.look_at + stalls_after_s / 2  # this process was frozen and saw nothing
         if self._moved != (acked, received) or overslept:
             self._moved, self._moved_at = (acked, received), now
         deadline_at = self._began_at + self._deadline_s + (self._size + received) / self._bytes_per_s
@@ -80,15 +80,15 @@ class Progress:
 
 
 def late(deadline_s: float, *, has_stalled: bool) -> EngineUnavailable:
-    """The error of a call that met its deadline."""
+    """Returns the error of a call whose deadline passed."""
     kind = EngineUnavailable if has_stalled else CallTooSlow
     return kind(f"no complete reply within {deadline_s:g} s", in_doubt=True)
 
 
 def bytes_acked(transport: asyncio.Transport) -> tuple[int, bool]:
-    """The number of bytes the other side has acknowledged, and True while others are on their way: one system call.
+    """Returns the bytes that the peer has acknowledged, and True while more are on their way; one system call.
 
-    Where the kernel does not say, what it has taken from us has to do.
+    Where the kernel has no such figure, the bytes it has taken from the process are used.
     """
     waiting = transport.get_write_buffer_size()
     try:

@@ -1,4 +1,4 @@
-"""Carries bytes to the engine and back within one deadline; it knows HTTP, never activities or JSON."""
+"""Transports that carry request and reply bytes to and from the engine within one deadline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flowherd.transport.wire_format import checked_target
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-MAX_REPLY_BYTES = 1 << 20  # of everything but a poll (faults.md E15)
+MAX_REPLY_BYTES = 1 << 20  # of every call but a poll (faults.md E15)
 _NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
@@ -41,7 +41,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Transport(Protocol):
-    """POSTs JSON bodies to one origin."""
+    """Sends POST requests with JSON bodies to one origin."""
 
     async def call(
         self,
@@ -57,17 +57,17 @@ class Transport(Protocol):
         Args:
             route: an absolute path, already percent-encoded.
             body: JSON.
-            deadline_s: seconds for everything: connect, send, and the last byte of the reply (faults.md E3), besides
-                what the bytes of both take at `LEAST_BYTES_PER_S` (faults.md N8).
-            max_reply_bytes: a longer reply raises instead of filling the memory.
-            is_first: whether it may use the connection that is kept for polls.
+            deadline_s: seconds from connecting to the last byte of the reply (faults.md E3), plus the time that the
+                bytes of both bodies take at `LEAST_BYTES_PER_S` (faults.md N8).
+            max_reply_bytes: a longer reply raises an error instead of filling the memory.
+            is_first: True to allow the connection that is reserved for polls.
 
         Raises:
-            EngineDisconnected: the connection ended before a byte of the reply.
-            ReplyTooLarge: see `max_reply_bytes`.
-            EngineMisconfigured: TLS does not come about.
+            EngineDisconnected: the connection ended before the first byte of the reply.
+            ReplyTooLarge: the reply is longer than `max_reply_bytes`.
+            EngineMisconfigured: the TLS handshake failed.
             CallTooSlow: the deadline passed, and bytes had moved in its last third.
-            EngineUnavailable: refused, reset, stalled or cut short; `in_doubt` unless nothing was sent.
+            EngineUnavailable: the call was refused, reset, stalled or cut short; `in_doubt` unless nothing was sent.
 
         """
         ...
@@ -79,7 +79,7 @@ class Transport(Protocol):
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """The TLS context of all clients of a process; made before a fork it costs the children neither time nor memory."""
+    """Returns the TLS context of all clients of a process; created before a fork, it costs the children nothing."""
     return httpx.create_ssl_context()
 
 
@@ -90,9 +90,9 @@ def new_client(
     connections: int,
     is_bounded: bool = False,
 ) -> httpx.AsyncClient:
-    """An httpx client with our rules: no redirects, no cookies, no proxies from the environment (protocol.md R12).
+    """Returns an httpx client without redirects, cookies or proxies from the environment (protocol.md R12).
 
-    With `is_bounded` the kernel takes only so much of a body ahead of the link that it can be seen whether bytes move.
+    With `is_bounded` the kernel's send buffer is small enough to show whether the bytes of a body move.
     """
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60
@@ -122,8 +122,8 @@ class HttpxTransport:
     """`Transport` over an `httpx.AsyncClient`.
 
     Args:
-        client: from `new_client`, or a user's own.
-        connections: that calls may use at once, where the client has one more for polls; None: any may use all.
+        client: from `new_client`, or a custom one.
+        connections: the most connections in use by calls, when the client has one more for polls; None for no limit.
         bytes_per_s: a call's deadline grows by its bytes at this rate (faults.md N8).
 
     """
@@ -166,10 +166,10 @@ class HttpxTransport:
             raise _translated(error, has_begun=has_begun) from error
 
     def _request(self, route: str, body: bytes, progress: CallProgress) -> httpx.Request:
-        """With all that the client adds: its headers, parameters and cookies.
+        """Builds the request with the client's own headers, parameters and cookies.
 
         Raises:
-            ValueError: a route that no request line can carry.
+            ValueError: the route is not a valid request target.
 
         """
         checked_target(route.encode())
@@ -182,7 +182,7 @@ class HttpxTransport:
 
 
 def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:
-    """The error to raise when the body is compressed: we never ask for that (faults.md E15)."""
+    """Returns the error for a compressed body, which was never requested; None for a plain one (faults.md E15)."""
     encoding = headers.get("content-encoding", "identity")
     if encoding == "identity":
         return None
@@ -194,7 +194,7 @@ def unasked_encoding(headers: Mapping[str, str]) -> EngineUnavailable | None:
 async def read_capped(
     response: httpx.Response, max_reply_bytes: int, received: Callable[[int], None] | None = None
 ) -> bytes:
-    """The body as it was sent: never decompressed, never longer than was agreed."""
+    """Reads the raw body, never decompressed; ReplyTooLarge when it exceeds `max_reply_bytes`."""
     if refusal := unasked_encoding(response.headers):
         raise refusal
     assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -210,7 +210,7 @@ async def read_capped(
 
 
 def _translated(error: httpx.HTTPError, *, has_begun: bool) -> EngineUnavailable | EngineMisconfigured:
-    """Our error for httpx's; `has_begun`: the head of the reply had come."""
+    """Returns flowherd's error for httpx's; `has_begun` is True when the head of the reply had arrived."""
     words = f"{type(error).__name__}: {error}".rstrip(": ")
     cause: BaseException | None = error
     while cause is not None:

@@ -1,4 +1,4 @@
-"""The bytes that may be put on the wire and the errors there; pure, it opens nothing."""
+"""Checks for request targets and headers, origins, and the errors of an exchange. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class WireError(Exception):
-    """An exchange came to nothing; `DirectTransport` translates it."""
+    """An exchange failed; `DirectTransport` translates it."""
 
 
 class ConnectError(WireError):
-    """No connection came about: nothing was sent."""
+    """No connection could be opened: nothing was sent."""
 
 
 class Disconnected(WireError):
     """The connection ended before the reply did.
 
     Args:
-        has_begun: a byte of the reply had come.
+        has_begun: True when a byte of the reply had arrived.
 
     """
 
@@ -36,18 +36,18 @@ class Disconnected(WireError):
 
 
 class MalformedReply(WireError):
-    """A reply that is none, or none that we ask for."""
+    """The reply is not valid HTTP/1.1, or not one that was requested."""
 
 
 class OversizedReply(WireError):
-    """The body is longer than was agreed."""
+    """The body is longer than allowed."""
 
 
 class Overdue(WireError):
-    """The deadline passed with the request on its way.
+    """The deadline passed during the exchange.
 
     Args:
-        has_stalled: no byte had moved for a while, in either direction.
+        has_stalled: True when no byte had moved in either direction for the time of a stall.
 
     """
 
@@ -58,19 +58,19 @@ class Overdue(WireError):
 
 @dataclass(frozen=True)
 class Origin:
-    """The destination of connections; host names are ASCII, IPv6 addresses without brackets."""
+    """The scheme, host and port to connect to; host names are ASCII, IPv6 addresses have no brackets."""
 
     scheme: str
     host: str
     port: int
 
     @classmethod
-    @lru_cache(maxsize=8)  # one for each engine, and mostly read before the fork
+    @lru_cache(maxsize=8)  # one per engine, usually filled before the fork
     def of(cls, url: str) -> Origin:
-        """That of an absolute URL.
+        """The origin of an absolute URL.
 
         Raises:
-            ValueError: there is none in it.
+            ValueError: the URL has none.
 
         """
         parts = urlsplit(url)
@@ -84,7 +84,7 @@ class Origin:
 
     @property
     def is_secure(self) -> bool:
-        """True when TLS is spoken."""
+        """True when the origin uses TLS."""
         return self.scheme == "https"
 
     @cached_property
@@ -96,15 +96,15 @@ class Origin:
 
 @lru_cache(maxsize=8)
 def base_path_of(url: str) -> str:
-    """The path of a URL, percent-encoded, without a slash at its end."""
+    """Returns the path of a URL, percent-encoded, without a trailing slash."""
     return quote(urlsplit(url).path, safe="/%:@!$&'()*+,;=~").rstrip("/")
 
 
 def checked_target(target: bytes) -> bytes:
-    """A request target that cannot end its line.
+    """Returns the request target when it is safe in a request line.
 
     Raises:
-        ValueError: it could, or is no absolute path.
+        ValueError: it is not an absolute path, or has characters that could end the line.
 
     """
     if _TARGET.match(target) is None:
@@ -113,10 +113,10 @@ def checked_target(target: bytes) -> bytes:
 
 
 def header_line(name: bytes, value: bytes) -> bytes:
-    """A header that stays one header.
+    """Returns one header line.
 
     Raises:
-        ValueError: the name or value would begin another.
+        ValueError: the name or value has characters that could begin another line.
 
     """
     if _NAME.match(name) is None or _VALUE.match(value) is None:

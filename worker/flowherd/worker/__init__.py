@@ -1,1 +1,1 @@
-"""A worker: claims activities, runs their handlers in its slots, and delivers what became of them."""
+"""A worker: claims activities, runs their handlers in its slots, and delivers their outcomes."""

@@ -1,4 +1,4 @@
-"""The log's lines about activities: one for each that has ended, of the same shape wherever it ran."""
+"""Log lines about activities: one for each that has ended, in the same form wherever it ran."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Failed, Raised
     from flowherd.attempt_ids import AttemptIds
 
-AGAIN_AFTER_S = 600.0  # a traceback is shown again: "above" must be near enough to be found
-MOST_DISTINCT = 200  # failures whose tracebacks are remembered
-_MOST_WORDS = 600  # of an error's message: a log line holds 4 KiB
+AGAIN_AFTER_S = 600.0  # after which a traceback is logged again: "same as above" must stay easy to find
+MOST_DISTINCT = 200  # distinct failures whose tracebacks are tracked
+_MOST_WORDS = 600  # characters of an error's message: a log line holds 4 KiB
 
 log = structlog.stdlib.get_logger(__name__)
 _log = logging.getLogger(__name__)
 
 
 def named(ids: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `AttemptIds` as a line of structlog's has them."""
+    """Returns the fields of `AttemptIds` under the names they have in structlog lines."""
     return {("name" if name == "activity_name" else name): value for name, value in ids.items()}
 
 
 def say(level: int, event: str, ids: Mapping[str, Any], **data: Any) -> None:
-    """Writes a line about an activity: what is said, then its ids.
+    """Logs a line about an activity: the event, its data, and the ids.
 
-    A test of a handler sets up no log of ours: there it is a plain record, as `caplog` takes them.
+    Without structlog's configuration, as in a test of a handler, it is a standard log record, which `caplog` captures.
     """
     if structlog.is_configured():
         log.log(level, event, **data, **named(ids))
@@ -47,8 +47,8 @@ class Times:
     """The times of an attempt, in seconds.
 
     Attributes:
-        waited_s: from its claim to the handler's first step.
-        took_s: from there to its end; None where the handler has not begun.
+        waited_s: from the claim to the handler's first step.
+        took_s: from the first step to the end; None when the handler has not begun.
 
     """
 
@@ -57,24 +57,24 @@ class Times:
 
     @classmethod
     def of(cls, claimed_at: float, begun_at: float, now: float) -> Times:
-        """Those of an attempt that ends now; `begun_at` is 0 where its handler has not begun."""
+        """Times of an attempt that ends now; `begun_at` is 0 if its handler has not begun."""
         return cls((begun_at or now) - claimed_at, now - begun_at if begun_at else None)
 
     def fields(self) -> dict[str, float]:
-        """The fields of a line, rounded."""
+        """Returns the fields of a log line, rounded."""
         took = {} if self.took_s is None else {"took_s": round(self.took_s, 4)}
         return {**took, "waited_s": round(max(self.waited_s, 0.0), 4)}
 
 
 class ActivityLog:
-    """The lines of one worker.
+    """Logs the ends of one worker's activities.
 
     Args:
-        log_completed: completed activities are said at info, else at debug.
+        log_completed: True to log completed activities at info, else at debug.
         clock: monotonic seconds.
 
     Attributes:
-        says_completed: they are said at all. It is looked at for each of them, so nothing is made of one that is not.
+        says_completed: True when lines for completed activities are logged at all; checked before one is built.
 
     """
 
@@ -84,19 +84,19 @@ class ActivityLog:
         self._tracebacks = _Tracebacks(clock)
 
     def completed(self, who: AttemptIds, times: Times) -> None:
-        """The handler has returned."""
+        """Logs that the handler has returned."""
         say(self._level, "activity_completed", who.fields(), **times.fields())
 
     def failed(
         self, who: AttemptIds, failure: Failed, settings: Mapping[str, Any], times: Times | None = None
     ) -> None:
-        """The attempt has failed: a warning where the engine tries again, as far as we know, else an error.
+        """Logs that the attempt has failed: a warning when the engine is expected to retry it, else an error.
 
         Args:
             who: the attempt.
-            failure: what the engine is told.
-            settings: of the activity.
-            times: of the attempt, None where they are not known.
+            failure: the failure to be reported.
+            settings: the activity's settings.
+            times: the attempt's times, None when unknown.
 
         """
         ids = who.fields()
@@ -116,7 +116,7 @@ class ActivityLog:
 
 
 def described(failure: Failed) -> dict[str, Any]:
-    """The fields that say what has gone wrong, and where."""
+    """Returns the log fields of a failure: class, code, reason and place."""
     kind = {} if failure.raised is None else {"type": failure.raised.kind}
     at = {"at": failure.at} if failure.at else {}
     return {**kind, "code": failure.code, "reason": cut_middle(failure.message, _MOST_WORDS), **at}
@@ -127,10 +127,10 @@ class _Tracebacks:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._shown: OrderedDict[tuple[str, str], list[float]] = OrderedDict()  # when, and how often since
+        self._shown: OrderedDict[tuple[str, str], list[float]] = OrderedDict()  # time, and repetitions since
 
     def shown(self, name: str, raised: Raised | None) -> dict[str, str]:
-        """The field for a failure of that activity: the traceback, or that it is the same as above."""
+        """Returns the log field with the traceback, or with a note that it is the same as above."""
         if raised is None or not raised.report:
             return {}
         key, now = (name, raised.distinct), self._clock()

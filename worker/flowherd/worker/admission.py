@@ -1,12 +1,12 @@
-"""Admission: makes attempts of what polls bring, and says whether one may start now, why not, and until when. Pure.
+"""Admission: creates attempts from claimed activities, and decides whether one may start, or why not yet. Pure.
 
 Attempts start in the order of their claims. Four things hold one back:
 
-    no slot            all are taken
+    no slot            all slots are taken
     a predecessor      the handler of an earlier claim of the same activity still runs
-    a suspect          a process has died with it before: in an isolate where there are some, at most
-                       `suspects_at_once` of them, else alone in this process
-    courtesy           what is known to keep the loop for long, or has never run here, lets light neighbours that have
+    a suspect          a process has died while it ran: it runs in an isolate, of at most `suspects_at_once`, or without
+                       isolates alone in this process
+    courtesy           an activity that is known to block the loop, or has never run here, lets light handlers that have
                        just begun end first: once for its name, for at most COURTESY_S
 """
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from flowherd.worker.attempt_table_types import Catalog, History, Profile, Records, Rules
 
 COURTESY_S = 0.25
-SOON_STARTED_S = 0.2  # work that could not begin for longer is better claimed by a sibling
+SOON_STARTED_S = 0.2  # activities that could not begin within this time are left to siblings
 
 
 class Obstacle(NamedTuple):
-    """A reason why an attempt waits, and the latest moment to look again: monotonic seconds."""
+    """The reason why an attempt waits, and the latest time to check again, in monotonic seconds."""
 
     reason: str
     until: float = inf
-    is_for_all: bool = False  # nothing else may start either
+    is_for_all: bool = False  # no other attempt may start either
 
 
 class Crowd:
-    """Counts of the attempts that are suspects, by what that means for the others."""
+    """Counts of the suspects: running alone, running in isolates, and waiting to run alone."""
 
     __slots__ = ("alone", "apart", "waiting_to_be_alone")
 
@@ -48,14 +48,14 @@ class Crowd:
 
 
 class Admission:
-    """Reads the attempts of one worker; remembers which names have been started, and whose courtesy has been used.
+    """Admits the attempts of one worker; tracks which activity names have run, and which have used their courtesy.
 
     Args:
-        rules: for all attempts.
-        records: has a record of each attempt before anything else is done with it.
-        catalog: the same registry that the executors use.
-        profile: of the activities.
-        history: the activities with which processes have died.
+        rules: the rules for all attempts.
+        records: the ledger's records; each attempt gets one first.
+        catalog: the hosted activities.
+        profile: the measurements of activities.
+        history: the activities that were running when a process died.
 
     """
 
@@ -71,7 +71,7 @@ class Admission:
         self._courtesy_until: dict[str, float] = {}
 
     def attempt_of(self, activity: Activity, asked_at: float) -> Attempt | Failed:
-        """The record first: whatever ends this process from now on, the keeper knows of the claim."""
+        """Creates the record first, so that the keeper knows of the claim if this process dies, then the attempt."""
         timeout_s = activity.timeout_s
         lease_s = self._rules.default_lease_s if timeout_s is None else timeout_s
         try:
@@ -88,12 +88,12 @@ class Admission:
         return attempt
 
     def note_started(self, name: str) -> None:
-        """An activity of this name has been started here: others of its name need not wait for it."""
+        """Notes that an activity of this name has started here, so that it is no longer unknown."""
         if name not in self._started and self._catalog.runs_on_loop(name):
             self._started.add(name)
 
     def note_ended(self, name: str, others: Iterable[Attempt]) -> None:
-        """An attempt has ended: with the last of its name a new courtesy may be asked for."""
+        """Notes the end of an attempt; after the last of its name, the name may use a new courtesy."""
         if (
             self._courtesy_until
             and name in self._courtesy_until
@@ -102,13 +102,13 @@ class Admission:
             del self._courtesy_until[name]
 
     def is_heavy(self, name: str) -> bool:
-        """It may keep the loop: it lately did, or nobody knows yet."""
+        """True if the activity may block the loop: it did lately, or has not run yet."""
         if name in self._started and not self._profile.blocks(name):
             return False
         return self._catalog.runs_on_loop(name)
 
     def order(self, activities: Sequence[Activity]) -> Sequence[Activity]:
-        """A batch in the order in which it should start: light ones, heavy ones, suspects."""
+        """Returns a batch in the order to start: light activities, heavy ones, suspects."""
         is_heavy = {name: self.is_heavy(name) for name in {one.name for one in activities}}
         if self._history.any_charged:
             is_charged = self._history.is_charged
@@ -120,12 +120,12 @@ class Admission:
     def obstacle(
         self, attempt: Attempt, active: Collection[Attempt], crowd: Crowd, now: float
     ) -> Obstacle | None:
-        """The obstacle to an attempt for which a slot is free; None for nearly all.
+        """Returns the obstacle to an attempt for which a slot is free; None for nearly all.
 
         Args:
-            attempt: WAITING.
-            active: the attempts that have a slot.
-            crowd: how many of them are alone, and how many apart.
+            attempt: an attempt that is WAITING.
+            active: the attempts that hold a slot.
+            crowd: the counts of suspects.
             now: monotonic seconds.
 
         """
@@ -150,27 +150,27 @@ class Admission:
         return Obstacle("light neighbours that have just begun go first", min(until, max(young) + COURTESY_S))
 
     def _feels_it(self, other: Attempt, now: float) -> bool:
-        """A light handler on the loop that may end within the courtesy."""
+        """True for a light handler on the loop that may end within the courtesy."""
         if other.is_apart or not other.is_held or (other.begun_at and now - other.begun_at >= COURTESY_S):
             return False
         name = other.activity.name
         return self._catalog.runs_on_loop(name) and not self._profile.blocks(name)
 
     def room(self, crowd: Crowd) -> int:
-        """Activities that a poll may bring, as far as records and neighbours allow."""
+        """Returns the number of activities that a poll may bring, limited by records, suspects and the loop's load."""
         free = self._records.free
         if crowd.alone or crowd.waiting_to_be_alone:
             return 0
         if self._history.are_about and not self._catalog.has_isolates:
-            return min(free, 1)  # what is claimed beside a suspect would lose an attempt with it
+            return min(free, 1)  # activities claimed beside a suspect could lose an attempt with it
         return min(free, claimable(self._profile.busy_mean_s))
 
 
 def claimable(busy_mean_s: float) -> int:
-    """Activities that a poll may ask for, so that this loop can start them soon and siblings get the rest.
+    """Returns the number of activities that this loop can start soon; siblings get the rest.
 
     Args:
-        busy_mean_s: seconds of the loop that a recent activity took, on average.
+        busy_mean_s: the recent mean of seconds that an activity occupied the loop.
 
     """
     return MOST if busy_mean_s <= 0 else max(1, min(MOST, int(SOON_STARTED_S / busy_mean_s)))

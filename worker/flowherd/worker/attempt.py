@@ -1,4 +1,4 @@
-"""An attempt as two small automata: where its handler stands, and what the engine still expects of us.
+"""An attempt as two small state machines: the state of its handler, and the state of its claim at the engine.
 
 This file alone changes either of them. Two laws:
 
@@ -12,11 +12,11 @@ Of the twenty pairs these nine exist; a slot is held in ADMITTED, RUNNING and ST
     WAITING     HELD        claimed; has no slot yet
     ADMITTED    HELD        has a slot; waits for a permit, an isolate or its first step
     RUNNING     HELD        the handler has begun, and with it its limit
-    STOPPING    HELD        told to stop; the outcome is open until it ends or its grace is over
-    STOPPING    REPORTING   the grace is over: the outcome is on its way although the handler still runs
+    STOPPING    HELD        stopped; the outcome is open until the handler ends or its grace is over
+    STOPPING    REPORTING   the grace is over: the outcome is being reported although the handler still runs
     STOPPING    CLOSED      detached: nothing is owed any more, but the slot is held until the handler ends
-    ENDED       REPORTING   the outcome is on its way to the engine
-    ENDED       CRASHED     its isolate has died with it: the keeper reports it
+    ENDED       REPORTING   the outcome is being reported
+    ENDED       CRASHED     its isolate has died: the keeper reports it
     ENDED       CLOSED      over
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class IllegalEvent(Exception):
-    """An event that cannot happen where the attempt stands: a defect of ours; nothing has changed."""
+    """The event is illegal in the attempt's current state: an internal error; nothing has changed."""
 
 
 _H, _C = Handler, Claim
@@ -52,12 +52,12 @@ OVER: Final = pair_of(_H.ENDED, _C.CLOSED)
 
 PAIRS = frozenset({WAITING, ADMITTED, RUNNING, STOPPING, OVERRUN, DETACHED, REPORTING, CRASHED, OVER})
 _ILLEGAL = 255
-_REPORTS, _CLOSED = int(Claim.REPORTING), int(Claim.CLOSED)  # of an enum they cost more than their use
+_REPORTS, _CLOSED = int(Claim.REPORTING), int(Claim.CLOSED)  # constants: an enum lookup is slow
 SHUTDOWN = "WORKER_SHUTDOWN"
 
 
 def _event(**moves: int) -> bytes:
-    """A table by pair: where an event leads, `_ILLEGAL` where it cannot happen."""
+    """Returns the transitions of an event: the new pair for each pair, `_ILLEGAL` where it cannot happen."""
     table = bytearray([_ILLEGAL] * 20)
     for name, target in moves.items():
         table[globals()[name]] = target
@@ -77,33 +77,33 @@ _END = _event(OVERRUN=REPORTING, DETACHED=OVER)
 
 
 class Attempt(RunState):
-    """A claimed activity, from its claim until nothing is owed and its handler has ended.
+    """A claimed activity, from its claim until no report is owed and its handler has ended.
 
-    What a handler's context reads of it is in its base class.
+    The base class has the part that a handler's context reads.
 
     Attributes:
-        pair: handler and claim as one number, see `pair_of`; read by all, changed here alone.
-        id: the activity's.
-        activity: with the worker_id of the newest claim.
-        index: of its record in the ledger.
-        sequence: of its record; a verdict with another one is about something else.
-        usage_place: where its sums are kept: index and sequence of its first record.
-        lease_s: seconds from the claim, or the last heartbeat, until the engine may give it away.
-        limit_s: seconds the handler may take from its first step.
-        claimed_at: monotonic seconds: when the poll that brought it was sent.
-        begun_at: monotonic seconds of the handler's first step, 0 before.
-        ended_at: monotonic seconds when the outcome was decided, also of one that never begins; 0 before.
-        due_at: monotonic seconds when time alone changes something, infinity if nothing.
-        is_suspect: a process has died while it ran.
-        is_apart: it runs in an isolate because it is a suspect.
-        is_isolated: its handler belongs in an isolate, for whatever reason.
-        is_alone: it runs alone because it is a suspect and there are no isolates.
-        was_named: a warning has said that it has not begun.
-        outcome: what is being delivered, or how its isolate died; None before.
-        kept: the bytes of its completion under the present worker_id, None for a failure and for a large one.
-        records: keep what it spends against a crash; None where nobody settles for a process that has died.
-        executor: runs its handler, None before it is started.
-        handle: what its executor stops it by.
+        pair: handler and claim as one number, see `pair_of`; changed only in this file.
+        id: the activity's id.
+        activity: the activity, with the worker_id of the newest claim.
+        index: the index of its record in the ledger.
+        sequence: the sequence of its record; a verdict with another sequence concerns another record.
+        usage_place: the index and sequence of its first record, which identify its usage page.
+        lease_s: seconds from the claim, or the last heartbeat, until the engine may give it to another worker.
+        limit_s: seconds that the handler may run from its first step.
+        claimed_at: the time at which the poll that brought it was sent, in monotonic seconds.
+        begun_at: the time of the handler's first step in monotonic seconds, 0 before.
+        ended_at: the time of the outcome in monotonic seconds, even if the handler never began; 0 before.
+        due_at: its deadline in monotonic seconds, infinity for none.
+        is_suspect: True when a process has died while this activity ran.
+        is_apart: True when it runs in an isolate because it is a suspect.
+        is_isolated: True when its handler runs in an isolate, for any reason.
+        is_alone: True when it runs alone because it is a suspect and there are no isolates.
+        was_named: True when it was logged that it has not begun.
+        outcome: the outcome to deliver, or the death of its isolate; None before.
+        kept: the encoded completion for the current worker_id, None for a failure and for a large completion.
+        records: stores its usage in case of a crash; None where no keeper settles a crash.
+        executor: the executor of its handler, None before the start.
+        handle: the executor's handle for stopping it.
 
     """
 
@@ -152,41 +152,41 @@ class Attempt(RunState):
 
     @property
     def claim(self) -> Claim:
-        """The state of the claim: what the engine still expects."""
+        """The state of the claim."""
         return Claim(self.pair & 3)
 
     @property
     def is_held(self) -> bool:
-        """The outcome is open and the engine waits for it."""
+        """True while there is no outcome yet and the engine waits for one."""
         return not self.pair & 3
 
     @property
     def is_owed(self) -> bool:
-        """The engine waits for word about it, be it ours or the keeper's."""
+        """True while the engine waits for a report, by this worker or the keeper."""
         return self.pair & 3 != _CLOSED
 
     @property
     def is_reporting(self) -> bool:
-        """The outcome is on its way."""
+        """True while the outcome is being reported."""
         return self.pair & 3 == _REPORTS
 
     @property
     def is_busy(self) -> bool:
-        """The handler runs, whatever the claim says."""
+        """True while the handler runs, in any state of the claim."""
         return RUNNING <= self.pair <= DETACHED
 
     @property
     def may_begin(self) -> bool:
-        """It has a slot, and its handler has not begun."""
+        """True if it has a slot and its handler has not begun."""
         return self.pair == ADMITTED
 
     @property
     def has_slot(self) -> bool:
-        """The attempt holds a slot."""
+        """True when the attempt holds a slot."""
         return ADMITTED <= self.pair <= DETACHED
 
     def open_costs(self) -> Costs:
-        """The sums of its spending; from any thread."""
+        """Returns the costs of this attempt; callable from any thread."""
         if self.costs is None and self.records is not None and not self.has_ended:
             self.keeper = self.records.keeper_of(self)
         return super().open_costs()
@@ -198,43 +198,43 @@ class Attempt(RunState):
         self.pair = target
 
     def admit(self) -> None:
-        """It gets a slot."""
+        """Gives it a slot."""
         self._move(_ADMIT)
 
     def begin(self, now: float) -> None:
-        """Its handler takes its first step: the limit begins."""
+        """Notes the handler's first step, from which the limit counts."""
         self._move(_BEGIN)
         self.begun_at = now
         self.due_at = now + self.limit_s
 
     def stop(self, reason: CancelReason) -> None:
-        """Its handler is told to stop; a second reason changes nothing."""
+        """Notes that the handler is stopped; a second reason is ignored."""
         self._move(_STOP)
         if self.cancel_reason is None:
             self.cancel_reason = reason
 
     def report(self, outcome: Completed | Failed) -> None:
-        """The outcome is known and the handler has ended, or will never begin."""
+        """Sets the outcome of a handler that has ended, or will never begin."""
         self._move(_REPORT)
         self.outcome, self.due_at, self.is_decided = outcome, inf, True
 
     def overrun(self, outcome: Completed | Failed) -> None:
-        """The outcome is known although the handler still runs: its grace is over."""
+        """Sets the outcome of a handler that still runs after its grace."""
         self._move(_OVERRUN)
         self.outcome, self.due_at, self.is_decided = outcome, inf, True
 
     def crash(self, how: Died) -> None:
-        """Its isolate has died with it."""
+        """Notes that its isolate has died."""
         self._move(_CRASH)
         self.outcome, self.due_at, self.is_decided = how, inf, True
 
     def lose(self) -> None:
-        """The lease is somebody else's; legal only while the claim is HELD (a 409 to a beat says nothing later)."""
+        """Notes that the lease is lost; legal only while HELD (a 409 to a later heartbeat means nothing)."""
         self._move(_LOSE)
         self.cancel_reason, self.due_at, self.is_decided = CancelReason.LEASE_LOST, inf, True
 
     def decided(self, outcome: Completed | Failed | Died | None) -> Completed | Failed:
-        """The handler's outcome, or what follows from the reason for which it was told to stop."""
+        """Returns the handler's outcome, or the failure for the reason for which it was stopped."""
         if self.cancel_reason is None:
             assert outcome is not None
             assert not isinstance(outcome, Died), self
@@ -247,13 +247,13 @@ class Attempt(RunState):
         return Failed(code, message, retryable=True, cost_usd=cost_usd, usage=usage, at=at)
 
     def acknowledge(self) -> None:
-        """The delivery has ended, with whatever answer."""
+        """Notes the end of the delivery, with any answer."""
         self._move(_ACKNOWLEDGE)
 
     def settle(self) -> None:
-        """The keeper has reported what crashed."""
+        """Notes that the keeper has reported the crash."""
         self._move(_SETTLE)
 
     def end(self) -> None:
-        """The handler has ended after its outcome was decided."""
+        """Notes the end of a handler whose outcome was already decided."""
         self._move(_END)

@@ -1,4 +1,4 @@
-"""The attempts of a worker to those around it: the poller brings claims, the keeper verdicts, the reporter answers."""
+"""Connects the table of attempts with the poller's claims, the keeper's verdicts and the reporter's answers."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from flowherd.worker.executor_choice import Executors
     from flowherd.worker.reporter import Reporter
 
-_ACCEPTED = Delivered.ACCEPTED  # looked up for each activity, which is dear
-_LOST = Ending.LOST  # also what a defect of ours withdraws: its lease ends, and somebody else runs it
+_ACCEPTED = Delivered.ACCEPTED  # a module constant: an enum lookup per activity is slow
+_LOST = Ending.LOST  # also after an internal error: the lease ends, and another worker runs the activity
 _ENDINGS = dict.fromkeys(Delivered, _LOST) | dict.fromkeys(
     (Delivered.ACCEPTED, Delivered.LAST, Delivered.REPLACED), Ending.FAILED
 )
@@ -51,13 +51,13 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Attempts:
-    """The table of attempts with everything around it.
+    """The table of attempts, connected to the ledger, the executors and the reporter.
 
     Args:
-        config: limits, leases, grace.
+        config: the limits, leases and grace.
         engine: encodes completions.
         writer: this worker's records.
-        executors: run the handlers.
+        executors: the executors of the handlers.
         reporter: delivers outcomes.
         meter: knows what blocks the loop, and which outcomes leave together.
         crash_history: the host's.
@@ -117,7 +117,7 @@ class Attempts:
 
     @property
     def undelivered(self) -> tuple[str, ...]:
-        """The activities whose outcome is known but not yet with the engine."""
+        """The activities whose outcome is known but not delivered yet."""
         return tuple(one.id for one in self._table.owed() if one.is_reporting)
 
     @property
@@ -138,7 +138,7 @@ class Attempts:
     # The poller and the supervisor
 
     def reserve(self, most: int) -> int:
-        """Takes up to `most` slots for a poll; how many it got."""
+        """Reserves up to `most` slots for a poll; returns their number."""
         taken = self.slots.reserve(most)
         self.changed()
         return taken
@@ -151,13 +151,13 @@ class Attempts:
         self._performer.perform(commands)
 
     def resize(self, limit: int) -> None:
-        """The number of slots has changed."""
+        """Sets the number of slots."""
         self._performer.perform(self._table.resized(limit, self._clock()))
 
     # The keeper
 
     def heed_verdicts(self) -> None:
-        """Stops what the keeper has found to be somebody else's, and lets go of what it has settled."""
+        """Stops attempts whose lease the keeper found lost, and closes those that it has settled."""
         segment = self._writer.segment
         for attempt in self._table.owed():
             if segment.standing(attempt.index, attempt.sequence) not in FINAL:
@@ -172,17 +172,17 @@ class Attempts:
     # The end
 
     async def release(self, last_chance_s: float) -> None:
-        """Requeues everything that has no outcome yet, as WORKER_SHUTDOWN.
+        """Requeues all attempts without an outcome, as WORKER_SHUTDOWN.
 
         Args:
-            last_chance_s: for handlers that end by themselves when they are told that the worker stops.
+            last_chance_s: seconds for handlers to end by themselves after they are cancelled.
 
         """
         self._performer.perform(self._table.release(self._clock(), last_chance_s))
         await self._changes.until(lambda: not any(one.is_held for one in self._table.owed()))
 
     def abandon(self) -> None:
-        """Time is up: each delivery ends with its present call. The records stay, for the keeper to settle."""
+        """Ends all work, since time is up: each delivery ends with its current call; the keeper settles the rest."""
         self._is_abandoned = True
         for attempt in self._table.owed():
             if attempt.is_reporting:
@@ -190,7 +190,7 @@ class Attempts:
         self._table.abandon()
         self._performer.close()
 
-    # What the performer asks for
+    # Commands from the performer
 
     def wake(self, _: WakePoller) -> None:
         """See `Surroundings.wake`."""
@@ -203,14 +203,14 @@ class Attempts:
         self._changes.note()
 
     def deliver(self, attempt: Attempt) -> None:
-        """See `Surroundings.deliver`. Outcomes of handlers that ran one after the other leave together."""
+        """See `Surroundings.deliver`; outcomes of one turn of handlers are sent together."""
         if self._meter.is_in_turn:
             self._posts.append(attempt)
         else:
             self._post(attempt)
 
     def _turn_ended(self) -> None:
-        """An engine that is asleep is woken once for all of them."""
+        """Sends all outcomes of a turn together, which wakes an idle engine only once."""
         posts, self._posts = self._posts, []
         for attempt in posts:
             try:
@@ -274,5 +274,5 @@ class Attempts:
 
 
 def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """The loop's clock, which tests move; but uvloop's stands still during a round, while a handler keeps the loop."""
+    """Returns the loop's clock, which tests can set; with uvloop the monotonic clock, as its own stops in a step."""
     return time.monotonic if type(loop).__module__.startswith("uvloop") else loop.time

@@ -1,15 +1,15 @@
 """The table of a worker's attempts: facts in, commands out; no asyncio, no time, no I/O (law test).
 
-Facts are methods named for what has happened; each returns the commands that follow. `next_deadline` says when time
-alone changes something. One activity may have a detached attempt, whose handler has not ended, and a held one.
+Facts are methods named for an event; each returns the commands that follow. `next_deadline` is the next time at which
+something may change by itself. One activity may have a detached attempt, whose handler has not ended, and a held one.
 
-When the engine hands out an activity that is held already, the pair decides (protocol.md R11, faults.md E18):
+When the engine hands out an activity that is already held, the state pair decides (protocol.md R11, faults.md E18):
 
     claim HELD                     adopt: go on under the newest worker_id
     claim REPORTING, a success     adopt: deliver the same output under the newest worker_id
     claim REPORTING, a failure     it has arrived: withdraw its delivery, run the new attempt
-    claim CRASHED                  its failure is on its way: run the new attempt
-    claim CLOSED                   run the new attempt when the old handler has really ended
+    claim CRASHED                  its failure is being reported: run the new attempt
+    claim CLOSED                   run the new attempt when the old handler has ended
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from flowherd.worker.attempt_table_types import Command, Records, Rules
 
 NOT_BEGUN = "the worker was stopped before the activity had begun"
-_UNDELIVERED_A_SLOT = 4  # more outcomes on their way than this and nothing more is claimed
+_UNDELIVERED_A_SLOT = 4  # with more undelivered outcomes per slot, no more activities are claimed
 _WAKE = WakePoller()
 
 
@@ -54,16 +54,16 @@ class AttemptTable:
     """The attempts of one worker.
 
     Args:
-        rules: for all attempts.
-        records: follows each attempt in the ledger.
-        admission: makes attempts of what polls bring, and decides which may start.
-        limit: slots.
+        rules: the rules for all attempts.
+        records: the attempts' records in the ledger.
+        admission: creates attempts from claimed activities, and decides which may start.
+        limit: the number of slots.
 
     Attributes:
-        slots: of the worker; a poll reserves some before it is sent.
-        backlog: what has not begun, and why.
-        released: attempts that were requeued because the worker stops.
-        dropped: successes that came after their outcome was decided.
+        slots: the worker's slots; a poll reserves some before it is sent.
+        backlog: the attempts that have not begun.
+        released: the number of attempts requeued because the worker stops.
+        dropped: the number of successes that came after their outcome was decided.
 
     """
 
@@ -84,13 +84,13 @@ class AttemptTable:
 
     @property
     def room(self) -> int:
-        """Activities that a poll may bring."""
+        """The number of activities that a poll may bring."""
         if self._delivering + self._rejecting >= _UNDELIVERED_A_SLOT * self.slots.limit:
             return 0
         return self._admission.room(self.backlog.crowd)
 
     def resized(self, limit: int, now: float) -> list[Command]:
-        """The number of slots has changed; what has been claimed keeps what it needs."""
+        """The number of slots has changed; claimed attempts keep the slots they need."""
         self.slots.resize(limit)
         self._commands.append(_WAKE)
         self._admit(now)
@@ -98,16 +98,16 @@ class AttemptTable:
 
     @property
     def next_deadline(self) -> float:
-        """Monotonic seconds; never later than what time alone changes next."""
+        """The next time at which something may change by itself, in monotonic seconds; never too late."""
         return self._time_limits.next_deadline
 
     @property
     def is_clear(self) -> bool:
-        """Nothing is owed to the engine; detached handlers do not count."""
+        """True when no report is owed to the engine; detached handlers do not count."""
         return not self._owed and not self._rejecting
 
     def owed(self) -> list[Attempt]:
-        """The attempts whose claim is not CLOSED."""
+        """Returns the attempts whose claim is not CLOSED."""
         return list(self._owed.values())
 
     def polled(
@@ -119,7 +119,7 @@ class AttemptTable:
         asked_at: float = 0.0,
         now: float,
     ) -> list[Command]:
-        """A poll has ended that had `reserved` slots, sent at `asked_at`: the leases count from then."""
+        """A poll with `reserved` slots has ended; its leases count from `asked_at`, when it was sent."""
         self.slots.give_back(reserved)
         for item in undecodable:
             failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
@@ -133,7 +133,7 @@ class AttemptTable:
         return self._given()
 
     def begin(self, attempt: Attempt, now: float) -> bool:
-        """The handler is about to take its first step; False when it must not, since its claim has ended."""
+        """The handler is about to take its first step; returns False when it must not, since its claim has ended."""
         if attempt.pair != ADMITTED or self._is_abandoned:
             return False
         attempt.begin(now)
@@ -143,11 +143,11 @@ class AttemptTable:
         return True
 
     def waits_for_permit(self, attempt: Attempt) -> None:
-        """It has a slot, but others of its name have all permits (`max_concurrent`)."""
+        """Notes that an attempt has a slot, while others of its name have all permits (`max_concurrent`)."""
         self.backlog.waits_for_permit(attempt)
 
     def finished(self, attempt: Attempt, outcome: Completed | Failed | Died, now: float) -> list[Command]:
-        """The handler has ended, or cannot begin; of an attempt that is over it says nothing."""
+        """The handler has ended, or cannot begin; ignored for an attempt that is over."""
         if attempt not in self.slots.attempts or self._is_abandoned:
             return []
         is_success = isinstance(outcome, Completed)
@@ -166,7 +166,7 @@ class AttemptTable:
     def delivered(
         self, attempt: Attempt, ending: Ending, now: float, told: Failed | None = None
     ) -> list[Command]:
-        """The delivery has ended; of one that was withdrawn it says nothing. `told`: the failure that was taken."""
+        """The delivery has ended; ignored for a withdrawn one. `told` is the failure that was delivered, if any."""
         if not attempt.is_reporting or self._is_abandoned:
             return []
         attempt.acknowledge()
@@ -180,7 +180,7 @@ class AttemptTable:
         self._rejecting -= 1
 
     def lost(self, attempt: Attempt, now: float) -> list[Command]:
-        """The engine has given it to somebody else. While it is being reported the delivery's answer decides."""
+        """The lease is lost; ignored while the attempt is being reported, when the delivery's answer decides."""
         if not attempt.is_held or self._is_abandoned:
             return []
         had_slot = attempt.has_slot
@@ -196,18 +196,18 @@ class AttemptTable:
         return self._given()
 
     def settled(self, attempt: Attempt) -> list[Command]:
-        """The keeper has reported what crashed."""
+        """The keeper has reported a crashed attempt."""
         if attempt.claim is Claim.CRASHED and not self._is_abandoned:
             attempt.settle()
             self._close(attempt, Ending.FAILED)
         return self._given()
 
     def stood_still(self, seconds: float) -> None:
-        """The process was frozen for so long: it costs nobody any of its time."""
+        """The process was frozen for `seconds`, which no attempt loses."""
         self._time_limits.stood_still(self._pending(), seconds)
 
     def time_passed(self, now: float) -> list[Command]:
-        """Ends what is past its limit or its grace, and looks again at what waits."""
+        """Time has passed: ends attempts past their limit or grace, and checks the waiting ones again."""
         if now < self.next_deadline or self._is_abandoned:
             return []
         for attempt in self._pending():
@@ -218,7 +218,7 @@ class AttemptTable:
         return self._given()
 
     def release(self, now: float, last_chance_s: float) -> list[Command]:
-        """The drain's time is up: requeues what has not begun, and what does not end within `last_chance_s`."""
+        """The drain's time is up: requeues attempts that have not begun, or do not end within `last_chance_s`."""
         self._is_releasing = True
         for attempt in (*self.backlog.waiting(), *self.slots.attempts):
             if attempt.pair <= ADMITTED:
@@ -232,7 +232,7 @@ class AttemptTable:
         return self._given()
 
     def abandon(self) -> None:
-        """The process is about to end: no more commands, and the records stay, for the keeper to settle."""
+        """The process is about to end: no more commands follow, and the keeper settles the records."""
         self._is_abandoned = True
         self._time_limits.next_deadline = inf
 
@@ -243,7 +243,7 @@ class AttemptTable:
         return [] if self._is_abandoned else commands
 
     def _pending(self) -> tuple[Attempt, ...]:
-        """Those that time alone may change."""
+        """Attempts that time alone may change."""
         return (*self.slots.attempts, *self.backlog.waiting())
 
     def _claim(self, activity: Activity, asked_at: float) -> None:
@@ -259,7 +259,7 @@ class AttemptTable:
             self._requeue(attempt, SHUTDOWN, NOT_BEGUN)
 
     def _claimed_again(self, attempt: Attempt, activity: Activity, asked_at: float) -> bool:
-        """Adopts the newest claim; False when a new attempt has to run."""
+        """Adopts the newest claim; returns False when a new attempt has to run."""
         if attempt.activity.worker_id == activity.worker_id:
             return True  # twice in one poll
         match attempt.claim:
@@ -278,7 +278,7 @@ class AttemptTable:
         return False
 
     def _admit(self, now: float) -> None:
-        """Starts what waits, in order, as far as there are slots and nothing holds it back."""
+        """Starts waiting attempts in order, as far as there are slots and no obstacles."""
         if not self.backlog.queue or self._is_releasing:
             return
         attempt, again_at = self.backlog.next_start(now)
@@ -292,13 +292,13 @@ class AttemptTable:
         self._time_limits.look_at(again_at)
 
     def _leave(self, attempt: Attempt) -> None:
-        """Its slot is free."""
+        """Frees the attempt's slot."""
         self.slots.leave(attempt)
         self.backlog.left(attempt)
         self._commands.append(_WAKE)
 
     def _close(self, attempt: Attempt, ending: Ending, told: Failed | None = None) -> None:
-        """Nothing is owed about it any more; its handler may not have ended."""
+        """Ends the claim of an attempt; its handler may still run."""
         if self._owed.get(attempt.id) is attempt:
             del self._owed[attempt.id]
         self.backlog.closed(attempt)
@@ -311,7 +311,7 @@ class AttemptTable:
         self._commands.append(Deliver(attempt))
 
     def _requeue(self, attempt: Attempt, code: str, message: str) -> None:
-        """Reports an attempt that has not begun as failed, so that the engine runs it again."""
+        """Reports an attempt that has not begun as a retryable failure, so that the engine runs it again."""
         self.released += code == SHUTDOWN
         self._report(attempt, Failed(code, message, retryable=True))
         self._records.follow(attempt)

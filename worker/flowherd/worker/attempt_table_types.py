@@ -1,4 +1,4 @@
-"""The types around the table of attempts: its rules, what it asks of its surroundings, and its commands. Pure."""
+"""The types of the table of attempts: its rules, its commands, and the protocols it uses. Pure."""
 
 from __future__ import annotations
 
@@ -28,70 +28,70 @@ class Records(Protocol):
 
     @property
     def free(self) -> int:
-        """Attempts for which there are records left."""
+        """The number of free records."""
         ...
 
     def claim(self, activity: Activity, *, now: float, lease_s: float) -> tuple[int, int]:
-        """Writes the record of a new attempt; its index and sequence. LedgerFull when there is no room."""
+        """Writes the record of a new attempt; returns its index and sequence; LedgerFull when there is no room."""
         ...
 
     def follow(self, attempt: Attempt) -> None:
-        """Writes where an attempt stands now; gives its record back when it is over."""
+        """Writes the current state of an attempt; frees its record when it is over."""
         ...
 
     def rebind(self, attempt: Attempt, worker_id: str, *, now: float) -> None:
-        """Moves an attempt under the worker_id of its newest claim; its index and sequence are others then."""
+        """Moves an attempt to the worker_id of its newest claim, which changes its index and sequence."""
         ...
 
     def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
-        """The claim of an attempt has ended, as `follow` was told before; see `AttemptTable.delivered`."""
+        """Notes the end of an attempt's claim, after `follow`; see `AttemptTable.delivered`."""
         ...
 
     def keeper_of(self, attempt: Attempt) -> SpendingKeeper | None:
-        """Keeps what an attempt spends with its record, from any thread."""
+        """Returns the keeper that stores an attempt's spending with its record; callable from any thread."""
         ...
 
     def earlier(self, activity_id: str) -> int:
-        """The number of times that this host was given an activity and did not complete it."""
+        """Returns how often this host claimed an activity without completing it."""
         ...
 
     def not_completed(self, activity_id: str) -> None:
-        """The host was given it once, and does not complete it: the engine may hand it out again from now on."""
+        """Counts a claim that was not completed; called before the engine can hand the activity out again."""
         ...
 
     def begun_at(self, name: str) -> float:
-        """Monotonic seconds when the newest attempt of that name at work on this host began, 0 for none."""
+        """Returns the start of the newest running attempt of this name on the host (monotonic s), 0 for none."""
         ...
 
 
 class History(Protocol):
-    """The activities with which processes have died."""
+    """The activities that were running when a process died."""
 
     @property
     def any_charged(self) -> bool:
-        """There are any."""
+        """True when there are any."""
         ...
 
     @property
     def are_about(self) -> bool:
-        """True when one may be in the next batch."""
+        """True when the next batch may hold one."""
         ...
 
     def is_charged(self, activity_id: str) -> bool:
-        """A process has died with this one."""
+        """True when a process has died while this activity ran."""
         ...
 
 
 class Profile(Protocol):
-    """Knowledge of activities by their name."""
+    """The measurements of activities by name."""
 
     @property
     def busy_mean_s(self) -> float:
-        """Seconds of this process that a recent activity took, on average."""
+        """The recent mean of seconds that an activity occupied this process."""
         ...
 
     def blocks(self, name: str) -> bool:
-        """It has lately kept the loop for so long that its neighbours felt it."""
+        """True if the activity lately blocked the loop long enough to delay others."""
         ...
 
 
@@ -100,15 +100,15 @@ class Catalog(Protocol):
 
     @property
     def has_isolates(self) -> bool:
-        """Handlers can run in isolates here."""
+        """True when handlers can run in isolates."""
         ...
 
     def limit_s(self, activity: Activity) -> float:
-        """Seconds its handler may take."""
+        """Returns the seconds that the activity's handler may take."""
         ...
 
     def runs_on_loop(self, name: str) -> bool:
-        """Its handler shares the event loop with others."""
+        """True when the activity's handler runs on the event loop."""
         ...
 
 
@@ -118,9 +118,9 @@ class Rules:
 
     Attributes:
         cancel_grace_s: from a stop until the outcome is decided without the handler.
-        warn_after_s: an attempt that has not begun for so long is named once.
-        default_lease_s: of activities that name no `timeout_seconds`.
-        suspects_at_once: suspects that may be in isolates at the same time.
+        warn_after_s: from the claim of an attempt until it is logged that it has not begun.
+        default_lease_s: the lease of activities that name no `timeout_seconds`.
+        suspects_at_once: the most suspects in isolates at the same time.
 
     """
 
@@ -131,32 +131,32 @@ class Rules:
 
 
 class Start(NamedTuple):
-    """Start the handler; at its first step ask `AttemptTable.begin`."""
+    """Start the handler; call `AttemptTable.begin` at its first step."""
 
     attempt: Attempt
 
 
 class Stop(NamedTuple):
-    """Tell the handler to end; `is_last` when it has been told before and its grace is over."""
+    """Stop the handler; `is_last` when it was stopped before and its grace is over."""
 
     attempt: Attempt
     is_last: bool = False
 
 
 class Withdraw(NamedTuple):
-    """The handler was to be started, and must not begin any more: its claim has ended."""
+    """Do not begin the handler that was to be started: its claim has ended."""
 
     attempt: Attempt
 
 
 class Deliver(NamedTuple):
-    """Deliver the attempt's outcome; its end is the fact `delivered`."""
+    """Deliver the attempt's outcome; `delivered` is the fact of its end."""
 
     attempt: Attempt
 
 
 class Reject(NamedTuple):
-    """Report a failure about an activity that has no record here; its end is the fact `rejected`."""
+    """Report the failure of an activity without a record; `rejected` is the fact of its end."""
 
     who: AttemptIds
     worker_id: str
@@ -165,7 +165,7 @@ class Reject(NamedTuple):
 
 
 class WarnNotBegun(NamedTuple):
-    """Say that an attempt was claimed `waited_s` seconds ago and has not begun, and why."""
+    """Log that an attempt was claimed `waited_s` seconds ago and has not begun, and the reason."""
 
     attempt: Attempt
     waited_s: float
@@ -173,7 +173,7 @@ class WarnNotBegun(NamedTuple):
 
 
 class WakePoller(NamedTuple):
-    """There may be room for more."""
+    """Wake the poller, since there may be room for more activities."""
 
 
 Command = Start | Stop | Withdraw | Deliver | Reject | WarnNotBegun | WakePoller

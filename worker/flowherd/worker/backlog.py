@@ -1,4 +1,4 @@
-"""The attempts that have not begun: in which order they start, why one waits, and when its wait is over. Pure."""
+"""The attempts that have not begun: their order, the reason for each wait, and the end of a wait. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Overdue:
     """An attempt that has not begun for too long.
 
     Attributes:
-        waited_s: since its claim.
-        reason: why.
-        is_new: nobody has been told yet.
-        is_over: no progress explains the wait any more.
+        waited_s: seconds since its claim.
+        reason: the reason for the wait.
+        is_new: True when it has not been logged yet.
+        is_over: True when no progress explains the wait any more.
 
     """
 
@@ -36,16 +36,16 @@ class Overdue:
 
 
 class Backlog:
-    """The attempts that wait for a slot, in the order of their claims, and whatever else keeps attempts from beginning.
+    """The attempts that wait for a slot, in the order of their claims, and those that wait for permits.
 
     Args:
-        admission: says what holds an attempt back.
-        slots: of the worker.
-        warn_after_s: seconds.
+        admission: finds the obstacle to an attempt.
+        slots: the worker's slots.
+        warn_after_s: seconds after which a waiting attempt is logged.
 
     Attributes:
-        queue: what waits for a slot, by the activity's id, in order.
-        crowd: how many attempts are suspects.
+        queue: the attempts that wait for a slot, by activity id, in order.
+        crowd: the counts of suspects.
 
     """
 
@@ -63,21 +63,21 @@ class Backlog:
 
     @property
     def detached(self) -> int:
-        """Attempts whose handler outlives its claim."""
+        """The number of attempts whose handler has outlived its claim."""
         return len(self._detached)
 
     def waiting(self) -> list[Attempt]:
-        """The attempts that wait for a slot."""
+        """Returns the attempts that wait for a slot."""
         return list(self.queue.values())
 
     def add(self, attempt: Attempt) -> None:
-        """It waits for a slot."""
+        """Notes that an attempt waits for a slot."""
         self.queue[attempt.id] = attempt
         self.crowd.waiting_to_be_alone += attempt.is_alone
         attempt.due_at = attempt.claimed_at + min(self._warn_after_s, attempt.limit_s)
 
     def remove(self, attempt: Attempt) -> bool:
-        """It does not wait for a slot any more; False if it did not."""
+        """Notes that an attempt no longer waits for a slot; False if it did not wait."""
         if self.queue.get(attempt.id) is not attempt:
             return False
         del self.queue[attempt.id]
@@ -85,7 +85,7 @@ class Backlog:
         return True
 
     def next_start(self, now: float) -> tuple[Attempt | None, float]:
-        """The first that may start now, None for nobody; and when to look again at the latest."""
+        """Returns the first attempt that may start now, or None, and the latest time to check again."""
         again_at = inf
         if not self.queue or not self._slots.is_any_free:
             return None, again_at
@@ -99,7 +99,7 @@ class Backlog:
         return None, again_at
 
     def started(self, attempt: Attempt) -> None:
-        """It has got a slot."""
+        """Notes that an attempt has a slot."""
         del self.queue[attempt.id]
         if attempt.is_suspect:
             self.crowd.waiting_to_be_alone -= attempt.is_alone
@@ -108,12 +108,12 @@ class Backlog:
         self._admission.note_started(attempt.activity.name)
 
     def begun(self, attempt: Attempt) -> None:
-        """Its handler takes its first step."""
+        """Notes the first step of an attempt's handler."""
         if self._wait_for_permits:
             self._wait_for_permits.discard(attempt)
 
     def left(self, attempt: Attempt) -> None:
-        """Its slot is free."""
+        """Notes that an attempt has released its slot."""
         if self._wait_for_permits:
             self._wait_for_permits.discard(attempt)
         if attempt.is_suspect:
@@ -124,24 +124,24 @@ class Backlog:
             del self._detached[attempt.id]
 
     def closed(self, attempt: Attempt) -> None:
-        """Nothing is owed about it any more; its handler may not have ended."""
+        """Notes the end of an attempt's claim; its handler may still run."""
         if self.queue:
             self.remove(attempt)
         if attempt.pair == DETACHED:
             self._detached[attempt.id] = attempt
 
     def waits_for_permit(self, attempt: Attempt) -> None:
-        """It has a slot, but others of its name have all permits."""
+        """Notes that an attempt has a slot, while others of its name have all permits."""
         self._wait_for_permits.add(attempt)
 
     def obstacle(self, attempt: Attempt, now: float) -> Obstacle | None:
-        """The obstacle between an attempt and a free slot."""
+        """Returns the obstacle between an attempt and a free slot, None when it may start."""
         if self._detached and attempt.id in self._detached:
             return Obstacle("the handler of an earlier claim of it has not ended")
         return self._admission.obstacle(attempt, self._slots.attempts, self.crowd, now)
 
     def reason(self, attempt: Attempt, now: float) -> str:
-        """The reason why an attempt has not begun, for logs and status."""
+        """Returns the reason why an attempt has not begun, for logs and status."""
         if attempt.pair == ADMITTED:
             if attempt in self._wait_for_permits:
                 return "others of its name have all permits (max_concurrent)"
@@ -152,15 +152,15 @@ class Backlog:
         return "it is about to start" if obstacle is None else obstacle.reason
 
     def overdue(self, attempt: Attempt, now: float, begun_at: Callable[[str], float]) -> Overdue:
-        """A judgement on an attempt that is due; sets its next deadline.
+        """Evaluates the wait of a due attempt, and sets its next deadline.
 
-        Its wait is over after its limit. One for a permit goes on while others of its name begin, on the whole host:
-        the next one begins when the last one's limit is over, at the latest.
+        A wait is over after the attempt's limit. A wait for a permit goes on while others of its name begin anywhere on
+        the host: the next one begins at the latest when the limit of the last one is over.
 
         Args:
-            attempt: WAITING or ADMITTED.
+            attempt: an attempt that is WAITING or ADMITTED.
             now: monotonic seconds.
-            begun_at: when the newest one of a name has begun that is at work.
+            begun_at: returns the start of the newest running attempt of a name.
 
         """
         waited_s, limit_at = now - attempt.claimed_at, attempt.claimed_at + attempt.limit_s

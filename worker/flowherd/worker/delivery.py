@@ -1,10 +1,10 @@
-"""An outcome on its way to the engine: its bytes, and what follows from each answer. Pure but for the log.
+"""The delivery of an outcome to the engine: its bytes, and the consequence of each answer. Pure except for the log.
 
-`reporter.py` sends it; the waiting in an outage is `client/circuit.py`'s.
+`reporter.py` sends it; `client/circuit.py` makes it wait during an outage.
 
-A delivery is not an outcome: an undelivered success stays a success and is never turned into a failure,
-except that the engine itself refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27), or that a proxy
-has done so for as long as the activity may run, counted from its first answer (faults.md N7).
+A delivery is not an outcome: an undelivered success stays a success. It becomes a failure only when the engine itself
+refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27), or when a proxy has refused them for as long as
+the activity may run, counted from its first answer (faults.md N7).
 """
 
 from __future__ import annotations
@@ -32,48 +32,48 @@ FAIL_TRIES = (
     40  # `fail` is not idempotent, but a worker_id per poll makes a late repeat harmless (protocol.md §7)
 )
 _BACKOFF = Backoff()
-_IN_THE_END = {404: Verdict.UNKNOWN, 409: Verdict.GONE}  # else it is refused
+_IN_THE_END = {404: Verdict.UNKNOWN, 409: Verdict.GONE}  # REFUSED for other statuses
 
 
 class Delivered(Enum):
     """The end of a delivery."""
 
     ACCEPTED = "accepted"
-    LAST = "accepted as the last"  # a failure, and the engine makes no other attempt, whatever was asked for
-    REPLACED = "replaced"  # the engine refused the output; a failure that says so was delivered instead
-    GONE = "gone"  # the attempt was no longer ours
+    LAST = "accepted as the last"  # a failure, after which the engine makes no other attempt, even of a retryable one
+    REPLACED = "replaced"  # the engine refused the output; a failure was delivered instead
+    GONE = "gone"  # the attempt no longer belonged to this worker
     DROPPED = "dropped"  # the engine does not know the activity, or refuses every form of the outcome
-    WITHDRAWN = "withdrawn"  # nobody wanted it to be delivered any more
+    WITHDRAWN = "withdrawn"  # the delivery was no longer wanted
 
 
 class Again(Enum):
     """The next try of a delivery that has not ended."""
 
-    NOW = "now"  # as soon as the circuit lets it
-    LATER = "later"  # after a pause of its own, since its error says nothing about other calls
+    NOW = "now"  # as soon as the circuit lets it pass
+    LATER = "later"  # after a pause of its own, because its error concerns no other calls
 
 
-_ACCEPTED, _DELIVERED = Verdict.ACCEPTED, Delivered.ACCEPTED  # looked up for each activity, which is dear
+_ACCEPTED, _DELIVERED = Verdict.ACCEPTED, Delivered.ACCEPTED  # constants: an enum lookup is slow
 
 
 class Delivery:
-    """An outcome, encoded once for each worker_id, so that repeated tries send identical bytes.
+    """An outcome to deliver, encoded once per worker_id so that retries are byte-identical.
 
     Args:
         who: the names of the attempt.
-        worker_id: returns the one to speak under at the moment of a try, since a repeated claim replaces it
-            (protocol.md R11); None withdraws the delivery.
-        outcome: unchanged however often it is tried.
-        on_done: called once, with what became of it.
-        timeout_s: the activity's own limit, None where it has none: for so long a proxy's answer is no verdict.
+        worker_id: returns the worker_id to send at each try, since a repeated claim replaces it (protocol.md R11); None
+            withdraws the delivery.
+        outcome: the outcome, the same at every try.
+        on_done: called once, with the result.
+        timeout_s: the activity's own limit, None without one; until it is over, a proxy's answer is not a verdict.
         sent_as: the worker_id for which `body` was encoded.
-        body: the completion's bytes, where somebody has made them already.
+        body: the encoded completion, if it exists already.
 
     Attributes:
-        is_large: its body takes its time (faults.md N8).
-        in_doubt: an earlier try under the same worker_id may have arrived.
-        is_alone: its last try has failed although other calls have succeeded since the try before.
-        tries: those that ended without a verdict, but for a proxy's answers and those of a wrong URL.
+        is_large: True when its body is large and takes long to send (faults.md N8).
+        in_doubt: True when an earlier try under the same worker_id may have arrived.
+        is_alone: True when its last try failed although other calls had succeeded since the try before.
+        tries: the number of tries without a verdict, except a proxy's answers and those of a wrong URL.
 
     """
 
@@ -111,7 +111,7 @@ class Delivery:
         return f"<Delivery of {self.activity_id} [{kind}, {self.tries} tries]>"
 
     def body_for(self, worker_id: str, engine: Engine) -> bytes:
-        """The bytes to send under that worker_id."""
+        """Returns the bytes to send under this worker_id."""
         if self.body is None or worker_id != self.sent_as:
             if isinstance(self.outcome, Completed):
                 self.body = engine.encode_completion(worker_id, self.outcome)
@@ -121,12 +121,12 @@ class Delivery:
         return self.body
 
     def answered(self, answer: Answer) -> Delivered | Again:
-        """The end that a verdict means, or the next try."""
+        """Returns the end of the delivery for a verdict, or the next try."""
         verdict = answer.verdict
         if verdict is _ACCEPTED:
             return self._taken(answer)
         if verdict is Verdict.GONE and self.worker_id() not in {self.sent_as, None}:
-            return Again.NOW  # said about a worker_id that has been replaced since
+            return Again.NOW  # the worker_id has been replaced since
         if isinstance(self.outcome, Completed):
             return self._success_refused(verdict, answer.detail, self.outcome)
         if verdict is not Verdict.GONE:
@@ -160,15 +160,15 @@ class Delivery:
         return Again.NOW
 
     def is_to_blame(self, error: EngineError, successes: int) -> bool:
-        """Notes a failed try; True if its error says something about this delivery alone.
+        """Notes a failed try; True when its error concerns this delivery alone.
 
-        Either by its kind, or because other calls have succeeded since the try before: an engine or a proxy that never
-        takes this output must not keep all others waiting. A URL that is wrong for every call is found out by polls,
-        and who asks for a pause asks all.
+        That is so by the kind of error, or when other calls have succeeded since the try before: an engine or a proxy
+        that never accepts this output must not make all others wait. Polls detect a URL that is wrong for every call,
+        and a Retry-After applies to all calls.
 
         Args:
-            error: of the try.
-            successes: calls that have ever succeeded.
+            error: the error of the try.
+            successes: the number of calls that have ever succeeded.
 
         """
         is_asked = isinstance(error, EngineUnavailable) and error.retry_after_s > 0
@@ -177,12 +177,12 @@ class Delivery:
         return type(error).is_of_the_call or isinstance(error, EngineMisconfigured) or self.is_alone
 
     def failed(self, error: EngineError, now: float, limit_s: float) -> Delivered | Again:
-        """Notes a try without a verdict; the end, if that was the last one, or the next try.
+        """Notes a try without a verdict; returns the end of the delivery if it was the last, else the next try.
 
         Args:
-            error: of the try.
-            now: seconds.
-            limit_s: of activities that have none of their own.
+            error: the error of the try.
+            now: monotonic seconds.
+            limit_s: the limit of activities that have none of their own.
 
         """
         self._say(logging.DEBUG, "outcome_not_delivered_yet", reason=str(error))
@@ -201,7 +201,7 @@ class Delivery:
         return Again.LATER
 
     def _foreign(self, error: EngineError, now: float, limit_s: float) -> Delivered | Again:
-        """A proxy's answer is a verdict once such answers have come for `limit_s`; the first goes to the log."""
+        """Treats a proxy's answers as a verdict after `limit_s` of them; logs the first."""
         if self._foreign_until is None:
             self._foreign_until = now + limit_s
             self._say(
@@ -218,20 +218,20 @@ class Delivery:
         say(level, event, self.who.fields(), **data)
 
     def _say_last(self) -> None:
-        """The engine makes no other attempt, though the failure would have let it; once said is enough."""
+        """Logs, once per attempt, that the engine makes no other attempt although the failure is retryable."""
         outcome = self.outcome
         if isinstance(outcome, Failed) and outcome.retryable and not self.who.is_last:
             self.who.is_last = True
             self._say(logging.ERROR, "activity_out_of_attempts", **described(outcome))
 
     def pause_s(self, rng: Rng) -> float:
-        """Seconds until a try that comes `Again.LATER`."""
+        """Counts a retry; returns the seconds until it, after `Again.LATER`."""
         self._retries += 1
         return _BACKOFF.delay_s(self._retries, rng)
 
 
 def _refused(size: int, detail: str, outcome: Completed) -> Failed:
-    """The failure that says that the engine, or a proxy before it, will never take an output's bytes."""
+    """Returns the failure for an output that the engine, or a proxy in front of it, will never accept."""
     code, message = "INVALID_OUTPUT", f"the engine refused the output: {detail}"
     if detail.startswith("status 413"):
         code = "OUTPUT_TOO_LARGE"

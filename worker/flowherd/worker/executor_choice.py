@@ -1,4 +1,4 @@
-"""The hosted activities, and where each runs: on the loop, in a thread or in an isolate."""
+"""Starts the handlers of the hosted activities, each on the loop, in a thread or in an isolate."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from flowherd.worker.attempt import Attempt
 
 _MOST_NAMED = 20  # activities in an error
-_LOOP = Mode.LOOP  # compared for each activity
-_SUSPECTS = "\0suspects"  # the name of their limit; no activity has a NUL in its own
+_LOOP = Mode.LOOP  # a module constant: compared for each activity
+_SUSPECTS = "\0suspects"  # the name of their permits; the name of an activity has no NUL
 
 
 class Executors:
     """Starts and stops the handlers of one worker.
 
     Args:
-        registry: the activities of this worker's type; RegistryError comes here for what cannot be bound.
-        config: time limits.
-        threads: where handlers that block run.
-        environment: what handlers see of this process.
-        isolates: where handlers with offload="process" run; None where nobody makes them.
+        registry: the activities of this worker's type; RegistryError when one cannot be bound.
+        config: the time limits.
+        threads: the pool for blocking handlers.
+        environment: the environment of the handlers.
+        isolates: the pool for handlers with offload="process"; None without isolates.
 
     """
 
@@ -60,44 +60,44 @@ class Executors:
         self._threads = threads
         self._isolates = isolates
         self._environment = environment
-        self._context = copy_context()  # of no handler: none begins with what another one has set
+        self._context = copy_context()  # a context that no handler has changed, copied for each
         self._permit_queues = PermitQueues(environment.permits)
 
     def tell(self, outlet: Outlet) -> None:
-        """Tells `outlet` of all handlers; called once, before any is started."""
+        """Sets the outlet for the events of all handlers; called once, before any starts."""
         meter = self._environment.meter
         self._outlet = outlet
         self._on_loop: Executor = OnLoop(meter, outlet)
         self._in_thread: Executor = InThread(self._threads, meter, outlet)
         if self._isolates is not None:
-            self._isolates.tell(meter, outlet)
+            self._isolates.tell(outlet)
 
-    # What the table asks
+    # Queries of the table
 
     @property
     def has_isolates(self) -> bool:
-        """True when a handler can be run apart from the others, so that it takes nobody with it."""
+        """True when handlers can run in isolates, where a crash ends no other handler."""
         return self._isolates is not None
 
     def limit_s(self, activity: Activity) -> float:
-        """The smaller of the engine's `timeout_seconds` and the handler's own; else that one, else the worker's."""
+        """Returns the smaller of the engine's `timeout_seconds` and the handler's own limit, else the worker's."""
         timeout_s, definition = activity.timeout_s, self._registry.lookup(activity.name)
         if definition is None or definition.timeout_s is None:
             return self._config.limit_s(timeout_s)
         return definition.timeout_s if timeout_s is None else min(definition.timeout_s, timeout_s)
 
     def runs_on_loop(self, name: str) -> bool:
-        """True when its handler shares the event loop with others."""
+        """True when the activity's handler runs on the event loop."""
         definition = self._registry.lookup(name)
         return definition is not None and definition.mode is _LOOP
 
-    # What the table commands
+    # Commands of the table
 
     def start(self, attempt: Attempt) -> None:
-        """Starts the handler where it belongs, once there are permits for it.
+        """Starts the handler in its place, once it has its permits.
 
-        A suspect runs in an isolate, wherever it belongs, and in turn with the host's other suspects: a crash makes
-        a suspect of everything that ran in the process, and all at once would be as many isolates.
+        A suspect runs in an isolate, whatever its definition says, and waits for a permit among the host's suspects: a
+        crash makes a suspect of every activity in the process, which must not become as many isolates at once.
         """
         definition = self._registry.lookup(attempt.activity.name)
         if definition is None:
@@ -121,16 +121,16 @@ class Executors:
             self._in_turn(attempt, definition.name, most, begin)
 
     def stop(self, attempt: Attempt) -> None:
-        """Tells a handler that has begun to end."""
+        """Stops a handler that has begun."""
         attempt.executor.stop(attempt)
 
     def ended(self, attempt: Attempt) -> None:
-        """Its handler has ended, or will never begin: its permits are free."""
+        """Releases the permits of an attempt whose handler has ended, or will never begin."""
         if self._permit_queues.are_used:
             self._permit_queues.leave(attempt)
 
     def permits_changed(self) -> None:
-        """A permit of the host may be free."""
+        """Starts attempts that wait for a permit, since one of the host may be free."""
         self._permit_queues.proceed()
 
     def _in_turn(self, attempt: Attempt, name: str, most: int, begin: partial[None]) -> None:

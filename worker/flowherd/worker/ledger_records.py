@@ -1,4 +1,4 @@
-"""Follows the worker's attempts in the ledger: what a crash would leave for the keeper to settle."""
+"""Writes the worker's attempts to the ledger, so that the keeper can settle them after a crash."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _COUNTERS = (
     (Cell.LOST, Ended.LOST),
 )  # by Ending
 _WAIT, _RUN, _REPORT = int(Took.WAIT), int(Took.RUN), int(Took.REPORT)
-_clearing = threading.Lock()  # of this process's own threads: no page is used again while it is written to
+_clearing = threading.Lock()  # of this process's own threads: no usage page is reused while it is written
 
 
 class _Entries(dict[str, int]):
@@ -51,7 +51,7 @@ class _Entries(dict[str, int]):
 
     def __missing__(self, name: str) -> int:
         entry = self._work.entry_of(name)
-        if len(self) < MOST_NAMES:  # of activities that are not hosted there may be any number
+        if len(self) < MOST_NAMES:  # there may be any number of names that are not hosted
             self[name] = entry
         return entry
 
@@ -60,11 +60,11 @@ class LedgerRecords:
     """`flowherd.worker.attempt_table_types.Records` in shared memory.
 
     Args:
-        writer: of this worker.
-        engine: encodes the completions that are kept.
+        writer: the record writer of this worker.
+        engine: encodes the completions to store.
         clock: monotonic seconds.
-        segments: all of the host, to see what its other processes do.
-        seen: how often the host has been given an activity; None for a row of its own.
+        segments: all segments of the host, for the attempts of other processes.
+        seen: counts how often the host has claimed an activity; None for a private row.
 
     """
 
@@ -146,7 +146,7 @@ class LedgerRecords:
         say(logging.WARNING, "activity_claimed_again", attempt.ids, state=state)
 
     def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
-        """See `Records.closed`. The keeper itself remembers what it has settled."""
+        """See `Records.closed`; the keeper adds the attempts that it settles to the history itself."""
         self.count(attempt.activity.name, ending)
         outcome = attempt.outcome
         if isinstance(outcome, Died):
@@ -166,13 +166,13 @@ class LedgerRecords:
         )
 
     def count(self, name: str, ending: Ending) -> None:
-        """Counts the end of a claim of an activity of that name."""
+        """Counts the end of a claim by activity name."""
         cell, how = _COUNTERS[ending]
         self._writer.segment.add(cell)
         self._counts.ended(self._entries[name], how)
 
     def reported(self, name: str, took_s: float) -> None:
-        """Counts how long the delivery of an outcome took."""
+        """Counts the duration of an outcome's delivery."""
         self._counts.took(self._entries[name], _REPORT, took_s)
 
     def keeper_of(self, attempt: Attempt) -> SumsKeeper:
@@ -180,7 +180,7 @@ class LedgerRecords:
         return SumsKeeper(self, attempt)
 
     def usage_of(self, attempt: Attempt) -> UsagePage:
-        """The page of an attempt's sums; its place and its sequence are those of the first record."""
+        """Returns the usage page of an attempt, found by the index and sequence of its first record."""
         return self._writer.segment.usage(*attempt.usage_place)
 
     def earlier(self, activity_id: str) -> int:
@@ -204,7 +204,7 @@ class LedgerRecords:
         )
 
     def keep_spent(self, attempt: Attempt, sums: bytes) -> None:
-        """Keeps what a handler has spent, until its page is somebody else's; from any thread."""
+        """Stores an attempt's sums, unless it is over; callable from any thread."""
         with _clearing:
             if attempt.pair != OVER and not is_copy():
                 self.usage_of(attempt).keep(sums)
@@ -212,12 +212,12 @@ class LedgerRecords:
     def _clear(self, attempt: Attempt) -> None:
         if attempt.costs is None:
             self._writer.clear(attempt.index)
-        else:  # what its handler left behind may be about to write more sums
+        else:  # a thread that its handler left behind may be about to write more sums
             with _clearing:
                 self._writer.clear(attempt.index)
 
     def _kept_of(self, attempt: Attempt) -> bytes | None:
-        """The completion the ledger shall keep against a crash; None for failures and large ones."""
+        """Returns the completion to store in case of a crash; None for failures and large completions."""
         outcome = attempt.outcome
         if not isinstance(outcome, Completed) or len(outcome.output) > JOURNAL_BYTES:
             return None

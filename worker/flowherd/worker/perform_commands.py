@@ -1,6 +1,6 @@
-"""Performs what the table of attempts commands, and turns what handlers and time do into its facts.
+"""Performs the commands of the table of attempts, and turns events of handlers and timers into its facts.
 
-Commands that follow from a fact which arrives while others are performed wait for their turn.
+Commands from a fact that arrives while others are performed are queued.
 """
 
 from __future__ import annotations
@@ -41,33 +41,33 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Surroundings(Protocol):
-    """Everything that is not about handlers."""
+    """The receivers of commands that do not concern handlers."""
 
     def deliver(self, attempt: Attempt) -> None:
         """Delivers the outcome of an attempt."""
         ...
 
     def reject(self, command: Reject) -> None:
-        """Reports a failure about an activity that has no record."""
+        """Reports the failure of an activity that has no record."""
         ...
 
     def wake(self, _: WakePoller) -> None:
-        """There may be room for more."""
+        """Wakes the poller, since there may be room for more activities."""
         ...
 
     def changed(self) -> None:
-        """Something has happened to some attempt."""
+        """Called after any change of any attempt."""
         ...
 
 
 class Performer:
-    """Hands the table's commands to executors and its surroundings.
+    """Passes the table's commands to executors and surroundings.
 
     Args:
-        table: decides.
-        executors: of this worker; they tell this object what becomes of handlers.
-        surroundings: engine, poller and whoever waits.
-        grace_s: of handlers that were told to stop: a freeze of this process is not charged to them.
+        table: the table of attempts, which decides.
+        executors: the worker's executors, whose outlet is this object.
+        surroundings: the receivers of all other commands.
+        grace_s: seconds that a stopped handler has to end; a freeze of this process does not count.
         clock: monotonic seconds.
         log_completed: see `ActivityLog`.
 
@@ -107,7 +107,7 @@ class Performer:
         executors.tell(self)
 
     def perform(self, commands: list[Command]) -> None:
-        """Performs what follows from a fact."""
+        """Performs the commands that follow from a fact."""
         if self._is_performing:
             self._commands.extend(commands)
             return
@@ -116,7 +116,7 @@ class Performer:
             for command in commands:
                 try:
                     self._perform_one[type(command)](command)
-                except Exception as error:  # what goes wrong with one must not cost the others
+                except Exception as error:  # one that fails must not cost the others
                     log.error("internal_error", exc_info=error)
             commands, self._commands = self._commands, []
         self._is_performing = False
@@ -124,7 +124,7 @@ class Performer:
         if self.table.next_deadline < self._wakes_at:
             self._set_timer()
 
-    # What handlers do
+    # Events of handlers
 
     def begin(self, attempt: Attempt) -> bool:
         """See `Outlet.begin`."""
@@ -155,9 +155,7 @@ class Performer:
 
     def _put_away(self, attempt: Attempt, outcome: Outcome | None, *, is_news: bool) -> None:
         if attempt.cancel_reason is CancelReason.LEASE_LOST and attempt.spent != (None, ()):
-            cost_usd, usage = (
-                attempt.spent
-            )  # the engine takes nothing from an attempt that is not ours any more
+            cost_usd, usage = attempt.spent  # the engine accepts no report after the lease is lost
             say(logging.WARNING, "spent_by_lost_attempt", attempt.ids, cost_usd=cost_usd, usage=list(usage))
         if attempt.files is not None:
             attempt.files.close()
@@ -167,7 +165,7 @@ class Performer:
             attempt.trace.ended()
 
     def lost(self, attempt: Attempt) -> None:
-        """The lease is somebody else's."""
+        """Handles the loss of an attempt's lease."""
         ids = attempt.ids
         commands = self.table.lost(attempt, self._clock())
         if commands and attempt.records is not None:
@@ -236,7 +234,7 @@ class Performer:
     # Time
 
     def _set_timer(self) -> None:
-        """Waits for the next deadline; in steps while a grace is running, since a freeze within one is not seen."""
+        """Sets the timer to the next deadline; in steps during a grace, so that a freeze within it is noticed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -259,6 +257,6 @@ class Performer:
         self.perform(commands)
 
     def close(self) -> None:
-        """No more deadlines."""
+        """Stops the timer."""
         if self._timer is not None:
             self._timer.cancel()

@@ -1,8 +1,8 @@
-"""The number of activities that a poll may ask for: as many as can start soon. Pure.
+"""The number of activities that a poll may request: as many as can start soon. Pure.
 
-What is claimed and has not begun is of no use to anybody: its lease runs, and a sibling could have begun it. So while
-polls come back full and this thread has always something to do, they ask for half as much; when it often has nothing
-to do, since a distant engine takes its time, for twice as much.
+Activities that are claimed but cannot begin waste their leases, and a sibling could have begun them. So while polls
+come back full and this thread is always busy, polls request half as many; when it is often idle, because a distant
+engine is slow, twice as many.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST = 100  # activities a poll may ask for (protocol.md §4)
-LEAST = 16  # of what does nothing this is a millisecond or two of work; less would be polls instead
-BUSY, STARVING = 0.05, 0.1  # shares of the time in which the thread had nothing to do
-WINDOW_S = 0.02  # of full polls only, before they are judged
+MOST = 100  # activities per poll (protocol.md §4)
+LEAST = 16  # a millisecond or two of empty handlers; with fewer, polls would cost more than they bring
+BUSY, STARVING = 0.05, 0.1  # shares of idle time of the thread
+WINDOW_S = 0.02  # length of a window of full polls, after which the size is adapted
 
 
 class BatchSize:
-    """Learns from polls that came back full.
+    """Adapts the size of polls from those that came back full.
 
     Args:
-        busy_s: returns seconds in which the loop's thread has ever had something to do, with a CPU for it or without.
+        busy_s: returns the total seconds that the loop's thread was runnable, with or without a CPU.
 
     """
 
@@ -32,7 +32,7 @@ class BatchSize:
         self.most = MOST
 
     def found(self, asked: int, found: int, now: float) -> None:
-        """A poll that had asked for so many has brought so many."""
+        """Notes a poll that requested `asked` activities and brought `found`."""
         if found < max(asked, 1):
             self._since = None
             return

@@ -1,4 +1,4 @@
-"""Takes slots, polls, hands over what came; never more than one poll in flight, never one cancelled."""
+"""The poller: reserves slots, polls, and passes on the claimed activities; one poll at a time, never cancelled."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from flowherd.worker.sibling_processes import Siblings
 
 _SLOWLY = 0.2  # weight of the newest poll in the fill ratio
-_LOOKS_AGAIN_S = 0.1  # while polls have to wait
-_NEVER = 1 << 62  # more slots than there are
+_LOOKS_AGAIN_S = 0.1  # between checks while polls have to wait
+_NEVER = 1 << 62  # more slots than can exist
 _NOTHING = Batch()
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Mode(Enum):
-    """The present order to the poller."""
+    """The current mode of the poller."""
 
     POLLING = "polling"
     QUIET = "quiet"
@@ -48,28 +48,28 @@ class Mode(Enum):
 
 
 class _NotNow(Exception):
-    """There is no reason to poll any more, now that the circuit would allow it."""
+    """There is no longer a reason to poll, now that the circuit allows it."""
 
 
 class Poller:
     """Polls for one worker.
 
-    Every poll has a worker_id of its own, `<worker-id>-<pid>-<nonce>-<n>`: the engine's only fence
-    (protocol.md fact 8).
+    Every poll has a unique worker_id, `<worker-id>-<pid>-<nonce>-<n>`, the engine's only fencing token (protocol.md
+    fact 8).
 
     Args:
-        config: the pauses, and the most that a poll asks for.
+        config: the intervals, and the largest size of a poll.
         engine: the client.
-        segment: of this worker.
-        meter: knows which activities are light.
-        circuit: knows whether the engine can be reached.
-        attempts: takes over what comes.
+        segment: this worker's segment.
+        meter: tells which activities are light.
+        circuit: the circuit for calls to the engine.
+        attempts: receives the claimed activities.
         siblings: the host's other processes.
         claimed: called after each poll that brought work, once the ledger has it.
         polls_wait: whether a poll could take what another process of the host still holds (faults.md N6).
 
     Attributes:
-        in_flight: the worker_id of the poll under way: claims made for it may be on their way.
+        in_flight: the worker_id of the poll under way, None for none; its claims may be on their way.
 
     """
 
@@ -110,7 +110,7 @@ class Poller:
         return f"<Poller [{self._mode.value}, {self._polls} polls{flight}]>"
 
     def set_mode(self, mode: Mode) -> None:
-        """Polls, pauses or ends; STOPPING is final. A poll that still waits for the circuit is not made."""
+        """Sets the mode; STOPPING is final. Withdraws a poll that still waits for the circuit."""
         if self._mode is not Mode.STOPPING:
             self._mode = mode
         if self._mode is not Mode.POLLING and self._turn is not None and self.in_flight is None:
@@ -118,7 +118,7 @@ class Poller:
         self._wake()
 
     def slots_changed(self) -> None:
-        """A slot was freed or a limit raised: looks whether that was all it has waited for."""
+        """Wakes the poller when enough slots are free; called when a slot was freed or the limit raised."""
         if self._sleep is not None and self._slots.free >= self._wakes_when_free:
             self._wake()
 
@@ -132,12 +132,12 @@ class Poller:
             self._wake()
 
     def called(self) -> None:
-        """A sibling has more work than it can start soon, or leaves its turn to this process."""
+        """Polls at once, because a sibling has more work than it can start soon, or leaves its turn to this process."""
         self._policy.called()
         self._wake()
 
     async def run(self) -> None:
-        """Polls until told to stop; returns when no poll is in flight any more."""
+        """Polls until the mode is STOPPING; returns when no poll is in flight."""
         while self._mode is not Mode.STOPPING:
             wanted = self._wanted() if self._mode is Mode.POLLING else 0
             if not wanted:
@@ -159,7 +159,7 @@ class Poller:
         self._policy.pause()
 
     async def _wait(self, until: float, *, when_free: int) -> None:
-        """Sleeps until then, until so many slots are free, or until it is woken."""
+        """Sleeps until the time `until`, until `when_free` slots are free, or until woken."""
         loop = self._loop
         self._sleep, self._wakes_at, self._wakes_when_free = loop.create_future(), until, when_free
         timer = loop.call_at(until, self._wake) if until < math.inf else None
@@ -178,9 +178,9 @@ class Poller:
         return min(self._slots.free, self._policy.most, self._attempts.room)
 
     async def _take_turn(self) -> None:
-        """Polls when the circuit lets it, and beside work one round of the loop later.
+        """Polls when the circuit lets it pass, one iteration of the loop later when attempts hold slots.
 
-        What has just begun takes its first step before: if it takes the process down, no claims are on their way.
+        New handlers then take their first step before the poll: if one crashes the process, no claims are on their way.
         """
         began_at = self._loop.time()
         try:
@@ -191,20 +191,20 @@ class Poller:
                 await self._revocable(self._circuit.through(self._poll_if_wanted))
             else:
                 await self._circuit.through(self._poll_if_wanted)
-        except EngineError:  # said where it happened, or by the circuit
+        except EngineError:  # already logged where it happened, or by the circuit
             self._policy.failed(began_at)
         except _NotNow:
             return
 
     async def _revocable(self, turn: Coroutine[Any, Any, None]) -> None:
-        """Makes `turn` a task of its own, so that a change of mode can call it back while it waits for the circuit."""
+        """Runs `turn` as a task, so that a change of mode can cancel it while it waits for the circuit."""
         task = self._turn = self._loop.create_task(turn)
         try:
             await task
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if not task.cancelled() or current is None or current.cancelling():
-                raise  # else it was called back by `set_mode`
+                raise  # otherwise `set_mode` has cancelled it
         finally:
             self._turn = None
 
@@ -215,7 +215,7 @@ class Poller:
         await self._poll(wanted)
 
     async def _poll(self, wanted: int) -> None:
-        """Slots first: what comes must be able to start at once (protocol.md R1)."""
+        """Reserves slots before the poll, so that claimed activities can start at once (protocol.md R1)."""
         began_at = self._loop.time()
         asked, batch = self._attempts.reserve(self._policy.share_of(wanted, began_at)), _NOTHING
         try:
@@ -259,12 +259,12 @@ class Poller:
         return batch
 
     def _note_fill(self, share: float) -> None:
-        """Notes the share of free slots that polls fill: scaling by demand goes by it."""
+        """Updates the share of free slots that polls fill, a measure of demand for scaling."""
         fill = self._segment.clock(Clock.FILL)
         self._segment.set_clock(Clock.FILL, fill + _SLOWLY * (share - fill))
 
     def _note_failure(self, error: EngineError, worker_id: str, permits: int) -> None:
-        """The circuit tells of the outage; this tells what may have been claimed in it (faults.md E2, E15)."""
+        """Counts a failed poll, and logs when it may have claimed activities (faults.md E2, E15)."""
         self._segment.add(Cell.POLL_ERRORS)
         self._segment.set_clock(Clock.LAST_BAD_POLL, time.monotonic())
         if isinstance(error, ReplyTooLarge):

@@ -1,7 +1,7 @@
-"""Delivers outcomes to the engine: a few senders take them from one queue; it never runs handlers.
+"""The reporter: delivers outcomes to the engine, with several senders that take them from one queue.
 
-A call under way is never cancelled: the engine makes two writes of it, and drops the second when the
-connection ends in between. A delivery that is withdrawn lets its present call end, and makes no other.
+A call under way is never cancelled: the engine handles it with two writes, and omits the second when the connection
+ends in between. A withdrawn delivery lets its current call end, and makes no other.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class _Withdrawn(Exception):
-    """There is no worker_id to speak under any more."""
+    """The delivery has been withdrawn: it has no worker_id any more."""
 
 
 class Reporter:
     """Sends `complete` and `fail` through the worker's circuit.
 
-    A sender waits for a call and for the circuit, never for the time of a retry: what failed for a reason of its own
-    waits in a heap.
+    A sender waits for a call and for the circuit, but never for the time of a retry: a delivery that failed for a
+    reason of its own waits in a heap.
 
     Args:
-        deadline_s: seconds for each try, besides what its bytes take.
-        limit_s: of activities that have none of their own.
-        senders: calls that may be under way at once, at least two.
-        most_large: how many of them may carry bodies that take their time (faults.md N8).
+        deadline_s: seconds for each try, plus the time for its bytes.
+        limit_s: the limit of activities that have none of their own.
+        senders: the most calls under way at once, at least two.
+        most_large: the most of these calls with large bodies (faults.md N8).
 
     """
 
@@ -84,22 +84,22 @@ class Reporter:
         return f"<Reporter [{self._under_way} calls under way, {waiting} deliveries waiting]>"
 
     def deliver(self, delivery: Delivery) -> None:
-        """Tries until there is a verdict; never blocks, and calls `delivery.on_done` later."""
+        """Queues a delivery, which is tried until there is a verdict; never blocks, calls `delivery.on_done` later."""
         self._queue_of(delivery).append(delivery)
         self._wake()
 
     def hurry(self) -> None:
-        """Tries everything once more now: there is no time left to wait."""
+        """Retries all waiting deliveries now, for a drain that has no time to wait."""
         self._circuit.hurry()
         while self._later:
             self.deliver(heappop(self._later)[2])
 
     async def calls_ended(self) -> None:
-        """Returns when no call is under way, as before a connection is closed."""
+        """Returns when no call is under way, so that connections can be closed."""
         await self._changes.until(lambda: not self._under_way)
 
     def close(self) -> None:
-        """Makes no more tries; senders end, each when its present call has ended."""
+        """Makes no more tries; each sender ends after its current call."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -107,7 +107,7 @@ class Reporter:
             self._wake()
 
     def _wake(self) -> None:
-        """Has one more sender look at the queue."""
+        """Wakes one more sender, or starts one."""
         while self._resting:
             resting = self._resting.pop()
             if not resting.done():
@@ -121,7 +121,7 @@ class Reporter:
         return self._large if delivery.is_large else self._queue
 
     async def _send(self) -> None:
-        """The life of a sender; if somebody cancels it, another one takes its place."""
+        """Runs a sender; when it is cancelled from outside, another one takes its place."""
         try:
             while not self._is_closed:
                 if self._large and self._large_left:
@@ -145,7 +145,7 @@ class Reporter:
             raise
 
     async def _try(self, delivery: Delivery, *, is_long: bool) -> None:
-        """Makes a try and does what follows from it. A defect of ours ends the delivery, never the sender."""
+        """Makes one try and handles its result; an internal error ends the delivery, never the sender."""
         done: Delivered | Again
         try:
             try:
@@ -157,7 +157,7 @@ class Reporter:
                 done = Delivered.WITHDRAWN
         except Exception as error:
             log.error("internal_error", **named(delivery.who.fields()), exc_info=error)
-            done = Delivered.WITHDRAWN  # who delivers for ever would never be given more
+            done = Delivered.WITHDRAWN  # else its attempt, and the drain, would wait without end
         except asyncio.CancelledError:
             self._queue_of(delivery).appendleft(delivery)
             raise
@@ -177,7 +177,7 @@ class Reporter:
             log.error("internal_error", **named(delivery.who.fields()), exc_info=error)
 
     async def _call(self, delivery: Delivery) -> Answer:
-        """Asks for the worker_id only now that the circuit has let it through: it may have been replaced meanwhile."""
+        """Calls the engine; reads the worker_id only after the circuit, since it may have been replaced meanwhile."""
         worker_id = delivery.worker_id()
         if worker_id is None:
             raise _Withdrawn
@@ -197,7 +197,7 @@ class Reporter:
             self._changes.note()
 
     def _put_off(self, delivery: Delivery) -> None:
-        """It alone waits: the circuit is open for others."""
+        """Schedules a later try of this delivery alone; the circuit stays open for others."""
         due_at = self._loop.time() + delivery.pause_s(self._rng)
         heappush(self._later, (due_at, next(self._numbers), delivery))
         if self._later[0][2] is delivery:

@@ -1,4 +1,4 @@
-"""Runs attempts exactly as a worker does, without an engine, a ledger or a limit of slots: for tests of handlers."""
+"""Runs attempts as a worker does, but without an engine, a ledger or a limit of slots, for tests of handlers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST = 1 << 30  # slots and records
 
 
 class _NoRecords:
-    """`flowherd.worker.attempt_table_types.Records` of nothing that a crash should leave behind."""
+    """`flowherd.worker.attempt_table_types.Records` that stores nothing."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -47,20 +47,20 @@ class _NoRecords:
         self.newest = attempt
 
     def rebind(self, attempt: Attempt, worker_id: str, *, now: float) -> None:
-        """No engine hands anything out again."""
+        """Does nothing: no engine hands an activity out again."""
 
     def closed(self, attempt: Attempt, ending: Ending, told: Failed | None) -> None:
-        """Nobody asks."""
+        """Does nothing: there is no history."""
 
     def keeper_of(self, attempt: Attempt) -> None:
-        """Nobody settles for this process."""
+        """Returns None: no keeper settles for this process."""
 
     def earlier(self, activity_id: str) -> int:
         del activity_id
         return 0
 
     def not_completed(self, activity_id: str) -> None:
-        """Nobody hands it out again."""
+        """Does nothing: no engine hands an activity out again."""
 
     def begun_at(self, name: str) -> float:
         del name
@@ -68,7 +68,7 @@ class _NoRecords:
 
 
 class _Always(Admission):
-    """Nothing waits for its neighbours."""
+    """Admission without obstacles."""
 
     def obstacle(self, *_: object) -> Obstacle | None:
         return None
@@ -84,9 +84,9 @@ class WithoutEngine:
     Args:
         registry: the handlers.
         config: limits, such as `activity_timeout_s` and `cancel_grace_s`.
-        threads: where handlers that block run.
-        environment: what handlers see.
-        isolates: where handlers with offload="process" run.
+        threads: the pool for blocking handlers.
+        environment: the environment of the handlers.
+        isolates: the pool for handlers with offload="process".
 
     """
 
@@ -124,17 +124,17 @@ class WithoutEngine:
         return attempt
 
     async def outcome(self, attempt: Attempt) -> Outcome:
-        """Waits until the outcome is known; the handler may not have ended then."""
+        """Waits for the outcome and returns it; the handler may still run then."""
         await self.changes.until(lambda: attempt.is_decided)
         known = attempt.outcome
         return Lost("the lease is somebody else's") if known is None else known
 
     async def ended(self, attempt: Attempt) -> None:
-        """Waits until the handler has really ended."""
+        """Waits until the handler has ended."""
         await self.changes.until(lambda: attempt.has_ended)
 
     def deliver(self, attempt: Attempt) -> None:
-        """See `Surroundings.deliver`: the outcome has arrived where it is wanted."""
+        """See `Surroundings.deliver`; counts as delivered at once."""
         ending = Ending.LOST if isinstance(attempt.outcome, Died) else Ending.COMPLETED
         self.performer.perform(self.table.delivered(attempt, ending, _now()))
 

@@ -1,4 +1,4 @@
-"""The processes of a host as they see each other's polling, and wake each other; it decides nothing."""
+"""The sibling processes of a host: the state of their polling, and wakeups between them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from flowherd.ledger.segment import Segment
     from flowherd.ledger.wakeups import Wakeups
 
-OVERDUE_S = 0.05  # a sibling that has missed its own time by more is frozen, or its loop is blocked
-_LOOK_AROUND_S = 2.0  # how long a new process may go unnoticed; it notices the others at once
-_WORKED_AT = Clock.WORKED_AT  # written for each outcome
+OVERDUE_S = 0.05  # a sibling that has missed its time by more than this is frozen, or its loop is blocked
+_LOOK_AROUND_S = 2.0  # a new process may go unnoticed for this long; it sees the others at once
+_WORKED_AT = Clock.WORKED_AT  # a module constant: written for each outcome
 
 
 def _reader(*cells: Cell | Clock) -> Struct:
-    """Reads these cells of a segment in one call, in ascending order; in native mode each of them in one piece."""
+    """Returns a struct that reads these cells of a segment in one call; native mode reads each cell in one piece."""
     layout, after = "@", 0
     for cell in cells:
         assert cell >= after, "in ascending order"
@@ -30,26 +30,26 @@ def _reader(*cells: Cell | Clock) -> Struct:
     return Struct(layout)
 
 
-_said = _reader(
+_read_cells = _reader(
     Cell.STARTED, Cell.ENDED, Cell.OPENED, Cell.RUNNING, Cell.ON_LOOP,
     Clock.LOOP_LAG_S, Clock.NEXT_POLL_AT, Clock.POLLED_AT, Clock.DRAINED_AT, Clock.WORKED_AT,
 ).unpack_from  # fmt: skip
 
 
 class Sibling(NamedTuple):
-    """A process as it publishes its polling; all times are monotonic seconds, 0 for never.
+    """The polling state that a process publishes; all times are monotonic seconds, 0 for never.
 
-    A tuple, since an idle process makes one for each sibling at each look, and does little else.
+    A tuple, because an idle process creates one for each sibling at each look, and does little else.
 
     Attributes:
-        number: of its segment.
-        next_poll_at: its place in the calendar; 0 while it does not poll: no free slot, a poll under way, a drain.
-        polled_at: when its last poll began.
-        drained_at: when its last poll began that brought less than it had asked for: the queue was empty then.
-        worked_at: when it last got work, or had an outcome acknowledged.
-        load: activities at work.
-        lag_s: how late its loop is.
-        is_on_loop: whether a handler keeps its loop at this moment.
+        number: the number of its segment.
+        next_poll_at: the time of its next poll; 0 while it does not poll: no free slot, a poll under way, a drain.
+        polled_at: the start of its last poll.
+        drained_at: the start of its last poll that brought fewer activities than requested: the queue was empty then.
+        worked_at: the last time it got activities, or had an outcome acknowledged.
+        load: the number of running activities.
+        lag_s: the lag of its loop.
+        is_on_loop: True while a handler occupies its loop.
 
     """
 
@@ -63,7 +63,7 @@ class Sibling(NamedTuple):
     is_on_loop: bool = False
 
     def will_poll(self, now: float) -> bool:
-        """True when it can be counted on: it has free slots, and has not missed its own time."""
+        """True when it is expected to poll: it has free slots, and has not missed its time."""
         return not self.is_on_loop and self.next_poll_at > 0 and self.next_poll_at >= now - OVERDUE_S
 
 
@@ -71,9 +71,9 @@ class Siblings:
     """The other live incarnations of the host, read from their segments.
 
     Args:
-        segments: all of the ledger; None for a process that is alone.
-        own: this process's; the only one that is written to.
-        wakeups: the host's.
+        segments: all segments of the ledger; None for a process that is alone.
+        own: this process's segment, the only one written to.
+        wakeups: the wakeups of the host.
 
     """
 
@@ -86,56 +86,56 @@ class Siblings:
 
     @classmethod
     def none(cls, own: Segment) -> Siblings:
-        """For a process that is alone."""
+        """Returns the siblings of a process that is alone: none."""
         return cls(None, own, None)
 
     def look(self, now: float) -> list[Sibling]:
-        """The published state of each of them."""
+        """Returns the published state of each sibling."""
         if now - self._looked_at >= _LOOK_AROUND_S:
             self._looked_at = now
             self._live = list(self._others())
-        return [said for one in self._live if (said := _seen(one)) is not None]
+        return [sibling for segment in self._live if (sibling := _seen(segment)) is not None]
 
     def _others(self) -> Iterator[Segment]:
         if self._segments is not None:
             yield from (self._segments[one] for one in self._segments.living() if one != self._own.number)
 
     def me(self) -> Sibling:
-        """The published state of this process."""
+        """Returns the published state of this process."""
         seen = _seen(self._own)
         assert seen is not None, self._own
         return seen
 
     def say_next(self, at: float) -> None:
-        """Publishes this process's place in the calendar, 0 for none."""
+        """Publishes the time of this process's next poll, 0 for none."""
         self._own.set_clock(Clock.NEXT_POLL_AT, at)
 
     def say_polled(self, began_at: float) -> None:
-        """Publishes that a poll begins: nobody can count on this process until it has ended."""
+        """Publishes the start of a poll; until its end siblings do not expect another one."""
         self._own.set_clock(Clock.NEXT_POLL_AT, 0.0)
         self._own.set_clock(Clock.POLLED_AT, began_at)
 
     def say_drained(self, began_at: float) -> None:
-        """Publishes that the poll that began then has emptied the queue."""
+        """Publishes that the poll that began at `began_at` has emptied the queue."""
         self._own.set_clock(Clock.DRAINED_AT, began_at)
 
     def say_worked(self, at: float) -> None:
-        """Publishes that there was work, or that an outcome was acknowledged."""
+        """Publishes the time at which activities came, or an outcome was acknowledged."""
         self._own.set_clock(_WORKED_AT, at)
 
     def wake(self, number: int) -> None:
-        """Has the process in that segment poll at once."""
+        """Makes the process in this segment poll at once."""
         if self._wakeups is not None:
             self._wakeups.wake(number)
 
 
 def _seen(segment: Segment) -> Sibling | None:
-    """None while nothing there belongs to a process that lives."""
-    started, ended, opened, load, on_loop, lag_s, next_at, polled_at, drained_at, worked_at = _said(
+    """Returns the state in a segment; None when it belongs to no live process."""
+    started, ended, opened, load, on_loop, lag_s, next_at, polled_at, drained_at, worked_at = _read_cells(
         segment.map, segment.offset
     )
     if started == ended or opened != started:
         return None
     if not isfinite(lag_s + next_at + polled_at + drained_at + worked_at):
-        return None  # somebody has scribbled there: the supervisor ends that process
+        return None  # the segment is corrupt: the supervisor ends that process
     return Sibling(segment.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0)

@@ -1,4 +1,4 @@
-"""Slots: which attempts may have a handler, and how many a poll under way may bring. Pure."""
+"""Slots: the permits for attempts to have a handler, and for polls to bring activities. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """A limit that can fall below what is in use.
+    """The slots of a worker, whose limit can fall below the number in use.
 
-    Nothing is taken away then: what has been claimed under the old limit begins and ends as if that still held, and
-    each slot that none of it can need any more is given up for good. Polls get nothing until all fits again.
+    No slot is taken away then: attempts claimed under the old limit begin and end as before, and each slot that none of
+    them can need any more is given up for good. Polls get no slots until all attempts fit again.
 
     Attributes:
-        attempts: those that have one.
-        reserved: those of the poll under way.
-        limit: slots that may be held; see `resize`.
-        usable: the limit, or more as long as what was claimed before it fell needs more.
+        attempts: the attempts that hold a slot.
+        reserved: the slots of the poll under way.
+        limit: the number of slots; see `resize`.
+        usable: the limit, or more while attempts claimed under a higher limit need more.
 
     """
 
@@ -35,48 +35,48 @@ class Slots:
 
     @property
     def held(self) -> int:
-        """Those of attempts and of the poll under way."""
+        """Slots in use, by attempts and by the poll under way."""
         return len(self._attempts) + self.reserved
 
     @property
     def in_use(self) -> int:
-        """Slots that nobody else may have yet: those that are held, and those that are promised to what waits."""
+        """Slots that no other process may have yet: held ones, and after a fall of the limit those still needed."""
         return self.usable if self.usable > self.limit else len(self._attempts) + self.reserved
 
     @property
     def free(self) -> int:
-        """Slots that a poll can take, never negative."""
+        """Slots that a poll can reserve, never negative."""
         return max(0, self.limit - len(self._attempts) - self.reserved)
 
     @property
     def is_any_free(self) -> bool:
-        """True when an attempt that waits can have one."""
+        """True when a waiting attempt can get a slot."""
         return self.usable > len(self._attempts) + self.reserved
 
     def resize(self, limit: int) -> None:
-        """Sets the limit; what is usable falls by and by, see `give_up`."""
+        """Sets the limit; `usable` falls gradually, see `give_up`."""
         self.limit = limit
         self.usable = max(self.usable, limit)
 
     def give_up(self, waiting: int) -> None:
-        """So many attempts wait for a slot: what neither they nor those that have one need is not usable any more."""
+        """Lowers `usable` to the slots that are held or needed by `waiting` attempts, at least the limit."""
         self.usable = max(self.limit, min(self.usable, self.held + waiting))
 
     def reserve(self, most: int) -> int:
-        """Takes up to `most` for a poll; how many it got."""
+        """Reserves up to `most` slots for a poll; returns their number."""
         taken = min(most, self.free)
         self.reserved += taken
         return taken
 
     def give_back(self, reserved: int) -> None:
-        """The poll has ended."""
+        """Returns the reserved slots at the end of the poll."""
         assert 0 <= reserved <= self.reserved, (reserved, self)
         self.reserved -= reserved
 
     def enter(self, attempt: Attempt) -> None:
-        """The attempt has one from now on."""
+        """Gives the attempt a slot."""
         self._attempts[attempt] = None
 
     def leave(self, attempt: Attempt) -> None:
-        """Its slot is free."""
+        """Frees the attempt's slot."""
         del self._attempts[attempt]

@@ -1,10 +1,10 @@
-"""The time limits of attempts: when each is due, and the end of a handler that takes too long. Pure.
+"""The time limits of attempts: their deadlines, and the stop of a handler that takes too long. Pure.
 
-An attempt has one deadline at most, `due_at`. How long its handler may take is `Executors.limit_s`.
+An attempt has at most one deadline, `due_at`. `Executors.limit_s` is the time its handler may take.
 
     handler             is due after                       and then
-    WAITING, ADMITTED   a wait (`Backlog.overdue`)         is named once, then requeued
-    RUNNING             its limit, from its first step     is told to stop
+    WAITING, ADMITTED   a wait (`Backlog.overdue`)         is logged once, then requeued
+    RUNNING             its limit, from its first step     is stopped
     STOPPING            `cancel_grace_s`                   its outcome, TIMEOUT, is decided without it
 """
 
@@ -28,10 +28,10 @@ class TimeLimits:
     """The deadlines of a worker's attempts; all times are monotonic seconds.
 
     Args:
-        cancel_grace_s: from a stop until the outcome is decided without the handler.
+        cancel_grace_s: seconds from a stop until the outcome is decided without the handler.
 
     Attributes:
-        next_deadline: never later than what time alone changes next.
+        next_deadline: the next time at which something may change by itself, never too late.
 
     """
 
@@ -43,33 +43,33 @@ class TimeLimits:
         return f"<TimeLimits [next at {self.next_deadline:g}]>"
 
     def look_at(self, at: float) -> None:
-        """Something changes at that time at the latest."""
+        """Moves the next deadline to `at`, if that is sooner."""
         self.next_deadline = min(self.next_deadline, at)
 
     def set_due(self, attempt: Attempt, at: float) -> None:
-        """Gives an attempt a deadline in place of its present one."""
+        """Replaces the deadline of an attempt."""
         attempt.due_at = at
         self.next_deadline = min(self.next_deadline, at)
 
     def grant_grace(self, attempt: Attempt, now: float) -> None:
-        """Its handler has been told to stop."""
+        """Sets the deadline of an attempt whose handler was stopped to the end of its grace."""
         self.set_due(attempt, now + self._cancel_grace_s)
 
     def look_again(self, attempts: Collection[Attempt]) -> None:
-        """Finds the next deadline among those that time alone may change."""
+        """Computes the next deadline from all attempts that have one."""
         self.next_deadline = min((attempt.due_at for attempt in attempts), default=inf)
 
     def stood_still(self, attempts: Collection[Attempt], seconds: float) -> None:
-        """The process was frozen for so long: it costs no attempt any of its time."""
+        """Moves all deadlines by the length of a freeze of the process, so that it costs no attempt its time."""
         for attempt in attempts:
             attempt.due_at += seconds
         self.next_deadline += seconds
 
     def end(self, attempt: Attempt, now: float) -> tuple[Command, ...]:
-        """Stops a handler whose limit is over; after its grace, decides its outcome without it.
+        """Stops a handler whose limit is over; after its grace, decides the outcome without it.
 
         Args:
-            attempt: RUNNING or STOPPING, and due.
+            attempt: a due attempt that is RUNNING or STOPPING.
             now: monotonic seconds.
 
         """

@@ -1,4 +1,4 @@
-"""A complete worker: wires poller, slots, attempts and reporter, and ends them; it has no module state."""
+"""A complete worker: connects poller, slots, attempts and reporter, and stops them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
 
-RELEASE_S = 0.8  # for giving work back once a drain's time is up
+RELEASE_S = 0.8  # for requeueing activities after the drain limit
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,13 +42,13 @@ def _nothing() -> None:
 
 
 def _never() -> bool:
-    """For a worker that nobody shares leases with."""
+    """Returns False, for a worker that shares its host with no other."""
     return False
 
 
 @dataclass(slots=True)
 class _StopOrder:
-    """An order to stop: the time for the running work to end, and for requeueing the rest."""
+    """An order to stop: the time for running activities to end, and for requeueing the rest."""
 
     patience: Patience
     release_s: float
@@ -56,7 +56,7 @@ class _StopOrder:
 
 @dataclass(frozen=True, slots=True)
 class SharedHost:
-    """The rest of the host, as far as a worker shares something with it.
+    """The resources that a worker shares with the rest of its host.
 
     Attributes:
         segments: of all workers, None for a worker that sees its own alone.
@@ -82,15 +82,15 @@ ALONE = SharedHost()
 
 
 class Worker:
-    """Polls an engine and runs activities until told to stop. Two workers can live in one process.
+    """Polls an engine and runs activities until stopped; one process can have several workers.
 
     Args:
-        config: this worker's settings; `concurrency` is its first number of slots.
+        config: this worker's settings; `concurrency` is its initial number of slots.
         registry: the handlers.
         engine: the client; the worker does not close it.
-        writer: the pen of this worker's segment.
-        environment: what all runs share.
-        host: what the worker shares its host with; nothing, for one that is alone.
+        writer: the record writer of this worker's segment.
+        environment: the environment of all attempts.
+        host: the shared resources of the host; none for a worker that is alone.
 
     """
 
@@ -151,9 +151,10 @@ class Worker:
     # Orders
 
     def set_slots(self, limit: int, n: int) -> None:
-        """Runs at most `limit` activities from now on, and says so by storing `n` in the segment.
+        """Runs at most `limit` activities from now on, and acknowledges by storing `n` in the segment.
 
-        What has been claimed may need more for a while: that is said before, so that nobody gets its slots meanwhile.
+        Activities already claimed may need more for a while; the slots in use are published first, so that no other
+        process gets them meanwhile.
         """
         self._attempts.resize(limit)
         usable = self._attempts.slots.usable
@@ -164,28 +165,28 @@ class Worker:
         self._segment.put(Cell.LIMIT_APPLIED, n)
 
     def quiet(self) -> None:
-        """Stops polling; everything else goes on."""
+        """Stops polling; all other work goes on."""
         self._poller.set_mode(Mode.QUIET)
 
     def resume(self) -> None:
-        """Polls, or polls again."""
+        """Starts or resumes polling."""
         self._poller.set_mode(Mode.POLLING)
 
     def drain(self, within_s: float) -> None:
-        """Stops polling, lets the running work end within `within_s` seconds, and gives back the rest."""
+        """Stops polling, lets running activities end within `within_s` seconds, and requeues the rest."""
         if self._order is None:
             self._give(_StopOrder(Patience(within_s, _now()), RELEASE_S))
 
     def release(self, within_s: float) -> None:
-        """Gives everything back now, within `within_s` seconds."""
+        """Requeues all activities now, within `within_s` seconds."""
         self._give(_StopOrder(Patience(0.0, _now()), within_s))
 
     def heed_verdicts(self) -> None:
-        """The keeper rang: looks for leases that were lost."""
+        """Checks the keeper's verdicts for lost leases; called after a wakeup by the keeper."""
         self._attempts.heed_verdicts()
 
     def called(self) -> None:
-        """A sibling rang: polls at once, and begins what waited for a permit of the host."""
+        """Polls at once, and starts attempts that wait for a permit; called after a wakeup by a sibling."""
         self._executors.permits_changed()
         self._poller.called()
 
@@ -195,13 +196,13 @@ class Worker:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the time of the present order to stop is up, 0 without one."""
+        """Seconds left of the current order to stop, 0 without one."""
         return 0.0 if self._order is None else self._order.patience.left_s(_now())
 
     # Life
 
     async def run(self) -> Stopped:
-        """Works until told to stop; returns when nothing is owed to the engine, or time is up."""
+        """Runs until stopped; returns when nothing is owed to the engine, or when time is up."""
         polling = self._tasks.spawn(self._poller.run())
         if self._order is None:
             await self._wait(polling, None)
@@ -210,7 +211,7 @@ class Worker:
         return await self._stop(polling)
 
     async def _stop(self, polling: asyncio.Task[None]) -> Stopped:
-        """Stop taking slots; await the poll; run to the end and deliver; give back the rest."""
+        """Stops polling, waits for the poll, lets activities end and be reported, and requeues the rest."""
         self._poller.set_mode(Mode.STOPPING)
         self._environment.shutdown.request()
         if self.isolates is not None:
@@ -244,12 +245,12 @@ class Worker:
             polling.cancel()
 
     async def _all_ended(self, polling: asyncio.Task[None]) -> None:
-        """The poll first: what it brings is owed too."""
+        """Waits for the poll, whose activities are owed too, and then for all attempts."""
         await asyncio.wait({polling})
         await self._attempts.all_ended()
 
     async def _until_due(self, work: asyncio.Task[None]) -> None:
-        """Waits for `work` until the present order's time is up; a stricter order shortens the wait."""
+        """Waits for `work` until the time of the current order is up; a stricter order shortens the wait."""
         while not work.done():
             assert self._order is not None
             wait_s = self._order.patience.next_wait_s(_now())
@@ -258,7 +259,7 @@ class Worker:
             await self._wait(work, wait_s)
 
     async def _wait(self, work: asyncio.Task[None], timeout_s: float | None) -> None:
-        """Waits for `work`, a new order, or the time-out, whichever is first."""
+        """Waits for `work`, a new order, or the timeout, whichever is first."""
         self._ordered.clear()
         order = self._tasks.spawn(self._until_ordered())
         await asyncio.wait({work, order}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

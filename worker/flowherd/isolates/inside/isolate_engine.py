@@ -26,7 +26,7 @@ from flowherd.stock_sdk.stock_files import SdkFiles
 
 if TYPE_CHECKING:
     from flowherd.execution.run_environment import Outlet
-    from flowherd.isolates.inside.worker_connection import WorkerConnection
+    from flowherd.isolates.channel import Channel
     from flowherd.isolates.isolate_protocol import Begin, UsagePlace
     from flowherd.ledger import Ledger
     from flowherd.settings.worker_config import WorkerConfig
@@ -41,7 +41,7 @@ class IsolateEngine:
     Args:
         config: its address.
         ledger: holds the host's token.
-        connection: to the worker, which is asked for another token.
+        channel: to the worker, which is asked for another token.
 
     Attributes:
         files: `flowherd.execution.run_environment.Files`.
@@ -49,10 +49,10 @@ class IsolateEngine:
 
     """
 
-    def __init__(self, config: WorkerConfig, ledger: Ledger, connection: WorkerConnection) -> None:
+    def __init__(self, config: WorkerConfig, ledger: Ledger, channel: Channel) -> None:
         def refused(version: int) -> None:
             with contextlib.suppress(OSError):  # the worker has gone, and so will this process
-                connection.send(TokenRefused(version))
+                channel.send(TokenRefused(version))
 
         tokens = LedgerTokens(ledger, refused) if config.client_id else None
         self._config = config

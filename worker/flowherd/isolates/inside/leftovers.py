@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowherd.background import OwnThread
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -43,22 +45,17 @@ class Leftovers:
 
     Args:
         loop: where activities run; does not run when these methods are called.
-        own_thread: the thread, if any, that works for no activity.
 
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        own_thread: Callable[[], threading.Thread | None] = lambda: None,
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._own_thread = own_thread
         _adopt_orphans()
         os.umask(umask := os.umask(0))
         folder = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._put_back_each = (
-            partial(_set_handlers, {number: signal.getsignal(number) for number in _SIGNALS}),
+        self._limits = [partial(resource.setrlimit, n, resource.getrlimit(n)) for n in _LIMITS]
+        self._put_back_each: tuple[Callable[[], object], ...] = (
+            *(partial(signal.signal, n, handler) for n, handler in _handlers()),
             partial(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             partial(os.fchdir, folder),
             partial(os.umask, umask),
@@ -69,7 +66,7 @@ class Leftovers:
             partial(loop.set_task_factory, loop.get_task_factory()),
             partial(loop.set_exception_handler, loop.get_exception_handler()),
             partial(sys.setrecursionlimit, sys.getrecursionlimit()),
-            partial(_set_limits, {number: resource.getrlimit(number) for number in _LIMITS}),
+            *self._limits,
         )
         self._streams = {name: (getattr(sys, name), _identity(fd)) for fd, name in enumerate(_STREAMS)}
         self._user = _user()
@@ -77,31 +74,34 @@ class Leftovers:
         self._most_programs = len(_programs(self._known)) + _MOST_ENDED
         self._tasks = asyncio.all_tasks(loop)
 
-    def stop_timers(self) -> None:
-        """Stops what an activity has set: it must not strike once the activity has ended."""
+    def disarm(self) -> None:
+        """Takes away what an activity has set and what must not strike once it has ended: timers and soft limits."""
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
+        for set_limit in self._limits:
+            with contextlib.suppress(
+                ValueError
+            ):  # the hard one has been lowered, too: `put_back` will say so
+                set_limit()
 
-    def put_back(self) -> str:
-        """Puts back what it can; why this process must not be used again, nothing when it may."""
+    def put_back(self, mark: bytes) -> str:
+        """Puts back what it can, and ends the output with this mark.
+
+        Returns:
+            Why this process must not be used again, nothing when it may; then there is no mark.
+
+        """
         try:
             self._flush()
             self._put_back()
-            return next(self._leftovers(), "")
+            reason = next(self._leftovers(), "")
+            for fd in () if reason else (1, 2):
+                os.write(fd, mark)  # at most a page: as a whole
         except BaseException as error:  # noqa: BLE001 - of the kernel, or of user code that still runs
             return f"it cannot be put back as it was ({type(error).__name__}: {error})"
-
-    def write(self, pipes: tuple[int, int], mark: bytes) -> str:
-        """Writes the mark into the pipes behind stdout and stderr; why it cannot, nothing when it has."""
-        try:
-            for fd, name in zip(pipes, _STREAMS[1:], strict=True):
-                if _identity(fd) != self._streams[name][1]:
-                    return "the pipe of its output is another one now"
-                os.write(fd, mark)  # at most a page: as a whole
-        except OSError as error:
-            return f"the pipe of its output cannot be written to: {error.strerror}"
-        return ""
+        else:
+            return reason
 
     def _flush(self) -> None:
         """Writes out what was printed, whatever has taken the place of the streams."""
@@ -110,7 +110,7 @@ class Leftovers:
                 stream.flush()
 
     def _put_back(self) -> None:
-        self.stop_timers()
+        self.disarm()
         for put_back in self._put_back_each:
             put_back()
         for fd, name in enumerate(_STREAMS):
@@ -155,13 +155,13 @@ class Leftovers:
     def _others(self) -> Iterator[str]:
         """Folders below /proc: of the threads that run Python, but ours and the calling one, and of all programs."""
         own = threading.get_native_id()  # the main thread's attribute is of the process it was forked from
-        listed, spared = threading.enumerate(), {threading.current_thread(), self._own_thread()}
-        others: set[int | None] = {thread.native_id for thread in listed if thread not in spared}
+        listed = threading.enumerate()
+        ours = [t for t in listed if isinstance(t, OwnThread) or t is threading.current_thread()]
+        others = {thread.native_id or 0 for thread in listed if thread not in ours}
         running = set(sys._current_frames())  # noqa: SLF001 - no other place says so
         if running - {thread.ident for thread in listed}:  # some made by `_thread`: any of all
-            ours = {own, *(thread.native_id for thread in spared if thread is not None)}
-            every = (int(task.name) for task in Path("/proc/self/task").iterdir())
-            others = {number for number in every if number not in ours}
+            every = {int(task.name) for task in Path("/proc/self/task").iterdir()}
+            others = every - {own, *(thread.native_id for thread in ours)}
         yield from (f"self/task/{number}" for number in others)
         for number in (own, *others):
             with contextlib.suppress(OSError):  # the thread has ended
@@ -189,10 +189,10 @@ def _identity(fd: int) -> Any:
     return status.st_dev, status.st_ino, status.st_rdev
 
 
-def _set_handlers(wanted: dict[int, Any]) -> None:
-    for number, handler in wanted.items():
-        if handler is not None and signal.getsignal(number) != handler:  # else it is not Python's
-            signal.signal(number, handler)
+def _handlers() -> Iterator[tuple[int, Any]]:
+    for number in _SIGNALS:
+        if (handler := signal.getsignal(number)) is not None:  # else it is not Python's
+            yield number, handler
 
 
 def _set_environment(wanted: dict[str, str]) -> None:
@@ -200,12 +200,6 @@ def _set_environment(wanted: dict[str, str]) -> None:
         for name in set(os.environ) - set(wanted):
             del os.environ[name]
         os.environ.update(wanted)
-
-
-def _set_limits(wanted: dict[int, tuple[int, int]]) -> None:
-    for number, limits in wanted.items():
-        if resource.getrlimit(number) != limits:
-            resource.setrlimit(number, limits)
 
 
 def _time_of(folder: str) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
-import traceback
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from io import BufferedWriter, FileIO, TextIOWrapper
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,37 +20,31 @@ import msgspec
 
 from flowherd import end_forked_copies, logs
 from flowherd.activities_and_outcomes import Completed, Failed, Result
-from flowherd.errors import AppImportError, LifespanFailed
+from flowherd.errors import LifespanFailed
 from flowherd.event_loop import new_loop
 from flowherd.execution import lifespan
 from flowherd.execution.activity_costs import WholeProcess
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
-from flowherd.execution.load_app import choose_worker_type, load_app
 from flowherd.execution.run_environment import RunEnvironment, ShutdownSignal
 from flowherd.exit_codes import Exit
-from flowherd.isolates.inside.cancel_signal import CancelSignal
+from flowherd.isolates.channel import Channel
 from flowherd.isolates.inside.isolate_engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
 from flowherd.isolates.inside.worker_connection import WorkerConnection, die_with
-from flowherd.isolates.isolate_protocol import (
-    MAX_USAGE_BYTES,
-    Begin,
-    Ended,
-    LeftBehind,
-    NotOpened,
-    Opened,
-)
+from flowherd.isolates.isolate_protocol import MAX_USAGE_BYTES, Begin, Ended, LeftBehind
 from flowherd.isolates.printed_output import mark_bytes
+from flowherd.link.messages import BootFailed, Ready, boot_failed, sendable
 from flowherd.sdk.redaction import masking, secrets_of_process
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage_bytes import bounded
 from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flowherd.execution.load_app import LoadedApp
     from flowherd.execution.run_environment import Tracing
+    from flowherd.isolates.channel import Received
     from flowherd.ledger import Ledger
     from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.sdk.registry import Registry
@@ -59,7 +52,7 @@ if TYPE_CHECKING:
 
 SECRET_VARIABLES = ("KRUXIAFLOW_CLIENT_SECRET", "KRUXIAFLOW_CLIENT_SECRET_FILE")  # faults.md S9
 LEAVE_S = 4.0  # for the app's lifespan; the worker has the process killed soon after
-_MOST_CHARS = 8000  # of a text: a message has a limit
+_MOST_CHARS = 2000  # of a text: a message has a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +60,15 @@ class IsolateSetup:
     """Everything an isolate inherits.
 
     Attributes:
-        loaded: the app, where the process it was forked from has imported it; None: it imports it itself.
+        load: imports the app, where the process it was forked from has not; what is served of it, or why it cannot be.
 
     """
 
-    app: str
-    app_dir: str
-    worker_type: str | None
+    load: Callable[[], LoadedApp | BootFailed]
     config: WorkerConfig
-    activities: Mapping[str, Mapping[str, Any]]
     index: int
     processes: int
     ledger: Ledger
-    loaded: LoadedApp | None = None
 
 
 def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, lifeline_fd: int) -> int:
@@ -87,41 +76,37 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
 
     Args:
         setup: the app and its surroundings.
-        channel_fd: a stream to the worker; its end ends this process at once.
-        stdout_fd: takes the place of stdout, and stays open for the marks that end an activity's output.
+        channel_fd: a socket to the worker, as `flowherd.isolates.channel` makes it.
+        stdout_fd: takes the place of stdout.
         stderr_fd: the same for stderr.
         lifeline_fd: a pipe whose end is the end of this process and its programs.
 
     """
     die_with(lifeline_fd)
     _settle_in(setup, stdout_fd, stderr_fd)
-    for fd in (channel_fd, lifeline_fd, stdout_fd, stderr_fd):
+    for fd in (channel_fd, lifeline_fd):
         os.set_inheritable(fd, False)  # noqa: FBT003 - the function's own signature
-    cancel_signal = CancelSignal()
+    channel = Channel.inherited(channel_fd)
+    loaded = setup.load()
+    if isinstance(loaded, BootFailed):
+        return _refuse(channel, loaded)
     loop = new_loop(setup.config.loop)()
-    connection = WorkerConnection(socket.socket(fileno=channel_fd), cancel_signal, loop)
+    asyncio.set_event_loop(loop)
+    connection = WorkerConnection(channel, loop)
+    connection.take_sigterm()  # after the import: the app may have installed handlers of its own
+    end_forked_copies.guard(loop, channel)
+    tracing = begin_tracing(setup.config, setup.index, is_loud=False)
     try:
-        app = setup.loaded or load_app(setup.app, setup.app_dir)
-        worker_type = choose_worker_type(app, setup.worker_type)
-        registry = app.for_type(worker_type).configured(setup.activities)
-        cancel_signal.install()  # after the import: the app may have installed handlers of its own
-        asyncio.set_event_loop(loop)
-        end_forked_copies.guard(loop, connection)
-        tracing = begin_tracing(setup.config, setup.index, is_loud=False)
-        span = loop.run_until_complete(lifespan.enter(registry))
-    except (AppImportError, LifespanFailed) as error:
-        return _refuse(connection, str(error), error.report)
-    except BaseException as error:  # noqa: BLE001 - whatever user code raises at import
-        return _refuse(connection, f"{type(error).__name__}: {error}", traceback.format_exc())
+        span = loop.run_until_complete(lifespan.enter(loaded.registry))
+    except LifespanFailed as error:
+        return _refuse(channel, boot_failed(Exit.BOOT_FAILED, str(error), error.report))
     with suppress(OSError):  # the worker has gone, as the connection will hear
-        connection.send(Opened())  # the first activity comes while the rest is done
+        channel.send(Ready())  # the first activity comes while the rest is done
     connection.start()
-    engine = IsolateEngine(setup.config, setup.ledger, connection)
+    engine = IsolateEngine(setup.config, setup.ledger, channel)
     environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
-    activity_loop = ActivityLoop(
-        registry, connection, cancel_signal, loop, engine, environment, (stdout_fd, stderr_fd)
-    )
-    activity_loop.run()
+    leftovers = Leftovers(loop)
+    ActivityLoop(loaded.registry, channel, connection, loop, engine, environment, leftovers).run()
     engine.close()
     if loop.is_closed():
         return Exit.INTERNAL  # the lifespan cannot be left
@@ -164,119 +149,104 @@ def _settle_in(setup: IsolateSetup, stdout_fd: int, stderr_fd: int) -> None:
     os.environ["FLOWHERD_PROCESSES"] = str(setup.processes)
     for name in SECRET_VARIABLES:
         os.environ.pop(name, None)
-    for fd, place, stream in ((stdout_fd, 1, sys.stdout), (stderr_fd, 2, sys.stderr)):
+    for fd, place, name in ((stdout_fd, 1, "stdout"), (stderr_fd, 2, "stderr")):
         os.dup2(fd, place)
-        if hasattr(stream, "reconfigure"):
+        os.close(fd)
+        if isinstance(stream := getattr(sys, name), TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # a kill must not cost the last lines
+            pipe = BufferedWriter(
+                FileIO(place, "w", closefd=False)
+            )  # the stream would look for its place in a file
+            text = TextIOWrapper(pipe, stream.encoding, stream.errors, line_buffering=True)
+            setattr(sys, name, text)
 
 
-def _refuse(connection: WorkerConnection, message: str, report: str) -> int:
-    connection.send(NotOpened(_sendable(message), _sendable(report)))
-    return Exit.BOOT_FAILED
+def _refuse(channel: Channel, reason: BootFailed) -> int:
+    channel.send(reason)
+    return reason.code
 
 
-def _sendable(text: str) -> str:
-    return text[-_MOST_CHARS:].encode(errors="replace").decode()
-
-
+@dataclass(frozen=True, slots=True)
 class ActivityLoop:
     """Runs one activity after the other, in the main thread.
 
-    Args:
+    Attributes:
         registry: the handlers.
-        connection: where activities come from.
-        cancel_signal: ends the handler at work.
+        channel: tells the worker what has become of them.
+        connection: where they come from, and the end of the one at work.
         loop: runs them; does not run here.
         engine: what handlers have of it.
         environment: what they see of the process.
-        output: the pipes behind stdout and stderr.
+        leftovers: of each.
 
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        connection: WorkerConnection,
-        cancel_signal: CancelSignal,
-        loop: asyncio.AbstractEventLoop,
-        engine: IsolateEngine,
-        environment: RunEnvironment,
-        output: tuple[int, int],
-    ) -> None:
-        self._registry = registry
-        self._connection = connection
-        self._cancel_signal = cancel_signal
-        self._loop = loop
-        self._engine = engine
-        self._environment = environment
-        self._output = output
-        self._leftovers = Leftovers(loop, lambda: engine.files.loop.thread)
+    registry: Registry
+    channel: Channel
+    connection: WorkerConnection
+    loop: asyncio.AbstractEventLoop
+    engine: IsolateEngine
+    environment: RunEnvironment
+    leftovers: Leftovers
 
     def run(self) -> None:
         """Returns when there are no more activities, or a handler has closed the loop that they need."""
-        while not self._loop.is_closed():
-            job = self._loop.run_until_complete(self._connection.next_job())
+        while not self.loop.is_closed():
+            job = self.loop.run_until_complete(self.connection.next_job())
             if job is None:
                 return
             begin, parameters = job
             own = WholeProcess()
             outcome = self._outcome_of(begin, parameters)
             ended, output = _ended(outcome, own.taken())
-            self._connection.send(ended, output)
+            self.channel.send(ended, output)
             self._end_output(begin.mark)
-            _name(self._environment.process_index)
-            if self._environment.tracing is not None:
-                self._environment.tracing.flush()  # a kill must not cost the spans of what has ended
+            _name(self.environment.process_index)
+            if self.environment.tracing is not None:
+                self.environment.tracing.flush()  # a kill must not cost the spans of what has ended
 
     def _end_output(self, mark: str) -> None:
         """Marks the end of what was printed, where another activity may run here; the worker gives it a second."""
-        reason = self._leftovers.put_back() or self._leftovers.write(self._output, mark_bytes(mark))
-        if reason:
-            with suppress(OSError):  # the worker has gone: before that, it may have sent `Leave`
-                self._connection.send(LeftBehind(_sendable(reason)))
+        if reason := self.leftovers.put_back(mark_bytes(mark)):
+            with suppress(OSError):  # the worker has gone: before that, it may have ended its messages
+                self.channel.send(LeftBehind(sendable(reason[:_MOST_CHARS])))
 
-    def _outcome_of(self, begin: Begin, parameters: bytearray) -> Completed | Failed:
+    def _outcome_of(self, begin: Begin, parameters: Received) -> Completed | Failed:
         """Never raises, whatever the handler does."""
-        activity, definition = begin.activity, self._registry.lookup(begin.activity.name)
+        activity, definition = begin.activity, self.registry.lookup(begin.activity.name)
         if definition is None:
-            known = ", ".join(self._registry.names())
+            known = ", ".join(self.registry.names())
             return Failed("UNKNOWN_ACTIVITY", f"the isolate's app knows: {known}", retryable=True)
         try:
             activity = msgspec.structs.replace(activity, parameters=msgspec.json.decode(parameters))
         except (msgspec.DecodeError, RecursionError) as error:
             reason = f"its JSON cannot be read ({type(error).__name__})"
             return Failed("INVALID_ACTIVITY", reason, retryable=False)
-        keeper = self._engine.begin(begin)
-        state = RunState(activity, self._environment, keeper)
+        keeper, tracing = self.engine.begin(begin), self.environment.tracing
+        state = RunState(activity, self.environment, keeper)
         state.limit_s, state.who.seen = begin.limit_s, begin.seen
         state.trace = begin.trace or None
-        _name(self._environment.process_index, state.ids)
+        _name(self.environment.process_index, state.ids)
         try:
-            with self._continuing(begin.trace):
+            with nullcontext() if tracing is None else tracing.continuing(begin.trace):
                 outcome = self._invoke(definition, state)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
             outcome = failure_of(exc, state)
-        self._leftovers.stop_timers()
+        self.leftovers.disarm()
         state.note_end()
         keeper.end()
         if state.files is not None:
             state.files.close()
         return outcome
 
-    def _continuing(self, carrier: Mapping[str, str]) -> AbstractContextManager[None]:
-        tracing = self._environment.tracing
-        return nullcontext() if tracing is None else tracing.continuing(carrier)
-
     def _invoke(self, definition: ActivityDefinition, state: RunState) -> Result:
-        self._cancel_signal.install()  # again: a handler may have installed one of its own
+        self.connection.take_sigterm()  # again: a handler may have installed one of its own
         if definition.is_async:
-            task = self._loop.create_task(invoke_async(definition, state))
-            with self._cancel_signal.around(state, task):
-                return self._loop.run_until_complete(task)
-        with self._cancel_signal.around(state):
-            return copy_context().run(
-                invoke_sync, definition, state
-            )  # no activity sees another one's variables
+            task = self.loop.create_task(invoke_async(definition, state))
+            with self.connection.around(state, task):
+                return self.loop.run_until_complete(task)
+        with self.connection.around(state):
+            return copy_context().run(invoke_sync, definition, state)  # nobody sees another one's variables
 
 
 def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes]:

@@ -1,6 +1,7 @@
-"""The isolate's end of the socket to its worker, and its end with the worker; it runs no activities.
+"""The isolate hears its worker: activities, the order to stop the one at work, and its end with the worker.
 
-A thread of its own reads, so that no handler keeps an isolate from hearing its worker.
+A thread of its own listens, so that no handler keeps an isolate from hearing anything. SIGTERM ends the handler at
+work, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,29 +13,31 @@ import os
 import select
 import signal
 import threading
-from collections import deque
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowherd.background import start_thread
 from flowherd.execution.run_environment import ShutdownSignal
 from flowherd.exit_codes import Exit
-from flowherd.isolates.frames import MAX_BYTES, FrameError, FrameReader, StreamEnded, drop_sent, framed
-from flowherd.isolates.isolate_protocol import Begin, Draining, Leave, Stop, decode_downward
+from flowherd.isolates.channel import ChannelBroken, ChannelEnded
+from flowherd.isolates.isolate_protocol import Begin, Draining, Stop, decode_downward
+from flowherd.sdk.context import BaseContext
+from flowherd.sdk.run_state import CancelReason
 
 if TYPE_CHECKING:
-    import socket
+    from collections.abc import Iterator
 
-    from flowherd.isolates.frames import Buffer
-    from flowherd.isolates.inside.cancel_signal import CancelSignal
-    from flowherd.isolates.isolate_protocol import Message
+    from flowherd.isolates.channel import Channel, Received
+    from flowherd.sdk.run_state import RunState
 
 
 class WorkerConnection:
-    """Brings activities to the main thread, and what is said about the one at work to the cancel signal.
+    """Brings activities to the main thread, and ends the handler at work when it must stop.
+
+    An `async def` is cancelled. A `def` runs in the main thread, as signal handlers do: it gets an exception where
+    it stands.
 
     Args:
-        sock: one end of a stream that blocks.
-        cancel_signal: is told why the handler at work must stop.
+        channel: this end of it.
         loop: where `next_job` is awaited.
 
     Attributes:
@@ -42,68 +45,83 @@ class WorkerConnection:
 
     """
 
-    def __init__(
-        self, sock: socket.socket, cancel_signal: CancelSignal, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self.sock = sock
+    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
         self.shutdown = ShutdownSignal()
-        self._cancel_signal = cancel_signal
+        self._channel = channel
         self._loop = loop
-        self._sending = threading.Lock()
-        self._jobs: asyncio.Queue[tuple[Begin, bytearray] | None] = asyncio.Queue()
-        self._may_leave = False
+        self._jobs: asyncio.Queue[tuple[Begin, Received] | None] = asyncio.Queue()
+        self._stop_reason: CancelReason | None = None  # of the last activity here
+        self._state: RunState | None = None  # of the handler at work, as the next two
+        self._task: asyncio.Task[Any] | None = None
+        self._has_interrupted = False
 
     def start(self) -> None:
-        """Begins to read."""
-        start_thread("worker", self._read, failed=leave_with_programs)  # nothing else would end this process
+        """Begins to listen."""
+        start_thread(
+            "worker", self._listen, failed=leave_with_programs
+        )  # nothing else would end this process
 
-    def send(self, message: Message, body: Buffer = b"") -> None:
-        """Sends a message and the bytes that belong to it, as a whole, from any thread; waits for the worker.
+    def take_sigterm(self) -> None:
+        """SIGTERM means the handler at work; to be called in the main thread."""
+        signal.signal(signal.SIGTERM, lambda *_: self._interrupt())
 
-        Raises:
-            OSError: the worker has gone.
-            UnicodeEncodeError: its text is no text.
-
-        """
-        buffers = deque(framed(message, body))
-        with self._sending:
-            while buffers:
-                drop_sent(buffers, self.sock.sendmsg(buffers))
-
-    def close(self) -> None:
-        """For a copy of this process that a handler has forked: it must not send in the name of the original."""
-        self.sock.close()
-
-    async def next_job(self) -> tuple[Begin, bytearray] | None:
+    async def next_job(self) -> tuple[Begin, Received] | None:
         """Waits for an activity and its parameters; None when there are no more."""
         return await self._jobs.get()
 
-    def _read(self) -> None:
-        reader = FrameReader(MAX_BYTES, MAX_BYTES)
+    @contextlib.contextmanager
+    def around(self, state: RunState, task: asyncio.Task[Any] | None = None) -> Iterator[None]:
+        """For as long as a handler is at work: in `task`, or in the calling thread."""
+        self._has_interrupted = False
+        self._task, self._state = task, state
         try:
-            while True:
-                if (frame := reader.read(self.sock)) is not None:
-                    self._handle(*frame)
-        except (StreamEnded, FrameError, OSError):
-            if self._may_leave and not self._cancel_signal.is_at_work:
-                return  # the main thread leaves the lifespan
-        leave_with_programs()
+            if self._stop_reason is not None:  # it has come before
+                state.cancel_reason = self._stop_reason
+                self._interrupt()
+            yield
+        finally:
+            self._state = self._task = None
 
-    def _handle(self, message: bytearray, body: bytearray) -> None:
+    def _listen(self) -> None:
+        with contextlib.suppress(ChannelEnded, ChannelBroken, OSError):
+            while True:
+                self._handle(*self._channel.receive())
+        if self._state is not None:
+            leave_with_programs()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the main thread leaves by itself
+            self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)  # and so the lifespan is left
+
+    def _handle(self, message: Received, body: Received) -> None:
         match decode_downward(message):
             case Begin() as begin:
                 self._loop.call_soon_threadsafe(self._jobs.put_nowait, (begin, body))
-            case Stop() as stop:
-                if self._cancel_signal.explain(stop):
-                    _interrupt()
+            case Stop(reason):
+                self._stop_reason = CancelReason(reason)
+                if (state := self._state) is not None:
+                    state.cancel_reason = self._stop_reason
+                    _send_sigterm()
             case Draining():
                 self.shutdown.request()
-            case Leave():
-                self._may_leave = True
-                self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+
+    def _interrupt(self) -> None:
+        """Ends the handler at work once: a second time would hit it while it cleans up."""
+        state = self._state
+        if state is None:
+            return
+        is_stopping = self._has_interrupted or state.is_told
+        self._has_interrupted = True
+        if state.files is not None:
+            state.files.cancel()  # also those for which another thread of the handler waits
+        if is_stopping:
+            return
+        if self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            return
+        BaseContext(state).raise_if_cancelled()
+        raise asyncio.CancelledError("the isolate was told to stop")
 
 
-def _interrupt() -> None:
+def _send_sigterm() -> None:
     """Sends SIGTERM to the main thread, where a handler is at work, and to its programs.
 
     The kernel gives what is sent to the whole process to any of its threads: to another one where the main thread has
