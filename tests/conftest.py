@@ -22,7 +22,7 @@ _HOSTILE_PREFIX, _HOSTILE_NAMES = (
     {"FLOWHERD_PROCESS_INDEX", "FLOWHERD_PROCESSES", "WORKER_TYPE"},
 )
 
-_PROCESSES = {"system", "chaos"}  # folders whose tests start programs
+_PROCESSES = {"system", "chaos", "examples"}  # folders whose tests start programs
 
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)

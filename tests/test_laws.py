@@ -151,6 +151,7 @@ KEPT: list[tuple[Law, str, str]] = [
     (laws.few_files_kill, S + "keeper/orphans.py", "import signal\nsignal.pidfd_send_signal(3, 9)"),
     (laws.few_files_touch_signals, W + "wait_status.py", "import signal\nsignal.Signals(9).name"),
     (laws.http_stays_at_the_edge, W + "client/kruxia.py", "import httpx"),
+    (laws.http_stays_at_the_edge, laws.EXAMPLES + "crawler/crawler.py", "import httpx"),
     (
         laws.the_supervisor_has_no_loop_thread_or_client,
         S + "processes/process_table.py",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+_CEILING_S = 40.0
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -27,11 +29,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The reply for a path."""
+    """The reply for a path, sent once `after` is set."""
 
     status: int = 200
     body: Any = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    after: threading.Event | None = None
 
 
 @dataclass(slots=True)
@@ -82,7 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         script.seen.append(Seen(self.command, self.path, headers, body))
         reply = script.next_reply(self.path)
-        data = reply.body.encode() if isinstance(reply.body, str) else json.dumps(reply.body).encode()
+        if reply.after is not None:
+            reply.after.wait(_CEILING_S)
+        body_of: Any = reply.body if isinstance(reply.body, str | bytes) else json.dumps(reply.body)
+        data = body_of.encode() if isinstance(body_of, str) else body_of
         self.send_response(reply.status)
         for name, value in {"content-type": "application/json", **reply.headers}.items():
             self.send_header(name, value)

@@ -28,6 +28,11 @@ async def test_a_handler_is_run_as_a_worker_would():
         _ = result.failure
 
 
+async def test_a_handler_gets_the_state_that_the_lifespan_of_its_app_would_have_made():
+    """Without it a test would have to build the environment of a worker."""
+    assert (await run_activity(_double, {"n": 1}, state="db")).output["state"] == "db"
+
+
 def test_a_test_that_is_not_async_can_run_one_too():
     def plain(ctx: SyncActivityContext, n: int):
         return ctx.activity_key + "!" * n

@@ -110,6 +110,7 @@ async def run_activity(
     files: Mapping[str, bytes] | None = None,
     checkpoint: Any = None,
     offload: str | None = None,
+    state: Any = None,
     **fields: Any,
 ) -> TestedRun:
     """Runs one handler as a worker does, without an engine.
@@ -123,6 +124,7 @@ async def run_activity(
         checkpoint: value stored by an earlier attempt; None for none.
         offload: place to run it, instead of the handler's own. Test offload="process" with "thread" or "loop".
         fields: attributes of the activity, such as `key`, `signal_data`, `timeout_s`.
+        state: the handler's `ctx.state`, in place of what the lifespan of its app would yield.
 
     Returns:
         The outcome. A handler that is cancelled and goes on is not waited for.
@@ -140,15 +142,13 @@ async def run_activity(
     memory = MemoryFiles({**(files or {}), **({} if checkpoint is None else {kept: encoded(checkpoint)})})
     access = FileAccess(lambda: memory, asyncio.new_event_loop, max_file_mb=config.max_file_mb)
     streams = _Streamed()
-    seen = replace(environment or RunEnvironment(), files=access, streams=streams)
+    seen = replace(_around(environment, state), files=access, streams=streams)
     worker = WithoutEngine(registry, config, ThreadPool(1), seen)
-    attempt = worker.start(activity)
     try:
-        outcome = await worker.outcome(attempt)
+        outcome = await worker.outcome(worker.start(activity))
         left = memory.contents.pop(kept, None)
-        return TestedRun(
-            outcome, memory.contents, "".join(streams.texts), None if left is None else decoded(left)
-        )
+        last = None if left is None else decoded(left)
+        return TestedRun(outcome, memory.contents, "".join(streams.texts), last)
     finally:
         await access.aclose()
 
@@ -156,6 +156,12 @@ async def run_activity(
 def run_activity_sync(handler: Any, params: Any = None, **options: Any) -> TestedRun:
     """Does what `run_activity` does, for tests that are not async."""
     return asyncio.run(run_activity(handler, params, **options))
+
+
+def _around(environment: RunEnvironment | None, state: Any) -> RunEnvironment:
+    """The environment that was given, or one of its own, with the state that was given."""
+    around = environment or RunEnvironment()
+    return around if state is None else replace(around, state=state)
 
 
 def _definition_of(handler: Any) -> ActivityDefinition:

@@ -49,7 +49,7 @@ def reason_of(note: Note) -> str:
 def say_end(code: int, reason: str) -> None:
     """Writes the last line of the log of a host that has given up."""
     if code in _GIVEN_UP:
-        log.error("ended", code=code, reason=reason)
+        log.error("ended", code=int(code), reason=reason)
 
 
 def _write(text: str) -> None:

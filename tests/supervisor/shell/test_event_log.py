@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flowherd.exit_codes import Exit
 from flowherd.wait_status import OURS
 from flowherd_supervisor.core.actions import Level, Note
 from flowherd_supervisor.core.events import KEEPER
-from flowherd_supervisor.shell.event_log import Banner, say
+from flowherd_supervisor.shell.event_log import Banner, say, say_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,3 +131,9 @@ def test_c27_a_closed_log_pipe_does_not_stop_the_supervisor(monkeypatch: pytest.
     monkeypatch.setattr(sys, "stderr", _Closed())
     say(Note("boot_failed", {}, Level.ERROR, "Traceback"))
     BANNER.say("text")
+
+
+def test_the_last_line_tells_the_exit_code_as_the_shell_does(caplog: pytest.LogCaptureFixture) -> None:
+    """Eyes read `code=3`, as the table of exit codes has it, and no name of a class."""
+    say_end(Exit.BOOT_FAILED, "no lifespan")
+    assert "code=3 " in caplog.text
